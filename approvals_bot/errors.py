@@ -92,13 +92,13 @@ class NoSuchEventError(ApprovalsBotError):
 
 
 class AlreadyResetError(ApprovalsBotError):
-    """The run was reset before, and the run in its place is still open. Reset or cancel that one: `next_run`."""
+    """The run was reset before, so another one is in its place. Retry, reset or cancel that one: `next_run`."""
 
     def __init__(self, run_id: str, next_run: str) -> None:
         self.run_id = run_id
         self.next_run = next_run
         super().__init__(
-            f"Run {run_id} was reset, and run {next_run} goes on in its place. Reset or cancel that one. "
+            f"Run {run_id} was reset, and run {next_run} is in its place: retry, reset or cancel that one. "
             "Nothing was changed."
         )
 
@@ -150,7 +150,7 @@ class InvalidPayloadError(ApprovalsBotError, ValueError):
         self.errors = errors
         self.what = what
         lines = "; ".join(f"{'.'.join(str(p) for p in e['loc']) or what}: {e['msg']}" for e in errors)
-        super().__init__(f"The {what} doesn't match its schema: {lines}")
+        super().__init__(f"Invalid {what}: {lines}")
 
 
 class MalformedBodyError(ApprovalsBotError, ValueError):

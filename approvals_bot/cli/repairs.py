@@ -23,6 +23,7 @@ from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.service.python_workflows import import_programs
 from approvals_bot.service.repairs import (
     REPAIRABLE,
+    RETRYABLE,
     Act,
     Repair,
     act_of,
@@ -156,7 +157,7 @@ class Done:
 
 
 def _repair(chosen: Chosen, config: Any, reason: str, *, to: int | None, drop_payloads: bool) -> None:
-    _check_options(chosen, reason)
+    _check_options(chosen, reason, to)
     since = _instant(chosen.since, clock_of(config).now()) if chosen.since is not None else None
 
     async def run(engine: Engine, service: ServiceSettings) -> Done | None:
@@ -180,7 +181,7 @@ def _repair(chosen: Chosen, config: Any, reason: str, *, to: int | None, drop_pa
             raise typer.Exit(1)
 
 
-def _check_options(chosen: Chosen, reason: str) -> None:
+def _check_options(chosen: Chosen, reason: str, to: int | None) -> None:
     if not reason.strip():
         _misuse("--reason must say why; the audit keeps it.")
     if chosen.run is not None and (chosen.workflow or chosen.statuses or chosen.since or chosen.error):
@@ -188,6 +189,8 @@ def _check_options(chosen: Chosen, reason: str) -> None:
     for status in chosen.statuses:
         if status not in show.STATUSES:
             _misuse(f"There is no status {status!r}. Statuses: {', '.join(show.STATUSES)}.")
+        if to is None and status not in RETRYABLE:
+            _misuse(f"Runs that are {status} can't be retried. Those that are {', '.join(RETRYABLE)} can.")
     if chosen.is_bulk and not (chosen.yes or chosen.dry_run or _has_terminal()):
         _misuse("There is no terminal to ask on. Look with --dry-run first, then add --yes.")
 
@@ -310,6 +313,6 @@ def _said(repair: Repair) -> str:
         case "retry":
             return f"{repair.run_id} goes on."
         case "new_run":
-            return f"{repair.run_id} starts again as {repair.next_run}."
+            return f"{repair.run_id} {'starts' if repair.is_new else 'was started'} again as {repair.next_run}."
         case _:
             return f"{repair.run_id} goes on as {repair.next_run}."

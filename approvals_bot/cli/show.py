@@ -33,12 +33,13 @@ WIDEST = 96  # columns of a paragraph
 
 
 def quiet_logs() -> None:
-    """Log our own warnings and errors to standard error.
+    """Log our own warnings and errors to standard error, and what workflows log from INFO on.
 
     Libraries stay silent, since they may log paths and people.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    logging.getLogger("approvals_bot.cli").setLevel(logging.INFO)
+    for shown in ("approvals_bot.cli", "approvals_bot.workflow"):
+        logging.getLogger(shown).setLevel(logging.INFO)
     for noisy in ("slack_bolt", "slack_sdk", "aiohttp", "uvicorn.error", "mail.log"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 

@@ -19,6 +19,9 @@ Act = Literal["retry", "new_run", "reset"]
 REPAIRABLE: tuple[Status, ...] = ("stalled", "failed")
 """The statuses of runs that a bulk repair finds by default: what a bug leaves behind."""
 
+RETRYABLE: tuple[Status, ...] = (*REPAIRABLE, "cancelled")
+"""The statuses of runs of which there can be another attempt."""
+
 PAGE_SIZE = 50  # runs; a row may have 2 MB
 
 
@@ -79,7 +82,7 @@ async def find_broken(
     since: datetime | None = None,
     error: str | None = None,
 ) -> AsyncIterator[RunRecord]:
-    """Yield the runs with one of these statuses, the oldest first.
+    """Yield the runs with one of these statuses, the oldest first, but for those that a reset has replaced.
 
     `since`: only those that ended then or later, or, while they are open, whose last event is as late. `error`: only
     those whose error has this text, in any case.
@@ -91,7 +94,9 @@ async def find_broken(
                 Filter(workflow=workflow, status=status, oldest_first=True, cursor=cursor, limit=PAGE_SIZE)
             )
             for record in page.records:
-                if _has_error(record, error) and (since is None or await _last_change(engine, record) >= since):
+                if record.next_run is not None or not _has_error(record, error):
+                    continue
+                if since is None or await _last_change(engine, record) >= since:
                     yield record
             cursor = page.cursor
             if cursor is None:

@@ -6,7 +6,7 @@ from dataclasses import MISSING, fields
 from dataclasses import Field as DataclassField
 from typing import Annotated, Any, get_type_hints
 
-from pydantic import AfterValidator, Field, JsonValue, create_model
+from pydantic import AfterValidator, Field, JsonValue, StringConstraints, create_model
 from pydantic.json_schema import models_json_schema
 from pydantic_core import PydanticCustomError
 
@@ -18,7 +18,7 @@ from approvals_bot.web.validation import StrictBody
 
 Address = Annotated[str, Field(min_length=1, max_length=320)]
 Comment = Annotated[str, Field(max_length=5_000)]
-Reason = Annotated[str, Field(min_length=1, max_length=5_000)]
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=5_000)]
 
 
 def _within_limits(fields: dict[str, JsonValue]) -> dict[str, JsonValue]:

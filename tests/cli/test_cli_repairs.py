@@ -125,12 +125,28 @@ def test_a_run_goes_on_from_before_the_bug(broken: Site) -> None:
     assert (line["run_id"], line["data"]["next_run"], line["data"]["to"]) == (run, new, to)
 
 
+def test_a_run_that_was_reset_is_not_repaired_again(broken: Site) -> None:
+    old = broken.json("runs", "--status", "failed")["runs"][0]["id"]
+    new = broken.json("reset", old, "--to", "2", *WHY)["next_run"]
+    for words in (("retry",), ("reset", "--to", "1")):
+        found = {run["run_id"] for run in broken.json(*words, "--dry-run", *WHY)["runs"]}
+        assert old not in found, words
+    assert f"run {new} is in its place" in broken.type("retry", old, *WHY, fails=True).stderr
+
+
+def test_a_second_attempt_says_that_there_was_one(broken: Site) -> None:
+    old = broken.json("runs", "--status", "failed")["runs"][0]["id"]
+    assert f"{old} starts again as" in broken.type("retry", old, *WHY).stdout
+    assert f"{old} was started again as" in broken.type("retry", old, *WHY).stdout
+
+
 def test_what_makes_no_sense_is_a_wrong_option(broken: Site) -> None:
     for words in (
         ("retry",),
         ("retry", "run_x", "--reason", " "),
         ("retry", "run_x", "--workflow", "tea_price", *WHY),
         ("retry", "--status", "broken", "--yes", *WHY),
+        ("retry", "--status", "completed", "--dry-run", *WHY),
         ("retry", "--since", "yesterday", "--yes", *WHY),
         ("reset", "run_x", *WHY),
         ("reset", "run_x", "--to", "0", *WHY),

@@ -13,7 +13,7 @@ from tests.support.journey import Json, Service
 PROGRAM = """
 import asyncio
 from pydantic import BaseModel
-from approvals_bot import request_approval, workflow
+from approvals_bot import logger, request_approval, workflow
 
 
 class Trip(BaseModel):
@@ -22,6 +22,7 @@ class Trip(BaseModel):
 
 @workflow
 async def trip(trip: Trip) -> list[str]:
+    logger.info("a trip to %s", trip.to)
     asked = [
         request_approval(
             f"{what} to {trip.to}", fields=trip, approvers="ann@acme.eu", deliver={"dm": True, "email": True}
@@ -94,6 +95,7 @@ def test_cancelling_a_run_cancels_all_its_requests(travelling: Service) -> None:
     assert [request["state"] for request in run["requests"]] == ["cancelled"] * 3
     for card in [m for m in travelling.messages("D0ANN") if "to Oslo" in m["text"]]:
         assert "Cancelled" in card["text"], "every copy says so"
+    assert travelling.log().splitlines().count("INFO a trip to Oslo") == 1, "the log has what workflows log"
 
 
 def mailed(service: Service, title: str) -> str:

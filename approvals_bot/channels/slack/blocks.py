@@ -72,7 +72,8 @@ def card_message(card: Card) -> tuple[str, list[Block]]:
     title = one_line(card.title, 250)
     if card.outcome is not None:
         return escape(f"{card_text.outcome(card.outcome)}: {title}")[: TEXT_LIMIT * 2], blocks
-    return escape(one_line(f"{card_text.state(card)}: {title}. {card_text.asked_by(card)}.", TEXT_LIMIT)), blocks
+    stop = "" if title.endswith(("?", "!", ".", "…")) else "."
+    return escape(one_line(f"{card_text.state(card)}: {title}{stop} {card_text.asked_by(card)}.", TEXT_LIMIT)), blocks
 
 
 def _blocks(card: Card, room: CardLimits) -> list[Block]:

@@ -30,6 +30,7 @@ from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.protocol import ENDED, AuditEntry, AuditLine, Filter, OpenStore, RunRecord, Status
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import (
+    AlreadyResetError,
     ApprovalsBotError,
     HookFullError,
     HookNotFoundError,
@@ -488,14 +489,17 @@ class Engine:
 
         The new run is on today's code, and its `run_created` names the old one as `attempt_of`. A repeat returns the
         same run. A stalled run is retried instead, and is what this returns. Nothing was written if this raises
-        RunEndedError (it has completed), RunNotStalledError (it is open), RunNotFoundError, or, because its input
-        doesn't fit today's code, InvalidPayloadError or DeserializationError.
+        RunEndedError (it has completed), RunNotStalledError (it is open), AlreadyResetError (another run is in its
+        place), RunNotFoundError, or, because its input doesn't fit today's code, InvalidPayloadError or
+        DeserializationError.
         """
         self._here("attempt()")
         found = await self.store.read(run_id)
         if found is None:
             raise RunNotFoundError(run_id)
         row, (first, *_) = found
+        if row.next_run is not None:
+            raise AlreadyResetError(run_id, row.next_run)
         if row.status not in ("failed", "cancelled"):
             await self.retry(run_id)
             return self.get_run(run_id)

@@ -66,6 +66,11 @@ def assert_sound(text: str, shown: list[dict[str, Any]]) -> None:
         parsed.to_dict()
 
 
+def test_a_question_has_no_full_stop(card: Card) -> None:
+    text, _ = blocks.card_message(replace(card, title="Deploy api 2.1.0?"))
+    assert text == "⏳ Waiting: Deploy api 2.1.0? Requested by Bo Lund."
+
+
 @pytest.mark.check(24)
 def test_a_card_has_the_order_of_every_card(card: Card) -> None:
     text, shown = blocks.card_message(card)

@@ -352,6 +352,18 @@ async def test_a_repeated_reset_is_one_reset(open_engine: OpenEngine) -> None:
         assert (await engine.reset(old.id, to=2)).is_new
 
 
+async def test_a_run_that_was_reset_is_not_attempted_again(open_engine: OpenEngine) -> None:
+    async with open_engine() as engine:
+        old = await engine.start(two_votes, "t")
+        await engine.settle()
+        await old.cancel()
+        new = await engine.reset(old.id, to=3)
+        with pytest.raises(AlreadyResetError) as refused:
+            await engine.attempt(old.id)
+        assert refused.value.next_run == new.id
+        assert len((await engine.records()).records) == 2
+
+
 async def test_concurrent_resets_make_one_run(open_engine: OpenEngine) -> None:
     async with open_engine() as one, open_engine() as two:
         old = await one.start(two_votes, "t")
