@@ -39,6 +39,11 @@ def test_a_form_gives_one_type_however_often_a_field_is_sent() -> None:
     assert (form.getlist("one"), form.getlist("two"), form.getlist("none")) == (["1"], ["1", "2"], [])
 
 
+def test_blank_lines_and_an_epilogue_have_no_meaning() -> None:
+    body = b"\r\n\r\n" + part("name=a", b"1") + b"--b--\r\nmore\r\n--b\r\nthan that"
+    assert parse_form(MULTIPART, body) == {"a": "1"}
+
+
 def test_a_file_in_a_form_has_its_name_type_and_bytes() -> None:
     form = multipart(
         part('name="cv"; filename="a \\"b\\" %22ü.pdf"', b"\x00\r\n\xff", "content-type: application/pdf"),
@@ -84,6 +89,10 @@ def test_only_charsets_of_texts_are_known() -> None:
         (MULTIPART, b"", "last boundary"),
         (MULTIPART, b"a=1", "last boundary"),
         (MULTIPART, part("name=a", b"1"), "last boundary"),
+        (MULTIPART, b"\n" + part("name=a", b"1") + b"--b--", "begin with its boundary"),
+        (MULTIPART, b"-" + part("name=a", b"1") + part("name=b", b"2") + b"--b--", "begin with its boundary"),
+        (MULTIPART, part("name=a", b"1\r\n--b \r\n2") + b"--b--", "part 2 has no header"),
+        (MULTIPART, part("name=a", b"1\r\n--bc\r\n2") + b"--b--", "part 2 has no header"),
         (MULTIPART, b"--b\r\n\r\n1\r\n--b--", "header"),
         (MULTIPART, b"--b\nContent-Disposition: form-data; name=a\n\n1\n--b--", "header"),
         (MULTIPART, b"--bc\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n--b--", "header"),
