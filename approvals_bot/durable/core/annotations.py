@@ -45,11 +45,12 @@ def check_later(one: Annotated) -> None:
 
 def check_annotations() -> None:
     """Check what was defined since the last check. Raises AnnotationError."""
-    try:
+    with suppress(AnnotationError):
         _check(None)
-    except AnnotationError:
-        gc.collect()  # it may belong to a function that is gone, but hasn't been collected yet
-        _check(None)
+        return
+    # It may belong to a function that is gone, but hasn't been collected yet. Until here the error held it, too.
+    gc.collect()
+    _check(None)
 
 
 def check_annotations_of(module: str) -> None:

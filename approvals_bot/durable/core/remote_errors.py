@@ -22,6 +22,9 @@ from approvals_bot.errors import StepFailedError
 MAX_TEXT = 10_000  # characters of a message, a traceback or one attribute; the rest is cut off
 MAX_ERRORS = 50
 """The errors that are kept of one: its causes, its contexts, the members of its groups, and so on of each."""
+MAX_ARGUMENTS = 100  # of one error
+MAX_CHARACTERS = 200_000
+"""Characters of JSON that one error takes with all of those, apart from its traceback. The rest is left out."""
 
 
 class RemoteError(Exception):
@@ -35,8 +38,15 @@ class RemoteError(Exception):
 
 
 def encode_error(error: BaseException) -> dict[str, Any]:
-    """Return an error as the log keeps it: type, message, traceback, where it was raised, and what it is made from."""
-    encoded = _encoded(error, [])
+    """Return an error as the log keeps it: type, message, traceback, where it was raised, and what it is made from.
+
+    It always fits into an event. Without its outcome, a step would run again, over and over.
+    """
+    room = _Room()
+    try:
+        encoded = _encoded(error, room)
+    except Exception:  # noqa: BLE001  # an author's class may do anything
+        encoded = _named(error, room)
     try:
         trace = "".join(traceback.format_exception(error))
     except Exception:  # noqa: BLE001  # an author's __str__ may raise anything
@@ -44,36 +54,63 @@ def encode_error(error: BaseException) -> dict[str, Any]:
     return {**encoded, "traceback": trace[-MAX_TEXT:], "where": where_raised(error)}
 
 
-def _encoded(error: BaseException, done: list[BaseException]) -> dict[str, Any]:
-    """Return an error and those that it came from. `done` has the errors that are in the log already."""
-    done.append(error)
+class _Room:
+    """What of an error the log still has room for, and the errors that are in it already."""
+
+    def __init__(self) -> None:
+        self.errors: list[BaseException] = []
+        self._characters = MAX_CHARACTERS
+
+    def takes(self, error: BaseException) -> bool:
+        """Return whether an error is written. Contexts may lead back to one that is already."""
+        is_full = len(self.errors) >= MAX_ERRORS or self._characters <= 0
+        return not is_full and not any(error is each for each in self.errors)
+
+    def fits(self, encoded: Any, most: int = MAX_TEXT) -> bool:
+        """Return whether there is room for this part of an error. If so, it is taken."""
+        size = len(to_json(encoded))
+        if size > min(most, self._characters):
+            return False
+        self._characters -= size
+        return True
+
+    def text(self, text: str) -> str:
+        """Return as much of a text as there is room for."""
+        text = text[: max(min(MAX_TEXT, self._characters), 200)]
+        self._characters -= len(to_json(text))
+        return text
+
+
+def _named(error: BaseException, room: _Room) -> dict[str, Any]:
     kind = type(error)
     try:
         message = str(error)
     except Exception as unprintable:  # noqa: BLE001
         message = f"(its text can't be read: {type(unprintable).__name__})"
-    encoded: dict[str, Any] = {"type": kind.__qualname__, "module": kind.__module__, "message": message[:MAX_TEXT]}
+    return {"type": kind.__qualname__, "module": kind.__module__, "message": room.text(message)}
+
+
+def _encoded(error: BaseException, room: _Room) -> dict[str, Any]:
+    """Return an error and those that it came from."""
+    room.errors.append(error)
+    kind = type(error)
+    encoded = _named(error, room)
     if kind.__module__ != "builtins":
         bases = [*_own_classes(kind)[1:], _builtin(kind)]
         encoded["bases"] = [[base.__module__, base.__qualname__] for base in bases]
-    args = _arguments(error)
+    args = _arguments(error, room)
     if args != [encoded["message"]]:
         encoded["args"] = args
-    if attributes := _attributes(error):
+    if attributes := _attributes(error, room):
         encoded["attributes"] = attributes
     if isinstance(error, BaseExceptionGroup):
-        encoded["members"] = [_encoded(each, done) for each in error.exceptions if not _is_done(each, done)]
+        encoded["members"] = [_encoded(each, room) for each in error.exceptions if room.takes(each)]
     if error.__suppress_context__:
         encoded["cause"] = None
     for name, other in (("cause", error.__cause__), ("context", _shown_context(error))):
-        if other is not None and not _is_done(other, done):
-            encoded[name] = _encoded(other, done)
+        if other is not None and room.takes(other):
+            encoded[name] = _encoded(other, room)
     return encoded
-
-
-def _is_done(error: BaseException, done: list[BaseException]) -> bool:
-    """Return whether an error is left out. Contexts may lead back to an error that is already written."""
-    return len(done) >= MAX_ERRORS or any(error is each for each in done)
 
 
 def _shown_context(error: BaseException) -> BaseException | None:
@@ -90,39 +127,41 @@ def _own_classes(kind: type[BaseException]) -> list[type]:
     return [base for base in kind.__mro__ if issubclass(base, BaseException) and base.__module__ != "builtins"]
 
 
-def _arguments(error: BaseException) -> list[Any]:
+def _arguments(error: BaseException, room: _Room) -> list[Any]:
     """Return what the error was made from, as its nearest builtin class has it (an OSError its file name, too)."""
     builtin = _builtin(type(error))
     args: Any = error.args
     if isinstance(error, ValidationError):
         lines = error.errors(include_url=False, include_input=False)  # the input may be secret
-        contexts = ({name: _kept(value) for name, value in line.get("ctx", {}).items()} for line in lines)
+        contexts = ({name: _kept(value, room) for name, value in line.get("ctx", {}).items()} for line in lines)
         args = (error.title, *({**line, "ctx": context} for line, context in zip(lines, contexts, strict=True)))
+        if len(args) > MAX_ARGUMENTS:
+            args = ()  # it comes back with its message, as a substitute
     elif isinstance(error, BaseExceptionGroup):
         args = (error.message,)
     elif issubclass(builtin, OSError):
         args = builtin.__reduce__(error)[1]
-    return [_kept(argument) for argument in args]
+    return [_kept(argument, room) for argument in args[:MAX_ARGUMENTS]]
 
 
-def _kept(value: Any) -> Any:
+def _kept(value: Any, room: _Room) -> Any:
     """Return a value as the log keeps it, or what it reads as."""
     try:
         encoded = encode(value)
-        if len(to_json(encoded)) <= MAX_TEXT:
+        if room.fits(encoded):
             return encoded
     except Exception:  # noqa: BLE001, S110  # an author's object; perhaps too large
         pass
     texts = []
     for text in (str, repr):
         try:
-            texts.append(text(value)[:MAX_TEXT])
+            texts.append(room.text(text(value)))
         except Exception:  # noqa: BLE001
             texts.append(f"<{type(value).__name__}>")
     return encode(Unkept(*texts))
 
 
-def _attributes(error: BaseException) -> dict[str, Any]:
+def _attributes(error: BaseException, room: _Room) -> dict[str, Any]:
     """Return the attributes that the log can keep, notes among them."""
     found = dict(getattr(error, "__dict__", {}))
     for base in _own_classes(type(error)):
@@ -137,7 +176,7 @@ def _attributes(error: BaseException) -> dict[str, Any]:
     for name, value in found.items():
         with suppress(Exception):  # an author's object
             encoded = encode(value)
-            if len(to_json(encoded)) <= MAX_TEXT:
+            if room.fits(encoded):
                 kept[name] = encoded
     return kept
 

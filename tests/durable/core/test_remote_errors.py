@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ValidationError, field_validator
+from pydantic import BaseModel, TypeAdapter, ValidationError, field_validator
 
 from approvals_bot import FatalError, HookConflictError, RunFailedError, StepFailedError, step, workflow
 from approvals_bot.durable.core.remote_errors import MAX_ERRORS, MAX_TEXT, RemoteError, decode_error, encode_error
-from approvals_bot.durable.core.serialization import to_json
+from approvals_bot.durable.core.serialization import MAX_VALUE_BYTES, to_json
 from approvals_bot.testing.fixtures import OpenEngine
 
 
@@ -191,6 +191,68 @@ def test_an_error_that_is_too_much_is_cut() -> None:
     assert isinstance(group, ExceptionGroup)
     assert len(group.exceptions) == MAX_ERRORS - 1
     assert len(to_json(encode_error(ValueError("x" * 10 * MAX_TEXT)))) < 5 * MAX_TEXT
+
+
+class Restless(Exception):
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__dict__":
+            raise RuntimeError(name)
+        return super().__getattribute__(name)
+
+
+def with_many_attributes() -> Exception:
+    error = ValueError("many")
+    for number in range(300):
+        setattr(error, f"part{number}", "x" * 9_000)
+    return error
+
+
+def of_many_lines() -> ValidationError:
+    with pytest.raises(ValidationError) as refused:
+        TypeAdapter(list[int]).validate_python(["x"] * 10_000)
+    return refused.value
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        with_many_attributes(),
+        ExceptionGroup("many", [ValueError("x" * 20_000, ["y" * 9_000]) for _ in range(200)]),
+        ValueError(*["x" * 9_000 for _ in range(1_000)]),
+        ValueError(*range(100_000)),
+        of_many_lines(),
+        Restless("no attributes"),
+    ],
+    ids=["attributes", "members", "long-arguments", "arguments", "lines", "restless"],
+)
+def test_every_error_fits_into_an_event(error: Exception) -> None:
+    encoded = encode_error(error)
+    assert len(to_json(encoded)) < MAX_VALUE_BYTES / 2
+    back = decode_error(encoded)
+    assert isinstance(back, next(kind for kind in (ExceptionGroup, ValueError, Exception) if isinstance(error, kind)))
+    assert str(back).startswith(str(error)[:100].partition(" (")[0])
+
+
+async def test_a_step_with_an_enormous_error_fails_once(open_engine: OpenEngine) -> None:
+    ran = []
+
+    @step(retries=0)
+    async def floods() -> None:
+        ran.append(1)
+        raise with_many_attributes()
+
+    @workflow
+    async def suffers() -> str:
+        try:
+            await floods()
+        except StepFailedError as error:
+            return str(error.__cause__)
+        return "nothing"
+
+    async with open_engine() as engine:
+        async with asyncio.timeout(10):
+            assert await (await engine.start(suffers)).return_value() == "many"
+    assert ran == [1]
 
 
 def test_a_class_that_is_not_loaded_is_named_and_caught_by_its_bases(monkeypatch: pytest.MonkeyPatch) -> None:
