@@ -102,7 +102,7 @@ class RunsReport:
                 "be replayed, too, which finds bugs in handling the next payload: add --ended 30d."
             )
         if self.has_findings:
-            lines.append("Deploy code that matches these logs, or give the new code another @workflow(version=…).")
+            lines.append("Mend this code before you deploy it, or give it another @workflow(version=…).")
         return "\n".join(lines)
 
     @contextmanager

@@ -30,6 +30,7 @@ from approvals_bot.service.repairs import (
     attempt_again,
     error_of,
     find_broken,
+    why_not_again,
 )
 from approvals_bot.service.repairs import reset as reset_run
 
@@ -41,7 +42,7 @@ MOST_LISTED = 20  # runs that a question names; --dry-run --json lists all
 _NEW_RUN, _IN_ITS_PLACE = "as a new run with the same input", "as a new run in its place"
 
 SENTENCES: dict[Act, tuple[str, str]] = {
-    "retry": ("1 stalled run goes on with today's code", "{} stalled runs go on with today's code"),
+    "retry": ("1 stalled run tries again with today's code", "{} stalled runs try again with today's code"),
     "new_run": (f"1 run starts again, {_NEW_RUN}", f"{{}} runs start again, each {_NEW_RUN}"),
     "reset": (
         f"1 run goes on from event {{to}}, {_IN_ITS_PLACE}",
@@ -166,6 +167,8 @@ def _repair(chosen: Chosen, config: Any, reason: str, *, to: int | None, drop_pa
         import_programs(service.server.workflows)
         if chosen.run is not None:
             found = [await record_of(engine, chosen.run.partition(".")[0])]
+            if chosen.dry_run and to is None and (error := why_not_again(found[0])) is not None:
+                fail(error_text(error))
         else:
             statuses = cast("list[Status]", chosen.statuses) or REPAIRABLE
             filters = {"workflow": chosen.workflow, "since": since, "error": chosen.error}
@@ -311,7 +314,7 @@ def _print_done(chosen: Chosen, done: Done) -> None:
 def _said(repair: Repair) -> str:
     match repair.act:
         case "retry":
-            return f"{repair.run_id} goes on."
+            return f"{repair.run_id} tries again."
         case "new_run":
             return f"{repair.run_id} {'starts' if repair.is_new else 'was started'} again as {repair.next_run}."
         case _:

@@ -98,7 +98,7 @@ def table(page: Page) -> str:
 def _row(record: RunRecord) -> tuple[str, ...]:
     request = request_of(record)
     what = ""
-    if record.status == "reset":
+    if record.next_run:
         what = f"goes on as {record.next_run}"
     elif request is not None:
         words = STALLED if request.is_stalled else STATE_WORDS[request.state]

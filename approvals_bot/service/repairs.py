@@ -12,7 +12,13 @@ from typing import Literal
 
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.durable.store.protocol import Filter, Status
-from approvals_bot.errors import RunNotFoundError
+from approvals_bot.errors import (
+    AlreadyResetError,
+    ApprovalsBotError,
+    RunEndedError,
+    RunNotFoundError,
+    RunNotStalledError,
+)
 
 Act = Literal["retry", "new_run", "reset"]
 
@@ -40,6 +46,15 @@ def act_of(status: Status, to: int | None) -> Act:
     if to is not None:
         return "reset"
     return "retry" if status == "stalled" else "new_run"
+
+
+def why_not_again(record: RunRecord) -> ApprovalsBotError | None:
+    """Return the error that another attempt at this run would raise; None if there can be one."""
+    if record.next_run is not None:
+        return AlreadyResetError(record.id, record.next_run)
+    if record.status in RETRYABLE:
+        return None
+    return (RunEndedError if record.has_ended else RunNotStalledError)(record.id, record.status)
 
 
 async def attempt_again(engine: Engine, run_id: str, *, who: str, reason: str) -> Repair:

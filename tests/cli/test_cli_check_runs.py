@@ -278,7 +278,7 @@ def test_progress_shows_on_a_terminal_and_not_in_a_pipe(monkeypatch: pytest.Monk
     shown: list[str] = []
     for stream in (Terminal(), io.StringIO()):
         monkeypatch.setattr(sys, "stderr", stream)
-        progress = Progress("open runs")
+        progress = Progress("open runs replayed")
         progress.show(1_200)
         progress.clear()
         shown.append(stream.getvalue())

@@ -96,7 +96,7 @@ def test_it_asks_first_and_only_on_a_terminal(broken: Site, monkeypatch: pytest.
     monkeypatch.setattr("approvals_bot.cli.repairs._has_terminal", lambda: True)
     no = typed(broken, "retry", *WHY, answer="n\n")
     assert no.exit_code == 0
-    for words in ("3 runs:", "1 stalled run goes on with today's code", "2 runs start again", "Nothing was changed."):
+    for words in ("3 runs:", "1 stalled run tries again with", "2 runs start again", "Nothing was changed."):
         assert words in no.stdout
     assert states(broken)["tea_price"] == ["failed", "failed"]
     yes = typed(broken, "retry", "--workflow", "tea_price", *WHY, answer="y\n")
@@ -131,7 +131,10 @@ def test_a_run_that_was_reset_is_not_repaired_again(broken: Site) -> None:
     for words in (("retry",), ("reset", "--to", "1")):
         found = {run["run_id"] for run in broken.json(*words, "--dry-run", *WHY)["runs"]}
         assert old not in found, words
-    assert f"run {new} is in its place" in broken.type("retry", old, *WHY, fails=True).stderr
+    for option in ((), ("--dry-run",)):
+        assert f"run {new} is in its place" in broken.type("retry", old, *option, *WHY, fails=True).stderr
+    assert f"{old}  tea_price  failed" in broken.type("runs").stdout
+    assert f"goes on as {new}" in broken.type("runs").stdout
 
 
 def test_a_second_attempt_says_that_there_was_one(broken: Site) -> None:
@@ -153,4 +156,6 @@ def test_what_makes_no_sense_is_a_wrong_option(broken: Site) -> None:
     ):
         assert typed(broken, *words).exit_code == 2, words
     assert "No run has the ID" in broken.type("retry", "run_x", *WHY, fails=True).stderr
-    assert "nothing to retry" in broken.type("retry", broken.start(), *WHY, fails=True).stderr
+    well = broken.start()
+    for option in ((), ("--dry-run",)):
+        assert "nothing to retry" in broken.type("retry", well, *option, *WHY, fails=True).stderr
