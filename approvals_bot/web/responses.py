@@ -144,7 +144,7 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem(
                 409,
                 "Idempotency conflict",
-                f"This key was already used with other input: {error.difference}. Nothing was started.",
+                f"This key was already used with other input: {error.difference}. Nothing was changed.",
                 run_id=error.run_id,
             )
         case MalformedBodyError():
