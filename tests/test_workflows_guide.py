@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from approvals_bot import WebhookRequest
-from approvals_bot.testing import after, play
+from approvals_bot.durable.engine import Engine
+from approvals_bot.testing import FakeClock, after, play
 
 GUIDE = Path(__file__).parent.parent / "docs" / "workflows.md"
 
@@ -82,3 +83,11 @@ async def test_versions(examples: list[types.ModuleType]) -> None:
 async def test_testing_and_running(examples: list[types.ModuleType], tmp_path: Path) -> None:
     await having(examples, "test_lunch").test_lunch()
     assert await having(examples, "main").main(f"sqlite:///{tmp_path}/runs.db") == 42
+
+
+async def test_what_fails_a_run_and_what_stalls_it(examples: list[types.ModuleType], tmp_path: Path) -> None:
+    share = having(examples, "share").share
+    async with Engine.open(f"sqlite:///{tmp_path}/runs.db", clock=FakeClock()) as engine:
+        runs = [await engine.start(share, *given) for given in (("10", 4), ("10", 0), ("ten", 2))]
+        await engine.settle()
+        assert [await run.status() for run in runs] == ["completed", "failed", "stalled"]

@@ -86,6 +86,7 @@ async def open_service(
             resources=resources,
             watch=metrics.appended,
             watch_stalls=run_stalled,
+            watch_cut_off=lambda run_id: cards.wake(run_id),
         )
         targets = await open_targets(stack, service, clock.now)
         channels = open_channels(stack, service)

@@ -21,7 +21,6 @@ from approvals_bot.approvals.port import (
     CallResult,
     Card,
     Channels,
-    Delivered,
     Dispatch,
     Receipt,
     Refused,
@@ -102,19 +101,33 @@ async def update_copy(
 
 
 def sent_cards(log: Iterable[Event]) -> list[tuple[Receipt, Dispatch]]:
-    """Return the messages that show a request's card and can be edited, from the log of the run that sent them."""
+    """Return the messages that show a request's card and can be edited, from the log of the run that sent them.
+
+    Each has the card that the run last made it show.
+    """
     inputs: dict[int, dict[str, Any]] = {}
-    found: dict[str, tuple[Receipt, Dispatch]] = {}  # by copy; what was posted again takes its place
+    sent: dict[str, tuple[Receipt, Dispatch]] = {}  # by copy; what was posted again takes its place
+    edited: dict[str, dict[str, Any]] = {}  # by copy, the input of its last edit, which alone is worth decoding
     for event in log:
-        if event.type == "step_created" and event.data["name"] == send_copy.name:
+        if event.type == "step_created" and event.data["name"] in (send_copy.name, update_copy.name):
             inputs[event.data["id"]] = event.data["input"]
         elif event.type == "step_completed" and event.data["id"] in inputs:
-            result = send_copy.signature.result.decode(event.data["result"])
-            dispatch = _DISPATCH.decode(inputs[event.data["id"]]["dispatch"])
-            is_card = not dispatch.text and dispatch.thread is None and dispatch.to.channel != EMAIL
-            if is_card and isinstance(result, Delivered):
-                found[dispatch.delivery_id.rpartition("-")[0]] = result.receipt, dispatch
-    return list(found.values())
+            given, is_edit = inputs[event.data["id"]], "receipt" in inputs[event.data["id"]]
+            copy = given["dispatch"]["delivery_id"].rpartition("-")[0]
+            if event.data["result"]["kind"] != "delivered":
+                continue
+            if is_edit:
+                edited[copy] = given
+                continue
+            dispatch = _DISPATCH.decode(given["dispatch"])
+            if not dispatch.text and dispatch.thread is None and dispatch.to.channel != EMAIL:
+                sent[copy] = send_copy.signature.result.decode(event.data["result"]).receipt, dispatch
+                edited.pop(copy, None)
+    for copy, given in edited.items():
+        if copy in sent:
+            receipt, dispatch = sent[copy]
+            sent[copy] = receipt, replace(dispatch, card=_DISPATCH.decode(given["dispatch"]).card)
+    return list(sent.values())
 
 
 _DISPATCH = codec(Dispatch)

@@ -6,12 +6,12 @@ Each act needs a reason, and is in the audit with the actor, the reason, and the
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
 from approvals_bot.durable.engine import Engine, RunRecord
-from approvals_bot.durable.store.protocol import Filter, Status
+from approvals_bot.durable.store.protocol import ENDED, Filter, Status
 from approvals_bot.errors import (
     AlreadyResetError,
     ApprovalsBotError,
@@ -99,23 +99,22 @@ async def find_broken(
 ) -> AsyncIterator[RunRecord]:
     """Yield the runs with one of these statuses, the oldest first, but for those that a reset has replaced.
 
-    `since`: only those that ended then or later, or, while they are open, whose last event is as late. `error`: only
-    those whose error has this text, in any case.
+    `since`: only those that ended then or later, in the order of their ends, or, while they are open, whose last event
+    is as late. `error`: only those whose error has this text, in any case.
     """
     for status in statuses:
-        cursor: str | None = None
+        ended_since = since if status in ENDED else None
+        which = Filter(workflow, status, ended_since=ended_since, oldest_first=True, limit=PAGE_SIZE)
         while True:
-            page = await engine.list_runs(
-                Filter(workflow=workflow, status=status, oldest_first=True, cursor=cursor, limit=PAGE_SIZE)
-            )
+            page = await engine.list_runs(which)
             for record in page.records:
                 if record.next_run is not None or not _has_error(record, error):
                     continue
-                if since is None or await _last_change(engine, record) >= since:
+                if since is None or ended_since is not None or await _last_event(engine, record) >= since:
                     yield record
-            cursor = page.cursor
-            if cursor is None:
+            if page.cursor is None:
                 break
+            which = replace(which, cursor=page.cursor)
 
 
 def error_of(record: RunRecord) -> str:
@@ -130,9 +129,7 @@ def _has_error(record: RunRecord, text: str | None) -> bool:
     return text is None or text.casefold() in error_of(record).casefold()
 
 
-async def _last_change(engine: Engine, record: RunRecord) -> datetime:
-    """Return when a run ended; for an open one, the time of its last event."""
-    if record.ended_at is not None:
-        return record.ended_at
+async def _last_event(engine: Engine, record: RunRecord) -> datetime:
+    """Return the time of a run's last event."""
     found = await engine.store.read(record.id, after=record.seq - 1, patient=True)
     return found[1][-1].at if found is not None and found[1] else record.created_at

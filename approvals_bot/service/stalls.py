@@ -1,28 +1,37 @@
-"""Cards of requests whose run has stalled. They are redrawn from outside, because a stalled run can't act.
+"""Cards of requests whose run has stalled, or has ended too early to redraw them. They are redrawn from outside.
 
 A message that can be edited, such as one in Slack, says ⚠ Waiting for a fix while its run is stalled, and shows the
-newest state again once the run goes on or has ended. The run's own log says which messages there are.
+newest state again once the run goes on or has ended. The run's own log says which messages there are, and what they
+show. After a run has failed, or was ended from outside, those that still look open show how the request has ended.
 
 What survives a restart is in the store: a new process remembers, before it works on any run, which runs are stalled.
-Their messages may say so, and are redrawn whatever becomes of the runs.
+Their messages may say so, and are redrawn whatever becomes of the runs. So are messages that look open of runs that
+ended shortly before, because the process may have died before it redrew them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.delivery import LONGEST_VALUE, sent_cards, shortened
-from approvals_bot.approvals.port import Channels, ToPerson, TryAgain
+from approvals_bot.approvals.port import Card, Channels, ToPerson, TryAgain
+from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.store.protocol import Filter, Status
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.service.read import requests_of
 
 LOOK_EVERY = 2.0  # seconds between two looks at the runs that are followed
 SETTLED = 3.0  # seconds: a newer replica may continue a run that stalls on an older one, and then nobody need know
 PAGE_SIZE = 100  # runs
+RECENT = timedelta(days=1)  # at a start, runs that ended within this time are looked at
+MOST_RECENT = 50  # runs that failed, and as many that were cancelled
+ENDED_EARLY: tuple[Status, ...] = ("failed", "cancelled")
 MOST_TURNS = 5  # times that a card is drawn again because the run went on meanwhile; the next look draws again
 
 logger = logging.getLogger(__name__)
@@ -30,35 +39,45 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Followed:
-    """A run that is stalled, or was when this process last looked. `requests`: ids of those that were open then."""
+    """A run whose cards may be wrong: it is or was stalled, or has ended early. `requests`: those to draw anyhow."""
 
     since: float  # seconds of the event loop's clock
     requests: set[str] = field(default_factory=set)
-    is_marked: bool = False  # some of its messages may say that it is stalled
+    is_marked: bool = False  # some of its messages may say what isn't so any more
     is_drawn: bool = False  # all of them do
 
 
 class StalledCards:
-    """The follower of stalled runs in one process."""
+    """The follower of runs that can't redraw their cards, in one process."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._runs: dict[str, Followed] = {}
+        self._cut_off: dict[str, float] = {}  # runs to look at, and since when, in seconds of the event loop's clock
         self._woken = asyncio.Event()
 
-    def wake(self) -> None:
-        """Look at the stalled runs: there is a new one."""
+    def wake(self, cut_off: str | None = None) -> None:
+        """Look at the runs: one has stalled. `cut_off`: this one has ended early, or begins in such a run's place."""
+        if cut_off is not None:
+            self._cut_off[cut_off] = asyncio.get_running_loop().time()
         self._woken.set()
 
     async def remember(self) -> None:
-        """Remember the runs that are stalled before this process works on any: another may have marked their cards."""
+        """Remember the runs that are stalled before this process works on any: another may have marked their cards.
+
+        The last runs to fail or to be cancelled are looked at, too.
+        """
         for run_id in await self._find_stalled():
             self._runs[run_id].is_marked = True
+        for status in ENDED_EARLY:
+            recent = Filter(status=status, ended_since=self._engine.now() - RECENT, limit=MOST_RECENT)
+            page = await self._engine.list_runs(recent)
+            self._cut_off |= {record.id: -math.inf for record in page.records if record.parts}
 
     async def run(self) -> None:
-        """Follow stalled runs until cancelled. Idle while there are none."""
+        """Follow these runs until cancelled. Idle while there are none."""
         while True:
-            if not self._runs:
+            if not self._runs and not self._cut_off:
                 await self._woken.wait()
             self._woken.clear()
             pause = LOOK_EVERY
@@ -69,13 +88,16 @@ class StalledCards:
             except StoreUnavailableError:
                 pass  # the next look finds the same
             except Exception:
-                logger.exception("redrawing the cards of stalled runs failed, trying again")
+                logger.exception("redrawing cards from outside their runs failed, trying again")
             await asyncio.sleep(pause)
 
     async def look(self, settled: float = SETTLED) -> None:
-        """Mark the cards of runs that have been stalled for `settled` seconds; redraw those of runs that go on."""
-        stalled = await self._find_stalled()
-        now = asyncio.get_running_loop().time()
+        """Mark the cards of runs that have been stalled for `settled` seconds; redraw those of runs that go on.
+
+        Runs that were cut off wait as long, for edits of theirs that are still on the way.
+        """
+        stalled, now = await self._find_stalled(), asyncio.get_running_loop().time()
+        await self._follow_cut_off(now - settled)
         for run_id, followed in list(self._runs.items()):
             if run_id not in stalled:
                 if not followed.is_marked or await self._drawn(run_id, followed):
@@ -96,6 +118,16 @@ class StalledCards:
             cursor = page.cursor
             if cursor is None:
                 return found
+
+    async def _follow_cut_off(self, before: float) -> None:
+        """Follow the runs that were cut off before then, as far as they have requests."""
+        for run_id in [run_id for run_id, since in self._cut_off.items() if since <= before]:
+            record = await self._engine.record(run_id)
+            if record is not None and record.parts:
+                followed = self._runs.setdefault(run_id, Followed(before))
+                followed.is_marked = True
+                followed.requests |= {view.id for view in requests_of(record) if view.is_open}  # after a reset
+            del self._cut_off[run_id]
 
     async def _drawn(self, run_id: str, followed: Followed) -> bool:
         """Draw a run's cards. Returns False to try again. A run whose log can't be read harms no other."""
@@ -119,11 +151,12 @@ class StalledCards:
             if found is None:
                 return True
             record, log = found
-            views = {view.id: view for view in requests_of(record) if view.id in followed.requests}
+            views = {view.hook_id: view for view in requests_of(record)}  # a reset keeps hooks, and no other ids
+            is_replaced = record.has_ended and record.next_run is not None  # its cards are those of the next run
             is_done = True
             for receipt, sent in sent_cards(log):
-                view = views.get(sent.card.run_id)
-                if view is not None:
+                view = None if is_replaced else views.get(sent.card.hook_id)
+                if view is not None and (view.id in followed.requests or _looks_open(sent.card, view)):
                     reader = sent.to.person.address if isinstance(sent.to, ToPerson) else None
                     card = shortened(card_of(view, reader, self._engine.now()), LONGEST_VALUE)
                     channels: Channels = self._engine.resources[Channels]
@@ -133,3 +166,8 @@ class StalledCards:
             if after is None or (after.status, after.parts) == (record.status, record.parts):
                 break
         return is_done
+
+
+def _looks_open(shown: Card, view: Request) -> bool:
+    """Return whether a message shows a request as open that isn't."""
+    return shown.outcome is None and not view.is_open

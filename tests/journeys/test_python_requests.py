@@ -33,6 +33,21 @@ async def trip(trip: Trip) -> list[str]:
 """
 
 
+AUDITED = """
+import asyncio
+from approvals_bot import request_approval, workflow
+
+
+@workflow
+async def audited(seconds: int) -> None:
+    def failed(_: object) -> None:
+        raise ValueError("the budget is closed")
+
+    asyncio.create_task(asyncio.sleep(seconds)).add_done_callback(failed)
+    await request_approval(f"Buy in {seconds}", approvers="ann@acme.eu", deliver={"dm": True, "email": True})
+"""
+
+
 @pytest.fixture
 def travelling(installed: Service) -> Service:
     (installed.folder / "workflows" / "trip.py").write_text(PROGRAM)
@@ -96,6 +111,29 @@ def test_cancelling_a_run_cancels_all_its_requests(travelling: Service) -> None:
     for card in [m for m in travelling.messages("D0ANN") if "to Oslo" in m["text"]]:
         assert "Cancelled" in card["text"], "every copy says so"
     assert travelling.log().splitlines().count("INFO a trip to Oslo") == 1, "the log has what workflows log"
+
+
+def test_cards_of_a_failed_run_close_even_after_a_kill(installed: Service) -> None:
+    (installed.folder / "workflows" / "audited.py").write_text(AUDITED)
+    service = installed.start("--config", "config.example.toml")
+
+    def opened(seconds: int) -> str:
+        body = {"workflow": "audited", "input": {"seconds": seconds}, "requester": "bo@acme.eu"}
+        run_id = str(service.api("POST", "/runs", json=body).json()["run_id"])
+        service.eventually(lambda: shown(seconds))
+        return run_id
+
+    def shown(seconds: int) -> str:
+        return "".join(m["text"] for m in service.messages("D0ANN") if f"Buy in {seconds}" in m["text"])
+
+    assert service.run(opened(2), wait=10)["status"] == "failed"
+    link = mailed(service, "Buy in 2")
+    service.eventually(lambda: "⚠ Failed" in shown(2))
+    assert "Failed" in service.page(link).text
+    assert service.run(opened(3), wait=10)["status"] == "failed"
+    service.kill()
+    service.start("--config", "config.example.toml")
+    service.eventually(lambda: "⚠ Failed" in shown(3))
 
 
 def mailed(service: Service, title: str) -> str:

@@ -25,7 +25,7 @@ from approvals_bot.durable.engine.executor import attempt
 from approvals_bot.durable.engine.limits import MAX_EVENTS, RETRY_STORE, RETRY_STORE_MOST
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.replayer import Replayed
-from approvals_bot.durable.engine.troubles import log_failure, reason_of
+from approvals_bot.durable.engine.troubles import reason_of
 from approvals_bot.durable.store.protocol import Append, Appended, Fenced, Stale, Store
 from approvals_bot.errors import (
     LimitExceededError,
@@ -65,6 +65,12 @@ class Host(Protocol):
 
     def stalled(self, run: CachedRun, error: Exception) -> None:
         """Report that a run has stalled, once for each reason. Its row is from before."""
+
+    def failed(self, run: CachedRun) -> None:
+        """Report that a run has failed. The last event of its log says why."""
+
+    def cut_off(self, run_id: str) -> None:
+        """Report that another process has ended a run."""
 
     def keep_task(self, task: asyncio.Task[None]) -> None:
         """Hold on to a step that outlives its activation."""
@@ -195,7 +201,7 @@ class Activation:
         self.due = batch.append.wake_at
         if batch.outcome.ended:
             if events[-1].type == "run_failed":
-                log_failure(self.run.row, events[-1])
+                self._host.failed(self.run)
             return True
         must_replay = lost_a_token(events)
         if batch.append.release:
@@ -221,6 +227,8 @@ class Activation:
             if found is not None and found[0].status == "reset":
                 self.is_lost = True
                 self._cancel_steps()  # the run that goes on in its place makes these attempts, too
+            elif found is not None:
+                self._host.cut_off(self.run.row.id)
             return False
         if found[1]:
             self.run.grow(found[1])
@@ -258,7 +266,7 @@ class Activation:
         self.due = None
         if isinstance(result, Appended):
             if batch.stalled is None:
-                log_failure(self.run.row, self.run.log[-1])
+                self._host.failed(self.run)
             else:
                 self._host.stalled(self.run, error)
         return True

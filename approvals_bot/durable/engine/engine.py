@@ -72,10 +72,13 @@ class Engine:
         resources: Iterable[Any] | Mapping[type, Any] = (),
         watch: Callable[[list[Event]], None] | None = None,
         watch_stalls: Callable[[str], None] | None = None,
+        watch_cut_off: Callable[[str], None] | None = None,
     ) -> None:
         """`watch` is called with the events that this process appends, for its metrics.
 
-        `watch_stalls` is called with the workflow of each run that stalls here.
+        `watch_stalls` is called with the workflow of each run that stalls here. `watch_cut_off` is called with the ID
+        of each run that fails here or is ended from outside, perhaps before its body could end it well, and of each
+        that a reset has made.
         """
         given = resources if isinstance(resources, Mapping) else {type(item): item for item in resources}
         self.store = store
@@ -90,6 +93,7 @@ class Engine:
             notifier=self.notifier,
             entropy=EntropyPool().draw,
             watch_stalls=watch_stalls,
+            watch_cut_off=watch_cut_off,
         )
         self.clock: TimeSource = self.scheduler.clock
         self.replayer = self.scheduler.replayer
@@ -425,6 +429,7 @@ class Engine:
         fact = NewEvent("run_cancelled", {"reason": reason})
         recorded = await self._intake.record(run_id, fact)
         if recorded:
+            self.scheduler.cut_off(run_id)
             return
         after = await self.record(run_id)
         if not (asked and after is not None and after.status == "cancelled"):

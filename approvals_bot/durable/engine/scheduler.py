@@ -151,8 +151,9 @@ class Scheduler:
         notifier: Notifier,
         entropy: Callable[[], bytes],
         watch_stalls: Callable[[str], None] | None = None,
+        watch_cut_off: Callable[[str], None] | None = None,
     ) -> None:
-        """`entropy` returns 32 random bytes, for ids and tokens. `watch_stalls` takes a stalled run's workflow."""
+        """`entropy` returns 32 random bytes, for ids and tokens. The watchers are `Engine`'s."""
         self.store = store
         self.clock = clock
         self.replayer = replayer
@@ -161,6 +162,7 @@ class Scheduler:
         self.closing = CLOSING
         self.entropy = entropy
         self._watch_stalls = watch_stalls
+        self._watch_cut_off = watch_cut_off
         self.cache = RunCache()
         self.notifier = notifier
         self._owner = f"{platform.node()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -221,6 +223,8 @@ class Scheduler:
     def activate(self, claimed: Claimed) -> None:
         """Start working on a run that has been claimed."""
         run = CachedRun(claimed.row, claimed.log, claimed.claim.epoch)
+        if claimed.row.status == "pending" and "reset_of" in claimed.log[0].data:
+            self.cut_off(claimed.claim.run_id)
         cached = self.cache.take(claimed.claim.run_id)
         if cached is not None:
             run.replayed = cached.replayed  # the replay continues from the part of the log that it has seen
@@ -240,7 +244,7 @@ class Scheduler:
         run.grow(events)
         if written.outcome.ended:
             if events[-1].type == "run_failed":
-                log_failure(run.row, events[-1])
+                self.failed(run)
             run.close()
         elif written.append.release:
             if written.append.wake_at is not None or lost_a_token(events):
@@ -287,6 +291,16 @@ class Scheduler:
             if self._watch_stalls is not None:
                 self._watch_stalls(row.workflow)
         self.notifier.wake((row.id,))  # callers that wait for its answer get none
+
+    def failed(self, run: CachedRun) -> None:
+        """Report that a run has failed. The last event of its log says why."""
+        log_failure(run.row, run.log[-1])
+        self.cut_off(run.row.id)
+
+    def cut_off(self, run_id: str) -> None:
+        """Report that a run has ended before its body could end it well, or begins in the place of another run."""
+        if self._watch_cut_off is not None:
+            self._watch_cut_off(run_id)
 
     def keep_task(self, task: asyncio.Task[Any]) -> None:
         """Hold on to a task until it is done, or until this process closes."""
