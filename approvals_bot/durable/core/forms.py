@@ -9,16 +9,22 @@ newer releases. From python-multipart 0.0.33 to 0.0.34, a blank after a boundary
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from encodings.aliases import aliases
-from urllib.parse import parse_qsl
+from typing import Any, NoReturn
+from urllib.parse import parse_qsl, unquote
 
 from approvals_bot.errors import MalformedBodyError
 
 MAX_FIELDS = 1_000
 """Fields of one form. No form that people fill in has nearly as many."""
+
+MAX_JSON_LEVELS = 100
+"""Levels of a JSON body. The log keeps values of twice as many, so a body may pass it on inside others."""
 
 URL_ENCODED, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 
@@ -80,6 +86,35 @@ class FormFields(dict[str, "str | FormFile | list[str | FormFile]"]):
     def text(self, name: str, default: str = "") -> str:
         """Return the last text of this field, or the default if there is none."""
         return next((value for value in reversed(self.getlist(name)) if isinstance(value, str)), default)
+
+
+def parse_json(body: bytes) -> Any:
+    """Return the value of a JSON body, which the log can keep. Raises MalformedBodyError, also for NaN and Infinity."""
+    try:
+        value = json.loads(body, parse_constant=_no_number, parse_float=_finite)
+        level = [value]
+        for _ in range(MAX_JSON_LEVELS + 1):
+            level = [item for each in level if isinstance(each, dict | list) for item in _items(each)]
+        if level:
+            raise ValueError(f"it is nested more than {MAX_JSON_LEVELS} deep")
+    except (ValueError, RecursionError) as error:
+        raise MalformedBodyError("JSON", str(error)) from None
+    return value
+
+
+def _items(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError("a number is too large")
+    return number
 
 
 def parse_header(value: str) -> tuple[str, dict[str, str]]:
@@ -166,6 +201,10 @@ def _fields(parts: list[tuple[dict[str, str], bytes]], charset: str | None) -> l
             raise MalformedBodyError("form", f"part {number} has no name")
         if headers.get("content-transfer-encoding", "binary").lower() not in ("binary", "7bit", "8bit"):
             raise MalformedBodyError("form", f"part {number} has a transfer encoding")
+        if "filename*" in parameters:  # RFC 7578 forbids it, and some clients send it for names that aren't ASCII
+            charset_of_name, _, quoted = parameters["filename*"].partition("'")
+            name = quoted.partition("'")[2]
+            parameters["filename"] = unquote(name, known_charset(charset_of_name) or "utf-8", errors="replace")
         if parameters["name"] == "_charset_" and "filename" not in parameters:
             charset = charset or known_charset(content.decode("ascii", errors="replace"))
         named.append((parameters, parameters["name"], headers.get("content-type", ""), content))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 
 import httpx2
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from approvals_bot import MalformedBodyError, WebhookRequest
 from approvals_bot.durable.core.forms import MAX_FIELDS, FormFields, FormFile, known_charset, parse_form
+from approvals_bot.durable.core.serialization import decode, encode, to_json
 
 MULTIPART = "multipart/form-data; boundary=b"
 URL_ENCODED = "application/x-www-form-urlencoded"
@@ -119,6 +121,35 @@ async def test_what_is_no_json_is_refused_with_its_reason() -> None:
     for body in (b"", b"{", b"\xff", b"[" * 100_000, b"1" * 5_000):
         with pytest.raises(MalformedBodyError, match="JSON"):
             await WebhookRequest(body=body).json()
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'[{"a": NaN}]', "NaN is not a JSON number"),
+        (b"-Infinity", "-Infinity is not a JSON number"),
+        (b"[1e999]", "a number is too large"),
+        (b"1" * 5_000, "Exceeds the limit"),
+        (b'{"a": [' * 51 + b"]}" * 51, "it is nested more than 100 deep"),
+        (b"[" * 100_000 + b"]" * 100_000, "maximum recursion depth exceeded"),
+    ],
+)
+async def test_json_that_the_log_cannot_keep_is_refused(body: bytes, reason: str) -> None:
+    with pytest.raises(MalformedBodyError, match=reason):
+        await WebhookRequest(body=body).json()
+
+
+async def test_json_of_a_hundred_levels_is_read() -> None:
+    levels = await WebhookRequest(body=b'{"a": [' * 50 + b"0, [], 1.5" + b"]}" * 50).json()
+    assert decode(json.loads(to_json(encode({"passed on": levels})))) == {"passed on": levels}
+
+
+def test_a_file_with_an_encoded_name_is_a_file() -> None:
+    form = multipart(
+        part("name=cv; filename*=UTF-8''%C3%BC.pdf", b"1"),
+        part("name=more; filename=\"a\"; filename*=iso-8859-1'de'%FC.pdf", b"2"),
+    )
+    assert form == {"cv": FormFile("ü.pdf", "", b"1"), "more": FormFile("ü.pdf", "", b"2")}
 
 
 async def test_a_text_is_read_in_its_charset() -> None:
