@@ -14,11 +14,13 @@ import json
 from collections.abc import Mapping, Set
 from enum import Enum
 from itertools import zip_longest
+from math import isfinite
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
+from approvals_bot.durable.core.serialization import encode
 from approvals_bot.durable.core.signature import Signature
 
 MAX_SENT = 20_000
@@ -73,6 +75,8 @@ def _plain(value: Any) -> Any:
             return value
         case int():
             return int(value)
+        case float() if not isfinite(value):
+            return encode(float(value))  # JSON has no such numbers
         case str():
             return str.__str__(value)  # as with int: a subclass isn't what the log gives back
         case BaseModel():

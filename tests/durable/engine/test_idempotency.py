@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from approvals_bot import Engine, IdempotencyConflictError, Workflow, workflow
+from approvals_bot import Engine, IdempotencyConflictError, Workflow, create_hook, workflow
 from approvals_bot.durable.core.idempotency import MAX_SENT, abridged, difference
 from approvals_bot.testing.fixtures import OpenEngine
 
@@ -177,6 +177,23 @@ async def test_common_values_are_compared_by_their_text(open_engine: OpenEngine)
             assert again.id == run.id
             with pytest.raises(IdempotencyConflictError, match=r"input\.value was"):
                 await engine.start(takes, "other", {UUID(int=1), UUID(int=2)}, idempotency_key=f"k{n}")
+
+
+async def test_numbers_that_json_has_not_are_compared_too(open_engine: OpenEngine) -> None:
+    @workflow
+    async def measures(value: Any) -> Any:
+        return await create_hook(token="more")
+
+    async with open_engine() as engine:
+        run = await engine.start(measures, [float("nan"), float("inf")], idempotency_key="k")
+        assert not (await engine.start(measures, [float("nan"), float("inf")], idempotency_key="k")).is_new
+        assert "inf" in await conflict(engine, measures, [float("nan"), float("-inf")])
+        await engine.settle()
+        await engine.resume_hook("more", float("nan"), resume_id="r")
+        assert str(await run.return_value()) == "nan"
+        await engine.resume_hook("more", float("nan"), resume_id="r")
+        with pytest.raises(IdempotencyConflictError):
+            await engine.resume_hook("more", float("inf"), resume_id="r")
 
 
 async def test_what_was_sent_is_kept_within_a_limit(open_engine: OpenEngine) -> None:
