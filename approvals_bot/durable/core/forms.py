@@ -92,13 +92,15 @@ def parse_json(body: bytes) -> Any:
     """Return the value of a JSON body, which the log can keep. Raises MalformedBodyError, also for NaN and Infinity."""
     try:
         value = json.loads(body, parse_constant=_no_number, parse_float=_finite)
-        level = [value]
-        for _ in range(MAX_JSON_LEVELS + 1):
-            level = [item for each in level if isinstance(each, dict | list) for item in _items(each)]
-        if level:
-            raise ValueError(f"it is nested more than {MAX_JSON_LEVELS} deep")
+    except MalformedBodyError:
+        raise
     except (ValueError, RecursionError) as error:
         raise MalformedBodyError("JSON", str(error)) from None
+    level = [value]
+    for _ in range(MAX_JSON_LEVELS + 1):
+        level = [item for each in level if isinstance(each, dict | list) for item in _items(each)]
+    if level:
+        raise MalformedBodyError("JSON", f"it is nested more than {MAX_JSON_LEVELS} deep")
     return value
 
 
@@ -107,13 +109,13 @@ def _items(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
 
 
 def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
+    raise MalformedBodyError("JSON", f"{name} is not a JSON number")
 
 
 def _finite(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
-        raise ValueError("a number is too large")
+        raise MalformedBodyError("JSON", "a number is too large")
     return number
 
 
