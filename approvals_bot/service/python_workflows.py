@@ -78,7 +78,8 @@ def import_programs(folder: Path) -> tuple[list[Program], list[ConfigProblem]]:
             spec.loader.exec_module(module)
             check_annotations_of(name)
         except AnnotationError as error:
-            problems.append(ConfigProblem(error.file, error.line, "annotation", error.problem))
+            where = str(file) if Path(error.file) == file.absolute() else error.file
+            problems.append(ConfigProblem(where, error.line, "annotation", error.problem))
             continue
         except (Exception, SystemExit) as error:  # noqa: BLE001  # a broken file must not keep the others from loading
             what = f"can't be imported: {type(error).__name__}: {_first_line(error)}"

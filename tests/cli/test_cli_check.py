@@ -7,7 +7,9 @@ from typing import Any
 
 import jsonschema
 import pytest
+from typer.testing import CliRunner
 
+from approvals_bot.cli import app
 from tests.support.small_site import LEAVE, Site
 
 TRIP = """\
@@ -104,11 +106,15 @@ def test_check_survives_a_module_that_exits_at_import(site: Site) -> None:
     assert lines(site) == ["workflows/a.py:1: import: can't be imported: SystemExit: 3"]
 
 
-def test_check_names_the_line_of_a_type_that_is_not_defined(site: Site) -> None:
+def test_check_names_the_line_of_a_type_that_is_not_defined(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "from __future__ import annotations\n\nfrom approvals_bot import step\n\n\n@step\n"
     site.write("workflows/a.py", text + "async def ship(order: Order) -> None: ...\n")
     what = "the annotation 'Order' of order of ship() can't be resolved: name 'Order' is not defined."
-    assert lines(site) == [f"workflows/a.py:6: annotation: {what} Define or import it in the module."]
+    said = f"workflows/a.py:6: annotation: {what} Define or import it in the module."
+    assert lines(site) == [said]
+    monkeypatch.chdir(site.folder)
+    beside = CliRunner().invoke(app, ["check", "--config", "config.toml"])
+    assert beside.stdout.splitlines() == [said], "the path is relative to where the command runs, as in every problem"
 
 
 def test_duplicate_workflow_names_are_an_error(site: Site) -> None:
