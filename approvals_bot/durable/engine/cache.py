@@ -27,7 +27,7 @@ class CachedRun:
     `epoch` is that of its last claim.
     """
 
-    __slots__ = ("_size", "_sized", "epoch", "index", "lines", "log", "replayed", "row")
+    __slots__ = ("_sized", "epoch", "index", "lines", "log", "replayed", "row", "size")
 
     def __init__(self, row: RunRecord, log: Log, epoch: int) -> None:
         self.row = row
@@ -36,7 +36,7 @@ class CachedRun:
         self.index = LogIndex(log)
         self.replayed: Replayed | None = None
         self.lines = Lines()  # of its body, not logged yet
-        self._size = self._sized = 0  # characters in the first `_sized` events
+        self.size = self._sized = 0  # of the first `_sized` events, as `measure` counts them
 
     def grow(self, events: Log) -> None:
         """Add events that have been appended to the log."""
@@ -48,12 +48,12 @@ class CachedRun:
         logged = self.lines.logged
         self.lines.log(seen_before(self.row, self.log) if logged is None else logged)
 
-    def size(self) -> int:
+    def measure(self) -> int:
         """Return the approximate size of the log: characters of text, and 8 for each value that isn't text."""
         for event in self.log[self._sized :]:
-            self._size += _size(event.data)
+            self.size += _size(event.data)
         self._sized = len(self.log)
-        return self._size
+        return self.size
 
     def close(self) -> None:
         """Throw away the body, wherever it waits."""
@@ -73,12 +73,11 @@ class RunCache:
 
     def add(self, run: CachedRun) -> None:
         self.forget(run.row.id)
-        size = run.size()
-        if run.replayed is None or size > CACHED_SIZE:
+        if run.replayed is None or run.measure() > CACHED_SIZE:
             run.close()
             return
         self._runs[run.row.id] = run
-        self._size += size
+        self._size += run.size
         for created in run.index.hooks.values():
             self._by_token[created.data["token"]] = self.by_hook[created.data["hook_id"]] = run
         while len(self._runs) > CACHED_RUNS or self._size > CACHED_SIZE:
@@ -88,7 +87,7 @@ class RunCache:
         """Remove this run from the cache and return it. The caller owns it from now on and closes it."""
         run = self._runs.pop(run_id, None)
         if run is not None:
-            self._size -= run.size()
+            self._size -= run.size
             for created in run.index.hooks.values():
                 self.by_hook.pop(created.data["hook_id"], None)
                 if self._by_token.get(created.data["token"]) is run:  # a freed token may belong to another run now

@@ -37,7 +37,7 @@ class SharedConnection(ABC):
         self._connection = connection
         self._queue: deque[_Call] = deque()
         self._flushing: asyncio.Task[None] | None = None
-        self._running: list[asyncio.Future[Any]] = []
+        self._running: list[_Call] = []
         self._timer: asyncio.TimerHandle
 
     def run(self, work: Work[T]) -> asyncio.Future[T]:
@@ -58,7 +58,7 @@ class SharedConnection(ABC):
             while batch := self._next():
                 self._give_up_later(batch)
                 works = [work for work, _ in batch]
-                self._running = [future for _, future in batch]
+                self._running = batch
                 try:
                     results = await in_thread(self._connection, partial(self._execute_batch, works))
                 except sqlite3.Error as error:
@@ -161,7 +161,7 @@ class ListConnection(ReadConnection):
         return future
 
     def _interrupt_if_gone(self, future: asyncio.Future[Any]) -> None:
-        if future.cancelled() and self._running == [future]:
+        if future.cancelled() and self._running and self._running[0][1] is future:
             self._connection._conn.interrupt()
 
 
