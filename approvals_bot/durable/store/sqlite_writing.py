@@ -360,7 +360,10 @@ def reset(db: sqlite3.Connection, reset: Reset, at: datetime) -> WasReset | Stal
     placed = {"created_at": now, "key": key, "seq": len(reset.log), "wake_at": now, "epoch": epoch + 1}
     db.execute(_CREATE, _PENDING | shown | named | placed)
     _add_pairs(db, new.id, given_pairs(new.attributes))
-    db.executemany(_INSERT, [_row(new.id, event, to_micros(event.at)) for event in reset.log])
+    rows = [_row(new.id, event, to_micros(event.at)) for event in reset.log]
+    db.executemany(_INSERT, rows)
+    received = sum(len(each[-1]) for each in rows if each[2] == "hook_received")
+    db.execute("UPDATE runs SET received = ? WHERE id = ?", (received, new.id))
     moved = [(new.id, is_open, storable(id)) for id, (_, is_open) in hooks.items()]
     db.executemany("UPDATE hooks SET run_id = ?, is_live = ? WHERE id = ?", moved)
     return WasReset(ended)

@@ -14,6 +14,7 @@ from approvals_bot.durable.store.protocol import (
     Claim,
     Fenced,
     Filter,
+    Full,
     Lease,
     OpenStore,
     Received,
@@ -91,6 +92,16 @@ async def test_a_reset_moves_hooks_key_and_due_time_at_once(store: OpenStore) ->
     assert [row.id for row in open_ones] == ["new"]
     again = await store.create(new_run("other", "w", "w", None, {}, idempotency_key="k"), LATER)
     assert (again.run_id, again.is_new) == ("new", False)
+
+
+async def test_a_reset_allows_no_more_payloads_than_before(store: OpenStore) -> None:
+    await a_run(store, "old", "a")
+    payload = "x" * 950_000
+    for number in range(16):
+        assert isinstance(await store.receive("old-a", f"{number}", payload, T0), Received)
+    await store.reset(await planned(store, 19), LATER)
+    assert isinstance(await store.receive("old-a", "another", payload, LATER), Full)
+    assert isinstance(await store.receive("old-a", "small", "x", LATER), Received)
 
 
 async def test_a_reset_may_be_repeated(store: OpenStore) -> None:

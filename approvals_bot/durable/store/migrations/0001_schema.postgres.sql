@@ -538,10 +538,11 @@ BEGIN
       UPDATE runs SET next_run = new WHERE id = old;
     END IF;
     INSERT INTO runs (id, workflow, code, version, kind, status, created_at, idempotency_key, attributes, seq, view, parts,
-      wake_at, epoch)
+      wake_at, epoch, received)
     VALUES (new, args ->> 'workflow', args ->> 'code', args ->> 'version', args ->> 'kind', 'pending', given_at,
       idempotency, args ->> 'attributes', jsonb_array_length(args -> 'log'), args ->> 'view', args ->> 'parts',
-      given_at, state.epoch + 1);
+      given_at, state.epoch + 1, (SELECT coalesce(sum(length(e ->> 4)), 0)
+      FROM jsonb_array_elements(args -> 'log') AS each (e) WHERE e ->> 1 = 'hook_received'));
     IF args ? 'pairs' THEN
       PERFORM add_pairs(new, args -> 'pairs');
     END IF;
