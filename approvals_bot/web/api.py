@@ -14,6 +14,7 @@ from approvals_bot.approvals.acts import Act, Edit, Reply, Stop, Withdraw
 from approvals_bot.approvals.published import REQUEST
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.text import NEVER_REQUESTED, NOT_REQUESTED_YET
+from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.durable.store.protocol import Status
 from approvals_bot.durable.tokens import Tokens
@@ -165,11 +166,13 @@ class RunsApi:
         record = await self._record(request)
         if wait and not record.has_ended:
             record = await self._engine.wait(record.id, wait)
-        return JsonResponse(run_json(record) | await self._details(key, record.id))
+        return JsonResponse(run_json(record) | await self._details(key, record))
 
-    async def _details(self, key: ApiKey, run_id: str) -> dict[str, Any]:
+    async def _details(self, key: ApiKey, record: RunRecord) -> dict[str, Any]:
         """Return what the run published and waits for. Tokens and webhooks' URLs are for keys that may start it."""
-        record, log = await self._engine.read(run_id)
+        log: list[Event] = []
+        if not record.has_ended:
+            record, log = await self._engine.read(record.id)
         waits = waits_of(record, log)
         listed = self._workflows.find(record.workflow)
         if listed is not None and may_start(listed, key.address, names_people=key.may_vote):
