@@ -63,7 +63,7 @@ def sized(size: int) -> dict[str, Any]:
 
 
 @workflow
-async def calls(arguments: dict[str, Any]) -> dict[str, Any]:
+async def calls_a_tool(arguments: dict[str, Any]) -> dict[str, Any]:
     outcome = await request_approval(
         "Call a tool",
         fields=arguments,
@@ -78,7 +78,7 @@ async def calls(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 async def asked(office: Any, arguments: dict[str, Any]) -> tuple[Run[Any], Request]:
-    run = await office.engine.start(calls, arguments)
+    run = await office.engine.start(calls_a_tool, arguments)
     await office.settle()
     return run, await newest(office, run)
 
@@ -175,7 +175,7 @@ async def test_arguments_may_have_any_name(office: Any) -> None:
         await send(office, view, choice="edit", fields={"from": '["ann"]', '"><b>': "[1]"})
         result = await run.return_value()
         assert result["fields"] == arguments | {"from": ["ann"], '"><b>': [1]}
-        nameless = await office.engine.start(calls, {"": 1})
+        nameless = await office.engine.start(calls_a_tool, {"": 1})
         with pytest.raises(RunFailedError, match="invalid request: fields"):
             await nameless.return_value()
 

@@ -20,7 +20,7 @@ ITEMS: Any = [{"sku": "</script>", "n": 2}, {"sku": "\u202egpj.exe", "n": 1, "no
 
 
 @workflow
-async def orders(arguments: dict[str, Any]) -> Any:
+async def orders_a_cart(arguments: dict[str, Any]) -> Any:
     outcome = await request_approval(
         "Order",
         fields=arguments,
@@ -37,7 +37,7 @@ async def orders(arguments: dict[str, Any]) -> Any:
 async def office(open_service: Any) -> AsyncIterator[Any]:
     async with open_service(open_pages=True) as service:
         service.engine.resources[Calendars] = Calendars({})
-        service.workflows["orders"] = Listed(orders)
+        service.workflows["orders_a_cart"] = Listed(orders_a_cart)
         yield service
 
 
@@ -59,7 +59,7 @@ async def form_of(office: Any, path: str) -> dict[str, str]:
 
 
 async def test_the_page_shows_and_edits_json(office: Any) -> None:
-    run = await office.start("orders", {"items": ITEMS, "tags": ["a"]})
+    run = await office.start("orders_a_cart", {"items": ITEMS, "tags": ["a"]})
     path = await office.link(run, ANN)
     html = (await office.web.get(path)).text
     (shown,) = re.findall(r'<pre class="json"[^>]*>(.*?)</pre>', html, re.DOTALL)
@@ -84,7 +84,7 @@ async def test_the_page_shows_and_edits_json(office: Any) -> None:
 
 async def test_arguments_of_any_name_are_edited_on_the_page(office: Any) -> None:
     names = ["from", "order-id", "größe", '"><script>', "a b", "a.b"]
-    run = await office.start("orders", {name: [name] for name in names})
+    run = await office.start("orders_a_cart", {name: [name] for name in names})
     path = await office.link(run, ANN)
     html = (await office.web.get(path)).text
     assert "<script>" not in html
@@ -98,7 +98,7 @@ async def test_arguments_of_any_name_are_edited_on_the_page(office: Any) -> None
 
 async def test_a_value_too_long_for_a_form_can_still_be_approved(office: Any) -> None:
     rows = ["€" * 100] * 150  # 45 kB, three times as much in a form
-    run = await office.start("orders", {"rows": rows, "tags": ["a"]})
+    run = await office.start("orders_a_cart", {"rows": rows, "tags": ["a"]})
     path = await office.link(run, ANN)
     html = (await office.web.get(path)).text
     assert "Rows is too long to edit here." in html
@@ -111,7 +111,7 @@ async def test_a_value_too_long_for_a_form_can_still_be_approved(office: Any) ->
 
 
 async def test_too_deep_and_too_large_edits_are_422_and_leave_no_trace(office: Any) -> None:
-    run = await office.start("orders", {"rows": ["a"]})
+    run = await office.start("orders_a_cart", {"rows": ["a"]})
     before = len((await office.api.get(f"/api/runs/{run}/events")).json()["events"])
     large = ["x" * (MOST_BYTES - len(canonical({"rows": [""]})) + 1)]
     for rows, why in (
@@ -140,7 +140,7 @@ async def test_too_deep_and_too_large_edits_are_422_and_leave_no_trace(office: A
 
 
 async def test_a_list_stays_a_list_over_the_api(office: Any) -> None:
-    run = await office.start("orders", {"rows": ["a"]})
+    run = await office.start("orders_a_cart", {"rows": ["a"]})
     for rows in ("a", {"a": 1}, "[]", 1):
         answer = await office.api.patch(f"/api/runs/{run}/fields", json={"by": BO, "fields": {"rows": rows}})
         assert (answer.status_code, "must be a list" in answer.json()["detail"]) == (422, True)

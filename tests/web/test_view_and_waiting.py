@@ -30,7 +30,7 @@ class Order(BaseModel):
 
 
 @workflow
-async def callback(order: Order) -> str:
+async def waits_for_desk(order: Order) -> str:
     webhook = create_webhook(metadata={"order": order.number})
     publish(
         {
@@ -76,7 +76,7 @@ async def waits_in_many_ways() -> None:
 
 
 @workflow
-async def asks() -> str:
+async def asks_by_webhook_and_request() -> str:
     webhook = create_webhook()
     first, _ = await asyncio.gather(request_approval("Go?", approvers=ANN, deliver={}), webhook)
     return first.by
@@ -84,7 +84,7 @@ async def asks() -> str:
 
 ONLY_DESK = Definition.model_validate(
     {
-        "workflow": {"id": "callback", "run": "x:callback", "request": ["app:desk"]},
+        "workflow": {"id": "waits_for_desk", "run": "x:waits_for_desk", "request": ["app:desk"]},
         "fields": {"number": "integer"},
     }
 )
@@ -98,7 +98,7 @@ async def office(open_service: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     monkeypatch.setitem(globals(), "gate", asyncio.Event())
     async with open_service(open_pages=True) as service:
         service.engine.resources[Calendars] = Calendars({})
-        for each in (callback, hook_of_a_token, waits_in_many_ways, asks):
+        for each in (waits_for_desk, hook_of_a_token, waits_in_many_ways, asks_by_webhook_and_request):
             service.workflows[each.name] = Listed(each)
         service.workflows["deploy"] = Listed(approval.under("deploy", pinned(DEPLOY)), DEPLOY)
         yield service
@@ -112,7 +112,7 @@ async def shown_to(client: Any, run: str) -> dict[str, Any]:
 
 
 async def test_a_published_url_can_be_read_and_called(office: Any) -> None:
-    run = await office.start("callback", {"number": 4})
+    run = await office.start("waits_for_desk", {"number": 4})
     found = await shown_to(office.plain, run)
     url = found["view"]["url"]
     assert found["waiting"] == [
@@ -130,8 +130,8 @@ async def test_a_published_url_can_be_read_and_called(office: Any) -> None:
 
 
 async def test_only_keys_that_may_start_it_see_a_webhooks_url(office: Any) -> None:
-    office.workflows["callback"] = Listed(callback, ONLY_DESK)
-    run = await office.start("callback", {"number": 4})
+    office.workflows["waits_for_desk"] = Listed(waits_for_desk, ONLY_DESK)
+    run = await office.start("waits_for_desk", {"number": 4})
     whole = await shown_to(office.api, run)
     url = whole["view"]["url"]
     assert whole["waiting"][0]["url"] == url
@@ -158,8 +158,8 @@ async def test_only_keys_that_may_start_it_see_a_webhooks_url(office: Any) -> No
 )
 async def test_who_may_start_it_is_what_its_file_says(office: Any, request_: list[str], sees: bool) -> None:
     about = ONLY_DESK.workflow.model_copy(update={"request": tuple(request_)})
-    office.workflows["callback"] = Listed(callback, ONLY_DESK.model_copy(update={"workflow": about}))
-    run = (await office.engine.start(callback, Order())).id
+    office.workflows["waits_for_desk"] = Listed(waits_for_desk, ONLY_DESK.model_copy(update={"workflow": about}))
+    run = (await office.engine.start(waits_for_desk, Order())).id
     await office.engine.settle()
     assert ("url" in (await shown_to(office.plain, run))["waiting"][0]) is sees
     may_name_people = request_ in (["*"], ["@engineers"], ["ann@acme.eu"])  # the desk's key is trusted to name anyone
@@ -167,8 +167,8 @@ async def test_who_may_start_it_is_what_its_file_says(office: Any, request_: lis
 
 
 async def test_a_workflow_that_is_not_listed_any_more_shows_nobody(office: Any) -> None:
-    run = await office.start("callback", {"number": 4})
-    del office.workflows["callback"]
+    run = await office.start("waits_for_desk", {"number": 4})
+    del office.workflows["waits_for_desk"]
     assert "url" not in (await shown_to(office.api, run))["waiting"][0]
 
 
@@ -215,20 +215,20 @@ async def test_a_requests_own_webhook_is_nobodys_to_call(office: Any) -> None:
     assert (await shown_to(office.api, run))["waiting"] == [
         {"kind": "webhook", "since": "2026-01-01T09:00:00Z", "metadata": {"workflow": "deploy"}}
     ]
-    several = await office.start("asks")
+    several = await office.start("asks_by_webhook_and_request")
     for id in (several, f"{several}.1"):
         kinds = [(wait["kind"], "url" in wait) for wait in (await shown_to(office.api, id))["waiting"]]
         assert kinds == [("webhook", True), ("webhook", False)]
 
 
 async def test_lists_of_runs_stay_short(office: Any) -> None:
-    await office.start("callback", {"number": 4})
+    await office.start("waits_for_desk", {"number": 4})
     (listed,) = (await office.api.get("/api/runs")).json()["runs"]
     assert not {"view", "waiting"} & listed.keys()
 
 
 async def test_the_runs_page_shows_them_on_this_machine(office: Any) -> None:
-    run = await office.start("callback", {"number": 4})
+    run = await office.start("waits_for_desk", {"number": 4})
     url = (await shown_to(office.api, run))["view"]["url"]
     page = (await office.web.get(f"/runs/{run}")).text
     assert f'A call to this webhook: <code class="whole">{url}</code>' in page

@@ -39,7 +39,7 @@ async def asks_twice() -> list[str]:
 
 
 @workflow
-async def fails() -> None:
+async def never_asks() -> None:
     raise ValueError("it can't be requested")
 
 
@@ -48,7 +48,7 @@ async def office(open_service: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     monkeypatch.setitem(globals(), "gate", asyncio.Event())  # one of this test's loop
     async with open_service(open_pages=True) as service:
         service.engine.resources[Calendars] = Calendars({})
-        for each in (asks_later, asks_twice, fails):
+        for each in (asks_later, asks_twice, never_asks):
             service.workflows[each.name] = Listed(each)
         yield service
 
@@ -125,7 +125,7 @@ async def test_the_second_request_is_not_there_yet(office: Any) -> None:
 
 
 async def test_a_run_that_ended_without_a_request_says_that(office: Any) -> None:
-    run = await office.start("fails")
+    run = await office.start("never_asks")
     answer = await office.api.post(f"/api/runs/{run}/votes", json=YES)
     assert (answer.status_code, answer.json()["title"]) == (409, "Not a request")
     assert answer.json()["detail"] == (

@@ -152,7 +152,9 @@ def _decimal(given: Decimal, back: Decimal) -> Loss | None:
 
 
 def _instant(given: datetime | time, back: datetime | time) -> Loss | None:
-    return None if given == back and given.utcoffset() == back.utcoffset() else ("", _OTHER)
+    # Not `given == back`: in the hour that daylight saving repeats, Python takes times of two zones for unequal.
+    is_same = given.replace(tzinfo=None) == back.replace(tzinfo=None) and given.utcoffset() == back.utcoffset()
+    return None if is_same else ("", _OTHER)
 
 
 def _sequence(given: Iterable[Any], back: Iterable[Any]) -> Loss | None:

@@ -336,3 +336,10 @@ def test_a_value_that_does_not_fit_its_type_is_invalid() -> None:
 
 def test_a_payload_from_before_the_code_is_read_by_its_aliases() -> None:
     assert decode({"No": 1, "in": "b"}, Aliased) == Aliased.model_validate({"No": 1, "in": "b"})
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+def test_an_instant_of_the_repeated_hour_survives(fold: int) -> None:
+    given = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Vienna"), fold=fold)
+    back = decode(encode(given, datetime), datetime)
+    assert (back.replace(tzinfo=None), back.utcoffset()) == (given.replace(tzinfo=None, fold=0), given.utcoffset())

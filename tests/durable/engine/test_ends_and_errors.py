@@ -400,11 +400,11 @@ def charging(version: str) -> Any:
     function.__name__ = "charge"
     charge = step(retries=5, retry_delay="1h")(function)
 
-    async def charges(amount: int) -> str:
+    async def charges_by_version(amount: int) -> str:
         return str(await charge(amount))
 
-    charges.__qualname__ = "charges"
-    return workflow(name="charges")(charges), attempts
+    charges_by_version.__qualname__ = "charges_by_version"
+    return workflow(name="charges_by_version")(charges_by_version), attempts
 
 
 @pytest.mark.parametrize(("changed", "said"), [("with_currency", "currency, too"), ("of_another_type", "other types")])
