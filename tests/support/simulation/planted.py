@@ -150,6 +150,9 @@ def _not_unique(patch: pytest.MonkeyPatch, type: str) -> None:
 def forgets_to_wake(patch: pytest.MonkeyPatch) -> None:
     """A fact is recorded, and the run isn't due."""
     patch.setattr(log, "_WAKE", "UPDATE runs SET seq = :seq WHERE id = :id AND :at")
+    patch.setattr(
+        log, "_KEPT", "UPDATE runs SET seq = :seq, unread = :unread, received = :received WHERE id = :id AND :at"
+    )
 
 
 def forgets_when_to_wake(patch: pytest.MonkeyPatch) -> None:
