@@ -125,7 +125,7 @@ class Approval(Scene):
             return
         first = self.first(self.lines)
         if first is not None and first["kind"] == "stop":  # the run is being cancelled, and its end comes later
-            if verdict.verdict != "withdrawn":
+            if verdict.verdict not in ("withdrawn", "received"):  # received: nobody has worked on the run since
                 raise Violation(f"{self.name}: {by} saw {verdict}; the request was withdrawn before")
             return
         winner = self.winner(self.lines)
