@@ -113,14 +113,14 @@ async def test_payloads_that_are_taken_make_room(open_engine: OpenEngine, how: s
 
 async def test_a_stalled_run_keeps_a_hundred_payloads(open_engine: OpenEngine) -> None:
     @workflow
-    async def drifts() -> Any:
+    async def drifts_with_payloads() -> Any:
         hook = create_hook("hook")
         await (asyncio.sleep(1) if is_drifting else create_hook("decision"))
         return [await hook, await hook]
 
     is_drifting = False
     async with open_engine() as engine:
-        run = await engine.start(drifts)
+        run = await engine.start(drifts_with_payloads)
         await engine.settle()
     is_drifting = True
     async with open_engine() as engine:
