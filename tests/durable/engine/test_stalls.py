@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -261,9 +262,9 @@ async def test_a_stall_with_the_same_code_does_not_spin(
 
 
 async def test_another_process_s_retry_is_seen_by_the_service(
-    open_engine: OpenEngine, database: str, plan: Plan, request: pytest.FixtureRequest
+    open_engine: OpenEngine, database: str, plan: Plan, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    url = request.getfixturevalue("store_url" if database == "sqlite" else "postgres_url")
+    url = f"sqlite:///{tmp_path}/runs.db" if database == "sqlite" else request.getfixturevalue("postgres_url")
 
     @workflow
     async def asks() -> str:
