@@ -106,7 +106,7 @@ def codec_of(annotation: Any, what: str, where: Callable[[], tuple[str, int]]) -
 def is_complete(annotation: Any, inside: frozenset[Any] = frozenset()) -> bool:
     """Return whether all types in an annotation are defined. `inside`: the classes that it is a part of.
 
-    An engine opens 60 ms sooner (measured with ours) if it needn't make the codecs of such annotations.
+    The codecs of such annotations needn't be made when an engine opens: they are made at first use.
     """
     if get_origin(annotation) is Literal or annotation in inside:
         return True
