@@ -1,4 +1,4 @@
-"""The engine's public API: start, resume, cancel and read runs. Its background work is in `scheduler`."""
+"""The engine's public API: start, resume and cancel runs. Its reads are in `reading`, its work in `scheduler`."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from approvals_bot.durable.core import sandbox
 from approvals_bot.durable.core.annotations import check_annotations
-from approvals_bot.durable.core.api import Workflow, in_workflow, open_engines
-from approvals_bot.durable.core.events import CANCELLATION, ENDINGS, Event, NewEvent, cancellation_message
+from approvals_bot.durable.core.api import Workflow, open_engines
+from approvals_bot.durable.core.events import CANCELLATION, Event, NewEvent, cancellation_message
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.core.idempotency import sent_under
 from approvals_bot.durable.core.registry import registry
-from approvals_bot.durable.core.run import projected
-from approvals_bot.durable.core.serialization import decode
 from approvals_bot.durable.engine.clock import MovableClock, SystemClock, TimeSource
 from approvals_bot.durable.engine.http import Request, Response, accepted, as_webhook_request, response_of, unanswered
 from approvals_bot.durable.engine.intake import HookTarget, Intake, new_run_id
 from approvals_bot.durable.engine.limits import MANUAL_ANSWER, OWN_END, check_attributes
-from approvals_bot.durable.engine.notifier import Notifier, Subscription
-from approvals_bot.durable.engine.replayer import INLINE_EVENTS, Replayer
+from approvals_bot.durable.engine.notifier import Notifier
+from approvals_bot.durable.engine.reading import Reader
+from approvals_bot.durable.engine.replayer import Replayer
 from approvals_bot.durable.engine.reset import reset_run
-from approvals_bot.durable.engine.runs import NO_EVENTS, Ending, HookInfo, Page, Run
+from approvals_bot.durable.engine.runs import HookInfo, Run
 from approvals_bot.durable.engine.scheduler import EntropyPool, Scheduler
 from approvals_bot.durable.store import connect
-from approvals_bot.durable.store.protocol import ENDED, AuditEntry, AuditLine, Filter, OpenStore, RunRecord, Status
+from approvals_bot.durable.store.protocol import AuditEntry, OpenStore
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import (
     AlreadyResetError,
@@ -36,8 +35,6 @@ from approvals_bot.errors import (
     HookNotFoundError,
     IdempotencyConflictError,
     InvalidPayloadError,
-    NotInWorkflowError,
-    OtherLoopError,
     RunEndedError,
     RunNotFoundError,
     RunNotStalledError,
@@ -54,7 +51,7 @@ ATTEMPT_OF = "$attempt of "
 """What the idempotency keys of new attempts begin with. The rest is the old run's ID, so there is one of each run."""
 
 
-class Engine:
+class Engine(Reader):
     """The engine that executes workflows while it is open.
 
     async with Engine.open("sqlite:///runs.db") as engine:
@@ -81,28 +78,24 @@ class Engine:
         that a reset has made.
         """
         given = resources if isinstance(resources, Mapping) else {type(item): item for item in resources}
-        self.store = store
-        self.registry = registry
-        self.notifier = Notifier(watch)
-        self.scheduler = Scheduler(
+        notifier = Notifier(watch)
+        scheduler = Scheduler(
             store,
             clock=clock or SystemClock(),
             replayer=Replayer(self.link),
             registry=registry,
             resources=dict(given),
-            notifier=self.notifier,
+            notifier=notifier,
             entropy=EntropyPool().draw,
             watch_stalls=watch_stalls,
             watch_cut_off=watch_cut_off,
         )
-        self.clock: TimeSource = self.scheduler.clock
-        self.replayer = self.scheduler.replayer
-        self.resources = self.scheduler.resources
-        self._intake = Intake(self.scheduler, self.notifier)
+        super().__init__(store, scheduler, notifier)
+        self.replayer = scheduler.replayer
+        self.resources = scheduler.resources
+        self._intake = Intake(scheduler, notifier)
         self._tokens = tokens
         self._base_url = base_url.rstrip("/") if base_url else None
-        self._loop: asyncio.AbstractEventLoop | None = None  # the loop that it is open on
-        self.is_ending = False
 
     @classmethod
     @asynccontextmanager
@@ -151,9 +144,6 @@ class Engine:
                 self.replayer.close()
                 await self.store.close()
                 self.notifier.wake(None)  # callers that still wait read once more, and find the store closed
-
-    def now(self) -> datetime:
-        return self.clock.now()
 
     # The overload without options checks the workflow's parameters under mypy and pyright. Python's typing can't
     # express "P and an option" (PEP 612), so each option has an overload in which it is required. There, pyright still
@@ -267,30 +257,6 @@ class Engine:
             case _:
                 return accepted()
 
-    async def get_hook_by_token(self, token: str) -> HookInfo:
-        """Return the live hook with this token. Raises HookNotFoundError if there is none."""
-        self._here("get_hook_by_token()")
-        hook = await self.store.hook(token=token)
-        if hook is None:
-            raise HookNotFoundError(token)
-        return HookInfo(hook)
-
-    async def find_hook(self, hook_id: str) -> HookInfo | None:
-        """Return the hook with this id, live or not. None if there is none."""
-        self._here("find_hook()")
-        hook = await self.store.hook(hook_id=hook_id)
-        return None if hook is None else HookInfo(hook)
-
-    async def find(self, hook_id: str) -> HookTarget | None:
-        """Find a hook by its id, live or not, and its run, in one read.
-
-        Pass the target to `resume_webhook`, which then needn't read them again. None if there is no such hook.
-        """
-        self._here("find()")
-        cached = self.scheduler.cache.by_hook.get(hook_id)
-        found = await self.store.look(0 if cached else INLINE_EVENTS, hook_id=hook_id)
-        return None if found is None else HookTarget(*found, cached)
-
     def link(self, hook_id: str) -> str:
         """Return the signed URL of a webhook. Raises ApprovalsBotError without signing keys and a base URL."""
         if self._tokens is None or self._base_url is None:
@@ -300,116 +266,9 @@ class Engine:
         token = self._tokens.sign(WEBHOOK_PURPOSE, {"h": hook_id, "g": 1})
         return f"{self._base_url}/webhooks/{token}"
 
-    # ── reading ──
-
     def get_run(self, run_id: str) -> Run[Any]:
         """Return a handle on a run. Never fails, whether or not the run exists."""
         return Run(self, run_id)
-
-    async def record(self, run_id: str) -> RunRecord | None:
-        """Return a run as it is now. None if there is no such run."""
-        self._here("status()")
-        found = await self.store.read(run_id, after=NO_EVENTS)
-        return None if found is None else found[0]
-
-    async def records(
-        self,
-        workflow: str | None = None,
-        status: Status | None = None,
-        *,
-        attributes: Mapping[str, str] | None = None,
-        is_open: bool | None = None,
-        oldest_first: bool = False,
-        cursor: str | None = None,
-        limit: int = 50,
-        **more: str | None,
-    ) -> Page:
-        """Return a page of runs, the newest first by default.
-
-        `attributes` are those given at the start. Any other keyword matches an attribute of the runs' projections:
-        `records(waiting_for="ann@acme.eu")`. Raises ValueError for a cursor that came with no page.
-        """
-        names = {projected(name): value for name, value in more.items() if value is not None}
-        found = names | dict(attributes or {})
-        return await self.list_runs(Filter(workflow, status, found, is_open, None, oldest_first, cursor, limit))
-
-    async def list_runs(self, which: Filter) -> Page:
-        """Return a page of runs, as `records` does."""
-        self._here("list_runs()")
-        rows, following = await self.store.runs(which)
-        return Page(rows, following)
-
-    async def count_runs(self, which: Filter, most: int) -> int:
-        """Return how many runs match, or `most` if there are as many or more."""
-        self._here("count_runs()")
-        return await self.store.count(which, most)
-
-    async def events(self, run_id: str) -> list[Event]:
-        """Return a run's log. Raises RunNotFoundError if there is no such run."""
-        self._here("events()")
-        return (await self.read(run_id))[1]
-
-    async def read(self, run_id: str) -> tuple[RunRecord, list[Event]]:
-        """Return a run and its log, from one read. Raises RunNotFoundError if there is no such run."""
-        found = await self.store.read(run_id, patient=True)
-        if found is None:
-            raise RunNotFoundError(run_id)
-        return found
-
-    async def wait(self, run_id: str, seconds: float | None = None) -> RunRecord:
-        """Return the run's record once it has ended or `seconds` are over.
-
-        It also returns when this process is about to end. Raises RunNotFoundError if there is no such run.
-        """
-        self._here("wait()")
-        scheduler = self.scheduler
-        with (
-            scheduler.slots.given_up(),
-            Subscription(self.notifier, run_id, seconds, scheduler.poll, ENDINGS) as subscription,
-        ):
-            while (row := await self._row(run_id)).status not in ENDED:
-                if self.is_ending or not await subscription.changed():
-                    break
-            return row
-
-    def end_waiting(self) -> None:
-        """Make `wait` return at once, with the run as it is: the process is about to end."""
-        self.is_ending = True
-        self.notifier.wake(None)
-
-    async def until_ended(self, run_id: str) -> tuple[RunRecord, Ending]:
-        """Wait until the run has ended. Returns its record as last read, and its ending. Raises RunNotFoundError."""
-        self._here("return_value()")
-        scheduler = self.scheduler
-        with (
-            scheduler.slots.given_up(),
-            Subscription(self.notifier, run_id, None, scheduler.poll, ENDINGS) as subscription,
-        ):
-            while True:
-                # An activation in this process notifies us when the run ends or is lost: no need to read the store.
-                row = scheduler.row_at_work(run_id) or await self._row(run_id)
-                if row.ending is not None:
-                    return row, Ending(f"run_{row.status}", row.ending)
-                await subscription.changed()
-                if subscription.latest is not None:
-                    return row, Ending(subscription.latest.type, subscription.latest.data)
-
-    async def _row(self, run_id: str) -> RunRecord:
-        found = await self.store.read(run_id, after=NO_EVENTS)
-        if found is None:
-            raise RunNotFoundError(run_id)
-        return found[0]
-
-    def decode_result(self, row: RunRecord, result: Any) -> Any:
-        """Decode a result as its workflow's return type; plain data if that isn't registered here."""
-        try:
-            return self.registry.get(row.code, row.version).signature.result.decode(result)
-        except WorkflowNotFoundError:
-            return decode(result)
-
-    async def ready(self) -> None:
-        """Raise StoreUnavailableError unless the store can be written to right now."""
-        await self.store.check()
 
     # ── changing ──
 
@@ -535,9 +394,6 @@ class Engine:
         self._here("audit()")
         await self.store.audit(AuditEntry(what, who, run_id, data or {}), self.now())
 
-    async def audit_lines(self) -> list[AuditLine]:
-        return await self.store.audit(None, self.now())
-
     # ── for movable clocks ──
 
     async def next_wake(self) -> datetime | None:
@@ -547,13 +403,3 @@ class Engine:
     async def settle(self) -> None:
         """Return once all that is due has been done. A long step is not waited for."""
         await self.scheduler.settle()
-
-    def _here(self, what: str) -> None:
-        """Refuse calls from a workflow's body and from other event loops.
-
-        The store's answers can't reach those, and one such call would break the connection for all others.
-        """
-        if in_workflow():
-            raise NotInWorkflowError(f"{what} can't be called in a workflow's body: do that in a @step.")
-        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
-            raise OtherLoopError(what)

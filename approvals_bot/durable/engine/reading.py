@@ -1,0 +1,190 @@
+"""The engine's reads: runs and their logs, hooks, lists, and waiting for a run's end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from approvals_bot.durable.core.api import in_workflow
+from approvals_bot.durable.core.events import ENDINGS, Event
+from approvals_bot.durable.core.registry import registry
+from approvals_bot.durable.core.run import projected
+from approvals_bot.durable.core.serialization import decode
+from approvals_bot.durable.engine.clock import TimeSource
+from approvals_bot.durable.engine.intake import HookTarget
+from approvals_bot.durable.engine.notifier import Notifier, Subscription
+from approvals_bot.durable.engine.replayer import INLINE_EVENTS
+from approvals_bot.durable.engine.runs import NO_EVENTS, Ending, HookInfo, Page
+from approvals_bot.durable.engine.scheduler import Scheduler
+from approvals_bot.durable.store.protocol import ENDED, AuditLine, Filter, OpenStore, RunRecord, Status
+from approvals_bot.errors import (
+    HookNotFoundError,
+    NotInWorkflowError,
+    OtherLoopError,
+    RunNotFoundError,
+    WorkflowNotFoundError,
+)
+
+
+class Reader:
+    """The part of the engine that changes nothing: runs, logs, hooks, lists, and waiting."""
+
+    def __init__(self, store: OpenStore, scheduler: Scheduler, notifier: Notifier) -> None:
+        self.store = store
+        self.registry = registry
+        self.scheduler = scheduler
+        self.notifier = notifier
+        self.clock: TimeSource = scheduler.clock
+        self.is_ending = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # the loop that the engine is open on
+
+    def now(self) -> datetime:
+        return self.clock.now()
+
+    # ── hooks ──
+
+    async def get_hook_by_token(self, token: str) -> HookInfo:
+        """Return the live hook with this token. Raises HookNotFoundError if there is none."""
+        self._here("get_hook_by_token()")
+        hook = await self.store.hook(token=token)
+        if hook is None:
+            raise HookNotFoundError(token)
+        return HookInfo(hook)
+
+    async def find_hook(self, hook_id: str) -> HookInfo | None:
+        """Return the hook with this id, live or not. None if there is none."""
+        self._here("find_hook()")
+        hook = await self.store.hook(hook_id=hook_id)
+        return None if hook is None else HookInfo(hook)
+
+    async def find(self, hook_id: str) -> HookTarget | None:
+        """Find a hook by its id, live or not, and its run, in one read.
+
+        Pass the target to `resume_webhook`, which then needn't read them again. None if there is no such hook.
+        """
+        self._here("find()")
+        cached = self.scheduler.cache.by_hook.get(hook_id)
+        found = await self.store.look(0 if cached else INLINE_EVENTS, hook_id=hook_id)
+        return None if found is None else HookTarget(*found, cached)
+
+    # ── runs ──
+
+    async def record(self, run_id: str) -> RunRecord | None:
+        """Return a run as it is now. None if there is no such run."""
+        self._here("status()")
+        found = await self.store.read(run_id, after=NO_EVENTS)
+        return None if found is None else found[0]
+
+    async def records(
+        self,
+        workflow: str | None = None,
+        status: Status | None = None,
+        *,
+        attributes: Mapping[str, str] | None = None,
+        is_open: bool | None = None,
+        oldest_first: bool = False,
+        cursor: str | None = None,
+        limit: int = 50,
+        **more: str | None,
+    ) -> Page:
+        """Return a page of runs, the newest first by default.
+
+        `attributes` are those given at the start. Any other keyword matches an attribute of the runs' projections:
+        `records(waiting_for="ann@acme.eu")`. Raises ValueError for a cursor that came with no page.
+        """
+        names = {projected(name): value for name, value in more.items() if value is not None}
+        found = names | dict(attributes or {})
+        return await self.list_runs(Filter(workflow, status, found, is_open, None, oldest_first, cursor, limit))
+
+    async def list_runs(self, which: Filter) -> Page:
+        """Return a page of runs, as `records` does."""
+        self._here("list_runs()")
+        rows, following = await self.store.runs(which)
+        return Page(rows, following)
+
+    async def count_runs(self, which: Filter, most: int) -> int:
+        """Return how many runs match, or `most` if there are as many or more."""
+        self._here("count_runs()")
+        return await self.store.count(which, most)
+
+    async def events(self, run_id: str) -> list[Event]:
+        """Return a run's log. Raises RunNotFoundError if there is no such run."""
+        self._here("events()")
+        return (await self.read(run_id))[1]
+
+    async def read(self, run_id: str) -> tuple[RunRecord, list[Event]]:
+        """Return a run and its log, from one read. Raises RunNotFoundError if there is no such run."""
+        found = await self.store.read(run_id, patient=True)
+        if found is None:
+            raise RunNotFoundError(run_id)
+        return found
+
+    async def wait(self, run_id: str, seconds: float | None = None) -> RunRecord:
+        """Return the run's record once it has ended or `seconds` are over.
+
+        It also returns when this process is about to end. Raises RunNotFoundError if there is no such run.
+        """
+        self._here("wait()")
+        scheduler = self.scheduler
+        with (
+            scheduler.slots.given_up(),
+            Subscription(self.notifier, run_id, seconds, scheduler.poll, ENDINGS) as subscription,
+        ):
+            while (row := await self._row(run_id)).status not in ENDED:
+                if self.is_ending or not await subscription.changed():
+                    break
+            return row
+
+    def end_waiting(self) -> None:
+        """Make `wait` return at once, with the run as it is: the process is about to end."""
+        self.is_ending = True
+        self.notifier.wake(None)
+
+    async def until_ended(self, run_id: str) -> tuple[RunRecord, Ending]:
+        """Wait until the run has ended. Returns its record as last read, and its ending. Raises RunNotFoundError."""
+        self._here("return_value()")
+        scheduler = self.scheduler
+        with (
+            scheduler.slots.given_up(),
+            Subscription(self.notifier, run_id, None, scheduler.poll, ENDINGS) as subscription,
+        ):
+            while True:
+                # An activation in this process notifies us when the run ends or is lost: no need to read the store.
+                row = scheduler.row_at_work(run_id) or await self._row(run_id)
+                if row.ending is not None:
+                    return row, Ending(f"run_{row.status}", row.ending)
+                await subscription.changed()
+                if subscription.latest is not None:
+                    return row, Ending(subscription.latest.type, subscription.latest.data)
+
+    async def _row(self, run_id: str) -> RunRecord:
+        found = await self.store.read(run_id, after=NO_EVENTS)
+        if found is None:
+            raise RunNotFoundError(run_id)
+        return found[0]
+
+    def decode_result(self, row: RunRecord, result: Any) -> Any:
+        """Decode a result as its workflow's return type; plain data if that isn't registered here."""
+        try:
+            return self.registry.get(row.code, row.version).signature.result.decode(result)
+        except WorkflowNotFoundError:
+            return decode(result)
+
+    async def ready(self) -> None:
+        """Raise StoreUnavailableError unless the store can be written to right now."""
+        await self.store.check()
+
+    async def audit_lines(self) -> list[AuditLine]:
+        return await self.store.audit(None, self.now())
+
+    def _here(self, what: str) -> None:
+        """Refuse calls from a workflow's body and from other event loops.
+
+        The store's answers can't reach those, and one such call would break the connection for all others.
+        """
+        if in_workflow():
+            raise NotInWorkflowError(f"{what} can't be called in a workflow's body: do that in a @step.")
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise OtherLoopError(what)
