@@ -34,8 +34,8 @@ TABLES = (
     CopiedTable(
         "runs",
         ("id", "workflow", "code", "version", "kind", "status", "created_at", "ended_at", "idempotency_key",
-         "attributes", "seq", "view", "parts", "indexed", "stalled", "next_run", "wake_at", "epoch",
-         "unread", "received"),
+         "attributes", "seq", "view", "parts", "indexed", "stalled", "next_run", "parent",
+         "parent_number", "on_parent_close", "wake_at", "epoch", "unread", "received"),
         ("id",),
     ),
     CopiedTable(

@@ -35,6 +35,7 @@ from approvals_bot.durable.store.protocol import (
     HookRow,
     Lease,
     NewRun,
+    Parent,
     Received,
     Reset,
     RunRecord,
@@ -134,7 +135,17 @@ def reset(reset: Reset, at: datetime) -> Call:
         ],
         "hooks": [[storable(id), is_open, storable(token)] for id, (token, is_open) in reset.hooks().items()],
     }
+    if new.parent is not None:
+        call |= _parent(new.parent)
     return call | ({"pairs": given_pairs(new.attributes)} if new.attributes else {})
+
+
+def _parent(parent: Parent) -> Call:
+    return {
+        "parent": storable(parent.run_id),
+        "parent_number": parent.number,
+        "on_parent_close": parent.on_parent_close,
+    }
 
 
 def claim(lease: Lease, limit: int, run_id: str | None) -> Call:
@@ -331,7 +342,7 @@ def run_row(row: Any) -> RunRecord:
         attributes=readable_texts(row[8]), seq=row[9], view=readable_json(row[10], object),
         parts=readable_json(row[11], list) or [], stalled=as_given(row[12]), wake_at=readable_time(row[13]),
         epoch=row[14], ending=readable_json(row[15], dict),
-        next_run=as_given(row[16]),
+        next_run=as_given(row[16]), parent=None if row[17] is None else Parent(*row[17:]),
     )  # fmt: skip
 
 

@@ -52,6 +52,17 @@ ENDED_HOOKS = 1_000
 """Hooks that had a token and ended, in which `look` searches for a `resume_id`. Sharing a token more often is rare."""
 
 
+OnParentClose = Literal["cancel", "abandon"]
+
+
+class Parent(NamedTuple):
+    """The run that has started another as its child, and what becomes of the child when the parent ends."""
+
+    run_id: str
+    number: int  # of the command in the parent's log
+    on_parent_close: OnParentClose
+
+
 class RunRecord(NamedTuple):
     """A run as its row has it.
 
@@ -77,6 +88,7 @@ class RunRecord(NamedTuple):
     epoch: int
     ending: dict[str, Any] | None  # data of the event that ended it
     next_run: str | None = None
+    parent: Parent | None = None  # of a child
 
     @property
     def has_ended(self) -> bool:

@@ -25,6 +25,7 @@ from approvals_bot.durable.store.protocol import (
     Full,
     Lease,
     NewRun,
+    Parent,
     Received,
     Reset,
     RunRecord,
@@ -46,9 +47,9 @@ _CREATED = """
     WHERE runs.id = ? OR idempotency_key = ?"""
 _CREATE = """
     INSERT INTO runs (id, workflow, code, version, kind, created_at, idempotency_key, attributes, seq, status, ended_at,
-      stalled, view, parts, indexed, epoch, wake_at, owner, lease_until)
+      stalled, view, parts, indexed, parent, parent_number, on_parent_close, epoch, wake_at, owner, lease_until)
     VALUES (:id, :workflow, :code, :version, :kind, :created_at, :key, :attributes, :seq, :status, :ended_at,
-      :stalled, :view, :parts, :indexed, :epoch, :wake_at, :owner, :until)"""
+      :stalled, :view, :parts, :indexed, :parent, :parent_number, :on_parent_close, :epoch, :wake_at, :owner, :until)"""
 
 
 def create(
@@ -160,7 +161,8 @@ def _decide(db: sqlite3.Connection, batch: Append, was: Current, lease: Lease | 
 
 _PENDING = {
     "seq": 1, "status": "pending", "ended_at": None, "stalled": None, "view": None, "parts": None, "indexed": None,
-    "epoch": 0, "wake_at": None, "owner": None, "until": None, "unread": None,
+    "parent": None, "parent_number": None, "on_parent_close": None, "epoch": 0, "wake_at": None, "owner": None,
+    "until": None, "unread": None,
 }  # fmt: skip
 """The row of a run that has only been created."""
 
@@ -326,6 +328,16 @@ _RESET = """
     WHERE id = ?"""
 
 
+def _parent(parent: Parent | None) -> dict[str, Any]:
+    if parent is None:
+        return {}
+    return {
+        "parent": storable(parent.run_id),
+        "parent_number": parent.number,
+        "on_parent_close": parent.on_parent_close,
+    }
+
+
 def reset(db: sqlite3.Connection, reset: Reset, at: datetime) -> WasReset | Stale | TokenTaken:
     new, old, now = reset.row, reset.old, to_micros(at)
     if db.execute("SELECT 1 FROM runs WHERE id = ?", (new.id,)).fetchone() is not None:
@@ -358,7 +370,7 @@ def reset(db: sqlite3.Connection, reset: Reset, at: datetime) -> WasReset | Stal
     }
     named = {"id": new.id, "workflow": new.workflow, "code": new.code, "version": new.version, "kind": new.kind}
     placed = {"created_at": now, "key": key, "seq": len(reset.log), "wake_at": now, "epoch": epoch + 1}
-    db.execute(_CREATE, _PENDING | shown | named | placed)
+    db.execute(_CREATE, _PENDING | shown | named | placed | _parent(new.parent))
     _add_pairs(db, new.id, given_pairs(new.attributes))
     rows = [_row(new.id, event, to_micros(event.at)) for event in reset.log]
     db.executemany(_INSERT, rows)

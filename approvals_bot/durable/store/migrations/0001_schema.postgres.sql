@@ -22,6 +22,9 @@ CREATE TABLE runs (
   indexed         TEXT,
   stalled         TEXT,
   next_run        TEXT,
+  parent          TEXT,
+  parent_number   BIGINT,
+  on_parent_close TEXT,
   wake_at         BIGINT,
   owner           TEXT,
   lease_until     BIGINT,
@@ -36,6 +39,7 @@ CREATE TABLE runs (
 CREATE UNIQUE INDEX runs_idempotent ON runs (idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX runs_due ON runs (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX runs_held ON runs (lease_until) WHERE owner IS NOT NULL;
+CREATE INDEX runs_of_parent ON runs (parent, parent_number) WHERE parent IS NOT NULL;
 -- Statistics may be missing or old, and then PostgreSQL would read a list of a workflow's failed runs along the index of
 -- all failed runs. COLLATE makes an index unusable for lists that have one of their own: a list says which it means.
 CREATE INDEX runs_of_status ON runs (status, created_at, id);
@@ -130,7 +134,7 @@ CREATE FUNCTION run_json(run runs) RETURNS json LANGUAGE sql STABLE AS $$
   SELECT json_build_array(
     run.id, run.workflow, run.code, run.version, run.kind, run.status, run.created_at, run.ended_at, run.attributes,
     run.seq, run.view, run.parts, run.stalled, run.wake_at, run.epoch, ending(run.id, run.seq, run.ended_at),
-    run.next_run)
+    run.next_run, run.parent, run.parent_number, run.on_parent_close)
 $$;
 
 CREATE FUNCTION hook_json(hook hooks) RETURNS json LANGUAGE sql STABLE AS $$
@@ -538,10 +542,10 @@ BEGIN
       UPDATE runs SET next_run = new WHERE id = old;
     END IF;
     INSERT INTO runs (id, workflow, code, version, kind, status, created_at, idempotency_key, attributes, seq, view, parts,
-      wake_at, epoch, received)
+      parent, parent_number, on_parent_close, wake_at, epoch, received)
     VALUES (new, args ->> 'workflow', args ->> 'code', args ->> 'version', args ->> 'kind', 'pending', given_at,
       idempotency, args ->> 'attributes', jsonb_array_length(args -> 'log'), args ->> 'view', args ->> 'parts',
-      given_at, state.epoch + 1, (SELECT coalesce(sum(length(e ->> 4)), 0)
+      args ->> 'parent', (args ->> 'parent_number')::bigint, args ->> 'on_parent_close', given_at, state.epoch + 1, (SELECT coalesce(sum(length(e ->> 4)), 0)
       FROM jsonb_array_elements(args -> 'log') AS each (e) WHERE e ->> 1 = 'hook_received'));
     IF args ? 'pairs' THEN
       PERFORM add_pairs(new, args -> 'pairs');

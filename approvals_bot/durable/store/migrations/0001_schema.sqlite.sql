@@ -19,6 +19,9 @@ CREATE TABLE runs (
   indexed         TEXT,                       -- digest of the projection's attributes: shows whether they have changed
   stalled         TEXT,                       -- why it can't continue with this code
   next_run        TEXT,                       -- the run that a reset has made from this one
+  parent          TEXT,                       -- the run that has started it as its child …
+  parent_number   INTEGER,                    -- … the number of that command there …
+  on_parent_close TEXT,                       -- … and what becomes of it at the parent's end: cancel abandon
   wake_at         INTEGER,                    -- when it is due; NULL: not before somebody resumes it
   owner           TEXT,                       -- the process that works on it …
   lease_until     INTEGER,                    -- … and until when, unless renewed
@@ -30,6 +33,8 @@ CREATE TABLE runs (
 -- For the query that runs all the time: which runs are due? Runs that wait for people aren't in this index.
 CREATE INDEX runs_due ON runs (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX runs_held ON runs (owner) WHERE owner IS NOT NULL;
+-- For the end of a run: which children has it? Runs that are no child aren't in this index.
+CREATE INDEX runs_of_parent ON runs (parent, parent_number) WHERE parent IS NOT NULL;
 
 -- Lists are pages over an index. Each index begins with what a list asks for and then has the order of a page. A list of
 -- several statuses reads a page of each and merges them (store/lists.py), so no index is needed without the status.
