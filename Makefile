@@ -59,10 +59,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
 	@touch $@
 
 # Measure everything, side by side with other systems in a venv of their own, and write docs/performance.md.
-# PARTS=cycle,paused measures only these again. The machine should have nothing else to do; it takes about 12 minutes.
+# PARTS=cycle,paused measures only these again; OLD=v0.1.0 measures another commit in the same rounds. The machine should
+# have nothing else to do; it takes about 20 minutes.
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m benchmarks.others.install
-	$(BIN)/python -m benchmarks --parts "$(PARTS)" $(ARGS)
+	$(BIN)/python -m benchmarks --parts "$(PARTS)" $(if $(OLD),--old "$(OLD)") $(ARGS)
 
 # Lock what development and CI install, for every Python we support.
 lock: $(PY_STAMP)

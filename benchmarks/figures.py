@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 OF_A_CYCLE = {
-    "per_second": "cycles per second, 50 at a time, from the first start to the last end; the best of three runs for ours",
+    "per_second": "cycles per second, 50 at a time, from the first start to the last end; the median of three runs for ours",
     "cpu_ms": "milliseconds of CPU, user and system, per cycle at 50 at a time, for client and engine together (they share a process)",
     "server_cpu_ms": "additional milliseconds of CPU per cycle used by the database server (or the engine's own server)",
     "busy_p50_ms": "milliseconds from resume to completed, median, at 50 at a time",
@@ -66,6 +66,8 @@ FLOOR_OF_THE_PROMISE = {"raw.floor.per_second": 5324.0, "raw.floor.cpu_ms": 0.17
 """What the floor did on the machine that the promises of speed were made on, by the project's design."""
 
 PROMISES = (
+    Promise("relative.per_second", "SQLite: cycles per second, 50 at a time, relative to the floor", at_least=0.35),
+    Promise("relative.cpu_ms", "SQLite: CPU per cycle, relative to the floor", at_most=3, unit="×"),
     Promise("cycle.sqlite.uvloop.per_second", "SQLite: cycles per second, 50 at a time", at_least=2000),
     Promise("cycle.sqlite.uvloop.cpu_ms", "SQLite: CPU per cycle", at_most=0.5, unit="ms"),
     Promise("cycle.sqlite.uvloop.commits_alone", "SQLite: commits of a lone cycle", at_most=5),
@@ -77,6 +79,10 @@ PROMISES = (
     Promise(
         "clicks.webhook.per_second", "Webhook calls per second over HTTP: verified, committed, answered", at_least=1000
     ),
+    Promise("approval.cpu_ms", "CPU of one approval, three may decide", at_most=10, unit="ms"),
+    Promise("approval.per_second", "Approvals per second, 20 at a time", at_least=200),
+    Promise("clicks.slack.p50_ms", "Slack click → acknowledged, median, 20 at a time", at_most=60, unit="ms"),
+    Promise("startup.cpu_s", "`serve` → ready, CPU", at_most=0.8, unit="s"),
     Promise("paused.memory_mb", "Additional memory with all runs paused", at_most=20, unit="MB"),
     Promise("paused.idle_cpu_percent", "CPU while all runs wait", at_most=0.5, unit="%"),
     Promise("paused.resume_ratio", "Resume → completed, median, relative to 1,000 runs", at_most=1.3, unit="×"),
@@ -100,6 +106,8 @@ OTHERS = {
     "raw.postgres.commits": "one-row commits per second by asyncpg on one connection, with fsync on the server",
     "raw.token.sign_us": "microseconds to sign one of our tokens (itsdangerous)",
     "raw.token.read_us": "microseconds to verify and read one of our tokens (itsdangerous)",
+    "relative.per_second": "of the floor's cycles per second, measured in turn",
+    "relative.cpu_ms": "times the floor's CPU, measured in turn",
     "raw.floor.per_second": "cycles per second of a bare SQLite event log: the same rows in the same transactions, 50 cycles per commit",
     "raw.floor.cpu_ms": "its milliseconds of CPU per cycle",
     "raw.floor.commits": "its commits per cycle",
@@ -113,8 +121,8 @@ OTHERS = {
     "steps.10.cpu_ms": "milliseconds of CPU per step, in a run of 10 trivial steps one after the other, including the run's own overhead",
     "steps.100.cpu_ms": "the same in a run of 100 steps",
     "steps.1000.cpu_ms": "the same in a run of 1,000 steps: an active run continues its replay, so a step costs the same whatever came before it",
-    "replicas.1.per_second": "cycles per second of one replica on PostgreSQL, 50 at a time (uvloop), the best of three runs",
-    "replicas.2.per_second": "cycles per second of two replicas on one database, 25 at a time each, started together",
+    "replicas.1.per_second": "cycles per second of one replica on PostgreSQL, 50 at a time (uvloop), the median of three runs",
+    "replicas.2.per_second": "cycles per second of two replicas on one database, 25 at a time each, started together, the median of three runs",
     "replicas.gain": "times as many with two replicas",
     "clicks.webhook.per_second": "webhook calls per second from 50 connections of another process, each a 202 after its commit; the runs continue in the meantime",
     "clicks.webhook.p50_ms": "milliseconds a webhook call takes, median, at 50 at a time",
@@ -127,7 +135,7 @@ OTHERS = {
     "clicks.slack.p50_ms": "milliseconds until a Slack click is acknowledged, median, at 20 at a time",
     "clicks.slack.p99_ms": "the same, 99th percentile",
     "approval.cpu_ms": "milliseconds of CPU for one approval with three possible approvers: opened over the API, card posted to a fake Slack, decided by an API vote, card updated",
-    "approval.per_second": "approvals per second, 10 at a time, from the first opening to the last decision",
+    "approval.per_second": "approvals per second, 20 at a time, from the first opening to the last decision",
     "approval.decide_p50_ms": "milliseconds from the vote to its response, median, one after the other",
     "approval.commits": "writing transactions per approval, one after the other",
     "approval.events": "events in the log of one approval",

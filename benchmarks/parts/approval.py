@@ -15,6 +15,7 @@ from benchmarks.parts.served import JSON, Served, served
 
 FEW = 3  # approvers, as for most requests
 MANY = PEOPLE
+AT_ONCE = 20
 
 
 def measure(scale: Scale) -> Figures:
@@ -34,9 +35,9 @@ def asking(people: int, count: int) -> Figures:
         cpu = (cpu_of(service.process.pid) - before) / (count + 1)
         events = len(json.loads(get(service, f"/api/runs/{warm[0]}/events"))["events"])
         began = time.perf_counter()
-        runs = service.open(count, 10)
+        runs = service.open(count, AT_ONCE)
         service.ask(f"hooks {' '.join(runs)}")
-        service.load([service.vote(run, number) for number, run in enumerate(runs)], 10, 201)
+        service.load([service.vote(run, number) for number, run in enumerate(runs)], AT_ONCE, 201)
         rate = count / (time.perf_counter() - began)
         settled(service, runs[-1])
         disk = on_disk(service)

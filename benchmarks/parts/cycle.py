@@ -13,8 +13,8 @@ def measure(scale: Scale) -> Figures:
         name = f"cycle.sqlite.{loop}"
         figures |= of_runs(
             name,
-            best_of(loop, scale(4000, 20), 50, 3),
-            best_of(loop, scale(600, 20), 1, 1),
+            once(loop, scale(4000, 20), 50),
+            once(loop, scale(600, 20), 1),
         )
         say(f"{loop}: {figures[f'{name}.per_second']:,.0f} cycles/s")
     for key, at_once, cycles in (("commits", 50, scale(1000, 20)), ("commits_alone", 1, scale(100, 10))):
@@ -27,11 +27,6 @@ def measure(scale: Scale) -> Figures:
 def once(loop: str, cycles: int, at_once: int, *more: str) -> dict[str, Any]:
     line = ["-m", "benchmarks.cycle", "--json", "--loop", loop, "--cycles", str(cycles), "--at-once", str(at_once)]
     return run_json([*line, *more])
-
-
-def best_of(loop: str, cycles: int, at_once: int, tries: int) -> dict[str, Any]:
-    """Return the fastest of several tries, each in its own process and database; disturbances only ever slow it."""
-    return min((once(loop, cycles, at_once) for _ in range(tries)), key=lambda found: found["seconds"])
 
 
 def of_runs(name: str, many: dict[str, Any], alone: dict[str, Any]) -> Figures:

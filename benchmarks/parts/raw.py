@@ -9,7 +9,6 @@ from contextlib import closing
 from itertools import count
 from pathlib import Path
 
-from benchmarks.floor import floor
 from benchmarks.measures import per_second
 from benchmarks.parts.part import Figures, Scale, main, say
 from benchmarks.postgres import server
@@ -21,12 +20,6 @@ def measure(scale: Scale) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         figures = commits(Path(folder) / "rows.db", scale.seconds(4))
         say(f"SQLite: {figures['raw.sqlite.commits']:,.0f} commits/s")
-        for key, at_once, cycles in (("floor", 50, scale(20_000, 100)), ("floor_alone", 1, scale(2_000, 20))):
-            found = floor(Path(folder) / f"{key}.db", cycles, at_once)
-            figures[f"raw.{key}.per_second"] = cycles / found.seconds
-            figures[f"raw.{key}.cpu_ms"] = found.cpu / cycles * 1000
-            figures[f"raw.{key}.commits"] = found.commits / cycles
-        say(f"floor: {figures['raw.floor.per_second']:,.0f} cycles/s")
     figures |= signing(scale.seconds(1))
     try:
         figures |= postgres(scale.seconds(4))
