@@ -20,12 +20,20 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from rule_engine import Context, DataType, EngineError, EvaluationError, Rule, RuleSyntaxError, ast, builtins
-
 from approvals_bot.approvals.base import nearest
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.fields import shown
 from approvals_bot.approvals.reasons import NoWordsError, children, plain, reason_for, shortened, the
+from approvals_bot.approvals.rule_language import (
+    Context,
+    DataType,
+    EngineError,
+    EvaluationError,
+    Rule,
+    RuleSyntaxError,
+    ast,
+    builtins,
+)
 
 
 @dataclass(frozen=True, slots=True)

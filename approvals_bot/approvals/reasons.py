@@ -11,10 +11,9 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-from rule_engine import ast
-
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.fields import label
+from approvals_bot.approvals.rule_language import ast
 from approvals_bot.approvals.values import shown_date, shown_value
 
 LONGEST_VALUE = 60  # characters of a value in a reason

@@ -44,16 +44,16 @@ def check(
     \b
     Example: approvals-bot check --runs --ended 30d
     """
-    from approvals_bot.service.catalog import find_problems, load_catalog, read_configuration
+    from approvals_bot.service.catalog import check_configuration
 
     show.quiet_logs()
     since = _span(ended, runs)
-    problems = find_problems(config, os.environ)
-    if problems:
+    catalog, problems = check_configuration(config, os.environ)
+    if catalog is None or problems:
         lines = "\n".join(str(problem) for problem in problems)
         show.say({"problems": [asdict(problem) for problem in problems], "workflows": []}, lines, as_json)
         raise typer.Exit(1)
-    names = sorted(load_catalog(read_configuration(config, os.environ)).names())
+    names = sorted(catalog.names())
     found: dict[str, object] = {"problems": [], "workflows": names}
     if not as_json:
         typer.echo(f"{config}: no problems. Workflows: {', '.join(names) or 'none'}.")

@@ -21,7 +21,7 @@ from approvals_bot.config.service import ServiceSettings, SlackGroupEntry
 from approvals_bot.durable.store import connect
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.people import GroupAddress, OnCall, People, PersonAddress, SlackGroupAddress, parse_address
-from approvals_bot.service.catalog import find_problems
+from approvals_bot.service.catalog import check_configuration
 
 ICONS: dict[DiagnosisState, str] = {"OK": "✅", "WARN": "⚠", "FAIL": "⛔"}
 BUILT_IN_CHANNELS = {SLACK: "Slack", EMAIL: "mail"}
@@ -34,7 +34,7 @@ MOST_NAMED = 10  # people in one line
 
 async def examine(path: Path, env: Mapping[str, str], send: str | None = None) -> list[Diagnosis]:
     """Examine everything, in the order to fix it in. `send`: an address that gets a test mail."""
-    problems = find_problems(path, env)
+    _, problems = check_configuration(path, env)
     findings = [_check_configuration(path, problems)]
     try:
         service = load_service(path, env)

@@ -55,20 +55,28 @@ def read_configuration(path: Path, env: Mapping[str, str] | None = None) -> Conf
     return load_configuration(path, os.environ if env is None else env, check_definition)
 
 
-def find_problems(path: Path, env: Mapping[str, str] | None = None) -> Sequence[ConfigProblem]:
-    """Return every problem of the configuration, in TOML and in Python. Starts nothing."""
+def check_configuration(
+    path: Path, env: Mapping[str, str] | None = None
+) -> tuple[Catalog | None, Sequence[ConfigProblem]]:
+    """Read and check everything once, in TOML and in Python. Starts nothing.
+
+    Returns the catalog, None if it can't be made, and every problem.
+    """
+    catalog: Catalog | None = None
+    found: list[ConfigProblem] = []
     try:
         configuration = read_configuration(path, env)
     except ConfigErrors as errors:
         folder = workflows_folder(path, env)
         _, broken = import_programs(folder)
-        return ConfigErrors([*errors.problems, *broken, *_not_replayable(folder)]).problems
-    found: Sequence[ConfigProblem] = ()
-    try:
-        load_catalog(configuration)
-    except ConfigErrors as errors:
-        found = errors.problems
-    return ConfigErrors([*found, *_not_replayable(configuration.service.server.workflows)]).problems
+        found += [*errors.problems, *broken]
+    else:
+        folder = configuration.service.server.workflows
+        try:
+            catalog = load_catalog(configuration)
+        except ConfigErrors as errors:
+            found += errors.problems
+    return catalog, ConfigErrors([*found, *_not_replayable(folder)]).problems
 
 
 def _not_replayable(folder: Path) -> list[ConfigProblem]:
