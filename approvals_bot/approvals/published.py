@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 from approvals_bot.approvals.request import Request, dumped
 from approvals_bot.durable.core.run import Projection
+from approvals_bot.durable.core.serialization import json_text
 
 REQUEST = "request"
 """The kind of a run that is one request, as its row says."""
@@ -46,7 +46,7 @@ class PublishedRequests:
                 continue
             part = dumped(request)
             if not request.is_open:
-                ended, room = ended + 1, room - len(json.dumps(part))
+                ended, room = ended + 1, room - len(json_text(part))
             shown.append(request)
             parts.append(part)
         return Projection(parts[::-1], found_by(shown))

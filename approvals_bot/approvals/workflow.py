@@ -68,7 +68,6 @@ from approvals_bot.approvals.timers import (
     with_deadline,
 )
 from approvals_bot.durable.core.api import (
-    Answer,
     Webhook,
     WebhookRequest,
     create_webhook,
@@ -467,4 +466,4 @@ async def parse_message(message: WebhookRequest) -> Message | None:
 
 async def send_reply(message: WebhookRequest, reply: Reply) -> None:
     """Send the reply to the sender."""
-    await message.respond_with(Answer.json(answer_of(reply)))
+    await message.respond_json(answer_of(reply))

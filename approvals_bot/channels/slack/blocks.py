@@ -6,7 +6,6 @@ characters. The only `mrkdwn` is our own: a date token, which Slack shows in the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from typing import Any
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.plain_text import clean, clip, length, one_line
 from approvals_bot.approvals.port import BRIEF, Card, CardChoice, CardField, CardOutcome, Dispatch
+from approvals_bot.durable.core.serialization import json_text
 
 CARD_LIMIT = 8_000  # characters of the blocks as JSON; Slack refuses a message at about 13,200 of text
 BLOCK_LIMIT = 50  # per message
@@ -66,7 +66,7 @@ def card_message(card: Card) -> tuple[str, list[Block]]:
     """
     for room in ROOMS:
         blocks = _blocks(card, room)
-        size = length(json.dumps(blocks, ensure_ascii=False, separators=(",", ":")))
+        size = length(json_text(blocks, ensure_ascii=False))
         if len(blocks) <= BLOCK_LIMIT and size <= CARD_LIMIT:
             break
     title = one_line(card.title, 250)

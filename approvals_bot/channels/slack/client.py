@@ -15,11 +15,13 @@ from datetime import timedelta
 from typing import Any
 
 import aiohttp
-from slack_sdk.errors import SlackApiError, SlackClientError
+from pydantic_core import from_json
 from slack_sdk.web.async_client import AsyncWebClient
 
+from approvals_bot.durable.core.serialization import json_text
 from approvals_bot.errors import ApprovalsBotError
 
+JSON = {"Content-Type": "application/json; charset=utf-8"}
 CALL_LIMIT = aiohttp.ClientTimeout(total=20, connect=5)  # seconds; Slack answers within 1 or not soon
 BY_CONVERSATION = frozenset({"chat.postMessage"})  # methods that are rate-limited for each conversation separately
 NOT_SAID = timedelta(seconds=30)  # for a rate limit without Retry-After
@@ -74,7 +76,11 @@ class AnswerLostError(LaterError):
 
 class SlackClient:
     """One workspace's Web API over one session, which is opened with the first call. Proxies named in the environment
-    are not used."""
+    are not used.
+
+    Calls go over that session directly: the same through slack_sdk took twice the CPU (benchmarks/parts/approval.py),
+    because it writes each request and response down for a debug line, whether or not anybody logs it.
+    """
 
     def __init__(
         self,
@@ -85,7 +91,7 @@ class SlackClient:
     ) -> None:
         self.monotonic = monotonic
         self._token = token
-        self._api_url = api_url
+        self._api_url = api_url if api_url.endswith("/") else f"{api_url}/"
         self._web: AsyncWebClient | None = None
         self._blocked: dict[tuple[str, str], float] = {}  # (method, conversation or "") → monotonic time
 
@@ -115,17 +121,31 @@ class SlackClient:
         self._blocked.pop(limited, None)
         given = {name: value for name, value in arguments.items() if value is not None}
         try:
-            if get:
-                answer = await self.web.api_call(method, http_verb="GET", params=given)
-            else:
-                answer = await self.web.api_call(method, json=given)
-        except SlackApiError as refusal:
-            raise self._meaning(limited, refusal) from None
+            status, headers, answer = await self._call(method, given, get)
         except aiohttp.ClientConnectorError as failure:
             raise LaterError(method, f"unreachable: {type(failure).__name__}") from None
-        except (TimeoutError, aiohttp.ClientError, SlackClientError, OSError) as failure:
+        except (TimeoutError, aiohttp.ClientError, OSError) as failure:
             raise AnswerLostError(method, f"no answer: {type(failure).__name__}") from None
-        return answer.data if isinstance(answer.data, dict) else {}
+        if status == 200 and answer.get("ok"):
+            return answer
+        raise self._meaning(limited, status, headers, answer)
+
+    async def _call(
+        self, method: str, given: Mapping[str, Any], get: bool
+    ) -> tuple[int, Mapping[str, str], dict[str, Any]]:
+        """Make one call. Returns its status and headers, and its answer, which is empty if it isn't a JSON object."""
+        session = self.web.session
+        assert session is not None, "the client was built with a session"
+        given = {"params": _params(given)} if get else {"data": json_text(given).encode()}
+        headers = {"Authorization": f"Bearer {self._token}", **({} if get else JSON)}
+        url = self._api_url + method
+        async with session.request("GET" if get else "POST", url, headers=headers, **given) as response:
+            body = await response.read()
+        try:
+            answer = from_json(body)
+        except ValueError:
+            answer = None
+        return response.status, response.headers, answer if isinstance(answer, dict) else {}
 
     async def pages(
         self, method: str, key: str, *, limit: int = 200, **arguments: Any
@@ -140,8 +160,10 @@ class SlackClient:
             if cursor is None:
                 return
 
-    def _meaning(self, limited: tuple[str, str], refusal: SlackApiError) -> SlackError:
-        method, (status, headers, data) = limited[0], _parts(refusal)
+    def _meaning(
+        self, limited: tuple[str, str], status: int, headers: Mapping[str, str], data: dict[str, Any]
+    ) -> SlackError:
+        method = limited[0]
         code = str(data.get("error") or f"HTTP {status}")
         if status == 429 or code in ("ratelimited", "rate_limited"):
             after = _retry_after(headers)
@@ -169,11 +191,9 @@ async def slack_client(
         await client.aclose()
 
 
-def _parts(refusal: SlackApiError) -> tuple[int, Mapping[str, str], dict[str, Any]]:
-    response = refusal.response
-    status = getattr(response, "status_code", 0) or getattr(response, "status", 0)
-    data = getattr(response, "data", None)
-    return status, getattr(response, "headers", {}) or {}, data if isinstance(data, dict) else {}
+def _params(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a URL; Slack reads truth values as 1 and 0."""
+    return {name: int(value) if isinstance(value, bool) else value for name, value in given.items()}
 
 
 def _retry_after(headers: Mapping[str, str]) -> timedelta:

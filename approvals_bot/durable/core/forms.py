@@ -96,11 +96,12 @@ def parse_json(body: bytes) -> Any:
         raise
     except (ValueError, RecursionError) as error:
         raise MalformedBodyError("JSON", str(error)) from None
-    level = [value]
-    for _ in range(MAX_JSON_LEVELS + 1):
+    level, levels = [value], 0
+    while level:
+        if levels > MAX_JSON_LEVELS:
+            raise MalformedBodyError("JSON", f"it is nested more than {MAX_JSON_LEVELS} deep")
         level = [item for each in level if isinstance(each, dict | list) for item in _items(each)]
-    if level:
-        raise MalformedBodyError("JSON", f"it is nested more than {MAX_JSON_LEVELS} deep")
+        levels += 1
     return value
 
 

@@ -112,10 +112,14 @@ def encode_response(response: Any) -> dict[str, Any]:
     if status in (204, 205, 304) and len(body):
         raise InvalidArgumentError(f"a {status} response can't have a body")
     if len(body) > MAX_ANSWER_BYTES:
-        raise InvalidArgumentError(f"an answer's body can have at most {MAX_ANSWER_BYTES:,} bytes, not {len(body):,}")
+        raise InvalidArgumentError(_too_long(len(body)))
     if getattr(response, "background", None) is not None:
         raise InvalidArgumentError("an answer's background task would never run: call a @step instead")
     return {"status": int(status), "headers": _answer_headers(response.headers), **encode_body(bytes(body))}
+
+
+def _too_long(size: int) -> str:
+    return f"an answer's body can have at most {MAX_ANSWER_BYTES:,} bytes, not {size:,}"
 
 
 def _answer_headers(headers: Any) -> list[list[str]]:
@@ -233,11 +237,24 @@ class WebhookRequest:
 
         await request.respond_with(Response("Thanks!", 200))
         """
+        self._answer(encode_response(response))
+
+    async def respond_json(self, value: Any) -> None:
+        """Answer this caller with a JSON value, once, as `respond_with` does with a Response.
+
+        await request.respond_json({"booked": True})
+        """
+        text = json.dumps(value)
+        if len(text) > MAX_ANSWER_BYTES:
+            raise InvalidArgumentError(_too_long(len(text)))
+        self._answer({"status": 200, "headers": [["content-type", "application/json"]], "text": text})
+
+    def _answer(self, encoded: dict[str, Any]) -> None:
         if self._respond is None:
             raise CannotAnswerError(
                 'the workflow can\'t answer this caller: create the webhook with respond_with="manual" for that'
             )
-        self._respond(encode_response(response))
+        self._respond(encoded)
 
     def encode(self, keep_headers: Iterable[str] = ()) -> dict[str, Any]:
         """Return the request as the log keeps it: with the usual headers, and those that `keep_headers` names."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import HealthCheck, example, given, reject, settings
 from hypothesis import strategies as st
 
 from approvals_bot import InvalidPayloadError, SerializationError
@@ -41,3 +42,28 @@ def test_a_value_is_the_same_after_the_log_or_refused(data: st.DataObject) -> No
         return
     assert refused.path.startswith("x")
     assert not kind.must_survive, refused
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(JSON_VALUES)
+@example("\ud800")
+@example("\x00\x7f NaN Infinity")
+@example(10**40)
+@example({"a": [float("-inf")]})
+def test_compiled_json_is_what_json_writes(value: Any) -> None:
+    try:
+        expected = json.loads(json.dumps(value, allow_nan=False))
+    except ValueError:
+        with pytest.raises(SerializationError):
+            to_json(value)
+    else:
+        text = to_json(value)
+        assert text.isascii()
+        assert "\x00" not in text
+        assert repr(json.loads(text)) == repr(expected)

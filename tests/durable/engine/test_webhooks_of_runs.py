@@ -29,6 +29,7 @@ from approvals_bot import (
     workflow,
 )
 from approvals_bot.durable.core.api import Answer
+from approvals_bot.durable.core.hooks import MAX_ANSWER_BYTES
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.engine.engine import WEBHOOK_PURPOSE
 from approvals_bot.durable.tokens import Tokens
@@ -221,6 +222,27 @@ async def test_every_caller_is_answered(open_engine: OpenEngine) -> None:
             response = await engine.resume_webhook(token, WebhookRequest.of_json({"n": n}))
             assert json.loads(bytes(response.body)) == {"square": n * n}
         await run.return_value()
+
+
+async def test_respond_json_answers_as_a_json_response_does(open_engine: OpenEngine) -> None:
+    too_long = "x" * MAX_ANSWER_BYTES
+
+    @workflow
+    async def both() -> None:
+        hook = create_webhook(respond_with="manual")
+        await (await hook).respond_with(JSONResponse({"name": "Zoë"}))
+        request = await hook
+        with pytest.raises(ValueError, match="at most"):
+            await request.respond_json(too_long)
+        await request.respond_json({"name": "Zoë"})
+
+    async with open_engine() as engine:
+        run = await engine.start(both)
+        await engine.settle()
+        token = await token_of(engine, run.id)
+        one, other = [await engine.resume_webhook(token, WebhookRequest()) for _ in range(2)]
+        assert (one.status_code, one.headers["content-type"]) == (other.status_code, other.headers["content-type"])
+        assert json.loads(bytes(one.body)) == json.loads(bytes(other.body)) == {"name": "Zoë"}
 
 
 @pytest.mark.conformance(63)
