@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from approvals_bot.approvals.card_text import CHOICE_WORDS, VIA_WORDS
-from approvals_bot.durable.core.events import ENDINGS, Event, from_micros
+from approvals_bot.durable.core.events import ENDINGS, Event, from_micros, number_of
 
 Kind = Literal["step", "hook", "wait"]
 Ending = Literal["open", "done", "failed", "cancelled"]
@@ -49,7 +49,10 @@ class RunHistory:
 
 def history_of(log: Sequence[Event]) -> RunHistory:
     """Return the history of this log."""
-    names = {event.data["id"]: _name(event) for event in log if event.type.endswith("_created") and "id" in event.data}
+    names = (
+        {hook["id"]: "webhook" if "answer" in hook else "hook" for hook in log[0].data.get("hooks", ())} if log else {}
+    )
+    names |= {number_of(event): _name(event) for event in log if event.type.endswith("_created") and "id" in event.data}
     entries = tuple(entry for event in log if (entry := _entry(event, names.get(event.data.get("id"), ""))))
     return RunHistory(entries, tuple(_spans(log, names)))
 
@@ -84,6 +87,11 @@ def _entry(event: Event, name: str) -> Entry | None:
             return Entry(at, f"Waiting for a call to a {name}.")
         case "hook_received":
             return Entry(at, _act(data.get("payload")) or f"The {name} was called.")
+        case "hook_refused":
+            wrong = "; ".join(
+                f"{'.'.join(str(p) for p in each['loc']) or 'payload'}: {each['msg']}" for each in data["errors"]
+            )
+            return Entry(at, f"A call to the {name} didn't fit its schema, so the workflow doesn't get it.", wrong)
         case "hook_responded":
             answer = _json(data.get("answer"))
             return Entry(
@@ -104,12 +112,16 @@ def _entry(event: Event, name: str) -> Entry | None:
             return Entry(at, "Run cancelled.", str(data.get("reason") or ""))
         case "run_reset":
             return Entry(at, f"Run reset to event {data['to']}. Run {data['next']} goes on in its place.")
+        case "run_continued":
+            return Entry(at, f"Run continued as {data['next']}.")
 
 
 def _beginning(data: Mapping[str, Any]) -> str:
     match data:
         case {"reset_of": {"run_id": run, "seq": seq}}:
             return f"Run started from event {seq} of run {run}."
+        case {"continues": {"run_id": run}}:
+            return f"Run started, as the continuation of run {run}."
         case {"attempt_of": run}:
             return f"Run started, as another attempt at run {run}."
         case _:

@@ -13,6 +13,7 @@ EventType = Literal[
     "run_failed",
     "run_cancelled",
     "run_reset",
+    "run_continued",
     "step_created",
     "step_started",
     "step_retrying",
@@ -21,6 +22,7 @@ EventType = Literal[
     "hook_created",
     "hook_received",
     "hook_responded",
+    "hook_refused",
     "hook_disposed",
     "hook_conflict",
     "wait_created",
@@ -28,7 +30,7 @@ EventType = Literal[
     "wait_cancelled",
 ]
 EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
-ENDINGS: frozenset[str] = frozenset({"run_completed", "run_failed", "run_cancelled", "run_reset"})
+ENDINGS: frozenset[str] = frozenset({"run_completed", "run_failed", "run_cancelled", "run_reset", "run_continued"})
 FACTS: frozenset[str] = frozenset(
     {"step_retrying", "step_completed", "step_failed", "hook_received", "wait_completed", "run_started"}
 )
@@ -68,6 +70,7 @@ _KEYS: dict[EventType, str] = {
     "run_failed": "end",
     "run_cancelled": "end",
     "run_reset": "end",
+    "run_continued": "end",
     "step_created": "#{id}",
     "step_started": "{id}.step_started.{attempt}",
     "step_retrying": "{id}.step_retrying.{attempt}",
@@ -76,6 +79,7 @@ _KEYS: dict[EventType, str] = {
     "hook_created": "#{id}",
     "hook_received": "{id}.received.{resume_id}",
     "hook_responded": "{id}.responded.{to}",
+    "hook_refused": "{id}.refused.{to}",
     "hook_disposed": "{id}.disposed",
     "hook_conflict": "#{id}",
     "wait_created": "#{id}",
@@ -112,6 +116,48 @@ def made_in(created: Event, seq: int) -> str:
     while reset is not None and seq <= reset["seq"]:
         run_id, reset = reset["run_id"], reset.get("before")
     return run_id
+
+
+class HookInLog(NamedTuple):
+    """A hook as a log has it. `number` is what its other events call it."""
+
+    id: str
+    number: int
+    token: str
+    is_open: bool
+
+
+def number_of(created: Event) -> int:
+    """Return the number of a hook that this `hook_created` opens, or adopts: the run had that one before its body."""
+    number: int = created.data.get("adopts", created.data["id"])
+    return number
+
+
+def hooks_of(log: Log) -> list[HookInLog]:
+    """Return the hooks of a run, those that it had before its body first."""
+    closed = {event.data["id"] for event in log if event.type == "hook_disposed"}
+    found = [(hook["hook_id"], hook["id"], hook["token"]) for hook in log[0].data.get("hooks", ())]
+    found += [
+        (event.data["hook_id"], event.data["id"], event.data["token"])
+        for event in log
+        if event.type == "hook_created" and "adopts" not in event.data
+    ]
+    return [HookInLog(*each, each[1] not in closed) for each in found]
+
+
+class ChildInLog(NamedTuple):
+    """A child as its parent's log has it."""
+
+    run_id: str
+    number: int
+
+
+def children_of(log: Log) -> list[ChildInLog]:
+    """Return the children of a run that haven't ended by its log, those that it had before its body first."""
+    ended = {event.data["id"] for event in log if str(event.type) == "child_ended"}
+    found = [ChildInLog(child["run_id"], child["id"]) for child in log[0].data.get("children", ())]
+    found += [ChildInLog(event.data["run_id"], event.data["id"]) for event in log if str(event.type) == "child_started"]
+    return [child for child in found if child.number not in ended]
 
 
 CANCELLATION = "run_cancelled"

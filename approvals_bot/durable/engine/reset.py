@@ -6,9 +6,16 @@ The plan is pure. The store writes it in one transaction, and only if the old lo
 from __future__ import annotations
 
 from approvals_bot.durable.core.commands import resume_at
-from approvals_bot.durable.core.events import CANCELLATION, ENDINGS, Event, Log
+from approvals_bot.durable.core.events import CANCELLATION, ENDINGS, Event, Log, hooks_of
 from approvals_bot.durable.engine.scheduler import Scheduler
-from approvals_bot.durable.store.protocol import Reset, RunRecord, Stale, TokenTaken, WasReset
+from approvals_bot.durable.store.protocol import (
+    Reset,
+    RunRecord,
+    Stale,
+    Successor,
+    TokenTaken,
+    WasReset,
+)
 from approvals_bot.errors import (
     AlreadyResetError,
     HookConflictError,
@@ -38,10 +45,10 @@ async def reset_run(
             last = await _last_of(scheduler, record)
             if not last.has_ended:
                 first = await store.read(record.next_run)
-                if first is not None and first[1][0].data["reset_of"] == plan.log[0].data["reset_of"]:
+                if first is not None and (first[1][0].data.get("reset_of") == plan.successor.log[0].data["reset_of"]):
                     return record.next_run, []  # the answer to the first call may have been lost
                 raise AlreadyResetError(run_id, last.id)
-            plan = plan._replace(last=last.id)
+            plan = plan._replace(successor=plan.successor._replace(holder=last.id))
         match await store.reset(await _with_view(scheduler, plan), scheduler.clock.now()):
             case TokenTaken(token, owner):
                 raise HookConflictError(token, owner)
@@ -66,18 +73,19 @@ async def _with_view(scheduler: Scheduler, plan: Reset) -> Reset:
     Raises NondeterminismError if today's code doesn't fit the log. A replay that fails in any other way is left to the
     new run's first activation, which records the error.
     """
+    new = plan.successor
     try:
-        workflow = scheduler.registry.get(plan.row.code, plan.row.version)
+        workflow = scheduler.registry.get(new.row.code, new.row.version)
     except WorkflowNotFoundError:
         return plan
     try:
-        outcome = await scheduler.replayer.replay(workflow, plan.log, scheduler.entropy())
+        outcome = await scheduler.replayer.replay(workflow, new.log, scheduler.entropy())
     except NondeterminismError:
         raise
     except Exception:  # noqa: BLE001  # the activation gets the same error and records it
         return plan
     parts = [] if outcome.projection is None else outcome.projection.parts
-    return plan._replace(row=plan.row._replace(view=outcome.view, parts=parts))
+    return plan._replace(successor=new._replace(row=new.row._replace(view=outcome.view, parts=parts)))
 
 
 def plan_reset(record: RunRecord, log: Log, to: int, new_id: str, *, drop_payloads: bool = False) -> Reset:
@@ -101,7 +109,7 @@ def plan_reset(record: RunRecord, log: Log, to: int, new_id: str, *, drop_payloa
         id=new_id, status="pending", ended_at=None, seq=len(events), view=None, parts=[], stalled=None, ending=None,
         next_run=None,
     )  # fmt: skip
-    return Reset(record.id, len(log), record.next_run, record.id, row, events)
+    return Reset(record.id, len(log), record.next_run, Successor(row, events, record.id))
 
 
 def _kept(copied: Log, later: Log) -> Log:
@@ -111,7 +119,7 @@ def _kept(copied: Log, later: Log) -> Log:
     timers that ran out meanwhile. The new run handles them in their order: a vote that came before the deadline still
     does. A timer that somebody ended early isn't among them, and steps are run again.
     """
-    hooks = {event.data["id"] for event in copied if event.type == "hook_created"}
+    hooks = {hook.number for hook in hooks_of(copied)}
     waits = {event.data["id"]: resume_at(event) for event in copied if event.type == "wait_created"}
     return [
         event

@@ -18,6 +18,7 @@ from asyncpg import Connection
 from approvals_bot.durable.core.events import Event, Log, NewEvent, from_micros, to_micros
 from approvals_bot.durable.store import postgres_encoding as encoding
 from approvals_bot.durable.store.encoding import (
+    as_given,
     audit_entry,
     cursor_after,
     link_entry,
@@ -98,6 +99,12 @@ class PostgresStore:
     ) -> Created:
         return encoding.created(run, at, then, await self._writing.call(encoding.create(run, at, lease, then)))
 
+    async def create_with_hooks(
+        self, run: NewRun, at: datetime, lease: Lease | None = None, then: Append | None = None
+    ) -> Created | TokenTaken:
+        answer = await self._writing.call(encoding.create_with_hooks(run, at, lease, then))
+        return encoding.created_with_hooks(run, at, then, answer)
+
     async def append(self, batch: Append) -> Appended | Stale | Fenced:
         return encoding.appended(batch, await self._writing.call(encoding.append(batch)))
 
@@ -157,6 +164,9 @@ class PostgresStore:
             return None
         hook, row, log = answer
         return encoding.hook_row(hook), encoding.run_row(row), None if log is None else encoding.log(log)
+
+    async def last(self, run_id: str) -> str:
+        return as_given(str(await self._reading.call({"query": "last", "run": storable(run_id)})))
 
     async def next_wake(self, owner: str, at: datetime) -> datetime | None:
         answer = await self._reading.call({"query": "next_wake", "owner": storable(owner), "at": to_micros(at)})

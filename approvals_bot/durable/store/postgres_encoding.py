@@ -9,7 +9,16 @@ import json
 from datetime import datetime
 from typing import Any
 
-from approvals_bot.durable.core.events import ENDINGS, Event, Log, NewEvent, from_micros, to_micros
+from approvals_bot.durable.core.events import (
+    ENDINGS,
+    Event,
+    Log,
+    NewEvent,
+    children_of,
+    from_micros,
+    hooks_of,
+    to_micros,
+)
 from approvals_bot.durable.core.serialization import to_json
 from approvals_bot.durable.store.encoding import (
     as_given,
@@ -22,6 +31,7 @@ from approvals_bot.durable.store.encoding import (
     storable,
 )
 from approvals_bot.durable.store.protocol import (
+    ENDED_HOOKS,
     MAX_RECEIVED,
     MAX_RECEIVING,
     MAX_UNREAD,
@@ -40,6 +50,7 @@ from approvals_bot.durable.store.protocol import (
     Reset,
     RunRecord,
     Stale,
+    Successor,
     TokenTaken,
     WasReset,
     why_full,
@@ -66,12 +77,26 @@ def create(run: NewRun, at: datetime, lease: Lease | None, then: Append | None) 
         "kind": storable(new.kind),
         "attributes": to_json(new.attributes, "attributes"),
         "at": to_micros(at),
-        "events": [_event(NewEvent("run_created", run.data))],
+        "events": [_event(event) for event in run.events()],
     }
     if new.attributes:
         call["pairs"] = given_pairs(new.attributes)
-    fits = then is not None and (then.expected, then.epoch) == (1, 1)
+    fits = then is not None and (then.expected, then.epoch) == (len(call["events"]), 1)
     return call | _lease_and_then(lease, then if fits else None)
+
+
+def create_with_hooks(run: NewRun, at: datetime, lease: Lease | None, then: Append | None) -> Call:
+    hooks = run.data["hooks"]
+    call = create(run, at, lease, then) | {"call": "create_with_hooks", "hooks": [_hook(hook) for hook in hooks]}
+    if run.payload is not None:
+        call["payload"] = {
+            "token": storable(hooks[0]["token"]),
+            "resume_id": storable(run.payload.data["resume_id"]),
+            "ended": ENDED_HOOKS,
+            "data": to_json(run.payload.data, "hook_received"),
+            "unread": to_json({str(run.payload.data["id"]): 1}, "unread"),
+        }
+    return call
 
 
 def receive(
@@ -112,15 +137,22 @@ def record(run_id: str, facts: list[NewEvent], at: datetime) -> Call:
 
 
 def reset(reset: Reset, at: datetime) -> Call:
-    new, end = reset.row, reset.end()
-    call: Call = {
+    return {
         "call": "reset",
         "run": storable(reset.old),
         "expected": reset.expected,
         "next_run": storable(reset.next_run),
-        "last": storable(reset.last),
-        "end": [_event(end)],
-        "new": storable(new.id),
+        "end": [_event(reset.end())],
+        "successor": _successor(reset.successor),
+        "at": to_micros(at),
+    }
+
+
+def _successor(successor: Successor) -> Call:
+    new = successor.row
+    call: Call = {
+        "run": storable(new.id),
+        "holder": storable(successor.holder),
         "workflow": storable(new.workflow),
         "code": storable(new.code),
         "version": storable(new.version),
@@ -128,12 +160,16 @@ def reset(reset: Reset, at: datetime) -> Call:
         "attributes": to_json(new.attributes, "attributes"),
         "view": None if new.view is None else to_json(new.view, "view"),
         "parts": to_json(new.parts, "parts") if new.parts else None,
-        "at": to_micros(at),
+        "unread": to_json(successor.unread, "unread") if successor.unread else None,
         "log": [
             [event.seq, event.type, to_micros(event.at), storable(event.key), to_json(event.data, event.type)]
-            for event in reset.log
+            for event in successor.log
         ],
-        "hooks": [[storable(id), is_open, storable(token)] for id, (token, is_open) in reset.hooks().items()],
+        "hooks": [
+            [storable(hook.id), hook.number, hook.is_open, storable(hook.token)] for hook in hooks_of(successor.log)
+        ],
+        "children": [[storable(child.run_id), child.number] for child in children_of(successor.log)],
+        "taken": [[storable(each.hook_id), storable(each.resume_id), each.seq] for each in successor.taken],
     }
     if new.parent is not None:
         call |= _parent(new.parent)
@@ -198,6 +234,11 @@ def _batch(batch: Append) -> Call:
         call["unread"] = to_json(batch.unread, "unread")
     if batch.stalled is not None:
         call["stalled"] = storable(batch.stalled)
+    if batch.successor is not None:
+        call |= {
+            "successor": _successor(batch.successor),
+            "notify": f"{call['run']} {storable(batch.successor.row.id)}",
+        }
     return call | _ending(batch.events)
 
 
@@ -221,7 +262,7 @@ def _event(event: NewEvent) -> list[Any]:
 
 def _hook(data: dict[str, Any]) -> dict[str, Any]:
     answer = data.get("answer")
-    return {
+    hook = {
         "id": storable(data["hook_id"]),
         "number": data["id"],
         "token": storable(data["token"]),
@@ -231,6 +272,7 @@ def _hook(data: dict[str, Any]) -> dict[str, Any]:
         "metadata": to_json(data.get("metadata"), "metadata"),
         "lost": to_json({"id": data["id"], "hook_id": data["hook_id"], "token": data["token"]}),
     }
+    return hook | {"adopts": data["adopts"]} if "adopts" in data else hook
 
 
 # ── answers ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -247,11 +289,17 @@ def created(run: NewRun, at: datetime, then: Append | None, answer: Any) -> Crea
     return Created(run.row.id, True, run.data, _claimed_at_once(run, at) if answer["claimed"] else None)
 
 
+def created_with_hooks(run: NewRun, at: datetime, then: Append | None, answer: Any) -> Created | TokenTaken:
+    if "owner" in answer:
+        return TokenTaken(as_given(answer["token"]), as_given(answer["owner"]))
+    return created(run, at, then, answer)
+
+
 def _claimed_at_once(run: NewRun, at: datetime) -> Claimed:
     return Claimed(
         Claim(run.row.id, 1),
-        run.row._replace(created_at=at, wake_at=at, epoch=1),
-        [Event(1, "run_created", at, run.data)],
+        run.row._replace(created_at=at, wake_at=at, epoch=1, seq=len(run.events())),
+        [Event(seq, event.type, at, event.data) for seq, event in enumerate(run.events(), 1)],
     )
 
 

@@ -34,8 +34,10 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from approvals_bot.durable.core.events import Event, Log, NewEvent
 
-Status = Literal["pending", "running", "completed", "failed", "cancelled", "reset", "stalled"]
-ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled", "reset"})
+Status = Literal["pending", "running", "completed", "failed", "cancelled", "reset", "continued", "stalled"]
+ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled", "reset", "continued"})
+REPLACED: frozenset[Status] = frozenset({"reset", "continued"})
+"""How a run ends that another one goes on in the place of: `next_run`."""
 
 
 MAX_UNREAD = 100
@@ -67,8 +69,8 @@ class RunRecord(NamedTuple):
     """A run as its row has it.
 
     `kind` is the workflow's word for its runs. `view` is the value its author published last; `parts` is what the run
-    consists of, from its projection. `next_run` is the run that a reset has made from it. Values that can't be read
-    from a damaged row are None or empty.
+    consists of, from its projection. `next_run` is the run in its place: it continued as that, or a reset has made it.
+    Values that can't be read from a damaged row are None or empty.
     """
 
     id: str
@@ -129,11 +131,21 @@ class RunRecord(NamedTuple):
 
 
 class NewRun(NamedTuple):
-    """A run to be created: its row, and the data of its `run_created` event."""
+    """A run to be created: its row, and the data of its `run_created` event.
+
+    That data names the hooks that the run has before its body creates any. `payload` is a `hook_received` of the first
+    of them. If that is a repeat, a hook that had the same token took it; see `TokenTaken`.
+    """
 
     row: RunRecord
     data: dict[str, Any]
     idempotency_key: str | None = None
+    payload: NewEvent | None = None
+
+    def events(self) -> list[NewEvent]:
+        """Return the events that the run's log begins with."""
+        created = NewEvent("run_created", self.data)
+        return [created] if self.payload is None else [created, self.payload]
 
 
 class HookRow(NamedTuple):
@@ -162,6 +174,28 @@ class HookRow(NamedTuple):
         )  # fmt: skip
 
 
+class Taken(NamedTuple):
+    """A payload that a hook took in the run before, so a repeat of it isn't another one."""
+
+    hook_id: str
+    resume_id: str
+    seq: int
+
+
+class Successor(NamedTuple):
+    """A run that begins with a log, and takes the place of another one.
+
+    The hooks in the log, open or not, move to it, and so do the children in the log that haven't ended. They keep their
+    IDs, and have the numbers of this log. The idempotency key moves, too.
+    """
+
+    row: RunRecord
+    log: Log
+    holder: str  # the run that has the idempotency key
+    taken: Sequence[Taken] = ()
+    unread: Mapping[int, int] | None = None  # payloads that a body hasn't taken, by hook
+
+
 class Reset(NamedTuple):
     """A run that begins with the first events of another one, and takes its place.
 
@@ -171,19 +205,12 @@ class Reset(NamedTuple):
     old: str
     expected: int
     next_run: str | None
-    last: str  # the last of the runs that earlier resets have made from the old one; it has the idempotency key
-    row: RunRecord  # of the new run
-    log: Log
-
-    def hooks(self) -> dict[str, tuple[str, bool]]:
-        """Return the token of each hook in the log, and whether it is open, by its ID."""
-        closed = {event.data["id"] for event in self.log if event.type == "hook_disposed"}
-        opened = (event.data for event in self.log if event.type == "hook_created")
-        return {data["hook_id"]: (data["token"], data["id"] not in closed) for data in opened}
+    successor: Successor
 
     def end(self) -> NewEvent:
         """Return the event that ends the old run, if it is open."""
-        return NewEvent("run_reset", {"next": self.row.id, "to": self.log[0].data["reset_of"]["seq"]})
+        new = self.successor
+        return NewEvent("run_reset", {"next": new.row.id, "to": new.log[0].data["reset_of"]["seq"]})
 
 
 class WasReset(NamedTuple):
@@ -193,7 +220,10 @@ class WasReset(NamedTuple):
 
 
 class TokenTaken(NamedTuple):
-    """The refusal of a reset because an open hook's token belongs to another run by now. Nothing was written."""
+    """The refusal of a start or a reset because a hook's token belongs to another run. Nothing was written.
+
+    A start with a payload is also refused if a hook of that run, which has ended, has had this token and took it.
+    """
 
     token: str
     owner: str
@@ -248,6 +278,7 @@ class Append(NamedTuple):
     wake_at: datetime | None = None  # with `release`: when the run is due again
     stalled: str | None = None  # with `release`: why the run can't continue with this code
     unread: Mapping[int, int] | None = None  # payloads that the body hasn't taken, by hook; None: unchanged
+    successor: Successor | None = None  # the run in its place, if the batch ends this one as continued
 
 
 class Appended(NamedTuple):
@@ -353,14 +384,31 @@ class Store(Protocol):
         In the same transaction, claim it if a lease is given, and append the planned batch `then`.
         """
 
+    async def create_with_hooks(
+        self, run: NewRun, at: datetime, lease: Lease | None = None, then: Append | None = None
+    ) -> Created | TokenTaken:
+        """Create a run as `create` does, with the hooks that it has before its body creates any.
+
+        Their tokens are claimed in the same transaction, and nothing is written if another live hook has one.
+        """
+
     async def read(self, run_id: str, after: int = 0, *, patient: bool = False) -> tuple[RunRecord, Log] | None:
         """Return a run and its events with `seq > after`, from one consistent read. None if there is no such run.
 
         A `patient` caller lets the work on runs go first.
         """
 
+    async def last(self, run_id: str) -> str:
+        """Return the ID of the run that goes on in the place of this one now.
+
+        It is the same run if that hasn't ended as `reset` or `continued`, or if there is none.
+        """
+
     async def append(self, batch: Append) -> Appended | Stale | Fenced:
-        """Append a batch, update the run's row, and release its lease if the batch says so."""
+        """Append a batch, update the run's row, and release its lease if the batch says so.
+
+        A batch that ends the run as continued creates its successor in the same transaction, due at once.
+        """
 
     async def record(self, run_id: str, facts: list[NewEvent], at: datetime) -> list[Event]:
         """Append the facts whose key is new, and wake the run. Without facts, wake it.
@@ -382,7 +430,8 @@ class Store(Protocol):
         """Append a `hook_received` if the hook is live, and wake its run. `also` is more data for that event.
 
         In the same transaction, claim the run if a lease is given and nobody holds it, and append the planned batch
-        `then`. A repeated `resume_id` returns the first event, also when the hook is no longer live. Returns None if
+        `then`. A repeated `resume_id` returns the first event, also when the hook is no longer live, and when the hook
+        took it in a run that has continued as this one. Returns None if
         the hook isn't live and hasn't taken this `resume_id`; Full, if the payload would be one too many
         (`why_full`). Payloads count as unread until a decision says otherwise (`Append.unread`).
         """

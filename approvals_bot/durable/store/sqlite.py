@@ -106,6 +106,7 @@ class SqliteStore:
             self._sole_owner.share()
 
     create = written(log.create)
+    create_with_hooks = written(log.create_with_hooks)
     append = written(log.append)
     record = written(log.record)
     receive = written(log.receive)
@@ -115,6 +116,7 @@ class SqliteStore:
 
     hook = looked_up(reading.hook)
     look = looked_up(reading.look)
+    last = looked_up(reading.last)
     next_wake = looked_up(reading.next_wake)
 
     runs = listed(reading.runs)

@@ -19,7 +19,16 @@ from approvals_bot.durable.store.encoding import (
     storable,
 )
 from approvals_bot.durable.store.lists import SQLITE, STATUSES_PRESENT, count_of, needs_statuses, page_of
-from approvals_bot.durable.store.protocol import ENDED_HOOKS, AuditEntry, AuditLine, Filter, HookRow, Parent, RunRecord
+from approvals_bot.durable.store.protocol import (
+    ENDED_HOOKS,
+    AuditEntry,
+    AuditLine,
+    Filter,
+    HookRow,
+    Parent,
+    Received,
+    RunRecord,
+)
 
 _RUN_COLUMNS = """
     runs.id, workflow, code, version, kind, status, runs.created_at, ended_at, attributes, seq, view, parts,
@@ -37,7 +46,17 @@ _TOOK = f"""{_SELECT_HOOK} WHERE id = (
         WHERE token = :token AND is_live = 0 ORDER BY created_at DESC LIMIT {ENDED_HOOKS}) AS ended
       WHERE EXISTS (
         SELECT 1 FROM events WHERE run_id = ended.run_id AND key = ended.number || '.received.' || :resume_id)
+        OR EXISTS (SELECT 1 FROM taken WHERE hook_id = ended.id AND resume_id = :resume_id)
       LIMIT 1)"""  # noqa: S608  # our own text
+_TAKEN_BEFORE = """
+    SELECT run_id, seq, type, at, data FROM taken JOIN events USING (run_id, seq)
+    WHERE hook_id = ? AND resume_id = ?"""
+_LAST_RUN = """
+    WITH RECURSIVE place (id) AS (
+      VALUES (?)
+      UNION
+      SELECT next_run FROM runs JOIN place USING (id) WHERE status IN ('reset', 'continued') AND next_run IS NOT NULL)
+    SELECT id FROM place JOIN runs USING (id) WHERE status NOT IN ('reset', 'continued') OR next_run IS NULL"""
 _SELECT_EVENTS = "SELECT seq, type, at, data FROM events WHERE run_id = ? AND seq > ? ORDER BY seq"
 
 
@@ -67,6 +86,18 @@ def hook_that_took(db: sqlite3.Connection, token: str, resume_id: str) -> HookRo
     """Return the hook that had this token, took this `resume_id` and is no longer live."""
     row = db.execute(_TOOK, {"token": storable(token), "resume_id": storable(resume_id)}).fetchone()
     return None if row is None else _hook_row(row)
+
+
+def taken_before(db: sqlite3.Connection, hook_id: str, resume_id: str) -> Received | None:
+    """Return the payload that a hook took under this `resume_id` in a run that has continued as its run now."""
+    row = db.execute(_TAKEN_BEFORE, (storable(hook_id), storable(resume_id))).fetchone()
+    return None if row is None else Received(_event(*row[1:]), run_id=row[0])
+
+
+def last(db: sqlite3.Connection, run_id: str) -> str:
+    """Return the ID of the run that goes on in the place of this one."""
+    row = db.execute(_LAST_RUN, (storable(run_id),)).fetchone()
+    return run_id if row is None else str(row[0])
 
 
 def look(

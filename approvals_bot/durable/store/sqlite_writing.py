@@ -12,7 +12,17 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from approvals_bot.durable.core.events import ENDINGS, Event, Log, NewEvent, from_micros, lost_a_token, to_micros
+from approvals_bot.durable.core.events import (
+    ENDINGS,
+    Event,
+    Log,
+    NewEvent,
+    children_of,
+    from_micros,
+    hooks_of,
+    lost_a_token,
+    to_micros,
+)
 from approvals_bot.durable.core.serialization import to_json
 from approvals_bot.durable.store.encoding import Indexed, Pair, given_pairs, indexed, log_unreadable, storable
 from approvals_bot.durable.store.protocol import (
@@ -30,11 +40,12 @@ from approvals_bot.durable.store.protocol import (
     Reset,
     RunRecord,
     Stale,
+    Successor,
     TokenTaken,
     WasReset,
     why_full,
 )
-from approvals_bot.durable.store.sqlite_reading import event_of, run_and_log
+from approvals_bot.durable.store.sqlite_reading import event_of, hook_that_took, run_and_log, taken_before
 
 FREE_LEASES = "UPDATE runs SET owner = NULL, lease_until = NULL WHERE owner IS NOT NULL"
 
@@ -60,17 +71,18 @@ def create(
     if db.execute(_TAKEN, (new.id, key)).fetchone() is not None:
         run_id, data = db.execute(_CREATED, (new.id, key)).fetchone()
         return Created(run_id, run_id == new.id, json.loads(data))  # the same id again: the first answer was lost
-    fits = lease is not None and then is not None and (then.expected, then.epoch) == (1, 1)
-    events = _add(db, new.id, 0, [NewEvent("run_created", run.data)], now)
+    first = run.events()
+    fits = lease is not None and then is not None and (then.expected, then.epoch) == (len(first), 1)
+    events = _add(db, new.id, 0, first, now)
     if fits:
         assert then is not None
         later = max(to_micros(then.at), now)
-        events += _add(db, new.id, 1, then.events, later)
+        events += _add(db, new.id, len(first), then.events, later)
         wanted = None if then.attributes is None else indexed(then.attributes)
         row = _after(then, wanted, events, later, lease)
     else:
         wanted = None
-        row = _PENDING | {"id": new.id, "wake_at": now}
+        row = _PENDING | {"id": new.id, "wake_at": now, "seq": len(first)}
     key_and_more = {"key": key, "created_at": now, "attributes": to_json(new.attributes) if new.attributes else "{}"}
     named = {"workflow": new.workflow, "code": new.code, "version": new.version, "kind": new.kind}
     db.execute(_CREATE, row | key_and_more | named)
@@ -78,8 +90,37 @@ def create(
     if row["ended_at"] is not None:
         db.execute(_CLOSE_HOOKS, (new.id,))
     if lease is None or fits:
-        return Created(new.id, True, run.data, then=events[1:] if fits else None)
+        return Created(new.id, True, run.data, then=events[len(first) :] if fits else None)
     return Created(new.id, True, run.data, claim(db, lease, 1, new.id)[0])
+
+
+def create_with_hooks(
+    db: sqlite3.Connection, run: NewRun, at: datetime, lease: Lease | None = None, then: Append | None = None
+) -> Created | TokenTaken:
+    key = None if run.idempotency_key is None else storable(run.idempotency_key)
+    if db.execute(_TAKEN, (run.row.id, key)).fetchone() is not None:
+        return create(db, run, at, lease, then)
+    hooks = run.data["hooks"]
+    for hook in hooks:
+        owner = db.execute(_OWNER, (storable(hook["token"]),)).fetchone()
+        if owner is not None:
+            return TokenTaken(hook["token"], owner[0])
+    if run.payload is not None:
+        took = hook_that_took(db, hooks[0]["token"], run.payload.data["resume_id"])
+        if took is not None:
+            return TokenTaken(took.token, took.run_id)
+    for hook in hooks:
+        _open_hook(db, run.row.id, NewEvent("hook_created", hook), to_micros(at))
+    created = create(db, run, at, lease, then)
+    if run.payload is not None:
+        unread = to_json({str(run.payload.data["id"]): 1}, "unread")
+        received = len(to_json(run.payload.data, run.payload.type))
+        db.execute(_STARTED_WITH, (unread, received, run.row.id))
+    return created
+
+
+_STARTED_WITH = "UPDATE runs SET unread = ?, received = ? WHERE id = ?"
+"""Counts the payload that a run is started with. Planned decisions may have read it; the next ones set that right."""
 
 
 # ── decisions ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -142,11 +183,11 @@ def _decide(db: sqlite3.Connection, batch: Append, was: Current, lease: Lease | 
     events = _add(db, batch.run_id, batch.expected, batch.events, at)
     wanted = None if batch.attributes is None else indexed(batch.attributes)
     row = _after(batch, wanted, events, at, lease)
-    row["received"] = was.received
-    if batch.unread is None:
-        row["unread"] = was.unread
+    row |= {"received": was.received, "unread": was.unread if batch.unread is None else row["unread"]}
     if row["ended_at"] is not None:
         db.execute(_END, row)
+        if batch.successor is not None:
+            _succeed(db, batch.run_id, batch.successor, at, batch.epoch)
         db.execute(_CLOSE_HOOKS, (batch.run_id,))
     elif batch.release:
         db.execute(_LET_GO, row)
@@ -285,9 +326,9 @@ def receive(
     run_id, number, is_live, is_free, *rest = row
     was = Current(*rest)
     fact = NewEvent("hook_received", {"id": number, "resume_id": resume_id, "payload": payload, **(also or {})})
-    if not is_live:
-        first = event_of(db, run_id, fact.key)  # a repeat may come after the run's end
-        return None if first is None else Received(first, run_id=run_id)
+    earlier = _find_earlier(db, hook_id, resume_id, run_id, fact.key) if number < 0 or not is_live else None
+    if earlier is not None or not is_live:
+        return earlier
     at_least = max(now, was.last)
     event = Event(was.seq + 1, fact.type, from_micros(at_least), fact.data)
     values = _row(run_id, event, at_least)
@@ -319,7 +360,13 @@ def receive(
     return Received(event, claimed[0] if claimed else None, run_id=run_id)
 
 
-# ── resets ────────────────────────────────────────────────────────────────────────────────────────────────────────
+def _find_earlier(db: sqlite3.Connection, hook_id: str, resume_id: str, run_id: str, key: str) -> Received | None:
+    """Return the payload that came first with this `resume_id`, perhaps before its run continued as this one."""
+    first = event_of(db, run_id, key)  # also after the run's end
+    return taken_before(db, hook_id, resume_id) if first is None else Received(first, run_id=run_id)
+
+
+# ── runs in the place of others ───────────────────────────────────────────────────────────────────────────────────
 
 _OLD = f"SELECT seq, epoch, ended_at, {_LAST_AT}, next_run FROM runs WHERE id = ?"  # noqa: S608  # our own text
 _RESET = """
@@ -339,21 +386,17 @@ def _parent(parent: Parent | None) -> dict[str, Any]:
 
 
 def reset(db: sqlite3.Connection, reset: Reset, at: datetime) -> WasReset | Stale | TokenTaken:
-    new, old, now = reset.row, reset.old, to_micros(at)
-    if db.execute("SELECT 1 FROM runs WHERE id = ?", (new.id,)).fetchone() is not None:
+    new, old, now = reset.successor, reset.old, to_micros(at)
+    if db.execute("SELECT 1 FROM runs WHERE id = ?", (new.row.id,)).fetchone() is not None:
         return WasReset([])  # the first answer was lost
     row = db.execute(_OLD, (old,)).fetchone()
     if row is None or (row[0], row[4]) != (reset.expected, reset.next_run):
         return Stale()
     seq, epoch, ended_at, last, _ = row
-    hooks = reset.hooks()
-    for token, is_open in hooks.values():
-        taken = is_open and db.execute(_OWNER, (storable(token),)).fetchone()
+    for hook in hooks_of(new.log):
+        taken = hook.is_open and db.execute(_OWNER, (storable(hook.token),)).fetchone()
         if taken and taken[0] != old:
-            return TokenTaken(token, taken[0])
-    key = db.execute("SELECT idempotency_key FROM runs WHERE id = ?", (reset.last,)).fetchone()[0]
-    db.execute("UPDATE runs SET idempotency_key = NULL WHERE id = ?", (reset.last,))
-    db.execute("UPDATE runs SET next_run = ? WHERE id = ?", (new.id, old))
+            return TokenTaken(hook.token, taken[0])
     ended: list[Event] = []
     if ended_at is None:
         at_least = max(now, last)
@@ -362,23 +405,40 @@ def reset(db: sqlite3.Connection, reset: Reset, at: datetime) -> WasReset | Stal
         # Lists find the new run by these. The given ones stay, as those of any ended run.
         db.execute("DELETE FROM attributes WHERE run_id = ? AND substr(name, 1, 1) = '$'", (old,))
         db.execute(_FOLLOW, ("reset", old))
-        db.execute(_CLOSE_HOOKS, (old,))
+    _succeed(db, old, new, now, epoch)
+    db.execute(_CLOSE_HOOKS, (old,))
+    return WasReset(ended)
+
+
+def _succeed(db: sqlite3.Connection, old: str, successor: Successor, now: int, epoch: int) -> None:
+    """Create the run that takes the place of an ended one, and give it what that has: hooks, children and key.
+
+    `epoch` is the old run's. The new one's is higher, so whatever was planned for the old run doesn't fit it.
+    """
+    new, holder = successor.row, successor.holder
+    key = db.execute("SELECT idempotency_key FROM runs WHERE id = ?", (holder,)).fetchone()[0]
+    db.execute("UPDATE runs SET idempotency_key = NULL WHERE id = ?", (holder,))
+    db.execute("UPDATE runs SET next_run = ? WHERE id = ?", (new.id, old))
     shown = {
         "view": None if new.view is None else to_json(new.view, "view"),
         "parts": to_json(new.parts, "parts") if new.parts else None,
         "attributes": to_json(new.attributes) if new.attributes else "{}",
     }
     named = {"id": new.id, "workflow": new.workflow, "code": new.code, "version": new.version, "kind": new.kind}
-    placed = {"created_at": now, "key": key, "seq": len(reset.log), "wake_at": now, "epoch": epoch + 1}
+    placed = {"created_at": now, "key": key, "seq": len(successor.log), "wake_at": now, "epoch": epoch + 1}
     db.execute(_CREATE, _PENDING | shown | named | placed | _parent(new.parent))
     _add_pairs(db, new.id, given_pairs(new.attributes))
-    rows = [_row(new.id, event, to_micros(event.at)) for event in reset.log]
+    rows = [_row(new.id, event, to_micros(event.at)) for event in successor.log]
     db.executemany(_INSERT, rows)
     received = sum(len(each[-1]) for each in rows if each[2] == "hook_received")
-    db.execute("UPDATE runs SET received = ? WHERE id = ?", (received, new.id))
-    moved = [(new.id, is_open, storable(id)) for id, (_, is_open) in hooks.items()]
-    db.executemany("UPDATE hooks SET run_id = ?, is_live = ? WHERE id = ?", moved)
-    return WasReset(ended)
+    unread = to_json(successor.unread, "unread") if successor.unread else None
+    db.execute("UPDATE runs SET received = ?, unread = ? WHERE id = ?", (received, unread, new.id))
+    moved = [(new.id, hook.number, hook.is_open, storable(hook.id)) for hook in hooks_of(successor.log)]
+    db.executemany("UPDATE hooks SET run_id = ?, number = ?, is_live = ? WHERE id = ?", moved)
+    children = [(new.id, child.number, storable(child.run_id)) for child in children_of(successor.log)]
+    db.executemany("UPDATE runs SET parent = ?, parent_number = ? WHERE id = ? AND ended_at IS NULL", children)
+    taken = [(storable(each.hook_id), storable(each.resume_id), old, each.seq) for each in successor.taken]
+    db.executemany("INSERT INTO taken (hook_id, resume_id, run_id, seq) VALUES (?, ?, ?, ?)", taken)
 
 
 # ── events and their indexes ──────────────────────────────────────────────────────────────────────────────────────
@@ -413,6 +473,8 @@ _OWNER = "SELECT run_id FROM hooks WHERE token = ? AND is_live = 1"
 def _open_hook(db: sqlite3.Connection, run_id: str, event: NewEvent, at: int) -> NewEvent:
     """Open a hook. Returns its `hook_created`, or a `hook_conflict` if another run has its token."""
     data = event.data
+    if "adopts" in data:
+        return _adopt_hook(db, event, at)
     answer = data.get("answer")
     token = storable(data["token"])
     inserted = db.execute(
@@ -429,6 +491,17 @@ def _open_hook(db: sqlite3.Connection, run_id: str, event: NewEvent, at: int) ->
     owner = db.execute(_OWNER, (storable(data["token"]),)).fetchone()[0]
     taken = {"id": data["id"], "hook_id": data["hook_id"], "token": data["token"], "owner": owner}
     return NewEvent("hook_conflict", taken)
+
+
+def _adopt_hook(db: sqlite3.Connection, event: NewEvent, at: int) -> NewEvent:
+    """Give a hook that the run had before its body what the body says of it."""
+    data = event.data
+    metadata, hook_id = to_json(data.get("metadata"), "metadata"), storable(data["hook_id"])
+    db.execute(
+        "UPDATE hooks SET has_schema = ?, metadata = ?, created_at = ? WHERE id = ?",
+        (bool(data.get("has_schema")), metadata, at, hook_id),
+    )
+    return event
 
 
 # ── claims ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -436,10 +436,10 @@ def test_a_recorded_run_can_be_reset_to_any_event(
     code = workflows[history.code, history.version]
     row = RunRecord.new(history.log[0].data["run_id"], code.name, code.code, code.version, history.log[0].at)
     for to in range(1, len(history.log) + 1):
-        kept = plan_reset(row, history.log, to, "run_new").log
+        kept = plan_reset(row, history.log, to, "run_new").successor.log
         _goes_on(code, kept, history)
         if to % 5 == 0 and len(kept) > to:
-            _goes_on(code, plan_reset(row, history.log, to, "run_new", drop_payloads=True).log, history)
+            _goes_on(code, plan_reset(row, history.log, to, "run_new", drop_payloads=True).successor.log, history)
 
 
 def _goes_on(code: Workflow[Any, Any], log: Log, history: History) -> None:

@@ -77,7 +77,7 @@ async def test_an_installation_copied_to_postgresql_and_back_is_the_same(
     await an_installation(file("old"))
     before = await seen(file("old"))
     counts = await copy(file("old"), postgres_url, quiet)
-    assert counts == {"runs": 3, "attributes": 6, "events": 10, "hooks": 3, "audit": 3}
+    assert counts == {"runs": 3, "attributes": 6, "events": 10, "hooks": 3, "taken": 0, "audit": 3}
     assert await seen(postgres_url) == before
     store = await connect(postgres_url)
     again = await store.create(new_run("new", "w", "w", None, {}, f"key 1 {ODD}"), T0)

@@ -98,6 +98,14 @@ CREATE UNIQUE INDEX hooks_live ON hooks (token) WHERE is_live;
 CREATE INDEX hooks_of_run ON hooks (run_id);
 CREATE INDEX hooks_ended ON hooks (token, created_at) WHERE NOT is_live;
 
+CREATE TABLE taken (
+  hook_id   TEXT NOT NULL,
+  resume_id TEXT NOT NULL,
+  run_id    TEXT NOT NULL,
+  seq       BIGINT NOT NULL,
+  PRIMARY KEY (hook_id, resume_id)
+);
+
 CREATE TABLE audit (
   seq    BIGINT PRIMARY KEY,
   at     BIGINT NOT NULL,
@@ -162,7 +170,22 @@ BEGIN
       WHERE token = query ->> 'token' AND NOT is_live ORDER BY created_at DESC LIMIT (query ->> 'ended')::bigint) AS ended
     WHERE EXISTS (
       SELECT FROM events WHERE run_id = ended.run_id AND key = number || '.received.' || (query ->> 'resume_id') OFFSET 0)
+      OR EXISTS (SELECT FROM taken WHERE hook_id = ended.id AND resume_id = query ->> 'resume_id' OFFSET 0)
     LIMIT 1);
+END $$;
+
+-- The run that goes on in the place of this one.
+CREATE FUNCTION last_run(run text) RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+  following text;
+BEGIN
+  LOOP
+    SELECT next_run INTO following FROM runs WHERE id = run AND status IN ('reset', 'continued');
+    IF following IS NULL THEN
+      RETURN run;
+    END IF;
+    run := following;
+  END LOOP;
 END $$;
 
 CREATE FUNCTION answer(query jsonb) RETURNS json LANGUAGE plpgsql STABLE AS $$
@@ -185,6 +208,8 @@ BEGIN
         WHERE hooks.id = coalesce(
           query ->> 'hook', CASE WHEN query ? 'resume_id' THEN hook_that_took(query) END,
           (SELECT id FROM hooks WHERE token = query ->> 'token' AND is_live)));
+    WHEN 'last' THEN
+      RETURN to_json(last_run(query ->> 'run'));
     WHEN 'next_wake' THEN
       RETURN to_json(next_wake(query ->> 'owner', (query ->> 'at')::bigint));
   END CASE;
@@ -233,6 +258,11 @@ BEGIN
       IF event ->> 0 = 'hook_disposed' THEN
         UPDATE hooks SET is_live = false WHERE run_id = run AND number = (event -> 3 ->> 'number')::bigint;
         CONTINUE;
+      ELSIF event -> 3 ? 'adopts' THEN  -- the run has had this hook since before its body
+        UPDATE hooks SET has_schema = (event -> 3 ->> 'has_schema')::boolean, metadata = event -> 3 ->> 'metadata',
+          created_at = now
+        WHERE id = event -> 3 ->> 'id';
+        CONTINUE;
       END IF;
       owner := open_hook(run, now, event -> 3);
       IF owner IS NOT NULL THEN
@@ -267,6 +297,38 @@ BEGIN
   ON CONFLICT DO NOTHING;
 END $$;
 
+-- Creates the run that takes the place of an ended one, and gives it what that has: hooks, open children, and the
+-- idempotency key. `epoch` is the old run's. The new one's is higher, so whatever was planned for the old run doesn't fit it. Hooks come
+-- as [id, number, whether it is open, token], events of the new log as [seq, type, at, key, data].
+CREATE FUNCTION succeed(old text, successor jsonb, now bigint, epoch_before bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  new text := successor ->> 'run';
+  idempotency text;
+BEGIN
+  SELECT idempotency_key INTO idempotency FROM runs WHERE id = successor ->> 'holder';
+  UPDATE runs SET idempotency_key = NULL WHERE id = successor ->> 'holder' AND idempotency_key IS NOT NULL;
+  UPDATE runs SET next_run = new WHERE id = old;
+  INSERT INTO runs (id, workflow, code, version, kind, status, created_at, idempotency_key, attributes, seq, view, parts,
+    parent, parent_number, on_parent_close, wake_at, epoch, unread, received)
+  VALUES (new, successor ->> 'workflow', successor ->> 'code', successor ->> 'version', successor ->> 'kind', 'pending',
+    now, idempotency, successor ->> 'attributes', jsonb_array_length(successor -> 'log'), successor ->> 'view',
+    successor ->> 'parts', successor ->> 'parent', (successor ->> 'parent_number')::bigint,
+    successor ->> 'on_parent_close', now, epoch_before + 1, successor ->> 'unread', (SELECT coalesce(sum(length(e ->> 4)), 0)
+    FROM jsonb_array_elements(successor -> 'log') AS each (e) WHERE e ->> 1 = 'hook_received'));
+  IF successor ? 'pairs' THEN
+    PERFORM add_pairs(new, successor -> 'pairs');
+  END IF;
+  INSERT INTO events (run_id, seq, type, at, key, data)
+  SELECT new, (e ->> 0)::bigint, e ->> 1, (e ->> 2)::bigint, e ->> 3, e ->> 4
+  FROM jsonb_array_elements(successor -> 'log') AS each (e);
+  UPDATE hooks SET run_id = new, number = (hook -> 1)::bigint, is_live = (hook -> 2)::boolean
+  FROM jsonb_array_elements(successor -> 'hooks') AS each (hook) WHERE id = hook ->> 0;
+  UPDATE runs SET parent = new, parent_number = (child -> 1)::bigint
+  FROM jsonb_array_elements(successor -> 'children') AS each (child) WHERE id = child ->> 0 AND ended_at IS NULL;
+  INSERT INTO taken (hook_id, resume_id, run_id, seq)
+  SELECT t ->> 0, t ->> 1, old, (t ->> 2)::bigint FROM jsonb_array_elements(successor -> 'taken') AS each (t);
+END $$;
+
 -- Parts of several calls. Their callers have locked the run's row. (SQLite needs no such locks: it has one writer.)
 
 -- Appends the facts `before` and the decisions of a batch, and updates the run's row in a single UPDATE, since each
@@ -296,6 +358,9 @@ BEGIN
       indexed = coalesce(batch ->> 'indexed', indexed), epoch = (batch ->> 'epoch')::bigint,
       wake_at = NULL, owner = NULL, lease_until = NULL
     WHERE id = run;
+    IF batch ? 'successor' THEN
+      PERFORM succeed(run, batch -> 'successor', now, (batch ->> 'epoch')::bigint);
+    END IF;
     UPDATE hooks SET is_live = false WHERE run_id = run AND is_live;
   ELSIF (batch ->> 'release')::boolean THEN
     UPDATE runs SET seq = new_seq, status = CASE WHEN batch ? 'stalled' THEN 'stalled' ELSE 'running' END,
@@ -371,7 +436,7 @@ BEGIN
     owner, lease_until, epoch)
   VALUES (run, args ->> 'workflow', args ->> 'code', args ->> 'version', args ->> 'kind',
     CASE WHEN planned IS NULL THEN 'pending' ELSE 'running' END, now, args ->> 'idempotency_key',
-    args ->> 'attributes', 1 + coalesce(jsonb_array_length(planned -> 'events'), 0), now,
+    args ->> 'attributes', jsonb_array_length(created) + coalesce(jsonb_array_length(planned -> 'events'), 0), now,
     lease ->> 'owner', (lease ->> 'until')::bigint, CASE WHEN lease IS NULL THEN 0 ELSE 1 END)
   ON CONFLICT DO NOTHING;
   IF NOT FOUND THEN
@@ -390,6 +455,46 @@ BEGIN
   END IF;
   lost := add_events(run, 0, now, created || (planned -> 'events'));
   RETURN ROW(json_build_object('then', json_build_array(now, lost)), planned ->> 'notify')::outcome;
+END $$;
+
+-- Creates a run that has hooks before its body does anything, and perhaps the payload that it is started with. Returns
+-- {token, owner}, with nothing written, if a token is taken. The look for a hook that took the payload before comes after
+-- the token was claimed: whichever run had it until then has ended visibly.
+CREATE FUNCTION create_with_hooks(args jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
+DECLARE
+  run text := args ->> 'run';
+  hook jsonb;
+  owner text;
+  refused outcome;
+  done outcome;
+BEGIN
+  IF EXISTS (SELECT FROM runs WHERE id = run OR idempotency_key = args ->> 'idempotency_key') THEN
+    RETURN create_run(args);
+  END IF;
+  BEGIN
+    FOR hook IN SELECT h FROM jsonb_array_elements(args -> 'hooks') WITH ORDINALITY AS each (h, n) ORDER BY n LOOP
+      owner := open_hook(run, (args ->> 'at')::bigint, hook);
+      IF owner IS NULL AND args ? 'payload' THEN
+        SELECT run_id INTO owner FROM hooks WHERE id = hook_that_took(args -> 'payload');
+      END IF;
+      IF owner IS NOT NULL THEN
+        refused := ROW(json_build_object('token', hook ->> 'token', 'owner', owner), NULL)::outcome;
+        RAISE EXCEPTION USING ERRCODE = 'AB001';
+      END IF;
+    END LOOP;
+    done := create_run(args);
+    IF (done).answer -> 'run' IS NOT NULL THEN  -- another replica has created it in between
+      refused := done;
+      RAISE EXCEPTION USING ERRCODE = 'AB001';
+    END IF;
+  EXCEPTION WHEN SQLSTATE 'AB001' THEN
+    RETURN refused;
+  END;
+  IF args ? 'payload' THEN
+    UPDATE runs SET received = length(args -> 'payload' ->> 'data'), unread = args -> 'payload' ->> 'unread'
+    WHERE id = run;
+  END IF;
+  RETURN done;
 END $$;
 
 CREATE FUNCTION append_batch(batch jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
@@ -469,6 +574,13 @@ BEGIN
   IF NOT FOUND THEN
     RETURN NULL;
   END IF;
+  IF state.number < 0 THEN
+    SELECT json_build_object('event', json_build_array(seq, type, at, data), 'run', run_id) INTO event
+    FROM taken JOIN events USING (run_id, seq) WHERE hook_id = args ->> 'hook' AND resume_id = args ->> 'resume_id';
+    IF FOUND THEN
+      RETURN ROW(event, NULL)::outcome;
+    END IF;
+  END IF;
   is_free := lease IS NOT NULL AND (state.lease_until IS NULL OR state.lease_until <= given_at);
   IF NOT state.is_live OR state.known IS NOT NULL THEN
     IF state.is_live AND is_free THEN
@@ -503,15 +615,13 @@ BEGIN
     CASE WHEN claimed IS NULL THEN state.run_id END)::outcome;
 END $$;
 
--- Hooks come as [id, whether it is open, token], events of the new log as [seq, type, at, key, data].
 CREATE FUNCTION reset_run(args jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
 DECLARE
   old text := args ->> 'run';
-  new text := args ->> 'new';
+  new text := args -> 'successor' ->> 'run';
   given_at bigint := (args ->> 'at')::bigint;
   state record;
-  taken record;
-  idempotency text;
+  token_taken record;
   lost jsonb;
 BEGIN
   IF EXISTS (SELECT FROM runs WHERE id = new) THEN  -- the first answer was lost
@@ -522,40 +632,23 @@ BEGIN
   IF state.seq IS DISTINCT FROM (args ->> 'expected')::bigint OR state.next_run IS DISTINCT FROM args ->> 'next_run' THEN
     RETURN ROW('"stale"'::json, NULL)::outcome;
   END IF;
-  SELECT token, run_id INTO taken FROM hooks
+  SELECT token, run_id INTO token_taken FROM hooks
   WHERE is_live AND run_id <> old AND token IN (
-    SELECT hook ->> 2 FROM jsonb_array_elements(args -> 'hooks') AS each (hook) WHERE (hook -> 1)::boolean)
+    SELECT hook ->> 3 FROM jsonb_array_elements(args -> 'successor' -> 'hooks') AS each (hook) WHERE (hook -> 2)::boolean)
   LIMIT 1;
   IF FOUND THEN
-    RETURN ROW(json_build_object('token', taken.token, 'owner', taken.run_id), NULL)::outcome;
+    RETURN ROW(json_build_object('token', token_taken.token, 'owner', token_taken.run_id), NULL)::outcome;
   END IF;
   BEGIN
-    SELECT idempotency_key INTO idempotency FROM runs WHERE id = args ->> 'last';
-    UPDATE runs SET idempotency_key = NULL WHERE id = args ->> 'last' AND idempotency_key IS NOT NULL;
     IF state.ended_at IS NULL THEN
       lost := add_events(old, state.seq, greatest(given_at, state.last_at), args -> 'end');
       DELETE FROM attributes WHERE run_id = old AND starts_with(name, '$');  -- it is found by those of the new run now
       UPDATE runs SET seq = seq + 1, status = 'reset', ended_at = greatest(given_at, state.last_at), stalled = NULL,
-        indexed = NULL, next_run = new, wake_at = NULL, owner = NULL, lease_until = NULL
+        indexed = NULL, wake_at = NULL, owner = NULL, lease_until = NULL
       WHERE id = old;
-    ELSE
-      UPDATE runs SET next_run = new WHERE id = old;
     END IF;
-    INSERT INTO runs (id, workflow, code, version, kind, status, created_at, idempotency_key, attributes, seq, view, parts,
-      parent, parent_number, on_parent_close, wake_at, epoch, received)
-    VALUES (new, args ->> 'workflow', args ->> 'code', args ->> 'version', args ->> 'kind', 'pending', given_at,
-      idempotency, args ->> 'attributes', jsonb_array_length(args -> 'log'), args ->> 'view', args ->> 'parts',
-      args ->> 'parent', (args ->> 'parent_number')::bigint, args ->> 'on_parent_close', given_at, state.epoch + 1, (SELECT coalesce(sum(length(e ->> 4)), 0)
-      FROM jsonb_array_elements(args -> 'log') AS each (e) WHERE e ->> 1 = 'hook_received'));
-    IF args ? 'pairs' THEN
-      PERFORM add_pairs(new, args -> 'pairs');
-    END IF;
-    INSERT INTO events (run_id, seq, type, at, key, data)
-    SELECT new, (e ->> 0)::bigint, e ->> 1, (e ->> 2)::bigint, e ->> 3, e ->> 4
-    FROM jsonb_array_elements(args -> 'log') AS each (e);
+    PERFORM succeed(old, args -> 'successor', given_at, state.epoch);
     UPDATE hooks SET is_live = false WHERE run_id = old AND is_live;
-    UPDATE hooks SET run_id = new, is_live = (hook -> 1)::boolean
-    FROM jsonb_array_elements(args -> 'hooks') AS each (hook) WHERE id = hook ->> 0;
   EXCEPTION WHEN unique_violation THEN  -- somebody has taken a token since the look above; look again
     RETURN ROW('"stale"'::json, NULL)::outcome;
   END;
@@ -575,6 +668,7 @@ BEGIN
   CASE args ->> 'call'
     WHEN 'append' THEN RETURN append_batch(args);
     WHEN 'create' THEN RETURN create_run(args);
+    WHEN 'create_with_hooks' THEN RETURN create_with_hooks(args);
     WHEN 'receive' THEN RETURN receive_payload(args);
     WHEN 'record' THEN RETURN record_facts(args);
     WHEN 'renew' THEN RETURN renew_leases(args);

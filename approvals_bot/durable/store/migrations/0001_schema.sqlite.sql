@@ -8,7 +8,7 @@ CREATE TABLE runs (
   code            TEXT NOT NULL,              -- the name its body is registered under
   version         TEXT,
   kind            TEXT NOT NULL DEFAULT 'workflow', -- its workflow's word for its runs
-  status          TEXT NOT NULL,              -- pending running completed failed cancelled reset stalled
+  status          TEXT NOT NULL,              -- pending running completed failed cancelled reset continued stalled
   created_at      INTEGER NOT NULL,
   ended_at        INTEGER,
   idempotency_key TEXT UNIQUE,
@@ -18,7 +18,7 @@ CREATE TABLE runs (
   parts           TEXT,                       -- what it consists of, from its projection: an array
   indexed         TEXT,                       -- digest of the projection's attributes: shows whether they have changed
   stalled         TEXT,                       -- why it can't continue with this code
-  next_run        TEXT,                       -- the run that a reset has made from this one
+  next_run        TEXT,                       -- the run in its place: it continued as that, or a reset made it
   parent          TEXT,                       -- the run that has started it as its child …
   parent_number   INTEGER,                    -- … the number of that command there …
   on_parent_close TEXT,                       -- … and what becomes of it at the parent's end: cancel abandon
@@ -85,6 +85,16 @@ CREATE UNIQUE INDEX hooks_live ON hooks (token) WHERE is_live = 1;
 CREATE INDEX hooks_of_run ON hooks (run_id);
 -- A repeated resume_id is answered as the first time, also after the hook's end: which hooks had this token?
 CREATE INDEX hooks_ended ON hooks (token, created_at) WHERE is_live = 0;
+
+-- Payloads that a hook took in a run that has continued as another one. The hook is the next run's now, and a repeated
+-- resume_id is answered as the first time.
+CREATE TABLE taken (
+  hook_id   TEXT NOT NULL,
+  resume_id TEXT NOT NULL,
+  run_id    TEXT NOT NULL,
+  seq       INTEGER NOT NULL,                 -- of the payload in the log of that run
+  PRIMARY KEY (hook_id, resume_id)
+) STRICT, WITHOUT ROWID;
 
 -- Events that are in no run's log: refused clicks on ended requests, forged links. Each line's hash covers the hash of
 -- the line before, so no line can be changed, removed or inserted unnoticed.
