@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, JsonValue, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Discriminator, JsonValue, TypeAdapter, ValidationError
 
 from approvals_bot.approvals.port import ChoiceName, Remark, Via
 from approvals_bot.approvals.text import rejection_text, reply_text
@@ -200,14 +201,20 @@ def read_message(given: Any) -> Message | None:
 
 def answer_of(reply: Reply) -> dict[str, Any]:
     """Return the reply as the webhook's JSON, with its text: the log shows what the actor read."""
-    answer: dict[str, Any] = _REPLY.dump_python(reply, mode="json", exclude_defaults=True)
+    answer: dict[str, Any] = _replies().dump_python(reply, mode="json", exclude_defaults=True)
     return answer | {"text": reply.text, "changed": reply.changed}
 
 
 def read_answer(body: bytes) -> Reply:
     """Parse the reply from a webhook's answer."""
-    return _REPLY.validate_python(json.loads(body))
+    return _replies().validate_python(json.loads(body))
 
 
-_MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Discriminator("kind")])
-_REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
+_MESSAGE: TypeAdapter[Message] = TypeAdapter(
+    Annotated[Message, Discriminator("kind")], config=ConfigDict(defer_build=True)
+)
+
+
+@cache
+def _replies() -> TypeAdapter[Reply]:
+    return TypeAdapter(Reply)

@@ -43,6 +43,7 @@ class Frozen(BaseModel):
         serialize_by_alias=True,
         hide_input_in_errors=True,
         protected_namespaces=(),
+        defer_build=True,  # a command builds only the models that it uses; benchmark: parts/startup.py
     )
 
 

@@ -174,7 +174,7 @@ class Request(BaseModel):
     `to_change`, `waiting_for` and `rules`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     run_id: str
     number: int = 0  # among the requests of its run; 0: the run is this request

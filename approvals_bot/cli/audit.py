@@ -12,7 +12,7 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from approvals_bot.cli import show
+from approvals_bot.cli import terminal
 from approvals_bot.cli.common import CONFIG, Config, Json, fail, with_engine
 from approvals_bot.config.load import load_service
 from approvals_bot.config.service import ServiceSettings
@@ -61,7 +61,7 @@ def export(
     if output is None:
         typer.echo(counted, err=True)  # standard output is the export
     else:
-        show.say(asdict(manifest), f"{output}: {counted}", as_json)
+        terminal.say(asdict(manifest), f"{output}: {counted}", as_json)
     if manifest.broken_at is not None:
         fail(BROKEN.format(manifest.broken_at))
 
@@ -88,7 +88,7 @@ def verify(
     keys = _given_keys(config, key)
     with file.open("rb") as lines:
         checked = verify_lines(lines, keys)
-    show.say(checked.as_json(), _verification_text(checked), as_json)
+    terminal.say(checked.as_json(), _verification_text(checked), as_json)
     if checked.fault is not None or checked.manifest.broken_at is not None:
         raise typer.Exit(1)
 

@@ -12,10 +12,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from approvals_bot.cli import show
+from approvals_bot.cli import terminal
 from approvals_bot.cli.common import CONFIG, Config, Json, fail, with_engine
-from approvals_bot.config.schema import service_schema, workflow_schema
-from approvals_bot.durable.core.durations import parse_duration
 
 
 def check(
@@ -46,15 +44,14 @@ def check(
     """
     from approvals_bot.service.catalog import check_configuration
 
-    show.quiet_logs()
+    terminal.quiet_logs()
     since = _span(ended, runs)
-    catalog, problems = check_configuration(config, os.environ)
-    if catalog is None or problems:
+    names, problems = check_configuration(config, os.environ)
+    if problems:
         lines = "\n".join(str(problem) for problem in problems)
-        show.say({"problems": [asdict(problem) for problem in problems], "workflows": []}, lines, as_json)
+        terminal.say({"problems": [asdict(problem) for problem in problems], "workflows": []}, lines, as_json)
         raise typer.Exit(1)
-    names = sorted(catalog.names())
-    found: dict[str, object] = {"problems": [], "workflows": names}
+    found: dict[str, object] = {"problems": [], "workflows": list(names)}
     if not as_json:
         typer.echo(f"{config}: no problems. Workflows: {', '.join(names) or 'none'}.")
     if runs:
@@ -66,7 +63,7 @@ def check(
         if not as_json:
             typer.echo(report.summary(with_ended=ended is not None))
     if as_json:
-        show.say(found, "", as_json=True)
+        terminal.say(found, "", as_json=True)
     if runs and report.has_findings:
         raise typer.Exit(1)
 
@@ -76,6 +73,8 @@ def _span(ended: str | None, runs: bool) -> timedelta | None:
         return None
     if not runs:
         fail("--ended needs --runs: it replays runs that have ended, too.")
+    from approvals_bot.durable.core.durations import parse_duration
+
     try:
         return parse_duration(ended)
     except ValueError as error:
@@ -102,7 +101,7 @@ def lint(
 
     found = lint_paths(paths or [workflows_folder(config, os.environ)])
     text = "\n".join(str(finding) for finding in found) or "No problems found."
-    show.say({"findings": [asdict(finding) for finding in found]}, text, as_json)
+    terminal.say({"findings": [asdict(finding) for finding in found]}, text, as_json)
     if found:
         raise typer.Exit(1)
 
@@ -120,8 +119,10 @@ def schema(
     \b
     Example: approvals-bot schema workflow > workflow.schema.json
     """
+    from approvals_bot.config.schema import service_schema, workflow_schema
+
     found = service_schema() if of == "service" else workflow_schema()
-    show.say(found, "", as_json=True)
+    terminal.say(found, "", as_json=True)
 
 
 def doctor(
@@ -141,8 +142,8 @@ def doctor(
     """
     from approvals_bot.cli.doctor import examine, report
 
-    show.quiet_logs()
+    terminal.quiet_logs()
     findings = asyncio.run(examine(config, os.environ, send))
-    show.say({"findings": [asdict(finding) for finding in findings]}, report(findings), as_json)
+    terminal.say({"findings": [asdict(finding) for finding in findings]}, report(findings), as_json)
     if any(finding.state == "FAIL" for finding in findings):
         raise typer.Exit(1)

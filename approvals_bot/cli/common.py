@@ -1,7 +1,7 @@
 """What the commands share: options, an engine beside the service, and its clock.
 
-Read-only commands start quickly, because the command modules import what only a running service needs (rules, HTTP,
-Slack, mail) inside the functions that use it. A test checks that.
+Commands start quickly, because their modules import what only some of them need (the engine, rules, HTTP, Slack, mail)
+inside the functions that use it. A test checks that.
 """
 
 from __future__ import annotations
@@ -13,20 +13,16 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
-from approvals_bot.cli.show import quiet_logs
-from approvals_bot.config.load import load_service
-from approvals_bot.config.service import ServiceSettings
-from approvals_bot.durable.core.durations import parse_duration
-from approvals_bot.durable.engine import Engine, RunRecord, SystemClock, TimeSource
-from approvals_bot.durable.engine.clock import Settles
-from approvals_bot.durable.store import connect
-from approvals_bot.durable.tokens import Tokens
-from approvals_bot.errors import RunNotFoundError
-from approvals_bot.service.read import find_record
+from approvals_bot.cli.terminal import quiet_logs
+
+if TYPE_CHECKING:
+    from approvals_bot.config.service import ServiceSettings
+    from approvals_bot.durable.engine import Engine, RunRecord, TimeSource
+    from approvals_bot.durable.engine.clock import Settles
 
 T = TypeVar("T")
 
@@ -78,6 +74,8 @@ def with_engine(
     Without `upgrade`, the database's schema is left alone, and an outdated one is refused. Only config.toml is read, so
     people can look at a run even while a workflow file is invalid.
     """
+    from approvals_bot.config.load import load_service
+
     quiet_logs()
     service = load_service(config, os.environ)
 
@@ -90,6 +88,10 @@ def with_engine(
 
 @asynccontextmanager
 async def _engine_of(service: ServiceSettings, clock: TimeSource, *, upgrade: bool) -> AsyncIterator[Engine]:
+    from approvals_bot.durable.engine import Engine
+    from approvals_bot.durable.store import connect
+    from approvals_bot.durable.tokens import Tokens
+
     tokens = Tokens([key.get_secret_value() for key in service.server.signing_keys])
     store = await connect(service.server.database.get_secret_value(), upgrade=upgrade)
     engine = Engine(store, tokens=tokens, base_url=str(service.server.base_url), clock=clock)
@@ -99,12 +101,17 @@ async def _engine_of(service: ServiceSettings, clock: TimeSource, *, upgrade: bo
 
 def clock_of(config: Path) -> TimeSource:
     """Return the service's clock, which a playground may have moved."""
+    from approvals_bot.durable.engine import SystemClock
+
     moved = config.parent / "clock.json"
     return PlaygroundClock(moved) if moved.exists() else SystemClock()
 
 
 async def record_of(engine: Engine, run: str) -> RunRecord:
     """Return the run with this ID. Raises RunNotFoundError."""
+    from approvals_bot.errors import RunNotFoundError
+    from approvals_bot.service.read import find_record
+
     record = await find_record(engine, run)
     if record is None:
         raise RunNotFoundError(run)
@@ -124,6 +131,8 @@ class PlaygroundClock:
 
     async def advance(self, text: str) -> datetime:
         """Advance by this duration, stopping whenever an engine has something to do. Raises ValueError."""
+        from approvals_bot.durable.core.durations import parse_duration
+
         target = self.now() + parse_duration(text)
         while True:
             wakes = [wake for engine in self._engines if (wake := await engine.next_wake()) is not None]

@@ -13,7 +13,7 @@ from approvals_bot.app.connections import open_channels
 from approvals_bot.app.directory import open_people
 from approvals_bot.approvals.policy import Definition, SayInSlack
 from approvals_bot.approvals.port import EMAIL, SLACK, CheckUp, Diagnosis, DiagnosisState, WithCheck
-from approvals_bot.cli.show import bold
+from approvals_bot.cli.terminal import bold
 from approvals_bot.config.load import load_service, load_workflows
 from approvals_bot.config.mail import is_loopback
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 
 from approvals_bot.approvals.plain_text import one_line
-from approvals_bot.cli import show
+from approvals_bot.cli import show, terminal
 from approvals_bot.cli.check_runs import Progress
 from approvals_bot.cli.commands import error_text
 from approvals_bot.cli.common import CONFIG, Config, Json, clock_of, fail, record_of, with_engine
@@ -232,13 +232,13 @@ def _agreed(chosen: Chosen, found: list[RunRecord], to: int | None) -> bool:
         return True
     if chosen.dry_run and chosen.as_json:
         rows = [_row(record, to) for record in found]
-        show.say({"dry_run": True, "count": len(found), "runs": rows}, "", as_json=True)
+        terminal.say({"dry_run": True, "count": len(found), "runs": rows}, "", as_json=True)
         return False
     to_people = chosen.as_json  # then standard output is for programs
     typer.echo("\n".join(_preview(found, to)), err=to_people)
     if chosen.dry_run or not found:
         if chosen.as_json:
-            show.say({"count": 0, "runs": [], "errors": 0}, "", as_json=True)
+            terminal.say({"count": 0, "runs": [], "errors": 0}, "", as_json=True)
         return False
     if chosen.yes or typer.confirm("Continue?", err=to_people):
         return True
@@ -303,12 +303,14 @@ def _print_done(chosen: Chosen, done: Done) -> None:
     ]
     if not chosen.is_bulk:
         (repair,) = done.repairs
-        show.say(rows[0], _said(repair), chosen.as_json)
+        terminal.say(rows[0], _said(repair), chosen.as_json)
         return
     rows += [{"run_id": run_id, "error": why} for run_id, why in done.errors]
     lines = [_said(each) for each in done.repairs]
     lines.append(f"{len(done.repairs):,} done, {len(done.errors):,} refused.")
-    show.say({"count": len(done.repairs), "errors": len(done.errors), "runs": rows}, "\n".join(lines), chosen.as_json)
+    terminal.say(
+        {"count": len(done.repairs), "errors": len(done.errors), "runs": rows}, "\n".join(lines), chosen.as_json
+    )
 
 
 def _said(repair: Repair) -> str:

@@ -12,7 +12,7 @@ from approvals_bot.approvals.port import ChoiceName, FormField
 from approvals_bot.approvals.published import REQUEST
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.text import NEVER_REQUESTED, NOT_REQUESTED_YET, UNCHANGED
-from approvals_bot.cli import show
+from approvals_bot.cli import show, terminal
 from approvals_bot.cli.commands import error_text
 from approvals_bot.cli.common import (
     CONFIG,
@@ -85,7 +85,7 @@ def start(
         listed = listing.find(workflow)
         page = "requests" if listed is not None and listed.is_approval else "runs"  # a Python run may request nothing
         url = f"{str(service.server.base_url).rstrip('/')}/{page}/{started.id}"
-        show.say({"run_id": started.id, "url": url, "is_new": started.is_new}, f"{started.id}\n{url}", as_json)
+        terminal.say({"run_id": started.id, "url": url, "is_new": started.is_new}, f"{started.id}\n{url}", as_json)
 
     with_engine(config, run)
 
@@ -139,7 +139,7 @@ def simulate(
             return found, problems
 
     found, problems = asyncio.run(look())
-    show.say(found, simulated(workflow, found, now), as_json)
+    terminal.say(found, simulated(workflow, found, now), as_json)
     if problems:
         fail("\n".join(["⚠ This request would be refused:", *(f"  {problem}" for problem in problems)]))
 
@@ -246,7 +246,7 @@ def cancel(
         request = request_of(record)
         if request is None or record.has_ended or (request.number and not request.is_open):
             await engine.cancel(record.id, reason or None)
-            show.say({"run_id": run, "status": "cancelled"}, f"{run} was cancelled.", as_json)
+            terminal.say({"run_id": run, "status": "cancelled"}, f"{run} was cancelled.", as_json)
         else:
             act = Stop if request.number and run == record.id else Withdraw
             reply = await perform(engine, request, act(CLI, reason, "cli"))
@@ -271,7 +271,7 @@ def explain(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
         else:
             found = why(request)
             text = explained(record, request, found, engine.now())
-        show.say(found, text, as_json)
+        terminal.say(found, text, as_json)
 
     with_engine(config, look)
 
@@ -282,7 +282,7 @@ def _print_reply(verdict: dict[str, Any], as_json: bool) -> None:
 
     refused = verdict["verdict"] in REFUSALS
     if as_json or not refused:
-        show.say(verdict, verdict["text"], as_json)
+        terminal.say(verdict, verdict["text"], as_json)
     if refused:
         fail(verdict["text"])
 
@@ -370,7 +370,7 @@ def runs(
 
     page = with_engine(config, look)
     found = {"runs": [show.record_json(record) for record in page.records], "cursor": page.cursor}
-    show.say(found, show.table(page), as_json)
+    terminal.say(found, show.table(page), as_json)
 
 
 def show_command(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
@@ -379,7 +379,7 @@ def show_command(run: RunId, config: Config = CONFIG, as_json: Json = False) -> 
     async def look(engine: Engine, _: ServiceSettings) -> None:
         record, (whole, events) = await record_of(engine, run), await engine.read(run.partition(".")[0])
         about = record, waits_of(whole, events), events, engine.link
-        show.say(show.run_json(*about), show.history_text(*about, engine.now()), as_json)
+        terminal.say(show.run_json(*about), show.history_text(*about, engine.now()), as_json)
 
     with_engine(config, look)
 
@@ -401,6 +401,6 @@ def resume(
     async def give(engine: Engine, service: ServiceSettings) -> None:
         import_programs(service.server.workflows)  # a hook's schema is in its workflow's code
         info = await engine.resume_hook(token, value, resume_id=resume_id)
-        show.say({"run_id": info.run_id, "hook_id": info.hook_id}, f"{info.run_id} was resumed.", as_json)
+        terminal.say({"run_id": info.run_id, "hook_id": info.hook_id}, f"{info.run_id} was resumed.", as_json)
 
     with_engine(config, give)

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from approvals_bot.channels.slack.manifest import manifest as manifest_of
-from approvals_bot.cli import show
+from approvals_bot.cli import terminal
 from approvals_bot.cli.common import CONFIG, Config, Json, fail, with_engine
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
@@ -46,7 +46,7 @@ def dev(
     from approvals_bot.cli.dev import dev as run_dev
     from approvals_bot.cli.serving import run
 
-    show.quiet_logs()
+    terminal.quiet_logs()
     run(run_dev(port, config, fresh))
 
 
@@ -81,7 +81,7 @@ def serve_command(
             source = ConfigSource(lambda: read_configuration(config), [config])
             await serve(service, listening, source, lambda: typer.echo(f"Approvals Bot is ready on {where}"))
 
-    show.quiet_logs()
+    terminal.quiet_logs()
     run(main())
 
 
@@ -331,7 +331,7 @@ def manifest(
         if not by_socket and not url.startswith("https://"):
             what = f"Slack posts to https URLs only, and {url} isn't one; --socket needs no public URL."
             typer.echo(what, err=True)
-    show.say(manifest_of(url, socket=by_socket), "", as_json=True)
+    terminal.say(manifest_of(url, socket=by_socket), "", as_json=True)
 
 
 def _table(config: Path) -> dict[str, Any]:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, get_args
-
-import typer
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.plain_text import clean, one_line
 from approvals_bot.approvals.port import STALLED, STATE_WORDS, Card, CardField
 from approvals_bot.approvals.request import Request
+from approvals_bot.cli.terminal import bold
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.engine import Page, RunRecord
 from approvals_bot.durable.store.protocol import Status
@@ -30,28 +26,6 @@ Link = Callable[[str], str]
 
 ZONE = "UTC"  # on a terminal, because output that is pasted into a ticket must mean the same to its readers
 WIDEST = 96  # columns of a paragraph
-
-
-def quiet_logs() -> None:
-    """Log our own warnings and errors to standard error, and what workflows log from INFO on.
-
-    Libraries stay silent, since they may log paths and people.
-    """
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    for shown in ("approvals_bot.cli", "approvals_bot.workflow"):
-        logging.getLogger(shown).setLevel(logging.INFO)
-    for noisy in ("slack_bolt", "slack_sdk", "aiohttp", "uvicorn.error", "mail.log"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-
-
-def say(value: Any, text: str, as_json: bool) -> None:
-    in_ascii = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") != "utf8"
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=in_ascii, default=str) if as_json else text)
-
-
-def bold(text: str) -> str:
-    """Format a heading. It is plain if NO_COLOR is set or, thanks to `typer.echo`, off a terminal."""
-    return text if os.environ.get("NO_COLOR") else typer.style(text, bold=True)
 
 
 def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:

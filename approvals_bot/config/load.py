@@ -128,6 +128,14 @@ def visible(folder: Path, suffix: str) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix == suffix and not path.name.startswith("."))
 
 
+def python_files(folder: Path) -> list[Path]:
+    """Return the folder's *.py files; [] if it can't be read. Loading the *.toml files reports that."""
+    try:
+        return visible(folder, ".py")
+    except OSError:
+        return []
+
+
 def _load_workflow(path: Path, service: ServiceSettings | None, check: Check | None) -> Definition:
     file = _File.read(path)
     definition, wrong = file.fit(Definition, {})

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from approvals_bot.approvals.policy import Definition, pinned
-from approvals_bot.approvals.workflow import approval
 from approvals_bot.config.checks import check_definition
-from approvals_bot.config.load import Configuration, load_configuration, load_service, problems_of
+from approvals_bot.config.load import Configuration, load_configuration, load_service, problems_of, python_files
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem, Finding
-from approvals_bot.durable.core.api import Workflow
-from approvals_bot.durable.core.registry import registry
-from approvals_bot.durable.lint import UNREADABLE, lint_paths
-from approvals_bot.service.python_workflows import PACKAGE, Program, find_program, fit, import_programs, python_files
+
+if TYPE_CHECKING:
+    from approvals_bot.durable.core.api import Workflow
+    from approvals_bot.service.python_workflows import Program
+
+# `check` starts quickly because it imports neither the engine nor the approval, and what reads Python files only where
+# there are any. So these imports are inside the functions below; tests/cli/test_cli_imports.py holds them there.
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,32 +60,26 @@ def read_configuration(path: Path, env: Mapping[str, str] | None = None) -> Conf
 
 def check_configuration(
     path: Path, env: Mapping[str, str] | None = None
-) -> tuple[Catalog | None, Sequence[ConfigProblem]]:
+) -> tuple[Sequence[str], Sequence[ConfigProblem]]:
     """Read and check everything once, in TOML and in Python. Starts nothing.
 
-    Returns the catalog, None if it can't be made, and every problem.
+    Returns the names of the workflows, as far as there are no problems, and every problem.
     """
-    catalog: Catalog | None = None
+    names: Sequence[str] = ()
     found: list[ConfigProblem] = []
     try:
         configuration = read_configuration(path, env)
     except ConfigErrors as errors:
         folder = workflows_folder(path, env)
-        _, broken = import_programs(folder)
+        _, broken = _programs(folder)
         found += [*errors.problems, *broken]
     else:
         folder = configuration.service.server.workflows
         try:
-            catalog = load_catalog(configuration)
+            names = sorted(_find_offers(configuration))
         except ConfigErrors as errors:
             found += errors.problems
-    return catalog, ConfigErrors([*found, *_not_replayable(folder)]).problems
-
-
-def _not_replayable(folder: Path) -> list[ConfigProblem]:
-    """Return the folder's lint findings. Unreadable files are left out, as importing them fails anyway."""
-    found = lint_paths(python_files(folder))
-    return [ConfigProblem(each.file, each.line, each.code, each.message) for each in found if each.code != UNREADABLE]
+    return names, ConfigErrors([*found, *_not_replayable(folder)]).problems
 
 
 def workflows_folder(path: Path, env: Mapping[str, str] | None) -> Path:
@@ -100,10 +97,50 @@ def load_catalog(configuration: Configuration) -> Catalog:
     nobody can bypass the file's list of requesters. Raises ConfigErrors with every problem; then the previous modules
     and workflows stay in force.
     """
+    from approvals_bot.approvals.workflow import approval
+
+    def listed(offer: Offer) -> Listed:
+        definition, program = offer.definition, offer.program
+        if definition is None:
+            assert program is not None
+            return Listed(program.workflow)
+        if program is None:
+            return Listed(approval.under(definition.id, pinned(definition)), definition)
+        return Listed(program.workflow.under(definition.id, offer.settings), definition)
+
+    return Catalog({name: listed(offer) for name, offer in _find_offers(configuration).items()})
+
+
+# What the files offer, before workflows are made of it.
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A TOML file with an approval, a Python workflow, or both: a TOML file with `run`, and its `settings`."""
+
+    definition: Definition | None
+    program: Program | None
+    settings: Any = None
+
+
+def _find_offers(configuration: Configuration) -> dict[str, Offer]:
+    """Return what is offered under each name. Raises ConfigErrors with every problem, and then changes nothing."""
+    if not python_files(configuration.service.server.workflows):
+        return _match(configuration)
+    with _trial():
+        return _match(configuration)
+
+
+@contextmanager
+def _trial() -> Iterator[None]:
+    """Import Python workflows. If the block raises ConfigErrors, the previous ones stay in force."""
+    from approvals_bot.durable.core.registry import registry
+    from approvals_bot.service.python_workflows import PACKAGE
+
     modules = {name: module for name, module in sys.modules.items() if name.startswith(f"{PACKAGE}.")}
     try:
         with registry.trial(f"{PACKAGE}."):
-            return _load_catalog(configuration)
+            yield
     except ConfigErrors:
         for name in [name for name in sys.modules if name.startswith(f"{PACKAGE}.")]:
             del sys.modules[name]
@@ -111,35 +148,62 @@ def load_catalog(configuration: Configuration) -> Catalog:
         raise
 
 
-def _load_catalog(configuration: Configuration) -> Catalog:
+def _match(configuration: Configuration) -> dict[str, Offer]:
     folder = configuration.service.server.workflows
-    programs, problems = import_programs(folder)
+    programs, problems = _programs(folder)
     broken = {Path(problem.file).stem for problem in problems}
-    listed = {program.workflow.name: Listed(program.workflow) for program in programs}
+    offers = {program.workflow.name: Offer(None, program) for program in programs}
     where = {program.workflow.name: f"{program.file.name}:{program.line}" for program in programs}
-    for definition in configuration.workflows:
-        if definition.workflow.run is not None:
-            offered = find_program(definition.workflow.run, programs)
-            if isinstance(offered, Program):
-                listed.pop(offered.workflow.name, None)
+    runs = {definition.id: _program_of(definition, programs) for definition in configuration.workflows}
+    for offered in runs.values():
+        if offered is not None and not isinstance(offered, Finding):
+            offers.pop(offered.workflow.name, None)
     for definition in configuration.workflows:
         file, found = folder / f"{definition.id}.toml", list[Finding]()
-        run = definition.workflow.run
-        match find_program(run, programs) if run is not None else None:
+        match runs[definition.id]:
             case Finding() as missing:
-                if run is not None and run.partition(":")[0] not in broken:
+                if (definition.workflow.run or "").partition(":")[0] not in broken:
                     found.append(missing)
-            case _ if definition.id in where and definition.id in listed:
+            case _ if definition.id in where and definition.id in offers:
                 other = where[definition.id]
                 found.append(Finding(("workflow", "id"), f"a Python workflow has this name, too ({other}); rename one"))
             case None:
-                listed[definition.id] = Listed(approval.under(definition.id, pinned(definition)), definition)
-            case Program() as program:
+                offers[definition.id] = Offer(definition, None)
+            case program:
+                from approvals_bot.service.python_workflows import fit
+
                 fitted, unfit = fit(definition, program)
                 found += unfit
-                settings = pinned(definition).get("settings")
-                listed[definition.id] = Listed(program.workflow.under(definition.id, settings), fitted)
+                offers[definition.id] = Offer(fitted, program, pinned(definition).get("settings"))
         problems += problems_of(file, found)
     if problems:
         raise ConfigErrors(problems)
-    return Catalog(listed)
+    return offers
+
+
+def _program_of(definition: Definition, programs: Sequence[Program]) -> Program | Finding | None:
+    """Return the program that a file names, a finding if there is none, and None for an approval."""
+    if definition.workflow.run is None:
+        return None
+    from approvals_bot.service.python_workflows import find_program
+
+    return find_program(definition.workflow.run, programs)
+
+
+def _programs(folder: Path) -> tuple[list[Program], list[ConfigProblem]]:
+    if not python_files(folder):
+        return [], []
+    from approvals_bot.service.python_workflows import import_programs
+
+    return import_programs(folder)
+
+
+def _not_replayable(folder: Path) -> list[ConfigProblem]:
+    """Return the folder's lint findings. Unreadable files are left out, as importing them fails anyway."""
+    files = python_files(folder)
+    if not files:
+        return []
+    from approvals_bot.durable.lint import UNREADABLE, lint_paths
+
+    found = lint_paths(files)
+    return [ConfigProblem(each.file, each.line, each.code, each.message) for each in found if each.code != UNREADABLE]

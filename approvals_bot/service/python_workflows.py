@@ -20,14 +20,14 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, JsonValue, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticUndefined
 
 from approvals_bot.approvals.base import nearest
 from approvals_bot.approvals.durations import duration_text, parse_duration
 from approvals_bot.approvals.field_specs import FieldName, FieldSpec
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.config.load import visible
+from approvals_bot.config.load import python_files
 from approvals_bot.config.messages import ConfigProblem, Finding
 from approvals_bot.durable.core.annotations import check_annotations_of
 from approvals_bot.durable.core.api import Workflow
@@ -53,14 +53,6 @@ class Program:
     def is_meant_by(self, run: str) -> bool:
         module, _, function = run.partition(":")
         return module == self.file.stem and function in (self.attribute, self.workflow.name)
-
-
-def python_files(folder: Path) -> list[Path]:
-    """Return the folder's *.py files; [] if it can't be read. Loading the *.toml files reports that."""
-    try:
-        return visible(folder, ".py")
-    except OSError:
-        return []
 
 
 def import_programs(folder: Path) -> tuple[list[Program], list[ConfigProblem]]:
@@ -326,7 +318,7 @@ _TYPES: dict[type, str] = {
 }
 _LONGEST_TEXT = 50_000  # characters of a str; the type's own bounds are checked by the type
 
-_FORM: TypeAdapter[dict[str, FieldSpec]] = TypeAdapter(dict[FieldName, FieldSpec])
+_FORM: TypeAdapter[dict[str, FieldSpec]] = TypeAdapter(dict[FieldName, FieldSpec], config=ConfigDict(defer_build=True))
 
 
 def derive_fields(members: Mapping[str, tuple[Any, Any, bool]]) -> dict[str, FieldSpec]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from approvals_bot.approvals.published import REQUEST, Relation, concerns
 from approvals_bot.approvals.request import Request, RequestOutcome, dumped
@@ -21,7 +21,7 @@ from approvals_bot.durable.core.run import projected
 from approvals_bot.durable.engine import Engine, HookTarget, RunRecord
 from approvals_bot.durable.store.protocol import Filter
 
-_REQUESTS = TypeAdapter(tuple[Request, ...])
+_REQUESTS = TypeAdapter(tuple[Request, ...], config=ConfigDict(defer_build=True))
 
 
 def requests_of(record: RunRecord) -> tuple[Request, ...]:

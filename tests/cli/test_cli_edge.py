@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from approvals_bot.cli import show
+from approvals_bot.cli import terminal
 from approvals_bot.cli.commands import COMMANDS, TRACEBACK, Commands, load
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.service.open import OpeningRefused
@@ -137,9 +137,9 @@ def test_unknown_command_is_explained_by_typer(site: Site) -> None:
 
 def test_headings_are_bold_unless_no_color_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert show.bold("x") == "\x1b[1mx\x1b[0m"
+    assert terminal.bold("x") == "\x1b[1mx\x1b[0m"
     monkeypatch.setenv("NO_COLOR", "1")
-    assert show.bold("x") == "x"
+    assert terminal.bold("x") == "x"
 
 
 def test_piped_output_has_no_escapes(site: Site) -> None:
