@@ -196,10 +196,10 @@ class _Player:
         )
 
 
-def _is_cancelled() -> bool:
+def _is_cancelled(error: BaseException) -> bool:
     """Check whether the surrounding test is being cancelled."""
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def _queue(answers: Any) -> deque[Any]:

@@ -24,6 +24,7 @@ from approvals_bot.durable.core.registry import Workflow, registry
 from approvals_bot.durable.core.run import Projection, RunState
 from approvals_bot.durable.core.serialization import codec, encode
 from approvals_bot.durable.core.signature import Needed, Signature
+from approvals_bot.durable.core.threads import call_in_thread
 from approvals_bot.errors import InvalidArgumentError, NoEngineError, NotInStepError, NotInWorkflowError
 
 
@@ -176,7 +177,9 @@ class Step(Generic[P, R]):
         retries: int,
         timeout: float | None,
         retry_delay: float,
+        limit: str | None = None,
     ) -> None:
+        self.limit = limit
         self.function = function
         self.signature = signature
         self.retries = retries
@@ -193,33 +196,22 @@ class Step(Generic[P, R]):
     @function.setter
     def function(self, function: Callable[P, Any]) -> None:
         self._function = function
-        self._is_async = inspect.iscoroutinefunction(function)
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.waits_for_a_place = not self.is_async or self.limit is not None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, R]:
         # Not Coroutine[Any, …]: mypy would then infer Any for the results of `gather`.
         run: RunState | None = context_of_run.get(None)
-        return self.run(args, kwargs) if run is None else run.call_step(self, args, kwargs)
+        return self._call_alone(args, kwargs) if run is None else run.call_step(self, args, kwargs)
 
-    def run(self, args: Any, kwargs: Any) -> Coroutine[Any, Any, R]:
-        """Call the function once, in a thread if it is a plain `def`."""
-        if self._is_async:
+    def _call_alone(self, args: Any, kwargs: Any) -> Coroutine[Any, Any, R]:
+        if self.is_async:
             called: Coroutine[Any, Any, R] = self._function(*args, **kwargs)
             return called
-        return asyncio.to_thread(_in_thread, self._function, args, kwargs)
+        return call_in_thread(self._function, args, kwargs)
 
     def __repr__(self) -> str:
         return f"<step {self.name}>"
-
-
-def _in_thread(function: Callable[..., R], args: Any, kwargs: Any) -> R:
-    """Call the function, and turn a StopIteration into a RuntimeError (as PEP 479 does).
-
-    A future can't hold a StopIteration: the caller that awaits it would never wake up.
-    """
-    try:
-        return function(*args, **kwargs)
-    except StopIteration as error:
-        raise RuntimeError(f"{function.__name__}() raised StopIteration") from error
 
 
 @overload

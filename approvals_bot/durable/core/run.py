@@ -51,9 +51,9 @@ class StepCode(Protocol):
     retries: int
     timeout: float | None  # seconds, of one attempt
     retry_delay: float  # seconds
-
-    def run(self, args: Any, kwargs: Any) -> Awaitable[Any]:
-        """Call the function once."""
+    limit: str | None
+    is_async: bool
+    waits_for_a_place: bool  # each attempt waits for a thread, or for the step's limit, first
 
 
 @dataclass(slots=True)

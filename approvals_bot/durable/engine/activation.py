@@ -11,19 +11,20 @@ import logging
 import time
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from approvals_bot.durable.core.api import StepContext, StepMetadata, WorkflowMetadata
 from approvals_bot.durable.core.events import Event, NewEvent, lost_a_token, made_in
 from approvals_bot.durable.core.remote_errors import encode_error
 from approvals_bot.durable.core.replay import ReplayResult
 from approvals_bot.durable.core.run import OpenStep
-from approvals_bot.durable.engine.batch import Batch, decide, due_steps, next_wake, plan
+from approvals_bot.durable.engine.batch import Batch, beginnings, decide, due_steps, next_wake, plan
 from approvals_bot.durable.engine.cache import CachedRun, RunCache
 from approvals_bot.durable.engine.clock import TimeSource
-from approvals_bot.durable.engine.executor import attempt
+from approvals_bot.durable.engine.executor import Attempt, Executor, attempt
 from approvals_bot.durable.engine.limits import MAX_EVENTS, RETRY_STORE, RETRY_STORE_MOST
 from approvals_bot.durable.engine.notifier import Notifier
+from approvals_bot.durable.engine.places import Queue
 from approvals_bot.durable.engine.replayer import Replayed
 from approvals_bot.durable.engine.troubles import reason_of
 from approvals_bot.durable.store.protocol import Append, Appended, Fenced, Stale, Store
@@ -54,6 +55,8 @@ class Host(Protocol):
     @property
     def resources(self) -> Mapping[type, Any]: ...
     @property
+    def executor(self) -> Executor: ...
+    @property
     def notifier(self) -> Notifier: ...
     @property
     def cache(self) -> RunCache: ...
@@ -75,12 +78,8 @@ class Host(Protocol):
     def keep_task(self, task: asyncio.Task[None]) -> None:
         """Hold on to a step that outlives its activation."""
 
-
-class _Running(NamedTuple):
-    """A running step. `since` is in seconds of the monotonic clock."""
-
-    task: asyncio.Task[None]
-    since: float
+    def rest(self, run_id: str, only_waits: bool) -> None:
+        """Give up the run's slot while its steps only wait for places, and claim it again."""
 
 
 class Activation:
@@ -95,11 +94,12 @@ class Activation:
         self._outcome: ReplayResult | None = None  # of the last replay
         self._written = written
         self._to_start: list[OpenStep] = []
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, Attempt] = {}
         self._finished: list[NewEvent] = []  # outcomes of steps that aren't in the log yet
         self._misfit: NondeterminismError | None = None  # a step's code no longer takes its recorded arguments
         self._taken = 0  # the number of `_finished` outcomes in the batch that is being written
         self._woken = asyncio.Event()
+        self._queue: Queue | None = None  # of steps that wait for places
         self._is_waiting = False
         self.is_lost = False  # another process has claimed this run, or has ended it
         self._is_over = False
@@ -144,6 +144,8 @@ class Activation:
                     self._may_have_grown = True
         finally:
             self._is_over = True
+            if self._queue is not None:
+                self._queue.leave()
             if not self._is_released:
                 self.run.close()
             for running in self._running.values():
@@ -180,6 +182,8 @@ class Activation:
             outcome = await self._host.replay_of(self.run).outcome(log)
             append = self._batch(facts, now)
             batch = decide(self.run.index, append, outcome, self._in_hand(), is_closing=self._is_closing)
+            if batch.queued:
+                batch = self._line_up(batch)
             result = await self._write(batch.append)
         except StoreUnavailableError:
             raise
@@ -210,9 +214,28 @@ class Activation:
             self._host.cache.add(self.run)
             return True
         self._to_start = batch.starts
-        if not (batch.outcome.replay_again or must_replay):
+        if not (batch.outcome.replay_again or must_replay or batch.queued):
             self._outcome = batch.outcome
         return False
+
+    def _line_up(self, batch: Batch) -> Batch:
+        """Get in line for the steps that need a place. Returns the batch with those that have theirs.
+
+        A step gets in line before its creation is durable: waiting has no effect. It starts only after its
+        `step_started` is in the log, and that is written only for steps that have their places.
+        """
+        if self._queue is None:
+            self._queue = Queue(self.run.row.id, self._woken.set, self._host.rest)
+        tickets = self._queue.tickets
+        self._queue.leave(tickets.keys() - {step.id for step in batch.outcome.steps})
+        for step in batch.queued:
+            if step.id not in tickets:
+                self._queue.add(step.id, self._host.executor.gates(step.step))
+        placed = [step for step in batch.queued if tickets[step.id].is_granted]
+        starts = [*batch.starts, *placed]
+        self._queue.rest(is_idle=not (starts or self._running))
+        append = batch.append._replace(events=[*batch.append.events, *beginnings(placed)])
+        return Batch(batch.outcome, append, starts, queued=[])
 
     def _may_wait_on(self, now: datetime) -> bool:
         """Return whether there is nothing to replay."""
@@ -272,9 +295,16 @@ class Activation:
         return True
 
     def _in_hand(self) -> Collection[int]:
-        """Return the steps that are running, or ended after this batch was begun: its replay has those as open."""
+        """Return the steps that run, wait for a place, or ended after this batch was begun.
+
+        Its replay has them open.
+        """
         later = self._finished[self._taken :]
-        return {*self._running, *(fact.data["id"] for fact in later)} if later else self._running.keys()
+        return self._all_in_hand(later) if later or self._queue is not None else self._running.keys()
+
+    def _all_in_hand(self, later: list[NewEvent]) -> Collection[int]:
+        waiting = () if self._queue is None else self._queue.waiting
+        return {*self._running, *waiting, *(fact.data["id"] for fact in later)}
 
     def _batch(self, events: list[NewEvent], now: datetime, **options: Any) -> Append:
         return Append(self.run.row.id, self.run.epoch, len(self.run.log), events, now, **options)
@@ -301,8 +331,11 @@ class Activation:
         """Start the due steps, and set the timer that ends the wait."""
         loop = asyncio.get_running_loop()
         for state in self._to_start:
-            task = loop.create_task(self._run_step(state), name=f"step {state.step.name}")
-            self._running[state.id] = _Running(task, time.monotonic())
+            context = self._host.executor.context.copy()
+            task = loop.create_task(self._run_step(state), name=f"step {state.step.name}", context=context)
+            if self._queue is not None:
+                self._queue.begin(state.id, task)
+            self._running[state.id] = Attempt(task)
         self._to_start = []
         self.due = next_wake(outcome, self._in_hand(), self.run.log[-1].at, self.run.index.waits)
         self._is_waiting = True
@@ -329,7 +362,8 @@ class Activation:
             WorkflowMetadata(created.data["workflow"], run_id, created.at, dict(created.data.get("attributes", {}))),
         )
         try:
-            fact = await attempt(state, context, self._host.resources, self._host.clock.now, self._calls_off)
+            host = self._host
+            fact = await attempt(state, context, host.resources, host.clock.now, self._calls_off, host.executor)
         except NondeterminismError as error:
             self._misfit = error
             return
@@ -341,13 +375,18 @@ class Activation:
         else:
             self._finished.append(fact)
 
-    def _calls_off(self) -> bool:
-        """Return whether the engine, rather than a step's own code, is cancelling steps now."""
-        return self._is_closing or self.is_lost or self._is_over
+    def _calls_off(self, error: BaseException) -> bool:
+        """Return whether this task's step raised this because its attempt is being stopped: it is no outcome then."""
+        task = asyncio.current_task()
+        if any(running.is_called_off for running in self._running.values() if running.task is task):
+            return True
+        return isinstance(error, asyncio.CancelledError) and (self._is_closing or self.is_lost or self._is_over)
 
     def _cancel_steps(self) -> None:
+        if self._queue is not None:
+            self._queue.leave()
         for running in self._running.values():
-            running.task.cancel()
+            running.cancel()
 
     async def close(self, seconds: float) -> None:
         """Give running steps some time, cancel them, and release the run.

@@ -22,6 +22,7 @@ class Batch(NamedTuple):
     outcome: ReplayResult
     append: Append  # the facts, then the replay's decisions; releases the run if nothing keeps it in this process
     starts: list[OpenStep]  # steps to run once the append is durable
+    queued: list[OpenStep]  # steps that are due, and need a place before they can start
 
 
 class LogIndex:
@@ -102,32 +103,38 @@ def decide(
     """Add the decisions of a replay to an append of facts.
 
     `outcome` is that of the replay of the log with those facts.
-    `in_hand` holds the numbers of steps that are running, or whose outcome comes with the next batch. They keep the run
-    in this process. So does a workflow that waits to learn whether it got a token. A process that is closing starts no
-    steps.
+    `in_hand` holds the numbers of steps that are running, that wait for a place, or whose outcome comes with the next
+    batch. They keep the run in this process. So do steps that need a place, and a workflow that waits to learn whether
+    it got a token. A process that is closing starts no steps.
     """
     now, shown = append.at, outcome.projection
     at = now if index.last_at is None else max(now, index.last_at)  # a log's time never goes back
     decided = [] if index.has_started else [NewEvent("run_started", {})]
     decided += [command.event(at) for command in outcome.commands]
-    starts = [] if outcome.ended or is_closing else due_steps(outcome, in_hand, now)
-    for step in starts:
-        if step.failures + 1 not in step.started:
-            decided.append(NewEvent("step_started", {"id": step.id, "attempt": step.failures + 1}))
+    due = starts = [] if outcome.ended or is_closing else due_steps(outcome, in_hand, now)
+    if queued := [step for step in due if step.step.waits_for_a_place]:
+        starts = [step for step in due if not step.step.waits_for_a_place]
+    decided += beginnings(starts)
     wake_at = None
     if not outcome.ended and (outcome.timers or outcome.steps):
         waits = {event.data["id"]: resume_at(event) for event in decided if event.type == "wait_created"}
-        wake_at = next_wake(outcome, {*in_hand, *(step.id for step in starts)}, now, waits)
+        wake_at = next_wake(outcome, {*in_hand, *(step.id for step in due)}, now, waits)
     whole = append._replace(
         events=[*append.events, *decided],
         view=outcome.view,
         parts=None if shown is None else shown.parts,
         attributes=None if shown is None else shown.attributes,
-        release=not (starts or in_hand or outcome.replay_again),
+        release=not (due or in_hand or outcome.replay_again),
         wake_at=wake_at,
         unread=outcome.unread,
     )
-    return Batch(outcome, whole, starts)
+    return Batch(outcome, whole, starts, queued)
+
+
+def beginnings(steps: Iterable[OpenStep]) -> list[NewEvent]:
+    """Return a `step_started` for each step whose next attempt hasn't begun before."""
+    begin = [(step.id, step.failures + 1) for step in steps if step.failures + 1 not in step.started]
+    return [NewEvent("step_started", {"id": number, "attempt": attempt}) for number, attempt in begin]
 
 
 def due_steps(outcome: ReplayResult, in_hand: Collection[int], now: datetime) -> list[OpenStep]:

@@ -16,9 +16,10 @@ from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.core.idempotency import sent_under
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.durable.engine.clock import MovableClock, SystemClock, TimeSource
+from approvals_bot.durable.engine.executor import Executor
 from approvals_bot.durable.engine.http import Request, Response, accepted, as_webhook_request, response_of, unanswered
 from approvals_bot.durable.engine.intake import HookTarget, Intake, new_run_id
-from approvals_bot.durable.engine.limits import MANUAL_ANSWER, OWN_END, check_attributes
+from approvals_bot.durable.engine.limits import MANUAL_ANSWER, OWN_END, STEP_THREADS, check_attributes
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.reading import Reader
 from approvals_bot.durable.engine.replayer import Replayer
@@ -67,6 +68,8 @@ class Engine(Reader):
         base_url: str | None = None,
         clock: TimeSource | None = None,
         resources: Iterable[Any] | Mapping[type, Any] = (),
+        step_threads: int = STEP_THREADS,
+        limits: Mapping[str, int] | None = None,
         watch: Callable[[list[Event]], None] | None = None,
         watch_stalls: Callable[[str], None] | None = None,
         watch_cut_off: Callable[[str], None] | None = None,
@@ -86,6 +89,7 @@ class Engine(Reader):
             registry=registry,
             resources=dict(given),
             notifier=notifier,
+            executor=Executor(step_threads, limits),
             entropy=EntropyPool().draw,
             watch_stalls=watch_stalls,
             watch_cut_off=watch_cut_off,
@@ -107,6 +111,8 @@ class Engine(Reader):
         base_url: str | None = None,
         clock: TimeSource | None = None,
         resources: Iterable[Any] | Mapping[type, Any] = (),
+        step_threads: int = STEP_THREADS,
+        limits: Mapping[str, int] | None = None,
     ) -> AsyncIterator[Self]:
         """Open the store at this URL and do the background work until the block ends.
 
@@ -119,7 +125,15 @@ class Engine(Reader):
         """
         tokens = Tokens(signing_keys) if signing_keys else None
         store = await connect(url)
-        engine = cls(store, tokens=tokens, base_url=base_url, clock=clock, resources=resources)
+        engine = cls(
+            store,
+            tokens=tokens,
+            base_url=base_url,
+            clock=clock,
+            resources=resources,
+            step_threads=step_threads,
+            limits=limits,
+        )
         async with engine.running():
             yield engine
 

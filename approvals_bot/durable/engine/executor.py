@@ -1,19 +1,26 @@
-"""One attempt at a step, and the event that records its outcome."""
+"""Attempts at steps: where each one runs, and the event that records its outcome."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
+from contextvars import copy_context
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from approvals_bot.durable.core.api import StepContext, step_context
 from approvals_bot.durable.core.durations import as_seconds
 from approvals_bot.durable.core.events import NewEvent, to_micros
 from approvals_bot.durable.core.remote_errors import encode_error
-from approvals_bot.durable.core.run import OpenStep
+from approvals_bot.durable.core.run import OpenStep, StepCode
 from approvals_bot.durable.core.serialization import to_json
+from approvals_bot.durable.core.threads import Threaded
+from approvals_bot.durable.engine.limits import MAX_LEFT_BEHIND, STEP_THREADS
+from approvals_bot.durable.engine.places import Gate, StepPlaces
 from approvals_bot.durable.engine.troubles import log_step_failure
 from approvals_bot.errors import (
     FatalError,
@@ -24,7 +31,86 @@ from approvals_bot.errors import (
     SerializationError,
 )
 
+logger = logging.getLogger("approvals_bot.durable.engine")
+
 _NO_TIMEOUT = nullcontext()  # 0.26 µs; an `asyncio.timeout(None)` costs 1.65 (`timeit`)
+
+
+class Executor:
+    """The places, threads and contexts in which the steps of one engine run. All on the engine's event loop."""
+
+    def __init__(self, threads: int = STEP_THREADS, limits: Mapping[str, int] | None = None) -> None:
+        self._places = StepPlaces(threads, limits or {})
+        self.context: Final = copy_context()
+        """Each attempt runs in a copy of it: it has what was set when the engine was made, and nothing else.
+
+        So context variables of callers who start or resume a run don't reach its steps, and no step's reach another.
+        """
+        self._left_behind: set[Threaded[Any]] = set()
+        self._withheld = 0  # places of threads that were left behind when there were too many of those
+        self._logged: set[str] = set()
+
+    def gates(self, step: StepCode) -> list[Gate]:
+        """Return the gates that a step passes before it begins."""
+        return self._places.gates(step.limit, threaded=not step.is_async)
+
+    def check_limit(self, step: StepCode) -> None:
+        """Raise FatalError if the step has a limit that this engine doesn't have."""
+        if step.limit is not None and step.limit not in self._places.limits:
+            known = ", ".join(self._places.limits) or "none"
+            raise FatalError(
+                f"{step.name}() has the limit {step.limit!r}, and this engine's limits are: {known}. Give it one: "
+                f"Engine.open(…, limits={{{step.limit!r}: 5}}), or [limits] in config.toml."
+            )
+
+    def leave_behind(self, step: StepCode, call: Threaded[Any]) -> None:
+        """Give up on a thread whose attempt has timed out or was cancelled. Python can't stop it.
+
+        Another thread takes its place, so that steps that hang don't starve all others. There are limits to that, too:
+        beyond MAX_LEFT_BEHIND, a place becomes free only when one of these threads ends.
+        """
+        self._left_behind.add(call)
+        call.when_over = lambda: self._has_ended(call)
+        is_one_too_many = len(self._left_behind) > MAX_LEFT_BEHIND
+        self._withheld += is_one_too_many
+        self._places.threads.free -= is_one_too_many
+        if step.name not in self._logged:
+            self._logged.add(step.name)
+            logger.warning(
+                "step %s: its attempt is over, but its thread goes on, and can't be stopped; another thread takes its "
+                "place (further such threads of this step aren't logged)",
+                step.name,
+            )
+        if is_one_too_many and "" not in self._logged:
+            self._logged.add("")
+            logger.error(
+                "more than %d threads of steps go on after their attempts; steps written as `def` now wait until one "
+                "of them ends: give their calls time limits of their own, and restart the service",
+                MAX_LEFT_BEHIND,
+            )
+
+    def _has_ended(self, call: Threaded[Any]) -> None:
+        self._left_behind.discard(call)
+        if self._withheld:
+            self._withheld -= 1
+            self._places.threads.leave()
+
+
+@dataclass(slots=True)
+class Attempt:
+    """An attempt at a step that is running. `since` is in seconds of the monotonic clock."""
+
+    task: asyncio.Task[None]
+    since: float = field(default_factory=time.monotonic)
+    is_called_off: bool = False
+
+    def cancel(self) -> None:
+        """Stop the attempt without an outcome: whatever the step raises from now on isn't recorded.
+
+        An async step gets a CancelledError. The thread of a `def` can't be stopped, and is left behind.
+        """
+        self.is_called_off = True
+        self.task.cancel()
 
 
 async def attempt(
@@ -32,34 +118,64 @@ async def attempt(
     context: StepContext,
     resources: Mapping[type, Any],
     now: Callable[[], datetime],
-    is_called_off: Callable[[], bool],
+    is_called_off: Callable[[BaseException], bool],
+    executor: Executor | None = None,
 ) -> NewEvent:
     """Run the step once. Returns the event that says it completed, failed for good, or is to be retried, and when.
 
-    An attempt that the engine cancels has no outcome and is made again. Every other attempt has one, whatever the step
-    raises: without an outcome it would be made again at once, over and over. Raises NondeterminismError, without
-    attempting anything, if the step's code no longer takes the arguments in the log.
+    An attempt that is called off (`is_called_off` finds out from what the step raised) has no outcome, and is made
+    again. Every other attempt has one, whatever the step raises: without an outcome it would be made again at once,
+    over and over. Raises NondeterminismError, without attempting anything, if the step's code no longer takes the
+    arguments in the log.
     """
     step = state.step
     args, kwargs = _call(state)
     step_context.set(context)
     try:
-        for name, kind in step.signature.needs.items():
-            if kind not in resources:
-                missing = f"{step.name}() needs a {kind.__name__}, and this engine has none."
-                raise FatalError(f"{missing} Give it one: Engine.open(…, resources=[…]).")
-            kwargs[name] = resources[kind]
-        async with _NO_TIMEOUT if step.timeout is None else asyncio.timeout(step.timeout):
-            result = await step.run(args, kwargs)
+        if missing := set(step.signature.needs.values()) - resources.keys():
+            raise _lacks(step, missing)
+        kwargs |= {name: resources[kind] for name, kind in step.signature.needs.items()}
+        if step.waits_for_a_place:
+            result = await _in_place(step, args, kwargs, executor)
+        else:
+            async with _NO_TIMEOUT if step.timeout is None else asyncio.timeout(step.timeout):
+                result = await step.function(*args, **kwargs)
         encoded = step.signature.result.encode(result, "result")
         to_json(encoded, f"the result of {step.name}()")
     except (KeyboardInterrupt, GeneratorExit):
         raise  # the process, or the event loop, is being stopped
     except BaseException as error:  # anything that a step raises is its outcome
-        if isinstance(error, asyncio.CancelledError) and is_called_off():
-            raise
+        if is_called_off(error):
+            raise asyncio.CancelledError from error
         return _after(error, state, now())
     return NewEvent("step_completed", {"id": state.id, "result": encoded})
+
+
+def _lacks(step: StepCode, missing: Iterable[type]) -> FatalError:
+    kinds = ", ".join(sorted(kind.__name__ for kind in missing))
+    return FatalError(
+        f"{step.name}() needs a {kinds}, and this engine has none. Give it one: Engine.open(…, resources=[…])."
+    )
+
+
+async def _in_place(step: StepCode, args: Any, kwargs: Any, executor: Executor | None) -> Any:
+    """Run a step that has its places, within its time limit.
+
+    That of a `def` counts from the moment at which a thread has taken it up.
+    """
+    if executor is not None:
+        executor.check_limit(step)
+    if step.is_async:
+        async with asyncio.timeout(step.timeout):
+            return await step.function(*args, **kwargs)
+    call = Threaded(step.function, args, kwargs)
+    try:
+        waited = time.monotonic() - await call.begin()
+        async with asyncio.timeout(None if step.timeout is None else step.timeout - waited):
+            return await call
+    finally:
+        if not call.is_over and executor is not None:
+            executor.leave_behind(step, call)
 
 
 def _call(state: OpenStep) -> tuple[list[Any], dict[str, Any]]:

@@ -16,6 +16,13 @@ ACTIVATION_TIME = 2.0
 MAX_ACTIVE = 500
 """Runs that one process works on at a time. The others wait in the store, where they cost nothing."""
 
+STEP_THREADS = 32
+"""Threads of one process in which steps written as `def` run, by default. Others wait, which costs them nothing."""
+
+MAX_LEFT_BEHIND = 256
+"""Threads that may go on after their attempt has timed out while others take their places. Python can't stop a thread,
+and each takes memory, so a step that always hangs must not get more of them for ever."""
+
 CACHED_RUNS = 500
 """Paused runs whose replays one process caches. A small one takes 12 kB, an approval about 50."""
 

@@ -20,6 +20,7 @@ from approvals_bot.durable.engine.activation import PATIENCE, Activation
 from approvals_bot.durable.engine.batch import Batch
 from approvals_bot.durable.engine.cache import CachedRun, RunCache
 from approvals_bot.durable.engine.clock import TimeSource
+from approvals_bot.durable.engine.executor import Executor
 from approvals_bot.durable.engine.limits import CLOSING, LEAP, LEASE, LOOK, MAX_ACTIVE, POLL, RETRY_STORE, STALLED
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.replayer import Replayed, Replayer
@@ -48,6 +49,14 @@ class Slots:
         """The number of runs that this process can still take."""
         return MAX_ACTIVE - len(self._active) + len(self._waiting)
 
+    def rest(self, run_id: str, only_waits: bool) -> None:
+        """Give up this run's slot while it only waits, and claim it again."""
+        self._waiting[run_id] += 1 if only_waits else -1
+        if not self._waiting[run_id]:
+            del self._waiting[run_id]
+        if only_waits:
+            self._freed()
+
     @contextmanager
     def given_up(self) -> Iterator[None]:
         """Give up the calling step's slot, if there is one, while the block waits for another run."""
@@ -56,14 +65,11 @@ class Slots:
             yield
             return
         run_id = context.workflow.run_id
-        self._waiting[run_id] += 1
-        self._freed()
+        self.rest(run_id, True)
         try:
             yield
         finally:
-            self._waiting[run_id] -= 1
-            if not self._waiting[run_id]:
-                del self._waiting[run_id]
+            self.rest(run_id, False)
 
 
 class StalledRuns:
@@ -149,6 +155,7 @@ class Scheduler:
         registry: Registry,
         resources: dict[type, Any],
         notifier: Notifier,
+        executor: Executor,
         entropy: Callable[[], bytes],
         watch_stalls: Callable[[str], None] | None = None,
         watch_cut_off: Callable[[str], None] | None = None,
@@ -165,11 +172,13 @@ class Scheduler:
         self._watch_cut_off = watch_cut_off
         self.cache = RunCache()
         self.notifier = notifier
+        self.executor = executor
         self._owner = f"{platform.node()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._woken = asyncio.Event()  # there may be something to claim
         self.progress = asyncio.Event()
         self._active: dict[str, tuple[Activation, asyncio.Task[None]]] = {}
         self.slots = Slots(self._active, self._slot_freed)
+        self.rest = self.slots.rest
         self._leased_until: datetime | None = None
         self._unsettled: list[datetime] = []  # ends of leases that were requested, and may have been given
         self._stalled = StalledRuns(store, registry, self._work_on)
@@ -260,7 +269,8 @@ class Scheduler:
         until = self.clock.now() + LEASE
         self._leased_until = until if self._leased_until is None else min(self._leased_until, until)
         activation = Activation(self, run, written)
-        task = asyncio.get_running_loop().create_task(self._work(activation), name=f"run {run.row.id}")
+        loop, context = asyncio.get_running_loop(), self.executor.context.copy()  # the caller's doesn't reach the run
+        task = loop.create_task(self._work(activation), name=f"run {run.row.id}", context=context)
         self._active[run.row.id] = (activation, task)
 
     def wake(self, run_id: str) -> None:
