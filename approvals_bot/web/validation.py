@@ -150,7 +150,7 @@ Shape = TypeVar("Shape", bound=BaseModel)
 class StrictBody(BaseModel):
     """The shape of what callers send: unknown keys are faults, and nothing is guessed into another type."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, defer_build=True)
 
 
 def validate(shape: type[Shape], value: Any) -> Shape:
