@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         publish,
         random,
         resource,
+        set_attributes,
         sleep,
         step,
         uuid4,
@@ -177,6 +178,7 @@ __all__ = [
     "resource",
     "resume_hook",
     "resume_webhook",
+    "set_attributes",
     "sleep",
     "start",
     "step",
@@ -203,8 +205,8 @@ _MODULES = {
     **dict.fromkeys(
         (
             "Hook", "Step", "Webhook", "WebhookRequest", "Workflow", "create_hook", "create_webhook", "define_hook",
-            "get_step_metadata", "get_workflow_metadata", "now", "publish", "random", "resource", "sleep", "step",
-            "uuid4", "workflow",
+            "get_step_metadata", "get_workflow_metadata", "now", "publish", "random", "resource",
+            "set_attributes", "sleep", "step", "uuid4", "workflow",
         ),
         _API,
     ),

@@ -327,8 +327,8 @@ def _asked(
     typed = forms.values(definition.fields, _given(values), "fields")
     opening = Opening(
         forms.dump(definition.fields, typed),
-        (requester or run.attributes.get(REQUESTER) or f"app:{name}").lower(),
-        (on_behalf_of or run.attributes.get(ON_BEHALF_OF) or "").lower() or None,
+        str(requester or run.attributes.get(REQUESTER) or f"app:{name}").lower(),
+        str(on_behalf_of or run.attributes.get(ON_BEHALF_OF) or "").lower() or None,
     )
     return RequestSpec(_line(title), opening, definition)
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from approvals_bot.approvals.card_text import CHOICE_WORDS, VIA_WORDS
 from approvals_bot.durable.core.events import ENDINGS, Event, from_micros, number_of
+from approvals_bot.durable.core.serialization import decode
 
 Kind = Literal["step", "hook", "wait"]
 Ending = Literal["open", "done", "failed", "cancelled"]
@@ -104,6 +105,10 @@ def _entry(event: Event, name: str) -> Entry | None:
             return Entry(at, f"{name.capitalize()} until {until:%d %b %Y, %H:%M:%S} UTC.")
         case "wait_completed":
             return Entry(at, "Time limit reached." if name == "time limit" else "Sleep over.")
+        case "attributes_set":
+            values = decode(data["attributes"])
+            said = (f"{name} = {value}" if value is not None else f"no {name}" for name, value in values.items())
+            return Entry(at, f"Attributes set: {', '.join(said)}.")
         case "run_completed":
             return Entry(at, "Run completed.")
         case "run_failed":

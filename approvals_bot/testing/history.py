@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from approvals_bot.durable.core.api import Workflow
-from approvals_bot.durable.core.commands import Command, CreateHook, CreateStep, StartTimer, describe, resume_at
+from approvals_bot.durable.core.commands import Command, Creation, describe, resume_at
 from approvals_bot.durable.core.durations import Duration, as_seconds
 from approvals_bot.durable.core.events import CREATIONS, Event, EventType, Log, NewEvent
 from approvals_bot.durable.core.hooks import WebhookRequest
@@ -89,7 +89,7 @@ class History:
         recorded = {event.data["id"]: describe(event) for event in self.log if event.type in CREATIONS}
         for length in range(1, len(self.log) + 1):
             for command in self.replay(self.log[:length]).commands:
-                if not isinstance(command, CreateStep | CreateHook | StartTimer):
+                if not isinstance(command, Creation):
                     continue
                 asked = str(command)
                 assert recorded.get(command.id, asked) == asked, (length, recorded[command.id], asked)

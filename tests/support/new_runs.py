@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from approvals_bot.durable.core.attributes import Attribute
 from approvals_bot.durable.store.protocol import NewRun, RunRecord
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -17,7 +18,7 @@ def new_run(
     version: str | None,
     data: dict[str, Any],
     idempotency_key: str | None = None,
-    attributes: dict[str, str] | None = None,
+    attributes: dict[str, Attribute] | None = None,
     kind: str = "workflow",
 ) -> NewRun:
     """A run that a store has not created yet."""

@@ -16,6 +16,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 from uuid import UUID
 
 from approvals_bot.durable.core.annotations import check_later, codec_of
+from approvals_bot.durable.core.attributes import Attribute, Settable, checked_attributes
 from approvals_bot.durable.core.bugs import FailureRules
 from approvals_bot.durable.core.durations import Duration, as_seconds
 from approvals_bot.durable.core.hooks import Answer, Hook, Webhook, WebhookRequest, encode_response, header_patterns
@@ -35,7 +36,7 @@ class WorkflowMetadata:
     workflow_name: str
     run_id: str
     started_at: datetime
-    attributes: Mapping[str, str]
+    attributes: Mapping[str, Attribute]
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,6 +459,26 @@ def publish(view: Any) -> None:
         run.view = view
 
 
+def set_attributes(attributes: Mapping[str, Settable] | None = None, /, **more: Settable) -> None:
+    """Set attributes of the run, by which others find it. None removes one.
+
+        set_attributes(amount=Decimal("1250.00"), stage="legal")
+        set_attributes({"due-on": date(2026, 12, 1), "stage": None})
+
+        page = await engine.runs(attributes={"amount": {"gte": 1000}})  # outside
+
+    A value is a string, a number, a boolean or a date. Dates are kept as ISO text, datetimes in UTC to the second.
+    Attributes that aren't named here stay as they are. `get_workflow_metadata().attributes` has all of them. Only the
+    run's start and its body set attributes, and others read them. Raises InvalidArgumentError for a value of another
+    type and for a name that starts with `$`, LimitExceededError for more than 64 attributes, names or values that
+    are longer than 256 characters.
+    """
+    run = current_run("set_attributes()")
+    changes = checked_attributes({**(attributes or {}), **more})
+    if changes and not run.loop.closing:
+        run.set_attributes(changes)
+
+
 F = TypeVar("F", bound=Callable[[], Projection])
 
 
@@ -525,6 +546,7 @@ __all__ = [
     "publish",
     "random",
     "resource",
+    "set_attributes",
     "sleep",
     "step",
     "uuid4",

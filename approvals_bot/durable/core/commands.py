@@ -79,6 +79,24 @@ class StartTimer:
 
 
 @dataclass(frozen=True, slots=True)
+class SetAttributes:
+    """A change of the run's attributes: encoded values by name, None for one that is removed."""
+
+    id: int
+    attributes: dict[str, Any]
+
+    def event(self, at: datetime) -> NewEvent:
+        return NewEvent("attributes_set", {"id": self.id, "attributes": self.attributes})
+
+    def is_as(self, recorded: Event) -> bool:
+        """Return whether the log has this command under its number. (The recorded values count.)"""
+        return recorded.type == "attributes_set"
+
+    def __str__(self) -> str:
+        return f"attributes #{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
 class CancelTimer:
     """A request to close a timer that nothing waits for any more."""
 
@@ -121,7 +139,7 @@ class End:
         return NewEvent(self.type, self.data)
 
 
-Creation = CreateStep | CreateHook | StartTimer
+Creation = CreateStep | CreateHook | StartTimer | SetAttributes
 Command = Creation | CancelTimer | DisposeHook | Respond | End
 
 Decision = tuple[str, int]
@@ -131,7 +149,7 @@ Decision = tuple[str, int]
 def decision(event: Event) -> Decision | None:
     """Return the decision that a recorded event is, or makes unnecessary. None for a fact or an end."""
     match event.type:
-        case "step_created" | "hook_created" | "hook_conflict" | "wait_created":
+        case "step_created" | "hook_created" | "hook_conflict" | "wait_created" | "attributes_set":
             return "created", event.data["id"]
         case "wait_cancelled" | "wait_completed":
             return "wait_over", event.data["id"]
@@ -152,6 +170,8 @@ def describe(event: Event) -> str:
             return f"hook #{event.data['id']}"
         case "wait_created":
             return f"wait #{event.data['id']}"
+        case "attributes_set":
+            return f"attributes #{event.data['id']}"
         case "wait_cancelled":
             return f"the end of wait #{event.data['id']}"
         case "hook_disposed":

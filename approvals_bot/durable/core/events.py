@@ -28,6 +28,7 @@ EventType = Literal[
     "wait_created",
     "wait_completed",
     "wait_cancelled",
+    "attributes_set",
 ]
 EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
 ENDINGS: frozenset[str] = frozenset({"run_completed", "run_failed", "run_cancelled", "run_reset", "run_continued"})
@@ -35,7 +36,9 @@ FACTS: frozenset[str] = frozenset(
     {"step_retrying", "step_completed", "step_failed", "hook_received", "wait_completed", "run_started"}
 )
 """Events that happened outside. All others are decisions: a replay asked for them."""
-CREATIONS: frozenset[str] = frozenset({"step_created", "hook_created", "hook_conflict", "wait_created"})
+CREATIONS: frozenset[str] = frozenset(
+    {"step_created", "hook_created", "hook_conflict", "wait_created", "attributes_set"}
+)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -85,6 +88,7 @@ _KEYS: dict[EventType, str] = {
     "wait_created": "#{id}",
     "wait_completed": "{id}.done",
     "wait_cancelled": "{id}.done",
+    "attributes_set": "#{id}",
 }
 
 

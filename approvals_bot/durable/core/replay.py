@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from approvals_bot.durable.core import sandbox
+from approvals_bot.durable.core.attributes import Attribute
 from approvals_bot.durable.core.commands import Command, End, describe
 from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log
 from approvals_bot.durable.core.loop import ReplayInterrupted, context_of_run
@@ -39,6 +40,7 @@ class ReplayResult:
     schemas: dict[int, Any] = field(default_factory=dict)
     view: Any = None
     projection: Projection | None = None
+    own: dict[str, Attribute] | None = None  # the run's attributes, if its body has set any
     replay_again: bool = False  # after the append: the workflow waits to learn the result of its commands
     waits_on_hooks: bool = False
     unread: dict[int, int] = field(default_factory=dict)  # payloads that the body hasn't taken, by the hook's number
@@ -209,6 +211,8 @@ def _after_the_end(run: RunState, event: Event) -> None:
         run.deliver(event)
         if run.drift is not None:
             run.stall_on(_error_of(run.body))  # it didn't do this because it was dead
+    elif event.type == "attributes_set" and run.has_decided(event):
+        pass  # the body set them, then ended
     elif event.type not in FACTS and not (run.token_is_settled and run.has_decided(event)):
         run.stall_on(_error_of(run.body))
         raise NondeterminismError(event.seq, describe(event), "nothing: it ends before that")
@@ -285,7 +289,7 @@ def _result(run: RunState, commands: list[Command], end: End | None = None) -> R
     except Exception as error:  # noqa: BLE001  # an author's or a library's code makes them
         _refuse_to_show(run, error)
     commands = commands if end is None else [*commands, end]
-    return ReplayResult(commands, end is not None, schemas=run.schemas, view=view, projection=projection)
+    return ReplayResult(commands, end is not None, schemas=run.schemas, view=view, projection=projection, own=run.own)
 
 
 def _refuse_to_show(run: RunState, error: Exception) -> NoReturn:

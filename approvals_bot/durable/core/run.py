@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from uuid import UUID
 
 from approvals_bot.durable.core import commands
+from approvals_bot.durable.core.attributes import Attribute, decoded_attributes, with_changes
 from approvals_bot.durable.core.bugs import FailureRules, where_raised
 from approvals_bot.durable.core.commands import (
     CancelTimer,
@@ -25,6 +26,7 @@ from approvals_bot.durable.core.commands import (
     Decision,
     DisposeHook,
     Respond,
+    SetAttributes,
     decision,
 )
 from approvals_bot.durable.core.events import CREATIONS, FACTS, Event, Log, from_micros, made_in
@@ -69,6 +71,7 @@ class OpenStep:
     retry_at: datetime | None = None
     seq: int = 0  # of its `step_created`; 0 until that is delivered
     future: asyncio.Future[Any] | None = None
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)  # of the run, when it asked for the step
 
 
 @dataclass(slots=True)
@@ -168,6 +171,9 @@ workflow_logger = logging.getLogger("approvals_bot.workflow")
 class RunState:
     """The state of one replay. All of it is derived from the log and thrown away afterwards."""
 
+    own: dict[str, Attribute] | None = None
+    """The run's attributes, if the body has set any."""
+
     def __init__(
         self, created: Event, entropy: bytes, link: Callable[[str], str], failures: FailureRules | None = None
     ) -> None:
@@ -177,7 +183,7 @@ class RunState:
         self.loop = WorkflowLoop(self)  # type: ignore[abstract]  # missing methods raise "do that in a @step"
         self.link = link
         self.name: str = created.data["workflow"]
-        self.attributes: dict[str, str] = created.data.get("attributes", {})
+        self.attributes: dict[str, Attribute] = decoded_attributes(created.data.get("attributes", {}))
         self.started_at = created.at
         self.now = created.at
         self.seq = created.seq  # of the event that is being delivered
@@ -244,7 +250,7 @@ class RunState:
         # The step runs with its recorded input. If the log has another command here, `_ask` detects the drift.
         given = recorded.data.get("input") if recorded is not None else None
         given = step.signature.encode_call(args, kwargs) if given is None else given
-        state = OpenStep(number, step, given, future=self.loop.create_future())
+        state = OpenStep(number, step, given, future=self.loop.create_future(), attributes=self.attributes)
         self._ask(CreateStep(number, step.name, given))
         self.steps[number] = state
         assert state.future is not None
@@ -302,6 +308,14 @@ class RunState:
         if schema is not None:
             self.schemas[number] = schema
         return hook
+
+    def set_attributes(self, changes: Mapping[str, Attribute | None]) -> None:
+        with_changes(self.attributes, changes)  # raises before anything is asked for
+        number = self._count = self._count + 1
+        recorded = self._ask(SetAttributes(number, encode(changes)))
+        if recorded is not None and recorded.type == "attributes_set":
+            changes = decoded_attributes(recorded.data["attributes"])
+        self.attributes = self.own = with_changes(self.attributes, changes)
 
     def _payload(self, number: int, schema: Any, seq: int, payload: Any) -> Any:
         """Decode a payload. One that fitted when it came, and no longer does, means that the code has drifted."""
@@ -490,6 +504,6 @@ class RunState:
         if ended:
             return [c for c in new if not isinstance(c, CreateStep | commands.StartTimer | CancelTimer)]
         for command in new:
-            if isinstance(command, CreateStep | CreateHook | commands.StartTimer) and command.id < self._newest:
+            if isinstance(command, Creation) and command.id < self._newest:
                 self._drifted(command.id, f"nothing at #{command.id}", str(command))
         return new

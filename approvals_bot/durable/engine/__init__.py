@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from approvals_bot.durable.core.api import WebhookRequest, Workflow, open_engine
+from approvals_bot.durable.core.attributes import Settable
 from approvals_bot.durable.core.idempotency import SentKey
 from approvals_bot.durable.engine.clock import SystemClock, TimeSource
 from approvals_bot.durable.engine.engine import Engine
@@ -29,7 +30,7 @@ async def start(  # type: ignore[valid-type]  # as Engine.start
     /,
     *args: P.args,
     idempotency_key: str,
-    attributes: Mapping[str, str] | None = None,
+    attributes: Mapping[str, Settable] | None = None,
     **kwargs: P.kwargs,
 ) -> Run[R]: ...
 @overload
@@ -37,7 +38,7 @@ async def start(  # type: ignore[valid-type]  # as Engine.start
     workflow: Workflow[P, R],
     /,
     *args: P.args,
-    attributes: Mapping[str, str],
+    attributes: Mapping[str, Settable],
     idempotency_key: str | None = None,
     **kwargs: P.kwargs,
 ) -> Run[R]: ...
@@ -47,7 +48,7 @@ async def start(
     /,
     *args: Any,
     idempotency_key: str | None = None,
-    attributes: Mapping[str, str] | None = None,
+    attributes: Mapping[str, Settable] | None = None,
     **kwargs: Any,
 ) -> Run[Any]: ...
 async def start(workflow: Any, /, *args: Any, **kwargs: Any) -> Run[Any]:

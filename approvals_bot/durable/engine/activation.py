@@ -359,7 +359,7 @@ class Activation:
         started = self.run.index.first_starts.get(state.id) or self._host.clock.now()
         context = StepContext(
             StepMetadata(state.step.name, f"{made_by}.{state.id}", state.failures + 1, started),
-            WorkflowMetadata(created.data["workflow"], run_id, created.at, dict(created.data.get("attributes", {}))),
+            WorkflowMetadata(created.data["workflow"], run_id, created.at, dict(state.attributes)),
         )
         try:
             host = self._host

@@ -127,6 +127,7 @@ def decide(
         release=not (due or in_hand or outcome.replay_again),
         wake_at=wake_at,
         unread=outcome.unread,
+        own=outcome.own,
     )
     return Batch(outcome, whole, starts, queued)
 

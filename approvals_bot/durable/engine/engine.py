@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 from approvals_bot.durable.core import sandbox
 from approvals_bot.durable.core.annotations import check_annotations
 from approvals_bot.durable.core.api import Workflow, open_engines
+from approvals_bot.durable.core.attributes import Settable, attributes_after, checked_attributes, with_changes
 from approvals_bot.durable.core.events import CANCELLATION, Event, NewEvent, cancellation_message
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.core.idempotency import sent_under
@@ -19,7 +20,7 @@ from approvals_bot.durable.engine.clock import MovableClock, SystemClock, TimeSo
 from approvals_bot.durable.engine.executor import Executor
 from approvals_bot.durable.engine.http import Request, Response, accepted, as_webhook_request, response_of, unanswered
 from approvals_bot.durable.engine.intake import HookTarget, Intake, new_run_id
-from approvals_bot.durable.engine.limits import MANUAL_ANSWER, OWN_END, STEP_THREADS, check_attributes
+from approvals_bot.durable.engine.limits import MANUAL_ANSWER, OWN_END, STEP_THREADS
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.reading import Reader
 from approvals_bot.durable.engine.replayer import Replayer
@@ -172,7 +173,7 @@ class Engine(Reader):
         /,
         *args: P.args,
         idempotency_key: str,
-        attributes: Mapping[str, str] | None = None,
+        attributes: Mapping[str, Settable] | None = None,
         **kwargs: P.kwargs,
     ) -> Run[R]: ...
     @overload
@@ -181,7 +182,7 @@ class Engine(Reader):
         workflow: Workflow[P, R],
         /,
         *args: P.args,
-        attributes: Mapping[str, str],
+        attributes: Mapping[str, Settable],
         idempotency_key: str | None = None,
         **kwargs: P.kwargs,
     ) -> Run[R]: ...
@@ -192,7 +193,7 @@ class Engine(Reader):
         /,
         *args: Any,
         idempotency_key: str | None = None,
-        attributes: Mapping[str, str] | None = None,
+        attributes: Mapping[str, Settable] | None = None,
         **kwargs: Any,
     ) -> Run[Any]: ...
     async def start(  # type: ignore[misc]  # a workflow's parameter may not be named like an option
@@ -201,7 +202,7 @@ class Engine(Reader):
         /,
         *args: Any,
         idempotency_key: str | None = None,
-        attributes: Mapping[str, str] | None = None,
+        attributes: Mapping[str, Settable] | None = None,
         **kwargs: Any,
     ) -> Run[Any]:
         """Start a run. Returns once it is durable. The input is validated before anything is written.
@@ -218,9 +219,10 @@ class Engine(Reader):
         if not isinstance(found, Workflow):
             raise WorkflowNotFoundError(getattr(workflow, "__name__", repr(workflow)))
         given = found.signature.encode_call(args, kwargs)
+        own = with_changes({}, checked_attributes(attributes)) if attributes else {}
         key = idempotency_key
         sent = None if key is None else sent_under(key, found.signature, args, kwargs, given)
-        created = await self._intake.start(found, given, key, check_attributes(attributes or {}), sent)
+        created = await self._intake.start(found, given, key, own, sent)
         return Run(self, created.run_id, is_new=created.is_new)
 
     # ── resuming ──
@@ -361,7 +363,7 @@ class Engine(Reader):
         await self._intake.record(run_id)
 
     async def attempt(self, run_id: str) -> Run[Any]:
-        """Make another attempt at a run that failed or was cancelled: a new run with the same input and attributes.
+        """Make another attempt at a run that failed or was cancelled: a new run, started as it was.
 
             again = await engine.attempt(run.id)
 
@@ -387,7 +389,7 @@ class Engine(Reader):
         workflow.signature.decode_call(given)
         listed = workflow.under(row.workflow, first.data.get("settings"))
         key = ATTEMPT_OF + run_id
-        created = await self._intake.start(listed, given, key, row.attributes, attempt_of=run_id)
+        created = await self._intake.start(listed, given, key, attributes_after([first]), attempt_of=run_id)
         return Run(self, created.run_id, is_new=created.is_new)
 
     async def wake_up(self, run_id: str) -> int:

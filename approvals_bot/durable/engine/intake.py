@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from approvals_bot.durable.core.api import Workflow
+from approvals_bot.durable.core.attributes import Attribute
 from approvals_bot.durable.core.events import ENDINGS, Event, Log, NewEvent, to_micros
 from approvals_bot.durable.core.idempotency import (
     SentKey,
@@ -92,7 +93,7 @@ class Intake:
         workflow: Workflow[Any, Any],
         input: dict[str, Any],
         key: str | None,
-        attributes: dict[str, str],
+        attributes: dict[str, Attribute],
         sent: dict[str, Any] | None = None,
         **more: Any,
     ) -> Created:
@@ -384,12 +385,12 @@ def _compare(target: HookTarget, resume_id: str, first: Event, payload: Any, enc
 
 
 def _created(
-    run_id: str, workflow: Workflow[Any, Any], input: dict[str, Any], attributes: dict[str, str]
+    run_id: str, workflow: Workflow[Any, Any], input: dict[str, Any], attributes: dict[str, Attribute]
 ) -> dict[str, Any]:
     """Return the data of a run's first event."""
     data: dict[str, Any] = {"run_id": run_id, "workflow": workflow.name, "input": input, "python": PYTHON}
     if attributes:
-        data["attributes"] = attributes
+        data["attributes"] = encode(attributes)
     if workflow.version is not None:
         data["version"] = workflow.version
     if workflow.signature.takes_bound:

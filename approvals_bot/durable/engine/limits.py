@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
-
-from approvals_bot.errors import LimitExceededError
 
 MAX_EVENTS = 25_000
 """Events of one run. A replay reads them all. A loop that needs more should start a new run now and then."""
@@ -61,22 +58,3 @@ OWN_END = 10.0
 
 CLOSING = 5.0
 """Seconds that running steps get to finish when the engine closes. Then they are cancelled, and run again later."""
-
-MAX_ATTRIBUTES, MAX_ATTRIBUTE_NAME, MAX_ATTRIBUTE_VALUE = 64, 256, 256
-"""Attributes of a run, characters of a name, characters of a value. They are for finding runs, not for data."""
-
-
-def check_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
-    """Return the attributes as a dict. Raises LimitExceededError or ValueError if they can't be stored."""
-    if len(attributes) > MAX_ATTRIBUTES:
-        raise LimitExceededError("number of attributes", MAX_ATTRIBUTES, len(attributes), "attributes")
-    for name, value in attributes.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise ValueError(f"attribute {name!r}: names and values must be strings")
-        if name.startswith("$"):
-            raise ValueError(f"attribute {name!r}: names that start with $ are reserved")
-        if len(name) > MAX_ATTRIBUTE_NAME:
-            raise LimitExceededError("length of an attribute's name", MAX_ATTRIBUTE_NAME, len(name), "characters")
-        if len(value) > MAX_ATTRIBUTE_VALUE:
-            raise LimitExceededError(f"length of attribute {name!r}", MAX_ATTRIBUTE_VALUE, len(value), "characters")
-    return dict(attributes)

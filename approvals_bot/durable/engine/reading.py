@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from approvals_bot.durable.core.api import in_workflow
+from approvals_bot.durable.core.attributes import Attribute, Settable, checked_value
 from approvals_bot.durable.core.events import ENDINGS, Event
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.durable.core.run import projected
@@ -77,12 +78,12 @@ class Reader:
         found = await self.store.read(run_id, after=NO_EVENTS)
         return None if found is None else found[0]
 
-    async def records(
+    async def runs(
         self,
         workflow: str | None = None,
         status: Status | None = None,
         *,
-        attributes: Mapping[str, str] | None = None,
+        attributes: Mapping[str, Settable] | None = None,
         is_open: bool | None = None,
         oldest_first: bool = False,
         cursor: str | None = None,
@@ -91,15 +92,21 @@ class Reader:
     ) -> Page:
         """Return a page of runs, the newest first by default.
 
-        `attributes` are those given at the start. Any other keyword matches an attribute of the runs' projections:
-        `records(waiting_for="ann@acme.eu")`. Raises ValueError for a cursor that came with no page.
+            page = await engine.runs("expense", attributes={"team": "red"}, limit=20)
+
+        `attributes` are those that a run was given at its start or that its body has set. Any other keyword matches an
+        attribute of the runs' projections: `runs(waiting_for="ann@acme.eu")`. Raises ValueError for a cursor that came
+        with no page.
         """
-        names = {projected(name): value for name, value in more.items() if value is not None}
-        found = names | dict(attributes or {})
+        names: dict[str, Attribute] = {projected(name): value for name, value in more.items() if value is not None}
+        asked = {name: checked_value(name, value) for name, value in (attributes or {}).items()}
+        found = names | {name: value for name, value in asked.items() if value is not None}
         return await self.list_runs(Filter(workflow, status, found, is_open, None, oldest_first, cursor, limit))
 
+    records = runs
+
     async def list_runs(self, which: Filter) -> Page:
-        """Return a page of runs, as `records` does."""
+        """Return a page of runs, as `runs` does."""
         self._here("list_runs()")
         rows, following = await self.store.runs(which)
         return Page(rows, following)

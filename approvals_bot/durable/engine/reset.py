@@ -5,6 +5,7 @@ The plan is pure. The store writes it in one transaction, and only if the old lo
 
 from __future__ import annotations
 
+from approvals_bot.durable.core.attributes import attributes_after
 from approvals_bot.durable.core.commands import resume_at
 from approvals_bot.durable.core.events import CANCELLATION, ENDINGS, Event, Log, hooks_of
 from approvals_bot.durable.engine.scheduler import Scheduler
@@ -107,7 +108,7 @@ def plan_reset(record: RunRecord, log: Log, to: int, new_id: str, *, drop_payloa
     events = [event._replace(seq=seq) for seq, event in enumerate(begun, 1)]
     row = record._replace(
         id=new_id, status="pending", ended_at=None, seq=len(events), view=None, parts=[], stalled=None, ending=None,
-        next_run=None,
+        next_run=None, attributes=attributes_after(events),
     )  # fmt: skip
     return Reset(record.id, len(log), record.next_run, Successor(row, events, record.id))
 

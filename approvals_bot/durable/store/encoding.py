@@ -13,9 +13,12 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple, TypeVar, overload
+from decimal import Decimal
+from typing import Any, NamedTuple, TypeVar, overload
 
+from approvals_bot.durable.core.attributes import Attribute
 from approvals_bot.durable.core.events import from_micros, to_micros
+from approvals_bot.durable.core.serialization import decode, encode, to_json
 from approvals_bot.durable.store.protocol import AuditEntry, Filter, RunRecord
 
 logger = logging.getLogger("approvals_bot.durable.store")
@@ -57,9 +60,19 @@ def readable_json(stored: str | None, kind: type[Json]) -> Json | None:
     return found if isinstance(found, kind) else None
 
 
-def readable_texts(stored: str | None) -> dict[str, str]:
-    """Return the strings of a JSON object, by name."""
-    return {name: text for name, text in (readable_json(stored, dict) or {}).items() if isinstance(text, str)}
+def readable_attributes(stored: str | None) -> dict[str, Attribute]:
+    """Return the attributes of a JSON object, by name: those that can be read."""
+    found = (readable_json(stored, dict) or {}).items()
+    read = {name: _decimal(value) if type(value) is dict else value for name, value in found}
+    return {name: value for name, value in read.items() if isinstance(value, Attribute)}
+
+
+def _decimal(tagged: dict[str, Any]) -> Any:
+    """Return the value under a tag. None if that isn't one of ours."""
+    try:
+        return decode(tagged)
+    except (LookupError, ValueError, TypeError, ArithmeticError):
+        return None
 
 
 @overload
@@ -85,6 +98,9 @@ MAX_KEY = 400
 """Bytes of a name or a value in an index; an index entry of PostgreSQL's holds 2,700. A longer one is cut and gets a
 hash, which finds it as well."""
 
+MAX_VALUE_KEY = 1_100
+"""Bytes of an attribute's value in an index. The longest has 256 characters, of four bytes each."""
+
 Pair = tuple[str, str]
 
 
@@ -95,29 +111,72 @@ class Indexed(NamedTuple):
     digest: str
 
 
-def pair_of(name: str, value: str) -> Pair:
+def pair_of(name: str, value: Attribute) -> Pair:
     """Return the pair as the table has it."""
-    return _key(name), _key(value)
+    if name.startswith("$"):
+        return _key(name), _key(str(value))
+    return _key(name), value_key(value)
 
 
-def given_pairs(attributes: Mapping[str, str]) -> list[Pair]:
-    """Return the pairs of the attributes that a run was given at its start."""
-    return [pair_of(name, value) for name, value in attributes.items()]
+def own_pairs(attributes: Mapping[str, Attribute]) -> list[Pair]:
+    """Return the pairs of a run's own attributes: those that it was given and that its body has set."""
+    return [(_key(name), value_key(value)) for name, value in attributes.items()]
+
+
+def own_json(attributes: Mapping[str, Attribute]) -> str:
+    """Return a run's own attributes as its row has them."""
+    return to_json(encode(attributes), "attributes")
+
+
+BOOLEAN, NUMBER, TEXT = "b", "n", "s"
+"""What the keys of a kind of values begin with. A kind ends before its next letter."""
+
+
+def value_key(value: Attribute) -> str:
+    """Return the key of an attribute's value. Keys of one kind sort as the values do, byte by byte.
+
+    Numbers are equal if they are equal as decimals, so 100 is Decimal("100.00"). A float is the shortest decimal that
+    reads as it: 0.1 + 0.2 is 0.30000000000000004. Texts sort by their code points (NUL and lone surrogates, which are
+    escaped, like a backslash).
+    """
+    if isinstance(value, str):
+        return TEXT + _key(value, MAX_VALUE_KEY)
+    if isinstance(value, bool):
+        return f"{BOOLEAN}{value:d}"
+    return NUMBER + _number_key(Decimal(repr(value)) if isinstance(value, float) else Decimal(value))
+
+
+_COMPLEMENT = str.maketrans("0123456789", "9876543210")
+
+
+def _number_key(number: Decimal) -> str:
+    """Return the sign, then the power of ten, then the digits, so that text sorts like numbers.
+
+    Negative numbers sort the other way around, so each of their digits is taken from 9, and a longer number comes
+    before the shorter one that it begins with.
+    """
+    if not number:
+        return "1"
+    sign, digits, exponent = number.as_tuple()
+    assert isinstance(exponent, int), "infinity and NaN are refused before"
+    power = len(digits) + exponent + 5_000  # above 0, also for the smallest float
+    key = f"{power:04d}" + "".join(map(str, digits)).rstrip("0")
+    return f"0{key.translate(_COMPLEMENT)}~" if sign else f"2{key}"
 
 
 def indexed(attributes: Mapping[str, Sequence[str]]) -> Indexed:
     """Return each name with each of its values."""
-    pairs = tuple(sorted({pair_of(name, value) for name, values in attributes.items() for value in values}))
+    pairs = tuple(sorted({(_key(name), _key(value)) for name, values in attributes.items() for value in values}))
     together = "\0".join(text for pair in pairs for text in pair)  # no stored text has a NUL
     return Indexed(pairs, hashlib.blake2b(together.encode(), digest_size=16).hexdigest())
 
 
-def _key(text: str) -> str:
+def _key(text: str, most: int = MAX_KEY) -> str:
     stored = storable(text)
-    if len(stored) * 4 <= MAX_KEY:
+    if len(stored) * 4 <= most:
         return stored
     raw = stored.encode()
-    if len(raw) <= MAX_KEY:
+    if len(raw) <= most:
         return stored
     return f"{raw[:300].decode(errors='ignore')}…{hashlib.sha256(raw).hexdigest()}"
 

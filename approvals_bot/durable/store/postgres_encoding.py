@@ -22,11 +22,12 @@ from approvals_bot.durable.core.events import (
 from approvals_bot.durable.core.serialization import to_json
 from approvals_bot.durable.store.encoding import (
     as_given,
-    given_pairs,
     indexed,
     log_unreadable,
+    own_json,
+    own_pairs,
+    readable_attributes,
     readable_json,
-    readable_texts,
     readable_time,
     storable,
 )
@@ -75,12 +76,12 @@ def create(run: NewRun, at: datetime, lease: Lease | None, then: Append | None) 
         "version": storable(new.version),
         "idempotency_key": storable(run.idempotency_key),
         "kind": storable(new.kind),
-        "attributes": to_json(new.attributes, "attributes"),
+        "attributes": own_json(new.attributes),
         "at": to_micros(at),
         "events": [_event(event) for event in run.events()],
     }
     if new.attributes:
-        call["pairs"] = given_pairs(new.attributes)
+        call["pairs"] = own_pairs(new.attributes)
     fits = then is not None and (then.expected, then.epoch) == (len(call["events"]), 1)
     return call | _lease_and_then(lease, then if fits else None)
 
@@ -157,7 +158,7 @@ def _successor(successor: Successor) -> Call:
         "code": storable(new.code),
         "version": storable(new.version),
         "kind": storable(new.kind),
-        "attributes": to_json(new.attributes, "attributes"),
+        "attributes": own_json(new.attributes),
         "view": None if new.view is None else to_json(new.view, "view"),
         "parts": to_json(new.parts, "parts") if new.parts else None,
         "unread": to_json(successor.unread, "unread") if successor.unread else None,
@@ -173,7 +174,7 @@ def _successor(successor: Successor) -> Call:
     }
     if new.parent is not None:
         call |= _parent(new.parent)
-    return call | ({"pairs": given_pairs(new.attributes)} if new.attributes else {})
+    return call | ({"pairs": own_pairs(new.attributes)} if new.attributes else {})
 
 
 def _parent(parent: Parent) -> Call:
@@ -232,6 +233,8 @@ def _batch(batch: Append) -> Call:
         call["keeps_unread"] = True
     elif batch.unread:
         call["unread"] = to_json(batch.unread, "unread")
+    if batch.own is not None:
+        call |= {"own": own_json(batch.own), "own_pairs": own_pairs(batch.own)}
     if batch.stalled is not None:
         call["stalled"] = storable(batch.stalled)
     if batch.successor is not None:
@@ -387,7 +390,7 @@ def run_row(row: Any) -> RunRecord:
     return RunRecord(
         id=as_given(row[0]), workflow=as_given(row[1]), code=as_given(row[2]), version=as_given(row[3]),
         kind=as_given(row[4]), status=row[5], created_at=readable_time(row[6]), ended_at=readable_time(row[7]),
-        attributes=readable_texts(row[8]), seq=row[9], view=readable_json(row[10], object),
+        attributes=readable_attributes(row[8]), seq=row[9], view=readable_json(row[10], object),
         parts=readable_json(row[11], list) or [], stalled=as_given(row[12]), wake_at=readable_time(row[13]),
         epoch=row[14], ending=readable_json(row[15], dict),
         next_run=as_given(row[16]), parent=None if row[17] is None else Parent(*row[17:]),

@@ -32,6 +32,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol
 
+from approvals_bot.durable.core.attributes import Attribute
 from approvals_bot.durable.core.events import Event, Log, NewEvent
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled", "reset", "continued", "stalled"]
@@ -81,7 +82,7 @@ class RunRecord(NamedTuple):
     status: Status
     created_at: datetime
     ended_at: datetime | None
-    attributes: dict[str, str]
+    attributes: dict[str, Attribute]
     seq: int
     view: Any
     parts: list[Any]
@@ -122,7 +123,7 @@ class RunRecord(NamedTuple):
         at: datetime,
         *,
         kind: str = "workflow",
-        attributes: dict[str, str] | None = None,
+        attributes: dict[str, Attribute] | None = None,
     ) -> RunRecord:
         """Return the record of a run that is being created."""
         return cls(
@@ -279,6 +280,7 @@ class Append(NamedTuple):
     stalled: str | None = None  # with `release`: why the run can't continue with this code
     unread: Mapping[int, int] | None = None  # payloads that the body hasn't taken, by hook; None: unchanged
     successor: Successor | None = None  # the run in its place, if the batch ends this one as continued
+    own: Mapping[str, Attribute] | None = None  # the run's own attributes, all of them; None: unchanged
 
 
 class Appended(NamedTuple):
@@ -334,7 +336,7 @@ class Filter:
 
     workflow: str | None = None
     status: Status | None = None
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
     is_open: bool | None = None
     ended_since: datetime | None = None
     oldest_first: bool = False

@@ -13,8 +13,8 @@ from approvals_bot.durable.store.encoding import (
     audit_entry,
     cursor_after,
     link_entry,
+    readable_attributes,
     readable_json,
-    readable_texts,
     readable_time,
     storable,
 )
@@ -205,7 +205,7 @@ def _event(seq: int, type: Any, at: int, data: str) -> Event:
 def _run_row(row: Any) -> RunRecord:
     return RunRecord(
         id=row[0], workflow=row[1], code=row[2], version=row[3], kind=row[4], status=row[5],
-        created_at=readable_time(row[6]), ended_at=readable_time(row[7]), attributes=readable_texts(row[8]),
+        created_at=readable_time(row[6]), ended_at=readable_time(row[7]), attributes=readable_attributes(row[8]),
         seq=row[9], view=readable_json(row[10], object), parts=readable_json(row[11], list) or [],
         stalled=as_given(row[12]), wake_at=readable_time(row[13]), epoch=row[14], ending=readable_json(row[15], dict),
         next_run=row[16], parent=None if row[17] is None else Parent(*row[17:]),

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from approvals_bot.durable.core.attributes import Attribute
 from approvals_bot.durable.core.events import (
     ENDINGS,
     Event,
@@ -24,7 +25,7 @@ from approvals_bot.durable.core.events import (
     to_micros,
 )
 from approvals_bot.durable.core.serialization import to_json
-from approvals_bot.durable.store.encoding import Indexed, Pair, given_pairs, indexed, log_unreadable, storable
+from approvals_bot.durable.store.encoding import Indexed, Pair, indexed, log_unreadable, own_json, own_pairs, storable
 from approvals_bot.durable.store.protocol import (
     Append,
     Appended,
@@ -83,10 +84,11 @@ def create(
     else:
         wanted = None
         row = _PENDING | {"id": new.id, "wake_at": now, "seq": len(first)}
-    key_and_more = {"key": key, "created_at": now, "attributes": to_json(new.attributes) if new.attributes else "{}"}
+    own = new.attributes if then is None or then.own is None or not fits else then.own
+    key_and_more = {"key": key, "created_at": now, "attributes": own_json(own)}
     named = {"workflow": new.workflow, "code": new.code, "version": new.version, "kind": new.kind}
     db.execute(_CREATE, row | key_and_more | named)
-    _add_pairs(db, new.id, [*given_pairs(new.attributes), *(wanted.pairs if wanted is not None else ())])
+    _add_pairs(db, new.id, [*own_pairs(own), *(wanted.pairs if wanted is not None else ())])
     if row["ended_at"] is not None:
         db.execute(_CLOSE_HOOKS, (new.id,))
     if lease is None or fits:
@@ -196,7 +198,9 @@ def _decide(db: sqlite3.Connection, batch: Append, was: Current, lease: Lease | 
     if was.is_found and row["status"] != was.status:
         db.execute(_FOLLOW, (row["status"], batch.run_id))
     if wanted is not None and wanted.digest != was.indexed:
-        _index(db, batch.run_id, wanted)
+        _index(db, batch.run_id, wanted.pairs)
+    if batch.own is not None:
+        _set_own(db, batch.run_id, batch.own)
     return events
 
 
@@ -238,17 +242,25 @@ def _after(batch: Append, wanted: Indexed | None, events: list[Event], at: int, 
     return row
 
 
-def _index(db: sqlite3.Connection, run_id: str, wanted: Indexed) -> None:
-    """Update the rows of `attributes` to the run's projection, writing only the differences."""
-    known = db.execute(
-        "SELECT name, value FROM attributes WHERE run_id = ? AND substr(name, 1, 1) = '$'", (run_id,)
-    ).fetchall()
-    gone = set(known).difference(wanted.pairs)
-    db.executemany(
-        "DELETE FROM attributes WHERE run_id = ? AND name = ? AND value = ?",
-        [(run_id, name, value) for name, value in gone],
-    )
-    _add_pairs(db, run_id, sorted(set(wanted.pairs).difference(known)))
+_OF_THE_PROJECTION, _OWN = (
+    f"SELECT name, value FROM attributes WHERE run_id = ? AND substr(name, 1, 1) {is_of} '$'"  # noqa: S608  # our own text
+    for is_of in ("=", "<>")
+)
+
+
+def _index(db: sqlite3.Connection, run_id: str, wanted: Sequence[Pair], known_by: str = _OF_THE_PROJECTION) -> None:
+    """Update the rows of `attributes`, of the projection or the run's own. Only the differences are written."""
+    known = db.execute(known_by, (run_id,)).fetchall()
+    gone = [(run_id, *pair) for pair in set(known).difference(wanted)]
+    db.executemany("DELETE FROM attributes WHERE run_id = ? AND name = ? AND value = ?", gone)
+    _add_pairs(db, run_id, sorted(set(wanted).difference(known)))
+
+
+def _set_own(db: sqlite3.Connection, run_id: str, own: Mapping[str, Attribute]) -> None:
+    """Update the run's own attributes, in its row and in `attributes`, if they have changed."""
+    text = own_json(own)
+    if db.execute("UPDATE runs SET attributes = ? WHERE id = ? AND attributes <> ?", (text, run_id, text)).rowcount:
+        _index(db, run_id, own_pairs(own), _OWN)
 
 
 def _add_pairs(db: sqlite3.Connection, run_id: str, pairs: Sequence[Pair]) -> None:
@@ -422,12 +434,12 @@ def _succeed(db: sqlite3.Connection, old: str, successor: Successor, now: int, e
     shown = {
         "view": None if new.view is None else to_json(new.view, "view"),
         "parts": to_json(new.parts, "parts") if new.parts else None,
-        "attributes": to_json(new.attributes) if new.attributes else "{}",
+        "attributes": own_json(new.attributes),
     }
     named = {"id": new.id, "workflow": new.workflow, "code": new.code, "version": new.version, "kind": new.kind}
     placed = {"created_at": now, "key": key, "seq": len(successor.log), "wake_at": now, "epoch": epoch + 1}
     db.execute(_CREATE, _PENDING | shown | named | placed | _parent(new.parent))
-    _add_pairs(db, new.id, given_pairs(new.attributes))
+    _add_pairs(db, new.id, own_pairs(new.attributes))
     rows = [_row(new.id, event, to_micros(event.at)) for event in successor.log]
     db.executemany(_INSERT, rows)
     received = sum(len(each[-1]) for each in rows if each[2] == "hook_received")

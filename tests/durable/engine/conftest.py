@@ -15,6 +15,7 @@ from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
 
 BOTH = {
+    "test_attributes",
     "test_full_hooks",
     "test_hooks",
     "test_idempotency",

@@ -41,7 +41,8 @@ def hook(number: int, token: str, run_id: str = "old") -> NewEvent:
 
 async def a_run(store: OpenStore, run_id: str = "old", *tokens: str, **given: Any) -> Claim:
     """Create a run with a hook for each token. Returns its claim, which is still held."""
-    await store.create(new_run(run_id, "w", "w", None, {"run_id": run_id, "input": {}}, **given), T0)
+    data = {"run_id": run_id, "input": {}, "attributes": given.get("attributes", {})}
+    await store.create(new_run(run_id, "w", "w", None, data, **given), T0)
     (claimed,) = await store.claim(Lease("me", T0, T0 + timedelta(days=1)), run_id=run_id)
     hooks = [hook(number, token, run_id) for number, token in enumerate(tokens, 1)]
     batch = Append(run_id, claimed.claim.epoch, 1, [event("run_started"), *hooks], T0)

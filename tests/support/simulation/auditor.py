@@ -52,7 +52,7 @@ class RunHistory:
 
 
 DECISIONS = frozenset({"step_created", "step_started", "hook_created", "hook_conflict", "hook_disposed"}) | {
-    "hook_responded", "wait_created", "wait_cancelled", "run_started", "run_completed", "run_failed",
+    "hook_responded", "wait_created", "wait_cancelled", "attributes_set", "run_started", "run_completed", "run_failed",
 }  # fmt: skip
 
 
@@ -132,7 +132,7 @@ class Auditor:
                 what = ("responded", data["to"])
             case "step_started" | "step_retrying":
                 what = (line.type, data["id"], data["attempt"])
-            case "step_created" | "hook_created" | "hook_conflict" | "wait_created":
+            case "step_created" | "hook_created" | "hook_conflict" | "wait_created" | "attributes_set":
                 what = ("created", data["id"])
             case "step_completed" | "step_failed" | "wait_completed" | "wait_cancelled":
                 what = ("done", data["id"])

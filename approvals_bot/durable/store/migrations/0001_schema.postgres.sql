@@ -59,6 +59,11 @@ CREATE TABLE attributes (
 );
 CREATE INDEX attributes_of_status ON attributes (name, value, status, created_at, run_id);
 CREATE INDEX attributes_of_workflow ON attributes (name, value, workflow, status COLLATE "C", created_at, run_id);
+-- Ranges of values are compared byte by byte; and so that no other index can serve them, see above.
+CREATE INDEX attributes_by_value ON attributes (name, status, value COLLATE "C", run_id)
+  WHERE substr(name, 1, 1) <> '$';
+CREATE INDEX attributes_of_workflow_by_value ON attributes (name, workflow, status COLLATE "C", value COLLATE "C", run_id)
+  WHERE substr(name, 1, 1) <> '$';
 
 -- SQLite's store does this itself: there, a trigger would cost as much as two indexes. Here it is cheap.
 CREATE FUNCTION follow_status() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -289,6 +294,18 @@ BEGIN
   PERFORM add_pairs(run, batch -> 'pairs');
 END $$;
 
+-- The run's own attributes, in its row and in `attributes`, if they have changed.
+CREATE FUNCTION set_own(run text, batch jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE runs SET attributes = batch ->> 'own' WHERE id = run AND attributes <> batch ->> 'own';
+  IF NOT FOUND THEN
+    RETURN;
+  END IF;
+  DELETE FROM attributes WHERE run_id = run AND NOT starts_with(name, '$') AND (name, value) NOT IN (
+    SELECT pair ->> 0, pair ->> 1 FROM jsonb_array_elements(batch -> 'own_pairs') AS each (pair));
+  PERFORM add_pairs(run, batch -> 'own_pairs');
+END $$;
+
 CREATE FUNCTION add_pairs(run text, pairs jsonb) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
   INSERT INTO attributes (run_id, name, value, workflow, status, created_at)
@@ -383,6 +400,9 @@ BEGIN
   IF batch ? 'indexed' THEN
     PERFORM index_run(run, was_indexed, batch);
   END IF;
+  IF batch ? 'own' THEN
+    PERFORM set_own(run, batch);
+  END IF;
   RETURN json_build_array(now, lost);
 END $$;
 
@@ -450,7 +470,7 @@ BEGIN
   IF planned IS NULL THEN
     lost := add_events(run, 0, now, created);
     RETURN ROW(json_build_object('claimed', lease IS NOT NULL), CASE WHEN lease IS NULL THEN run END)::outcome;
-  ELSIF (planned ->> 'release')::boolean OR planned ?| '{ending,view,parts,indexed}' THEN
+  ELSIF (planned ->> 'release')::boolean OR planned ?| '{ending,view,parts,indexed,own}' THEN
     RETURN ROW(json_build_object('then', decide(planned, now, created, lease)), planned ->> 'notify')::outcome;
   END IF;
   lost := add_events(run, 0, now, created || (planned -> 'events'));

@@ -12,7 +12,7 @@ CREATE TABLE runs (
   created_at      INTEGER NOT NULL,
   ended_at        INTEGER,
   idempotency_key TEXT UNIQUE,
-  attributes      TEXT NOT NULL DEFAULT '{}', -- those given at its start
+  attributes      TEXT NOT NULL DEFAULT '{}', -- its own: given at its start or set by its body
   seq             INTEGER NOT NULL,           -- number of the last event
   view            TEXT,                       -- the value that its author published last
   parts           TEXT,                       -- what it consists of, from its projection: an array
@@ -42,8 +42,8 @@ CREATE INDEX runs_of_status ON runs (status, created_at, id);
 CREATE INDEX runs_of_workflow ON runs (workflow, status, created_at, id);
 CREATE INDEX runs_ended ON runs (ended_at, id) WHERE ended_at IS NOT NULL;
 
--- The attributes that runs are found by, with any number of values per name: those given at the start, and those of the
--- projections, whose names start with $. The other columns are the run's.
+-- The attributes that runs are found by: the runs' own, whose values have a kind and an order (store/encoding.py), and
+-- those of the projections, whose names start with $ and have any number of values. The other columns are the run's.
 CREATE TABLE attributes (
   run_id     TEXT NOT NULL REFERENCES runs (id),
   name       TEXT NOT NULL,
@@ -55,6 +55,10 @@ CREATE TABLE attributes (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX attributes_of_status ON attributes (name, value, status, created_at, run_id);
 CREATE INDEX attributes_of_workflow ON attributes (name, value, workflow, status, created_at, run_id);
+-- For lists by a range of values, which have the order of the values.
+CREATE INDEX attributes_by_value ON attributes (name, status, value, run_id) WHERE substr(name, 1, 1) <> '$';
+CREATE INDEX attributes_of_workflow_by_value ON attributes (name, workflow, status, value, run_id)
+  WHERE substr(name, 1, 1) <> '$';
 
 CREATE TABLE events (
   run_id TEXT NOT NULL REFERENCES runs (id),

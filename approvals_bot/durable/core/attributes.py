@@ -1,0 +1,108 @@
+"""Attributes: small values that runs are found by. A run gets some at its start, and its body sets more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from math import isfinite
+from typing import Any
+
+from approvals_bot.durable.core.events import Event
+from approvals_bot.durable.core.serialization import decode
+from approvals_bot.errors import InvalidArgumentError, LimitExceededError
+
+Attribute = str | int | float | Decimal | bool
+"""The value of an attribute, as it is kept and given back."""
+
+Settable = Attribute | date | None
+"""What may be given as a value: also dates, which are kept as ISO text. None removes the attribute."""
+
+MAX_ATTRIBUTES, MAX_ATTRIBUTE_NAME, MAX_ATTRIBUTE_VALUE = 64, 256, 256
+"""Attributes of a run, characters of a name, characters of a value. They are for finding runs, not for data."""
+
+MAX_MAGNITUDE = 1_000
+"""The power of ten up to which numbers are kept, and down to which. Floats need 324."""
+
+
+def checked_attributes(attributes: Mapping[str, Settable]) -> dict[str, Attribute | None]:
+    """Return the attributes as they are kept. Raises InvalidArgumentError or LimitExceededError."""
+    return {_checked_name(name): checked_value(name, value) for name, value in attributes.items()}
+
+
+def with_changes(current: Mapping[str, Attribute], changes: Mapping[str, Attribute | None]) -> dict[str, Attribute]:
+    """Return the attributes after these changes. Raises LimitExceededError if they are too many."""
+    both = {**current, **changes}
+    after = {name: value for name, value in both.items() if value is not None}
+    if len(after) > MAX_ATTRIBUTES:
+        raise LimitExceededError("number of attributes", MAX_ATTRIBUTES, len(after), "attributes")
+    return after
+
+
+def checked_value(name: str, value: Settable) -> Attribute | None:
+    """Return the value of an attribute as it is kept. Raises InvalidArgumentError or LimitExceededError."""
+    match value:
+        case None | bool():
+            return value
+        case str():
+            text = str.__str__(value)
+        case int() if -(10**MAX_ATTRIBUTE_VALUE) < value < 10**MAX_ATTRIBUTE_VALUE:
+            return int(value)
+        case int():
+            raise LimitExceededError(_length_of(name), MAX_ATTRIBUTE_VALUE, value.bit_length() * 3 // 10, "characters")
+        case float() if isfinite(value):
+            return float(value)
+        case Decimal() if value.is_finite():
+            power = value.adjusted() if value else 0
+            if abs(power) > MAX_MAGNITUDE:
+                raise LimitExceededError(f"size of attribute {name!r}", MAX_MAGNITUDE, power, "powers of ten")
+            if len(str(value)) > MAX_ATTRIBUTE_VALUE:
+                raise LimitExceededError(_length_of(name), MAX_ATTRIBUTE_VALUE, len(str(value)), "characters")
+            return value
+        case datetime() if value.tzinfo is not None:
+            return value.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        case datetime():
+            raise InvalidArgumentError(f"attribute {name!r}: a datetime needs a time zone")
+        case date():
+            return value.isoformat()
+        case float() | Decimal():
+            raise InvalidArgumentError(f"attribute {name!r}: {value} is not a number that can be compared")
+        case _:
+            raise InvalidArgumentError(
+                f"attribute {name!r}: a value is a string, a number, a boolean, a date or None, "
+                f"not {type(value).__name__}"
+            )
+    if len(text) > MAX_ATTRIBUTE_VALUE:
+        raise LimitExceededError(_length_of(name), MAX_ATTRIBUTE_VALUE, len(text), "characters")
+    return text
+
+
+def _checked_name(name: str) -> str:
+    if not isinstance(name, str):
+        raise InvalidArgumentError(f"attribute {name!r}: a name must be a string")
+    if name.startswith("$"):
+        raise InvalidArgumentError(f"attribute {name!r}: names that start with $ are reserved")
+    if len(name) > MAX_ATTRIBUTE_NAME:
+        raise LimitExceededError("length of an attribute's name", MAX_ATTRIBUTE_NAME, len(name), "characters")
+    return name
+
+
+def _length_of(name: str) -> str:
+    return f"length of attribute {name!r}"
+
+
+# ── in the log ──
+
+
+def decoded_attributes(encoded: Mapping[str, Any]) -> dict[str, Any]:
+    """Decode attributes. Of their values, only Decimals have a tag."""
+    return {name: decode(value) if type(value) is dict else value for name, value in encoded.items()}
+
+
+def attributes_after(log: Iterable[Event]) -> dict[str, Attribute]:
+    """Return the attributes of a run after the events of this log."""
+    found: dict[str, Attribute] = {}
+    for event in log:
+        if event.type == "attributes_set" or (event.type == "run_created" and "attributes" in event.data):
+            found = with_changes(found, decoded_attributes(event.data["attributes"]))
+    return found
