@@ -59,17 +59,10 @@ from approvals_bot.people import Person
 def request_of(
     rules: Rules, opening: Opening, *, run_id: str = "", number: int = 0, at: datetime, title: str | None = None
 ) -> Request:
-    """Make the request as it opens, before anybody is asked, and fill in how it is shown.
+    """Make the request as it opens, before anybody is asked. `described` adds what is only shown.
 
     `title`: used if the file has no title. Raises InvalidPayloadError for invalid fields.
     """
-    return described(undescribed(rules, opening, run_id=run_id, number=number, at=at, title=title), rules)
-
-
-def undescribed(
-    rules: Rules, opening: Opening, *, run_id: str = "", number: int = 0, at: datetime, title: str | None = None
-) -> Request:
-    """Make the request as it opens, without what is only shown. Raises InvalidPayloadError for invalid fields."""
     definition, ruling = rules.definition, rules.ruling(opening.fields)
     policy = definition.policy
     request = Request(

@@ -50,6 +50,9 @@ async def look_up_rank(
     return Rank(owns, rules, knows, (*unsure_owner, *unsure_admin))
 
 
+look_up.only_reads = look_up_rank.only_reads = True
+
+
 async def find_rank(address: str, person: str, owners: Sequence[str], about: RequestContext) -> Rank:
     """Call `look_up_rank`; a failed look-up becomes an error in the rank."""
     try:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from approvals_bot.approvals.apply import context_of, request_of, seat_queries, undescribed, why_undecidable
+from approvals_bot.approvals.apply import context_of, request_of, seat_queries, why_undecidable
 from approvals_bot.approvals.business_time import length_text
 from approvals_bot.approvals.eligibility import Resolution, with_delegates
 from approvals_bot.approvals.policy import Definition, Deliver
@@ -52,7 +52,7 @@ async def find_undecidable_stage(
     A source of people that can't be read now doesn't count: it is read again when the stage opens.
     """
     rules = rules_of(definition)
-    request = undescribed(rules, opening, at=now)
+    request = request_of(rules, opening, at=now)
     if rules.ruling(request.fields).automatic is not None:
         return None
     for stage in request.stages:

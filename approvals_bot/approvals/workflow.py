@@ -21,6 +21,7 @@ from approvals_bot.approvals.apply import (
     context_of,
     decided,
     decided_by_rule,
+    described,
     escalated,
     late_reply,
     next_stage,
@@ -131,7 +132,8 @@ class PendingRequest:
         run_id = get_workflow_metadata().run_id
         self.definition = definition
         self.rules = rules_of(definition)
-        self.request = request_of(self.rules, opening, run_id=run_id, number=number, at=now(), title=title)
+        request = request_of(self.rules, opening, run_id=run_id, number=number, at=now(), title=title)
+        self.request = described(request, self.rules)
         self.abandoned: str | None = None  # why the workflow no longer waits for this request
         self.has_opened = False
         self.late: list[int] = []  # escalations to run at the stage's deadline

@@ -12,6 +12,7 @@ learn that their group can't be checked, and an outage neither lets anybody in n
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -213,7 +214,7 @@ class People:
                 case GroupAddress(name):
                     return await self._group(name)
                 case SlackGroupAddress(handle):
-                    return self._members(f"slack:@{handle}", await self._slack(handle).read())
+                    return self._members(f"slack:@{handle}", await _read(self._slack(handle)))
                 case OnBehalfOf():
                     if on_behalf_of is None:
                         return Resolved((), "the request isn't on anybody's behalf")
@@ -236,7 +237,7 @@ class People:
             return Resolved((), f"there is no group {name}")
         if isinstance(source, Sequence):
             return self._members(name, list(source))
-        return self._members(name, await source.read(), source.name)
+        return self._members(name, await _read(source), source.name)
 
     def _members(self, group: str, found: Any, source: str | None = None) -> Resolved:
         name = self.group_names.get(group, group)
@@ -271,7 +272,13 @@ class People:
     async def _tables(self) -> Directory:
         if isinstance(self._directory, Directory):
             return self._directory
-        return _directory(await self._directory.read(), self._directory.name)
+        return _directory(await _read(self._directory), self._directory.name)
+
+
+async def _read(source: LiveSource) -> Any:
+    """Read a source, from another turn of the event loop on: a look-up may be given up where it first waits."""
+    await asyncio.sleep(0)
+    return await source.read()
 
 
 def _directory(found: Any, source: str) -> Directory:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from approvals_bot.approvals.acts import Vote
-from approvals_bot.approvals.apply import apply, decided, opened, presented, request_of
+from approvals_bot.approvals.apply import apply, decided, described, opened, presented, request_of
 from approvals_bot.approvals.card import asks_of, card_of, needs_form
 from approvals_bot.approvals.eligibility import Resolution, ResolvedSeat
 from approvals_bot.approvals.policy import Definition
@@ -36,7 +36,7 @@ RULES = rules_of(Definition.model_validate(tomllib.loads((SAMPLES / "expense.tom
 
 def expense(amount: str) -> Request:
     fields: dict[str, Any] = {"amount": amount, "purpose": "a desk", "team": "eng"}
-    request = request_of(RULES, Opening(fields, BO), run_id="run_1", at=NINE).but(
+    request = described(request_of(RULES, Opening(fields, BO), run_id="run_1", at=NINE), RULES).but(
         hook_id="hook_1", recipients={"1": ANN}
     )
     return opened(request, RULES, request.stages[0], found(ANN), NINE)

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from approvals_bot import Stage
-from approvals_bot.approvals.apply import request_of
+from approvals_bot.approvals.apply import described, request_of
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.fields import form_field
 from approvals_bot.approvals.policy import Definition, Labels
@@ -93,7 +93,7 @@ def test_seats_show_group_names_from_the_start() -> None:
     assert named.group_names == {"release-managers": "Release team", "sre": "Site reliability"}
     rules, opening = Rules(named), Opening({"what": "x", "size": "2000"}, DI)
 
-    request = request_of(rules, opening, at=datetime(2026, 3, 2, tzinfo=UTC))
+    request = described(request_of(rules, opening, at=datetime(2026, 3, 2, tzinfo=UTC)), rules)
     assert [seat.label for stage in request.stages for seat in stage.seats] == ["Release team", "Site reliability"]
 
 

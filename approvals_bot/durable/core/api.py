@@ -171,6 +171,8 @@ class Step(Generic[P, R]):
     A workflow runs it at least once and records its result exactly once.
     """
 
+    only_reads = False  # see `StepCode` and engine/lookups.py
+
     def __init__(
         self,
         function: Callable[P, Any],

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 from base64 import urlsafe_b64encode
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property, partial
@@ -56,6 +56,7 @@ class StepCode(Protocol):
     limit: str | None
     is_async: bool
     waits_for_a_place: bool  # each attempt waits for a thread, or for the step's limit, first
+    only_reads: bool  # it has no effect, and begins nothing that must be finished before it first waits
 
 
 @dataclass(slots=True)

@@ -18,11 +18,12 @@ from approvals_bot.durable.core.events import Event, NewEvent, lost_a_token, mad
 from approvals_bot.durable.core.remote_errors import encode_error
 from approvals_bot.durable.core.replay import ReplayResult
 from approvals_bot.durable.core.run import OpenStep
-from approvals_bot.durable.engine.batch import Batch, beginnings, decide, due_steps, next_wake, plan
+from approvals_bot.durable.engine.batch import Batch, beginnings, due_steps, next_wake, plan
 from approvals_bot.durable.engine.cache import CachedRun, RunCache
 from approvals_bot.durable.engine.clock import TimeSource
 from approvals_bot.durable.engine.executor import Attempt, Executor, attempt
 from approvals_bot.durable.engine.limits import MAX_EVENTS, RETRY_STORE, RETRY_STORE_MOST
+from approvals_bot.durable.engine.lookups import decide_with_lookups
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.places import Queue
 from approvals_bot.durable.engine.replayer import Replayed
@@ -180,8 +181,8 @@ class Activation:
             if len(log) > MAX_EVENTS:
                 raise LimitExceededError("events of one run", MAX_EVENTS, len(log), "events")
             outcome = await self._host.replay_of(self.run).outcome(log)
-            append = self._batch(facts, now)
-            batch = decide(self.run.index, append, outcome, self._in_hand(), is_closing=self._is_closing)
+            append, options = self._batch(facts, now), {"in_hand": self._in_hand(), "is_closing": self._is_closing}
+            batch = decide_with_lookups(self.run, append, log, outcome, self._host.resources, **options)
             if batch.queued:
                 batch = self._line_up(batch)
             result = await self._write(batch.append)

@@ -97,6 +97,9 @@ def plan(log: Log, facts: list[NewEvent], now: datetime) -> Log:
     return [*log, *(Event(seq, fact.type, at, fact.data) for seq, fact in enumerate(facts, len(log) + 1))]
 
 
+_STARTED = NewEvent("run_started", {})
+
+
 def decide(
     index: LogIndex, append: Append, outcome: ReplayResult, in_hand: Collection[int] = (), *, is_closing: bool = False
 ) -> Batch:
@@ -109,7 +112,7 @@ def decide(
     """
     now, shown = append.at, outcome.projection
     at = now if index.last_at is None else max(now, index.last_at)  # a log's time never goes back
-    decided = [] if index.has_started else [NewEvent("run_started", {})]
+    decided = [] if index.has_started or _STARTED in append.events else [_STARTED]
     decided += [command.event(at) for command in outcome.commands]
     due = starts = [] if outcome.ended or is_closing else due_steps(outcome, in_hand, now)
     if queued := [step for step in due if step.step.waits_for_a_place]:

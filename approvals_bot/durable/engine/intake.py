@@ -22,8 +22,9 @@ from approvals_bot.durable.core.idempotency import (
     find_difference_of_payload,
 )
 from approvals_bot.durable.core.serialization import encode, to_json
-from approvals_bot.durable.engine.batch import Batch, decide, plan
+from approvals_bot.durable.engine.batch import Batch, plan
 from approvals_bot.durable.engine.cache import CachedRun
+from approvals_bot.durable.engine.lookups import decide_with_lookups
 from approvals_bot.durable.engine.notifier import Notifier, Subscription
 from approvals_bot.durable.engine.replayer import INLINE_EVENTS
 from approvals_bot.durable.engine.scheduler import Scheduler
@@ -253,8 +254,8 @@ class Intake:
         try:
             log = run.log if fact is None else plan(run.log, [fact], now)
             outcome = self._scheduler.replay_of(run).at_once(log)
-            append = Append(run.row.id, run.epoch + 1, len(log), [], now)
-            return None if outcome is None else decide(run.index, append, outcome)
+            append, resources = Append(run.row.id, run.epoch + 1, len(log), [], now), self._scheduler.resources
+            return None if outcome is None else decide_with_lookups(run, append, log, outcome, resources)
         except Exception:  # noqa: BLE001  # the activation gets the same error and records it
             return None
 

@@ -1,0 +1,77 @@
+"""Look-ups: steps that only read, made while the batch that starts them is still being decided.
+
+An effect must not come before its cause is durable, so other steps start after their batch. A look-up has no effect. If
+it ends without waiting, its outcome and what follows from it join that batch: one commit and one round of the run
+instead of two. (An approval looks people up twice; see benchmarks/parts/approval.py.) The log is the same either way,
+so a look-up that has to wait, fails or can't be made here is left to the activation, like any step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Mapping
+from contextvars import Context
+from typing import Any
+
+from approvals_bot.durable.core.events import Log, NewEvent
+from approvals_bot.durable.core.replay import ReplayResult
+from approvals_bot.durable.core.run import OpenStep
+from approvals_bot.durable.core.serialization import to_json
+from approvals_bot.durable.engine.batch import Batch, decide, plan
+from approvals_bot.durable.engine.cache import CachedRun
+from approvals_bot.durable.store.protocol import Append
+
+
+def decide_with_lookups(
+    run: CachedRun, append: Append, log: Log, outcome: ReplayResult, resources: Mapping[type, Any], **options: Any
+) -> Batch:
+    """Decide as `decide` does, and go on for as long as that starts nothing but look-ups that end at once.
+
+    `outcome` is that of the run's replay for `log`, which ends with the facts of `append`. `options` are for `decide`.
+    """
+    batch = decide(run.index, append, outcome, **options)
+    while _may_go_on(batch, new := batch.append.events[len(append.events) :]):
+        found = [look_up(state, resources) for state in batch.starts]
+        facts = [fact for fact in found if fact is not None]
+        log = plan(log, [*new, *facts], append.at)
+        following = run.replayed.at_once(log) if run.replayed is not None and len(facts) == len(found) else None
+        if following is None:
+            break
+        append = append._replace(events=[*batch.append.events, *facts])
+        batch = decide(run.index, append, following, **options)
+    return batch
+
+
+def _may_go_on(batch: Batch, events: list[NewEvent]) -> bool:
+    """Return whether only look-ups start, and the log will have just these events.
+
+    A hook with a token of the author's may turn out to be taken.
+    """
+    are_certain = all(event.type != "hook_created" or "answer" in event.data for event in events)
+    only_lookups = bool(batch.starts) and not batch.queued and all(state.step.only_reads for state in batch.starts)
+    return only_lookups and are_certain
+
+
+class _WaitsError(Exception):
+    """A look-up doesn't end at once."""
+
+
+def look_up(state: OpenStep, resources: Mapping[type, Any]) -> NewEvent | None:
+    """Make a look-up. Returns its `step_completed`; None if it has to wait, or fails."""
+    step, signature = state.step, state.step.signature
+    try:
+        args, kwargs = signature.decode_call(state.input)
+        kwargs |= {name: resources[kind] for name, kind in signature.needs.items()}
+        encoded = signature.result.encode(_result_at_once(step.function(*args, **kwargs)), "result")
+        to_json(encoded, "result")
+    except Exception:  # noqa: BLE001  # made again as any other step, it has the same error, which is then recorded
+        return None
+    return NewEvent("step_completed", {"id": state.id, "result": encoded})
+
+
+def _result_at_once(looking: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        Context().run(looking.send, None)
+    except StopIteration as found:
+        return found.value
+    looking.close()
+    raise _WaitsError
