@@ -9,10 +9,10 @@ epoch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from approvals_bot.durable.core.events import Log
 from approvals_bot.durable.core.run import Lines
+from approvals_bot.durable.core.serialization import json_text
 from approvals_bot.durable.engine.batch import LogIndex, seen_before
 from approvals_bot.durable.engine.limits import CACHED_RUNS, CACHED_SIZE
 from approvals_bot.durable.engine.replayer import Replayed
@@ -49,9 +49,9 @@ class CachedRun:
         self.lines.log(seen_before(self.row, self.log) if logged is None else logged)
 
     def measure(self) -> int:
-        """Return the approximate size of the log: characters of text, and 8 for each value that isn't text."""
+        """Return the size of the log: characters of its JSON."""
         for event in self.log[self._sized :]:
-            self.size += _size(event.data)
+            self.size += len(json_text(event.data))
         self._sized = len(self.log)
         return self.size
 
@@ -110,16 +110,3 @@ class RunCache:
     def close(self) -> None:
         for run_id in list(self._runs):
             self.forget(run_id)
-
-
-def _size(value: Any) -> int:
-    if isinstance(value, str):
-        return len(value)
-    size = 8
-    if isinstance(value, dict):
-        for name, item in value.items():
-            size += len(name) + _size(item)
-    elif isinstance(value, list):
-        for item in value:
-            size += _size(item)
-    return size
