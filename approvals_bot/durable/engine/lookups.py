@@ -1,7 +1,7 @@
 """Look-ups: steps that only read, made while the batch that starts them is still being decided.
 
 An effect must not come before its cause is durable, so other steps start after their batch. A look-up has no effect. If
-it ends without waiting, its outcome and what follows from it join that batch: one commit and one round of the run
+it ends without waiting, its outcome and the next decisions join that batch: one commit and one round of the run
 instead of two. (An approval looks people up twice; see benchmarks/parts/approval.py.) The log is the same either way,
 so a look-up that has to wait, fails or can't be made here is left to the activation, like any step.
 """
