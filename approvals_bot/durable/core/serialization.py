@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 SURVIVES = object()
 Proven = Annotated[T, SURVIVES]
-"""`Proven[T]`: values of T come back as they were and as copies, which tests prove, so they needn't be compared or copied.
+"""`Proven[T]`: values of T come back as they were, as copies, which tests prove, so they needn't be compared or copied.
 
 For arguments and results of our own hot steps: writing a card takes 28 µs, and 170 with the comparison (`timeit`). A
 value whose parts have other types than T says is still refused.
