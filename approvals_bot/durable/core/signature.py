@@ -85,7 +85,7 @@ class Signature:
         """The parameters' names in order, or None unless all are plain ones.
 
         Nearly all steps have such parameters. Binding all arguments by these names takes 1.7 µs instead of the 6.9 of
-        `inspect` (`python -m timeit`; benchmarks/cycle.py makes four such calls).
+        `inspect`, and reading them 2.5 instead of 4.4 (`python -m timeit`; benchmarks/cycle.py makes four such calls).
         """
         parameters = self.called.parameters.values()
         return [p.name for p in parameters] if all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters) else None
@@ -99,7 +99,10 @@ class Signature:
         codecs = self._codecs
         if self._names is not None and not kwargs and len(args) == len(self._names):
             return {name: codecs[name].encode(value, name) for name, value in zip(self._names, args, strict=True)}
-        bound = self.called.bind(*args, **kwargs)
+        return self._encode_any_call(args, kwargs)
+
+    def _encode_any_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        codecs, bound = self._codecs, self.called.bind(*args, **kwargs)
         bound.apply_defaults()
         encoded: dict[str, Any] = {}
         for name, value in bound.arguments.items():
@@ -114,6 +117,12 @@ class Signature:
 
     def decode_call(self, encoded: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Return the arguments for the function. Parameters that aren't in the log take their defaults."""
+        codecs = self._codecs
+        if [*encoded] == self._names:
+            return [codecs[name].decode(value, name) for name, value in encoded.items()], {}
+        return self._decode_any_call(encoded)
+
+    def _decode_any_call(self, encoded: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         codecs = self._codecs
         args: list[Any] = []
         kwargs: dict[str, Any] = {}

@@ -30,10 +30,9 @@ def decide_with_lookups(
     """
     batch = decide(run.index, append, outcome, **options)
     while _may_go_on(batch, new := batch.append.events[len(append.events) :]):
-        found = [look_up(state, resources) for state in batch.starts]
-        facts = [fact for fact in found if fact is not None]
+        facts = [fact for state in batch.starts if (fact := look_up(state, resources)) is not None]
         log = plan(log, [*new, *facts], append.at)
-        following = run.replayed.at_once(log) if run.replayed is not None and len(facts) == len(found) else None
+        following = run.replayed.at_once(log) if run.replayed and len(facts) == len(batch.starts) else None
         if following is None:
             break
         append = append._replace(events=[*batch.append.events, *facts])
@@ -46,9 +45,9 @@ def _may_go_on(batch: Batch, events: list[NewEvent]) -> bool:
 
     A hook with a token of the author's may turn out to be taken.
     """
-    are_certain = all(event.type != "hook_created" or "answer" in event.data for event in events)
-    only_lookups = bool(batch.starts) and not batch.queued and all(state.step.only_reads for state in batch.starts)
-    return only_lookups and are_certain
+    if not batch.starts or batch.queued or not all(state.step.only_reads for state in batch.starts):
+        return False
+    return all(event.type != "hook_created" or "answer" in event.data for event in events)
 
 
 class _WaitsError(Exception):
