@@ -136,16 +136,7 @@ class CompiledRule:
 
 
 def _compile(text: str, fields: Mapping[str, FieldSpec]) -> Rule:
-    types = {name: _TYPES.get(spec.type, DataType.STRING) for name, spec in fields.items() if not spec.is_json}
-    context = Context(type_resolver=types, default_timezone="utc", decimal_context=DecimalContext(prec=40))
-    context.builtins = builtins.Builtins(
-        {name: _span(seconds) for name, seconds in FUNCTIONS.items()},
-        timezone=UTC,
-        value_types={
-            name: DataType.FUNCTION(name, return_type=DataType.TIMEDELTA, argument_types=(DataType.FLOAT,))
-            for name in FUNCTIONS
-        },
-    )
+    context = _context(tuple((name, spec.type) for name, spec in fields.items() if not spec.is_json))
     try:
         with warnings.catch_warnings():
             # It decodes strings as Python does, which keeps unknown escapes and warns about them.
@@ -158,6 +149,22 @@ def _compile(text: str, fields: Mapping[str, FieldSpec]) -> Rule:
     if rule.statement.expression.result_type != DataType.BOOLEAN:
         raise ConditionError("a condition must be true or false; compare this with something")
     return rule
+
+
+@lru_cache(maxsize=128)
+def _context(types: tuple[tuple[str, str], ...]) -> Context:
+    """Return rule-engine's context for fields of these types. Making one takes longer than parsing a condition."""
+    resolved = {name: _TYPES.get(kind, DataType.STRING) for name, kind in types}
+    context = Context(type_resolver=resolved, default_timezone="utc", decimal_context=DecimalContext(prec=40))
+    context.builtins = builtins.Builtins(
+        {name: _span(seconds) for name, seconds in FUNCTIONS.items()},
+        timezone=UTC,
+        value_types={
+            name: DataType.FUNCTION(name, return_type=DataType.TIMEDELTA, argument_types=(DataType.FLOAT,))
+            for name in FUNCTIONS
+        },
+    )
+    return context
 
 
 def _span(seconds: int) -> Callable[[Decimal], timedelta]:

@@ -355,7 +355,6 @@ class _Crowd:
 
 def stage_faults(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
     """Yield the seats that need more people than there are, and the stages that can't be filled."""
-    requesters = list(_possible_requesters(definition, service))
     for at, stage in enumerate(definition.stage):
         crowds = [_crowd(seat, service) for seat in stage.seat]
         too_many = False
@@ -364,7 +363,7 @@ def stage_faults(definition: Definition, service: ServiceSettings) -> Iterator[F
                 too_many = True
                 key = "need" if crowd.most else "from"
                 yield Finding(("stage", at, "seat", number, key), fault, about=seat.from_)
-        if not too_many and requesters and not _fillable(stage, crowds, definition, service, requesters):
+        if not too_many and not _fillable(stage, crowds, definition, service):
             yield Finding(
                 ("stage", at, "seat", 0, "from") if len(stage.seat) == 1 else ("stage", at),
                 "can't be filled: requesters don't approve their own requests, and nobody else is left",
@@ -380,14 +379,8 @@ def _too_many(seat: Seat, crowd: _Crowd) -> str:
     return ""
 
 
-def _fillable(
-    stage: Stage,
-    crowds: Sequence[_Crowd | None],
-    definition: Definition,
-    service: ServiceSettings,
-    requesters: Sequence[str],
-) -> bool:
-    """Whether some permitted requester leaves enough people for the seats.
+def _fillable(stage: Stage, crowds: Sequence[_Crowd | None], definition: Definition, service: ServiceSettings) -> bool:
+    """Whether some permitted requester leaves enough people for the seats, or nobody may open a request at all.
 
     The seats that are always open must be filled together, and with each conditional seat in turn.
     """
@@ -398,10 +391,11 @@ def _fillable(
     ]
     always = [each for each in static if each[1].when is None]
     together = [[*always, each] for each in static if each[1].when is not None] or [always]
-    return any(
-        all(can_be_filled([_seat(each, requester, definition, service) for each in seats]) for seats in together)
-        for requester in requesters
-    )
+    requester: str | None = None
+    for requester in _possible_requesters(definition, service):
+        if all(can_be_filled([_seat(each, requester, definition, service) for each in seats]) for seats in together):
+            return True
+    return requester is None
 
 
 def _seat(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
@@ -28,7 +29,11 @@ class OpenApi:
     """`/openapi.json`."""
 
     def __init__(self, *, base_url: str) -> None:
-        self._document = document(base_url)
+        self._base_url = base_url
+
+    @cached_property
+    def _document(self) -> dict[str, Any]:
+        return document(self._base_url)
 
     async def show(self, request: HttpRequest) -> Response:
         return JSONResponse(self._document)
