@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         uuid4,
         workflow,
     )
+    from approvals_bot.durable.core.children import run_child
     from approvals_bot.durable.core.forms import FormFile
     from approvals_bot.durable.core.logger import logger
     from approvals_bot.durable.engine import (
@@ -178,6 +179,7 @@ __all__ = [
     "resource",
     "resume_hook",
     "resume_webhook",
+    "run_child",
     "set_attributes",
     "sleep",
     "start",
@@ -199,6 +201,7 @@ _MODULES = {
         ("Clock", "Deliver", "Escalation", "Policy", "Seat", "Stage"), "approvals_bot.approvals.policy"
     ),
     "Ask": "approvals_bot.approvals.field_specs",
+    "run_child": "approvals_bot.durable.core.children",
     "logger": "approvals_bot.durable.core.logger",
     "FormFile": "approvals_bot.durable.core.forms",
     "request_approval": "approvals_bot.approvals.request_approval",

@@ -109,12 +109,20 @@ def _entry(event: Event, name: str) -> Entry | None:
             values = decode(data["attributes"])
             said = (f"{name} = {value}" if value is not None else f"no {name}" for name, value in values.items())
             return Entry(at, f"Attributes set: {', '.join(said)}.")
+        case "child_started":
+            return Entry(at, f"Started {data['workflow']} as run {data['run_id']}, and waiting for it.")
+        case "child_ended":
+            return Entry(at, f"Run {data['run_id']} {data['status']}.", _cause(event))
+        case "child_cancelled":
+            return Entry(at, f"{name} is no longer waited for, and was asked to cancel.")
         case "run_completed":
             return Entry(at, "Run completed.")
         case "run_failed":
             return Entry(at, "Run failed.", _cause(event))
         case "run_cancelled":
             return Entry(at, "Run cancelled.", str(data.get("reason") or ""))
+        case "cancel_requested":
+            return Entry(at, "Run asked to cancel.", str(data.get("reason") or ""))
         case "run_reset":
             return Entry(at, f"Run reset to event {data['to']}. Run {data['next']} goes on in its place.")
         case "run_continued":

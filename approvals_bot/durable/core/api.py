@@ -504,7 +504,7 @@ def accompany(work: Coroutine[Any, Any, None], *, leave: Callable[[], None]) -> 
 
 def is_bug(error: BaseException) -> bool:
     """Return whether this error would stall the run if the body raised it. It is then no answer to anything."""
-    return current_run("is_bug()").failures.bug_in(error) is not None
+    return current_run("is_bug()").bug_in(error) is not None
 
 
 def cancel_run(reason: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -49,7 +49,7 @@ class FailureRules:
             if kind in self.stalls_on:
                 raise ValueError(f"@workflow: {kind.__name__} is in fails_on and in stalls_on; it can only do one")
 
-    def bug_in(self, error: BaseException) -> BaseException | None:
+    def bug_in(self, error: BaseException, outcomes: Sequence[BaseException] = ()) -> BaseException | None:
         """Return the error that stalls the run, or None if the run fails with this error.
 
         The nearest class in the error's MRO that has a rule decides:
@@ -63,7 +63,8 @@ class FailureRules:
         - No other class has a rule. Such errors stall the run where this package's code raised them. All others fail:
           they are authors' and libraries' own.
 
-        A StepFailedError fails the run whatever its cause: the step's own retries have dealt with that. A group stalls
+        A StepFailedError fails the run whatever its cause: the step's own retries have dealt with that. So do the
+        errors in `outcomes`, with which children have failed: their own rules have judged those. A group stalls
         the run if one of its members does, however deep, and then that member is returned. An error that isn't an
         Exception (a cancellation, Ctrl-C) is never a bug.
         """
@@ -73,7 +74,7 @@ class FailureRules:
             own = self._by_own_rule(error)
             if own is None and isinstance(error, BaseExceptionGroup):
                 rest += reversed(error.exceptions)
-            elif _is_bug(error) if own is None else own:
+            elif (_is_bug(error) and not _is_among(error, outcomes)) if own is None else own:
                 return error
         return None
 
@@ -100,6 +101,10 @@ def _classes(given: Any, option: str) -> tuple[type[Exception], ...]:
         if not (isinstance(each, type) and issubclass(each, Exception)):
             raise TypeError(f"@workflow: {option} takes classes of exceptions, and {each!r} is not one")
     return classes
+
+
+def _is_among(error: BaseException, errors: Sequence[BaseException]) -> bool:
+    return any(error is each for each in errors)
 
 
 def _is_bug(error: BaseException) -> bool:

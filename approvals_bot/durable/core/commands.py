@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from approvals_bot.durable.core.attributes import Attribute
 from approvals_bot.durable.core.events import Event, NewEvent, from_micros, to_micros
+from approvals_bot.durable.core.registry import Workflow
+
+OnParentClose = Literal["cancel", "abandon"]
+"""What becomes of a child when its parent ends or gives it up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,39 @@ class SetAttributes:
 
 
 @dataclass(frozen=True, slots=True)
+class StartChild:
+    """A request to create a run of another workflow, whose end comes back as `child_ended`."""
+
+    id: int
+    run_id: str
+    workflow: Workflow[Any, Any]
+    input: dict[str, Any]
+    on_parent_close: OnParentClose
+    attributes: dict[str, Attribute]
+
+    def event(self, at: datetime) -> NewEvent:
+        data = {"id": self.id, "run_id": self.run_id, "workflow": self.workflow.name, "input": self.input}
+        return NewEvent("child_started", {**data, "on_parent_close": self.on_parent_close})
+
+    def is_as(self, recorded: Event) -> bool:
+        """Return whether the log has this command under its number."""
+        return recorded.type == "child_started" and recorded.data["workflow"] == self.workflow.name
+
+    def __str__(self) -> str:
+        return f"child #{self.id} {self.workflow.name!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class CancelChild:
+    """A request to cancel a child that nothing waits for any more."""
+
+    id: int
+
+    def event(self, at: datetime) -> NewEvent:
+        return NewEvent("child_cancelled", {"id": self.id})
+
+
+@dataclass(frozen=True, slots=True)
 class CancelTimer:
     """A request to close a timer that nothing waits for any more."""
 
@@ -139,8 +177,8 @@ class End:
         return NewEvent(self.type, self.data)
 
 
-Creation = CreateStep | CreateHook | StartTimer | SetAttributes
-Command = Creation | CancelTimer | DisposeHook | Respond | End
+Creation = CreateStep | CreateHook | StartTimer | SetAttributes | StartChild
+Command = Creation | CancelTimer | CancelChild | DisposeHook | Respond | End
 
 Decision = tuple[str, int]
 """The identity of a decision within its run: what is done, and the number of what it is done to."""
@@ -149,10 +187,12 @@ Decision = tuple[str, int]
 def decision(event: Event) -> Decision | None:
     """Return the decision that a recorded event is, or makes unnecessary. None for a fact or an end."""
     match event.type:
-        case "step_created" | "hook_created" | "hook_conflict" | "wait_created" | "attributes_set":
+        case "step_created" | "hook_created" | "hook_conflict" | "wait_created" | "attributes_set" | "child_started":
             return "created", event.data["id"]
         case "wait_cancelled" | "wait_completed":
             return "wait_over", event.data["id"]
+        case "child_cancelled" | "child_ended":
+            return "child_over", event.data["id"]
         case "hook_disposed":
             return "hook_disposed", event.data["id"]
         case "hook_responded":
@@ -172,6 +212,10 @@ def describe(event: Event) -> str:
             return f"wait #{event.data['id']}"
         case "attributes_set":
             return f"attributes #{event.data['id']}"
+        case "child_started":
+            return f"child #{event.data['id']} {event.data['workflow']!r}"
+        case "child_cancelled":
+            return f"the cancellation of child #{event.data['id']}"
         case "wait_cancelled":
             return f"the end of wait #{event.data['id']}"
         case "hook_disposed":

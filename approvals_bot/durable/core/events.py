@@ -14,6 +14,7 @@ EventType = Literal[
     "run_cancelled",
     "run_reset",
     "run_continued",
+    "cancel_requested",
     "step_created",
     "step_started",
     "step_retrying",
@@ -29,15 +30,19 @@ EventType = Literal[
     "wait_completed",
     "wait_cancelled",
     "attributes_set",
+    "child_started",
+    "child_ended",
+    "child_cancelled",
 ]
 EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
 ENDINGS: frozenset[str] = frozenset({"run_completed", "run_failed", "run_cancelled", "run_reset", "run_continued"})
 FACTS: frozenset[str] = frozenset(
     {"step_retrying", "step_completed", "step_failed", "hook_received", "wait_completed", "run_started"}
+    | {"cancel_requested", "child_ended"}
 )
 """Events that happened outside. All others are decisions: a replay asked for them."""
 CREATIONS: frozenset[str] = frozenset(
-    {"step_created", "hook_created", "hook_conflict", "wait_created", "attributes_set"}
+    {"step_created", "hook_created", "hook_conflict", "wait_created", "attributes_set", "child_started"}
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -52,6 +57,11 @@ def to_micros(at: datetime) -> int:
 def from_micros(micros: int) -> datetime:
     """Return the aware UTC datetime of this many microseconds since 1970."""
     return _EPOCH + _MICROSECOND * micros
+
+
+def new_run_id(now: datetime, entropy: bytes) -> str:
+    """Return an ID for a run that is created now. IDs sort by time."""
+    return f"run_{to_micros(now) // 1000:011x}{entropy[:8].hex()}"
 
 
 class NewEvent(NamedTuple):
@@ -74,6 +84,7 @@ _KEYS: dict[EventType, str] = {
     "run_cancelled": "end",
     "run_reset": "end",
     "run_continued": "end",
+    "cancel_requested": "cancel",
     "step_created": "#{id}",
     "step_started": "{id}.step_started.{attempt}",
     "step_retrying": "{id}.step_retrying.{attempt}",
@@ -89,6 +100,9 @@ _KEYS: dict[EventType, str] = {
     "wait_completed": "{id}.done",
     "wait_cancelled": "{id}.done",
     "attributes_set": "#{id}",
+    "child_started": "#{id}",
+    "child_ended": "{id}.done",
+    "child_cancelled": "{id}.done",
 }
 
 
@@ -158,9 +172,9 @@ class ChildInLog(NamedTuple):
 
 def children_of(log: Log) -> list[ChildInLog]:
     """Return the children of a run that haven't ended by its log, those that it had before its body first."""
-    ended = {event.data["id"] for event in log if str(event.type) == "child_ended"}
+    ended = {event.data["id"] for event in log if event.type == "child_ended"}
     found = [ChildInLog(child["run_id"], child["id"]) for child in log[0].data.get("children", ())]
-    found += [ChildInLog(event.data["run_id"], event.data["id"]) for event in log if str(event.type) == "child_started"]
+    found += [ChildInLog(event.data["run_id"], event.data["id"]) for event in log if event.type == "child_started"]
     return [child for child in found if child.number not in ended]
 
 

@@ -162,7 +162,7 @@ class Replay:
         self.is_closed = True
         run.loop.throw_away()
         run.body = run.projector = None
-        for owned in (run.hooks, run.steps, run.timers):
+        for owned in (run.hooks, run.steps, run.timers, run.children):
             owned.clear()
 
 
@@ -207,7 +207,8 @@ def _after_the_end(run: RunState, event: Event) -> None:
     a token, the commands it gave together with that hook may follow as well. Any other decision means that the run
     didn't end here when it was recorded, so the code has drifted, unless it ended with a bug.
     """
-    if event.type in _KEPT_AFTER_THE_END and event.data["id"] in run.hooks:
+    is_kept = event.type in _KEPT_AFTER_THE_END and event.data["id"] in run.hooks
+    if is_kept or (event.type == "child_started" and event.data["id"] in run.children):
         run.deliver(event)
         if run.drift is not None:
             run.stall_on(_error_of(run.body))  # it didn't do this because it was dead
@@ -247,7 +248,7 @@ def _outcome(workflow: Workflow[Any, Any], run: RunState) -> ReplayResult:
             unread[number] = len(hook.inbox)
         open_hooks = open_hooks or hook.is_open
         waits_for_token = waits_for_token or hook.waits_for_token
-    can_go_on = bool(run.steps or run.timers or open_hooks or waits_for_token)
+    can_go_on = bool(run.steps or run.timers or run.children or open_hooks or waits_for_token)
     if not (can_go_on or commands):
         raise WorkflowStuckError(
             f"{workflow.name} waits, but no step, hook or timer is open that could wake it. "

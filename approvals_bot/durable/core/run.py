@@ -18,6 +18,7 @@ from approvals_bot.durable.core import commands
 from approvals_bot.durable.core.attributes import Attribute, decoded_attributes, with_changes
 from approvals_bot.durable.core.bugs import FailureRules, where_raised
 from approvals_bot.durable.core.commands import (
+    CancelChild,
     CancelTimer,
     Command,
     CreateHook,
@@ -25,14 +26,17 @@ from approvals_bot.durable.core.commands import (
     Creation,
     Decision,
     DisposeHook,
+    OnParentClose,
     Respond,
     SetAttributes,
+    StartChild,
     decision,
 )
-from approvals_bot.durable.core.events import CREATIONS, FACTS, Event, Log, from_micros, made_in
+from approvals_bot.durable.core.events import CREATIONS, FACTS, Event, Log, from_micros, made_in, new_run_id
 from approvals_bot.durable.core.hooks import Hook, Webhook, WebhookRequest
 from approvals_bot.durable.core.loop import ReplayInterrupted, WorkflowLoop
 from approvals_bot.durable.core.payload_schemas import schema_of
+from approvals_bot.durable.core.registry import Workflow
 from approvals_bot.durable.core.remote_errors import encode_error, step_error
 from approvals_bot.durable.core.serialization import decode, encode
 from approvals_bot.durable.core.signature import Signature
@@ -42,6 +46,10 @@ T = TypeVar("T")
 
 _is_sleep: Callable[..., object] = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]
 """The callback that `asyncio.sleep` gives its timer. It distinguishes a sleep from a timeout."""
+
+
+NOT_AT_THE_END = (CreateStep, commands.StartTimer, CancelTimer, CancelChild)
+"""Commands that have no use once the run has ended."""
 
 
 class StepCode(Protocol):
@@ -83,6 +91,15 @@ class OpenTimer:
     resume_at: datetime
     kind: Literal["sleep", "timeout"]
     fire: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenChild:
+    """A child that the run waits for. The future gets the data of its `child_ended`."""
+
+    id: int
+    run_id: str
+    future: asyncio.Future[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +223,7 @@ class RunState:
         self.steps: dict[int, OpenStep] = {}
         self.timers: dict[int, OpenTimer] = {}
         self.hooks: dict[int, Hook[Any]] = {}
+        self.children: dict[int, OpenChild] = {}
         self.schemas: dict[int, Any] = {}
 
     def expect(self, events: Log) -> None:
@@ -223,7 +241,7 @@ class RunState:
             self._newest = max(self._newest, number)
             asked = self._asked.get(number)
             if asked is not None and not asked.is_as(event):
-                self._drifted(number, commands.describe(event), str(asked))
+                self.drifts(number, commands.describe(event), str(asked))
             if number in self.timers:
                 self.timers[number].resume_at = commands.resume_at(event)
 
@@ -265,8 +283,39 @@ class RunState:
         try:
             return step.signature.result.decode(result)
         except Exception as error:
-            self._drifted(number, f"a result of {step.name!r}", f"another type ({error})")
+            self.drifts(number, f"a result of {step.name!r}", f"another type ({error})")
             raise
+
+    def start_child(
+        self,
+        workflow: Workflow[Any, Any],
+        args: Any,
+        kwargs: Any,
+        on_parent_close: OnParentClose,
+        attributes: dict[str, Attribute],
+    ) -> OpenChild:
+        number = self._count = self._count + 1
+        found = self._recorded.get(number)
+        recorded = found.data if found is not None else {}
+        # As for steps: a child keeps its recorded input, and `_ask` detects another command.
+        given = recorded.get("input")
+        given = workflow.signature.encode_call(args, kwargs) if given is None else given
+        run_id = recorded.get("run_id") or new_run_id(
+            self.now, hashlib.blake2b(self._secret(number, "child").encode()).digest()
+        )
+        self._ask(StartChild(number, run_id, workflow, given, on_parent_close, attributes))
+        child = self.children[number] = OpenChild(number, run_id, self.loop.create_future())
+        return child
+
+    def give_up_child(self, number: int) -> None:
+        """Stop waiting for a child. It is asked to cancel, unless it goes on without its parent."""
+        if self.loop.closing or self.children.pop(number, None) is None:
+            return
+        recorded = self._recorded.get(number)
+        if recorded is None:  # it isn't durable yet, so it must never start
+            self._new.pop(("created", number), None)
+        elif recorded.data["on_parent_close"] == "cancel" and (key := ("child_over", number)) not in self._decided:
+            self._new[key] = CancelChild(number)
 
     def create_hook(
         self,
@@ -293,7 +342,7 @@ class RunState:
         stated = {name: value for name, value in options.items() if value is not None}
         self._ask(CreateHook(number, hook_id, given, stated))
         if token is not None and recorded.get("token", token) != token:
-            self._drifted(number, f"hook #{number} with token {recorded['token']!r}", f"the token {token!r}")
+            self.drifts(number, f"hook #{number} with token {recorded['token']!r}", f"the token {token!r}")
         hook: Hook[Any]
         typed = Any if schema is None else schema
         if answer is None:
@@ -323,7 +372,7 @@ class RunState:
         try:
             return decode(payload, schema)
         except Exception as error:
-            self._drifted(number, f"a payload of hook #{number}", f"another type ({error})", seq)
+            self.drifts(number, f"a payload of hook #{number}", f"another type ({error})", seq)
             raise
 
     def _is_of_earlier_run(self, token: str, recorded: Event) -> bool:
@@ -384,7 +433,7 @@ class RunState:
         recorded = self._recorded.get(command.id)
         if recorded is not None:
             if not command.is_as(recorded):
-                self._drifted(command.id, commands.describe(recorded), str(command))
+                self.drifts(command.id, commands.describe(recorded), str(command))
         elif not self.loop.closing:
             self._new["created", command.id] = command
         return recorded
@@ -393,7 +442,7 @@ class RunState:
         mac = hashlib.blake2b(f"{purpose}:{number}".encode(), key=self._entropy, digest_size=32).digest()
         return urlsafe_b64encode(mac).decode().rstrip("=").replace("-", "a").replace("_", "b")
 
-    def _drifted(self, number: int, expected: str, got: str, seq: int = 0) -> None:
+    def drifts(self, number: int, expected: str, got: str, seq: int = 0) -> None:
         if self.drift is None and not self.loop.closing:
             recorded = self._recorded.get(number)
             self.drift = NondeterminismError(seq or (recorded.seq if recorded else 0), expected, got)
@@ -463,6 +512,8 @@ class RunState:
                 timer = self.timers.pop(number, None)
                 if timer is not None:
                     timer.fire()
+            case "child_ended" | "child_cancelled":
+                self._deliver_of_child(event)
             case "hook_disposed" if not self.hooks[number].is_disposed:
                 self._drifted_from(event, f"hook #{number} to stay open")
             case "wait_cancelled" if number in self.timers:
@@ -472,12 +523,24 @@ class RunState:
             case _:
                 pass  # decisions that the code has made, too
 
+    def _deliver_of_child(self, event: Event) -> None:
+        child = self.children.get(event.data["id"])
+        if child is None:
+            return  # given up, and perhaps it has ended all the same
+        if event.type == "child_cancelled":
+            self._drifted_from(event, f"child #{child.id} to go on")
+            return
+        del self.children[child.id]
+        if not child.future.done():
+            child.future.set_result(event.data)
+
     def has_decided(self, event: Event) -> bool:
         """Return whether the code has made this decision, too."""
         number = event.data.get("id")
         if event.type in CREATIONS or event.type == "step_started":
             return number in self._asked
-        return event.type == "wait_cancelled" and number in self._asked and number not in self.timers
+        is_given_up = number in self._asked and number not in self.timers and number not in self.children
+        return event.type in ("wait_cancelled", "child_cancelled") and is_given_up
 
     def _drifted_from(self, event: Event, got: str) -> None:
         self.drift = self.drift or NondeterminismError(event.seq, commands.describe(event), got)
@@ -486,12 +549,21 @@ class RunState:
 
     def is_over_after(self, error: BaseException) -> bool:
         """Return whether this error of the body leaves its companions where they are: the replay is thrown away."""
-        return self.loop.closing or self.failures.bug_in(error) is not None
+        return self.loop.closing or self.bug_in(error) is not None
+
+    @cached_property
+    def outcomes_of_children(self) -> list[BaseException]:
+        """The errors that the body has got from its children."""
+        return []
+
+    def bug_in(self, error: BaseException) -> BaseException | None:
+        """Return the error that stalls the run, or None if it fails with this one. A child's outcome is no bug."""
+        return self.failures.bug_in(error, self.outcomes_of_children)
 
     def stall_on(self, errors: Iterable[BaseException]) -> None:
         """Raise WorkflowBugError for the first of these errors that is a bug. Nothing of the replay is kept then."""
         for error in errors:
-            bug = self.failures.bug_in(error)
+            bug = self.bug_in(error)
             if bug is not None:
                 said, where = encode_error(bug), where_raised(bug) or where_raised(error)
                 raise WorkflowBugError(said["type"], said["message"], where, dict(self.schemas)) from bug
@@ -499,12 +571,17 @@ class RunState:
     def new_commands(self, *, ended: bool) -> list[Command]:
         """Return the commands that aren't in the log yet, in the order they were given.
 
-        Nothing starts after the end, so steps and timers are left out. Hooks are kept: they were open until then.
+        Nothing starts after the end, so steps and timers are left out, and children that the end would cancel. Hooks
+        are kept: they were open until then.
         """
         new = list(self._new.values())
         if ended:
-            return [c for c in new if not isinstance(c, CreateStep | commands.StartTimer | CancelTimer)]
+            return [c for c in new if not isinstance(c, NOT_AT_THE_END) and not _is_over_with_its_parent(c)]
         for command in new:
             if isinstance(command, Creation) and command.id < self._newest:
-                self._drifted(command.id, f"nothing at #{command.id}", str(command))
+                self.drifts(command.id, f"nothing at #{command.id}", str(command))
         return new
+
+
+def _is_over_with_its_parent(command: Command) -> bool:
+    return isinstance(command, StartChild) and command.on_parent_close == "cancel"

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from approvals_bot.durable.core.api import StepContext, StepMetadata, WorkflowMetadata
@@ -54,6 +54,8 @@ class Host(Protocol):
     @property
     def clock(self) -> TimeSource: ...
     @property
+    def cancel_grace(self) -> timedelta: ...
+    @property
     def resources(self) -> Mapping[type, Any]: ...
     @property
     def executor(self) -> Executor: ...
@@ -72,6 +74,9 @@ class Host(Protocol):
 
     def failed(self, run: CachedRun) -> None:
         """Report that a run has failed. The last event of its log says why."""
+
+    def wake_relatives(self, run: CachedRun, events: list[Event]) -> None:
+        """Make sure that somebody works on the parent and the children that these events were written to as well."""
 
     def cut_off(self, run_id: str) -> None:
         """Report that another process has ended a run."""
@@ -308,7 +313,8 @@ class Activation:
         return {*self._running, *waiting, *(fact.data["id"] for fact in later)}
 
     def _batch(self, events: list[NewEvent], now: datetime, **options: Any) -> Append:
-        return Append(self.run.row.id, self.run.epoch, len(self.run.log), events, now, **options)
+        given = (self.run.row.id, self.run.epoch, len(self.run.log), events, now)
+        return Append(*given, cancel_until=now + self._host.cancel_grace, **options)
 
     async def _write(self, batch: Append) -> Appended | Stale | Fenced:
         result = await self._host.store.append(batch)
@@ -322,6 +328,8 @@ class Activation:
                 del self._finished[: self._taken]  # only these: other steps may have finished during the write
                 self._taken = 0
                 self._host.notifier.notify(batch.run_id, events)
+                if self.run.row.parent or self.run.index.children:
+                    self._host.wake_relatives(self.run, events)
             case Stale():
                 self._may_have_grown = True
             case Fenced():

@@ -13,6 +13,7 @@ from approvals_bot.durable.core.commands import resume_at
 from approvals_bot.durable.core.events import FACTS, Event, Log, NewEvent
 from approvals_bot.durable.core.replay import ReplayResult
 from approvals_bot.durable.core.run import OpenStep
+from approvals_bot.durable.engine.starts import child_writes
 from approvals_bot.durable.store.protocol import Append, RunRecord
 
 
@@ -33,6 +34,7 @@ class LogIndex:
         self.last_at: datetime | None = None
         self.waits: dict[int, datetime] = {}  # open timers, and when they are due
         self.first_starts: dict[int, datetime] = {}  # of steps
+        self.children: dict[int, str] = {}  # the runs of all that it has started, by number
         self.hooks: dict[int, Event] = {}  # the `hook_created` of each open hook, by number
         self._outcomes: set[str] = set()  # keys of the outcomes of attempts
         self.add(log)
@@ -55,6 +57,8 @@ class LogIndex:
                     self.hooks[event.data["id"]] = event
                 case "hook_disposed":
                     self.hooks.pop(event.data["id"], None)
+                case "child_started":
+                    self.children[event.data["id"]] = event.data["run_id"]
                 case _:
                     pass
 
@@ -131,6 +135,7 @@ def decide(
         wake_at=wake_at,
         unread=outcome.unread,
         own=outcome.own,
+        children=child_writes(append.run_id, outcome.commands, at),
     )
     return Batch(outcome, whole, starts, queued)
 

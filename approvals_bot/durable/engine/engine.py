@@ -12,14 +12,14 @@ from approvals_bot.durable.core import sandbox
 from approvals_bot.durable.core.annotations import check_annotations
 from approvals_bot.durable.core.api import Workflow, open_engines
 from approvals_bot.durable.core.attributes import Settable, attributes_after, checked_attributes, with_changes
-from approvals_bot.durable.core.events import CANCELLATION, Event, NewEvent, cancellation_message
+from approvals_bot.durable.core.events import CANCELLATION, Event, NewEvent, cancellation_message, new_run_id
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.core.idempotency import sent_under
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.durable.engine.clock import MovableClock, SystemClock, TimeSource
 from approvals_bot.durable.engine.executor import Executor
 from approvals_bot.durable.engine.http import Request, Response, accepted, as_webhook_request, response_of, unanswered
-from approvals_bot.durable.engine.intake import HookTarget, Intake, new_run_id
+from approvals_bot.durable.engine.intake import HookTarget, Intake
 from approvals_bot.durable.engine.limits import MANUAL_ANSWER, OWN_END, STEP_THREADS
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.reading import Reader
@@ -344,8 +344,7 @@ class Engine(Reader):
         next_run, events = await reset_run(scheduler, run_id, to, new_id, drop_payloads=drop_payloads)
         scheduler.cache.forget(run_id)
         self.notifier.notify(run_id, events)
-        scheduler.wake(run_id)  # its activation stops
-        scheduler.wake(next_run)
+        scheduler.look_again()  # its activation stops, the new one begins, and children may have been asked to cancel
         return Run(self, next_run, is_new=next_run == new_id)
 
     async def retry(self, run_id: str) -> None:

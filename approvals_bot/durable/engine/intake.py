@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import platform
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from datetime import datetime
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.attributes import Attribute
-from approvals_bot.durable.core.events import ENDINGS, Event, Log, NewEvent, to_micros
+from approvals_bot.durable.core.events import ENDINGS, Event, Log, NewEvent, new_run_id
 from approvals_bot.durable.core.idempotency import (
     SentKey,
     abridged,
@@ -28,6 +27,7 @@ from approvals_bot.durable.engine.lookups import decide_with_lookups
 from approvals_bot.durable.engine.notifier import Notifier, Subscription
 from approvals_bot.durable.engine.replayer import INLINE_EVENTS
 from approvals_bot.durable.engine.scheduler import Scheduler
+from approvals_bot.durable.engine.starts import first_event, first_row
 from approvals_bot.durable.store.protocol import (
     MAX_UNREAD,
     Append,
@@ -54,8 +54,6 @@ from approvals_bot.errors import (
 T = TypeVar("T")
 Written = TypeVar("Written", Created, Received)
 
-PYTHON = platform.python_version()
-
 
 class HookTarget(NamedTuple):
     """The hook that a payload is for, its run, and the run's log if it is short.
@@ -75,11 +73,6 @@ class KeptPayload(NamedTuple):
 
     hook: HookRow
     events: list[Event]
-
-
-def new_run_id(now: datetime, entropy: bytes) -> str:
-    """Return an ID for a run that starts now. IDs sort by time."""
-    return f"run_{to_micros(now) // 1000:011x}{entropy[:8].hex()}"
 
 
 class Intake:
@@ -106,12 +99,10 @@ class Intake:
         """
         scheduler, now = self._scheduler, self._scheduler.clock.now()
         run_id = new_run_id(now, scheduler.entropy())
-        data = _created(run_id, workflow, input, attributes) | more
+        data = first_event(run_id, workflow, input, attributes, **more)
         if sent is not None and difference({"input": input}, sent, "") is not None:
             data["sent"] = abridged(sent)
-        row = RunRecord.new(
-            run_id, workflow.name, workflow.code, workflow.version, now, kind=workflow.kind, attributes=attributes
-        )
+        row = first_row(run_id, workflow, now, attributes)
         lease = scheduler.request_lease()
         run = None if lease is None else CachedRun(row, [Event(1, "run_created", now, data)], 0)
         write = partial(scheduler.store.create, NewRun(row, data, key), now, lease)
@@ -254,7 +245,8 @@ class Intake:
         try:
             log = run.log if fact is None else plan(run.log, [fact], now)
             outcome = self._scheduler.replay_of(run).at_once(log)
-            append, resources = Append(run.row.id, run.epoch + 1, len(log), [], now), self._scheduler.resources
+            until, resources = now + self._scheduler.cancel_grace, self._scheduler.resources
+            append = Append(run.row.id, run.epoch + 1, len(log), [], now, cancel_until=until)
             return None if outcome is None else decide_with_lookups(run, append, log, outcome, resources)
         except Exception:  # noqa: BLE001  # the activation gets the same error and records it
             return None
@@ -383,18 +375,3 @@ def _compare(target: HookTarget, resume_id: str, first: Event, payload: Any, enc
     differs = find_difference_of_payload(first.data, sent)
     if differs is not None:
         raise IdempotencyConflictError(resume_id, target.record.id, differs)
-
-
-def _created(
-    run_id: str, workflow: Workflow[Any, Any], input: dict[str, Any], attributes: dict[str, Attribute]
-) -> dict[str, Any]:
-    """Return the data of a run's first event."""
-    data: dict[str, Any] = {"run_id": run_id, "workflow": workflow.name, "input": input, "python": PYTHON}
-    if attributes:
-        data["attributes"] = encode(attributes)
-    if workflow.version is not None:
-        data["version"] = workflow.version
-    if workflow.signature.takes_bound:
-        data["settings"] = workflow.settings
-    to_json(data, "the input")
-    return data

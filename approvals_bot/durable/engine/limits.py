@@ -56,5 +56,8 @@ MANUAL_ANSWER = 10.0
 OWN_END = 10.0
 """Seconds that a cancelled run with `on_cancel` has to end on its own. After that it is ended where it waits."""
 
+CANCEL_GRACE = 60.0
+"""Seconds that a cancelled run has to tidy up. After that it is ended where it is."""
+
 CLOSING = 5.0
 """Seconds that running steps get to finish when the engine closes. Then they are cancelled, and run again later."""

@@ -50,7 +50,9 @@ async def reset_run(
                     return record.next_run, []  # the answer to the first call may have been lost
                 raise AlreadyResetError(run_id, last.id)
             plan = plan._replace(successor=plan.successor._replace(holder=last.id))
-        match await store.reset(await _with_view(scheduler, plan), scheduler.clock.now()):
+        now = scheduler.clock.now()
+        plan = plan._replace(cancel_until=now + scheduler.cancel_grace)
+        match await store.reset(await _with_view(scheduler, plan), now):
             case TokenTaken(token, owner):
                 raise HookConflictError(token, owner)
             case WasReset(events):

@@ -10,18 +10,28 @@ import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sized
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from approvals_bot.durable.core.api import step_context
-from approvals_bot.durable.core.events import Event, lost_a_token
+from approvals_bot.durable.core.events import ENDINGS, Event, lost_a_token
 from approvals_bot.durable.core.registry import Registry
 from approvals_bot.durable.engine.activation import PATIENCE, Activation
 from approvals_bot.durable.engine.batch import Batch
 from approvals_bot.durable.engine.cache import CachedRun, RunCache
 from approvals_bot.durable.engine.clock import TimeSource
 from approvals_bot.durable.engine.executor import Executor
-from approvals_bot.durable.engine.limits import CLOSING, LEAP, LEASE, LOOK, MAX_ACTIVE, POLL, RETRY_STORE, STALLED
+from approvals_bot.durable.engine.limits import (
+    CANCEL_GRACE,
+    CLOSING,
+    LEAP,
+    LEASE,
+    LOOK,
+    MAX_ACTIVE,
+    POLL,
+    RETRY_STORE,
+    STALLED,
+)
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.replayer import Replayed, Replayer
 from approvals_bot.durable.engine.troubles import log_failure, log_stall, reason_of
@@ -167,6 +177,7 @@ class Scheduler:
         self.registry = registry
         self.resources = resources
         self.closing = CLOSING
+        self.cancel_grace = timedelta(seconds=CANCEL_GRACE)
         self.entropy = entropy
         self._watch_stalls = watch_stalls
         self._watch_cut_off = watch_cut_off
@@ -191,7 +202,7 @@ class Scheduler:
     async def start(self) -> None:
         """Start working. The leases of dead processes are ended before anything is claimed."""
         await self._until_it_works(self.store.begin_work)
-        self.store.listen(self._look_again)
+        self.store.listen(self.look_again)
         self._tasks = [
             asyncio.create_task(self._schedule(), name="engine: schedule"),
             asyncio.create_task(self._renew(), name="engine: renew leases"),
@@ -251,6 +262,8 @@ class Scheduler:
         if run.replayed is not None:
             run.lines.logged = len(run.replayed.delivered)
         run.grow(events)
+        if run.row.parent or run.index.children:
+            self.wake_relatives(run, events)
         if written.outcome.ended:
             if events[-1].type == "run_failed":
                 self.failed(run)
@@ -278,6 +291,18 @@ class Scheduler:
         if run_id in self._active:
             self._active[run_id][0].wake()
         self._woken.set()
+
+    def wake_relatives(self, run: CachedRun, events: list[Event]) -> None:
+        """Wake the parent and the children that these events were written to as well, by the same transaction."""
+        children, parent = run.index.children, run.row.parent
+        for event in events:
+            if event.type == "child_started":
+                self._woken.set()
+            elif event.type == "child_cancelled":
+                self.wake(children[event.data["id"]])
+            elif event.type in ENDINGS:
+                for run_id in (*children.values(), *(() if parent is None else (parent.run_id,))):
+                    self.wake(run_id)
 
     # ── what activations use ──
 
@@ -334,7 +359,7 @@ class Scheduler:
                 self._wake_overdue()
             try:
                 if elsewhere := not woken and await self.store.changed():
-                    self._look_again()
+                    self.look_again()
                 if self._stalled.is_due:
                     await self._stalled.retry()
                 if woken or elsewhere or looked + LOOK <= time() or (due is not None and due <= self.clock.now()):
@@ -358,8 +383,8 @@ class Scheduler:
         self._woken.clear()
         return True
 
-    def _look_again(self, runs: Collection[str] | None = None) -> None:
-        """Read these runs again, or any if None: another process has written to them."""
+    def look_again(self, runs: Collection[str] | None = None) -> None:
+        """Read these runs again, or any if None: they have been written to, perhaps by another process."""
         self.notifier.wake(runs)
         for run_id in list(self._active) if runs is None else runs:
             if run_id in self._active:

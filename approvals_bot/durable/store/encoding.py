@@ -197,6 +197,22 @@ def read_cursor(cursor: str) -> tuple[int, str]:
     return int(at), run_id
 
 
+# ── what the store writes into the logs of children ──
+
+
+def cancel_request(reason: str, at: int, until: datetime | None) -> dict[str, Any]:
+    """Return the data of a child's `cancel_requested`: why, and how long it may tidy up (`at`: not at all)."""
+    return {"reason": reason, "until": at if until is None else to_micros(until)}
+
+
+def parent_ended(run_id: str) -> str:
+    return f"its parent, run {run_id}, has ended"
+
+
+def parent_gave_up(run_id: str) -> str:
+    return f"its parent, run {run_id}, no longer waits for it"
+
+
 # ── the audit's chain: each line's hash covers the line and the hash of the line before ──
 
 

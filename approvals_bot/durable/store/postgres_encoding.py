@@ -22,10 +22,13 @@ from approvals_bot.durable.core.events import (
 from approvals_bot.durable.core.serialization import to_json
 from approvals_bot.durable.store.encoding import (
     as_given,
+    cancel_request,
     indexed,
     log_unreadable,
     own_json,
     own_pairs,
+    parent_ended,
+    parent_gave_up,
     readable_attributes,
     readable_json,
     readable_time,
@@ -83,7 +86,12 @@ def create(run: NewRun, at: datetime, lease: Lease | None, then: Append | None) 
     if new.attributes:
         call["pairs"] = own_pairs(new.attributes)
     fits = then is not None and (then.expected, then.epoch) == (len(call["events"]), 1)
-    return call | _lease_and_then(lease, then if fits else None)
+    return _with_relatives(call | _lease_and_then(lease, then if fits else None))
+
+
+def _with_relatives(call: Call) -> Call:
+    """Say in a call whether its planned batch writes to the run's parent or children, which are to be locked then."""
+    return call | ({"writes_to_relatives": True} if "writes_to_relatives" in call.get("then", ()) else {})
 
 
 def create_with_hooks(run: NewRun, at: datetime, lease: Lease | None, then: Append | None) -> Call:
@@ -119,7 +127,7 @@ def receive(
         "max_received": MAX_RECEIVED,
         "max_receiving": MAX_RECEIVING,
     }
-    return call | _lease_and_then(lease, then)
+    return _with_relatives(call | _lease_and_then(lease, then))
 
 
 def append(batch: Append) -> Call:
@@ -134,7 +142,7 @@ def record(run_id: str, facts: list[NewEvent], at: datetime) -> Call:
         "events": [_event(fact) for fact in new],
         "at": to_micros(at),
     }
-    return call | _ending(new)
+    return call | _ending(run_id, new, to_micros(at), None)
 
 
 def reset(reset: Reset, at: datetime) -> Call:
@@ -146,7 +154,7 @@ def reset(reset: Reset, at: datetime) -> Call:
         "end": [_event(reset.end())],
         "successor": _successor(reset.successor),
         "at": to_micros(at),
-    }
+    } | _ending(reset.old, [reset.end()], to_micros(at), reset.cancel_until)
 
 
 def _successor(successor: Successor) -> Call:
@@ -218,8 +226,10 @@ def _batch(batch: Append) -> Call:
         "release": batch.release,
         "wake_at": wake_at,
     }
-    if any(event.type in _NOTIFIED for event in batch.events) or (
-        batch.release and wake_at is not None and wake_at <= at
+    if (
+        batch.children is not None
+        or any(event.type in _NOTIFIED for event in batch.events)
+        or (batch.release and wake_at is not None and wake_at <= at)
     ):
         call["notify"] = call["run"]
     if batch.view is not None:
@@ -242,13 +252,39 @@ def _batch(batch: Append) -> Call:
             "successor": _successor(batch.successor),
             "notify": f"{call['run']} {storable(batch.successor.row.id)}",
         }
-    return call | _ending(batch.events)
+    if batch.children is not None:
+        request = cancel_request(parent_gave_up(batch.run_id), at, batch.cancel_until)
+        call |= {
+            "children": [_child(child) for child in batch.children.started],
+            "gives_up": list(batch.children.given_up),
+            "cancel_request": to_json(request),
+            "writes_to_relatives": True,
+        }
+    return call | _ending(batch.run_id, batch.events, at, batch.cancel_until)
 
 
-def _ending(events: list[NewEvent]) -> Call:
-    """Return the status that these events end a run with, if they do."""
+def _child(child: NewRun) -> Call:
+    new = child.row
+    assert new.parent is not None
+    call: Call = {
+        "run": storable(new.id),
+        "workflow": storable(new.workflow),
+        "code": storable(new.code),
+        "version": storable(new.version),
+        "kind": storable(new.kind),
+        "attributes": own_json(new.attributes),
+        "data": to_json(child.data, "run_created"),
+    }
+    return call | _parent(new.parent) | ({"pairs": own_pairs(new.attributes)} if new.attributes else {})
+
+
+def _ending(run_id: str, events: list[NewEvent], at: int, until: datetime | None) -> Call:
+    """Return the status that these events end a run with, if they do, and what its children are asked."""
     ending = next((event.type.removeprefix("run_") for event in events if event.type in ENDINGS), None)
-    return {} if ending is None else {"ending": ending}
+    if ending is None:
+        return {}
+    request = to_json(cancel_request(parent_ended(run_id), at, until))
+    return {"ending": ending, "end_request": request, "writes_to_relatives": True}
 
 
 def _event(event: NewEvent) -> list[Any]:
@@ -339,7 +375,7 @@ def appended(batch: Append, answer: Any) -> Appended | Stale | Fenced:
 
 def decided(batch: Append, answer: Any) -> list[Event]:
     """Return the events as they are in the log: with its time, and with conflicts where a token was taken."""
-    at, lost = answer
+    at, lost, _ = answer
     when = from_micros(at)
     return [
         Event(seq, new.type, when, new.data)

@@ -33,6 +33,7 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol
 
 from approvals_bot.durable.core.attributes import Attribute
+from approvals_bot.durable.core.commands import OnParentClose
 from approvals_bot.durable.core.events import Event, Log, NewEvent
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled", "reset", "continued", "stalled"]
@@ -53,9 +54,6 @@ decisions, so callers can't end it."""
 
 ENDED_HOOKS = 1_000
 """Hooks that had a token and ended, in which `look` searches for a `resume_id`. Sharing a token more often is rare."""
-
-
-OnParentClose = Literal["cancel", "abandon"]
 
 
 class Parent(NamedTuple):
@@ -207,6 +205,7 @@ class Reset(NamedTuple):
     expected: int
     next_run: str | None
     successor: Successor
+    cancel_until: datetime | None = None  # as in `Append`: of children that don't move
 
     def end(self) -> NewEvent:
         """Return the event that ends the old run, if it is open."""
@@ -259,6 +258,13 @@ class Full(NamedTuple):
     maximum: int
 
 
+class ChildWrites(NamedTuple):
+    """What a batch does to a run's children: those to create, one for each `child_started`, and those to cancel."""
+
+    started: Sequence[NewRun]
+    given_up: Sequence[int]  # by number
+
+
 class Append(NamedTuple):
     """A batch of decisions to append. `expected` is the length of the log that they were made from.
 
@@ -281,6 +287,8 @@ class Append(NamedTuple):
     unread: Mapping[int, int] | None = None  # payloads that the body hasn't taken, by hook; None: unchanged
     successor: Successor | None = None  # the run in its place, if the batch ends this one as continued
     own: Mapping[str, Attribute] | None = None  # the run's own attributes, all of them; None: unchanged
+    children: ChildWrites | None = None  # what it does to the run's children, apart from ending the run
+    cancel_until: datetime | None = None  # how long children that are cancelled by it may tidy up; None: not at all
 
 
 class Appended(NamedTuple):

@@ -47,6 +47,7 @@ from approvals_bot.durable.store.protocol import (
     why_full,
 )
 from approvals_bot.durable.store.sqlite_reading import event_of, hook_that_took, run_and_log, taken_before
+from approvals_bot.durable.store.sqlite_relatives import adopt_children, end_relatives, write_children
 
 FREE_LEASES = "UPDATE runs SET owner = NULL, lease_until = NULL WHERE owner IS NOT NULL"
 
@@ -81,6 +82,8 @@ def create(
         events += _add(db, new.id, len(first), then.events, later)
         wanted = None if then.attributes is None else indexed(then.attributes)
         row = _after(then, wanted, events, later, lease)
+        if then.children is not None:
+            write_children(db, new.id, then.children, later, then.cancel_until)
     else:
         wanted = None
         row = _PENDING | {"id": new.id, "wake_at": now, "seq": len(first)}
@@ -91,6 +94,7 @@ def create(
     _add_pairs(db, new.id, [*own_pairs(own), *(wanted.pairs if wanted is not None else ())])
     if row["ended_at"] is not None:
         db.execute(_CLOSE_HOOKS, (new.id,))
+        end_relatives(db, new.id, row["ended_at"], None if then is None else then.cancel_until)
     if lease is None or fits:
         return Created(new.id, True, run.data, then=events[len(first) :] if fits else None)
     return Created(new.id, True, run.data, claim(db, lease, 1, new.id)[0])
@@ -186,11 +190,14 @@ def _decide(db: sqlite3.Connection, batch: Append, was: Current, lease: Lease | 
     wanted = None if batch.attributes is None else indexed(batch.attributes)
     row = _after(batch, wanted, events, at, lease)
     row |= {"received": was.received, "unread": was.unread if batch.unread is None else row["unread"]}
+    if batch.children is not None:
+        write_children(db, batch.run_id, batch.children, at, batch.cancel_until)
     if row["ended_at"] is not None:
         db.execute(_END, row)
         if batch.successor is not None:
             _succeed(db, batch.run_id, batch.successor, at, batch.epoch)
         db.execute(_CLOSE_HOOKS, (batch.run_id,))
+        end_relatives(db, batch.run_id, at, batch.cancel_until)
     elif batch.release:
         db.execute(_LET_GO, row)
     else:
@@ -314,6 +321,7 @@ def record(db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: datet
     if ending is not None:
         db.execute(_END, _UNCHANGED | changed | {"status": ending, "ended_at": at_least})
         db.execute(_CLOSE_HOOKS, (run_id,))
+        end_relatives(db, run_id, at_least, None)
         if was.is_found:
             db.execute(_FOLLOW, (ending, run_id))
     else:
@@ -419,6 +427,7 @@ def reset(db: sqlite3.Connection, reset: Reset, at: datetime) -> WasReset | Stal
         db.execute(_FOLLOW, ("reset", old))
     _succeed(db, old, new, now, epoch)
     db.execute(_CLOSE_HOOKS, (old,))
+    end_relatives(db, old, now, reset.cancel_until)
     return WasReset(ended)
 
 
@@ -447,8 +456,7 @@ def _succeed(db: sqlite3.Connection, old: str, successor: Successor, now: int, e
     db.execute("UPDATE runs SET received = ?, unread = ? WHERE id = ?", (received, unread, new.id))
     moved = [(new.id, hook.number, hook.is_open, storable(hook.id)) for hook in hooks_of(successor.log)]
     db.executemany("UPDATE hooks SET run_id = ?, number = ?, is_live = ? WHERE id = ?", moved)
-    children = [(new.id, child.number, storable(child.run_id)) for child in children_of(successor.log)]
-    db.executemany("UPDATE runs SET parent = ?, parent_number = ? WHERE id = ? AND ended_at IS NULL", children)
+    adopt_children(db, new.id, children_of(successor.log), now)
     taken = [(storable(each.hook_id), storable(each.resume_id), old, each.seq) for each in successor.taken]
     db.executemany("INSERT INTO taken (hook_id, resume_id, run_id, seq) VALUES (?, ?, ?, ?)", taken)
 

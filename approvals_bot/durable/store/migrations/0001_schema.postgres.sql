@@ -341,16 +341,101 @@ BEGIN
   UPDATE hooks SET run_id = new, number = (hook -> 1)::bigint, is_live = (hook -> 2)::boolean
   FROM jsonb_array_elements(successor -> 'hooks') AS each (hook) WHERE id = hook ->> 0;
   UPDATE runs SET parent = new, parent_number = (child -> 1)::bigint
-  FROM jsonb_array_elements(successor -> 'children') AS each (child) WHERE id = child ->> 0 AND ended_at IS NULL;
+  FROM jsonb_array_elements(successor -> 'children') AS each (child)
+  WHERE id = last_run(child ->> 0);  -- a child may have been reset or have continued
+  PERFORM report_to_parent(last_run(child ->> 0), now)  -- one that ended after its parent couldn't be reported then
+  FROM jsonb_array_elements(successor -> 'children') AS each (child);
   INSERT INTO taken (hook_id, resume_id, run_id, seq)
   SELECT t ->> 0, t ->> 1, old, (t ->> 2)::bigint FROM jsonb_array_elements(successor -> 'taken') AS each (t);
+END $$;
+
+-- What a run's writes do to its parent and its children, in the transaction of that write (store/sqlite_relatives.py).
+-- Those that return a text return the runs that they have written to, for NOTIFY.
+
+CREATE FUNCTION create_children(parent_run text, now bigint, children jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO runs (id, workflow, code, version, kind, status, created_at, attributes, seq, parent, parent_number,
+    on_parent_close, wake_at)
+  SELECT c ->> 'run', c ->> 'workflow', c ->> 'code', c ->> 'version', c ->> 'kind', 'pending', now, c ->> 'attributes', 1,
+    parent_run, (c ->> 'parent_number')::bigint, c ->> 'on_parent_close', now
+  FROM jsonb_array_elements(children) AS each (c);
+  INSERT INTO events (run_id, seq, type, at, key, data)
+  SELECT c ->> 'run', 1, 'run_created', now, 'run_created', c ->> 'data' FROM jsonb_array_elements(children) AS each (c);
+  PERFORM add_pairs(c ->> 'run', c -> 'pairs') FROM jsonb_array_elements(children) AS each (c) WHERE c ? 'pairs';
+END $$;
+
+-- Reports to a run's parent how the run has ended. A run that was reset or has continued isn't reported. The ending's data is
+-- spliced in as text.
+CREATE FUNCTION report_to_parent(run text, now bigint) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  child record;
+  above record;
+BEGIN
+  SELECT id, parent, parent_number, status, seq INTO child FROM runs
+  WHERE id = run AND parent IS NOT NULL AND status IN ('completed', 'failed', 'cancelled');
+  IF NOT FOUND THEN
+    RETURN NULL;
+  END IF;
+  PERFORM FROM runs WHERE id = child.parent FOR UPDATE;  -- locked before, unless it has become the parent since then
+  SELECT id, seq, (SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq) AS last_at INTO above
+  FROM runs WHERE id = child.parent AND ended_at IS NULL;
+  IF NOT FOUND THEN
+    RETURN NULL;
+  END IF;
+  INSERT INTO events (run_id, seq, type, at, key, data)
+  SELECT above.id, above.seq + 1, 'child_ended', greatest(now, above.last_at), child.parent_number || '.done',
+    '{"id":' || child.parent_number || ',"run_id":' || to_json(child.id) || ',"status":' || to_json(child.status) || ','
+    || substr(data, 2)
+  FROM events WHERE run_id = child.id AND seq = child.seq
+  ON CONFLICT (run_id, key) DO NOTHING;
+  IF NOT FOUND THEN
+    RETURN NULL;
+  END IF;
+  UPDATE runs SET seq = seq + 1, wake_at = least(wake_at, now) WHERE id = above.id;
+  RETURN above.id;
+END $$;
+
+-- Asks the open children of a run to cancel, or the one with this number, with these data. Those that go on without it are left.
+CREATE FUNCTION ask_children(run text, only_number bigint, request text, now bigint) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  asked text;
+BEGIN
+  PERFORM FROM runs WHERE parent = run AND (only_number IS NULL OR parent_number = only_number) AND ended_at IS NULL
+    AND on_parent_close = 'cancel' ORDER BY id FOR UPDATE;
+  WITH written AS (
+    INSERT INTO events (run_id, seq, type, at, key, data)
+    SELECT id, seq + 1, 'cancel_requested',
+      greatest(now, (SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq)), 'cancel',
+      request
+    FROM runs WHERE parent = run AND (only_number IS NULL OR parent_number = only_number) AND ended_at IS NULL
+      AND on_parent_close = 'cancel'
+    ON CONFLICT (run_id, key) DO NOTHING
+    RETURNING run_id
+  ), woken AS (
+    UPDATE runs SET seq = seq + 1, wake_at = least(wake_at, now) FROM written WHERE id = run_id RETURNING id
+  )
+  SELECT string_agg(id, ' ') INTO asked FROM woken;
+  RETURN asked;
+END $$;
+
+-- The run's row has ended already.
+CREATE FUNCTION end_relatives(run text, request text, now bigint) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+  RETURN concat_ws(' ', report_to_parent(run, now), ask_children(run, NULL, request, now));
+END $$;
+
+-- The runs that the end of a run writes to. A batch locks them before it executes its calls.
+CREATE FUNCTION relatives_of(run text) RETURNS SETOF text LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  RETURN QUERY SELECT parent FROM runs WHERE id = run AND parent IS NOT NULL;
+  RETURN QUERY SELECT id FROM runs WHERE parent = run AND ended_at IS NULL;
 END $$;
 
 -- Parts of several calls. Their callers have locked the run's row. (SQLite needs no such locks: it has one writer.)
 
 -- Appends the facts `before` and the decisions of a batch, and updates the run's row in a single UPDATE, since each
 -- UPDATE makes new entries in all of its indexes. With a lease, this claims the run. The caller has compared the epoch
--- and the length, in this transaction.
+-- and the length, in this transaction. Returns the time, the tokens that were lost, and the runs to notify of.
 CREATE FUNCTION decide(batch jsonb, now bigint, before jsonb, lease jsonb) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
   run text := batch ->> 'run';
@@ -362,7 +447,13 @@ DECLARE
   more bigint := CASE WHEN before -> 0 ->> 0 = 'hook_received' THEN length(before -> 0 ->> 2) ELSE 0 END;
   was_indexed text;
   lost jsonb := add_events(run, expected - jsonb_array_length(before), now, before || (batch -> 'events'));
+  changed text := batch ->> 'notify';
 BEGIN
+  IF batch ? 'children' THEN
+    PERFORM create_children(run, now, batch -> 'children');
+    SELECT concat_ws(' ', changed, string_agg(ask_children(run, each::bigint, batch ->> 'cancel_request', now), ' ')) INTO changed
+    FROM jsonb_array_elements_text(batch -> 'gives_up') AS given (each);
+  END IF;
   IF batch ? 'indexed' THEN
     SELECT indexed INTO was_indexed FROM runs WHERE id = run;
   END IF;
@@ -379,6 +470,7 @@ BEGIN
       PERFORM succeed(run, batch -> 'successor', now, (batch ->> 'epoch')::bigint);
     END IF;
     UPDATE hooks SET is_live = false WHERE run_id = run AND is_live;
+    changed := concat_ws(' ', changed, end_relatives(run, batch ->> 'end_request', now));
   ELSIF (batch ->> 'release')::boolean THEN
     UPDATE runs SET seq = new_seq, status = CASE WHEN batch ? 'stalled' THEN 'stalled' ELSE 'running' END,
       stalled = batch ->> 'stalled', unread = new_unread, received = received + more, view = coalesce(new_view, view), parts = coalesce(new_parts, parts),
@@ -403,7 +495,7 @@ BEGIN
   IF batch ? 'own' THEN
     PERFORM set_own(run, batch);
   END IF;
-  RETURN json_build_array(now, lost);
+  RETURN json_build_array(now, lost, changed);
 END $$;
 
 -- A claim raises the epoch in the statement that takes the lease, and reads the log in that same statement. So no
@@ -450,6 +542,7 @@ DECLARE
   planned jsonb := args -> 'then';
   lost jsonb;
   known json;
+  decided json;
 BEGIN
   -- Insert the row in its final state, unless the planned batch releases the run: an UPDATE would cost as much again.
   INSERT INTO runs (id, workflow, code, version, kind, status, created_at, idempotency_key, attributes, seq, wake_at,
@@ -470,11 +563,12 @@ BEGIN
   IF planned IS NULL THEN
     lost := add_events(run, 0, now, created);
     RETURN ROW(json_build_object('claimed', lease IS NOT NULL), CASE WHEN lease IS NULL THEN run END)::outcome;
-  ELSIF (planned ->> 'release')::boolean OR planned ?| '{ending,view,parts,indexed,own}' THEN
-    RETURN ROW(json_build_object('then', decide(planned, now, created, lease)), planned ->> 'notify')::outcome;
+  ELSIF (planned ->> 'release')::boolean OR planned ?| '{ending,view,parts,indexed,own,children}' THEN
+    decided := decide(planned, now, created, lease);
+    RETURN ROW(json_build_object('then', decided), decided ->> 2)::outcome;
   END IF;
   lost := add_events(run, 0, now, created || (planned -> 'events'));
-  RETURN ROW(json_build_object('then', json_build_array(now, lost)), planned ->> 'notify')::outcome;
+  RETURN ROW(json_build_object('then', json_build_array(now, lost, NULL)), planned ->> 'notify')::outcome;
 END $$;
 
 -- Creates a run that has hooks before its body does anything, and perhaps the payload that it is started with. Returns
@@ -520,6 +614,7 @@ END $$;
 CREATE FUNCTION append_batch(batch jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
 DECLARE
   state record;
+  decided json;
 BEGIN
   SELECT seq, epoch, ended_at, (SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq) AS last_at
   INTO state FROM runs WHERE id = batch ->> 'run';
@@ -529,7 +624,8 @@ BEGIN
   ELSIF state.seq <> (batch ->> 'expected')::bigint THEN
     RETURN ROW('"stale"'::json, NULL)::outcome;
   END IF;
-  RETURN ROW(decide(batch, greatest((batch ->> 'at')::bigint, state.last_at), '[]', NULL), batch ->> 'notify')::outcome;
+  decided := decide(batch, greatest((batch ->> 'at')::bigint, state.last_at), '[]', NULL);
+  RETURN ROW(decided, decided ->> 2)::outcome;
 END $$;
 
 CREATE FUNCTION record_facts(args jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
@@ -543,6 +639,7 @@ DECLARE
   known json[] := '{}';
   new jsonb := '[]';
   lost jsonb;
+  changed text := run;
 BEGIN
   SELECT seq, ended_at, (SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq) AS last_at
   INTO state FROM runs WHERE id = run;
@@ -565,10 +662,11 @@ BEGIN
       wake_at = NULL, owner = NULL, lease_until = NULL
     WHERE id = run;
     UPDATE hooks SET is_live = false WHERE run_id = run AND is_live;
+    changed := concat_ws(' ', run, end_relatives(run, args ->> 'end_request', now));
   ELSE
     UPDATE runs SET seq = seq + jsonb_array_length(new), wake_at = least(wake_at, given_at) WHERE id = run;
   END IF;
-  RETURN ROW(json_build_object('known', to_json(known), 'added', log_json(run, state.seq)), run)::outcome;
+  RETURN ROW(json_build_object('known', to_json(known), 'added', log_json(run, state.seq)), changed)::outcome;
 END $$;
 
 CREATE FUNCTION receive_payload(args jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
@@ -585,6 +683,7 @@ DECLARE
   lost jsonb;
   is_free boolean;
   unread_of bigint;
+  decided json;
 BEGIN
   SELECT run_id, number, is_live, seq, epoch, lease_until, unread, received,
     (SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq) AS last_at,
@@ -622,7 +721,8 @@ BEGIN
   fact := jsonb_build_array(jsonb_build_array(
     'hook_received', state.number || '.received.' || (args ->> 'resume_id'), data_of));
   IF is_free AND (planned ->> 'expected')::bigint = state.seq + 1 AND (planned ->> 'epoch')::bigint = state.epoch + 1 THEN
-    RETURN ROW(json_build_object('event', event, 'then', decide(planned, now, fact, lease)), planned ->> 'notify')::outcome;
+    decided := decide(planned, now, fact, lease);
+    RETURN ROW(json_build_object('event', event, 'then', decided), decided ->> 2)::outcome;
   END IF;
   lost := add_events(state.run_id, state.seq, now, fact);
   UPDATE runs SET seq = state.seq + 1, wake_at = least(wake_at, given_at), received = received + length(data_of),
@@ -643,6 +743,7 @@ DECLARE
   state record;
   token_taken record;
   lost jsonb;
+  changed text := old || ' ' || new;
 BEGIN
   IF EXISTS (SELECT FROM runs WHERE id = new) THEN  -- the first answer was lost
     RETURN ROW('{"events": []}'::json, NULL)::outcome;
@@ -669,10 +770,11 @@ BEGIN
     END IF;
     PERFORM succeed(old, args -> 'successor', given_at, state.epoch);
     UPDATE hooks SET is_live = false WHERE run_id = old AND is_live;
+    changed := concat_ws(' ', changed, end_relatives(old, args ->> 'end_request', given_at));
   EXCEPTION WHEN unique_violation THEN  -- somebody has taken a token since the look above; look again
     RETURN ROW('"stale"'::json, NULL)::outcome;
   END;
-  RETURN ROW(json_build_object('events', log_json(old, state.seq)), old || ' ' || new)::outcome;
+  RETURN ROW(json_build_object('events', log_json(old, state.seq)), changed)::outcome;
 END $$;
 
 CREATE FUNCTION renew_leases(args jsonb) RETURNS outcome LANGUAGE plpgsql AS $$
@@ -699,7 +801,7 @@ BEGIN
 END $$;
 
 -- Executes a batch of calls in one commit, all of them or none. It first locks all their runs, in the order of their
--- ids. So no two replicas wait for each other, and no call waits for a run once the first has been executed. NOTIFY
+-- ids, and with a run that may end its parent and its children. So no two replicas wait for each other, and no call waits for a run once the first has been executed. NOTIFY
 -- sends one message to the other replicas, at the commit: "sender id id …".
 CREATE FUNCTION execute_batch(calls jsonb, sender text) RETURNS TABLE (answer json) LANGUAGE plpgsql AS $$
 DECLARE
@@ -711,13 +813,17 @@ BEGIN
     SELECT coalesce(c ->> 'run', (SELECT run_id FROM hooks WHERE id = c ->> 'hook'))
     FROM jsonb_array_elements(calls) AS each (c)
     UNION ALL
+    SELECT relative FROM jsonb_array_elements(calls) AS each (c),
+      relatives_of(coalesce(c ->> 'run', (SELECT run_id FROM hooks WHERE id = c ->> 'hook'))) AS related (relative)
+    WHERE c ? 'writes_to_relatives'
+    UNION ALL
     SELECT claim ->> 0 FROM jsonb_array_elements(calls) AS each (c), jsonb_array_elements(c -> 'claims') AS held (claim)))
   ORDER BY id FOR UPDATE;
   FOR args IN SELECT c FROM jsonb_array_elements(calls) WITH ORDINALITY AS each (c, n) ORDER BY n LOOP
     done := execute_call(args);
     answer := done.answer;
     RETURN NEXT;
-    IF done.changed IS NOT NULL THEN
+    IF done.changed <> '' THEN
       changed := changed || ' ' || done.changed;
     END IF;
   END LOOP;
