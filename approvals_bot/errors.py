@@ -6,6 +6,7 @@ never have to parse a message.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 
@@ -303,6 +304,30 @@ class AnnotationError(ApprovalsBotError):
         self.line = line
         self.problem = f"the annotation {annotation!r} of {what} can't be resolved: {why} {advice}"
         super().__init__(f"{file}:{line}: {self.problem}")
+
+
+class DefinitionError(ApprovalsBotError, ValueError):
+    """A function can't be a step or a workflow, or a setting of it makes no sense. The author has to fix it.
+
+    It is in `file` at `line`, and `problem` says what is wrong with it.
+    """
+
+    def __init__(self, file: str, line: int, problem: str) -> None:
+        self.file = file
+        self.line = line
+        self.problem = problem
+        super().__init__(f"{file}:{line}: {problem}")
+
+
+class UnknownLimitError(DefinitionError):
+    """A step has a limit that the engine doesn't have: `limit`. Add it, or correct the step."""
+
+    def __init__(self, step: str, limit: str, known: Collection[str], file: str, line: int) -> None:
+        self.step = step
+        self.limit = limit
+        there_are = f"There are: {', '.join(sorted(known))}." if known else "There is none."
+        advice = "Add it to [limits] in config.toml, or to Engine.open(limits={…})."
+        super().__init__(file, line, f"{step}() has the limit {limit!r}, which doesn't exist. {there_are} {advice}")
 
 
 class WorkflowNameTakenError(ApprovalsBotError, ValueError):

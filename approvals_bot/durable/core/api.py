@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from random import Random
 from types import FrameType
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
@@ -25,8 +24,14 @@ from approvals_bot.durable.core.registry import Workflow, registry
 from approvals_bot.durable.core.run import Projection, RunState
 from approvals_bot.durable.core.serialization import codec, encode
 from approvals_bot.durable.core.signature import Needed, Signature
-from approvals_bot.durable.core.threads import call_in_thread
-from approvals_bot.errors import InvalidArgumentError, NoEngineError, NotInStepError, NotInWorkflowError
+from approvals_bot.durable.core.steps import Step, as_function, scope_of, step
+from approvals_bot.errors import (
+    DefinitionError,
+    InvalidArgumentError,
+    NoEngineError,
+    NotInStepError,
+    NotInWorkflowError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +103,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-_NO_DATE = datetime(1970, 1, 1, tzinfo=UTC)  # a length of time doesn't depend on where it starts
-
-DEFAULT_RETRIES = 3  # so 4 attempts in all
-DEFAULT_RETRY_DELAY = 1.0  # seconds
-
 
 # ── workflows ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -148,14 +148,16 @@ def workflow(
         @workflow(fails_on=(ZeroDivisionError,), stalls_on=(decimal.InvalidOperation, ValueError))
         async def split(amount: Decimal, among: int) -> Decimal: ...
     """
-    scope = _scope(sys._getframe(1))
+    frame = sys._getframe(1)
+    scope, line = scope_of(frame), (frame.f_code.co_filename, frame.f_lineno)
     failures = FailureRules(fails_on, stalls_on)
 
-    def decorate(function: Callable[P, Awaitable[R]]) -> Workflow[P, R]:
+    def decorate(given: Callable[P, Awaitable[R]]) -> Workflow[P, R]:
+        function, where = as_function(given, "@workflow", line)
         if not inspect.iscoroutinefunction(function):
-            raise TypeError(f"@workflow needs an `async def`; {function.__name__} is not one")
+            raise DefinitionError(*where, f"@workflow: {function.__name__}() needs to be an `async def`.")
         signature = Signature(function, scope, bound="settings")
-        made = Workflow(function, name or function.__name__, version, signature, failures=failures)
+        made: Workflow[P, R] = Workflow(function, name or function.__name__, version, signature, failures=failures)
         registry.add(made)
         return made
 
@@ -163,104 +165,6 @@ def workflow(
 
 
 # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Step(Generic[P, R]):
-    """A function that touches the outside world.
-
-    A workflow runs it at least once and records its result exactly once.
-    """
-
-    only_reads = False  # see `StepCode` and engine/lookups.py
-
-    def __init__(
-        self,
-        function: Callable[P, Any],
-        signature: Signature,
-        retries: int,
-        timeout: float | None,
-        retry_delay: float,
-        limit: str | None = None,
-    ) -> None:
-        self.limit = limit
-        self.function = function
-        self.signature = signature
-        self.retries = retries
-        self.timeout = timeout
-        self.retry_delay = retry_delay
-        self.name = function.__name__
-        functools.update_wrapper(self, function)
-
-    @property
-    def function(self) -> Callable[P, Any]:
-        """The function to call. Tests may replace it."""
-        return self._function
-
-    @function.setter
-    def function(self, function: Callable[P, Any]) -> None:
-        self._function = function
-        self.is_async = inspect.iscoroutinefunction(function)
-        self.waits_for_a_place = not self.is_async or self.limit is not None
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, R]:
-        # Not Coroutine[Any, …]: mypy would then infer Any for the results of `gather`.
-        run: RunState | None = context_of_run.get(None)
-        return self._call_alone(args, kwargs) if run is None else run.call_step(self, args, kwargs)
-
-    def _call_alone(self, args: Any, kwargs: Any) -> Coroutine[Any, Any, R]:
-        if self.is_async:
-            called: Coroutine[Any, Any, R] = self._function(*args, **kwargs)
-            return called
-        return call_in_thread(self._function, args, kwargs)
-
-    def __repr__(self) -> str:
-        return f"<step {self.name}>"
-
-
-@overload
-def step(function: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
-@overload
-def step(function: Callable[P, R], /) -> Step[P, R]: ...
-@overload
-def step(*, retries: int = ..., timeout: Duration | None = ..., retry_delay: Duration = ...) -> _StepDecorator: ...
-def step(
-    function: Any = None,
-    /,
-    *,
-    retries: int = DEFAULT_RETRIES,
-    timeout: Duration | None = None,
-    retry_delay: Duration = DEFAULT_RETRY_DELAY,
-) -> Any:
-    """Make a function a durable step.
-
-        @step(retries=5, timeout="30 seconds", retry_delay="1m")
-        async def charge(card: str, amount: int) -> str: ...
-
-        receipt = await charge("card-1", 420)  # in a workflow
-
-    `retries=3` makes up to 4 attempts, `retries=0` makes one. `timeout` limits each attempt; `retry_delay` is the time
-    between two attempts. A plain `def` runs in a thread. Outside a workflow, calling a step just calls its function.
-    """
-    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-        raise ValueError(f"retries must be a whole number, 0 or more, not {retries!r}")
-    scope = _scope(sys._getframe(1))
-    limit = None if timeout is None else _fixed(timeout, "timeout")
-    delay = _fixed(retry_delay, "retry_delay")
-
-    def decorate(function: Callable[..., Any]) -> Step[..., Any]:
-        return Step(function, Signature(function, scope), retries, limit, delay)
-
-    return decorate if function is None else decorate(function)
-
-
-class _StepDecorator:
-    """The type of `@step(…)`, for type checkers only."""
-
-    @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Step[P, R]: ...
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> Step[P, R]: ...
-    def __call__(self, function: Any, /) -> Any: ...
 
 
 def resource(kind: type[T]) -> T:
@@ -512,17 +416,6 @@ def cancel_run(reason: str) -> None:
     run = current_run("cancel_run()")
     if run.body is not None and not run.loop.closing:
         run.body.cancel(reason)
-
-
-def _scope(frame: FrameType) -> FrameType | None:
-    """Return the call that defines a nested function: its annotations may use local names. None at module level."""
-    return None if frame.f_code.co_name == "<module>" else frame
-
-
-def _fixed(duration: Duration, what: str) -> float:
-    if isinstance(duration, datetime):
-        raise ValueError(f"{what} must be a length of time, not a date")
-    return as_seconds(duration, _NO_DATE)
 
 
 __all__ = [

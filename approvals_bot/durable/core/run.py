@@ -60,11 +60,14 @@ class StepCode(Protocol):
     signature: Signature
     retries: int
     timeout: float | None  # seconds, of one attempt
-    retry_delay: float  # seconds
     limit: str | None
+    line: tuple[str, int]  # the file and the line where it is defined
     is_async: bool
     waits_for_a_place: bool  # each attempt waits for a thread, or for the step's limit, first
     only_reads: bool  # it has no effect, and begins nothing that must be finished before it first waits
+
+    def delay(self, failures: int, seed: str) -> float:
+        """Return the seconds before the attempt that follows this many failed ones."""
 
 
 @dataclass(slots=True)

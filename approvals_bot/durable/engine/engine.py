@@ -69,8 +69,7 @@ class Engine(Reader):
         base_url: str | None = None,
         clock: TimeSource | None = None,
         resources: Iterable[Any] | Mapping[type, Any] = (),
-        step_threads: int = STEP_THREADS,
-        limits: Mapping[str, int] | None = None,
+        executor: Executor | None = None,
         watch: Callable[[list[Event]], None] | None = None,
         watch_stalls: Callable[[str], None] | None = None,
         watch_cut_off: Callable[[str], None] | None = None,
@@ -90,7 +89,7 @@ class Engine(Reader):
             registry=registry,
             resources=dict(given),
             notifier=notifier,
-            executor=Executor(step_threads, limits),
+            executor=executor or Executor(),
             entropy=EntropyPool().draw,
             watch_stalls=watch_stalls,
             watch_cut_off=watch_cut_off,
@@ -121,10 +120,15 @@ class Engine(Reader):
                 run = await engine.start(expense, 420)
 
         Only `create_webhook` needs `signing_keys` (≥ 32 bytes each; the first signs, all verify) and `base_url`.
-        `resources` go to the steps that ask for them by type (`resource`). Raises AnnotationError, which has file and
-        line, if a type in the annotations of a workflow, a step or a hook can't be resolved.
+        `resources` go to the steps that ask for them by type (`resource`). Steps written as `def` run in at most
+        `step_threads` threads. `limits={"erp": 5}` lets 5 steps with `@step(limit="erp")` run at a time in this
+        process.
+
+        Raises AnnotationError, which has file and line, if a type in the annotations of a workflow, a step or a hook
+        can't be resolved, and UnknownLimitError if a step has a limit that isn't among these.
         """
         tokens = Tokens(signing_keys) if signing_keys else None
+        executor = Executor(step_threads, limits)
         store = await connect(url)
         engine = cls(
             store,
@@ -132,8 +136,7 @@ class Engine(Reader):
             base_url=base_url,
             clock=clock,
             resources=resources,
-            step_threads=step_threads,
-            limits=limits,
+            executor=executor,
         )
         async with engine.running():
             yield engine
@@ -148,6 +151,7 @@ class Engine(Reader):
                 self.clock.attach(self)
             try:
                 check_annotations()
+                self.scheduler.executor.check_limits()
                 if work:
                     await self.scheduler.start()
                 yield self

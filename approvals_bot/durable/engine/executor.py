@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,6 +19,7 @@ from approvals_bot.durable.core.events import NewEvent, to_micros
 from approvals_bot.durable.core.remote_errors import encode_error
 from approvals_bot.durable.core.run import OpenStep, StepCode
 from approvals_bot.durable.core.serialization import to_json
+from approvals_bot.durable.core.steps import check_limits
 from approvals_bot.durable.core.threads import Threaded
 from approvals_bot.durable.engine.limits import MAX_LEFT_BEHIND, STEP_THREADS
 from approvals_bot.durable.engine.places import Gate, StepPlaces
@@ -29,6 +31,7 @@ from approvals_bot.errors import (
     NondeterminismError,
     RetryableError,
     SerializationError,
+    UnknownLimitError,
 )
 
 logger = logging.getLogger("approvals_bot.durable.engine")
@@ -55,13 +58,17 @@ class Executor:
         return self._places.gates(step.limit, threaded=not step.is_async)
 
     def check_limit(self, step: StepCode) -> None:
-        """Raise FatalError if the step has a limit that this engine doesn't have."""
+        """Raise FatalError for an unknown limit. Only a step that was made after `Engine.open` can have one."""
         if step.limit is not None and step.limit not in self._places.limits:
-            known = ", ".join(self._places.limits) or "none"
-            raise FatalError(
-                f"{step.name}() has the limit {step.limit!r}, and this engine's limits are: {known}. Give it one: "
-                f"Engine.open(…, limits={{{step.limit!r}: 5}}), or [limits] in config.toml."
-            )
+            raise FatalError(str(UnknownLimitError(step.name, step.limit, self._places.limits, *step.line)))
+
+    def check_limits(self) -> None:
+        """Raise UnknownLimitError if a step in this process has a limit that this engine doesn't have."""
+        with suppress(UnknownLimitError):
+            check_limits(self._places.limits)
+            return
+        gc.collect()  # the step may belong to a function that is gone, but hasn't been collected yet
+        check_limits(self._places.limits)
 
     def leave_behind(self, step: StepCode, call: Threaded[Any]) -> None:
         """Give up on a thread whose attempt has timed out or was cancelled. Python can't stop it.
@@ -147,7 +154,7 @@ async def attempt(
     except BaseException as error:  # anything that a step raises is its outcome
         if is_called_off(error):
             raise asyncio.CancelledError from error
-        return _after(error, state, now())
+        return _after(error, state, now(), context.step.step_id)
     return NewEvent("step_completed", {"id": state.id, "result": encoded})
 
 
@@ -192,7 +199,7 @@ def _call(state: OpenStep) -> tuple[list[Any], dict[str, Any]]:
     raise NondeterminismError(state.seq, f"step #{state.id} {step.name!r} with ({', '.join(state.input)})", got)
 
 
-def _after(error: BaseException, state: OpenStep, now: datetime) -> NewEvent:
+def _after(error: BaseException, state: OpenStep, now: datetime, step_id: str) -> NewEvent:
     """Return the event after an attempt that raised: the step is retried, or has failed for good."""
     step, number, after = state.step, state.failures + 1, None
     match error:
@@ -205,7 +212,7 @@ def _after(error: BaseException, state: OpenStep, now: datetime) -> NewEvent:
     if number > step.retries:
         return _failed(state, number, error)
     try:
-        delay = as_seconds(step.retry_delay if after is None else after, now)
+        delay = step.delay(number, step_id) if after is None else as_seconds(after, now)
     except ValueError as wrong:
         return _failed(state, number, wrong)
     retry_at = now + timedelta(seconds=delay)

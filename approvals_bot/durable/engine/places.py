@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from approvals_bot.errors import InvalidArgumentError
+
 
 class Gate:
     """A number of places, and the line of those who wait for one."""
@@ -126,6 +128,12 @@ class StepPlaces:
     """The gates of one process: its threads, and its limits by name."""
 
     def __init__(self, threads: int, limits: Mapping[str, int]) -> None:
+        """Raises InvalidArgumentError unless there are names, and whole numbers of 1 or more."""
+        if not isinstance(limits, Mapping) or not all(isinstance(name, str) and name for name in limits):
+            raise InvalidArgumentError(f"limits must be numbers by name, like {{'erp': 5}}, not {limits!r}")
+        for what, most in (("step_threads", threads), *((f"limits: {name}", most) for name, most in limits.items())):
+            if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+                raise InvalidArgumentError(f"{what} must be a whole number, 1 or more, not {most!r}")
         self.threads = Gate(None, threads)
         self.limits = {name: Gate(name, most) for name, most in limits.items()}
 

@@ -110,7 +110,7 @@ async def test_an_owner_past_its_lease_is_fenced_and_writes_nothing(open_engine:
 async def test_another_wake_does_not_run_a_retry_before_it_is_due(open_engine: OpenEngine, clock: FakeClock) -> None:
     tried: list[int] = []
 
-    @step(retry_delay="1h")
+    @step(retry_delay="1h", jitter=False)
     async def busy() -> str:
         tried.append(1)
         if len(tried) == 1:

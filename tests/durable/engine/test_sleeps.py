@@ -230,7 +230,7 @@ async def test_the_test_clock_stops_at_each_retry_and_sleep_on_the_way(
 ) -> None:
     times: list[float] = []
 
-    @step(retries=2, retry_delay="10m")
+    @step(retries=2, retry_delay="10m", backoff=1, jitter=False)
     async def fails() -> None:
         times.append((clock.now() - began).total_seconds() / 60)
         if len(times) % 3:

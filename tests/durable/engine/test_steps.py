@@ -112,7 +112,7 @@ async def test_a_fatal_error_is_not_retried_and_survives_a_replay(
 async def test_retry_after_is_respected(open_engine: OpenEngine, clock: FakeClock, after: Any, waits: int) -> None:
     times: list[datetime] = []
 
-    @step
+    @step(jitter=False)
     async def later() -> None:
         times.append(clock.now())
         if len(times) == 1:
