@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Webhook,
         WebhookRequest,
         Workflow,
+        continue_as_new,
         create_hook,
         create_webhook,
         define_hook,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
         resume_hook,
         resume_webhook,
         start,
+        start_or_resume,
     )
     from approvals_bot.errors import (
         AlreadyResetError,
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
         ApprovalsBotError,
         BlockedInWorkflowError,
         CannotAnswerError,
+        CannotContinueError,
         ConfigError,
         DefinitionError,
         DeserializationError,
@@ -111,6 +114,7 @@ __all__ = [
     "Ask",
     "BlockedInWorkflowError",
     "CannotAnswerError",
+    "CannotContinueError",
     "ChangesRequested",
     "Clock",
     "ConfigError",
@@ -168,6 +172,7 @@ __all__ = [
     "WorkflowNotFoundError",
     "WorkflowSpinsError",
     "WorkflowStuckError",
+    "continue_as_new",
     "create_hook",
     "create_webhook",
     "define_hook",
@@ -187,6 +192,7 @@ __all__ = [
     "set_attributes",
     "sleep",
     "start",
+    "start_or_resume",
     "step",
     "uuid4",
     "workflow",
@@ -211,8 +217,8 @@ _MODULES = {
     "request_approval": "approvals_bot.approvals.request_approval",
     **dict.fromkeys(
         (
-            "Hook", "Step", "Webhook", "WebhookRequest", "Workflow", "create_hook", "create_webhook", "define_hook",
-            "get_step_metadata", "get_workflow_metadata", "now", "publish", "random", "resource",
+            "Hook", "Step", "Webhook", "WebhookRequest", "Workflow", "continue_as_new", "create_hook", "create_webhook",
+            "define_hook", "get_step_metadata", "get_workflow_metadata", "now", "publish", "random", "resource",
             "set_attributes", "sleep", "step", "uuid4", "workflow",
         ),
         _API,
@@ -220,6 +226,7 @@ _MODULES = {
     **dict.fromkeys(
         (
             "Engine", "HookInfo", "Run", "get_hook_by_token", "get_run", "resume_hook", "resume_webhook", "start",
+            "start_or_resume",
         ),
         _ENGINE,
     ),

@@ -275,6 +275,14 @@ class HookConflictError(ApprovalsBotError):
         super().__init__(f"The hook token {token!r} is already in use by run {run_id}.")
 
 
+class CannotContinueError(ApprovalsBotError, RuntimeError):
+    """The run can't continue as a new one here. Its author has to change the call, or wait for what can't move."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(f"continue_as_new(): {why}.")
+
+
 class HookDisposedError(ApprovalsBotError):
     """This hook was disposed, so nothing more will arrive. Create a new hook to wait again."""
 

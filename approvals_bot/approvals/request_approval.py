@@ -161,7 +161,7 @@ async def request_approval(
         )
     request = _Request(asked)
     request.fits = _fits_in(type(fields))
-    accompany(request.accompany(), leave=request.end_with_run)
+    accompany(request.accompany(), leave=request.end_with_run, stays=request.name_if_open)
     return await request.outcome()
 
 
@@ -207,6 +207,10 @@ class _Request(PendingRequest):
         """Cancel the whole run, and with it all its requests."""
         cancel_run(act.reason or f"cancelled by {act.by}")
         return Reply("taken_back", True, "cancellation")
+
+    def name_if_open(self) -> str | None:
+        """Return what the request is called as long as people decide it: their votes and cards can't move."""
+        return None if self.settled.is_set() else f"the request {self.request.title!r}"
 
     def end_with_run(self) -> None:
         self.abandon("the workflow has ended")

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from random import Random
 from types import FrameType
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
 from uuid import UUID
 
 from approvals_bot.durable.core.annotations import check_later, codec_of
 from approvals_bot.durable.core.attributes import Attribute, Settable, checked_attributes
 from approvals_bot.durable.core.bugs import FailureRules
+from approvals_bot.durable.core.continuing import continue_run
 from approvals_bot.durable.core.durations import Duration, as_seconds
 from approvals_bot.durable.core.hooks import Answer, Hook, Webhook, WebhookRequest, encode_response, header_patterns
 from approvals_bot.durable.core.loop import context_of_run
@@ -335,6 +336,25 @@ def create_webhook(
     return cast(Webhook, run.create_hook(None, metadata, None, answer, on_cancel))
 
 
+def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
+    """End this run, and let a new one of the same workflow go on in its place, with this input. Never returns.
+
+        @workflow
+        async def inbox(token: str, handled: int = 0) -> None:
+            hook = create_hook(token)
+            for _ in range(500):
+                await handle(await hook)
+            continue_as_new(token, handled + 500)
+
+    For workflows that never end: a log is limited, and each replay reads it from its start. `finally` blocks run as for
+    a `return`; tasks that are still running are dropped, with their steps and timers. Open hooks keep their IDs, tokens
+    and unread payloads; the new body takes one over by creating a hook with its token (`create_hook(token=…)`, for a
+    webhook, too). The idempotency key, the attributes, open children and a requested cancellation move as well. Raises
+    CannotContinueError outside the body itself, and while a request for approval is open.
+    """
+    continue_run(current_run("continue_as_new()"), args, kwargs)
+
+
 # ── determinism ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -400,10 +420,15 @@ def projector(make: Callable[[], F]) -> F:
     return cast(F, run.projector)
 
 
-def accompany(work: Coroutine[Any, Any, None], *, leave: Callable[[], None]) -> None:
-    """Run `work` alongside the body. `leave` is called when the body ends; the run ends once `work` has ended."""
+def accompany(
+    work: Coroutine[Any, Any, None], *, leave: Callable[[], None], stays: Callable[[], str | None] | None = None
+) -> None:
+    """Run `work` alongside the body. `leave` is called when the body ends; the run ends once `work` has ended.
+
+    As long as `stays` returns a name, the body can't continue as a new run, since what has that name would be lost.
+    """
     run = current_run("accompany()")
-    run.companions.add(run.loop.create_task(work), leave)
+    run.companions.add(run.loop.create_task(work), leave, stays)
 
 
 def is_bug(error: BaseException) -> bool:
@@ -430,6 +455,7 @@ __all__ = [
     "WorkflowMetadata",
     "accompany",
     "cancel_run",
+    "continue_as_new",
     "create_hook",
     "create_webhook",
     "define_hook",

@@ -38,7 +38,8 @@ class CreateHook:
     """A request to open a hook.
 
     `options` holds what the author gave: `metadata`, `has_schema` and `schema` (as JSON Schema); for a webhook also
-    `answer` (how to answer its callers) and `on_cancel` (the message to send it when the run is cancelled).
+    `answer` (how to answer its callers) and `on_cancel` (the message to send it when the run is cancelled). `adopts` is
+    the number of a hook that the run had before its body.
     """
 
     id: int
@@ -167,10 +168,25 @@ class Respond:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """The end of the body: it returned, raised or cancelled itself."""
+class Refuse:
+    """A request to keep in the log that a payload, that of event `to`, doesn't fit the hook's schema.
 
-    type: Literal["run_completed", "run_failed", "run_cancelled"]
+    It came before the body gave the schema, so its sender doesn't know. `errors` lists what is wrong where.
+    """
+
+    id: int
+    to: int
+    errors: list[dict[str, Any]]
+
+    def event(self, at: datetime) -> NewEvent:
+        return NewEvent("hook_refused", {"id": self.id, "to": self.to, "errors": self.errors})
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end of the body: it returned, raised, cancelled itself, or continues as a new run."""
+
+    type: Literal["run_completed", "run_failed", "run_cancelled", "run_continued"]
     data: dict[str, Any]
 
     def event(self, at: datetime) -> NewEvent:
@@ -178,7 +194,7 @@ class End:
 
 
 Creation = CreateStep | CreateHook | StartTimer | SetAttributes | StartChild
-Command = Creation | CancelTimer | CancelChild | DisposeHook | Respond | End
+Command = Creation | CancelTimer | CancelChild | DisposeHook | Respond | Refuse | End
 
 Decision = tuple[str, int]
 """The identity of a decision within its run: what is done, and the number of what it is done to."""
@@ -197,6 +213,8 @@ def decision(event: Event) -> Decision | None:
             return "hook_disposed", event.data["id"]
         case "hook_responded":
             return "responded", event.data["to"]
+        case "hook_refused":
+            return "refused", event.data["to"]
         case _:
             return None
 
@@ -222,6 +240,8 @@ def describe(event: Event) -> str:
             return f"the end of hook #{event.data['id']}"
         case "hook_responded":
             return f"an answer to event {event.data['to']}"
+        case "hook_refused":
+            return f"the refusal of event {event.data['to']}"
         case _:
             return event.type
 

@@ -296,6 +296,8 @@ class Hook(Generic[T]):
     out) takes none.
     """
 
+    answer: dict[str, Any] | None = None  # how a webhook answers its callers
+
     def __init__(self, run: Waiting, number: int, hook_id: str, token: str, metadata: Any, read: Callable[..., T]):
         self.token = token
         self.hook_id = hook_id

@@ -35,6 +35,14 @@ class RunThrownAway(BaseException):
     """
 
 
+class ContinuesAsNew(BaseException):
+    """Raised by `continue_as_new` to end the body. No `except Exception` catches it, and `finally` blocks run."""
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().__init__("the run continues as a new one")
+        self.given = (args, kwargs)
+
+
 class ReplayInterrupted(KeyboardInterrupt):
     """Thrown by the watchdog into a replay that takes too long.
 

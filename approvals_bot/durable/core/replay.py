@@ -17,11 +17,13 @@ from typing import Any, NoReturn
 
 from approvals_bot.durable.core import sandbox
 from approvals_bot.durable.core.attributes import Attribute
-from approvals_bot.durable.core.commands import Command, End, describe
-from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log
+from approvals_bot.durable.core.commands import Command, CreateHook, End, describe
+from approvals_bot.durable.core.continuing import Continuation, continuation_of, end_of, is_continuation
+from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log, number_of
 from approvals_bot.durable.core.loop import ReplayInterrupted, context_of_run
 from approvals_bot.durable.core.registry import Workflow
 from approvals_bot.durable.core.remote_errors import encode_error
+from approvals_bot.durable.core.reserved import RunWithHooks
 from approvals_bot.durable.core.run import Lines, OpenStep, OpenTimer, Projection, RunState, projected
 from approvals_bot.durable.core.serialization import decode, encode
 from approvals_bot.errors import NondeterminismError, SerializationError, WorkflowStuckError
@@ -43,6 +45,7 @@ class ReplayResult:
     own: dict[str, Attribute] | None = None  # the run's attributes, if its body has set any
     replay_again: bool = False  # after the append: the workflow waits to learn the result of its commands
     waits_on_hooks: bool = False
+    continued: Continuation | None = None  # what moves to the next run, if the body has asked for one
     unread: dict[int, int] = field(default_factory=dict)  # payloads that the body hasn't taken, by the hook's number
 
     @property
@@ -92,7 +95,8 @@ class Replay:
         """`lines` takes the log lines that the body writes. None: they are dropped."""
         self.is_closed = False
         self._workflow = workflow
-        self._run = RunState(created, entropy, link, workflow.failures)
+        kind = RunWithHooks if "hooks" in created.data else RunState
+        self._run = kind(created, entropy, link, workflow.failures)
         self._run.lines = lines
         self._context = Context()  # empty: context variables of the caller must not reach the body
         self._context.run(context_of_run.set, self._run)
@@ -196,7 +200,7 @@ def _begin(workflow: Workflow[Any, Any], created: Event, run: RunState) -> async
     return body
 
 
-_KEPT_AFTER_THE_END = frozenset({"hook_created", "hook_conflict", "hook_disposed", "hook_responded"})
+_KEPT_AFTER_THE_END = frozenset({"hook_created", "hook_conflict", "hook_disposed", "hook_responded", "hook_refused"})
 """Decisions that are recorded even if the body ends in the same batch."""
 
 
@@ -207,8 +211,10 @@ def _after_the_end(run: RunState, event: Event) -> None:
     a token, the commands it gave together with that hook may follow as well. Any other decision means that the run
     didn't end here when it was recorded, so the code has drifted, unless it ended with a bug.
     """
-    is_kept = event.type in _KEPT_AFTER_THE_END and event.data["id"] in run.hooks
-    if is_kept or (event.type == "child_started" and event.data["id"] in run.children):
+    is_kept = event.type in _KEPT_AFTER_THE_END and number_of(event) in run.hooks
+    # What comes for a hook now is unread, so the next run gets it.
+    is_for_next = event.type == "hook_received" and run.continuing is not None
+    if is_kept or is_for_next or (event.type == "child_started" and event.data["id"] in run.children):
         run.deliver(event)
         if run.drift is not None:
             run.stall_on(_error_of(run.body))  # it didn't do this because it was dead
@@ -236,6 +242,8 @@ def _outcome(workflow: Workflow[Any, Any], run: RunState) -> ReplayResult:
         run.stall_on(run.loop.unhandled)
         failed = End("run_failed", {"error": encode_error(run.loop.unhandled[0])})
         return _result(run, run.new_commands(ended=True), failed)
+    if body.done() and run.continuing is not None:
+        return _continued(workflow, body, run)
     if body.done():
         return _result(run, run.new_commands(ended=True), _end(workflow, body, run))
     commands = run.new_commands(ended=False)
@@ -261,17 +269,30 @@ def _outcome(workflow: Workflow[Any, Any], run: RunState) -> ReplayResult:
     return result
 
 
+def _continued(workflow: Workflow[Any, Any], body: asyncio.Task[Any], run: RunState) -> ReplayResult:
+    """Make the result of a body that has asked to continue as a new run.
+
+    The hooks that it has created last are recorded first: which of them move depends on whether they got their tokens.
+    """
+    commands, end = run.new_commands(ended=True), _end(workflow, body, run)
+    if any(isinstance(command, CreateHook) for command in commands):
+        result = _result(run, commands)
+        result.replay_again = True
+        return result
+    result = _result(run, commands, end)
+    if end.type == "run_continued":
+        result.continued = continuation_of(run)
+    return result
+
+
 def _end(workflow: Workflow[Any, Any], body: asyncio.Task[Any], run: RunState) -> End:
     try:
-        result = body.result()
+        if run.continuing is not None and is_continuation(body.exception()):
+            return end_of(workflow.signature, run.continuing)
+        return End("run_completed", {"result": workflow.signature.result.encode(body.result(), "result")})
     except asyncio.CancelledError as cancelled:
         return End("run_cancelled", {"reason": str(cancelled) or None})
-    except BaseException as error:  # noqa: BLE001  # an author's error ends the run, not the engine
-        run.stall_on((error,))
-        return End("run_failed", {"error": encode_error(error)})
-    try:
-        return End("run_completed", {"result": workflow.signature.result.encode(result, "result")})
-    except Exception as error:  # noqa: BLE001  # a result that can't be recorded is an author's error, too
+    except BaseException as error:  # noqa: BLE001  # an author's error, or a result that can't be recorded
         run.stall_on((error,))
         return End("run_failed", {"error": encode_error(error)})
 

@@ -32,9 +32,9 @@ from approvals_bot.durable.core.commands import (
     StartChild,
     decision,
 )
-from approvals_bot.durable.core.events import CREATIONS, FACTS, Event, Log, from_micros, made_in, new_run_id
+from approvals_bot.durable.core.events import CREATIONS, FACTS, Event, Log, from_micros, made_in, new_run_id, number_of
 from approvals_bot.durable.core.hooks import Hook, Webhook, WebhookRequest
-from approvals_bot.durable.core.loop import ReplayInterrupted, WorkflowLoop
+from approvals_bot.durable.core.loop import ContinuesAsNew, ReplayInterrupted, WorkflowLoop
 from approvals_bot.durable.core.payload_schemas import schema_of
 from approvals_bot.durable.core.registry import Workflow
 from approvals_bot.durable.core.remote_errors import encode_error, step_error
@@ -130,11 +130,19 @@ class Companions:
     def __init__(self) -> None:
         self.errors: list[BaseException] = []  # of those that failed, in that order
         self._all: list[tuple[asyncio.Task[None], Callable[[], None]]] = []
+        self._stays: list[Callable[[], str | None]] = []
 
-    def add(self, task: asyncio.Task[None], leave: Callable[[], None]) -> None:
-        """Add a task. When the body has ended, `leave` is called and the run waits for the task."""
+    def add(
+        self, task: asyncio.Task[None], leave: Callable[[], None], stays: Callable[[], str | None] | None = None
+    ) -> None:
+        """Add a task. After the body's end, `leave` is called and the run waits for it. `stays`: see `accompany`."""
         self._all.append((task, leave))
+        self._stays += [] if stays is None else [stays]
         task.add_done_callback(self._keep_error)
+
+    def staying(self) -> list[str]:
+        """Return the names of what can't move to another run."""
+        return [name for stays in self._stays if (name := stays()) is not None]
 
     def _keep_error(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -213,6 +221,7 @@ class RunState:
         self.projector: Callable[[], Projection] | None = None
         self.companions = Companions()
         self.body: asyncio.Task[Any] | None = None
+        self.continuing: ContinuesAsNew | None = None  # what the body has asked for, if it has
         self.drift: NondeterminismError | None = None
         self.token_is_settled = False  # since the last fact; the commands given with that hook come after it
         self._entropy = entropy
@@ -346,18 +355,9 @@ class RunState:
         self._ask(CreateHook(number, hook_id, given, stated))
         if token is not None and recorded.get("token", token) != token:
             self.drifts(number, f"hook #{number} with token {recorded['token']!r}", f"the token {token!r}")
-        hook: Hook[Any]
-        typed = Any if schema is None else schema
-        if answer is None:
-            hook = Hook(self, number, hook_id, given, metadata, partial(self._payload, number, typed))
-        else:
-            can_answer = answer["mode"] == "manual"
-
-            def read(seq: int, payload: Any) -> WebhookRequest:
-                return WebhookRequest.decode(payload, partial(self._respond, number, seq) if can_answer else None)
-
-            hook = Webhook(self, number, hook_id, given, metadata, read)
-        self.hooks[number] = hook
+        made: type[Hook[Any]] = Hook if answer is None else Webhook
+        hook = self.hooks[number] = made(self, number, hook_id, given, metadata, self._reader(number, schema, answer))
+        hook.answer = answer
         if schema is not None:
             self.schemas[number] = schema
         return hook
@@ -369,6 +369,17 @@ class RunState:
         if recorded is not None and recorded.type == "attributes_set":
             changes = decoded_attributes(recorded.data["attributes"])
         self.attributes = self.own = with_changes(self.attributes, changes)
+
+    def _reader(self, number: int, schema: Any, answer: dict[str, Any] | None) -> Callable[[int, Any], Any]:
+        """Return what a hook's payloads are decoded by."""
+        if answer is None:
+            return partial(self._payload, number, Any if schema is None else schema)
+        can_answer = answer["mode"] == "manual"
+
+        def read(seq: int, payload: Any) -> WebhookRequest:
+            return WebhookRequest.decode(payload, partial(self._respond, number, seq) if can_answer else None)
+
+        return read
 
     def _payload(self, number: int, schema: Any, seq: int, payload: Any) -> Any:
         """Decode a payload. One that fitted when it came, and no longer does, means that the code has drifted."""
@@ -505,7 +516,7 @@ class RunState:
                     done.future.set_exception(step_error(done.step.name, event.data))
             case "hook_created":
                 self.token_is_settled = True
-                self.hooks[number].registered(None)
+                self.hooks[number_of(event)].registered(None)
             case "hook_conflict":
                 self.token_is_settled = True
                 self.hooks[number].registered(event.data["owner"])

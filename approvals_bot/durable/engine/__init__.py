@@ -49,6 +49,7 @@ async def start(
     *args: Any,
     idempotency_key: str | None = None,
     attributes: Mapping[str, Settable] | None = None,
+    hook_token: str | None = None,
     **kwargs: Any,
 ) -> Run[Any]: ...
 async def start(workflow: Any, /, *args: Any, **kwargs: Any) -> Run[Any]:
@@ -59,6 +60,24 @@ async def start(workflow: Any, /, *args: Any, **kwargs: Any) -> Run[Any]:
     Raises NoEngineError if no engine is open in this process.
     """
     return await _engine().start(workflow, *args, **kwargs)
+
+
+async def start_or_resume(
+    token: str,
+    payload: Any,
+    workflow: Workflow[..., Any] | str,
+    /,
+    *args: Any,
+    resume_id: str | None = None,
+    **kwargs: Any,
+) -> HookInfo:
+    """Give a payload to a hook, or start the run that has it, as `Engine.start_or_resume` does.
+
+        await start_or_resume(f"pr-{number}", event, review, number)
+
+    Raises NoEngineError if no engine is open in this process.
+    """
+    return await _engine().start_or_resume(token, payload, workflow, *args, resume_id=resume_id, **kwargs)
 
 
 def get_run(run_id: str) -> Run[Any]:
@@ -112,4 +131,5 @@ __all__ = [
     "resume_hook",
     "resume_webhook",
     "start",
+    "start_or_resume",
 ]

@@ -28,7 +28,7 @@ from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.places import Queue
 from approvals_bot.durable.engine.replayer import Replayed
 from approvals_bot.durable.engine.troubles import reason_of
-from approvals_bot.durable.store.protocol import Append, Appended, Fenced, Stale, Store
+from approvals_bot.durable.store.protocol import REPLACED, Append, Appended, Fenced, Stale, Store
 from approvals_bot.errors import (
     LimitExceededError,
     NondeterminismError,
@@ -68,6 +68,9 @@ class Host(Protocol):
 
     def replay_of(self, run: CachedRun) -> Replayed:
         """Return the replay of a run, to continue it. Raises WorkflowNotFoundError."""
+
+    def with_successor(self, batch: Batch, run: CachedRun) -> Batch:
+        """Add the next run to a batch that ends this one as continued. Raises what is wrong with its input."""
 
     def stalled(self, run: CachedRun, error: Exception) -> None:
         """Report that a run has stalled, once for each reason. Its row is from before."""
@@ -190,6 +193,8 @@ class Activation:
             batch = decide_with_lookups(self.run, append, log, outcome, self._host.resources, **options)
             if batch.queued:
                 batch = self._line_up(batch)
+            if outcome.continued is not None:
+                batch = self._host.with_successor(batch, self.run)
             result = await self._write(batch.append)
         except StoreUnavailableError:
             raise
@@ -212,6 +217,8 @@ class Activation:
         if batch.outcome.ended:
             if events[-1].type == "run_failed":
                 self._host.failed(self.run)
+            if batch.outcome.continued is not None:
+                self._pass_on()
             return True
         must_replay = lost_a_token(events)
         if batch.append.release:
@@ -243,6 +250,11 @@ class Activation:
         append = batch.append._replace(events=[*batch.append.events, *beginnings(placed)])
         return Batch(batch.outcome, append, starts, queued=[])
 
+    def _pass_on(self) -> None:
+        """Let the next run begin at once. Steps that nobody waits for any more end with this one."""
+        self._cancel_steps()
+        self.due = self._host.clock.now()
+
     def _may_wait_on(self, now: datetime) -> bool:
         """Return whether there is nothing to replay."""
         outcome = self._outcome
@@ -253,7 +265,7 @@ class Activation:
         self._may_have_grown = False
         found = await self._host.store.read(self.run.row.id, len(self.run.log))
         if found is None or found[0].ended_at is not None:
-            if found is not None and found[0].status == "reset":
+            if found is not None and found[0].status in REPLACED:
                 self.is_lost = True
                 self._cancel_steps()  # the run that goes on in its place makes these attempts, too
             elif found is not None:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from approvals_bot.durable.core.commands import resume_at
-from approvals_bot.durable.core.events import FACTS, Event, Log, NewEvent
+from approvals_bot.durable.core.events import FACTS, Event, Log, NewEvent, number_of
 from approvals_bot.durable.core.replay import ReplayResult
 from approvals_bot.durable.core.run import OpenStep
 from approvals_bot.durable.engine.starts import child_writes
@@ -54,7 +54,7 @@ class LogIndex:
                 case "wait_completed" | "wait_cancelled":
                     self.waits.pop(event.data["id"], None)
                 case "hook_created":
-                    self.hooks[event.data["id"]] = event
+                    self.hooks[number_of(event)] = event
                 case "hook_disposed":
                     self.hooks.pop(event.data["id"], None)
                 case "child_started":

@@ -27,6 +27,7 @@ from approvals_bot.durable.engine.replayer import Replayer
 from approvals_bot.durable.engine.reset import reset_run
 from approvals_bot.durable.engine.runs import HookInfo, Run
 from approvals_bot.durable.engine.scheduler import EntropyPool, Scheduler
+from approvals_bot.durable.engine.starting import StartOrResume, first_hook
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.protocol import AuditEntry, OpenStore
 from approvals_bot.durable.tokens import Tokens
@@ -198,6 +199,7 @@ class Engine(Reader):
         *args: Any,
         idempotency_key: str | None = None,
         attributes: Mapping[str, Settable] | None = None,
+        hook_token: str | None = None,
         **kwargs: Any,
     ) -> Run[Any]: ...
     async def start(  # type: ignore[misc]  # a workflow's parameter may not be named like an option
@@ -207,6 +209,7 @@ class Engine(Reader):
         *args: Any,
         idempotency_key: str | None = None,
         attributes: Mapping[str, Settable] | None = None,
+        hook_token: str | None = None,
         **kwargs: Any,
     ) -> Run[Any]:
         """Start a run. Returns once it is durable. The input is validated before anything is written.
@@ -217,6 +220,11 @@ class Engine(Reader):
         A second start with the same idempotency key and arguments returns the same run, also after its end. With other
         arguments it raises IdempotencyConflictError. What is compared is what was given here, without defaults, so a
         release may add an optional parameter or field in between. Attributes aren't compared.
+
+        With `hook_token`, the run has a hook with this token from its start, so no payload can come too soon. The first
+        hook that the workflow creates must have this token; otherwise the run stalls. Payloads that come before wait
+        for it, and are checked by its schema then. One that doesn't fit isn't delivered; the log has it, with what is
+        wrong (`hook_refused`). Raises HookConflictError, with nothing written, if another live hook has the token.
         """
         self._here("engine.start()")
         found = registry.newest(workflow) if isinstance(workflow, str) else workflow
@@ -225,9 +233,39 @@ class Engine(Reader):
         given = found.signature.encode_call(args, kwargs)
         own = with_changes({}, checked_attributes(attributes)) if attributes else {}
         key = idempotency_key
-        sent = None if key is None else sent_under(key, found.signature, args, kwargs, given)
-        created = await self._intake.start(found, given, key, own, sent)
+        claimed = {} if hook_token is None else {"hook_token": hook_token}
+        sent = None if key is None else sent_under(key, found.signature, args, kwargs, given) | claimed
+        more = {} if hook_token is None else {"hooks": [first_hook(hook_token, self.scheduler.entropy())]}
+        created = await self._intake.start(found, given, key, own, sent, **more)
         return Run(self, created.run_id, is_new=created.is_new)
+
+    async def start_or_resume(
+        self,
+        token: str,
+        payload: Any,
+        workflow: Workflow[..., Any] | str,
+        /,
+        *args: Any,
+        resume_id: str | None = None,
+        **kwargs: Any,
+    ) -> HookInfo:
+        """Give a payload to the live hook with this token, or start a run with that hook if there is none.
+
+            await engine.start_or_resume(f"pr-{number}", event, review, number, resume_id=delivery)
+
+        The payload is always delivered, to one run, however many callers there are: the first starts the run, as
+        `start(hook_token=token)` does, with the payload in the same transaction. Returns once that is durable. A second
+        call with the same `resume_id` and payload delivers nothing and returns what the first did. Raises
+        InvalidPayloadError, with nothing written, if the payload doesn't fit; IdempotencyConflictError for another
+        payload with the same `resume_id`; HookFullError; HookConflictError if the token is a webhook's.
+        """
+        self._here("start_or_resume()")
+        found = registry.newest(workflow) if isinstance(workflow, str) else workflow
+        if not isinstance(found, Workflow):
+            raise WorkflowNotFoundError(getattr(workflow, "__name__", repr(workflow)))
+        given = found.signature.encode_call(args, kwargs)
+        call = StartOrResume(self.scheduler, self._intake, found, given, token, payload, resume_id)
+        return HookInfo(await call.deliver())
 
     # ── resuming ──
 

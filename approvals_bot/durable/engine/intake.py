@@ -38,9 +38,11 @@ from approvals_bot.durable.store.protocol import (
     NewRun,
     Received,
     RunRecord,
+    TokenTaken,
 )
 from approvals_bot.errors import (
     ApprovalsBotError,
+    HookConflictError,
     HookFullError,
     HookNotFoundError,
     IdempotencyConflictError,
@@ -53,6 +55,16 @@ from approvals_bot.errors import (
 
 T = TypeVar("T")
 Written = TypeVar("Written", Created, Received)
+
+
+def encode_unchecked(payload: Any) -> Any:
+    """Return a payload as the log keeps it before anybody knows its schema: as plain data, as if it came by HTTP."""
+    try:
+        encoded = encode(payload, Any, "payload")
+    except SerializationError:  # it isn't plain data: a model, perhaps
+        encoded = encode(payload, type(payload), "payload")
+    to_json(encoded, "payload")
+    return encoded
 
 
 class HookTarget(NamedTuple):
@@ -94,22 +106,38 @@ class Intake:
         """Create a run with this encoded input, or find the run that has this idempotency key.
 
         `sent` is what the caller sent under the key, before validation. `more` is added to the data of `run_created`.
-        Raises IdempotencyConflictError if the key came with something else before; LimitExceededError,
-        SerializationError.
+        Raises IdempotencyConflictError if the key came with something else before; HookConflictError, if another live
+        hook has the token of one that the run is started with; LimitExceededError, SerializationError.
         """
-        scheduler, now = self._scheduler, self._scheduler.clock.now()
-        run_id = new_run_id(now, scheduler.entropy())
-        data = first_event(run_id, workflow, input, attributes, **more)
+        new = self.new_run(workflow, input, attributes, **more)._replace(idempotency_key=key)
         if sent is not None and difference({"input": input}, sent, "") is not None:
-            data["sent"] = abridged(sent)
-        row = first_row(run_id, workflow, now, attributes)
-        lease = scheduler.request_lease()
-        run = None if lease is None else CachedRun(row, [Event(1, "run_created", now, data)], 0)
-        write = partial(scheduler.store.create, NewRun(row, data, key), now, lease)
-        created = await self._finish(self._write(run_id, run, None, lease, now, write))
-        assert isinstance(created, Created)  # only a hook can be missing or full
+            new.data["sent"] = abridged(sent)
+        created = await self.create(new)
+        if isinstance(created, TokenTaken):
+            raise HookConflictError(created.token, created.owner)
         if not created.is_new and sent is not None:
             _compare_start(created, workflow, sent, key)
+        return created
+
+    def new_run(
+        self, workflow: Workflow[Any, Any], input: dict[str, Any], attributes: dict[str, Attribute], **more: Any
+    ) -> NewRun:
+        """Return a run that starts now, not yet created. `more` is added to the data of `run_created`."""
+        now = self._scheduler.clock.now()
+        run_id = new_run_id(now, self._scheduler.entropy())
+        row = first_row(run_id, workflow, now, attributes)
+        return NewRun(row, first_event(run_id, workflow, input, attributes, **more))
+
+    async def create(self, new: NewRun) -> Created | TokenTaken:
+        """Create a run, or find the one that has its idempotency key, and start working on it."""
+        scheduler, row, now = self._scheduler, new.row, new.row.created_at
+        lease = scheduler.request_lease()
+        log = [Event(seq, event.type, now, event.data) for seq, event in enumerate(new.events(), 1)]
+        run = None if lease is None else CachedRun(row, log, 0)
+        store = scheduler.store
+        write = partial(store.create_with_hooks if "hooks" in new.data else store.create, new, now, lease)
+        created = await self._finish(self._write(row.id, run, None, lease, now, write))
+        assert isinstance(created, Created | TokenTaken)  # only a hook can be missing or full
         return created
 
     async def receive(self, target: HookTarget, payload: Any, resume_id: str | None) -> KeptPayload:
@@ -178,6 +206,7 @@ class Intake:
         received = await self._write(record.id, run, fact, lease, now, write)
         if received is None or isinstance(received, Full):
             return received
+        assert isinstance(received, Received)  # only a start claims tokens
         if received.run_id is not None:
             hook = hook._replace(run_id=received.run_id)  # another one than was read, if a reset came in between
         return KeptPayload(hook, [received.event, *(received.then or ())])
@@ -189,8 +218,8 @@ class Intake:
         fact: NewEvent | None,
         lease: Lease | None,
         now: datetime,
-        write: Callable[[Append | None], Awaitable[Written | Full | None]],
-    ) -> Written | Full | None:
+        write: Callable[[Append | None], Awaitable[Written | Full | TokenTaken | None]],
+    ) -> Written | Full | TokenTaken | None:
         """Write a fact, claim its run, and append the decisions it leads to: one transaction, one commit.
 
         `run` belongs to this call; None if this process can't work on it now. `write` is the store's call. The order:
@@ -218,7 +247,7 @@ class Intake:
                 run.close()
             raise
         scheduler.lease_settled(lease)
-        if written is None or isinstance(written, Full):
+        if written is None or isinstance(written, Full | TokenTaken):
             if run is not None:
                 run.close()
             return written
@@ -247,7 +276,9 @@ class Intake:
             outcome = self._scheduler.replay_of(run).at_once(log)
             until, resources = now + self._scheduler.cancel_grace, self._scheduler.resources
             append = Append(run.row.id, run.epoch + 1, len(log), [], now, cancel_until=until)
-            return None if outcome is None else decide_with_lookups(run, append, log, outcome, resources)
+            if outcome is None or outcome.continued:
+                return None
+            return decide_with_lookups(run, append, log, outcome, resources)
         except Exception:  # noqa: BLE001  # the activation gets the same error and records it
             return None
 
@@ -290,6 +321,8 @@ class Intake:
 
     async def _encoded(self, target: HookTarget, payload: Any) -> Any:
         """Return the payload as the log keeps it, validated against the hook's schema."""
+        if target.hook.number < 0 and not target.hook.has_schema:
+            return encode_unchecked(payload)
         schema = (await self._schema(target) or type(payload)) if target.hook.has_schema else Any
         encoded = encode(payload, schema, "payload")
         to_json(encoded, "payload")
@@ -355,11 +388,17 @@ def _ignore_outcome(task: asyncio.Task[Any]) -> None:
 
 
 def _also(target: HookTarget, resume_id: str | None, payload: Any, encoded: Any) -> dict[str, Any]:
-    """Return what a `hook_received` keeps for comparing a repeat: what was sent, where that isn't the payload."""
-    if not resume_id or target.hook.is_webhook:
-        return {}
+    """Return what a `hook_received` has beside the payload.
+
+    `raw` says that nobody knows the hook's schema yet. For comparing a repeat, `sent` is what was sent, where that
+    isn't the payload.
+    """
+    hook = target.hook
+    raw = {"raw": True} if hook.number < 0 and not (hook.has_schema or hook.is_webhook) else {}
+    if not resume_id or hook.is_webhook:
+        return raw
     sent = resume_id.sent if isinstance(resume_id, SentKey) else as_sent(payload, encoded)
-    return {} if difference(encoded, sent, "") is None else {"sent": abridged(sent)}
+    return raw if difference(encoded, sent, "") is None else raw | {"sent": abridged(sent)}
 
 
 def _compare_start(created: Created, workflow: Workflow[Any, Any], sent: dict[str, Any], key: str | None) -> None:

@@ -59,5 +59,8 @@ OWN_END = 10.0
 CANCEL_GRACE = 60.0
 """Seconds that a cancelled run has to tidy up. After that it is ended where it is."""
 
+MAX_MOVED = 1_000
+"""Open hooks and children that move to the next run when one continues. A loop that opens more each time leaks them."""
+
 CLOSING = 5.0
 """Seconds that running steps get to finish when the engine closes. Then they are cancelled, and run again later."""

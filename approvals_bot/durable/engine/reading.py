@@ -19,7 +19,7 @@ from approvals_bot.durable.engine.notifier import Notifier, Subscription
 from approvals_bot.durable.engine.replayer import INLINE_EVENTS
 from approvals_bot.durable.engine.runs import NO_EVENTS, Ending, HookInfo, Page
 from approvals_bot.durable.engine.scheduler import Scheduler
-from approvals_bot.durable.store.protocol import ENDED, AuditLine, Filter, OpenStore, RunRecord, Status
+from approvals_bot.durable.store.protocol import ENDED, REPLACED, AuditLine, Filter, OpenStore, RunRecord, Status
 from approvals_bot.errors import (
     HookNotFoundError,
     NotInWorkflowError,
@@ -116,6 +116,11 @@ class Reader:
         self._here("count_runs()")
         return await self.store.count(which, most)
 
+    async def last(self, run_id: str) -> str:
+        """Return the ID of the run that goes on in the place of this one; the same, if none does."""
+        self._here("last()")
+        return await self.store.last(run_id)
+
     async def events(self, run_id: str) -> list[Event]:
         """Return a run's log. Raises RunNotFoundError if there is no such run."""
         self._here("events()")
@@ -131,18 +136,23 @@ class Reader:
     async def wait(self, run_id: str, seconds: float | None = None) -> RunRecord:
         """Return the run's record once it has ended or `seconds` are over.
 
-        It also returns when this process is about to end. Raises RunNotFoundError if there is no such run.
+        If another run goes on in its place, this is the record of that one. It also returns when this process is about
+        to end. Raises RunNotFoundError if there is no such run.
         """
         self._here("wait()")
-        scheduler = self.scheduler
+        scheduler, clock = self.scheduler, asyncio.get_running_loop()
+        until = None if seconds is None else clock.time() + seconds
         with (
             scheduler.slots.given_up(),
             Subscription(self.notifier, run_id, seconds, scheduler.poll, ENDINGS) as subscription,
         ):
             while (row := await self._row(run_id)).status not in ENDED:
                 if self.is_ending or not await subscription.changed():
-                    break
+                    return row
+        if row.status not in REPLACED or row.next_run is None:
             return row
+        left = None if until is None else max(0.0, until - clock.time())
+        return await self.wait(await self.store.last(run_id), left)
 
     def end_waiting(self) -> None:
         """Make `wait` return at once, with the run as it is: the process is about to end."""

@@ -81,6 +81,7 @@ class Runs(Protocol):
     async def record(self, run_id: str) -> RunRecord | None: ...
     async def wait(self, run_id: str, seconds: float | None = None) -> RunRecord: ...
     async def until_ended(self, run_id: str) -> tuple[RunRecord, Ending]: ...
+    async def last(self, run_id: str) -> str: ...
     async def events(self, run_id: str) -> list[Event]: ...
     async def cancel(self, run_id: str, reason: str | None = None) -> None: ...
     async def retry(self, run_id: str) -> None: ...
@@ -103,19 +104,20 @@ class Run(Generic[R]):
     async def status(self) -> Status:
         """Return the run's status. Raises RunNotFoundError.
 
-        It is "pending", "running", "stalled", or how it ended: "completed", "failed", "cancelled" or "reset".
+        It is "pending", "running", "stalled", or how it ended: "completed", "failed", "cancelled", "reset",
+        "continued".
         """
         return (await self._record()).status
 
     async def return_value(self) -> R:
         """Wait until the run has ended, and return its result as the workflow's return type.
 
-        If the run was reset while it was open, this is the result of the run in its place.
+        If the run has continued as a new one, or was reset while it was open, this is the result of that run.
         Raises RunFailedError (its cause is the workflow's error), RunCancelledError or RunNotFoundError.
         """
         row, ending = await self._engine.until_ended(self.id)
-        while ending.type == "run_reset":
-            row, ending = await self._engine.until_ended(ending.data["next"])
+        while ending.type in ("run_reset", "run_continued"):
+            row, ending = await self._engine.until_ended(await self._engine.last(ending.data["next"]))
         match ending.type:
             case "run_completed":
                 result: R = self._engine.decode_result(row, ending.data["result"])
@@ -129,7 +131,10 @@ class Run(Generic[R]):
                 )
 
     async def wait(self, seconds: float | None) -> RunRecord:
-        """Return the run's record once the run has ended or `seconds` are over. None waits without a limit."""
+        """Return the run's record once the run has ended or `seconds` are over. None waits without a limit.
+
+        If another run goes on in its place, this is the record of that one.
+        """
         return await self._engine.wait(self.id, seconds)
 
     async def cancel(self, reason: str | None = None) -> None:

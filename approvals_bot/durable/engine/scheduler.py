@@ -14,12 +14,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from approvals_bot.durable.core.api import step_context
-from approvals_bot.durable.core.events import ENDINGS, Event, lost_a_token
+from approvals_bot.durable.core.events import ENDINGS, Event, lost_a_token, new_run_id
 from approvals_bot.durable.core.registry import Registry
 from approvals_bot.durable.engine.activation import PATIENCE, Activation
 from approvals_bot.durable.engine.batch import Batch
 from approvals_bot.durable.engine.cache import CachedRun, RunCache
 from approvals_bot.durable.engine.clock import TimeSource
+from approvals_bot.durable.engine.continuing import with_successor
 from approvals_bot.durable.engine.executor import Executor
 from approvals_bot.durable.engine.limits import (
     CANCEL_GRACE,
@@ -316,6 +317,11 @@ class Scheduler:
             run.close()
             run.replayed = Replayed(self.replayer, workflow, self.entropy(), run.lines)
         return run.replayed
+
+    def with_successor(self, batch: Batch, run: CachedRun) -> Batch:
+        """Add the next run to a batch that ends this one as continued. Raises what is wrong with its input."""
+        newest = self.registry.newest(run.row.code)
+        return with_successor(batch, run.row, run.log, newest, new_run_id(batch.append.at, self.entropy()))
 
     def stalled(self, run: CachedRun, error: Exception) -> None:
         """Report that a run has stalled: one line, and one count. A payload makes it stall again without a word."""

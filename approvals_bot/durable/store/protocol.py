@@ -34,7 +34,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from approvals_bot.durable.core.attributes import Attribute
 from approvals_bot.durable.core.commands import OnParentClose
-from approvals_bot.durable.core.events import Event, Log, NewEvent
+from approvals_bot.durable.core.events import Event, Log, NewEvent, number_of
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled", "reset", "continued", "stalled"]
 ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled", "reset", "continued"})
@@ -168,7 +168,7 @@ class HookRow(NamedTuple):
         data = created.data
         answer, schema = data.get("answer"), bool(data.get("has_schema"))
         return cls(
-            data["hook_id"], run_id, data["id"], data["token"], answer is not None, schema, answer,
+            data["hook_id"], run_id, number_of(created), data["token"], answer is not None, schema, answer,
             data.get("metadata"), created.at, 1, True,
         )  # fmt: skip
 

@@ -18,6 +18,8 @@ BOTH = {
     "test_attributes",
     "test_children",
     "test_full_hooks",
+    "test_continuing",
+    "test_hook_tokens",
     "test_hooks",
     "test_idempotency",
     "test_resets",
