@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from approvals_bot.cli import terminal
-from approvals_bot.cli.common import CONFIG, Config, Json, fail, with_engine
+from approvals_bot.cli.common import CONFIG, Config, Json, fail, uncollected, with_engine
 
 
 def check(
@@ -42,11 +42,12 @@ def check(
     \b
     Example: approvals-bot check --runs --ended 30d
     """
-    from approvals_bot.service.catalog import check_configuration
-
     terminal.quiet_logs()
     since = _span(ended, runs)
-    names, problems = check_configuration(config, os.environ)
+    with uncollected():
+        from approvals_bot.service.catalog import check_configuration
+
+        names, problems = check_configuration(config, os.environ)
     if problems:
         lines = "\n".join(str(problem) for problem in problems)
         terminal.say({"problems": [asdict(problem) for problem in problems], "workflows": []}, lines, as_json)

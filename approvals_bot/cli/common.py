@@ -7,10 +7,11 @@ inside the functions that use it. A test checks that.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
@@ -39,6 +40,20 @@ def fail(text: str) -> NoReturn:
     """Print this on standard error and exit with 1."""
     typer.echo(text, err=True)
     raise typer.Exit(1)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep Python's collector off for the block.
+
+    What commands import and read stays until they end. Looking through it again and again took a tenth of the CPU of
+    `check`, and an eighth of that of `serve` until it is ready (`benchmarks/parts/startup.py`).
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def read_json(text: str, option: str) -> Any:

@@ -19,7 +19,7 @@ import typer
 
 from approvals_bot.channels.slack.manifest import manifest as manifest_of
 from approvals_bot.cli import terminal
-from approvals_bot.cli.common import CONFIG, Config, Json, fail, with_engine
+from approvals_bot.cli.common import CONFIG, Config, Json, fail, uncollected, with_engine
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
 
@@ -69,6 +69,11 @@ def serve_command(
             "wait for each other, since a file takes one writer at a time. With PostgreSQL, run `serve` as often as "
             "you like, each on its own port or machine, behind a load balancer."
         )
+    with uncollected():  # until it is ready
+        _serve(config, host, port)
+
+
+def _serve(config: Path, host: str, port: int) -> None:
     from approvals_bot.app.service import open_service
     from approvals_bot.cli.serving import ConfigSource, listen, run, serve
     from approvals_bot.service.catalog import read_configuration

@@ -97,14 +97,15 @@ def _event_loop() -> asyncio.AbstractEventLoop:
 
 
 def tune_garbage_collector() -> None:
-    """Freeze the objects made at startup, and collect more rarely.
+    """Freeze the objects made at startup, and collect more rarely from now on.
 
     The collector would otherwise scan these long-lived objects every thousand calls, for 0.1 s each time. Both changes
-    together save a tenth of all CPU time.
+    together save a tenth of all CPU time. Nothing is collected before: `serve` has 900 objects of garbage by then, and
+    looking for them takes a twentieth of its CPU.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
+    gc.enable()
 
 
 async def serve(service: Service, listening: socket.socket, source: ConfigSource, ready: Callable[[], None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Collection
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,41 @@ def test_check_imports_the_core_for_python_files_alone(folder: Path) -> None:
     (folder / "workflows" / "program.py").write_text(PROGRAM)
     found = imported(folder, ["check"], [*ENGINE, *SERVING, *LIBRARIES, *PYTHON_FILES])
     assert found == {"approvals_bot.durable.core.api", *PYTHON_FILES}
+
+
+NEVER_SERVED = (
+    *("aiohttp", "aiosmtpd", "aiosmtplib", "asyncpg", "css_inline", "httpx2", "markdown_it", "slack_bolt", "slack_sdk"),
+    *("approvals_bot.durable.lint", "approvals_bot.playground", "approvals_bot.testing"),
+)
+
+
+def test_serve_imports_channels_and_clients_only_if_configured(folder: Path) -> None:
+    (folder / "config.toml").write_text(CONFIG.partition("[slack]")[0])
+    code = f"""
+import os, sys, typer
+from approvals_bot.cli import app
+
+def ready(text):
+    print(*({ {*NEVER_SERVED}!r} & sys.modules.keys()), text, flush=True)
+    os._exit(0)
+
+typer.echo = ready
+app(["serve", "--port", "0"])
+"""
+    line = [sys.executable, "-c", code]
+    done = subprocess.run(line, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.startswith("Approvals Bot is ready"), done.stdout + done.stderr
+
+
+def test_version_is_that_of_the_installed_package() -> None:
+    line = [sys.executable, "-m", "approvals_bot", "--version"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == f"approvals-bot {version('approvals-bot')}\n"
+
+
+def test_version_and_help_read_no_metadata(folder: Path) -> None:
+    for words in (["--version"], ["--help"]):
+        assert imported(folder, words, ["importlib.metadata", "pydantic", "asyncio"]) == set()
 
 
 def test_models_are_built_when_they_are_used(folder: Path) -> None:
