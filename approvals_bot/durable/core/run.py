@@ -27,7 +27,6 @@ from approvals_bot.durable.core.commands import (
     Decision,
     DisposeHook,
     OnParentClose,
-    Respond,
     SetAttributes,
     StartChild,
     decision,
@@ -436,7 +435,7 @@ class RunState:
             raise CannotAnswerError("this caller has already been answered")
         self._answered.add(seq)
         if (key := ("responded", seq)) not in self._decided:
-            self._new[key] = Respond(number, seq, response)
+            self._new[key] = commands.Respond(number, seq, response)
 
     def _ask(self, command: Creation) -> Event | None:
         """Return the recorded event of this command, or None if it is new.
