@@ -24,6 +24,7 @@ from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals import outcomes
 from approvals_bot.approvals.acts import Rejection, Reply, Stop
+from approvals_bot.approvals.apply import decided
 from approvals_bot.approvals.business_time import Calendar, Calendars
 from approvals_bot.approvals.delivery import LAZY, LazyArgumentError, lazily
 from approvals_bot.approvals.durations import duration_text
@@ -51,6 +52,7 @@ from approvals_bot.durable.core.api import (
     cancel_run,
     get_workflow_metadata,
     is_bug,
+    now,
     projector,
     resource,
     step,
@@ -211,6 +213,10 @@ class _Request(PendingRequest):
     def name_if_open(self) -> str | None:
         """Return what the request is called as long as people decide it: their votes and cards can't move."""
         return None if self.settled.is_set() else f"the request {self.request.title!r}"
+
+    def abandon_request(self, why: str) -> None:
+        by = f"app:{self.definition.id}"  # the workflow itself
+        self.request = decided(self.request, "cancelled", by, now(), "rule", because=why)
 
     def end_with_run(self) -> None:
         self.abandon("the workflow has ended")

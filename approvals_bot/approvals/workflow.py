@@ -82,8 +82,8 @@ from approvals_bot.durable.core.serialization import Proven
 from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.people import is_mail
 
-ON_CANCEL = {"kind": "stop", "by": "app:service", "via": "api"}
-"""The message that cancelling the run sends: the workflow itself ends the request and notifies everyone."""
+SERVICE = "app:service"
+"""The actor that cancels a request because its run was cancelled."""
 
 OPERATOR = ("app:cli",)
 """The actor at the service's own terminal, who may do there what owners may."""
@@ -102,15 +102,19 @@ class NobodyCanDecideError(ApprovalsBotError):
         super().__init__(f"Nobody could decide this request: in stage {stage!r}, {why}.")
 
 
-class Abandoned:
-    """A message in the queue: the workflow no longer waits for this request."""
-
-
 @workflow(name="approval")
 async def approval(opening: Proven[Opening], settings: KeptDefinition) -> dict[str, Any]:
-    """Request a decision as the workflow's file says, and return it. A withdrawn request ends its run as cancelled."""
+    """Request a decision as the workflow's file says, and return it. A withdrawn request ends its run as cancelled.
+
+    A run that is cancelled cancels its request. Then it still notifies everyone, as it does after a decision.
+    """
     pending = PendingRequest(opening, settings)
-    await pending.run()
+    whole = asyncio.create_task(pending.run())
+    try:
+        await asyncio.shield(whole)
+    except asyncio.CancelledError as cancelled:
+        pending.abandon(str(cancelled))
+        await whole
     ended = pending.request.outcome
     assert ended is not None, "it is decided"
     if ended.state in ("withdrawn", "cancelled"):
@@ -134,11 +138,13 @@ class PendingRequest:
         self.rules = rules_of(definition)
         request = request_of(self.rules, opening, run_id=run_id, number=number, at=now(), title=title)
         self.request = described(request, self.rules)
-        self.abandoned: str | None = None  # why the workflow no longer waits for this request
+        self.abandoned: str | None = None  # why nothing can decide this request any more
+        self.deciding: asyncio.Task[Any] | None = None  # the task that opens stages and handles messages
+        self.unanswered: WebhookRequest | None = None  # the message that is being handled
         self.has_opened = False
         self.late: list[int] = []  # escalations to run at the stage's deadline
         self.postponed: list[Due] = []  # timers that fired while a decision was held
-        self.queue: asyncio.Queue[WebhookRequest | Due | Abandoned] = asyncio.Queue()
+        self.queue: asyncio.Queue[WebhookRequest | Due] = asyncio.Queue()
         self.tasks = asyncio.TaskGroup()
         self.copies = Copies(self.request, self.tasks)
         self.timers = StageTimers(self.queue, self.tasks)
@@ -172,41 +178,55 @@ class PendingRequest:
             raise next(filter(is_bug, failures.exceptions), failures.exceptions[0]) from None
 
     async def decide(self) -> None:
-        """Open the first stage, and handle messages and timers until there is a decision."""
-        webhook = create_webhook(respond_with="manual", metadata={"workflow": self.definition.id}, on_cancel=ON_CANCEL)
+        """Wait for the decision, then close the webhook, and answer what came too late."""
+        webhook = create_webhook(respond_with="manual", metadata={"workflow": self.definition.id})
         self.request = self.request.but(hook_id=webhook.hook_id)
         pump = self.tasks.create_task(self.take_messages(webhook))
-        await self.advance()
-        while self.request.outcome is None:
-            message = await self.queue.get()
-            if self.abandoned is not None:
-                self.abandon_request(self.abandoned)
-            match message:
-                case WebhookRequest():
-                    await self.receive(message)
-                case Due() if self.abandoned is None:
-                    await self.handle_due(message)
+        self.deciding = asyncio.current_task()
+        try:
+            if self.abandoned is None:
+                await self.handle_messages()
+        except asyncio.CancelledError:
+            if self.abandoned is None:  # a delivery has failed with a bug
+                raise
+        if self.abandoned is not None:
+            self.abandon_request(self.abandoned)
         self.timers.stop()
         webhook.dispose()
         await pump
+        if self.unanswered is not None:
+            await self.receive(self.unanswered)
         while not self.queue.empty():  # messages between the decision and the closing of the hook
             message = self.queue.get_nowait()
             if isinstance(message, WebhookRequest):
                 await self.receive(message)
+
+    async def handle_messages(self) -> None:
+        """Open the first stage, and handle messages and timers until there is a decision."""
+        await self.advance()
+        while self.request.outcome is None:
+            match await self.queue.get():
+                case WebhookRequest() as message:
+                    await self.receive(message)
+                case Due() as due:
+                    await self.handle_due(due)
 
     async def take_messages(self, webhook: Webhook) -> None:
         async for request in webhook:
             self.queue.put_nowait(request)
 
     def abandon(self, why: str) -> None:
-        """Give up this request, for which the workflow no longer waits. Nothing can decide it any more."""
-        if self.abandoned is None:
+        """End this request as cancelled, unless it is decided: the workflow no longer waits for it.
+
+        What it is doing to get a decision is interrupted, even the search for people.
+        """
+        if self.abandoned is None and self.request.outcome is None:
             self.abandoned = why
-            self.queue.put_nowait(Abandoned())
+            if self.deciding is not None:
+                self.deciding.cancel()
 
     def abandon_request(self, why: str) -> None:
-        by = f"app:{self.definition.id}"  # the workflow itself
-        self.request = decided(self.request, "cancelled", by, now(), "rule", because=why)
+        self.request, _ = withdrawn(self.request, Stop(SERVICE, why, "api"), now())
 
     # Messages
 
@@ -228,15 +248,12 @@ class PendingRequest:
     async def perform(self, act: Act, message: WebhookRequest) -> None:
         came_at, before = now(), self.request
         assert before.stage is not None, "a stage is open while nobody has decided"
-        rank, also = None, list[str]()
+        rank, also, self.unanswered = None, list[str](), message
         if isinstance(act, Reassign):
             rank = await self.find_rank(act)
             also = [act.person] if is_mail(act.person) else []
         found = await self.find(before.stage, act.by, *also)
-        if self.abandoned is not None:
-            self.abandon_request(self.abandoned)
-            await send_reply(message, late_reply(self.request, act, now()))
-            return
+        self.unanswered = None
         self.request, reply = apply(
             self.request, act, came_at, rules=self.rules, found=found, rank=rank, fits=self.fits
         )

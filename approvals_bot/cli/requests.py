@@ -39,6 +39,7 @@ from approvals_bot.service.read import await_request, choices_of, request_of, re
 from approvals_bot.service.waiting import waits_of
 
 PATIENCE = 5.0  # seconds to wait until the running service has opened a request
+LOOKING = 2.0  # seconds for which `cancel` looks whether the run ends
 
 CLI = "app:cli"
 """The actor if no option names one."""
@@ -246,7 +247,9 @@ def cancel(
         request = request_of(record)
         if request is None or record.has_ended or (request.number and not request.is_open):
             await engine.cancel(record.id, reason or None)
-            terminal.say({"run_id": run, "status": "cancelled"}, f"{run} was cancelled.", as_json)
+            now = await engine.wait(record.id, LOOKING)
+            text = "was cancelled" if now.has_ended else "was asked to end, and may still tidy up"
+            terminal.say({"run_id": run, "status": now.status}, f"{run} {text}.", as_json)
         else:
             act = Stop if request.number and run == record.id else Withdraw
             reply = await perform(engine, request, act(CLI, reason, "cli"))

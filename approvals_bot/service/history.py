@@ -84,6 +84,8 @@ def _entry(event: Event, name: str) -> Entry | None:
             return Entry(at, f"{name} failed and will be retried.", _cause(event))
         case "step_failed":
             return Entry(at, f"{name} failed.", _cause(event))
+        case "step_cancelled":
+            return Entry(at, f"{name} was cancelled.")
         case "hook_created":
             return Entry(at, f"Waiting for a call to a {name}.")
         case "hook_received":
@@ -119,10 +121,14 @@ def _entry(event: Event, name: str) -> Entry | None:
             return Entry(at, "Run completed.")
         case "run_failed":
             return Entry(at, "Run failed.", _cause(event))
+        case "cancel_requested":
+            until = from_micros(data["until"])
+            text = f"Run asked to cancel. It has until {until:%d %b %Y, %H:%M:%S} UTC to tidy up."
+            return Entry(at, text, str(data["reason"] or ""))
+        case "run_cancelled" if "error" in data:
+            return Entry(at, "Run cancelled. Its clean-up failed.", _cause(event))
         case "run_cancelled":
             return Entry(at, "Run cancelled.", str(data.get("reason") or ""))
-        case "cancel_requested":
-            return Entry(at, "Run asked to cancel.", str(data.get("reason") or ""))
         case "run_reset":
             return Entry(at, f"Run reset to event {data['to']}. Run {data['next']} goes on in its place.")
         case "run_continued":
@@ -180,6 +186,7 @@ def _cause(event: Event) -> str:
 _ENDINGS: dict[str, Ending] = {
     "step_completed": "done",
     "step_failed": "failed",
+    "step_cancelled": "cancelled",
     "hook_disposed": "done",
     "wait_completed": "done",
     "wait_cancelled": "cancelled",

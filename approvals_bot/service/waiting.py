@@ -23,7 +23,9 @@ from approvals_bot.service.read import REDACTED, iso, requests_of
 
 UNLIKELY = 16  # characters of a token that no other text contains by chance
 
-_OVER = frozenset({"step_completed", "step_failed", "hook_disposed", "wait_completed", "wait_cancelled"})
+_OVER = frozenset(
+    {"step_completed", "step_failed", "step_cancelled", "hook_disposed", "wait_completed", "wait_cancelled"}
+)
 _WEBHOOK = re.compile(r"(/webhooks/|%2[Ff]webhooks%2[Ff])([\w-]+\.[\w-]+)", re.ASCII)
 
 
@@ -59,6 +61,15 @@ def waits_of(record: RunRecord, log: Sequence[Event]) -> tuple[Wait, ...]:
     over = {event.data["id"] for event in log if event.type in _OVER}
     own = {request.hook_id for request in requests_of(record)}
     return tuple(_wait(event, log, own) for event in log if _is_open(event, over))
+
+
+def cancellation_of(log: Sequence[Event]) -> dict[str, Any] | None:
+    """Return the cancellation of an open run as JSON: when and why, and until when the run may tidy up."""
+    for event in log:
+        if event.type == "cancel_requested":
+            until = iso(from_micros(event.data["until"]))
+            return {"at": iso(event.at), "reason": event.data["reason"], "until": until}
+    return None
 
 
 def _is_open(event: Event, over: Collection[int]) -> bool:

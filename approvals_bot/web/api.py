@@ -34,7 +34,7 @@ from approvals_bot.service.read import (
     requests_of,
 )
 from approvals_bot.service.repairs import Repair, attempt_again, reset
-from approvals_bot.service.waiting import Mask, waits_of
+from approvals_bot.service.waiting import Mask, cancellation_of, waits_of
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import RETRY_FULL, STATUS, JsonResponse, Problem, root_of
 from approvals_bot.web.schemas import (
@@ -173,12 +173,13 @@ class RunsApi:
         log: list[Event] = []
         if not record.has_ended:
             record, log = await self._engine.read(record.id)
-        waits = waits_of(record, log)
+        waits, cancellation = waits_of(record, log), cancellation_of(log)
+        more = {} if cancellation is None else {"cancellation": cancellation}
         listed = self._workflows.find(record.workflow)
         if listed is not None and may_start(listed, key.address, names_people=key.may_vote):
-            return {"view": record.view, "waiting": [wait.as_json(self._engine.link) for wait in waits]}
+            return {"view": record.view, "waiting": [wait.as_json(self._engine.link) for wait in waits], **more}
         hide = Mask(self._tokens, waits)
-        return {"view": hide(record.view), "waiting": [hide(wait.as_json(None)) for wait in waits]}
+        return {"view": hide(record.view), "waiting": [hide(wait.as_json(None)) for wait in waits], **more}
 
     async def events(self, request: HttpRequest) -> Response:
         """The run's log, without what would let the reader act in it."""
@@ -194,7 +195,7 @@ class RunsApi:
         )
 
     async def cancel(self, request: HttpRequest) -> Response:
-        """202: a request is withdrawn by its own workflow, any other run is cancelled. 409 when it has ended."""
+        """202: a request is withdrawn by its own workflow, any other run is asked to end. 409 when it has ended."""
         key = caller(request, self._keys)
         asked = validate(Cancellation, await json_object(request, API_BODY))
         id = request.path_params["id"]

@@ -150,7 +150,10 @@ def _cancel() -> dict[str, Any]:
         "summary": "Cancel a run, or withdraw a request",
         "requestBody": _body("Cancellation"),
         "responses": {
-            "202": {"description": "It is cancelled", "content": _json({"type": "object"})},
+            "202": {
+                "description": "It is being cancelled, and may still tidy up",
+                "content": _json({"type": "object"}),
+            },
             **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "503"),
         },
     }

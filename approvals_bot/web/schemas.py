@@ -174,7 +174,9 @@ RESPONSES: dict[str, Any] = {
                 view={"description": "What the workflow published last."},
                 waiting={"type": "array", "items": ref("Wait")},
             ),
-        ]
+        ],
+        "description": "`cancellation` is there while a cancelled run tidies up: `at` and `reason` of the call, and "
+        "`until`, when it is ended where it is.",
     },
     "Wait": {
         "type": "object",

@@ -13,7 +13,7 @@ from approvals_bot import request_approval, workflow
 from approvals_bot.approvals.acts import Reply, Vote
 from approvals_bot.approvals.port import Dispatch, Receipt, Refused, TryAgain
 from approvals_bot.durable.core.registry import registry
-from approvals_bot.durable.engine import Engine, activation, engine
+from approvals_bot.durable.engine import Engine, activation
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.service.act import perform
@@ -209,12 +209,12 @@ async def test_a_restart_closes_cards_of_runs_that_had_failed(office: Any) -> No
         assert len(office.slack.updated) == 1, "only what ended lately is looked at"
 
 
-async def test_a_forced_end_closes_cards_once_slack_is_back(office: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "OWN_END", 0.3)
+async def test_a_forced_end_closes_cards_once_slack_is_back(office: Any) -> None:
     async with office.open():
         opened, cards = await office.ask(), follower(office)
         office.slack.answer_update = lambda dispatch: TryAgain("no answer")
-        await office.engine.cancel(opened.run.id, "not needed")  # the run can't redraw its card, and is ended by force
+        await office.engine.cancel(opened.run.id, "not needed")
+        await office.clock.advance(60)  # the run can't redraw its card, and is ended by force
         assert (await opened.record()).status == "cancelled"
         await cards.look(settled=0)
         assert office.slack.updated == []
@@ -223,8 +223,7 @@ async def test_a_forced_end_closes_cards_once_slack_is_back(office: Any, monkeyp
         assert newest(office) == ("cancelled", False)
 
 
-async def test_another_process_that_ends_a_run_is_noticed(office: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "OWN_END", 0.3)
+async def test_a_run_cancelled_by_another_process_is_noticed(office: Any) -> None:
     terminal = Engine(await connect(office.url), clock=office.clock, tokens=Tokens(["k" * 40]))
     async with office.open(), terminal.running(work=False):
         opened, cards = await office.ask(), follower(office)
@@ -236,6 +235,7 @@ async def test_another_process_that_ends_a_run_is_noticed(office: Any, monkeypat
 
         redrawn, office.slack.update = office.slack.update, update
         await terminal.cancel(opened.run.id, "not needed")
+        await office.clock.advance(60)
         async with asyncio.timeout(10):
             while not cards._cut_off:
                 await asyncio.sleep(0.05)

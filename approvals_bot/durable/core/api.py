@@ -302,7 +302,6 @@ def create_webhook(
     respond_with: Any = None,
     metadata: Any = None,
     keep_headers: Iterable[str] = (),
-    on_cancel: Mapping[str, Any] | None = None,
 ) -> Webhook:
     """Open a hook with a public, signed URL.
 
@@ -317,10 +316,6 @@ def create_webhook(
     Of a call's headers, the log keeps `content-type`, `user-agent` and `webhook-*`, and those of `keep_headers`, such
     as `["x-github-event", "x-acme-*"]`. Others are dropped before anything is written: they may be credentials, and
     everybody who may read the run could read them.
-
-    `on_cancel` is a JSON object. Cancelling the run from outside then sends it to the webhook, with the `reason`
-    added, so the workflow can clean up and end on its own. A run that hasn't ended after ten seconds is ended where it
-    waits. So is a run that is cancelled a second time.
     """
     run = current_run("create_webhook()")
     if respond_with is None:
@@ -333,7 +328,7 @@ def create_webhook(
         answer = {"mode": "static", "response": encode_response(respond_with)}
     if keep_headers:
         answer["keep_headers"] = header_patterns(keep_headers)
-    return cast(Webhook, run.create_hook(None, metadata, None, answer, on_cancel))
+    return cast(Webhook, run.create_hook(None, metadata, None, answer))
 
 
 def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
@@ -439,8 +434,7 @@ def is_bug(error: BaseException) -> bool:
 def cancel_run(reason: str) -> None:
     """Cancel this run from within: interrupt its body where it waits, and let its companions finish."""
     run = current_run("cancel_run()")
-    if run.body is not None and not run.loop.closing:
-        run.body.cancel(reason)
+    run.cancel(reason)
 
 
 __all__ = [

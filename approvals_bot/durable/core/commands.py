@@ -38,8 +38,7 @@ class CreateHook:
     """A request to open a hook.
 
     `options` holds what the author gave: `metadata`, `has_schema` and `schema` (as JSON Schema); for a webhook also
-    `answer` (how to answer its callers) and `on_cancel` (the message to send it when the run is cancelled). `adopts` is
-    the number of a hook that the run had before its body.
+    `answer` (how to answer its callers). `adopts` is the number of a hook that the run had before its body.
     """
 
     id: int
@@ -136,6 +135,16 @@ class CancelChild:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelStep:
+    """A request to stop a step that the body has given up."""
+
+    id: int
+
+    def event(self, at: datetime) -> NewEvent:
+        return NewEvent("step_cancelled", {"id": self.id})
+
+
+@dataclass(frozen=True, slots=True)
 class CancelTimer:
     """A request to close a timer that nothing waits for any more."""
 
@@ -194,7 +203,7 @@ class End:
 
 
 Creation = CreateStep | CreateHook | StartTimer | SetAttributes | StartChild
-Command = Creation | CancelTimer | CancelChild | DisposeHook | Respond | Refuse | End
+Command = Creation | CancelStep | CancelTimer | CancelChild | DisposeHook | Respond | Refuse | End
 
 Decision = tuple[str, int]
 """The identity of a decision within its run: what is done, and the number of what it is done to."""
@@ -209,6 +218,8 @@ def decision(event: Event) -> Decision | None:
             return "wait_over", event.data["id"]
         case "child_cancelled" | "child_ended":
             return "child_over", event.data["id"]
+        case "step_completed" | "step_failed" | "step_cancelled":
+            return "step_over", event.data["id"]
         case "hook_disposed":
             return "hook_disposed", event.data["id"]
         case "hook_responded":
@@ -236,6 +247,8 @@ def describe(event: Event) -> str:
             return f"the cancellation of child #{event.data['id']}"
         case "wait_cancelled":
             return f"the end of wait #{event.data['id']}"
+        case "step_cancelled":
+            return f"the cancellation of step #{event.data['id']}"
         case "hook_disposed":
             return f"the end of hook #{event.data['id']}"
         case "hook_responded":

@@ -20,6 +20,7 @@ EventType = Literal[
     "step_retrying",
     "step_completed",
     "step_failed",
+    "step_cancelled",
     "hook_created",
     "hook_received",
     "hook_responded",
@@ -90,6 +91,7 @@ _KEYS: dict[EventType, str] = {
     "step_retrying": "{id}.step_retrying.{attempt}",
     "step_completed": "{id}.done",
     "step_failed": "{id}.done",
+    "step_cancelled": "{id}.done",
     "hook_created": "#{id}",
     "hook_received": "{id}.received.{resume_id}",
     "hook_responded": "{id}.responded.{to}",
@@ -178,23 +180,13 @@ def children_of(log: Log) -> list[ChildInLog]:
     return [child for child in found if child.number not in ended]
 
 
-CANCELLATION = "run_cancelled"
-"""The `resume_id` of the message that a webhook gets when its run is cancelled. So it gets one at most."""
+def cancelled(asked: Event, error: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the data of the `run_cancelled` that ends a run after this `cancel_requested`.
 
-
-def cancellation_message(log: Log) -> tuple[str, dict[str, Any]] | None:
-    """Return the token of an open webhook created with `on_cancel`, and the message to send it.
-
-    Returns None if there is no such webhook, or if it has had its message.
+    `error` is what its clean-up failed with, if it did.
     """
-    closed = {event.data["id"] for event in log if event.type == "hook_disposed"}
-    if any(event.type == "hook_received" and event.data["resume_id"] == CANCELLATION for event in log):
-        return None
-    for event in log:
-        wants = event.type == "hook_created" and event.data.get("on_cancel") is not None
-        if wants and event.data["id"] not in closed:
-            return event.data["token"], event.data["on_cancel"]
-    return None
+    data = {"reason": asked.data["reason"]}
+    return data if error is None else data | {"error": error}
 
 
 def lost_a_token(events: Iterable[Event]) -> bool:

@@ -19,7 +19,7 @@ from approvals_bot.durable.core import sandbox
 from approvals_bot.durable.core.attributes import Attribute
 from approvals_bot.durable.core.commands import Command, CreateHook, End, describe
 from approvals_bot.durable.core.continuing import Continuation, continuation_of, end_of, is_continuation
-from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log, number_of
+from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log, cancelled, number_of
 from approvals_bot.durable.core.loop import ReplayInterrupted, context_of_run
 from approvals_bot.durable.core.registry import Workflow
 from approvals_bot.durable.core.remote_errors import encode_error
@@ -200,7 +200,9 @@ def _begin(workflow: Workflow[Any, Any], created: Event, run: RunState) -> async
     return body
 
 
-_KEPT_AFTER_THE_END = frozenset({"hook_created", "hook_conflict", "hook_disposed", "hook_responded", "hook_refused"})
+_KEPT_AFTER_THE_END = frozenset(
+    {"hook_created", "hook_conflict", "hook_disposed", "hook_responded", "hook_refused", "step_cancelled"}
+)
 """Decisions that are recorded even if the body ends in the same batch."""
 
 
@@ -211,7 +213,7 @@ def _after_the_end(run: RunState, event: Event) -> None:
     a token, the commands it gave together with that hook may follow as well. Any other decision means that the run
     didn't end here when it was recorded, so the code has drifted, unless it ended with a bug.
     """
-    is_kept = event.type in _KEPT_AFTER_THE_END and number_of(event) in run.hooks
+    is_kept = event.type in _KEPT_AFTER_THE_END and (event.type == "step_cancelled" or number_of(event) in run.hooks)
     # What comes for a hook now is unread, so the next run gets it.
     is_for_next = event.type == "hook_received" and run.continuing is not None
     if is_kept or is_for_next or (event.type == "child_started" and event.data["id"] in run.children):
@@ -220,6 +222,8 @@ def _after_the_end(run: RunState, event: Event) -> None:
             run.stall_on(_error_of(run.body))  # it didn't do this because it was dead
     elif event.type == "attributes_set" and run.has_decided(event):
         pass  # the body set them, then ended
+    elif event.type == "cancel_requested":
+        run.cancellation = event  # nobody has heard of the body's end, so the cancellation came first
     elif event.type not in FACTS and not (run.token_is_settled and run.has_decided(event)):
         run.stall_on(_error_of(run.body))
         raise NondeterminismError(event.seq, describe(event), "nothing: it ends before that")
@@ -242,7 +246,7 @@ def _outcome(workflow: Workflow[Any, Any], run: RunState) -> ReplayResult:
         run.stall_on(run.loop.unhandled)
         failed = End("run_failed", {"error": encode_error(run.loop.unhandled[0])})
         return _result(run, run.new_commands(ended=True), failed)
-    if body.done() and run.continuing is not None:
+    if body.done() and run.continuing is not None and run.cancellation is None:
         return _continued(workflow, body, run)
     if body.done():
         return _result(run, run.new_commands(ended=True), _end(workflow, body, run))
@@ -310,7 +314,10 @@ def _result(run: RunState, commands: list[Command], end: End | None = None) -> R
             projection = Projection(made.parts, {projected(name): values for name, values in made.attributes.items()})
     except Exception as error:  # noqa: BLE001  # an author's or a library's code makes them
         _refuse_to_show(run, error)
-    commands = commands if end is None else [*commands, end]
+    if end is not None:
+        if (asked := run.cancellation) is not None:  # whatever the body made of it
+            end = End("run_cancelled", cancelled(asked, end.data.get("error")))
+        commands = [*commands, end]
     return ReplayResult(commands, end is not None, schemas=run.schemas, view=view, projection=projection, own=run.own)
 
 

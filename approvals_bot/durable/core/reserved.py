@@ -98,12 +98,7 @@ class RunWithHooks(RunState):
         return self._first
 
     def create_hook(
-        self,
-        token: str | None,
-        metadata: Any,
-        schema: Any,
-        answer: dict[str, Any] | None = None,
-        on_cancel: Any = None,
+        self, token: str | None, metadata: Any, schema: Any, answer: dict[str, Any] | None = None
     ) -> Hook[Any]:
         first, self._first = self._first, None
         if first is not None and token != first:
@@ -112,7 +107,7 @@ class RunWithHooks(RunState):
             self.drift = self.drift or NondeterminismError(1, asked, got)
         hook = None if token is None else self._reserved.pop(token, None)
         if hook is None:
-            return super().create_hook(token, metadata, schema, answer, on_cancel)
+            return super().create_hook(token, metadata, schema, answer)
         if isinstance(hook, ReservedWebhook) and schema is not None:
             raise InvalidArgumentError("this token is a webhook's, whose payloads are requests: leave out the schema")
         self._adopt(hook, metadata, schema)

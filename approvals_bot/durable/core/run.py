@@ -6,12 +6,12 @@ import asyncio
 import hashlib
 import logging
 from base64 import urlsafe_b64encode
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property, partial
 from random import Random
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from approvals_bot.durable.core import commands
@@ -19,6 +19,7 @@ from approvals_bot.durable.core.attributes import Attribute, decoded_attributes,
 from approvals_bot.durable.core.bugs import FailureRules, where_raised
 from approvals_bot.durable.core.commands import (
     CancelChild,
+    CancelStep,
     CancelTimer,
     Command,
     CreateHook,
@@ -31,17 +32,16 @@ from approvals_bot.durable.core.commands import (
     StartChild,
     decision,
 )
+from approvals_bot.durable.core.companions import Companions
 from approvals_bot.durable.core.events import CREATIONS, FACTS, Event, Log, from_micros, made_in, new_run_id, number_of
 from approvals_bot.durable.core.hooks import Hook, Webhook, WebhookRequest
-from approvals_bot.durable.core.loop import ContinuesAsNew, ReplayInterrupted, WorkflowLoop
+from approvals_bot.durable.core.loop import ContinuesAsNew, WorkflowLoop
 from approvals_bot.durable.core.payload_schemas import schema_of
 from approvals_bot.durable.core.registry import Workflow
 from approvals_bot.durable.core.remote_errors import encode_error, step_error
 from approvals_bot.durable.core.serialization import decode, encode
 from approvals_bot.durable.core.signature import Signature
 from approvals_bot.errors import CannotAnswerError, NondeterminismError, WorkflowBugError
-
-T = TypeVar("T")
 
 _is_sleep: Callable[..., object] = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]
 """The callback that `asyncio.sleep` gives its timer. It distinguishes a sleep from a timeout."""
@@ -123,59 +123,6 @@ def projected(name: str) -> str:
     return f"${name}"
 
 
-class Companions:
-    """Tasks alongside a run's body, such as one that keeps a request's cards up to date."""
-
-    def __init__(self) -> None:
-        self.errors: list[BaseException] = []  # of those that failed, in that order
-        self._all: list[tuple[asyncio.Task[None], Callable[[], None]]] = []
-        self._stays: list[Callable[[], str | None]] = []
-
-    def add(
-        self, task: asyncio.Task[None], leave: Callable[[], None], stays: Callable[[], str | None] | None = None
-    ) -> None:
-        """Add a task. After the body's end, `leave` is called and the run waits for it. `stays`: see `accompany`."""
-        self._all.append((task, leave))
-        self._stays += [] if stays is None else [stays]
-        task.add_done_callback(self._keep_error)
-
-    def staying(self) -> list[str]:
-        """Return the names of what can't move to another run."""
-        return [name for stays in self._stays if (name := stays()) is not None]
-
-    def _keep_error(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.errors.append(error)
-
-    async def finish(self) -> None:
-        """Ask every companion to end, and wait until all have. Raises the first error among them."""
-        finished = 0
-        while finished < len(self._all):
-            going = self._all[finished:]
-            finished = len(self._all)
-            for _, leave in going:
-                leave()
-            for task, _ in going:
-                await task
-
-    async def around(self, body: Awaitable[T], leaves: Callable[[BaseException], bool]) -> T:
-        """Run the body, then finish its companions.
-
-        After an error for which `leaves` is true, they are left as they are: the replay is thrown away.
-        """
-        try:
-            result = await body
-        except ReplayInterrupted:
-            raise
-        except BaseException as error:
-            if self._all and not leaves(error):
-                await self.finish()
-            raise
-        if self._all:
-            await self.finish()
-        return result
-
-
 class Lines(list[tuple[int, logging.LogRecord]]):
     """Lines of a body that haven't been logged yet, each with the event during whose delivery it was written."""
 
@@ -221,6 +168,8 @@ class RunState:
         self.companions = Companions()
         self.body: asyncio.Task[Any] | None = None
         self.continuing: ContinuesAsNew | None = None  # what the body has asked for, if it has
+        self.cancellation: Event | None = None  # the `cancel_requested` that has been delivered
+        self.is_cancelling = False  # the body has been interrupted
         self.drift: NondeterminismError | None = None
         self.token_is_settled = False  # since the last fact; the commands given with that hook come after it
         self._entropy = entropy
@@ -287,15 +236,37 @@ class RunState:
         try:
             result = await state.future
         except asyncio.CancelledError:
-            if number not in self._recorded:  # it isn't durable yet, so it must never start
-                self.steps.pop(number, None)
-                self._new.pop(("created", number), None)
+            self._give_up(number)
             raise
         try:
             return step.signature.result.decode(result)
         except Exception as error:
             self.drifts(number, f"a result of {step.name!r}", f"another type ({error})")
             raise
+
+    def _give_up(self, number: int) -> None:
+        """Cancel a step that the body no longer waits for. One that isn't durable yet must never start.
+
+        If the log has its outcome further on, that came first: another process recorded it before the cancellation.
+        """
+        if self.steps.pop(number, None) is None:
+            return
+        if number not in self._recorded:
+            self._new.pop(("created", number), None)
+        elif (key := ("step_over", number)) not in self._decided:
+            self._new[key] = CancelStep(number)
+
+    def _asked_to_cancel(self, asked: Event) -> None:
+        """Interrupt the body. The time that it has is one more timer, at which the engine ends the run."""
+        self.cancellation = asked
+        self.timers[0] = OpenTimer(0, from_micros(asked.data["until"]), "timeout", lambda: None)
+        self.cancel(asked.data["reason"])
+
+    def cancel(self, reason: str | None) -> None:
+        """Interrupt the body where it waits, and let its companions finish. Repeats do nothing: it is tidying up."""
+        if self.body is not None and not self.is_cancelling and not self.loop.closing:
+            self.is_cancelling = True
+            self.body.cancel(reason)
 
     def start_child(
         self,
@@ -329,12 +300,7 @@ class RunState:
             self._new[key] = CancelChild(number)
 
     def create_hook(
-        self,
-        token: str | None,
-        metadata: Any,
-        schema: Any,
-        answer: dict[str, Any] | None = None,
-        on_cancel: Any = None,
+        self, token: str | None, metadata: Any, schema: Any, answer: dict[str, Any] | None = None
     ) -> Hook[Any]:
         number = self._count = self._count + 1
         found = self._recorded.get(number)
@@ -348,7 +314,6 @@ class RunState:
             "answer": answer,
             "has_schema": schema is not None or None,
             "schema": None if schema is None or found is not None else schema_of(schema),
-            "on_cancel": encode(on_cancel, Any, "on_cancel"),
         }
         stated = {name: value for name, value in options.items() if value is not None}
         self._ask(CreateHook(number, hook_id, given, stated))
@@ -497,11 +462,11 @@ class RunState:
         match event.type:
             case "step_created" if number in self.steps:
                 self.steps[number].seq = event.seq
-            case "step_started":
+            case "step_started" if number in self.steps:
                 state = self.steps[number]
                 state.started.add(event.data["attempt"])
                 state.first_started_at = state.first_started_at or event.at
-            case "step_retrying":
+            case "step_retrying" if number in self.steps:
                 state = self.steps[number]
                 state.failures = event.data["attempt"]
                 state.retry_at = from_micros(event.data["retry_at"])
@@ -527,6 +492,10 @@ class RunState:
                     timer.fire()
             case "child_ended" | "child_cancelled":
                 self._deliver_of_child(event)
+            case "cancel_requested":
+                self._asked_to_cancel(event)
+            case "step_cancelled" if number in self.steps:
+                self._drifted_from(event, f"step #{number} to go on")
             case "hook_disposed" if not self.hooks[number].is_disposed:
                 self._drifted_from(event, f"hook #{number} to stay open")
             case "wait_cancelled" if number in self.timers:

@@ -75,8 +75,8 @@ class Host(Protocol):
     def stalled(self, run: CachedRun, error: Exception) -> None:
         """Report that a run has stalled, once for each reason. Its row is from before."""
 
-    def failed(self, run: CachedRun) -> None:
-        """Report that a run has failed. The last event of its log says why."""
+    def ended(self, run: CachedRun) -> None:
+        """Report how a run has ended, where somebody is to know: it has failed, or was cancelled."""
 
     def wake_relatives(self, run: CachedRun, events: list[Event]) -> None:
         """Make sure that somebody works on the parent and the children that these events were written to as well."""
@@ -105,6 +105,7 @@ class Activation:
         self._to_start: list[OpenStep] = []
         self._running: dict[int, Attempt] = {}
         self._finished: list[NewEvent] = []  # outcomes of steps that aren't in the log yet
+        self._given_up: dict[int, Attempt] = {}  # steps that were running when the body gave them up
         self._misfit: NondeterminismError | None = None  # a step's code no longer takes its recorded arguments
         self._taken = 0  # the number of `_finished` outcomes in the batch that is being written
         self._woken = asyncio.Event()
@@ -177,6 +178,8 @@ class Activation:
             self.is_lost = True
             return True
         now = self._host.clock.now()
+        if self.run.index.cancellation is not None and self.run.index.has_no_time(now):
+            return await self._end_where_it_is(now)
         facts = self._facts(now)
         self._taken = len(self._finished)
         if not facts and self._may_wait_on(now):
@@ -215,11 +218,11 @@ class Activation:
         """Prepare the steps of a batch that is durable now. Returns True if the run has ended or was released."""
         self.due = batch.append.wake_at
         if batch.outcome.ended:
-            if events[-1].type == "run_failed":
-                self._host.failed(self.run)
             if batch.outcome.continued is not None:
                 self._pass_on()
-            return True
+            return self._has_ended()
+        if self.run.index.given_up:
+            self._stop_given_up()
         must_replay = lost_a_token(events)
         if batch.append.release:
             self.due = self._host.clock.now() if must_replay else self.due
@@ -270,6 +273,8 @@ class Activation:
                 self._cancel_steps()  # the run that goes on in its place makes these attempts, too
             elif found is not None:
                 self._host.cut_off(self.run.row.id)
+                if found[0].status == "cancelled":
+                    self._cancel_steps()
             return False
         if found[1]:
             self.run.grow(found[1])
@@ -298,18 +303,40 @@ class Activation:
         before its deadline in the log, and count.
         """
         if isinstance(error, FAILS_A_RUN):
-            batch = self._batch([*facts, NewEvent("run_failed", {"error": encode_error(error)})], now)
-        else:
-            batch = self._batch(self._finished[: self._taken], now, release=True, stalled=reason_of(error))
+            return await self._end([*facts, self.run.index.end(encode_error(error))], now)
+        # A cancelled run whose clean-up has a bug is stalled only until its time is over.
+        until, why = self.run.index.ends_at, reason_of(error)
+        batch = self._batch(self._finished[: self._taken], now, release=True, stalled=why, wake_at=until)
         result = await self._write(batch)
+        if isinstance(result, Stale):
+            return False
+        self.due = until
+        if isinstance(result, Appended):
+            self._host.stalled(self.run, error)
+        return True
+
+    async def _end_where_it_is(self, now: datetime) -> bool:
+        """End a cancelled run whose time is over, wherever its body is. Returns whether that is written."""
+        self._finished = [fact for fact in self._finished if not self.run.index.has(fact)]
+        self._taken = len(self._finished)
+        return await self._end([*self._finished, self.run.index.end()], now)
+
+    async def _end(self, events: list[NewEvent], now: datetime) -> bool:
+        """Append events of which the last one ends the run. Returns whether that is written."""
+        result = await self._write(self._batch(events, now))
         if isinstance(result, Stale):
             return False
         self.due = None
         if isinstance(result, Appended):
-            if batch.stalled is None:
-                self._host.failed(self.run)
-            else:
-                self._host.stalled(self.run, error)
+            return self._has_ended()
+        self._cancel_steps()  # another process has the run
+        return True
+
+    def _has_ended(self) -> bool:
+        """Report the end of the run. Steps of a cancelled run are stopped, those of others finish unheard."""
+        self._host.ended(self.run)
+        if self.run.index.cancellation is not None:
+            self._cancel_steps()
         return True
 
     def _in_hand(self) -> Collection[int]:
@@ -386,11 +413,13 @@ class Activation:
             host = self._host
             fact = await attempt(state, context, host.resources, host.clock.now, self._calls_off, host.executor)
         except NondeterminismError as error:
-            self._misfit = error
+            self._misfit = None if state.id in self._given_up else error
             return
         finally:
             self._running.pop(state.id, None)
             self._woken.set()
+        if state.id in self._given_up:
+            return  # nobody hears of it
         if self._is_over:
             await self._host.store.record(run_id, [fact], self._host.clock.now())
         else:
@@ -399,9 +428,23 @@ class Activation:
     def _calls_off(self, error: BaseException) -> bool:
         """Return whether this task's step raised this because its attempt is being stopped: it is no outcome then."""
         task = asyncio.current_task()
-        if any(running.is_called_off for running in self._running.values() if running.task is task):
+        attempts = (*self._running.values(), *self._given_up.values())
+        if any(attempt.is_called_off for attempt in attempts if attempt.task is task):
             return True
         return isinstance(error, asyncio.CancelledError) and (self._is_closing or self.is_lost or self._is_over)
+
+    def _stop_given_up(self) -> None:
+        """Stop the steps that the body has given up, now that this is in the log, also those that wait for a place.
+
+        A step that doesn't stop at once outlives this, so it can't keep the run from going on.
+        """
+        given_up = self.run.index.given_up
+        if self._queue is not None:
+            self._queue.leave(self._queue.tickets.keys() & given_up)
+        for number in self._running.keys() & given_up:
+            stopped = self._given_up[number] = self._running.pop(number)
+            stopped.cancel()
+            self._host.keep_task(stopped.task)
 
     def _cancel_steps(self) -> None:
         if self._queue is not None:

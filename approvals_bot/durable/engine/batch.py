@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from approvals_bot.durable.core.commands import resume_at
-from approvals_bot.durable.core.events import FACTS, Event, Log, NewEvent, number_of
+from approvals_bot.durable.core.events import FACTS, Event, Log, NewEvent, cancelled, from_micros, number_of
 from approvals_bot.durable.core.replay import ReplayResult
 from approvals_bot.durable.core.run import OpenStep
 from approvals_bot.durable.engine.starts import child_writes
@@ -36,6 +36,8 @@ class LogIndex:
         self.first_starts: dict[int, datetime] = {}  # of steps
         self.children: dict[int, str] = {}  # the runs of all that it has started, by number
         self.hooks: dict[int, Event] = {}  # the `hook_created` of each open hook, by number
+        self.given_up: set[int] = set()  # cancelled steps
+        self.cancellation: Event | None = None  # `cancel_requested`
         self._outcomes: set[str] = set()  # keys of the outcomes of attempts
         self.add(log)
 
@@ -49,6 +51,9 @@ class LogIndex:
                     self.first_starts.setdefault(event.data["id"], event.at)
                 case "step_completed" | "step_failed" | "step_retrying":
                     self._outcomes.add(event.key)
+                case "step_cancelled":
+                    self._outcomes.add(event.key)
+                    self.given_up.add(event.data["id"])
                 case "wait_created":
                     self.waits[event.data["id"]] = resume_at(event)
                 case "wait_completed" | "wait_cancelled":
@@ -59,6 +64,8 @@ class LogIndex:
                     self.hooks.pop(event.data["id"], None)
                 case "child_started":
                     self.children[event.data["id"]] = event.data["run_id"]
+                case "cancel_requested":
+                    self.cancellation = event
                 case _:
                     pass
 
@@ -72,6 +79,25 @@ class LogIndex:
             return []
         due = sorted((at, number) for number, at in self.waits.items() if at <= now)
         return [NewEvent("wait_completed", {"id": number}) for _, number in due]
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """When a cancelled run is ended where it is, if it hasn't ended before. None if it isn't cancelled."""
+        return None if self.cancellation is None else from_micros(self.cancellation.data["until"])
+
+    def has_no_time(self, now: datetime) -> bool:
+        """Return whether a cancelled run is to be ended without asking its body.
+
+        Its time is over, or it has never begun, so that nothing is to be tidied up.
+        """
+        ends_at = self.ends_at
+        return ends_at is not None and (ends_at <= now or not self.has_started)
+
+    def end(self, error: dict[str, Any] | None = None) -> NewEvent:
+        """Return the event that ends the run when the engine ends it: because of this error, or as cancelled."""
+        if self.cancellation is not None:
+            return NewEvent("run_cancelled", cancelled(self.cancellation, error))
+        return NewEvent("run_failed", {"error": error})
 
 
 _NO_DECISIONS = FACTS - {"run_started"} | {"run_created"}
@@ -115,6 +141,8 @@ def decide(
     it got a token. A process that is closing starts no steps.
     """
     now, shown = append.at, outcome.projection
+    if in_hand:  # but for those that the body has given up
+        in_hand = {step.id for step in outcome.steps}.intersection(in_hand)
     at = now if index.last_at is None else max(now, index.last_at)  # a log's time never goes back
     decided = [] if index.has_started or _STARTED in append.events else [_STARTED]
     decided += [command.event(at) for command in outcome.commands]

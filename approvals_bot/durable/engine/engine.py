@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
@@ -12,7 +12,7 @@ from approvals_bot.durable.core import sandbox
 from approvals_bot.durable.core.annotations import check_annotations
 from approvals_bot.durable.core.api import Workflow, open_engines
 from approvals_bot.durable.core.attributes import Settable, attributes_after, checked_attributes, with_changes
-from approvals_bot.durable.core.events import CANCELLATION, Event, NewEvent, cancellation_message, new_run_id
+from approvals_bot.durable.core.events import Event, NewEvent, new_run_id, to_micros
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.core.idempotency import sent_under
 from approvals_bot.durable.core.registry import registry
@@ -20,7 +20,7 @@ from approvals_bot.durable.engine.clock import MovableClock, SystemClock, TimeSo
 from approvals_bot.durable.engine.executor import Executor
 from approvals_bot.durable.engine.http import Request, Response, accepted, as_webhook_request, response_of, unanswered
 from approvals_bot.durable.engine.intake import HookTarget, Intake
-from approvals_bot.durable.engine.limits import MANUAL_ANSWER, OWN_END, STEP_THREADS
+from approvals_bot.durable.engine.limits import CANCEL_GRACE, MANUAL_ANSWER, STEP_THREADS, TIDY_AT_ONCE, check_grace
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.reading import Reader
 from approvals_bot.durable.engine.replayer import Replayer
@@ -34,9 +34,7 @@ from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import (
     AlreadyResetError,
     ApprovalsBotError,
-    HookFullError,
     HookNotFoundError,
-    IdempotencyConflictError,
     InvalidPayloadError,
     RunEndedError,
     RunNotFoundError,
@@ -71,6 +69,7 @@ class Engine(Reader):
         clock: TimeSource | None = None,
         resources: Iterable[Any] | Mapping[type, Any] = (),
         executor: Executor | None = None,
+        cancel_grace: float = CANCEL_GRACE,
         watch: Callable[[list[Event]], None] | None = None,
         watch_stalls: Callable[[str], None] | None = None,
         watch_cut_off: Callable[[str], None] | None = None,
@@ -78,8 +77,8 @@ class Engine(Reader):
         """`watch` is called with the events that this process appends, for its metrics.
 
         `watch_stalls` is called with the workflow of each run that stalls here. `watch_cut_off` is called with the ID
-        of each run that fails here or is ended from outside, perhaps before its body could end it well, and of each
-        that a reset has made.
+        of each run that fails or is cancelled here or is ended from outside, perhaps before its body could end it
+        well, and of each that a reset has made.
         """
         given = resources if isinstance(resources, Mapping) else {type(item): item for item in resources}
         notifier = Notifier(watch)
@@ -99,6 +98,7 @@ class Engine(Reader):
         self.replayer = scheduler.replayer
         self.resources = scheduler.resources
         self._intake = Intake(scheduler, notifier)
+        scheduler.cancel_grace = check_grace(cancel_grace)
         self._tokens = tokens
         self._base_url = base_url.rstrip("/") if base_url else None
 
@@ -114,6 +114,7 @@ class Engine(Reader):
         resources: Iterable[Any] | Mapping[type, Any] = (),
         step_threads: int = STEP_THREADS,
         limits: Mapping[str, int] | None = None,
+        cancel_grace: float = CANCEL_GRACE,
     ) -> AsyncIterator[Self]:
         """Open the store at this URL and do the background work until the block ends.
 
@@ -123,13 +124,14 @@ class Engine(Reader):
         Only `create_webhook` needs `signing_keys` (≥ 32 bytes each; the first signs, all verify) and `base_url`.
         `resources` go to the steps that ask for them by type (`resource`). Steps written as `def` run in at most
         `step_threads` threads. `limits={"erp": 5}` lets 5 steps with `@step(limit="erp")` run at a time in this
-        process.
+        process. Runs cancelled through this engine have `cancel_grace` seconds to tidy up.
 
         Raises AnnotationError, which has file and line, if a type in the annotations of a workflow, a step or a hook
         can't be resolved, and UnknownLimitError if a step has a limit that isn't among these.
         """
         tokens = Tokens(signing_keys) if signing_keys else None
         executor = Executor(step_threads, limits)
+        check_grace(cancel_grace)
         store = await connect(url)
         engine = cls(
             store,
@@ -138,6 +140,7 @@ class Engine(Reader):
             clock=clock,
             resources=resources,
             executor=executor,
+            cancel_grace=cancel_grace,
         )
         async with engine.running():
             yield engine
@@ -331,40 +334,40 @@ class Engine(Reader):
     # ── changing ──
 
     async def cancel(self, run_id: str, reason: str | None = None) -> None:
-        """End a run as cancelled.
+        """Ask a run to end as cancelled. Returns once that is durable.
 
-        A run with a webhook created with `on_cancel` is asked once to end on its own, and has OWN_END seconds for that.
-        Raises RunEndedError if the run had ended, which keeps its status; RunNotFoundError.
+            await engine.cancel(run.id, "the order was withdrawn")
+
+        The body gets `asyncio.CancelledError` where it waits, and has `cancel_grace` seconds for its `finally` and
+        `except` blocks. Then the run is ended where it is. Either way its status is "cancelled". A run that hasn't
+        begun is ended as soon as somebody works on it, a stalled one at once: neither could tidy up. As a rule, a run
+        that has nothing to tidy up has ended when this returns.
+
+        Cancelling a run again while it tidies up changes nothing, the reason neither. Raises RunEndedError if the run
+        had ended, which keeps its status; RunNotFoundError.
         """
         self._here("cancel()")
-        found = await self.record(run_id)
-        if found is None:
-            raise RunNotFoundError(run_id)
+        found = await self._row(run_id)
         if found.has_ended:
             raise RunEndedError(run_id, found.status)
-        asked = found.status != "stalled" and await self._ask_to_end(run_id, reason)
-        fact = NewEvent("run_cancelled", {"reason": reason})
-        recorded = await self._intake.record(run_id, fact)
-        if recorded:
-            self.scheduler.cut_off(run_id)
-            return
-        after = await self.record(run_id)
-        if not (asked and after is not None and after.status == "cancelled"):
-            raise RunEndedError(run_id, after.status if after else "unknown")
+        until = to_micros(self.now() + self.scheduler.cancel_grace)
+        asked = NewEvent("cancel_requested", {"reason": reason, "until": until})
+        if found.status == "stalled":
+            await self._end_stalled(run_id, asked)
+        elif await self._intake.record(run_id, asked):
+            await self.wait(run_id, TIDY_AT_ONCE)
+        elif (after := await self._row(run_id)).has_ended:
+            raise RunEndedError(run_id, after.status)
 
-    async def _ask_to_end(self, run_id: str, reason: str | None) -> bool:
-        """Ask a run to end on its own, and give it time. Returns False if it can't be asked, or was asked before."""
-        asked = cancellation_message(await self.events(run_id))
-        if asked is None:
-            return False
-        token, message = asked
-        request = WebhookRequest.of_json({**message, "reason": reason or ""})
-        # just closed, just asked, too slow, or full of calls that the workflow doesn't take
-        with suppress(HookNotFoundError, IdempotencyConflictError, TimeoutError, HookFullError):
-            async with asyncio.timeout(OWN_END):
-                await self.resume_webhook(token, request, timeout=OWN_END, resume_id=CANCELLATION)
-                await self.wait(run_id)
-        return True
+    async def _end_stalled(self, run_id: str, asked: NewEvent) -> None:
+        """End a stalled run as cancelled, unless it stalled as it was tidying up: then its time is running."""
+        if any(event.type == "cancel_requested" for event in await self.events(run_id)):
+            return
+        end = NewEvent("run_cancelled", {"reason": asked.data["reason"]})
+        if end in [NewEvent(event.type, event.data) for event in await self._intake.record(run_id, asked, end)]:
+            self.scheduler.cut_off(run_id)
+        elif (after := await self._row(run_id)).has_ended:
+            raise RunEndedError(run_id, after.status)
 
     async def reset(self, run_id: str, *, to: int, drop_payloads: bool = False) -> Run[Any]:
         """Let a new run go on from event `to` of a run's log, in its place. Returns the new run.

@@ -176,7 +176,7 @@ class Intake:
         return KeptPayload(target.hook, [found.event])
 
     async def record(self, run_id: str, *facts: NewEvent) -> list[Event]:
-        """Write facts that need no plan: a cancellation, the end of sleeps. Without any, only wake the run.
+        """Write facts that need no plan: a request to cancel, the end of sleeps. Without any, only wake the run.
 
         Returns them as events of the log. A fact is left out if the run has ended, or if the log already had another
         event with its key.
@@ -271,6 +271,8 @@ class Intake:
         Returns None when that can't be decided inline: the code isn't here, has drifted or takes too long. An
         activation then decides, and reports what is wrong.
         """
+        if run.index.cancellation is not None and run.index.has_no_time(now):
+            return None
         try:
             log = run.log if fact is None else plan(run.log, [fact], now)
             outcome = self._scheduler.replay_of(run).at_once(log)
@@ -371,7 +373,8 @@ class Intake:
                             answer: dict[str, Any] = event.data["answer"]
                             return answer
                     if row is not None:
-                        if row.has_ended or (row.status == "stalled" and row.wake_at is None):
+                        is_due = row.wake_at is not None and row.wake_at <= self._scheduler.clock.now()
+                        if row.has_ended or (row.status == "stalled" and not is_due):
                             return None  # a stalled run that is due is about to be tried with this payload
                         await subscription.changed()
                     found = await self._scheduler.store.read(run_id, after=seq)

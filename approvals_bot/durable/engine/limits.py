@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from approvals_bot.errors import InvalidArgumentError
+
 MAX_EVENTS = 25_000
 """Events of one run. A replay reads them all. A loop that needs more should start a new run now and then."""
 
@@ -53,8 +55,11 @@ RETRY_STORE_MOST = 5.0
 MANUAL_ANSWER = 10.0
 """Seconds that a webhook's caller waits for the workflow's own answer before it gets a 504."""
 
-OWN_END = 10.0
-"""Seconds that a cancelled run with `on_cancel` has to end on its own. After that it is ended where it waits."""
+CANCEL_GRACE, MOST_GRACE = 60.0, 7 * 24 * 3600.0
+"""Seconds that a cancelled run has to tidy up by default, and at most. After that it is ended where it is."""
+
+TIDY_AT_ONCE = 0.1
+"""Seconds for which cancelling a run waits for its end. Most have nothing to tidy up, and callers see them ended."""
 
 CANCEL_GRACE = 60.0
 """Seconds that a cancelled run has to tidy up. After that it is ended where it is."""
@@ -64,3 +69,10 @@ MAX_MOVED = 1_000
 
 CLOSING = 5.0
 """Seconds that running steps get to finish when the engine closes. Then they are cancelled, and run again later."""
+
+
+def check_grace(seconds: float) -> timedelta:
+    """Return how long cancelled runs have to tidy up. Raises InvalidArgumentError for a length that makes no sense."""
+    if not 0 <= seconds <= MOST_GRACE:
+        raise InvalidArgumentError(f"cancel_grace must be between 0 and {MOST_GRACE:,.0f} seconds, not {seconds!r}")
+    return timedelta(seconds=seconds)

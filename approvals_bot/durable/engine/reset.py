@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from approvals_bot.durable.core.attributes import attributes_after
 from approvals_bot.durable.core.commands import resume_at
-from approvals_bot.durable.core.events import CANCELLATION, ENDINGS, Event, Log, hooks_of
+from approvals_bot.durable.core.events import ENDINGS, Event, Log, hooks_of
 from approvals_bot.durable.engine.scheduler import Scheduler
 from approvals_bot.durable.store.protocol import (
     Reset,
@@ -94,12 +94,14 @@ async def _with_view(scheduler: Scheduler, plan: Reset) -> Reset:
 def plan_reset(record: RunRecord, log: Log, to: int, new_id: str, *, drop_payloads: bool = False) -> Reset:
     """Plan the run that begins with the events of `log` up to number `to`.
 
-    The end of a run isn't copied, since a replay decides it again. What came from outside after `to` follows the copied
+    The end of a run isn't copied, since a replay decides it again. Nor is a cancellation, with all that the run did
+    because of it: the new run is to go on. What came from outside after `to` follows the copied
     part, in the order in which it came: see `_kept`. Raises NoSuchEventError.
     """
     if not 1 <= to <= len(log):
         raise NoSuchEventError(record.id, to, len(log))
-    copied = log[: to - (log[to - 1].type in ENDINGS)]
+    asked_to_end = next((event.seq for event in log if event.type == "cancel_requested"), to + 1)
+    copied = log[: min(to - (log[to - 1].type in ENDINGS), asked_to_end - 1)]
     created = log[0].data
     reset_of = {"run_id": record.id, "seq": len(copied)}
     if "reset_of" in created:
@@ -118,15 +120,15 @@ def plan_reset(record: RunRecord, log: Log, to: int, new_id: str, *, drop_payloa
 def _kept(copied: Log, later: Log) -> Log:
     """Return the later events that happened to the copied part from outside.
 
-    These are the answers that people gave at its hooks, except the message that asked the old run to end, and its
-    timers that ran out meanwhile. The new run handles them in their order: a vote that came before the deadline still
-    does. A timer that somebody ended early isn't among them, and steps are run again.
+    These are the answers that people gave at its hooks, and its timers that ran out meanwhile. The new run handles them
+    in their order: a vote that came before the deadline still does. A timer that somebody ended early isn't among them,
+    and steps are run again.
     """
     hooks = {hook.number for hook in hooks_of(copied)}
     waits = {event.data["id"]: resume_at(event) for event in copied if event.type == "wait_created"}
     return [
         event
         for event in later
-        if (event.type == "hook_received" and event.data["id"] in hooks and event.data["resume_id"] != CANCELLATION)
+        if (event.type == "hook_received" and event.data["id"] in hooks)
         or (event.type == "wait_completed" and event.data["id"] in waits and waits[event.data["id"]] <= event.at)
     ]

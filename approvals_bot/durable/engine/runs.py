@@ -138,7 +138,13 @@ class Run(Generic[R]):
         return await self._engine.wait(self.id, seconds)
 
     async def cancel(self, reason: str | None = None) -> None:
-        """End the run as cancelled, which frees its tokens and closes its waits. Raises RunEndedError."""
+        """Ask the run to end as cancelled. Returns once that is durable; its body may still tidy up.
+
+            await run.cancel("the order was withdrawn")
+            await run.wait(60)
+
+        See `Engine.cancel`. Raises RunEndedError if it had ended, RunNotFoundError.
+        """
         await self._engine.cancel(self.id, reason)
 
     async def retry(self) -> None:

@@ -266,8 +266,7 @@ class Scheduler:
         if run.row.parent or run.index.children:
             self.wake_relatives(run, events)
         if written.outcome.ended:
-            if events[-1].type == "run_failed":
-                self.failed(run)
+            self.ended(run)
             run.close()
         elif written.append.release:
             if written.append.wake_at is not None or lost_a_token(events):
@@ -333,10 +332,13 @@ class Scheduler:
                 self._watch_stalls(row.workflow)
         self.notifier.wake((row.id,))  # callers that wait for its answer get none
 
-    def failed(self, run: CachedRun) -> None:
-        """Report that a run has failed. The last event of its log says why."""
-        log_failure(run.row, run.log[-1])
-        self.cut_off(run.row.id)
+    def ended(self, run: CachedRun) -> None:
+        """Report how a run has ended, where somebody is to know: it has failed, or was cancelled."""
+        end = run.log[-1]
+        if end.data.get("error") is not None:
+            log_failure(run.row, end)
+        if end.type == "run_failed" or run.index.cancellation is not None:
+            self.cut_off(run.row.id)
 
     def cut_off(self, run_id: str) -> None:
         """Report that a run has ended before its body could end it well, or begins in the place of another run."""

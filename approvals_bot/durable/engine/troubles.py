@@ -40,9 +40,10 @@ def log_stall(run: RunRecord, error: Exception) -> None:
 
 
 def log_failure(run: RunRecord, failed: Event) -> None:
-    """Log that a run has failed, which its `run_failed` says."""
+    """Log that a run has failed, or its clean-up after a cancellation, which the end of its log says."""
     error = failed.data["error"]
-    logger.error("run %s of %s failed: %s%s", run.id, run.workflow, error["type"], _at(error.get("where")))
+    what = "failed" if failed.type == "run_failed" else "was cancelled, and its clean-up failed"
+    logger.error("run %s of %s %s: %s%s", run.id, run.workflow, what, error["type"], _at(error.get("where")))
 
 
 def log_step_failure(context: StepContext, failed: NewEvent) -> None:

@@ -16,6 +16,7 @@ from approvals_bot.testing.fixtures import OpenEngine
 
 BOTH = {
     "test_attributes",
+    "test_cancelling",
     "test_children",
     "test_full_hooks",
     "test_continuing",

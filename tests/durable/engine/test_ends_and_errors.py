@@ -193,14 +193,16 @@ async def note_it() -> Any:
 
 
 @pytest.mark.conformance(136)
-async def test_a_run_cancelled_before_its_start_never_runs(open_engine: OpenEngine, store_url: str) -> None:
+async def test_a_run_cancelled_before_its_start_never_runs(
+    open_engine: OpenEngine, store_url: str, clock: FakeClock
+) -> None:
     began: list[int] = []
 
     @workflow
     async def never() -> None:
         began.append(1)
 
-    looking = Engine(await connect(store_url))
+    looking = Engine(await connect(store_url), clock=clock)
     async with looking.running(work=False):
         run = await looking.start(never)
         assert await run.status() == "pending"

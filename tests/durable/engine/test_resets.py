@@ -210,24 +210,36 @@ async def test_an_answer_before_the_deadline_stays_before_it(open_engine: OpenEn
         assert await late.return_value() == "too late"
 
 
-async def test_asking_a_run_to_end_is_no_answer(open_engine: OpenEngine) -> None:
+async def test_a_reset_copies_no_cancellation(open_engine: OpenEngine) -> None:
+    tidied: list[str] = []
+
+    @step
+    async def tidy(what: str) -> None:
+        tidied.append(what)
+
     @workflow
-    async def ends_itself() -> str:
-        hook = create_webhook(on_cancel={"kind": "stop"})
-        request = await hook
-        return "stopped" if (await request.json()).get("kind") == "stop" else "answered"
+    async def tidies_before_its_reset() -> str:
+        try:
+            return str(await create_hook(token="t"))
+        except asyncio.CancelledError:
+            await tidy("up")
+            raise
 
     async with open_engine() as engine:
-        run = await engine.start(ends_itself)
+        run = await engine.start(tidies_before_its_reset)
         await engine.settle()
-        with pytest.raises(Exception, match="completed"):
-            await run.cancel()
-        new = await engine.reset(run.id, to=3)
+        await run.cancel("by mistake")
         await engine.settle()
-        assert await new.status() == "running"
-        token = next(e.data["token"] for e in await new.events() if e.type == "hook_created")
-        await engine.resume_webhook(token, WebhookRequest.of_json({"kind": "vote"}))
-        assert await new.return_value() == "answered"
+        assert await run.status() == "cancelled"
+        log = await run.events()
+        asked = last_seq(log, "cancel_requested")
+        for to in (asked, asked + 2, len(log)):
+            new = await engine.reset(run.id, to=to)
+            await engine.settle()
+            assert types(await new.events())[:asked] == types(log)[: asked - 1]
+            await engine.resume_hook("t", "on")
+            assert await new.return_value() == "on"
+        assert tidied == ["up"]
 
 
 # ── the copied part fits ──

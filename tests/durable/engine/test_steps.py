@@ -716,42 +716,6 @@ async def test_a_step_that_times_out_is_retried(open_engine: OpenEngine, clock: 
         assert "longer than its timeout" in (await log(engine, run.id, "step_retrying"))[0]["error"]["message"]
 
 
-async def test_a_step_no_longer_awaited_finishes_even_after_a_restart(
-    open_engine: OpenEngine, clock: FakeClock
-) -> None:
-    began = asyncio.Event()
-    ended: list[str] = []
-
-    @step
-    async def slow() -> None:
-        began.set()
-        if not ended:
-            ended.append("interrupted")
-            await asyncio.Event().wait()
-        ended.append("ended")
-
-    @workflow
-    async def gives_up() -> str:
-        task = asyncio.create_task(asyncio.wait_for(slow(), 60))
-        try:
-            await task
-        except TimeoutError:
-            return str(await create_hook(token="t"))
-        return ""
-
-    async with open_engine() as engine:
-        engine.scheduler.closing = 0.0
-        run = await engine.start(gives_up)
-        await began.wait()
-        await clock.advance("2 minutes")
-        await engine.get_hook_by_token("t")
-    async with open_engine() as engine:
-        await engine.settle()
-        assert ended == ["interrupted", "ended"]
-        await engine.resume_hook("t", "on")
-        assert await engine.get_run(run.id).return_value() == "on"
-
-
 async def test_a_resource_is_given_by_type_and_a_missing_one_is_named(open_engine: OpenEngine) -> None:
     class Mailer:
         def __init__(self) -> None:
