@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +23,13 @@ from approvals_bot.errors import ApprovalsBotError
 POLL_EVERY = 1.0  # seconds between two looks at the files, so that a saved change is live when its author tries it
 SETTLED_AFTER = 0.2  # seconds without a change before a file is read; editors and checkouts write in several steps
 BACKLOG = 2048  # pending connections, uvicorn's default
-DRAIN = 5  # seconds for HTTP requests in progress at shutdown; the engine's steps get as long again
+DRAIN = 5  # seconds for HTTP requests in progress at shutdown, and at the same time for the engine's running steps
+
+STDERR = 2  # the file descriptor
+
+LATEST = 9.5
+"""Seconds from the first SIGTERM or Ctrl-C until the process is ended as by kill -9, if it still runs: a step may block
+the event loop, or a look-up of a host may hang. Service managers commonly wait for 10 before they do the same."""
 
 T = TypeVar("T")
 
@@ -122,37 +128,51 @@ async def serve(service: Service, listening: socket.socket, source: ConfigSource
     server = _Server(options)
 
     def stop() -> None:
+        if server.should_exit:  # asked again: give nothing more time to finish
+            server.force_exit = True
+            service.engine.scheduler.hurry()
+            return
         server.should_exit = True
         service.engine.end_waiting()  # long polls would otherwise outlast DRAIN
 
-    async with _signals(stop, lambda: _reload(service, source)):
-        serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
-        watching = asyncio.create_task(_watch(service, source, _state(service, source)), name="watch the configuration")
-        while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn has a flag but no event
-            await asyncio.sleep(0.01)
-        if server.started:
-            tune_garbage_collector()
-            ready()
-        try:
-            await serving
-        finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
-
-
-@asynccontextmanager
-async def _signals(stop: Callable[[], None], reload: Callable[[], None]) -> AsyncIterator[None]:
-    loop = asyncio.get_running_loop()
-    handlers = {signal.SIGINT: stop, signal.SIGTERM: stop}
-    if hasattr(signal, "SIGHUP"):
-        handlers[signal.SIGHUP] = reload
-    for number, handler in handlers.items():
-        loop.add_signal_handler(number, handler)
+    _handle_signals(stop, lambda: None if server.should_exit else _reload(service, source))
+    serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
+    watching = asyncio.create_task(_watch(service, source, _state(service, source)), name="watch the configuration")
+    while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn has a flag but no event
+        await asyncio.sleep(0.01)
+    if server.started:
+        tune_garbage_collector()
+        ready()
     try:
-        yield
+        await serving
     finally:
-        for number in handlers:
-            loop.remove_signal_handler(number)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+def _handle_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:
+    """Call these at signals from now on. The process ends within LATEST seconds of the first one that stops it.
+
+    `loop.add_signal_handler` would take no note of a signal while a step blocks the event loop. Python's own handlers
+    run in between, and even during `time.sleep`. A C function that keeps the interpreter's lock still stops them.
+    """
+    loop, asked = asyncio.get_running_loop(), 0
+
+    def on(call: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process is about to end
+            loop.call_soon_threadsafe(call)
+
+    def end(number: int, frame: object) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            faulthandler.dump_traceback_later(LATEST, exit=True, file=STDERR)  # a thread in C, which needs no lock
+        on(stop)
+
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda number, frame: on(reload))
 
 
 async def _watch(service: Service, source: ConfigSource, known: State) -> None:

@@ -21,7 +21,7 @@ from approvals_bot.durable.core.run import OpenStep
 from approvals_bot.durable.engine.batch import Batch, beginnings, due_steps, next_wake, plan
 from approvals_bot.durable.engine.cache import CachedRun, RunCache
 from approvals_bot.durable.engine.clock import TimeSource
-from approvals_bot.durable.engine.executor import Attempt, Executor, attempt
+from approvals_bot.durable.engine.executor import Attempt, Executor, attempt, detach
 from approvals_bot.durable.engine.limits import MAX_EVENTS, RETRY_STORE, RETRY_STORE_MOST
 from approvals_bot.durable.engine.lookups import decide_with_lookups
 from approvals_bot.durable.engine.notifier import Notifier
@@ -452,6 +452,17 @@ class Activation:
         for running in self._running.values():
             running.cancel()
 
+    def stop(self) -> None:
+        """Cancel running steps now, start no others, and release the run."""
+        self._is_closing = True
+        self._cancel_steps()
+        self._woken.set()
+
+    def detach_steps(self) -> None:
+        """Let the process end without the running steps, if they go on in spite of being cancelled."""
+        for running in self._running.values():
+            detach(running.task)
+
     async def close(self, seconds: float) -> None:
         """Give running steps some time, cancel them, and release the run.
 
@@ -459,7 +470,6 @@ class Activation:
         again.
         """
         self._is_closing = True
-        if self._running:
+        if self._running and seconds > 0:
             await asyncio.wait([running.task for running in self._running.values()], timeout=seconds)
-        self._cancel_steps()
-        self._woken.set()
+        self.stop()

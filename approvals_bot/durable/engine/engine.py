@@ -163,10 +163,12 @@ class Engine(Reader):
                 if isinstance(self.clock, MovableClock):
                     self.clock.detach(self)
                 open_engines.remove(self)
-                await self.scheduler.close()
-                self.replayer.close()
-                await self.store.close()
-                self.notifier.wake(None)  # callers that still wait read once more, and find the store closed
+                try:
+                    await self.scheduler.close()
+                finally:  # a second Ctrl-C interrupts that, and the store's threads would keep the process alive
+                    self.replayer.close()
+                    await self.store.close()
+                    self.notifier.wake(None)  # callers that still wait read once more, and find the store closed
 
     # The overload without options checks the workflow's parameters under mypy and pyright. Python's typing can't
     # express "P and an option" (PEP 612), so each option has an overload in which it is required. There, pyright still

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
 import time
@@ -101,6 +102,18 @@ class Executor:
         if self._withheld:
             self._withheld -= 1
             self._places.threads.leave()
+
+
+def detach(task: asyncio.Task[Any]) -> None:
+    """Let the process end without this task: `asyncio.run` cancels all tasks that it knows of, and waits for them.
+
+    A step that catches CancelledError and goes on would keep the process alive for ever. So it would if its coroutine
+    were freed, and it caught GeneratorExit. An extra reference keeps the interpreter from freeing it when it ends.
+    """
+    if not task.done():
+        asyncio.tasks._unregister_task(task)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(task))
+        task.add_done_callback(lambda _: ctypes.pythonapi.Py_DecRef(ctypes.py_object(task)))
 
 
 @dataclass(slots=True)

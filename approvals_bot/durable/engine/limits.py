@@ -70,6 +70,10 @@ MAX_MOVED = 1_000
 CLOSING = 5.0
 """Seconds that running steps get to finish when the engine closes. Then they are cancelled, and run again later."""
 
+ENDING = 1.0
+"""Seconds that cancelled steps get for their `finally` blocks when the engine closes. Then they are left where they
+are, and so are the threads of steps, so that no step can keep the process from ending. They run again later."""
+
 
 def check_grace(seconds: float) -> timedelta:
     """Return how long cancelled runs have to tidy up. Raises InvalidArgumentError for a length that makes no sense."""

@@ -158,6 +158,7 @@ class Reader:
         """Make `wait` return at once, with the run as it is: the process is about to end."""
         self.is_ending = True
         self.notifier.wake(None)
+        self.scheduler.will_close()
 
     async def until_ended(self, run_id: str) -> tuple[RunRecord, Ending]:
         """Wait until the run has ended. Returns its record as last read, and its ending. Raises RunNotFoundError."""

@@ -21,10 +21,11 @@ from approvals_bot.durable.engine.batch import Batch
 from approvals_bot.durable.engine.cache import CachedRun, RunCache
 from approvals_bot.durable.engine.clock import TimeSource
 from approvals_bot.durable.engine.continuing import with_successor
-from approvals_bot.durable.engine.executor import Executor
+from approvals_bot.durable.engine.executor import Executor, detach
 from approvals_bot.durable.engine.limits import (
     CANCEL_GRACE,
     CLOSING,
+    ENDING,
     LEAP,
     LEASE,
     LOOK,
@@ -178,6 +179,7 @@ class Scheduler:
         self.registry = registry
         self.resources = resources
         self.closing = CLOSING
+        self._ends_at: float | None = None  # by the loop's clock, if the process has been asked to end
         self.cancel_grace = timedelta(seconds=CANCEL_GRACE)
         self.entropy = entropy
         self._watch_stalls = watch_stalls
@@ -515,12 +517,32 @@ class Scheduler:
 
     # ── closing ──
 
+    def will_close(self) -> None:
+        """Count the time that running steps get to finish from now on. They go on until `close`."""
+        self._ends_at = asyncio.get_running_loop().time() + self.closing
+
+    def hurry(self) -> None:
+        """Give running steps no more time to finish."""
+        self._ends_at = 0.0
+        self._is_closing = True
+        for activation, _ in self._active.values():
+            activation.stop()
+
     async def close(self) -> None:
-        """Take no new work, give running steps some time to finish, and release every run."""
+        """Take no new work, give running steps some time to finish, and release every run.
+
+        It ends in time whatever a step does. A second Ctrl-C may interrupt it anywhere.
+        """
+        time = asyncio.get_running_loop().time
+        ends_at = time() + self.closing if self._ends_at is None else self._ends_at
         self._is_closing = True
         self._stalled.close()
         self._woken.set()
         self.progress.set()
+        for activation, _ in self._active.values():
+            activation.detach_steps()
+        for task in self._kept:
+            detach(task)
         if self._tasks:
             schedule, renew = self._tasks
             await asyncio.wait([schedule], timeout=CLOSING)  # it may be claiming, and those runs must be released, too
@@ -528,13 +550,14 @@ class Scheduler:
             renew.cancel()
             await asyncio.gather(schedule, renew, return_exceptions=True)
         active = list(self._active.values())
-        await asyncio.gather(*(activation.close(self.closing) for activation, _ in active))
+        await asyncio.gather(*(activation.close(max(0.0, ends_at - time())) for activation, _ in active))
         if active:
-            await asyncio.wait([task for _, task in active], timeout=CLOSING)
-        while leftover := [*self._kept, *(task for _, task in self._active.values())]:
+            await asyncio.wait([task for _, task in active], timeout=2 * ENDING)
+        until = time() + ENDING
+        while (leftover := [*self._kept, *(task for _, task in self._active.values())]) and time() < until:
             for task in leftover:
                 task.cancel()
-            await asyncio.gather(*leftover, return_exceptions=True)
+            await asyncio.wait(leftover, timeout=ENDING)
             for run_id, (activation, task) in list(self._active.items()):
                 if task.done():  # cancelled before it started, so it has cleaned up nothing
                     activation.run.close()
