@@ -93,13 +93,15 @@ class NoSuchEventError(ApprovalsBotError):
 
 
 class AlreadyResetError(ApprovalsBotError):
-    """The run was reset before, so another one is in its place. Retry, reset or cancel that one: `next_run`."""
+    """The run was reset before, or has continued: another one is in its place. Retry or reset that one: `next_run`."""
 
-    def __init__(self, run_id: str, next_run: str) -> None:
+    def __init__(self, run_id: str, next_run: str, status: str = "reset") -> None:
         self.run_id = run_id
         self.next_run = next_run
+        self.status = status
+        how = "has continued as a new one" if status == "continued" else "was reset"
         super().__init__(
-            f"Run {run_id} was reset, and run {next_run} is in its place: retry, reset or cancel that one. "
+            f"Run {run_id} {how}, and run {next_run} is in its place: retry, reset or cancel that one. "
             "Nothing was changed."
         )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from approvals_bot import WebhookRequest
+from approvals_bot import WebhookRequest, get_run
 from approvals_bot.durable.engine import Engine
 from approvals_bot.testing import FakeClock, after, play
 
@@ -91,3 +91,24 @@ async def test_what_fails_a_run_and_what_stalls_it(examples: list[types.ModuleTy
         runs = [await engine.start(share, *given) for given in (("10", 4), ("10", 0), ("ten", 2))]
         await engine.settle()
         assert [await run.status() for run in runs] == ["completed", "failed", "stalled"]
+
+
+async def test_a_hook_from_the_start(examples: list[types.ModuleType], tmp_path: Path) -> None:
+    guide = having(examples, "on_push")
+    async with Engine.open(f"sqlite:///{tmp_path}/runs.db"):
+        first = await guide.on_push(17, guide.Push(commit="a"), "delivery 1")
+        assert await guide.on_push(17, guide.Push(commit="b", is_last=True), "delivery 2") == first
+        assert await get_run(first).return_value() == ["checked out a", "checked out b"]
+        assert await guide.on_push(17, guide.Push(commit="a"), "delivery 1") == first
+
+
+async def test_a_run_that_never_ends(examples: list[types.ModuleType], tmp_path: Path) -> None:
+    guide = having(examples, "cash_desk")
+    async with Engine.open(f"sqlite:///{tmp_path}/runs.db") as engine:
+        run = await engine.start(guide.cash_desk, "north", per_run=2)
+        await engine.settle()
+        for n in range(5):
+            await engine.resume_hook("desk-north", f"order {n}")
+        await engine.resume_hook("desk-north", "close")
+        assert await run.return_value() == 5
+        assert await run.status() == "continued"

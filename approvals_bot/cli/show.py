@@ -96,7 +96,8 @@ def history_text(record: RunRecord, waits: Sequence[Wait], events: Sequence[Even
     if record.error and record.error["message"]:
         lines += ["", f"{record.error['type']}: {clean(record.error['message'])}"]
     if record.next_run:
-        lines += ["", f"It was reset: run {record.next_run} goes on in its place."]
+        how = "continued" if record.status == "continued" else "was reset"
+        lines += ["", f"It {how}: run {record.next_run} goes on in its place."]
     lines += ["", bold("Timeline (UTC)")]
     day = ""
     for entry in history_of(events).entries:

@@ -90,13 +90,14 @@ async def await_request(
     A run shows nothing before its first activation. A Python workflow requests whenever it likes, if ever: such a run
     is waited for in its first seconds only. An open run without parts hasn't requested anything yet. `run_0….3` may
     still come while the run has made at most two requests. For a run that was reset while it was open, this is the run
-    in its place.
+    in its place; for one that has continued, too, except where a request of its own is asked for.
     """
     until = asyncio.get_running_loop().time() + seconds
     run_id, _, number = id.partition(".")
     while (run := await engine.record(run_id)) is not None:
-        if run.status == "reset" and run.next_run is not None:
-            run_id = run.next_run
+        is_elsewhere = run.status == "reset" or (run.status == "continued" and not number)
+        if is_elsewhere and run.next_run is not None:
+            run_id = await engine.last(run_id)
             id = f"{run_id}.{number}" if number else run_id
             continue
         found = run if run_id == id else _with_request(run, id)

@@ -51,7 +51,7 @@ def act_of(status: Status, to: int | None) -> Act:
 def why_not_again(record: RunRecord) -> ApprovalsBotError | None:
     """Return the error that another attempt at this run would raise; None if there can be one."""
     if record.next_run is not None:
-        return AlreadyResetError(record.id, record.next_run)
+        return AlreadyResetError(record.id, record.next_run, record.status)
     if record.status in RETRYABLE:
         return None
     return (RunEndedError if record.has_ended else RunNotStalledError)(record.id, record.status)

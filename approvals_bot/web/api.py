@@ -160,10 +160,18 @@ class RunsApi:
         return JsonResponse({"runs": [run_json(record) for record in page.records], "cursor": page.cursor})
 
     async def show(self, request: HttpRequest) -> Response:
-        """The run as it is now, with what it waits for; with `?wait=30`, once it has ended or after 30 seconds."""
+        """The run as it is now, with what it waits for; with `?wait=30`, once it has ended or after 30 seconds.
+
+        303 to the run that goes on in its place, if it has continued; with `?own=1` it is shown itself.
+        """
         key = caller(request, self._keys)
-        wait = min(query_number("wait", read_query(request, "wait").get("wait", "0"), 0, 3600), LONGEST_WAIT)
+        asked = read_query(request, "wait", "own")
+        wait = min(query_number("wait", asked.get("wait", "0"), 0, 3600), LONGEST_WAIT)
         record = await self._record(request)
+        if record.status == "continued" and not asked.get("own"):
+            query = f"?{request.url.query}" if request.url.query else ""
+            there = f"{root_of(self._base_url)}/api/runs/{await self._engine.last(record.id)}{query}"
+            return Response(status_code=303, headers={"Location": there})
         if wait and not record.has_ended:
             record = await self._engine.wait(record.id, wait)
         return JsonResponse(run_json(record) | await self._details(key, record))
@@ -202,6 +210,9 @@ class RunsApi:
         if "." in id:
             await self._request(request)  # it may be about to be requested
         record = await self._record(request)
+        if record.status == "continued" and "." not in id:
+            id = await self._engine.last(id)
+            record = await find_record(self._engine, id) or record
         if record.status == "reset":
             detail = f"The run was reset; nothing was changed. Cancel the one in its place: {record.next_run}."
             raise Problem(409, "Run was reset", detail, next_run=record.next_run)

@@ -51,7 +51,7 @@ class Metrics:
         )
         self._runs_ended = Counter(
             "approvals_runs_ended",
-            "Runs that this process ended, by how: completed, failed, cancelled or reset.",
+            "Runs that this process ended, by how: completed, failed, cancelled, reset or continued.",
             ("status",),
             registry=self._registry,
         )

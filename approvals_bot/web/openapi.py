@@ -126,8 +126,13 @@ def _show_run() -> dict[str, Any]:
         "operationId": "getRun",
         "tags": ["runs"],
         "summary": "Look at a run, or wait for its end",
-        "parameters": [wait],
-        "responses": {"200": _response("The run", "RunDetails"), **_problems("401", "404", "422", "503")},
+        "description": "A run that has continued as a new one is a 303 to the run in its place.",
+        "parameters": [wait, _query("own", {"type": "string"}, "Show the run itself, also if it has continued.")],
+        "responses": {
+            "200": _response("The run", "RunDetails"),
+            "303": {"description": "It has continued as another run"},
+            **_problems("401", "404", "422", "503"),
+        },
     }
 
 

@@ -88,12 +88,17 @@ class PeoplePages:
         )
 
     async def run(self, request: HttpRequest) -> Response:
-        """Show one run's history: what happened, when, and what it waits for."""
+        """Show one run's history: what happened, when, and what it waits for.
+
+        For a run that has continued as a new one, this is the page of that one, unless `?own` is asked for.
+        """
         if not self._open:
             return self._closed()
         record = await self._engine.record(request.path_params["id"])
         if record is None:
             return self._pages.page("not_found.html", 404)
+        if record.status == "continued" and "own" not in request.query_params:
+            return RedirectResponse(await self._engine.last(record.id), 303)
         record, log = await self._engine.read(record.id)
         history = history_of(log)
         calls = [wait for wait in waits_of(record, log) if wait.token]

@@ -130,8 +130,13 @@ def problem_of(error: Exception) -> Problem | None:
         case RunNotStalledError():
             return Problem(409, "Run is open", f"The run is {error.status}, not stalled; nothing was changed.")
         case AlreadyResetError():
-            detail = f"The run was reset, and run {error.next_run} is in its place. Nothing was changed."
-            return Problem(409, "Run was reset", detail, next_run=error.next_run)
+            how, title = (
+                ("has continued", "Run has continued")
+                if error.status == "continued"
+                else ("was reset", "Run was reset")
+            )
+            detail = f"The run {how}, and run {error.next_run} is in its place. Nothing was changed."
+            return Problem(409, title, detail, next_run=error.next_run)
         case HookConflictError():
             detail = f"Run {error.run_id} has the token of an open hook by now. Nothing was changed."
             return Problem(409, "Hook token in use", detail, run_id=error.run_id)

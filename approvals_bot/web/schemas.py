@@ -165,7 +165,7 @@ RESPONSES: dict[str, Any] = {
     )
     | {
         "description": "`requests` is there where a Python workflow asks people: each with its `id`, `run_0….2`. "
-        "`next_run` is there after a reset: the ID of the run that goes on in its place."
+        "`next_run` is there after a reset, and for a run that has continued: the ID of the run in its place."
     },
     "RunDetails": {
         "allOf": [

@@ -338,6 +338,8 @@ class Engine(Reader):
     async def cancel(self, run_id: str, reason: str | None = None) -> None:
         """Ask a run to end as cancelled. Returns once that is durable.
 
+        If the run has continued as a new one, this asks that one.
+
             await engine.cancel(run.id, "the order was withdrawn")
 
         The body gets `asyncio.CancelledError` where it waits, and has `cancel_grace` seconds for its `finally` and
@@ -350,6 +352,9 @@ class Engine(Reader):
         """
         self._here("cancel()")
         found = await self._row(run_id)
+        if found.status == "continued":
+            await self.cancel(await self.store.last(run_id), reason)
+            return
         if found.has_ended:
             raise RunEndedError(run_id, found.status)
         until = to_micros(self.now() + self.scheduler.cancel_grace)
@@ -358,7 +363,9 @@ class Engine(Reader):
             await self._end_stalled(run_id, asked)
         elif await self._intake.record(run_id, asked):
             await self.wait(run_id, TIDY_AT_ONCE)
-        elif (after := await self._row(run_id)).has_ended:
+        elif (after := await self._row(run_id)).status == "continued":  # in between
+            await self.cancel(run_id, reason)
+        elif after.has_ended:
             raise RunEndedError(run_id, after.status)
 
     async def _end_stalled(self, run_id: str, asked: NewEvent) -> None:
@@ -425,7 +432,7 @@ class Engine(Reader):
             raise RunNotFoundError(run_id)
         row, (first, *_) = found
         if row.next_run is not None:
-            raise AlreadyResetError(run_id, row.next_run)
+            raise AlreadyResetError(run_id, await self.store.last(row.next_run), row.status)
         if row.status not in ("failed", "cancelled"):
             await self.retry(run_id)
             return self.get_run(run_id)
@@ -439,7 +446,11 @@ class Engine(Reader):
         return Run(self, created.run_id, is_new=created.is_new)
 
     async def wake_up(self, run_id: str) -> int:
-        """End every sleep that the run is in, and return their number. Raises RunNotFoundError."""
+        """End every sleep that the run is in, and return their number. Raises RunNotFoundError.
+
+        If another run goes on in its place, this is about that one.
+        """
+        run_id = await self.store.last(run_id)
         log = await self.events(run_id)
         over = {e.data["id"] for e in log if e.type in ("wait_completed", "wait_cancelled")}
         sleeps = [e.data["id"] for e in log if e.type == "wait_created" and e.data["kind"] == "sleep"]

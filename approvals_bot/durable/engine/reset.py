@@ -48,7 +48,7 @@ async def reset_run(
                 first = await store.read(record.next_run)
                 if first is not None and (first[1][0].data.get("reset_of") == plan.successor.log[0].data["reset_of"]):
                     return record.next_run, []  # the answer to the first call may have been lost
-                raise AlreadyResetError(run_id, last.id)
+                raise AlreadyResetError(run_id, last.id, record.status)
             plan = plan._replace(successor=plan.successor._replace(holder=last.id))
         now = scheduler.clock.now()
         plan = plan._replace(cancel_until=now + scheduler.cancel_grace)

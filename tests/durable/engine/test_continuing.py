@@ -333,3 +333,45 @@ async def test_a_long_chain_stays_flat(open_engine: OpenEngine) -> None:
 
 def log_input(number: int) -> dict[str, Any]:
     return carry_counter.signature.encode_call((number, 120), {})
+
+
+async def test_a_run_that_continues_for_ever_stops_at_cancel(open_engine: OpenEngine) -> None:
+    async with open_engine() as engine:
+        run = await engine.start(carry_for_ever)
+        while await engine.last(run.id) == run.id:
+            await asyncio.sleep(0.01)
+        await run.cancel("enough")
+        await asyncio.wait_for(run.wait(None), 20)
+        last = await engine.last(run.id)
+        assert await engine.get_run(last).status() == "cancelled"
+        await asyncio.sleep(0.1)
+        assert await engine.last(run.id) == last, "nothing goes on"
+
+
+@workflow
+async def carry_for_ever(number: int = 0) -> None:
+    await carry_pause()
+    continue_as_new(number + 1)
+
+
+@step
+async def carry_pause() -> None:
+    await asyncio.sleep(0.005)
+
+
+async def test_waking_and_waiting_follow(open_engine: OpenEngine) -> None:
+    async with open_engine() as engine:
+        run = await engine.start(carry_sleeps)
+        await engine.settle()
+        assert await run.wake_up() == 1
+        assert await engine.last(run.id) != run.id
+        record = await run.wait(10)
+        assert (record.status, record.result) == ("completed", "slept")
+
+
+@workflow
+async def carry_sleeps(first: bool = True) -> str:
+    if first:
+        continue_as_new(first=False)
+    await sleep("1h")
+    return "slept"
