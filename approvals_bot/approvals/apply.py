@@ -76,6 +76,9 @@ def request_of(
         asked_at=at,
         digest=ruling.digest,
         fields=ruling.fields,
+        was={},  # given, as pydantic makes deep copies of defaults
+        people={},
+        recipients={},
         stages=tuple(
             RequestStage(rule.id, rule.title or readable(rule.id), outcomes=definition.outcomes_of(rule))
             for rule in definition.stage
@@ -147,7 +150,8 @@ def planned(request: Request, rules: Rules) -> Request:
             addresses = [rules.stages[stage.id].seat[seat.id].from_ for seat in seats]
             labels = [label_of(from_, about, request.people) for from_ in addresses]
             seats = tuple(replace(seat, label=label) for seat, label in zip(seats, labels, strict=True))
-        stages.append(replace(stage, state=state, because=because, seats=seats))
+        is_same = (state, because, seats) == (stage.state, stage.because, stage.seats)
+        stages.append(stage if is_same else replace(stage, state=state, because=because, seats=seats))
     return request.but(stages=tuple(stages))
 
 

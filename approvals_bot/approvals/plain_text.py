@@ -24,6 +24,8 @@ LONGEST_GRAPHEME = 64  # code points; a longer one is stacked accents, not a let
 
 def clean(text: str) -> str:
     """Remove control characters, bidirectional overrides and lone surrogates; line breaks become `\\n`."""
+    if text.isascii() and text.isprintable():
+        return text
     return _DROPPED.sub("", _LINE_BREAK.sub("\n", _SURROGATE.sub("\ufffd", text)))
 
 

@@ -99,7 +99,8 @@ class SlackClient:
     def web(self) -> AsyncWebClient:
         """Slack's own client. Use it only in the event loop that created its session."""
         if self._web is None:
-            session = aiohttp.ClientSession(timeout=CALL_LIMIT, trust_env=False)
+            jar = aiohttp.DummyCookieJar()  # Slack's API needs no cookies
+            session = aiohttp.ClientSession(timeout=CALL_LIMIT, trust_env=False, cookie_jar=jar)
             self._web = AsyncWebClient(token=self._token, base_url=self._api_url, session=session, retry_handlers=[])
             self._web.proxy = None  # the constructor takes HTTPS_PROXY and knows no NO_PROXY
         return self._web

@@ -111,7 +111,9 @@ def slack_routes(slack: SlackIn, *, signing_secret: str, now: Callable[[], datet
             if not (isinstance(actions, list) and actions and all(isinstance(action, dict) for action in actions)):
                 return Response("Not accepted.\n", 401)
         headers: dict[str, str | Sequence[str]] = dict(request.headers)
-        answer = await slack.bolt.async_dispatch(AsyncBoltRequest(body=request.body, headers=headers))
+        # The payload as the guard has parsed it: in this mode bolt doesn't parse it again.
+        parsed = AsyncBoltRequest(mode="socket_mode", body=dict(request.payload), headers=headers)
+        answer = await slack.bolt.async_dispatch(parsed)
         kept = {name: values[0] for name, values in answer.headers.items() if name.lower() == "content-type"}
         return Response(answer.body, answer.status, kept)
 
@@ -144,6 +146,8 @@ def _bolt(
         process_before_response=True,  # the handler's answer is the response: nothing is acknowledged before it is done
         request_verification_enabled=False,  # the guard has verified; bolt would use the machine's clock, not ours
         raise_error_for_unhandled_request=True,
+        ignoring_self_events_enabled=False,  # our one event comes from people
+        attaching_function_token_enabled=False,  # we are no step of Slack's workflows
         logger=logging.getLogger("slack_bolt"),  # bolt's own loggers would ignore the level configured for slack_bolt
     )
     seen = _Seen()

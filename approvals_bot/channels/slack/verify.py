@@ -38,9 +38,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FromSlack:
-    """A request that Slack signed: raw body, payload, and the headers that may be passed on."""
+    """A request that Slack signed: its payload, and the headers that may be passed on."""
 
-    body: str
     payload: Mapping[str, Any]
     headers: Mapping[str, str]
 
@@ -87,7 +86,7 @@ class SlackGuard:
             signature = self._verify(asked.headers, body)
             # bolt's own headers control its dispatch and aren't signed, so they must not come from outside
             headers = {name: value for name, value in asked.headers.items() if not name.startswith("x-slack-bolt-")}
-            request = FromSlack(body.decode(), _payload(asked.headers, body), headers)
+            request = FromSlack(_payload(asked.headers, body), headers)
         except Exception as error:  # noqa: BLE001  # a stranger's bytes must never cause a 500
             await self._turn_away(error, scope, receive, send)
             return

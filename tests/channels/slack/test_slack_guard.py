@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode
 
 import httpx2
 import pytest
@@ -121,8 +121,7 @@ async def test_requests_not_signed_by_slack_are_refused_and_audited(gate: Gate, 
 async def test_requests_signed_within_five_minutes_get_through(gate: Gate, seconds: int) -> None:
     assert (await gate.post(CLICK, signed(CLICK, NOW + timedelta(seconds=seconds)))).status_code == 200
     (request,) = gate.passed
-    assert request.body.encode() == CLICK
-    assert request.payload["type"] == "block_actions"
+    assert request.payload == json.loads(parse_qs(CLICK.decode())["payload"][0])
 
 
 @pytest.mark.check(6)
