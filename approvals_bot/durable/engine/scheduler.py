@@ -189,6 +189,7 @@ class Scheduler:
         self.executor = executor
         self._owner = f"{platform.node()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._woken = asyncio.Event()  # there may be something to claim
+        self._next_look: datetime | None = None  # when `_schedule` looks for work, unless woken; None: not known
         self.progress = asyncio.Event()
         self._active: dict[str, tuple[Activation, asyncio.Task[None]]] = {}
         self.slots = Slots(self._active, self._slot_freed)
@@ -271,8 +272,7 @@ class Scheduler:
             self.ended(run)
             run.close()
         elif written.append.release:
-            if written.append.wake_at is not None or lost_a_token(events):
-                self._woken.set()
+            self._look_by(self.clock.now() if lost_a_token(events) else written.append.wake_at)
             self.cache.add(run)
         else:
             self._activate(run, written)
@@ -373,7 +373,9 @@ class Scheduler:
                 if self._stalled.is_due:
                     await self._stalled.retry()
                 if woken or elsewhere or looked + LOOK <= time() or (due is not None and due <= self.clock.now()):
+                    self._next_look = None  # what is released from now on may be due before what this look finds
                     due, looked = await self._claim_due(), time()
+                    self._next_look = due
             except StoreUnavailableError as error:
                 logger.warning("the store is unavailable, trying again: %s", error)
                 await self._sleep(RETRY_STORE)
@@ -382,6 +384,11 @@ class Scheduler:
                 logger.exception("looking for work failed, trying again")
                 await self._sleep(RETRY_STORE)
                 due = self.clock.now()
+
+    def _look_by(self, due: datetime | None) -> None:
+        """Wake `_schedule` if a run has been released that is due before it looks anyway."""
+        if due is not None and (self._next_look is None or due < self._next_look):
+            self._woken.set()
 
     async def _sleep(self, seconds: float) -> bool:
         """Sleep for this long or until woken. Returns whether it was woken."""
@@ -444,8 +451,7 @@ class Scheduler:
                 del self._active[run_id]
             if activation.is_lost:
                 self.notifier.wake((run_id,))
-            if activation.due is not None or self._is_full:
-                self._woken.set()
+            self._look_by(self.clock.now() if self._is_full else activation.due)
             self.progress.set()
 
     async def _renew(self) -> None:
