@@ -32,12 +32,13 @@ from benchmarks.parts.part import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results.json"
 ROUNDS = 3
-IN_ROUNDS = ("floor", "cycle", "approval", "clicks", "startup")
+IN_ROUNDS = ("floor", "cycle", "approval", "slack_approval", "clicks", "startup")
 BESIDE_OLD = frozenset(IN_ROUNDS) - {"floor"}
 PARTS = {  # with the timeout of each, in seconds
     "floor": 60,
     "cycle": 120,
     "approval": 150,
+    "slack_approval": 150,
     "clicks": 240,
     "startup": 180,
     "raw": 90,

@@ -22,7 +22,7 @@ from approvals_bot.durable.engine import Engine
 SECRET = "the signing secret of the benchmark"
 KEY = "a-key-of-the-benchmark-that-has-32-bytes!"
 PEOPLE = 50
-CHANNELS = 200  # a channel accepts about one message per second, so consecutive requests go to different channels
+CHANNELS = 400  # a channel accepts about one message per second, so consecutive requests go to different channels
 CONFIG = """
 [server]
 base_url = "{url}"

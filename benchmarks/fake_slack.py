@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from itertools import count
+from typing import Any
 
 from aiohttp import web
 
 _numbers = count(1)
 
 
-async def answer(request: web.Request) -> web.Response:
-    asked = {**request.query, **await request.post()}
-    answer_body: dict[str, object]
-    match request.match_info["method"]:
+def answer_to(method: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what Slack answers to a call, beside `ok`."""
+    match method:
         case "auth.test":
-            answer_body = {
+            return {
                 "team_id": "T1",
                 "app_id": "A1",
                 "user_id": "UBOT",
@@ -26,12 +27,16 @@ async def answer(request: web.Request) -> web.Response:
         case "users.info":
             user = str(asked.get("user"))
             email = f"person-{int(user[1:])}@acme.eu"
-            answer_body = {"user": {"id": user, "team_id": "T1", "profile": {"email": email}}}
+            return {"user": {"id": user, "team_id": "T1", "profile": {"email": email}}}
         case "conversations.open":
-            answer_body = {"channel": {"id": "D1"}}
+            return {"channel": {"id": "D1"}}
         case _:
-            answer_body = {"channel": "C1", "ts": f"1700000000.{next(_numbers):06}"}
-    return web.json_response({"ok": True} | answer_body)
+            return {"channel": "C1", "ts": f"1700000000.{next(_numbers):06}"}
+
+
+async def answer(request: web.Request) -> web.Response:
+    asked = {**request.query, **await request.post()}
+    return web.json_response({"ok": True} | answer_to(request.match_info["method"], asked))
 
 
 async def main() -> None:

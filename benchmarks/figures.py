@@ -81,6 +81,10 @@ PROMISES = (
     ),
     Promise("approval.cpu_ms", "CPU of one approval, three may decide", at_most=10, unit="ms"),
     Promise("approval.per_second", "Approvals per second, 20 at a time", at_least=200),
+    Promise(
+        "slack_approval.cpu_ms", "CPU of one approval with Slack, from the API to the last card", at_most=10, unit="ms"
+    ),
+    Promise("slack_approval.per_second", "Approvals with Slack per second, 20 at a time", at_least=200),
     Promise("clicks.slack.p50_ms", "Slack click → acknowledged, median, 20 at a time", at_most=60, unit="ms"),
     Promise("startup.help_ratio", "CPU of `--help`, relative to `import typer`", at_most=1.3, unit="×"),
     Promise("startup.check_cpu_s", "CPU of `check`, 200 workflows and 1,000 people", at_most=1, unit="s"),
@@ -146,6 +150,11 @@ OTHERS = {
     "approval.many_cpu_ms": "milliseconds of CPU with fifty possible approvers",
     "approval.many_per_second": "of these per second",
     "approval.many_bytes": "bytes on disk of each of these",
+    "slack_approval.cpu_ms": "milliseconds of CPU for one approval with three possible approvers, one after the other: opened over the API, card posted to a fake Slack, decided by a signed Slack click a moment later, card updated, reply to the voter",
+    "slack_approval.busy_cpu_ms": "the same with 20 at a time, each clicked as soon as its card is there",
+    "slack_approval.per_second": "of these per second",
+    "slack_approval.ack_p50_ms": "milliseconds until one of these clicks is acknowledged, median, while 20 approvals are under way",
+    "slack_approval.ack_p99_ms": "the same, 99th percentile",
     "startup.ready_s": "seconds from starting `approvals-bot serve` until it says that it is ready, median of five",
     "startup.imports_cpu_s": "seconds of CPU for importing what it runs",
     "startup.cpu_s": "seconds of CPU until it is ready",

@@ -113,6 +113,7 @@ def page(results: Results, values: Values) -> str:
         "## Clicks over HTTP, approvals, startup",
         _list(values, "clicks."),
         _list(values, "approval."),
+        _list(values, "slack_approval."),
         _list(values, "startup."),
         _list(values, "slack_ack."),
         "## Replicas on PostgreSQL",

@@ -70,13 +70,15 @@ class Served:
 
 
 @contextmanager
-def served(*options: str, asked: int = PEOPLE) -> Iterator[Served]:
-    """Start a service in a new folder. `asked`: the number of possible approvers."""
+def served(*options: str, asked: int = PEOPLE, api: str = "") -> Iterator[Served]:
+    """Start a service in a new folder. `asked`: the number of possible approvers; `api`: the URL of a fake Slack."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        slack = stack.enter_context(_process("benchmarks.fake_slack"))
-        assert slack.stdout is not None
-        given = (str(folder), slack.stdout.readline().strip(), f"--asked={asked}", *options)
+        if not api:
+            slack = stack.enter_context(_process("benchmarks.fake_slack"))
+            assert slack.stdout is not None
+            api = slack.stdout.readline().strip()
+        given = (str(folder), api, f"--asked={asked}", *options)
         service = stack.enter_context(_process("benchmarks.serving", *given))
         assert service.stdout is not None
         yield Served(json.loads(service.stdout.readline())["url"], folder, service, asked)
