@@ -43,7 +43,7 @@ class Presses:
 
 
 class Slack:
-    """Slack's API as a stand-in, and the cards that arrive there."""
+    """A fake of Slack's API, and the cards that arrive there."""
 
     def __init__(self) -> None:
         self.cards: defaultdict[str, asyncio.Queue[str]] = defaultdict(asyncio.Queue)  # hooks, by run
