@@ -41,11 +41,12 @@ def decide_with_lookups(
 
 
 def _may_go_on(batch: Batch, events: list[NewEvent]) -> bool:
-    """Return whether only look-ups start, and the log will have just these events.
+    """Return whether only look-ups start, and the batch is nothing but these events, which the log will have.
 
     A hook with a token of the author's may turn out to be taken.
     """
-    if not batch.starts or batch.queued or not all(state.step.only_reads for state in batch.starts):
+    are_lookups = all(state.step.only_reads for state in batch.starts)
+    if not batch.starts or not are_lookups or batch.queued or batch.append.children is not None:
         return False
     return all(event.type != "hook_created" or "answer" in event.data for event in events)
 

@@ -16,6 +16,7 @@ from approvals_bot import (
     create_webhook,
     now,
     resource,
+    run_child,
     step,
     workflow,
 )
@@ -149,6 +150,21 @@ async def test_a_lookup_beside_an_effect_waits_for_the_write(open_engine: OpenEn
         assert await run.return_value() == "answer 1"
         assert (await types(engine, run.id)).count("step_started") == 2
         assert seen
+
+
+async def test_a_lookup_beside_a_child_loses_no_child(open_engine: OpenEngine) -> None:
+    @workflow
+    async def child_beside_lookup() -> str:
+        return "child"
+
+    @workflow
+    async def parent_with_lookup() -> list[str]:
+        return [*await asyncio.gather(run_child(child_beside_lookup), read_register())]
+
+    _, engine_with = opened(open_engine)
+    async with engine_with() as engine:
+        run = await engine.start(parent_with_lookup)
+        assert await asyncio.wait_for(run.return_value(), 10) == ["child", "answer 1"]
 
 
 async def test_lookups_see_the_time_of_their_run(open_engine: OpenEngine, clock: FakeClock) -> None:
