@@ -76,9 +76,6 @@ def request_of(
         asked_at=at,
         digest=ruling.digest,
         fields=ruling.fields,
-        was={},  # given, as pydantic makes deep copies of defaults
-        people={},
-        recipients={},
         stages=tuple(
             RequestStage(rule.id, rule.title or readable(rule.id), outcomes=definition.outcomes_of(rule))
             for rule in definition.stage
@@ -134,11 +131,7 @@ def planned(request: Request, rules: Rules) -> Request:
     ruling, about = rules.ruling(request.fields), context_of(request, rules)
     stages = []
     for stage, (applies, because) in zip(request.stages, ruling.plan, strict=True):
-        state = stage.state
-        if not applies:
-            state = "skipped"
-        elif state == "skipped":
-            state = "ahead"
+        state = "skipped" if not applies else "ahead" if stage.state == "skipped" else stage.state
         seats = stage.seats
         if stage.opened_at is None:
             found = ruling.seats(rules.stages[stage.id]) if state != "skipped" else {}

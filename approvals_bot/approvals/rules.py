@@ -137,16 +137,14 @@ def facts_of(request: Request, rules: Rules) -> Facts:
     asks = {stage.id: stage.ask for stage in rules.definition.stage}
     answers = {stage: forms.values(asks[stage], given) for stage, given in answers_of(request).items()}
     ended = request.outcome
-    decision = AboutDecision()
-    if ended is not None:
-        decision = AboutDecision(ended.outcome, _who(request, ended.by), ended.comment, ended.via)
+    decision = ended and AboutDecision(ended.outcome, _who(request, ended.by), ended.comment, ended.via)
     return Facts(
         workflow=request.workflow,
         fields=rules.ruling(request.fields).typed,
         requester=_who(request, request.requester),
         on_behalf_of=_who(request, request.on_behalf_of) if request.on_behalf_of else Who(),
         request=AboutRequest(request.id, request.title, request.digest),
-        decision=decision,
+        decision=decision or AboutDecision(),
         answers={stage: answers.get(stage, {}) for stage in asks},
     )
 

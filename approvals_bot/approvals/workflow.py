@@ -135,9 +135,8 @@ class PendingRequest:
         """`number`: among the requests of its run; 0: the run is this request. `title`: if there is no file."""
         run_id = get_workflow_metadata().run_id
         self.definition = definition
-        self.rules = rules_of(definition)
-        request = request_of(self.rules, opening, run_id=run_id, number=number, at=now(), title=title)
-        self.request = described(request, self.rules)
+        rules = self.rules = rules_of(definition)
+        self.request = described(request_of(rules, opening, run_id=run_id, number=number, at=now(), title=title), rules)
         self.abandoned: str | None = None  # why nothing can decide this request any more
         self.deciding: asyncio.Task[Any] | None = None  # the task that opens stages and handles messages
         self.unanswered: WebhookRequest | None = None  # the message that is being handled

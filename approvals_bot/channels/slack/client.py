@@ -15,10 +15,10 @@ from datetime import timedelta
 from typing import Any
 
 import aiohttp
-from pydantic_core import from_json
 from slack_sdk.web.async_client import AsyncWebClient
 
 from approvals_bot.durable.core.serialization import json_text
+from approvals_bot.durable.store.encoding import readable_json
 from approvals_bot.errors import ApprovalsBotError
 
 JSON = {"Content-Type": "application/json; charset=utf-8"}
@@ -41,6 +41,9 @@ TRANSIENT_ERRORS = frozenset(
     }
 )  # fmt: skip
 """Errors that may go away. All others are final."""
+
+Answered = tuple[int, Mapping[str, str], dict[str, Any]]
+"""A response: its status, its headers, and its JSON object, empty if it isn't one."""
 
 log = logging.getLogger(__name__)
 
@@ -99,8 +102,7 @@ class SlackClient:
     def web(self) -> AsyncWebClient:
         """Slack's own client. Use it only in the event loop that created its session."""
         if self._web is None:
-            jar = aiohttp.DummyCookieJar()  # Slack's API needs no cookies
-            session = aiohttp.ClientSession(timeout=CALL_LIMIT, trust_env=False, cookie_jar=jar)
+            session = aiohttp.ClientSession(timeout=CALL_LIMIT, trust_env=False, cookie_jar=aiohttp.DummyCookieJar())
             self._web = AsyncWebClient(token=self._token, base_url=self._api_url, session=session, retry_handlers=[])
             self._web.proxy = None  # the constructor takes HTTPS_PROXY and knows no NO_PROXY
         return self._web
@@ -131,22 +133,15 @@ class SlackClient:
             return answer
         raise self._meaning(limited, status, headers, answer)
 
-    async def _call(
-        self, method: str, given: Mapping[str, Any], get: bool
-    ) -> tuple[int, Mapping[str, str], dict[str, Any]]:
-        """Make one call. Returns its status and headers, and its answer, which is empty if it isn't a JSON object."""
+    async def _call(self, method: str, given: Mapping[str, Any], get: bool) -> Answered:
         session = self.web.session
         assert session is not None, "the client was built with a session"
         given = {"params": _params(given)} if get else {"data": json_text(given).encode()}
         headers = {"Authorization": f"Bearer {self._token}", **({} if get else JSON)}
-        url = self._api_url + method
-        async with session.request("GET" if get else "POST", url, headers=headers, **given) as response:
-            body = await response.read()
-        try:
-            answer = from_json(body)
-        except ValueError:
-            answer = None
-        return response.status, response.headers, answer if isinstance(answer, dict) else {}
+        verb, url = "GET" if get else "POST", self._api_url + method
+        async with session.request(verb, url, headers=headers, **given) as response:
+            answer = readable_json((await response.read()).decode(errors="replace"), dict)
+        return response.status, response.headers, answer or {}
 
     async def pages(
         self, method: str, key: str, *, limit: int = 200, **arguments: Any

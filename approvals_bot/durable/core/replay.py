@@ -24,7 +24,7 @@ from approvals_bot.durable.core.loop import ReplayInterrupted, context_of_run
 from approvals_bot.durable.core.registry import Workflow
 from approvals_bot.durable.core.remote_errors import encode_error
 from approvals_bot.durable.core.reserved import RunWithHooks
-from approvals_bot.durable.core.run import Lines, OpenStep, OpenTimer, Projection, RunState, projected
+from approvals_bot.durable.core.run import PROJECTED, Lines, OpenStep, OpenTimer, Projection, RunState
 from approvals_bot.durable.core.serialization import decode, encode
 from approvals_bot.errors import NondeterminismError, SerializationError, WorkflowStuckError
 
@@ -311,7 +311,7 @@ def _result(run: RunState, commands: list[Command], end: End | None = None) -> R
         view = None if run.view is None else encode(run.view, Any, "view")
         if run.projector is not None:
             made = run.projector()
-            projection = Projection(made.parts, {projected(name): values for name, values in made.attributes.items()})
+            projection = Projection(made.parts, {PROJECTED + name: values for name, values in made.attributes.items()})
     except Exception as error:  # noqa: BLE001  # an author's or a library's code makes them
         _refuse_to_show(run, error)
     if end is not None:

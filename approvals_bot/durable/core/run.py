@@ -115,12 +115,13 @@ class Projection:
     attributes: Mapping[str, Sequence[str]]
 
 
-def projected(name: str) -> str:
-    """Return the name under which the store keeps an attribute of a projection.
+PROJECTED = "$"
+"""The beginning of the names under which the store keeps a projection's attributes. Authors' may not begin so."""
 
-    It starts with `$`, which authors' attributes may not, so the two can't be confused.
-    """
-    return f"${name}"
+
+def projected(name: str) -> str:
+    """Return the name under which the store keeps an attribute of a projection."""
+    return PROJECTED + name
 
 
 class Lines(list[tuple[int, logging.LogRecord]]):

@@ -8,7 +8,8 @@ so a look-up that has to wait, fails or can't be made here is left to the activa
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
@@ -45,33 +46,23 @@ def _may_go_on(batch: Batch, events: list[NewEvent]) -> bool:
 
     A hook with a token of the author's may turn out to be taken.
     """
-    are_lookups = all(state.step.only_reads for state in batch.starts)
-    if not batch.starts or not are_lookups or batch.queued or batch.append.children is not None:
+    if not batch.starts or batch.queued or batch.append.children is not None:
         return False
-    return all(event.type != "hook_created" or "answer" in event.data for event in events)
-
-
-class _WaitsError(Exception):
-    """A look-up doesn't end at once."""
+    are_certain = all(event.type != "hook_created" or "answer" in event.data for event in events)
+    return are_certain and all(state.step.only_reads for state in batch.starts)
 
 
 def look_up(state: OpenStep, resources: Mapping[type, Any]) -> NewEvent | None:
     """Make a look-up. Returns its `step_completed`; None if it has to wait, or fails."""
     step, signature = state.step, state.step.signature
-    try:
+    with suppress(Exception):  # made again as any other step, it has the same error, which is then recorded
         args, kwargs = signature.decode_call(state.input)
-        kwargs |= {name: resources[kind] for name, kind in signature.needs.items()}
-        encoded = signature.result.encode(_result_at_once(step.function(*args, **kwargs)), "result")
-        to_json(encoded, "result")
-    except Exception:  # noqa: BLE001  # made again as any other step, it has the same error, which is then recorded
-        return None
-    return NewEvent("step_completed", {"id": state.id, "result": encoded})
-
-
-def _result_at_once(looking: Coroutine[Any, Any, Any]) -> Any:
-    try:
-        Context().run(looking.send, None)
-    except StopIteration as found:
-        return found.value
-    looking.close()
-    raise _WaitsError
+        looking = step.function(*args, **kwargs, **{name: resources[kind] for name, kind in signature.needs.items()})
+        try:
+            Context().run(looking.send, None)
+        except StopIteration as found:
+            encoded = signature.result.encode(found.value, "result")
+            to_json(encoded, "result")
+            return NewEvent("step_completed", {"id": state.id, "result": encoded})
+        looking.close()
+    return None
