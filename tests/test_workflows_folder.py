@@ -88,7 +88,8 @@ def test_tables_that_need_a_restart_are_named(folder: Path) -> None:
     file.write_text(SERVICE.replace('"deny"', '"see-only"').replace("ann@", "bo@"))
     assert needing_a_restart(started, read(folder).service) == []
     more = '[email]\nhost = "mail.acme.eu"\nsender = "a@acme.eu"\n[http.x]\nurl = "https://acme.eu/"\n'
+    more += "[limits]\nerp = { at_once = 5 }\n"
     file.write_text(SERVICE.replace("approve.acme", "other.acme") + more)
-    assert needing_a_restart(started, read(folder).service) == ["[server]", "[email]", "[http]"]
+    assert needing_a_restart(started, read(folder).service) == ["[server]", "[email]", "[http]", "[limits]"]
     file.write_text(SERVICE.replace("external_users", 'app_id = "A0OTHER"\nexternal_users'))
     assert needing_a_restart(started, read(folder).service) == ["[slack]"]

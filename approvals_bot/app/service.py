@@ -17,6 +17,7 @@ from approvals_bot.approvals.port import SLACK, Channels, Reloads, Targets, With
 from approvals_bot.config import service as configured
 from approvals_bot.config.load import Configuration
 from approvals_bot.durable.engine import Engine, SystemClock, TimeSource
+from approvals_bot.durable.engine.executor import Executor
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
@@ -84,6 +85,7 @@ async def open_service(
             base_url=base_url,
             clock=clock,
             resources=resources,
+            executor=Executor(limits=service.step_limits),
             watch=metrics.appended,
             watch_stalls=run_stalled,
             watch_cut_off=lambda run_id: cards.wake(run_id),
@@ -177,6 +179,8 @@ def needing_a_restart(started: configured.ServiceSettings, fresh: configured.Ser
         found.append("[http]")
     if fresh.channels != started.channels:
         found.append("[channels]")
+    if fresh.limits != started.limits:
+        found.append("[limits]")
     return found
 
 

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from approvals_bot.approvals.base import Bool, Frozen, Label, Slug, Text, nearest, refuse
+from approvals_bot.approvals.base import Bool, Frozen, Int, Label, Slug, Text, nearest, refuse
 from approvals_bot.approvals.business_time import Calendar, Day, TimeZone
 from approvals_bot.config.channels import BUILT_IN, CHANNELS_GROUP, installed_channels, make_channel
 from approvals_bot.config.mail import Email, MailAddress, mail_address
@@ -41,6 +41,12 @@ class ServiceSettings(Frozen):
     calendars: dict[Slug, Calendar] = Field(default_factory=dict)
     http: dict[Slug, HttpTarget] = Field(default_factory=dict)
     channels: dict[Slug, ChannelTable] = Field(default_factory=dict)
+    limits: dict[Slug, Limit] = Field(default_factory=dict)
+
+    @property
+    def step_limits(self) -> dict[str, int]:
+        """How many steps with each limit may run at a time, as `Engine.open(limits=…)` takes it."""
+        return {name: limit.at_once for name, limit in self.limits.items()}
 
     @property
     def group_names(self) -> dict[str, str]:
@@ -256,6 +262,12 @@ class HttpTarget(Frozen):
 
     url: HttpUrl
     secret: Secret | None = None
+
+
+class Limit(Frozen):
+    """How many steps with `@step(limit="<name>")` this process runs at a time."""
+
+    at_once: Annotated[Int, Field(ge=1, le=10_000)]
 
 
 def _channel_table(value: object, info: ValidationInfo) -> object:

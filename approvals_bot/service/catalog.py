@@ -150,7 +150,7 @@ def _trial() -> Iterator[None]:
 
 def _match(configuration: Configuration) -> dict[str, Offer]:
     folder = configuration.service.server.workflows
-    programs, problems = _programs(folder)
+    programs, problems = _programs(folder, configuration.service.limits)
     broken = {Path(problem.file).stem for problem in problems}
     offers = {program.workflow.name: Offer(None, program) for program in programs}
     where = {program.workflow.name: f"{program.file.name}:{program.line}" for program in programs}
@@ -190,12 +190,12 @@ def _program_of(definition: Definition, programs: Sequence[Program]) -> Program 
     return find_program(definition.workflow.run, programs)
 
 
-def _programs(folder: Path) -> tuple[list[Program], list[ConfigProblem]]:
+def _programs(folder: Path, limits: Collection[str] | None = None) -> tuple[list[Program], list[ConfigProblem]]:
     if not python_files(folder):
         return [], []
     from approvals_bot.service.python_workflows import import_programs
 
-    return import_programs(folder)
+    return import_programs(folder, limits)
 
 
 def _not_replayable(folder: Path) -> list[ConfigProblem]:

@@ -10,7 +10,7 @@ import dataclasses
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -32,7 +32,8 @@ from approvals_bot.config.messages import ConfigProblem, Finding
 from approvals_bot.durable.core.annotations import check_annotations_of
 from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.signature import Signature
-from approvals_bot.errors import AnnotationError, InvalidPayloadError
+from approvals_bot.durable.core.steps import check_limits_of
+from approvals_bot.errors import AnnotationError, DefinitionError, InvalidPayloadError
 
 PACKAGE = "approvals_bot_workflows"
 """The package that the folder's files are imported into, so their names can't clash with installed modules."""
@@ -55,8 +56,11 @@ class Program:
         return module == self.file.stem and function in (self.attribute, self.workflow.name)
 
 
-def import_programs(folder: Path) -> tuple[list[Program], list[ConfigProblem]]:
-    """Import the folder's *.py files. Returns their workflows, and a problem for each file that failed."""
+def import_programs(folder: Path, limits: Collection[str] | None = None) -> tuple[list[Program], list[ConfigProblem]]:
+    """Import the folder's *.py files. Returns their workflows, and a problem for each file that failed.
+
+    `limits`: those that the steps may have. None: they aren't checked.
+    """
     programs: list[Program] = []
     problems: list[ConfigProblem] = []
     for file in python_files(folder):
@@ -69,9 +73,11 @@ def import_programs(folder: Path) -> tuple[list[Program], list[ConfigProblem]]:
         try:
             spec.loader.exec_module(module)
             check_annotations_of(name)
-        except AnnotationError as error:
+            check_limits_of(name, limits)
+        except (AnnotationError, DefinitionError) as error:
             where = str(file) if Path(error.file) == file.absolute() else error.file
-            problems.append(ConfigProblem(where, error.line, "annotation", error.problem))
+            key = "annotation" if isinstance(error, AnnotationError) else "step"
+            problems.append(ConfigProblem(where, error.line, key, error.problem))
             continue
         except (Exception, SystemExit) as error:  # noqa: BLE001  # a broken file must not keep the others from loading
             what = f"can't be imported: {type(error).__name__}: {_first_line(error)}"

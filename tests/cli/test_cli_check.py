@@ -248,3 +248,31 @@ def test_version_is_printed(site: Site) -> None:
 
 def test_migrate_updates_the_database_schema(site: Site) -> None:
     assert site.type("migrate").stdout == "The database is up to date.\n"
+
+
+LIMITED = """
+from approvals_bot import step, workflow
+
+@step(limit="erp")
+async def books() -> str:
+    return "booked"
+
+@workflow(name="books with a limit")
+async def limited() -> str:
+    return await books()
+"""
+
+
+def test_check_names_a_limit_that_does_not_exist(site: Site) -> None:
+    site.write("workflows/limited.py", LIMITED)
+    said = site.type("check", fails=True).output
+    assert "limited.py:4: step: books() has the limit 'erp', which doesn't exist. There is none." in said
+    (site.folder / "config.toml").write_text(
+        (site.folder / "config.toml").read_text() + "\n[limits]\nerp = { at_once = 5 }\n"
+    )
+    site.type("check")
+
+
+def test_check_names_a_step_that_can_not_be_one(site: Site) -> None:
+    site.write("workflows/limited.py", LIMITED.replace('return "booked"', 'yield "booked"'))
+    assert "limited.py:4: step: @step: books() is a generator" in site.type("check", fails=True).output

@@ -222,6 +222,10 @@ BROKEN_SERVICE = [
         "unknown",
         "may_vote",
     ),
+    ("[http.deploy", "[limits]\nerp = 5\n[http.deploy", "erp", "limits.erp", "", ""),
+    ("[http.deploy", "[limits]\nerp = {}\n[http.deploy", "erp", "limits.erp.at_once", "missing", ""),
+    ("[http.deploy", "[limits]\nerp = { at_once = 0 }\n[http.deploy", "erp", "limits.erp.at_once", "1", ""),
+    ("[http.deploy", "[limits]\nerp = { at_one = 5 }\n[http.deploy", "erp", "limits.erp.at_one", "unknown", "at_once"),
     ('ci = "env:CI_KEY"', 'ci = "env:CI_KEY"\nca = "env:CI_KEY"', "[api_keys]", "api_keys", "the same key", ""),
 ]
 

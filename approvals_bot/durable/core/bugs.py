@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
-from approvals_bot.errors import ApprovalsBotError, StepFailedError
+from approvals_bot.errors import AnnotationError, ApprovalsBotError, DefinitionError, StepFailedError
 
 PACKAGE = __name__.partition(".")[0]
 ENGINE = f"{PACKAGE}.durable."
@@ -25,8 +25,11 @@ STALLS = (
     AssertionError,
     RecursionError,
     NotImplementedError,
+    AnnotationError,
+    DefinitionError,
 )
-"""What Python raises about the code. So are the other classes in `builtins`: ZeroDivisionError, StopIteration, …"""
+"""What Python raises about the code, and we about steps and hooks that a body makes. So are the other classes in
+`builtins`: ZeroDivisionError, StopIteration, …"""
 
 _BUILTINS = {kind for kind in vars(builtins).values() if isinstance(kind, type) and issubclass(kind, Exception)} - {
     Exception

@@ -113,11 +113,24 @@ class Step(Generic[P, R]):
 _limited: weakref.WeakSet[Step[..., Any]] = weakref.WeakSet()
 
 
-def check_limits(known: Collection[str], module: str | None = None) -> None:
-    """Raise UnknownLimitError if a step has a limit that isn't known. `module`: check that module's steps only."""
+def check_limits(known: Collection[str]) -> None:
+    """Raise UnknownLimitError if a step has a limit that isn't known."""
     for each in list(_limited):
-        if each.limit not in known and module in (None, each.signature.module):
-            raise UnknownLimitError(each.name, str(each.limit), known, *each.line)
+        _check_limit(each, known)
+
+
+def check_limits_of(module: str, known: Collection[str] | None) -> None:
+    """Check the limits of a module's steps, once. Raises UnknownLimitError. None: every limit is known."""
+    for each in list(_limited):
+        if each.signature.module == module:
+            _limited.discard(each)  # a reload makes the module's steps again
+            if known is not None:
+                _check_limit(each, known)
+
+
+def _check_limit(one: Step[..., Any], known: Collection[str]) -> None:
+    if one.limit is not None and one.limit not in known:
+        raise UnknownLimitError(one.name, one.limit, known, *one.line)
 
 
 @overload

@@ -155,8 +155,8 @@ class Engine(Reader):
                 self.clock.attach(self)
             try:
                 check_annotations()
-                self.scheduler.executor.check_limits()
                 if work:
+                    self.scheduler.executor.check_limits()
                     await self.scheduler.start()
                 yield self
             finally:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from approvals_bot import DefinitionError, FatalError, RetryableError, Step, step, workflow
+from approvals_bot import DefinitionError, FatalError, RetryableError, Step, WorkflowBugError, step, workflow
 from approvals_bot.testing import History, play
 
 HERE = __file__
@@ -266,3 +266,19 @@ async def test_steps_made_in_a_body_are_found_again_by_a_replay() -> None:
         again.happened(event.type, event.data)
     again.decide()
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize("broken", [lambda: step(generator), lambda: step(retries=-1), lambda: step(unresolvable)])
+async def test_a_step_that_can_not_be_made_in_a_body_stalls_the_run(broken: Callable[[], Any]) -> None:
+    @workflow
+    async def makes_it() -> None:
+        await broken()(1)
+
+    with pytest.raises(WorkflowBugError):
+        await play(makes_it)
+
+
+async def unresolvable(n: int) -> None: ...
+
+
+unresolvable.__annotations__["n"] = "NoSuchType"
