@@ -35,9 +35,12 @@ def after(duration: Duration, payload: Any) -> Later:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """A played run. `result` if it completed, `error` if it failed; `waits_for`: the hooks it still waits for."""
+    """A played run. `result` if it completed, `error` if it failed; `waits_for`: the hooks it still waits for.
 
-    status: Literal["completed", "failed", "cancelled", "running"]
+    If it continues as a new run, the log's last event has the input of that.
+    """
+
+    status: Literal["completed", "failed", "cancelled", "continued", "running"]
     result: Any
     error: BaseException | None
     view: Any

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.attributes import Attribute
-from approvals_bot.durable.core.events import ENDINGS, Event, Log, NewEvent, new_run_id
+from approvals_bot.durable.core.events import ENDINGS, Event, Log, NewEvent, hooks_of, new_run_id
 from approvals_bot.durable.core.idempotency import (
     SentKey,
     abridged,
@@ -30,6 +30,7 @@ from approvals_bot.durable.engine.scheduler import Scheduler
 from approvals_bot.durable.engine.starts import first_event, first_row
 from approvals_bot.durable.store.protocol import (
     MAX_UNREAD,
+    REPLACED,
     Append,
     Created,
     Full,
@@ -359,8 +360,8 @@ class Intake:
     async def answer_to(self, kept: KeptPayload, seconds: float) -> dict[str, Any] | None:
         """Wait for the workflow's answer to this request, for at most `seconds`.
 
-        Returns None when the time is up, when the run has ended without an answer or has stalled, or when the store is
-        unavailable.
+        If the run continues as a new one before it has read the request, that one may answer. Returns None when the
+        time is up, when the run has ended without an answer or has stalled, or when the store is unavailable.
         """
         run_id, seq, log = kept.hook.run_id, kept.events[0].seq, kept.events
         row: RunRecord | None = None
@@ -373,6 +374,9 @@ class Intake:
                             answer: dict[str, Any] = event.data["answer"]
                             return answer
                     if row is not None:
+                        if row.status in REPLACED and row.next_run is not None:
+                            moved = await self._moved_payload(row.next_run, kept)
+                            return None if moved is None else await self.answer_to(moved, seconds)
                         is_due = row.wake_at is not None and row.wake_at <= self._scheduler.clock.now()
                         if row.has_ended or (row.status == "stalled" and not is_due):
                             return None  # a stalled run that is due is about to be tried with this payload
@@ -381,6 +385,17 @@ class Intake:
                     if found is None:
                         return None
                     row, log = found
+        return None
+
+    async def _moved_payload(self, run_id: str, kept: KeptPayload) -> KeptPayload | None:
+        """Return a payload as it is in the log of the run in the place of its own. None if it was read before."""
+        found = await self._scheduler.store.read(run_id)
+        log = [] if found is None else found[1]
+        numbers = {hook.number for hook in hooks_of(log) if hook.id == kept.hook.id} if log else set()
+        resume_id = kept.events[0].data["resume_id"]
+        for event in log:
+            if event.type == "hook_received" and event.data["id"] in numbers and event.data["resume_id"] == resume_id:
+                return KeptPayload(kept.hook._replace(run_id=run_id), log[event.seq - 1 :])
         return None
 
 

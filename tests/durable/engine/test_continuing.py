@@ -20,6 +20,7 @@ from approvals_bot import (
     create_hook,
     create_webhook,
     get_workflow_metadata,
+    run_child,
     sleep,
     step,
     workflow,
@@ -375,3 +376,82 @@ async def carry_sleeps(first: bool = True) -> str:
         continue_as_new(first=False)
     await sleep("1h")
     return "slept"
+
+
+async def test_open_children_move(open_engine: OpenEngine) -> None:
+    async with open_engine() as engine:
+        run = await engine.start(carry_parent)
+        await engine.settle()
+        last = await engine.last(run.id)
+        assert last != run.id
+        (child,) = (await engine.records("carry_child")).records
+        assert child.parent is not None
+        assert (child.parent.run_id, child.status) == (last, "running")
+        await engine.resume_hook("carry-parent", 1)
+        assert await run.return_value() == "parent"
+        await engine.settle()
+        assert await engine.get_run(child.id).status() == "cancelled", "its parent has ended now"
+
+
+async def test_a_child_that_moved_may_end_first(open_engine: OpenEngine) -> None:
+    async with open_engine() as engine:
+        run = await engine.start(carry_parent)
+        await engine.settle()
+        (child,) = (await engine.records("carry_child")).records
+        await engine.resume_hook("carry-child", "done")
+        assert await engine.get_run(child.id).return_value() == "done"
+        await engine.settle()
+        await engine.resume_hook("carry-parent", 1)
+        assert await run.return_value() == "parent"
+
+
+async def test_a_child_may_continue(open_engine: OpenEngine) -> None:
+    async with open_engine() as engine:
+        run = await engine.start(carry_waits_for_chain)
+        assert await run.return_value() == 3
+
+
+@workflow
+async def carry_child() -> str:
+    return str(await create_hook("carry-child"))
+
+
+@workflow
+async def carry_parent(first: bool = True) -> str:
+    if first:
+        task = asyncio.ensure_future(run_child(carry_child))
+        await carry_note("child started")
+        assert not task.done()
+        continue_as_new(first=False)
+    await create_hook("carry-parent")
+    return "parent"
+
+
+@workflow
+async def carry_waits_for_chain() -> int:
+    return await run_child(carry_counter, 0, 3)
+
+
+@workflow
+async def carry_answers_later(token: str | None = None) -> str:
+    if token is None:
+        webhook = create_webhook(respond_with="manual")
+        await create_hook("carry-go-on")
+        continue_as_new(webhook.token)
+    request: WebhookRequest = await create_hook(token)
+    await request.respond_with(carry_answer())
+    return await request.text()
+
+
+async def test_the_next_run_answers_a_caller_who_waits(open_engine: OpenEngine) -> None:
+    async with open_engine() as engine:
+        run = await engine.start(carry_answers_later)
+        await engine.settle()
+        token = next(e.data["token"] for e in await run.events() if e.type == "hook_created" and "answer" in e.data)
+        request = WebhookRequest("POST", "https://x.test/", [], b"unread")
+        calling = asyncio.ensure_future(engine.resume_webhook(token, request, timeout=20))
+        while not any(e.type == "hook_received" for e in await run.events()):
+            await asyncio.sleep(0.01)
+        await engine.resume_hook("carry-go-on", 1)
+        assert (await calling).status_code == 201
+        assert await run.return_value() == "unread"
