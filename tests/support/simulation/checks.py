@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, Literal
 
@@ -81,8 +81,7 @@ def _decided(
 ) -> None:
     """Each decision in the log is what a replay of all before it decides; at the end nothing is left to decide."""
     seen = 0
-    for _, lines in groupby(history.lines, key=lambda line: line.batch):
-        batch = list(lines)
+    for batch in _rounds(history.lines):
         facts = sum(1 for line in batch if line.type in FACTS and line.type != "run_started")
         decided = [line for line in batch[facts:] if line.type not in ("run_started", "step_started")]
         begins = seen + facts
@@ -105,6 +104,18 @@ def _decided(
     wake_at = None if row[7] is None else from_micros(row[7])
     if wake_at != outcome.next_timer:
         raise Violation(f"{run_id} wakes at {wake_at}, its next timer is at {outcome.next_timer}")
+
+
+def _rounds(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    """Yield what each replay decided, after the facts that it had: a look-up's outcome joins the batch that asked."""
+    for _, batch in groupby(lines, key=lambda line: line.batch):
+        together: list[Line] = []
+        for line in batch:
+            if together and line.type in FACTS - {"run_started"} and together[-1].type not in FACTS:
+                yield together
+                together = []
+            together.append(line)
+        yield together
 
 
 def _shown(run_id: str, row: tuple[Any, ...], outcome: ReplayResult, pairs: Pairs) -> None:
