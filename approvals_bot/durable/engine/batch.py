@@ -149,7 +149,7 @@ def decide(
     due = starts = [] if outcome.ended or is_closing else due_steps(outcome, in_hand, now)
     if queued := [step for step in due if step.step.waits_for_a_place]:
         starts = [step for step in due if not step.step.waits_for_a_place]
-    decided += beginnings(starts)
+    decided += beginnings(starts) if starts else ()
     wake_at = None
     if not outcome.ended and (outcome.timers or outcome.steps):
         waits = {event.data["id"]: resume_at(event) for event in decided if event.type == "wait_created"}

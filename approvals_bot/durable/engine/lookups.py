@@ -48,8 +48,8 @@ def _may_go_on(batch: Batch, events: list[NewEvent]) -> bool:
     """
     if not batch.starts or batch.queued or batch.append.children is not None:
         return False
-    are_certain = all(event.type != "hook_created" or "answer" in event.data for event in events)
-    return are_certain and all(state.step.only_reads for state in batch.starts)
+    are_lookups = all(state.step.only_reads for state in batch.starts)  # nearly never: asked first
+    return are_lookups and all(event.type != "hook_created" or "answer" in event.data for event in events)
 
 
 def look_up(state: OpenStep, resources: Mapping[type, Any]) -> NewEvent | None:
