@@ -23,6 +23,7 @@ BOTH = {
     "test_hook_tokens",
     "test_hooks",
     "test_idempotency",
+    "test_lookups",
     "test_resets",
     "test_run_cache",
     "test_stalls",
