@@ -6,6 +6,8 @@ import re
 import sys
 import types
 from collections.abc import Iterator
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -112,3 +114,17 @@ async def test_a_run_that_never_ends(examples: list[types.ModuleType], tmp_path:
         await engine.resume_hook("desk-north", "close")
         assert await run.return_value() == 5
         assert await run.status() == "continued"
+
+
+async def test_finding_runs_by_attributes(examples: list[types.ModuleType], tmp_path: Path) -> None:
+    guide = having(examples, "invoice")
+    async with Engine.open(f"sqlite:///{tmp_path}/runs.db", clock=FakeClock()) as engine:
+        runs = [
+            await engine.start(guide.invoice, Decimal(amount), date(2026, 12, day))
+            for day, amount in enumerate(("999.99", "1000.00", "4000"), 1)
+        ]
+        await engine.settle()
+        assert await guide.large(engine) == [runs[2].id, runs[1].id]
+        await engine.resume_hook("checked-4000", None)
+        assert await runs[2].return_value() == "paid"
+        assert await guide.large(engine) == [runs[1].id]

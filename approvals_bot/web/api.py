@@ -35,6 +35,7 @@ from approvals_bot.service.read import (
 )
 from approvals_bot.service.repairs import Repair, attempt_again, reset
 from approvals_bot.service.waiting import Mask, cancellation_of, waits_of
+from approvals_bot.web.attribute_filters import ATTRIBUTE, wanted_attributes
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import RETRY_FULL, STATUS, JsonResponse, Problem, root_of
 from approvals_bot.web.schemas import (
@@ -141,15 +142,16 @@ class RunsApi:
         return self._run_answer(run.id, 202 if run.is_new else 200)
 
     async def search(self, request: HttpRequest) -> Response:
-        """The runs that match every filter, newest first, a page at a time."""
+        """The runs that match every filter, newest first, a page at a time; by a range, the greatest value first."""
         caller(request, self._keys)
-        asked = read_query(request, "workflow", "status", "waiting_for", "cursor", "limit")
+        asked = read_query(request, "workflow", "status", "waiting_for", "cursor", "limit", prefix=ATTRIBUTE)
         status = query_choice("status", asked.get("status"), get_args(Status))
         waiting_for = query_address("waiting_for", asked.get("waiting_for"))
         try:
-            page = await self._engine.records(
+            page = await self._engine.runs(
                 workflow=query_choice("workflow", asked.get("workflow"), self._workflows.names()),
                 status=cast(Status | None, status),
+                attributes=wanted_attributes(asked),
                 waiting_for=waiting_for,
                 is_open=True if waiting_for else None,
                 cursor=asked.get("cursor"),

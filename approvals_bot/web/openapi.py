@@ -104,18 +104,33 @@ def _list_runs() -> dict[str, Any]:
     return {
         "operationId": "listRuns",
         "tags": ["runs"],
-        "summary": "Find runs, newest first",
+        "summary": "Find runs, newest first; by a range, the greatest value first",
         "parameters": [
             _query("workflow", {"type": "string"}, "Of this workflow."),
             _query("status", ref("Status"), "With this status."),
             _query(
                 "waiting_for", {"type": "string", "format": "email"}, "Requests that wait for this person's address."
             ),
+            _attributes(),
             _query("cursor", {"type": "string"}, "Where the page before ended."),
             _query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "Runs per page."),
         ],
         "responses": {"200": _response("A page of runs", "RunPage"), **_problems("401", "422", "503")},
     }
+
+
+def _attributes() -> dict[str, Any]:
+    """Return the parameter that stands for all of `attr.NAME` and `attr.NAME.OPERATOR`."""
+    words = (
+        "By attributes that runs were given at their start or have set: `attr.team=red`, `attr.amount.gte=100`. "
+        "Operators: `eq` (or none), `in` (values with commas between), `gt`, `gte`, `lt`, `lte`. Numbers compare as "
+        'numbers, other values as text, and `"100"` in quotation marks is a text. With a range, runs come by its '
+        "values, the greatest first. All conditions must hold; at most ten attributes."
+    )
+    names = {"^attr\\..+": {"type": "string", "maxLength": 2_000}}
+    values = {"type": "object", "patternProperties": names, "additionalProperties": False}
+    examples = {"range": {"value": {"attr.amount.gte": "100", "attr.amount.lt": "500"}}}
+    return _query("attributes", values, words) | {"style": "form", "explode": True, "examples": examples}
 
 
 def _show_run() -> dict[str, Any]:

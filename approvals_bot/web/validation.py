@@ -190,13 +190,17 @@ def is_from_own_page(headers: Any, base_url: str) -> bool:
     return origin in (None, base_url)
 
 
-def read_query(request: HttpRequest, *names: str) -> dict[str, str]:
-    """Read the query's values by name. A name that is unknown or given twice is a fault: it would do nothing."""
+def read_query(request: HttpRequest, *names: str, prefix: str | None = None) -> dict[str, str]:
+    """Read the query's values by name. A name that is unknown or given twice is a fault: it would do nothing.
+
+    Names that begin with `prefix` are known.
+    """
     given = request.query_params.multi_items()
+    known = {name for name, _ in given if name in names or (prefix is not None and name.startswith(prefix))}
     faults = [
-        {"loc": ["query", name], "msg": "appears twice" if name in names else "no such filter"}
+        {"loc": ["query", name], "msg": "appears twice" if name in known else "no such filter"}
         for name in dict.fromkeys(name for name, _ in given)
-        if name not in names or [other for other, _ in given].count(name) > 1
+        if name not in known or [other for other, _ in given].count(name) > 1
     ]
     if faults:
         raise bad_query(faults)

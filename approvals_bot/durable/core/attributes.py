@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from math import isfinite
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.core.serialization import decode
@@ -106,3 +106,65 @@ def attributes_after(log: Iterable[Event]) -> dict[str, Attribute]:
         if event.type == "attributes_set" or (event.type == "run_created" and "attributes" in event.data):
             found = with_changes(found, decoded_attributes(event.data["attributes"]))
     return found
+
+
+# ── in filters ──
+
+Operator = Literal["eq", "in", "gt", "gte", "lt", "lte"]
+OPERATORS: tuple[Operator, ...] = get_args(Operator)
+RANGES: frozenset[str] = frozenset({"gt", "gte", "lt", "lte"})
+
+Wanted = Settable | Sequence[Settable] | Mapping[str, Settable | Sequence[Settable]]
+"""What an attribute must be: a value, one of several, or within a range, such as `{"gte": 100, "lt": 500}`."""
+
+MAX_WANTED, MAX_CHOICES = 10, 20
+"""Attributes that a filter may name, and values that one may have. Each value of the first is a list of its own."""
+
+
+class Comparison(NamedTuple):
+    """A condition on the value of an attribute. Only `in` has several values, or none."""
+
+    operator: Operator
+    values: tuple[Attribute, ...]
+
+
+def conditions_of(wanted: Mapping[str, Wanted]) -> dict[str, list[Comparison]]:
+    """Return the conditions of a filter, by the attributes' names. All of them must hold.
+
+    Raises InvalidArgumentError or LimitExceededError, which name the attribute.
+    """
+    if len(wanted) > MAX_WANTED:
+        raise LimitExceededError("attributes of a filter", MAX_WANTED, len(wanted), "attributes")
+    return {name: [*_conditions(name, each)] for name, each in wanted.items()}
+
+
+def _conditions(name: str, wanted: Wanted) -> Iterator[Comparison]:
+    match wanted:
+        case str() if name.startswith("$"):  # of a projection, whose values may be longer
+            yield Comparison("eq", (wanted,))
+        case Mapping() if not wanted:
+            raise InvalidArgumentError(f"attribute {name!r}: there is no condition")
+        case Mapping():
+            for operator, value in wanted.items():
+                yield _condition(name, operator, value)
+        case list() | tuple() | set() | frozenset():
+            yield _condition(name, "in", wanted)
+        case _:
+            yield _condition(name, "eq", wanted)
+
+
+def _condition(name: str, operator: str, wanted: Any) -> Comparison:
+    if operator not in OPERATORS:
+        known = ", ".join(OPERATORS)
+        raise InvalidArgumentError(f"attribute {name!r}: unknown operator {operator!r}; one of: {known}")
+    given = list(wanted) if operator == "in" and not isinstance(wanted, str) else [wanted]
+    if len(given) > MAX_CHOICES:
+        raise LimitExceededError(f"values of attribute {name!r} in a filter", MAX_CHOICES, len(given), "values")
+    values = [value for one in given if (value := checked_value(name, one)) is not None]
+    if len(values) < len(given):
+        raise InvalidArgumentError(f"attribute {name!r}: None is no value to look for")
+    if operator in RANGES and isinstance(values[0], bool):
+        raise InvalidArgumentError(f"attribute {name!r}: booleans have no order, so {operator} has no meaning")
+    if name.startswith("$") and operator != "eq":
+        raise InvalidArgumentError(f"attribute {name!r}: attributes of projections have no {operator}")
+    return Comparison(operator, tuple(values))

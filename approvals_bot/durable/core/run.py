@@ -147,8 +147,7 @@ workflow_logger = logging.getLogger("approvals_bot.workflow")
 class RunState:
     """The state of one replay. All of it is derived from the log and thrown away afterwards."""
 
-    own: dict[str, Attribute] | None = None
-    """The run's attributes, if the body has set any."""
+    own: dict[str, Attribute] | None = None  # the run's attributes, if the body has set any
 
     def __init__(
         self, created: Event, entropy: bytes, link: Callable[[str], str], failures: FailureRules | None = None

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from approvals_bot.durable.core.api import in_workflow
-from approvals_bot.durable.core.attributes import Attribute, Settable, checked_value
+from approvals_bot.durable.core.attributes import Wanted
 from approvals_bot.durable.core.events import ENDINGS, Event
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.durable.core.run import projected
@@ -83,7 +83,7 @@ class Reader:
         workflow: str | None = None,
         status: Status | None = None,
         *,
-        attributes: Mapping[str, Settable] | None = None,
+        attributes: Mapping[str, Wanted] | None = None,
         is_open: bool | None = None,
         oldest_first: bool = False,
         cursor: str | None = None,
@@ -92,15 +92,18 @@ class Reader:
     ) -> Page:
         """Return a page of runs, the newest first by default.
 
-            page = await engine.runs("expense", attributes={"team": "red"}, limit=20)
+            page = await engine.runs("expense", attributes={"amount": {"gte": 100, "lt": 500}, "team": "red"})
 
-        `attributes` are those that a run was given at its start or that its body has set. Any other keyword matches an
-        attribute of the runs' projections: `runs(waiting_for="ann@acme.eu")`. Raises ValueError for a cursor that came
-        with no page.
+        `attributes` are the runs' own, which they got at their start or their bodies have set. Each must be equal to a
+        value, be one of a list of values, or be within a range: `eq`, `in`, `gt`, `gte`, `lt`, `lte`. Numbers compare
+        as numbers, texts and ISO dates as text. A list by a range has the order of the first attribute with one, the
+        greatest value first (with `oldest_first`, the smallest).
+
+        Any other keyword matches an attribute of the runs' projections: `runs(waiting_for="ann@acme.eu")`. Raises
+        ValueError for a cursor that came with no page and for a filter that can't be.
         """
-        names: dict[str, Attribute] = {projected(name): value for name, value in more.items() if value is not None}
-        asked = {name: checked_value(name, value) for name, value in (attributes or {}).items()}
-        found = names | {name: value for name, value in asked.items() if value is not None}
+        names: dict[str, Wanted] = {projected(name): value for name, value in more.items() if value is not None}
+        found = names | dict(attributes or {})
         return await self.list_runs(Filter(workflow, status, found, is_open, None, oldest_first, cursor, limit))
 
     records = runs

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -111,11 +112,14 @@ class Indexed(NamedTuple):
     digest: str
 
 
-def pair_of(name: str, value: Attribute) -> Pair:
-    """Return the pair as the table has it."""
-    if name.startswith("$"):
-        return _key(name), _key(str(value))
-    return _key(name), value_key(value)
+def name_key(name: str) -> str:
+    """Return an attribute's name as the table has it."""
+    return _key(name)
+
+
+def key_of(name: str, value: Attribute) -> str:
+    """Return the value of an attribute of this name as the table has it."""
+    return _key(str(value)) if name.startswith("$") else value_key(value)
 
 
 def own_pairs(attributes: Mapping[str, Attribute]) -> list[Pair]:
@@ -184,14 +188,25 @@ def _key(text: str, most: int = MAX_KEY) -> str:
 # ── cursors: the next page of runs starts after this run, by the time that orders the list, and its id ──
 
 
-def cursor_after(row: RunRecord, which: Filter) -> str:
+def cursor_after(row: RunRecord, which: Filter, listed_at: int | str) -> str:
+    """Return the cursor of the page after this run. `listed_at` orders the list: a time, or the key of a value."""
+    if isinstance(listed_at, str):
+        return f"v{urlsafe_b64encode(listed_at.encode()).decode().rstrip('=')}.{row.id}"
     at = row.created_at if which.ended_since is None or row.ended_at is None else row.ended_at
     return f"{to_micros(at)}.{row.id}"
 
 
-def read_cursor(cursor: str) -> tuple[int, str]:
-    """Return the microseconds and the id of a cursor. Raises ValueError if no page gave it."""
+def read_cursor(cursor: str, *, by_value: bool = False) -> tuple[int | str, str]:
+    """Return what orders the list, and the id of a cursor. Raises ValueError if no page of such a list gave it."""
     at, _, run_id = cursor.partition(".")
+    if by_value:
+        try:
+            key = urlsafe_b64decode(f"{at[1:]}{'=' * (-len(at[1:]) % 4)}").decode()
+        except ValueError:
+            key = ""
+        if not (at.startswith("v") and key and "\x00" not in key and run_id):
+            raise ValueError("this cursor isn't one from such a list of runs")
+        return key, run_id
     if not (at.isascii() and at.isdigit() and len(at) < 19) or not run_id:
         raise ValueError("this cursor isn't one from a list of runs")
     return int(at), run_id

@@ -7,12 +7,13 @@ itself, whatever else is in the store and whatever the database knows about it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, get_args
 
+from approvals_bot.durable.core.attributes import RANGES, Comparison, conditions_of
 from approvals_bot.durable.core.events import to_micros
-from approvals_bot.durable.store.encoding import pair_of, read_cursor, storable
+from approvals_bot.durable.store.encoding import key_of, name_key, read_cursor, storable
 from approvals_bot.durable.store.protocol import ENDED, Filter, Status
 
 STATUSES: tuple[str, ...] = get_args(Status)
@@ -33,14 +34,18 @@ def needs_statuses(which: Filter) -> bool:
 
 
 class Dialect(NamedTuple):
-    """How a statement names the index to read: with the table, or by the status of a workflow's runs."""
+    """How a statement names the index to read: with the table, or by the status of a workflow's runs.
+
+    `value` is how it compares the values of attributes, byte by byte.
+    """
 
     table: str
     status: str
+    value: str
 
 
-SQLITE = Dialect("{table} AS listed INDEXED BY {index}", "status = {value}")
-POSTGRES = Dialect("{table} AS listed", 'status = {value} COLLATE "C"')
+SQLITE = Dialect("{table} AS listed INDEXED BY {index}", "status = {value}", "value")
+POSTGRES = Dialect("{table} AS listed", 'status = {value} COLLATE "C"', 'value COLLATE "C"')
 
 
 class Statement(NamedTuple):
@@ -58,7 +63,7 @@ def page_of(which: Filter, present: Sequence[str], columns: str, dialect: Dialec
     merged, given = _merged(which, present, which.limit + 1, dialect)
     order = _order(which)
     return Statement(
-        f"SELECT {columns} FROM ({merged} ORDER BY {order} LIMIT {which.limit + 1}) AS found "  # noqa: S608  # our own texts
+        f"SELECT {columns}, listed_at FROM ({merged} ORDER BY {order} LIMIT {which.limit + 1}) AS found "  # noqa: S608  # our own texts
         f"CROSS JOIN runs WHERE runs.id = listed_id ORDER BY {order}",
         given,
     )
@@ -79,9 +84,12 @@ def _merged(which: Filter, present: Sequence[str], most: int, dialect: Dialect) 
         given.append(value)
         return f"${len(given)}"
 
-    pairs = ["name = {} AND value = {}".format(*map(place, pair_of(*each))) for each in which.attributes.items()]
+    conditions = conditions_of(which.attributes)
+    leading = _leading(which, conditions)
     table, at, id = "runs", "created_at", "id"
     status_is, each_status = "status = {value}", _statuses(which, present)
+    bounds: Bounds | None = None
+    choices = [""]
     index = "runs_of_status" if which.workflow is None else "runs_of_workflow"
     if which.workflow is not None:
         where.append(f"workflow = {place(storable(which.workflow))}")
@@ -91,20 +99,111 @@ def _merged(which: Filter, present: Sequence[str], most: int, dialect: Dialect) 
         where.append(f"ended_at >= {place(to_micros(which.ended_since))}")
         if which.status is not None:
             where.append(f"status = {place(which.status)}")
-    elif pairs:
+    elif leading is not None:
         table, index, id = "attributes", index.replace("runs", "attributes"), "run_id"
-        where.append(pairs.pop(0))
+        where.append(f"name = {place(name_key(leading))}")
+        led = conditions.pop(leading)
+        if _is_ranged(led):
+            index = "attributes_by_value" if which.workflow is None else "attributes_of_workflow_by_value"
+            at, bounds = dialect.value, _bounds(leading, led)
+            where += [
+                "substr(name, 1, 1) <> '$'",
+                *_compared(leading, [c for c in led if c.operator not in RANGES], place, at),
+            ]
+        else:
+            choices = [f"value = {place(key)}" for key in _choices(leading, led)] or ["1 = 0"]
     # What the index doesn't have is checked for each run.
-    where += [f"EXISTS (SELECT 1 FROM attributes WHERE run_id = listed.{id} AND {pair})" for pair in pairs]  # noqa: S608
-    if which.cursor is not None:
-        when, run_id = read_cursor(which.cursor)
+    for name, checked in conditions.items():
+        compared = [f"name = {place(name_key(name))}", *_compared(name, checked, place, dialect.value)]
+        where.append(f"EXISTS (SELECT 1 FROM attributes WHERE run_id = listed.{id} AND {' AND '.join(compared)})")  # noqa: S608
+    cursor = None if which.cursor is None else read_cursor(which.cursor, by_value=bounds is not None)
+    if bounds is not None:
+        bounds, cursor = bounds.after(cursor, oldest_first=which.oldest_first)
+        where += [f"{at} {sign} {place(key)}" for sign, key in bounds if sign]
+    if cursor is not None:
+        last, run_id = cursor
         after = ">" if which.oldest_first else "<"
-        where.append(f"({at}, {id}) {after} ({place(when)}, {place(storable(run_id))})")
+        where.append(f"({at}, {id}) {after} ({place(last)}, {place(storable(run_id))})")
     begins = f"SELECT {at} AS listed_at, {id} AS listed_id FROM {dialect.table.format(table=table, index=index)}"  # noqa: S608
     ends = f"ORDER BY {_order(which)} LIMIT {most}"
-    conditions = [[*where, status_is.format(value=place(status))] for status in each_status] or [where]
-    pages = [f"SELECT * FROM ({begins} WHERE {' AND '.join(each)} {ends}) AS each" for each in conditions]  # noqa: S608
+    statuses = [[status_is.format(value=place(status))] for status in each_status] or [[]]
+    each_page = [[*where, *status, *([choice] if choice else [])] for choice in choices for status in statuses]
+    pages = [f"SELECT * FROM ({begins} WHERE {' AND '.join(each)} {ends}) AS each" for each in each_page]  # noqa: S608
     return Statement(" UNION ALL ".join(pages), given)
+
+
+def _leading(which: Filter, conditions: Mapping[str, list[Comparison]]) -> str | None:
+    """Return the attribute whose index is read: the first one with a range, else the first one. None if there is none.
+
+    All the others are checked for each run that it has.
+    """
+    if which.ended_since is not None:
+        return None
+    return next((name for name in conditions if _is_ranged(conditions[name])), next(iter(conditions), None))
+
+
+def _is_ranged(conditions: Sequence[Comparison]) -> bool:
+    return any(condition.operator in RANGES for condition in conditions)
+
+
+_SIGNS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+
+
+def _compared(name: str, conditions: Sequence[Comparison], place: Callable[[Any], str], value: str) -> Iterable[str]:
+    """Yield the conditions on an attribute's value in SQL."""
+    for condition in conditions:
+        if condition.operator not in RANGES:
+            keys = [place(key_of(name, one)) for one in condition.values]
+            yield f"value IN ({', '.join(keys)})" if keys else "1 = 0"
+    if _is_ranged(conditions):
+        yield from (f"{value} {sign} {place(key)}" for sign, key in _bounds(name, conditions))
+
+
+Cursor = tuple[int | str, str]
+
+
+class Bounds(NamedTuple):
+    """A range of keys: a sign and a key each. A bound without a sign is none."""
+
+    low: tuple[str, str]
+    high: tuple[str, str]
+
+    def after(self, cursor: Cursor | None, *, oldest_first: bool) -> tuple[Bounds, Cursor | None]:
+        """Return the bounds and the cursor with which a page begins, of which only one is on that side.
+
+        With both, a database would look for the page from the bound on, not from the cursor on.
+        """
+        if cursor is None:
+            return self, None
+        sign, bound = self.low if oldest_first else self.high
+        last = str(cursor[0])
+        is_within = (last == bound and sign.endswith("=")) or (last > bound if oldest_first else last < bound)
+        if not is_within:  # no page gave this cursor
+            return self, None
+        nothing = ("", "")
+        return (Bounds(nothing, self.high) if oldest_first else Bounds(self.low, nothing)), cursor
+
+
+def _bounds(name: str, conditions: Sequence[Comparison]) -> Bounds:
+    """Return the range in which all of these conditions hold. It ends where its kind of values does."""
+    lows, highs = list[tuple[str, str]](), list[tuple[str, str]]()
+    for operator, values in conditions:
+        if operator not in RANGES:
+            continue
+        key = key_of(name, values[0])
+        first, end = (">=", key[0]), ("<", chr(ord(key[0]) + 1))
+        lows.append((_SIGNS[operator], key) if operator in ("gt", "gte") else first)
+        highs.append((_SIGNS[operator], key) if operator in ("lt", "lte") else end)
+    # Of two equal bounds, the one that excludes the value is the tighter one.
+    low = max(lows, key=lambda bound: (bound[1], bound[0] == ">"))
+    high = min(highs, key=lambda bound: (bound[1], bound[0] == "<="))
+    return Bounds(low, high)
+
+
+def _choices(name: str, conditions: Sequence[Comparison]) -> list[str]:
+    """Return the keys that a value may have, each once."""
+    each = [[key_of(name, value) for value in condition.values] for condition in conditions]
+    return [key for key in dict.fromkeys(each[0]) if all(key in keys for keys in each[1:])] if each else []
 
 
 def _statuses(which: Filter, present: Sequence[str]) -> list[str]:

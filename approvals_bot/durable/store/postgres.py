@@ -175,9 +175,9 @@ class PostgresStore:
     async def runs(self, which: Filter) -> tuple[list[RunRecord], str | None]:
         async with self._lists.in_time():
             sql, given = page_of(which, await self._statuses(which), "run_json(runs)", POSTGRES)
-            found = [encoding.run_row(json.loads(row[0])) for row in await self._lists.fetch(sql, *given)]
-        page = found[: which.limit]
-        return page, cursor_after(page[-1], which) if len(found) > which.limit else None
+            found = await self._lists.fetch(sql, *given)
+        page = [encoding.run_row(json.loads(row[0])) for row in found[: which.limit]]
+        return page, cursor_after(page[-1], which, found[which.limit - 1][1]) if len(found) > which.limit else None
 
     async def count(self, which: Filter, most: int) -> int:
         async with self._lists.in_time():

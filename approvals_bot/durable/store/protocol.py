@@ -12,9 +12,11 @@
 - **An ended run takes no more events**, and its tokens are free.
 - **Time is an argument.** A store never reads a clock.
 - **A list is a page over an index**: by workflow, status, openness or attribute and every combination of these, in the
-  order of creation, stable while runs are added. Its cost depends on the page: not on the number of other runs, nor on
-  how many of them share a status, a workflow or a person, nor on the database's statistics. (A list by several
-  attributes also reads the runs that have only the first; one of the runs that ended lately reads all of those.)
+  order of creation, stable while runs are added. By a range of an attribute's values, it is in the order of the values;
+  a run whose value changes between two pages may be on both or on neither. Its cost depends on the page: not on the
+  number of other runs, nor on how many of them share a status, a workflow, a person or a range, nor on the database's
+  statistics. (A list by several attributes also reads the runs that have only the first, or the first with a range;
+  one of the runs that ended lately reads all of those. A choice of several values reads a page of each.)
 - **A list delays no click.** Lists, and logs that people read (`patient`), have a connection of their own, and hold no
   snapshot for longer than one call.
 - **A run's index rows are as recent as its log.** Its kind and given attributes are written at its start, and the
@@ -32,7 +34,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol
 
-from approvals_bot.durable.core.attributes import Attribute
+from approvals_bot.durable.core.attributes import Attribute, Wanted
 from approvals_bot.durable.core.commands import OnParentClose
 from approvals_bot.durable.core.events import Event, Log, NewEvent, number_of
 
@@ -337,14 +339,15 @@ class Lease(NamedTuple):
 class Filter:
     """The runs to list, and their order.
 
-    `attributes` must all match; those of projections have names that start with `$`, the others were given at the
-    start. `is_open` is whether the run hasn't ended. With `ended_since`, the list has the runs that have ended since
-    then, in the order of their ends.
+    `attributes` must all match: be equal to a value, be one of several, or be within a range (`conditions_of`). Those
+    of projections have names that start with `$`, the others are the runs' own. `is_open` is whether the run hasn't
+    ended. With `ended_since`, the list has the runs that have ended since then, in the order of their ends. Else with
+    a range, it has the order of the first attribute that has one, the greatest value first.
     """
 
     workflow: str | None = None
     status: Status | None = None
-    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    attributes: Mapping[str, Wanted] = field(default_factory=dict)
     is_open: bool | None = None
     ended_since: datetime | None = None
     oldest_first: bool = False

@@ -141,9 +141,9 @@ def next_wake(db: sqlite3.Connection, owner: str, at: datetime) -> datetime | No
 
 def runs(db: sqlite3.Connection, which: Filter) -> tuple[list[RunRecord], str | None]:
     sql, given = page_of(which, _statuses(db, which), _RUN_COLUMNS, SQLITE)
-    rows = [_run_row(row) for row in _fetch_leniently(db, sql, _numbered(given))]
-    page = rows[: which.limit]
-    return page, cursor_after(page[-1], which) if len(rows) > which.limit else None
+    rows = _fetch_leniently(db, sql, _numbered(given))
+    page = [_run_row(row[:-1]) for row in rows[: which.limit]]
+    return page, cursor_after(page[-1], which, rows[which.limit - 1][-1]) if len(rows) > which.limit else None
 
 
 def count(db: sqlite3.Connection, which: Filter, most: int) -> int:

@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 from approvals_bot.durable.store import connect, sqlite_reading
+from approvals_bot.durable.store.encoding import cursor_after
 from approvals_bot.durable.store.lists import POSTGRES, STATUSES, STATUSES_PRESENT, count_of, page_of
 from approvals_bot.durable.store.postgres_connection import LIST_SETTINGS, connect_to
-from approvals_bot.durable.store.protocol import ENDED, Filter
+from approvals_bot.durable.store.protocol import ENDED, Filter, RunRecord
+from tests.support.new_runs import T0
 from tests.support.postgres_server import PostgresServer, blocking
 
 FIRST = 1_700_000_000_000_000
@@ -79,7 +81,24 @@ ASKED = [
     )
 ]
 LISTS = [Filter(**asked) for asked in ASKED]
+RANGES: list[dict[str, Any]] = [
+    {"due": {"gte": "0000000"}},
+    {"due": {"gt": "0007000", "lt": "0007100"}},
+    {"due": {"lte": "0000009"}},
+]
+AFTER = {
+    "oldest_first": True,
+    "cursor": cursor_after(RunRecord.new("run_7050", "w", "w", None, T0), Filter(), "s0007050"),
+}
+BY_VALUE = [
+    Filter(**{"workflow": workflow, **state, "attributes": range, **page})
+    for workflow, state, range, page in itertools.product((None, "w", "rare"), STATES, RANGES, ({}, AFTER))
+]
 BY_END = Filter(ended_since=datetime(2027, 1, 15, tzinfo=UTC))
+
+
+DUE = "'s' || substr(CAST(10000000 + n AS TEXT), 2)"
+"""The key of a text: the run's number, in seven digits."""
 
 
 def filling(shape: Shape, numbers: str) -> list[str]:
@@ -97,7 +116,7 @@ def filling(shape: Shape, numbers: str) -> list[str]:
             f"""INSERT INTO attributes (run_id, name, value, workflow, status, created_at)
                 SELECT id, '{name}', {value}, workflow, status, created_at
                 FROM (SELECT *, seq AS n FROM runs WHERE seq >= {first}) AS runs"""  # noqa: S608
-            for name, value in (("$requested_by", shape.requester), ("$waiting_for", shape.waits_for))
+            for name, value in (("$requested_by", shape.requester), ("$waiting_for", shape.waits_for), ("due", DUE))
         ]
         if last == shape.analyzed > 0:
             statements.append("ANALYZE")
@@ -143,7 +162,7 @@ def test_a_list_on_sqlite_reads_no_more_than_its_page(full: sqlite3.Connection) 
         if statistics == "present":
             full.execute("ANALYZE")
         full.set_progress_handler(count, 1)
-        for which in (*LISTS, BY_END):
+        for which in (*LISTS, *BY_VALUE, BY_END):
             steps = 0
             sqlite_reading.runs(full, which)
             assert steps <= STEPS, (statistics, which)
@@ -195,7 +214,7 @@ def test_a_list_on_postgresql_reads_no_more_than_its_page(postgres: PostgresServ
         if statistics == "present":
             postgres.execute("ANALYZE", full_database)
         for plans in ("force_custom_plan", "force_generic_plan"):
-            for which, nodes in blocking(_plans(full_database, [*LISTS[::3], BY_END], plans)):
+            for which, nodes in blocking(_plans(full_database, [*LISTS[::3], *BY_VALUE[::2], BY_END], plans)):
                 touched = nodes[0]["Shared Hit Blocks"] + nodes[0]["Shared Read Blocks"]
                 rows = sum(_read(node) for node in nodes if "Index Name" in node or "Relation Name" in node)
                 assert rows <= (which.limit + 1) * (len(STATUSES) + 1), (statistics, plans, which, nodes)
