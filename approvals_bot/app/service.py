@@ -89,6 +89,7 @@ async def open_service(
             watch=metrics.appended,
             watch_stalls=run_stalled,
             watch_cut_off=lambda run_id: cards.wake(run_id),
+            watch_limits=metrics.run_near_limit,
         )
         targets = await open_targets(stack, service, clock.now)
         channels = open_channels(stack, service)

@@ -15,6 +15,7 @@ from approvals_bot.approvals.request import Request
 from approvals_bot.cli.terminal import bold
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.engine import Page, RunRecord
+from approvals_bot.durable.engine.near_limits import near_limits
 from approvals_bot.durable.store.protocol import Status
 from approvals_bot.service.history import history_of
 from approvals_bot.service.read import api_request, iso, redact, request_of, requests_of
@@ -93,6 +94,7 @@ def history_text(record: RunRecord, waits: Sequence[Wait], events: Sequence[Even
         lines += card_lines(card_of(one, None, now), now)
     if record.stalled:
         lines += ["", f"⚠ Stalled: {clean(record.stalled)}"]
+    lines += [f"⚠ Near a limit: {use}" for use in near_limits(record)]
     if record.error and record.error["message"]:
         lines += ["", f"{record.error['type']}: {clean(record.error['message'])}"]
     if record.next_run:

@@ -16,6 +16,7 @@ from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.text import NEVER_REQUESTED, NOT_REQUESTED_YET
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.engine import Engine, RunRecord
+from approvals_bot.durable.engine.near_limits import near_limits
 from approvals_bot.durable.store.protocol import Status
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import RunNotFoundError
@@ -176,7 +177,9 @@ class RunsApi:
             return Response(status_code=303, headers={"Location": there})
         if wait and not record.has_ended:
             record = await self._engine.wait(record.id, wait)
-        return JsonResponse(run_json(record) | await self._details(key, record))
+        near = [{"limit": use.limit, "used": use.used, "maximum": use.maximum} for use in near_limits(record)]
+        shown = run_json(record) | await self._details(key, record)
+        return JsonResponse(shown | ({"near_limits": near} if near else {}))
 
     async def _details(self, key: ApiKey, record: RunRecord) -> dict[str, Any]:
         """Return what the run published and waits for. Tokens and webhooks' URLs are for keys that may start it."""

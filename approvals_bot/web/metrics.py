@@ -61,6 +61,12 @@ class Metrics:
             ("workflow",),
             registry=self._registry,
         )
+        self._near_limits = Counter(
+            "approvals_runs_near_limit",
+            "Times that a run came beyond 40 or 80 percent of a limit in this process.",
+            ("limit", "percent"),
+            registry=self._registry,
+        )
         self._runs = Gauge("approvals_runs", "Runs in the store that need a fix.", ("status",), registry=self._registry)
         self._deliveries = Counter(
             "approvals_deliveries",
@@ -83,6 +89,9 @@ class Metrics:
 
     def run_stalled(self, workflow: str) -> None:
         self._runs_stalled.labels(workflow).inc()
+
+    def run_near_limit(self, limit: str, percent: int) -> None:
+        self._near_limits.labels(limit, str(percent)).inc()
 
     def runs_counted(self, status: Status, count: int) -> None:
         self._runs.labels(status).set(count)

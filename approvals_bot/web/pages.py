@@ -21,6 +21,7 @@ from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.published import REQUEST, Relation
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine, RunRecord
+from approvals_bot.durable.engine.near_limits import near_limits
 from approvals_bot.durable.store.protocol import Status
 from approvals_bot.people import People
 from approvals_bot.service.act import is_requester
@@ -110,6 +111,7 @@ class PeoplePages:
             requests=[self._row_of(record, view) for view in requests_of(record) if view.number],
             calls=[(wait, self._engine.link(wait.hook_id) if wait.kind == "webhook" else "") for wait in calls],
             history=history,
+            near_limits=near_limits(record),
             drawing=draw(history.spans, start=record.created_at, end=record.ended_at or self._now()),
         )
 

@@ -174,9 +174,17 @@ RESPONSES: dict[str, Any] = {
                 view={"description": "What the workflow published last."},
                 waiting={"type": "array", "items": ref("Wait")},
             ),
+            {
+                "properties": {
+                    "near_limits": {
+                        "type": "array",
+                        "items": _object(limit=TEXT, used={"type": "integer"}, maximum={"type": "integer"}),
+                    }
+                },
+            },
         ],
         "description": "`cancellation` is there while a cancelled run tidies up: `at` and `reason` of the call, and "
-        "`until`, when it is ended where it is.",
+        "`until`, when it is ended where it is. `near_limits` is there while the run uses 40 % of a limit or more.",
     },
     "Wait": {
         "type": "object",

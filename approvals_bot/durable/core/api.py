@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from contextvars import ContextVar
@@ -15,14 +16,14 @@ from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, cast, o
 from uuid import UUID
 
 from approvals_bot.durable.core.annotations import check_later, codec_of
-from approvals_bot.durable.core.attributes import Attribute, Settable, checked_attributes
+from approvals_bot.durable.core.attributes import MAX_ATTRIBUTES, Attribute, Settable, checked_attributes
 from approvals_bot.durable.core.bugs import FailureRules
 from approvals_bot.durable.core.continuing import continue_run
 from approvals_bot.durable.core.durations import Duration, as_seconds
 from approvals_bot.durable.core.hooks import Answer, Hook, Webhook, WebhookRequest, encode_response, header_patterns
 from approvals_bot.durable.core.loop import context_of_run
 from approvals_bot.durable.core.registry import Workflow, registry
-from approvals_bot.durable.core.run import Projection, RunState
+from approvals_bot.durable.core.run import Projection, RunState, workflow_logger
 from approvals_bot.durable.core.serialization import codec, encode
 from approvals_bot.durable.core.signature import Needed, Signature
 from approvals_bot.durable.core.steps import Step, as_function, scope_of, step
@@ -397,7 +398,18 @@ def set_attributes(attributes: Mapping[str, Settable] | None = None, /, **more: 
     run = current_run("set_attributes()")
     changes = checked_attributes({**(attributes or {}), **more})
     if changes and not run.loop.closing:
+        before = len(run.attributes)
         run.set_attributes(changes)
+        _warn_of_many(run, before)
+
+
+def _warn_of_many(run: RunState, before: int) -> None:
+    """Log that a run has come beyond 40 or 80 % of its attributes, as a line of its body: those are logged once."""
+    after = len(run.attributes)
+    if run.lines is not None and any(before * 100 < MAX_ATTRIBUTES * share <= after * 100 for share in (40, 80)):
+        said, name = "run %s is near a limit: %d of %d attributes", workflow_logger.name
+        given = (run.run_id, after, MAX_ATTRIBUTES)
+        run.lines.append((run.seq, workflow_logger.makeRecord(name, logging.WARNING, __file__, 0, said, given, None)))
 
 
 F = TypeVar("F", bound=Callable[[], Projection])

@@ -73,15 +73,17 @@ class Engine(Reader):
         watch: Callable[[list[Event]], None] | None = None,
         watch_stalls: Callable[[str], None] | None = None,
         watch_cut_off: Callable[[str], None] | None = None,
+        watch_limits: Callable[[str, int], None] | None = None,
     ) -> None:
         """`watch` is called with the events that this process appends, for its metrics.
 
         `watch_stalls` is called with the workflow of each run that stalls here. `watch_cut_off` is called with the ID
         of each run that fails or is cancelled here or is ended from outside, perhaps before its body could end it
-        well, and of each that a reset has made.
+        well, and of each that a reset has made. `watch_limits` is called with the limit and the percentage of each
+        warning.
         """
         given = resources if isinstance(resources, Mapping) else {type(item): item for item in resources}
-        notifier = Notifier(watch)
+        notifier = Notifier(watch, watch_limits)
         scheduler = Scheduler(
             store,
             clock=clock or SystemClock(),

@@ -24,6 +24,7 @@ from approvals_bot.durable.core.serialization import encode, to_json
 from approvals_bot.durable.engine.batch import Batch, plan
 from approvals_bot.durable.engine.cache import CachedRun
 from approvals_bot.durable.engine.lookups import decide_with_lookups
+from approvals_bot.durable.engine.near_limits import NEAR_RECEIVED, NEAR_UNREAD
 from approvals_bot.durable.engine.notifier import Notifier, Subscription
 from approvals_bot.durable.engine.replayer import INLINE_EVENTS
 from approvals_bot.durable.engine.scheduler import Scheduler
@@ -208,6 +209,8 @@ class Intake:
         if received is None or isinstance(received, Full):
             return received
         assert isinstance(received, Received)  # only a start claims tokens
+        if received.size >= NEAR_RECEIVED or received.kept >= NEAR_UNREAD:
+            self._notifier.limits.received(received.run_id or record.id, received)
         if received.run_id is not None:
             hook = hook._replace(run_id=received.run_id)  # another one than was read, if a reset came in between
         return KeptPayload(hook, [received.event, *(received.then or ())])

@@ -8,17 +8,25 @@ from collections.abc import Callable, Collection
 from typing import Self
 
 from approvals_bot.durable.core.events import EVENT_TYPES, Event
+from approvals_bot.durable.engine.near_limits import NEAR_EVENTS, LimitWatch
 
 
 class Notifier:
     """The subscriptions of one process, by run. `watch` sees every event that this process appends."""
 
-    def __init__(self, watch: Callable[[list[Event]], None] | None = None) -> None:
+    def __init__(
+        self,
+        watch: Callable[[list[Event]], None] | None = None,
+        watch_limits: Callable[[str, int], None] | None = None,
+    ) -> None:
         self._watch = watch
+        self.limits = LimitWatch(watch_limits)
         self.subscriptions: defaultdict[str, dict[Subscription, None]] = defaultdict(dict)  # in order of arrival
 
     def notify(self, run_id: str, events: list[Event]) -> None:
         """Deliver events that this process has written to the run's subscribers."""
+        if events and events[-1].seq >= NEAR_EVENTS:
+            self.limits.grown(run_id, events)
         if self._watch is not None:
             self._watch(events)
         for subscription in self.subscriptions.get(run_id, ()):

@@ -76,6 +76,11 @@ def _decimal(tagged: dict[str, Any]) -> Any:
         return None
 
 
+def most_unread(stored: str) -> int:
+    """Return how many payloads wait at the hook that has most of them."""
+    return max((n for n in (readable_json(stored, dict) or {}).values() if type(n) is int), default=0)
+
+
 @overload
 def readable_time(micros: int) -> datetime: ...
 @overload

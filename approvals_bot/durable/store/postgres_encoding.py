@@ -25,6 +25,7 @@ from approvals_bot.durable.store.encoding import (
     cancel_request,
     indexed,
     log_unreadable,
+    most_unread,
     own_json,
     own_pairs,
     parent_ended,
@@ -350,7 +351,11 @@ def received(then: Append | None, answer: Any) -> Received | Full | None:
     if answer["event"] is None:
         return None
     followed = None if answer.get("then") is None or then is None else decided(then, answer["then"])
-    return Received(event(answer["event"]), _claimed(answer.get("claimed")), followed, as_given(answer.get("run")))
+    run_id, size, kept = as_given(answer.get("run")), answer.get("size", 0), answer.get("kept", 0)
+    recorded = event(answer["event"])
+    if followed is not None and then is not None:
+        kept = (then.unread or {}).get(recorded.data["id"], 0)
+    return Received(recorded, _claimed(answer.get("claimed")), followed, run_id, size, kept)
 
 
 def was_reset(answer: Any) -> WasReset | Stale | TokenTaken:
@@ -429,7 +434,8 @@ def run_row(row: Any) -> RunRecord:
         attributes=readable_attributes(row[8]), seq=row[9], view=readable_json(row[10], object),
         parts=readable_json(row[11], list) or [], stalled=as_given(row[12]), wake_at=readable_time(row[13]),
         epoch=row[14], ending=readable_json(row[15], dict),
-        next_run=as_given(row[16]), parent=None if row[17] is None else Parent(*row[17:]),
+        next_run=as_given(row[16]), payload_size=row[17], most_unread=0 if row[18] is None else most_unread(row[18]),
+        parent=None if row[19] is None else Parent(*row[19:]),
     )  # fmt: skip
 
 

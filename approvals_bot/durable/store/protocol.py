@@ -91,6 +91,8 @@ class RunRecord(NamedTuple):
     epoch: int
     ending: dict[str, Any] | None  # data of the event that ended it
     next_run: str | None = None
+    payload_size: int = 0  # characters of all its payloads
+    most_unread: int = 0  # payloads that its body hasn't taken, of the hook that has most
     parent: Parent | None = None  # of a child
 
     @property
@@ -251,6 +253,8 @@ class Received(NamedTuple):
     claimed: Claimed | None = None  # if a lease was given and nobody held the run
     then: list[Event] | None = None  # the events of the planned append, if it was written; instead of `claimed`
     run_id: str | None = None  # the hook's run: another one than before if that was reset; None: as planned
+    size: int = 0  # characters of all of the run's payloads now; 0 for a repeat
+    kept: int = 0  # payloads of the hook that wait for the body, this one among them
 
 
 class Full(NamedTuple):

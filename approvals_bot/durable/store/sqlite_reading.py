@@ -13,6 +13,7 @@ from approvals_bot.durable.store.encoding import (
     audit_entry,
     cursor_after,
     link_entry,
+    most_unread,
     readable_attributes,
     readable_json,
     readable_time,
@@ -34,7 +35,7 @@ _RUN_COLUMNS = """
     runs.id, workflow, code, version, kind, status, runs.created_at, ended_at, attributes, seq, view, parts,
       stalled, wake_at, epoch,
       (SELECT data FROM events WHERE run_id = runs.id AND events.seq = runs.seq AND ended_at IS NOT NULL) AS ending,
-      next_run, parent, parent_number, on_parent_close"""
+      next_run, received, unread, parent, parent_number, on_parent_close"""
 _SELECT_RUN = f"SELECT {_RUN_COLUMNS} FROM runs WHERE runs.id = ?"  # noqa: S608  # our own text
 _SELECT_HOOK = """
     SELECT id, run_id, number, token, is_webhook, has_schema, answer, metadata, created_at, generation, is_live
@@ -208,7 +209,8 @@ def _run_row(row: Any) -> RunRecord:
         created_at=readable_time(row[6]), ended_at=readable_time(row[7]), attributes=readable_attributes(row[8]),
         seq=row[9], view=readable_json(row[10], object), parts=readable_json(row[11], list) or [],
         stalled=as_given(row[12]), wake_at=readable_time(row[13]), epoch=row[14], ending=readable_json(row[15], dict),
-        next_run=row[16], parent=None if row[17] is None else Parent(*row[17:]),
+        next_run=row[16], payload_size=row[17], most_unread=0 if row[18] is None else most_unread(row[18]),
+        parent=None if row[19] is None else Parent(*row[19:]),
     )  # fmt: skip
 
 

@@ -368,16 +368,18 @@ def receive(
             and then is not None
             and (then.expected, then.epoch) == (was.seq + 1, was.epoch + 1)
         ):
-            return Received(event, then=_decide(db, then, was._replace(last=at_least, received=received), lease))
+            followed = _decide(db, then, was._replace(last=at_least, received=received), lease)
+            return Received(event, then=followed, size=received, kept=(then.unread or {}).get(number, 0))
         unread[str(number)] = unread.get(str(number), 0) + 1
-        kept = {"unread": to_json(unread, "unread"), "received": received}
-        db.execute(_KEPT, {"id": run_id, "seq": was.seq + 1, "at": now, **kept})
+        counted = {"unread": to_json(unread, "unread"), "received": received}
+        db.execute(_KEPT, {"id": run_id, "seq": was.seq + 1, "at": now, **counted})
     else:
         found = event_of(db, run_id, fact.key)
         assert found is not None  # it caused the conflict
-        event = found
+        event, received, unread = found, 0, {}
     claimed = claim(db, lease, 1, run_id) if lease is not None and is_free else []
-    return Received(event, claimed[0] if claimed else None, run_id=run_id)
+    kept = unread.get(str(number), 0)
+    return Received(event, claimed[0] if claimed else None, run_id=run_id, size=received, kept=kept)
 
 
 def _find_earlier(db: sqlite3.Connection, hook_id: str, resume_id: str, run_id: str, key: str) -> Received | None:

@@ -15,6 +15,7 @@ from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
 
 BOTH = {
+    "test_near_limits",
     "test_attributes",
     "test_cancelling",
     "test_children",

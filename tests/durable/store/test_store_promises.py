@@ -360,7 +360,8 @@ async def test_one_resume_id_is_one_payload_even_after_the_end(
     assert (await types(store)).count("hook_received") == 2
     await store.record("r", [event("run_cancelled", reason=None)], T0)
     repeat = await store.receive("h", "same", {"n": 1}, T0)
-    assert repeat == received[0]
+    assert isinstance(repeat, Received)
+    assert [r.event for r in received if isinstance(r, Received)] == [repeat.event] * 10
     assert await store.receive("h", "late", {}, T0) is None
 
 
@@ -667,12 +668,13 @@ async def test_runs_that_ended_lately_are_listed_by_their_end(store: OpenStore) 
 
 async def test_a_run_is_found_by_unusual_and_long_values(store: OpenStore) -> None:
     odd = ["", "a\x00b", "\ud800", "\\u0000", '["x"]', "é" * 5000, "é" * 4999 + "e", "💥" * 200]
-    await a_run(store, attributes={f"{n} {value}": value for n, value in enumerate(odd)})
+    own = {f"{n} {value}"[:256]: value[:256] for n, value in enumerate(odd)}  # the engine refuses longer ones
+    await a_run(store, attributes=own)
     claim = await claimed(store)
     await store.append(batch(claim, 1, event("run_started"), attributes={"$odd": odd}))
     for n, value in enumerate(odd):
         assert await found_by(store, {"$odd": value}) == ["r"]
-        assert await found_by(store, {f"{n} {value}": value}) == ["r"]
+        assert await found_by(store, {f"{n} {value}"[:256]: value[:256]}) == ["r"]
     assert await found_by(store, {"$odd": "é" * 4999}) == []
 
 

@@ -147,7 +147,7 @@ CREATE FUNCTION run_json(run runs) RETURNS json LANGUAGE sql STABLE AS $$
   SELECT json_build_array(
     run.id, run.workflow, run.code, run.version, run.kind, run.status, run.created_at, run.ended_at, run.attributes,
     run.seq, run.view, run.parts, run.stalled, run.wake_at, run.epoch, ending(run.id, run.seq, run.ended_at),
-    run.next_run, run.parent, run.parent_number, run.on_parent_close)
+    run.next_run, run.received, run.unread, run.parent, run.parent_number, run.on_parent_close)
 $$;
 
 CREATE FUNCTION hook_json(hook hooks) RETURNS json LANGUAGE sql STABLE AS $$
@@ -722,7 +722,8 @@ BEGIN
     'hook_received', state.number || '.received.' || (args ->> 'resume_id'), data_of));
   IF is_free AND (planned ->> 'expected')::bigint = state.seq + 1 AND (planned ->> 'epoch')::bigint = state.epoch + 1 THEN
     decided := decide(planned, now, fact, lease);
-    RETURN ROW(json_build_object('event', event, 'then', decided), decided ->> 2)::outcome;
+    RETURN ROW(json_build_object('event', event, 'then', decided, 'size', state.received + length(data_of)),
+      decided ->> 2)::outcome;
   END IF;
   lost := add_events(state.run_id, state.seq, now, fact);
   UPDATE runs SET seq = state.seq + 1, wake_at = least(wake_at, given_at), received = received + length(data_of),
@@ -731,7 +732,8 @@ BEGIN
   IF is_free THEN
     claimed := claim_one(state.run_id, lease);
   END IF;
-  RETURN ROW(json_build_object('event', event, 'claimed', claimed, 'run', state.run_id),
+  RETURN ROW(json_build_object('event', event, 'claimed', claimed, 'run', state.run_id,
+      'size', state.received + length(data_of), 'kept', unread_of + 1),
     CASE WHEN claimed IS NULL THEN state.run_id END)::outcome;
 END $$;
 
