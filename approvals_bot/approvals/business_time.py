@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Wi
 
 from approvals_bot.approvals.base import Frozen, refuse
 from approvals_bot.approvals.durations import duration_text, parse_duration
+from approvals_bot.durable.core.local_time import last_change, moment_of, offset_at
 from approvals_bot.errors import ApprovalsBotError
 
 LONGEST = timedelta(days=15 * 365)
@@ -132,37 +133,15 @@ def _wall_time(moment: datetime, day: date, zone: ZoneInfo) -> float:
     local = moment.astimezone(zone)
     shown = local.replace(tzinfo=None)
     if local.fold:
-        shown = _change(moment, zone) + _offset(moment - timedelta(hours=3), zone)
+        changed = last_change(moment, zone)
+        shown = changed.replace(tzinfo=None) + offset_at(changed - timedelta(seconds=1), zone)
     return (shown - datetime.combine(day, time())).total_seconds()
 
 
 def _instant(day: date, seconds: float, zone: ZoneInfo) -> datetime:
     """Return the moment at which a wall clock shows this many seconds of this day."""
     extra, seconds = divmod(seconds, DAY_END * 60)
-    wall = datetime.combine(day + timedelta(days=extra), time()) + timedelta(seconds=seconds)
-    moment = wall.replace(tzinfo=zone).astimezone(UTC)
-    if moment.astimezone(zone).replace(tzinfo=None) != wall:  # skipped by a clock change
-        return _change(moment, zone).replace(tzinfo=UTC)
-    return moment
-
-
-def _change(moment: datetime, zone: ZoneInfo) -> datetime:
-    """Return when the clocks changed in the last three hours: a naive datetime in UTC."""
-    late = moment.astimezone(UTC).replace(tzinfo=None)
-    early, offset = late - timedelta(hours=3), _offset(late, zone)
-    while late - early > timedelta(seconds=1):
-        middle = early + (late - early) // 2
-        if _offset(middle, zone) == offset:
-            late = middle
-        else:
-            early = middle
-    return late.replace(microsecond=0)
-
-
-def _offset(moment: datetime, zone: ZoneInfo) -> timedelta:
-    offset = moment.replace(tzinfo=UTC).astimezone(zone).utcoffset()
-    assert offset is not None, "the moment is aware"
-    return offset
+    return moment_of(datetime.combine(day + timedelta(days=extra), time()) + timedelta(seconds=seconds), zone)
 
 
 MOST = {"days": 366, "hours": 3_000, "minutes": 180_000}

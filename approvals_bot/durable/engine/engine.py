@@ -99,6 +99,7 @@ class Engine(Reader):
         super().__init__(store, scheduler, notifier)
         self.replayer = scheduler.replayer
         self.resources = scheduler.resources
+        self.schedules = scheduler.schedules
         self._intake = Intake(scheduler, notifier)
         scheduler.cancel_grace = check_grace(cancel_grace)
         self._tokens = tokens

@@ -36,6 +36,7 @@ from approvals_bot.durable.engine.limits import (
 )
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.replayer import Replayed, Replayer
+from approvals_bot.durable.engine.schedules import SET_BACK, Schedules
 from approvals_bot.durable.engine.troubles import log_failure, log_stall, reason_of
 from approvals_bot.durable.store.protocol import Claim, Claimed, Filter, Lease, OpenStore, RunRecord
 from approvals_bot.errors import StoreUnavailableError
@@ -197,6 +198,7 @@ class Scheduler:
         self._leased_until: datetime | None = None
         self._unsettled: list[datetime] = []  # ends of leases that were requested, and may have been given
         self._stalled = StalledRuns(store, registry, self._work_on)
+        self.schedules = Schedules(store, clock, notifier, self._look_for_work)
         self._kept: dict[asyncio.Task[Any], None] = {}  # in the order in which they started
         self._tasks: list[asyncio.Task[None]] = []
         self._is_closing = False
@@ -367,6 +369,8 @@ class Scheduler:
             last_ahead, ahead = ahead, self.clock.now().timestamp() - time()
             if ahead - last_ahead > LEAP:
                 self._wake_overdue()
+            elif last_ahead - ahead > SET_BACK.total_seconds():
+                self.schedules.look_again()
             try:
                 if elsewhere := not woken and await self.store.changed():
                     self.look_again()
@@ -417,6 +421,8 @@ class Scheduler:
     async def _claim_due(self) -> datetime | None:
         """Claim due runs for as long as there are slots. Returns when to look again."""
         await self._keep_leases()
+        if self.schedules.due is not None and self.schedules.due <= self.clock.now() and not self._is_closing:
+            self.keep_task(self.schedules.begin())
         while True:
             due = await self.next_wake()
             free = self.slots.free
@@ -487,6 +493,10 @@ class Scheduler:
             self.progress.clear()
             await self.progress.wait()
 
+    def _look_for_work(self) -> None:
+        self._woken.set()
+        self.progress.set()
+
     def _slot_freed(self) -> None:
         if self._is_full:
             self._woken.set()
@@ -506,15 +516,15 @@ class Scheduler:
     async def next_wake(self) -> datetime | None:
         """Return when this process next has something to do without a request."""
         claimable = await self.store.next_wake(self._owner, self.clock.now())
-        held = (activation.due for activation, _ in self._active.values())
-        return min((due for due in (claimable, *held, *self._unsettled) if due is not None), default=None)
+        times = (claimable, self.schedules.due, *self._unsettled, *(each.due for each, _ in self._active.values()))
+        return min((due for due in times if due is not None), default=None)
 
     async def settle(self) -> None:
         """Return once all that is due has been done. A long step is not waited for."""
         while self._tasks:
             self.progress.clear()
             due = await self._claim_due()
-            busy = [activation for activation, _ in self._active.values() if activation.is_busy(self.clock.now())]
+            busy = self.schedules.is_busy or any(each.is_busy(self.clock.now()) for each, _ in self._active.values())
             if not busy and (due is None or due > self.clock.now() or self.slots.free <= 0):
                 return
             with suppress(TimeoutError):

@@ -51,6 +51,7 @@ TABLES = (
         ("id",),
     ),
     CopiedTable("taken", ("hook_id", "resume_id", "run_id", "seq"), ("hook_id", "resume_id")),
+    CopiedTable("schedules", ("name", "version", "state"), ("name",)),
     CopiedTable("audit", ("seq", "at", "what", "who", "run_id", "data", "hash"), ("seq",)),
 )  # fmt: skip
 
@@ -121,7 +122,8 @@ async def opened_postgres(url: str) -> AsyncIterator[_PostgresTables]:
                 f"A service is using the database {place(url)}. Stop it first: the copy would miss what it writes now."
             )
         async with connection.transaction(isolation="repeatable_read"):
-            await connection.execute("LOCK TABLE runs, attributes, events, hooks, taken, audit IN EXCLUSIVE MODE")
+            tables = ", ".join(table.name for table in TABLES)
+            await connection.execute(f"LOCK TABLE {tables} IN EXCLUSIVE MODE")
             yield _PostgresTables(connection)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         raise StoreUnavailableError(f"The database {place(url)} could not be copied: {error}") from None

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 from approvals_bot.durable.core.attributes import Attribute
 from approvals_bot.durable.core.events import from_micros, to_micros
 from approvals_bot.durable.core.serialization import decode, encode, to_json
-from approvals_bot.durable.store.protocol import AuditEntry, Filter, RunRecord
+from approvals_bot.durable.store.protocol import AuditEntry, Filter, RunRecord, ScheduleRow
 
 logger = logging.getLogger("approvals_bot.durable.store")
 
@@ -91,6 +91,10 @@ def readable_time(micros: int | None) -> datetime | None:
         return None if micros is None else from_micros(micros)
     except (OverflowError, ValueError):
         return _UNKNOWN_TIME
+
+
+def schedule_row(name: str, version: int, state: str) -> ScheduleRow:
+    return ScheduleRow(as_given(name), version, readable_json(state, dict) or {})
 
 
 def log_unreadable(run_id: str, error: Exception) -> None:

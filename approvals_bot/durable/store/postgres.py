@@ -16,12 +16,14 @@ from typing import Any, Self
 from asyncpg import Connection
 
 from approvals_bot.durable.core.events import Event, Log, NewEvent, from_micros, to_micros
+from approvals_bot.durable.core.serialization import to_json
 from approvals_bot.durable.store import postgres_encoding as encoding
 from approvals_bot.durable.store.encoding import (
     as_given,
     audit_entry,
     cursor_after,
     link_entry,
+    schedule_row,
     storable,
 )
 from approvals_bot.durable.store.lists import POSTGRES, STATUSES_PRESENT, count_of, needs_statuses, page_of
@@ -54,6 +56,7 @@ from approvals_bot.durable.store.protocol import (
     Received,
     Reset,
     RunRecord,
+    ScheduleRow,
     Stale,
     TokenTaken,
     WasReset,
@@ -194,6 +197,16 @@ class PostgresStore:
         async with self._write.in_time():
             return [await _add_to_audit(self._write, entry, to_micros(at))]
 
+    async def schedules(self) -> list[ScheduleRow]:
+        async with self._lists.in_time():
+            return [schedule_row(*row) for row in await self._lists.fetch(_SCHEDULES)]
+
+    async def set_schedule(self, row: ScheduleRow) -> bool:
+        sql = _FIRST_STATE if row.version == 1 else _NEXT_STATE
+        async with self._write.in_time():
+            given = (storable(row.name), row.version, to_json(row.state, "state"))
+            return bool(await self._write.fetch(sql, *given))
+
     # ── other replicas ──
 
     async def begin_work(self) -> None:
@@ -219,6 +232,11 @@ class PostgresStore:
         await self._writing.close()
         await self._reading.close()
         await self._lists.close()
+
+
+_SCHEDULES = "SELECT name, version, state FROM schedules ORDER BY name"
+_FIRST_STATE = "INSERT INTO schedules VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING version"
+_NEXT_STATE = "UPDATE schedules SET version = $2, state = $3 WHERE name = $1 AND version = $2 - 1 RETURNING version"
 
 
 # ── the audit ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -21,6 +21,7 @@
   snapshot for longer than one call.
 - **A run's index rows are as recent as its log.** Its kind and given attributes are written at its start, and the
   projection's attributes in the same transaction as the events they are derived from.
+- **A schedule's state is compared and set.** Of several processes that decide from one version, one writes the next.
 - **A damaged row damages nothing else.** It is listed with whatever can be read of it.
 
 After a StoreUnavailableError the call may or may not have been carried out (its answer was lost). Every call may be
@@ -359,6 +360,14 @@ class Filter:
     limit: int = 50
 
 
+class ScheduleRow(NamedTuple):
+    """The state of a schedule, as the engine wrote it last. `version` counts its writes."""
+
+    name: str
+    version: int
+    state: dict[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
     """An event that belongs to no run's log."""
@@ -500,6 +509,15 @@ class Store(Protocol):
 
     async def audit(self, entry: AuditEntry | None, at: datetime) -> list[AuditLine]:
         """Add a line and return it. Without an entry, return all lines."""
+
+    async def schedules(self) -> list[ScheduleRow]:
+        """Return the state of every schedule that has one. A state that can't be read is empty."""
+
+    async def set_schedule(self, row: ScheduleRow) -> bool:
+        """Write a schedule's state if it has the version before this one; 0 stands for none.
+
+        Returns whether it was written. After an error, or for a repeat, read the state to know.
+        """
 
 
 SCHEMA_IS_OLDER = (

@@ -113,6 +113,7 @@ class SqliteStore:
     claim = written(log.claim)
     renew = written(log.renew)
     reset = written(log.reset)
+    set_schedule = written(log.set_schedule)
 
     hook = looked_up(reading.hook)
     look = looked_up(reading.look)
@@ -121,6 +122,7 @@ class SqliteStore:
 
     runs = listed(reading.runs)
     count = listed(reading.count)
+    schedules = listed(reading.schedules)
 
     async def read(self, run_id: str, after: int = 0, *, patient: bool = False) -> tuple[RunRecord, Log] | None:
         connection = self._lists if patient else self._reader

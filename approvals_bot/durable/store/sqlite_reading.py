@@ -17,6 +17,7 @@ from approvals_bot.durable.store.encoding import (
     readable_attributes,
     readable_json,
     readable_time,
+    schedule_row,
     storable,
 )
 from approvals_bot.durable.store.lists import SQLITE, STATUSES_PRESENT, count_of, needs_statuses, page_of
@@ -29,6 +30,7 @@ from approvals_bot.durable.store.protocol import (
     Parent,
     Received,
     RunRecord,
+    ScheduleRow,
 )
 
 _RUN_COLUMNS = """
@@ -174,6 +176,14 @@ def _fetch_leniently(db: sqlite3.Connection, sql: str, given: Any) -> list[Any]:
             return db.execute(sql, given).fetchall()
         finally:
             db.text_factory = str
+
+
+# ── schedules ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def schedules(db: sqlite3.Connection) -> list[ScheduleRow]:
+    rows = _fetch_leniently(db, "SELECT name, version, state FROM schedules ORDER BY name", ())
+    return [schedule_row(*row) for row in rows]
 
 
 # ── the audit ─────────────────────────────────────────────────────────────────────────────────────────────────────

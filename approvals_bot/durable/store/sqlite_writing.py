@@ -40,6 +40,7 @@ from approvals_bot.durable.store.protocol import (
     Received,
     Reset,
     RunRecord,
+    ScheduleRow,
     Stale,
     Successor,
     TokenTaken,
@@ -568,3 +569,16 @@ def _readable(db: sqlite3.Connection, run_id: str) -> tuple[RunRecord, Log] | No
             raise
         log_unreadable(run_id, error)
         return None
+
+
+# ── schedules ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_FIRST_STATE = "INSERT INTO schedules (state, name, version) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+_NEXT_STATE = "UPDATE schedules SET state = ?1, version = ?3 WHERE name = ?2 AND version = ?3 - 1"
+
+
+def set_schedule(db: sqlite3.Connection, row: ScheduleRow) -> bool:
+    given = (to_json(row.state, "state"), storable(row.name), row.version)
+    if row.version == 1:
+        return db.execute(_FIRST_STATE, given).rowcount == 1
+    return db.execute(_NEXT_STATE, given).rowcount == 1

@@ -27,6 +27,7 @@ BOTH = {
     "test_lookups",
     "test_resets",
     "test_run_cache",
+    "test_schedules",
     "test_stalls",
     "test_webhooks_of_runs",
 }

@@ -121,6 +121,12 @@ CREATE TABLE audit (
   hash   TEXT NOT NULL
 );
 
+CREATE TABLE schedules (
+  name    TEXT PRIMARY KEY,
+  version BIGINT NOT NULL,
+  state   TEXT NOT NULL
+);
+
 -- Reading. One statement answers any number of queries from one consistent snapshot, because a round trip costs more
 -- than most answers. Each answer is JSON; its rows are arrays in the order of RunRecord, Event and HookRow.
 --

@@ -111,3 +111,11 @@ CREATE TABLE audit (
   data   TEXT NOT NULL,
   hash   TEXT NOT NULL
 ) STRICT;
+
+-- What has become of the times of each schedule. A write names the version that it was decided from, so of several
+-- processes one decides on a time.
+CREATE TABLE schedules (
+  name    TEXT PRIMARY KEY,                   -- the workflow's name, a slash and the schedule's id
+  version INTEGER NOT NULL,                   -- counts the writes
+  state   TEXT NOT NULL                       -- see engine/schedules.py
+) STRICT, WITHOUT ROWID;
