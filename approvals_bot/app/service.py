@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from starlette.routing import BaseRoute
@@ -23,6 +24,7 @@ from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
 from approvals_bot.service.catalog import Catalog, load_catalog
 from approvals_bot.service.host import Attached, ChannelHost
+from approvals_bot.service.schedules import planned, start_scheduled
 from approvals_bot.service.stalls import StalledCards
 from approvals_bot.web.api import ApiKey
 from approvals_bot.web.links import Links
@@ -114,6 +116,7 @@ async def open_service(
             People: host.people,
             Calendars: Calendars(service.calendars),
         }
+        engine.schedules.use(planned(listing), partial(start_scheduled, host), metrics.scheduled)
         cards = StalledCards(engine)
         await cards.remember()
         await stack.enter_async_context(engine.running())
@@ -150,6 +153,7 @@ async def open_service(
             """
             host.workflows = listing = load_catalog(fresh)
             host.people = engine.resources[People] = build_people(fresh.service, members, targets)
+            engine.schedules.use(planned(listing), partial(start_scheduled, host), metrics.scheduled)
             engine.resources[Calendars] = Calendars(fresh.service.calendars)
             settings = channel_settings(fresh.service)
             for name, channel in channels.items():

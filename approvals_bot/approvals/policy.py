@@ -35,6 +35,7 @@ from approvals_bot.approvals.business_time import (
     Calendar,
     Length,
     Span,
+    TimeZone,
     is_at_least,
     length_text,
     parse_length,
@@ -43,6 +44,10 @@ from approvals_bot.approvals.durations import Duration
 from approvals_bot.approvals.field_specs import Ask, FieldName, FieldSpec
 
 LONGEST_GRACE = timedelta(days=1)
+LONGEST_CATCH_UP = timedelta(days=7)
+
+SCHEDULE = "app:schedule"
+"""The requester of what a schedule starts, unless it names another. No API key may have this name."""
 
 Choice = Literal["approve", "reject", "changes", "edit", "answer"]
 """A choice that a stage may offer its approvers."""
@@ -65,6 +70,7 @@ class Definition(Frozen):
     on: Actions = Field(default_factory=lambda: Actions())
     labels: Labels = Field(default_factory=lambda: Labels())
     settings: dict[str, JsonValue] = Field(default_factory=dict)
+    schedule: tuple[WorkflowSchedule, ...] = ()
     group_names: SkipJsonSchema[dict[str, str]] = Field(default_factory=dict)  # never in a file; see `with_group_names`
 
     @model_validator(mode="before")
@@ -120,6 +126,28 @@ class WorkflowInfo(Frozen):
     on_behalf_of: Literal["required", "optional", "never"] = "optional"
     key: Text | None = None
     run: Annotated[str, StringConstraints(max_length=200)] | None = None  # "module:function"
+
+
+class WorkflowSchedule(Frozen):
+    """Times at which the workflow starts on its own, with this input."""
+
+    id: Slug
+    cron: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    zone: TimeZone = "UTC"
+    input: dict[str, JsonValue] = Field(default_factory=dict)
+    requester: Text = SCHEDULE
+    overlap: Literal["skip", "queue", "allow"] = "skip"
+    catch_up: CatchUp = timedelta(hours=1)
+
+    @model_validator(mode="after")
+    def _has_times(self) -> WorkflowSchedule:
+        from approvals_bot.durable.core.cron import Cron  # most files have no schedule and need no cronsim
+
+        try:
+            Cron(self.cron, self.zone)
+        except ValueError as error:
+            raise refuse(str(error), at="cron") from None
+        return self
 
 
 class Policy(Frozen):
@@ -338,8 +366,8 @@ class Resume(Frozen):
 
 
 def pinned(definition: Definition) -> dict[str, JsonValue]:
-    """Return the definition as runs keep it: JSON for `Definition.model_validate`."""
-    return definition.model_dump(mode="json", exclude_none=True)
+    """Return the definition as runs keep it: JSON for `Definition.model_validate`. Schedules are none of a run's."""
+    return definition.model_dump(mode="json", exclude_none=True, exclude={"schedule"})
 
 
 def digest(definition: Definition) -> str:
@@ -377,6 +405,13 @@ def _grace(value: timedelta) -> timedelta:
     return value
 
 
+def _catch_up(value: timedelta) -> timedelta:
+    if value > LONGEST_CATCH_UP:
+        raise refuse("at most a week can be caught up with", "7d")
+    return value
+
+
+CatchUp = Annotated[Duration, AfterValidator(_catch_up)]
 Grace = Annotated[Duration, AfterValidator(_grace)]
 Outcomes = Annotated[tuple[Choice, ...], Field(min_length=1), AfterValidator(_outcomes)]
 Action = Annotated[

@@ -39,6 +39,7 @@ from approvals_bot.approvals.templates import check as check_template
 from approvals_bot.config.channels import installed_channels
 from approvals_bot.config.messages import Finding
 from approvals_bot.config.positions import Path
+from approvals_bot.config.schedules import schedule_faults
 from approvals_bot.config.service import DirectoryTable, PeopleGroupEntry, ServiceSettings
 from approvals_bot.people import (
     GroupAddress,
@@ -59,6 +60,7 @@ _OF_APPROVALS = ("policy", "auto", "stage", "deliver", "clock", "escalate", "on"
 def check_definition(definition: Definition, service: ServiceSettings) -> list[Finding]:
     """List everything that is wrong with this workflow in this service, in no particular order."""
     found = [*_fields(("fields",), definition.fields), *_requesters(definition, service)]
+    found += schedule_faults(definition, service)
     if definition.is_approval:
         found += _approval(definition, service)
     else:

@@ -21,6 +21,7 @@ from pydantic import (
 
 from approvals_bot.approvals.base import Bool, Frozen, Int, Label, Slug, Text, nearest, refuse
 from approvals_bot.approvals.business_time import Calendar, Day, TimeZone
+from approvals_bot.approvals.policy import SCHEDULE
 from approvals_bot.config.channels import BUILT_IN, CHANNELS_GROUP, installed_channels, make_channel
 from approvals_bot.config.mail import Email, MailAddress, mail_address
 from approvals_bot.config.secret import Secret, look_up
@@ -122,6 +123,8 @@ class ServiceSettings(Frozen):
     def _keys_differ(cls, keys: dict[str, ApiKeyEntry]) -> dict[str, ApiKeyEntry]:
         seen: dict[str, str] = {}
         for name, entry in keys.items():
+            if name == SCHEDULE.removeprefix("app:"):
+                raise refuse(f"{SCHEDULE} is the requester of what schedules start; give the key another name", at=name)
             other = seen.setdefault(entry.key.get_secret_value(), name)
             if other != name:
                 raise refuse(f'"{other}" and "{name}" have the same key, so a call could be by either')

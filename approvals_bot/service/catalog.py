@@ -170,10 +170,10 @@ def _match(configuration: Configuration) -> dict[str, Offer]:
             case None:
                 offers[definition.id] = Offer(definition, None)
             case program:
-                from approvals_bot.service.python_workflows import fit
+                from approvals_bot.service.python_workflows import fit, scheduled_input
 
                 fitted, unfit = fit(definition, program)
-                found += unfit
+                found += [*unfit, *(scheduled_input(fitted, program) if not unfit else ())]
                 offers[definition.id] = Offer(fitted, program, pinned(definition).get("settings"))
         problems += problems_of(file, found)
     if problems:

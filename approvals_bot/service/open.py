@@ -7,13 +7,14 @@ caller has identified the opener. A refusal is an `OpeningRefused`: data, which 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any, Literal
 
 from pydantic import JsonValue
 
 from approvals_bot.approvals import fields
-from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.policy import SCHEDULE, Definition
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
 from approvals_bot.approvals.simulate import find_undecidable_stage
 from approvals_bot.approvals.templates import Facts, TemplateError, Who, render_key
@@ -142,10 +143,7 @@ async def check_requester(
     """Raise OpeningRefused unless the opener or the requester may request this on that behalf."""
     who = tuple(dict.fromkeys((opener, requester)))
     try:
-        for one in who:
-            if await may_open(definition, one, people):
-                break
-        else:
+        if not await may_open(definition, who, people):
             raise OpeningRefused("not_allowed", who=" and ".join(who), workflow=definition.id)
     except SourceUnavailable as error:
         raise OpeningRefused("group_unknown", error=str(error)) from None
@@ -158,15 +156,15 @@ async def check_requester(
         raise OpeningRefused("behalf_not_taken", ("on_behalf_of",))
 
 
-async def may_open(definition: Definition, who: str, people: People) -> bool:
-    """Return whether the workflow's `request` lists this person or app. `"*"` means every person, but no app.
+async def may_open(definition: Definition, who: Sequence[str], people: People) -> bool:
+    """Return whether the workflow's `request` lists one of these people or apps. `"*"` means every person, but no app.
 
-    Raises SourceUnavailable if a group can't be read.
+    A workflow's own schedules needn't be listed. Raises SourceUnavailable if a group can't be read.
     """
-    for entry in definition.workflow.request:
-        if await _is_listed(who, entry, people):
+    for one, entry in product(who, definition.workflow.request):
+        if await _is_listed(one, entry, people):
             return True
-    return False
+    return bool(definition.schedule) and SCHEDULE in who
 
 
 def may_start(listed: Listed, app: str, *, names_people: bool) -> bool:
@@ -196,7 +194,12 @@ def usable_key(key: str) -> str:
 
 
 def _callers_key(opener: str, key: str, input: Mapping[str, JsonValue], requester: str, behalf: str | None) -> SentKey:
-    """Return a caller's key with the opener's name in front, so that different callers' keys never meet."""
+    """Return a caller's key with the opener's name in front, so that different callers' keys never meet.
+
+    A SentKey is the service's own, and is returned as it is.
+    """
+    if isinstance(key, SentKey):
+        return key
     sent = {"input": dict(input), "requester": requester} | ({} if behalf is None else {"on_behalf_of": behalf})
     return SentKey(f"{opener} {usable_key(key)}", sent)
 

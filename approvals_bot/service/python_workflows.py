@@ -23,17 +23,19 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import BaseModel, ConfigDict, JsonValue, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticUndefined
 
+from approvals_bot.approvals import fields
 from approvals_bot.approvals.base import nearest
 from approvals_bot.approvals.durations import duration_text, parse_duration
 from approvals_bot.approvals.field_specs import FieldName, FieldSpec
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.config.load import python_files
 from approvals_bot.config.messages import ConfigProblem, Finding
+from approvals_bot.config.schedules import input_faults
 from approvals_bot.durable.core.annotations import check_annotations_of
 from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.signature import Signature
 from approvals_bot.durable.core.steps import check_limits_of
-from approvals_bot.errors import AnnotationError, DefinitionError, InvalidPayloadError
+from approvals_bot.errors import AnnotationError, DefinitionError, InvalidPayloadError, SerializationError
 
 PACKAGE = "approvals_bot_workflows"
 """The package that the folder's files are imported into, so their names can't clash with installed modules."""
@@ -148,6 +150,30 @@ def fit(definition: Definition, program: Program) -> tuple[Definition, list[Find
         return definition, [*found, *_fields(definition.fields, members)]
     derived = derive_fields({each.name: (each.kind, each.default, each.is_needed) for each in members.all})
     return definition.model_copy(update={"fields": derived}), found
+
+
+def scheduled_input(definition: Definition, program: Program) -> Iterator[Finding]:
+    """Yield what the function refuses of the input of the file's schedules."""
+    signature = program.workflow.signature
+    first = signature.first_parameter()
+    for at, schedule in enumerate(definition.schedule):
+        if first is None:
+            if schedule.input:
+                yield Finding(("schedule", at, "input"), f"{definition.workflow.run} takes no input")
+            continue
+        given, refused = schedule.input, list(input_faults(("schedule", at), schedule, definition.fields))
+        if definition.fields:
+            yield from refused
+            if refused:
+                continue
+            given = fields.dump(definition.fields, fields.values(definition.fields, given))
+        try:
+            signature.encode_call((with_durations(signature.annotation(first), given),), {})
+        except InvalidPayloadError as error:
+            for fault in error.errors:
+                yield Finding(("schedule", at, "input", *fault["loc"]), fault["msg"])
+        except SerializationError as error:
+            yield Finding(("schedule", at, "input"), str(error))
 
 
 def _is_needed(parameter: inspect.Parameter) -> bool:

@@ -49,6 +49,12 @@ class Metrics:
         self._runs_started = Counter(
             "approvals_runs_started", "Runs opened over the API, by workflow.", ("workflow",), registry=self._registry
         )
+        self._schedules = Counter(
+            "approvals_schedule_times",
+            "Times of schedules that this process decided on, by workflow and what became of them.",
+            ("workflow", "outcome"),
+            registry=self._registry,
+        )
         self._runs_ended = Counter(
             "approvals_runs_ended",
             "Runs that this process ended, by how: completed, failed, cancelled, reset or continued.",
@@ -86,6 +92,9 @@ class Metrics:
 
     def run_started(self, workflow: str) -> None:
         self._runs_started.labels(workflow).inc()
+
+    def scheduled(self, workflow: str, outcome: str) -> None:
+        self._schedules.labels(workflow, outcome).inc()
 
     def run_stalled(self, workflow: str) -> None:
         self._runs_stalled.labels(workflow).inc()

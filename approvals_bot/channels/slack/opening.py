@@ -144,7 +144,7 @@ class SlackOpening:
             return None
         try:
             async with asyncio.timeout(LOOK_LIMIT):
-                may = await may_open(listed.definition, identity.address, self._desk.identities.people)
+                may = await may_open(listed.definition, [identity.address], self._desk.identities.people)
         except (SourceUnavailable, TimeoutError):
             may = True
         return listed.definition if may else None
