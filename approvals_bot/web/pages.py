@@ -25,8 +25,10 @@ from approvals_bot.durable.engine.near_limits import near_limits
 from approvals_bot.durable.store.protocol import Status
 from approvals_bot.people import People
 from approvals_bot.service.act import is_requester
+from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.history import Span, history_of
 from approvals_bot.service.read import RequestPage, await_request, list_requests, request_of, requests_of
+from approvals_bot.service.schedules import read_schedules
 from approvals_bot.service.waiting import waits_of
 from approvals_bot.web.links import Links
 from approvals_bot.web.login import SessionCookies
@@ -36,6 +38,7 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 NAV = (("/runs", "Runs"), ("/inbox", "Inbox"))
 OWN_NAV = (("/inbox", "Inbox"),)
 WAITING_SHOWN = 100  # requests on one page of an inbox
+NEXT_SHOWN = 3  # of a schedule's next times
 OTHERS_SHOWN = 50  # on one page of what a person asked for, and voted on
 
 LISTS: tuple[tuple[Relation, str, str], ...] = (
@@ -46,13 +49,14 @@ LISTS: tuple[tuple[Relation, str, str], ...] = (
 
 
 class PeoplePages:
-    """`/runs`, `/runs/{id}`, `/requests/{id}`, `/inbox`."""
+    """`/runs`, `/runs/{id}`, `/workflows/{name}`, `/requests/{id}`, `/inbox`."""
 
     def __init__(
         self,
         *,
         engine: Engine,
         people: People,
+        workflows: Catalog,
         sessions: SessionCookies,
         links: Links,
         pages: Renderer,
@@ -63,6 +67,7 @@ class PeoplePages:
         self._engine = engine
         self._links = links
         self._people = people
+        self._workflows = workflows
         self._sessions = sessions
         self._by_mail = by_mail
         self._pages = pages
@@ -114,6 +119,18 @@ class PeoplePages:
             near_limits=near_limits(record),
             drawing=draw(history.spans, start=record.created_at, end=record.ended_at or self._now()),
         )
+
+    async def workflow(self, request: HttpRequest) -> Response:
+        """Show one workflow: who may request it, and when it starts on its own."""
+        if not self._open:
+            return self._closed()
+        name = request.path_params["name"]
+        listed = self._workflows.find(name)
+        if listed is None:
+            return self._pages.page("not_found.html", 404)
+        definitions = [] if listed.definition is None else [listed.definition]
+        schedules = await read_schedules(self._engine, definitions, NEXT_SHOWN)
+        return self._page("workflow.html", "/runs", name=name, definition=listed.definition, schedules=schedules)
 
     async def request(self, request: HttpRequest) -> Response:
         """The card of one request, for those who have to do with it. To all others there is no such request."""

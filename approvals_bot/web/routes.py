@@ -98,6 +98,7 @@ def build(
     people_pages = PeoplePages(
         engine=engine,
         people=people,
+        workflows=workflows,
         sessions=sessions,
         links=links,
         pages=pages,
@@ -132,6 +133,7 @@ def build(
         ("GET", "/requests/{id}", people_pages.request),
         ("GET", "/runs", people_pages.runs),
         ("GET", "/runs/{id}", people_pages.run),
+        ("GET", "/workflows/{name}", people_pages.workflow),
         ("GET", "/login", signing_in.show),
         ("POST", "/login", signing_in.submit),
         ("POST", "/logout", signing_in.leave),
