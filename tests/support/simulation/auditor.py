@@ -49,10 +49,12 @@ class RunHistory:
     waits: dict[int, dict[str, Any]] = field(default_factory=dict)  # open ones
     steps: dict[int, int] = field(default_factory=dict)  # open ones, and how often each failed
     once: set[tuple[Any, ...]] = field(default_factory=set)
+    cancellation: Line | None = None  # `cancel_requested`
 
 
 DECISIONS = frozenset({"step_created", "step_started", "hook_created", "hook_conflict", "hook_disposed"}) | {
     "hook_responded", "wait_created", "wait_cancelled", "attributes_set", "run_started", "run_completed", "run_failed",
+    "step_cancelled", "run_cancelled",
 }  # fmt: skip
 
 
@@ -114,7 +116,9 @@ class Auditor:
             raise Violation(f"{where}: it goes round in circles")
         if history.end is not None:
             raise Violation(f"{where} came after the end")
-        if line.type in DECISIONS and history.holder != line.wrote:
+        asked = history.cancellation
+        is_of_a_stalled_run = line.type == "run_cancelled" and asked is not None and asked.batch == line.batch
+        if line.type in DECISIONS and history.holder != line.wrote and not is_of_a_stalled_run:
             raise Violation(
                 f"{where} was decided by {line.wrote}, but epoch {history.epoch} is {history.holder}'s: a zombie"
             )
@@ -134,8 +138,10 @@ class Auditor:
                 what = (line.type, data["id"], data["attempt"])
             case "step_created" | "hook_created" | "hook_conflict" | "wait_created" | "attributes_set":
                 what = ("created", data["id"])
-            case "step_completed" | "step_failed" | "wait_completed" | "wait_cancelled":
+            case "step_completed" | "step_failed" | "step_cancelled" | "wait_completed" | "wait_cancelled":
                 what = ("done", data["id"])
+            case "cancel_requested":
+                what = ("cancel",)
             case "hook_disposed":
                 what = ("disposed", data["id"])
             case _:
@@ -181,13 +187,26 @@ class Auditor:
                 if history.steps.get(number) != data["attempt"] - 1:
                     raise Violation(f"{where}: it had failed {history.steps.get(number)} times")
                 history.steps[number] += 1
-            case "step_completed" | "step_failed":
+            case "step_completed" | "step_failed" | "step_cancelled":
                 history.steps.pop(number)
+            case "cancel_requested":
+                history.cancellation = line
             case type if type in ENDINGS:
                 history.end = line
+                self._judge_end(where, history, line)
                 for token in history.hooks.values():
                     self.tokens.pop(token, None)
                 history.hooks.clear()
             case _:
                 pass
-        assert line.type in FACTS or line.type in DECISIONS or line.type in ("run_created", "run_cancelled")
+        assert line.type in FACTS or line.type in DECISIONS or line.type == "run_created"
+
+    def _judge_end(self, where: str, history: RunHistory, end: Line) -> None:
+        """A run ends as cancelled if, and only if, somebody has asked for it, and for their reason."""
+        asked = history.cancellation
+        if (end.type == "run_cancelled") != (asked is not None):
+            raise Violation(f"{where}: {asked} was asked for")
+        if asked is not None and end.data["reason"] != asked.data["reason"]:
+            raise Violation(f"{where}: the reason that was asked for is {asked.data['reason']!r}")
+        if end.type == "run_completed" and history.steps:
+            raise Violation(f"{where}: its steps {[*history.steps]} are neither done nor given up")

@@ -90,7 +90,7 @@ def _decided(
             begins, decided = seen - len(batch) + 1, [line for line in decided if line.type != "run_created"]
         if (decided and replayed != "whole") or (replayed == "all" and len(log) < LONG):
             outcome = _replay_of_prefix(run_id, row, log[:begins])
-            if decided and not (decided[0].type == "run_cancelled" and len(batch) == 1):
+            if decided and not _is_ended_where_it_was(history, batch):
                 _same_decisions(run_id, outcome, decided)
     outcome = _replay_of_prefix(run_id, row, log)
     if history.end is None or history.end.type != "run_cancelled":
@@ -116,6 +116,15 @@ def _rounds(lines: Iterable[Line]) -> Iterator[list[Line]]:
                 together = []
             together.append(line)
         yield together
+
+
+def _is_ended_where_it_was(history: RunHistory, batch: list[Line]) -> bool:
+    """Whether the engine has ended a cancelled run here: its time was over, it had never begun, or was stalled."""
+    end, asked = batch[-1], history.cancellation
+    if end.type != "run_cancelled" or asked is None:
+        return False
+    has_begun = any(line.type == "run_started" and line.seq < end.seq for line in history.lines)
+    return asked in batch or not has_begun or end.at >= asked.data["until"]
 
 
 def _shown(run_id: str, row: tuple[Any, ...], outcome: ReplayResult, pairs: Pairs) -> None:

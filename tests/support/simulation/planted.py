@@ -16,8 +16,8 @@ from approvals_bot.durable.core.commands import Command, resume_at
 from approvals_bot.durable.core.events import Event, NewEvent
 from approvals_bot.durable.core.hooks import Hook
 from approvals_bot.durable.core.run import OpenStep, RunState
-from approvals_bot.durable.engine import activation
 from approvals_bot.durable.engine import batch as batching
+from approvals_bot.durable.engine import lookups
 from approvals_bot.durable.engine.activation import Activation
 from approvals_bot.durable.engine.batch import Batch
 from approvals_bot.durable.engine.scheduler import StalledRuns
@@ -253,7 +253,7 @@ def begins_steps_before_they_are_written(patch: pytest.MonkeyPatch) -> None:
             self._host.keep_task(asyncio.create_task(self._run_step(state)))
         return await real_write(self, batch)
 
-    patch.setattr(activation, "decide", decide)
+    patch.setattr(lookups, "decide", decide)
     patch.setattr(Activation, "_write", write)
 
 
@@ -309,6 +309,55 @@ def loses_a_stalled_run_with_who_took_it_up(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log, "_CLAIM_ONE", log._CLAIM_ONE.replace("wake_at = min(coalesce(wake_at, :at), :at)", "id = id"))
 
 
+def forgets_the_time_of_who_is_cancelled(patch: pytest.MonkeyPatch) -> None:
+    """When a cancelled run is to be ended isn't kept: no row wakes it."""
+    real = RunState._asked_to_cancel
+
+    def asked(self: RunState, event: Event) -> None:
+        real(self, event)
+        del self.timers[0]
+
+    patch.setattr(RunState, "_asked_to_cancel", asked)
+
+
+def ends_who_is_cancelled_at_once(patch: pytest.MonkeyPatch) -> None:
+    """A cancelled run gets no time to tidy up."""
+    patch.setattr(batching.LogIndex, "has_no_time", lambda self, now: self.cancellation is not None)
+
+
+def lets_the_body_decide_how_a_cancelled_run_ends(patch: pytest.MonkeyPatch) -> None:
+    """What the body returns or raises counts."""
+    real = RunState._asked_to_cancel
+
+    def asked(self: RunState, event: Event) -> None:
+        real(self, event)
+        self.cancellation = None
+
+    patch.setattr(RunState, "_asked_to_cancel", asked)
+
+
+def forgets_that_a_step_was_given_up(patch: pytest.MonkeyPatch) -> None:
+    """A step that the body no longer waits for is dropped without a word in the log."""
+
+    def give_up(self: RunState, number: int) -> None:
+        self.steps.pop(number, None)
+        if number not in self._recorded:
+            self._new.pop(("created", number), None)
+
+    patch.setattr(RunState, "_give_up", give_up)
+
+
+def gives_up_what_is_done(patch: pytest.MonkeyPatch) -> None:
+    """A step's result that came first is no reason not to cancel it."""
+    real = RunState._give_up
+
+    def give_up(self: RunState, number: int) -> None:
+        self._decided.discard(("step_over", number))
+        real(self, number)
+
+    patch.setattr(RunState, "_give_up", give_up)
+
+
 BUGS: dict[str, Bug] = {
     bug.__name__: bug
     for bug in (
@@ -338,6 +387,11 @@ BUGS: dict[str, Bug] = {
         forgets_what_a_stalled_run_gets,
         never_tries_a_stalled_run_again,
         loses_a_stalled_run_with_who_took_it_up,
+        forgets_the_time_of_who_is_cancelled,
+        ends_who_is_cancelled_at_once,
+        lets_the_body_decide_how_a_cancelled_run_ends,
+        forgets_that_a_step_was_given_up,
+        gives_up_what_is_done,
     )
 }
 

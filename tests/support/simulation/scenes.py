@@ -144,13 +144,16 @@ class Scene:
                 await engine.cancel(self.run_id, reason)
             except RunEndedError as error:
                 return error.status
-            return "cancelled"
+            return "asked"
 
         status = await self.world.insist(call, f"cancel {self.name}")
-        end = self.world.auditor.runs[self.run_id].end
-        if end is None or end.type != f"run_{status}":
+        history = self.world.auditor.runs[self.run_id]
+        asked, end = history.cancellation, history.end
+        if status == "asked" and (asked is None or asked.data["reason"] != reason):
+            raise Violation(f"{self.name}: it was cancelled with {reason!r}, its log has {asked}")
+        if status != "asked" and (end is None or end.type != f"run_{status}"):
             raise Violation(f"{self.name}: cancelling it answered {status!r}, its log ends with {end}")
-        self.is_cancelled = end.type == "run_cancelled" and end.data == {"reason": reason}
+        self.is_cancelled = asked is not None
         self.world.count("cancelled", self.is_cancelled)
 
     async def wake_up(self) -> None:
@@ -427,7 +430,48 @@ class Mended(Scene):
         return received(lines)[: self.need]
 
 
-SCENES: tuple[type[Scene], ...] = (Job, Decision, Decision, Ballot, Impatient, Shared, Sleepy, Racing, Desk)
+class Tidying(Scene):
+    """Most are cancelled, and tidy up in many manners, or don't."""
+
+    shape = shapes.tidying
+
+    def input(self) -> tuple[Any, ...]:
+        self.manner = self.world.random.choice(("raises", "returns", "fails", "swallows", "never ends"))
+        return self.token, self.manner
+
+    async def act(self) -> None:
+        if await self.until_there_is(self.token):
+            await self.world.pause(6)
+            await self.resume("go on", "go on")
+
+    async def meddle(self) -> None:
+        if self.world.random.random() < 0.7:
+            await self.world.pause(8)
+            await self.cancel()
+
+    async def see_the_end(self) -> None:
+        await super().see_the_end()
+        history = self.world.auditor.runs[self.run_id]
+        asked, end = history.cancellation, history.end
+        if asked is None or end is None or end.at >= asked.data["until"] or asked.batch == end.batch:
+            return
+        before = [line for line in history.lines if line.seq < asked.seq]
+        over = {line.data["id"] for line in before if line.type == "step_completed"}
+        if not any(line.type == "run_started" for line in before) or over.intersection(_steps(before, "second")):
+            return  # it never began, or was at its end
+        over = {line.data["id"] for line in history.lines if line.type == "step_completed"}
+        if self.manner in ("swallows", "never ends") or not over.issuperset(_steps(history.lines, "tidied") or {0}):
+            raise Violation(f"{self.name}: {self.manner}, and was ended at {end.at} before it had tidied up")
+
+    def expected(self, lines: list[Line]) -> Any:
+        return self.manner
+
+
+def _steps(lines: list[Line], what: str) -> list[int]:
+    return [line.data["id"] for line in lines if line.data.get("input") == {"what": what}]
+
+
+SCENES: tuple[type[Scene], ...] = (Job, Decision, Decision, Ballot, Impatient, Shared, Sleepy, Racing, Desk, Tidying)
 
 
 def resources(world: World, process: Process) -> Mapping[type, Any]:

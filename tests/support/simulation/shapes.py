@@ -186,6 +186,29 @@ async def racing(token: str) -> str:
     return f"{first.result()}, {last}"
 
 
+@workflow(name="simulated: tidying")
+async def tidying(token: str, manner: str) -> str:
+    """Waits for a word, beside steps. When it is cancelled, it tidies up in this manner, or goes on regardless."""
+    hook = create_hook(token=token)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(toil("beside"))
+            await asyncio.gather(toil("first"), asyncio.shield(tasks.create_task(_nap(2))), hook)
+        await toil("second")
+    except asyncio.CancelledError:
+        await toil("tidied")
+        if manner == "returns":
+            return "cancelled, it says"
+        if manner == "fails":
+            raise ValueError("the clean-up's") from None
+        if manner == "never ends":
+            await create_hook(token=f"nobody knows {token}")
+        if manner == "raises":
+            raise
+        await sleep(3600)
+    return manner
+
+
 @workflow(name="simulated: mended")
 async def mended(token: str, need: int) -> list[Any]:
     """Hears people out, then rests. A bad release has bugs in handling what it hears, and after the rest."""

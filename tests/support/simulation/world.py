@@ -64,6 +64,7 @@ class SimulatedEngine(Engine):
         super().__init__(store, tokens=KEYS, base_url="https://example.test", clock=node, resources=resources)
         self.replayer = self.scheduler.replayer = InlineReplayer(self.link, node)
         self.scheduler.entropy = lambda: node.world.random.randbytes(32)
+        self.scheduler.cancel_grace = timedelta(seconds=15)
         self.scheduler._owner = node.process.name
 
 
