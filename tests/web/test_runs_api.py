@@ -11,6 +11,7 @@ from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.core.api import create_hook, publish, workflow
 from approvals_bot.service.catalog import Listed
+from approvals_bot.service.history import history_of
 
 
 class Guest(BaseModel):
@@ -355,6 +356,31 @@ async def test_cancelling_ends_runs_and_their_requests(office: Any) -> None:
     assert (await office.run(request))["request"]["state"] == "cancelled"
     assert (await office.run(plain))["error"]["message"] == "Not needed."
     assert problem(await office.api.post("/api/runs/run_no/cancellation", json={}), 404)
+
+
+async def test_a_cancelled_run_says_until_when_it_tidies_up(office: Any) -> None:
+    @workflow(name="tidies up over http")
+    async def tidies_up() -> None:
+        try:
+            await create_hook(token="never")
+        finally:
+            await create_hook(token="tidied")
+
+    run_id = (await office.engine.start(tidies_up)).id
+    await office.engine.settle()
+    assert "cancellation" not in await office.run(run_id)
+    for _ in range(2):
+        answer = await office.api.post(f"/api/runs/{run_id}/cancellation", json={"reason": "Not needed."})
+        assert answer.status_code == 202
+    run = await office.run(run_id)
+    assert (run["status"], run["cancellation"]["reason"]) == ("running", "Not needed.")
+    assert run["cancellation"]["at"] < run["cancellation"]["until"]
+    texts = [entry.text for entry in history_of(await office.engine.events(run_id)).entries]
+    assert any(text.startswith("Run asked to cancel. It has until") for text in texts)
+    await office.engine.resume_hook("tidied", None)
+    await office.engine.settle()
+    run = await office.run(run_id)
+    assert (run["status"], "cancellation" in run) == ("cancelled", False)
 
 
 # ── finding ──
