@@ -1,4 +1,4 @@
-"""Approvals whose run is cancelled: they end their requests, tell everyone, and run their follow-ups."""
+"""Approvals whose run is cancelled: they end their requests, notify everyone, and run their follow-ups."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ async def test_what_a_dead_channel_misses_is_redrawn_later(office: Any) -> None:
 
 
 async def test_a_decision_stands_though_its_run_is_cancelled(office: Any) -> None:
-    """People were told of it, and its copies are brought up to date in the time that is left."""
+    """People have heard of it, and its copies are brought up to date in the time that is left."""
     may_arrive, real = asyncio.Event(), office.slack.update
 
     async def slow(receipt: Receipt, dispatch: Dispatch) -> Result:
