@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import types
 from collections.abc import Iterator
@@ -17,20 +16,10 @@ from approvals_bot.durable.core.api import WebhookRequest
 from approvals_bot.durable.engine import Run
 from approvals_bot.service.python_workflows import PACKAGE
 from approvals_bot.service.read import request_of
+from tests.support.guides import example_with, loaded
 
 ROOT = Path(__file__).parents[2]
 ANN, BO, CY, DI, CFO = (f"{address}@acme.eu" for address in ("ann", "bo", "cy", "di", "cfo"))
-
-
-def guide(name: str) -> Iterator[Any]:
-    """Load the block that defines this name as a module."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "workflows.md").read_text(), re.DOTALL)
-    ((number, block),) = [
-        (number, block)
-        for number, block in enumerate(blocks)
-        if f"async def {name}(" in block and "request_approval" in block
-    ]
-    yield from as_module(f"guide_{number}", block)  # as it is called wherever the guide is run
 
 
 def as_module(name: str, text: str) -> Iterator[Any]:
@@ -43,17 +32,20 @@ def as_module(name: str, text: str) -> Iterator[Any]:
 
 @pytest.fixture
 def agents() -> Iterator[Any]:
-    yield from guide("book_for")
+    with loaded(example_with("async def book_for(")) as module:
+        yield module
 
 
 @pytest.fixture
 def expenses() -> Iterator[Any]:
-    yield from guide("reimburse")
+    with loaded(example_with("async def reimburse(")) as module:
+        yield module
 
 
 @pytest.fixture
 def releases() -> Iterator[Any]:
-    yield from guide("release")
+    with loaded(example_with("async def release(version")) as module:
+        yield module
 
 
 @pytest.fixture

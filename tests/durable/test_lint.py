@@ -12,6 +12,7 @@ from textwrap import dedent, indent
 import pytest
 
 from approvals_bot.durable.lint import EXEMPTION, RULES, UNREADABLE, lint_paths, lint_text
+from tests.support.guides import PAGES, examples
 from tests.support.small_site import Site, install
 
 ROOT = Path(__file__).parents[2]
@@ -323,9 +324,9 @@ def test_our_own_workflows_are_clean() -> None:
 
 
 def test_the_examples_of_the_guides_are_clean() -> None:
-    for page in ("workflows.md", "from-workflow-sdk.md"):
-        for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL):
-            assert lint_text(block, page) == []
+    for example in examples(*PAGES):
+        if example.language == "python":
+            assert lint_text(example.text, example.page) == []
 
 
 def test_every_rule_is_documented() -> None:

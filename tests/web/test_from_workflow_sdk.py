@@ -64,6 +64,14 @@ def test_every_block_says_which_file_it_is() -> None:
     assert len(names) == text.count("```python") == len(set(names)) == 11
 
 
+def test_every_block_is_run_by_a_test_or_another_block() -> None:
+    code, run = PAGE.read_text() + Path(__file__).read_text(), set[str]()
+    for name, _ in BLOCK.findall(PAGE.read_text()):
+        if f'files["{name}"]' in code or f"from {name} import" in code:
+            run.add(name)
+    assert run == {name for name, _ in BLOCK.findall(PAGE.read_text())}
+
+
 def test_the_tool_describes_itself_to_the_model(files: dict[str, Any]) -> None:
     described = files["agent"].TOOLS["bookingApproval"].described()
     assert described["description"] == "Request human approval before booking a flight."

@@ -133,6 +133,7 @@ async def attributes_seen_by_a_step() -> dict[str, Any]:
     return dict(get_workflow_metadata().attributes)
 
 
+@pytest.mark.conformance(140)
 async def test_a_body_adds_changes_and_removes_attributes(open_engine: OpenEngine) -> None:
     async with open_engine() as engine:
         run = await engine.start(attributes_in_stages, attributes={"team": "red"})

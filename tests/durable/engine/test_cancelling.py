@@ -64,6 +64,7 @@ async def until(condition: Callable[[], Any]) -> None:
 # ── the body ──
 
 
+@pytest.mark.conformance(134)
 async def test_the_body_gets_a_cancelled_error_and_tidies_up(open_engine: OpenEngine, clock: FakeClock) -> None:
     @workflow
     async def tidies_with_everything() -> str:
@@ -243,6 +244,7 @@ async def test_a_grace_that_makes_no_sense_is_refused(open_engine: OpenEngine, g
 
 
 @pytest.mark.parametrize("kind", ["async", "stubborn", "def"])
+@pytest.mark.conformance(90)
 async def test_a_running_step_is_stopped_and_recorded_as_cancelled(open_engine: OpenEngine, kind: str) -> None:
     began, let_go, seen = threading.Event(), threading.Event(), list[str]()
 
@@ -367,6 +369,7 @@ async def test_a_step_between_two_attempts_is_cancelled(open_engine: OpenEngine,
         assert types(await run.events()).count("step_cancelled") == 1
 
 
+@pytest.mark.conformance(90)
 async def test_a_result_that_came_first_is_no_cancellation(open_engine: OpenEngine, clock: FakeClock) -> None:
     """The result and the cancellation arrive in the same moment: the log decides, and every replay agrees."""
     began = asyncio.Event()

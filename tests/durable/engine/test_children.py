@@ -59,6 +59,7 @@ async def one_child(amount: int) -> int:
     return 1 + await run_child(doubles, amount)
 
 
+@pytest.mark.conformance(91)
 async def test_a_parent_gets_the_result_of_its_child(open_engine: OpenEngine) -> None:
     async with open_engine() as engine:
         run = await engine.start(one_child, 20)
@@ -78,6 +79,7 @@ async def test_a_parent_gets_the_result_of_its_child(open_engine: OpenEngine) ->
         assert await child.return_value() == 40
 
 
+@pytest.mark.conformance(91)
 async def test_a_parent_raises_what_its_child_raised(open_engine: OpenEngine) -> None:
     @workflow(name="parent: catches")
     async def catches() -> Any:

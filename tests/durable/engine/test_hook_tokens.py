@@ -83,6 +83,7 @@ def types(events: list[Any]) -> list[str]:
 # ── start(hook_token=…) ──
 
 
+@pytest.mark.conformance(9)
 async def test_a_payload_may_come_before_the_body_begins(open_engine: OpenEngine) -> None:
     async with open_engine() as engine:
         run = await engine.start("token_sleeper", "pr-1", hook_token="pr-1")
@@ -177,6 +178,7 @@ async def token_prepares_only() -> str:
 # ── start_or_resume ──
 
 
+@pytest.mark.conformance(2)
 async def test_the_first_call_starts_and_the_next_resume(open_engine: OpenEngine) -> None:
     async with open_engine() as engine:
         first = await engine.start_or_resume("pr-7", {"commit": "a"}, token_review, 7, 2, resume_id="1")

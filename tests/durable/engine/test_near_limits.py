@@ -83,6 +83,7 @@ async def test_characters_of_payloads_are_said_once(
         await run.return_value()
 
 
+@pytest.mark.conformance(126)
 async def test_events_are_said_once_over_restarts(
     open_engine: OpenEngine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -401,6 +401,7 @@ async def test_limits_that_make_no_sense_are_refused(open_engine: OpenEngine, gi
             pass
 
 
+@pytest.mark.conformance(85)
 async def test_what_a_step_raises_when_it_is_cut_off_uses_up_no_retry(open_engine: OpenEngine) -> None:
     attempts: list[int] = []
     began = asyncio.Event()
