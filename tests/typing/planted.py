@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from pydantic import BaseModel
 
-from approvals_bot import Engine, Run, create_hook, create_webhook, define_hook, now, start, step, workflow
+from approvals_bot import Engine, Run, create_hook, create_webhook, define_hook, now, run_child, start, step, workflow
 
 
 class Reply(BaseModel):
@@ -102,7 +102,11 @@ async def starts(engine: Engine, options: Mapping[str, str]) -> None:
     await engine.start(optional, "a", attributes={"team": "a"})
     await engine.start(none)
     await engine.start(none, idempotency_key="k", attributes=None)
-    await engine.start("by name", 1, two=2, idempotency_key="k")
+    text = await (await engine.start(two, "a", 2, at=datetime.now(UTC), idempotency_key="k")).return_value()
+    text = await (await start(two, "a", n=2, delay="2 hours", attributes=options)).return_value()
+    text = await (await engine.start(two, "a", 2, delay=timedelta(hours=2), hook_token="t")).return_value()
+    text = await (await start(two, "a", 2, hook_token="t", at=None)).return_value()
+    await engine.start("by name", 1, two=2, idempotency_key="k", delay=3)
     await start("by name")
     print(text, number)
 
@@ -111,14 +115,46 @@ async def starts(engine: Engine, options: Mapping[str, str]) -> None:
     await engine.start(two, "a")  # E
     await engine.start(two, order="a", m=2)  # E
     await engine.start(two, "a", 2, idempotency_key=3)  # E
-    await engine.start(two, "a", 2, attributes={"a": 3})  # E
+    await engine.start(two, "a", 2, attributes={"a": [3]})  # E
     await engine.start(two, "a", "b", idempotency_key="k")  # E: pyright
     await engine.start(two, "a", attributes={"a": "b"})  # E: pyright
     await engine.start(optional, "a", when="tomorrow")  # E
     await engine.start(none, 3)  # E
     await engine.start(charge, "a")  # E
     await engine.start("by name", idempotency_key=3)  # E
+    await engine.start("by name", at="tomorrow")  # E
+    await engine.start(two, "a", 2, at="tomorrow")  # E
+    await start(two, "a", 2, delay=[3])  # E
+    await engine.start(two, "a", 2, hook_token=3)  # E
+    await engine.start(two, "a", "b", delay="1h")  # E: pyright
+    await start(two, "a", at=datetime.now(UTC))  # E: pyright
+    await engine.start(two, 1, 2, hook_token="t")  # E: pyright
     await start(two, 1, 2)  # E
     await start(two, "a", 2, attributes=3)  # E
     wrong: int = await (await start(two, "a", 2)).return_value()  # E
+    print(wrong)
+
+
+async def children() -> None:
+    text: str = await run_child(two, "a", 2)
+    text = await run_child(two, "a", n=2, on_parent_close="abandon")
+    text = await run_child(two, order="a", n=2, attributes={"team": "a", "amount": 3})
+    first, second = await asyncio.gather(run_child(two, "a", 2), run_child(optional, "b", loud=True))
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(run_child(optional, "a"))
+    number: int = task.result()
+    print(text.upper(), first.upper(), second + number)
+    await run_child(none)
+
+    await run_child(two, 1, 2)  # E
+    await run_child(two, "a")  # E
+    await run_child(two, "a", 2, 3)  # E
+    await run_child(two, order="a", m=2)  # E
+    await run_child(two, "a", 2, on_parent_close="kill")  # E
+    await run_child(two, "a", 2, attributes=3)  # E
+    await run_child(two, "a", "b", on_parent_close="abandon")  # E: pyright
+    await run_child(charge, "a")  # E
+    await run_child("by name")  # E
+    wrong: int = await run_child(two, "a", 2)  # E
+    second.upper()  # E
     print(wrong)

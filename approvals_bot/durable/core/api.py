@@ -158,12 +158,29 @@ def workflow(
         function, where = as_function(given, "@workflow", line)
         if not inspect.iscoroutinefunction(function):
             raise DefinitionError(*where, f"@workflow: {function.__name__}() needs to be an `async def`.")
+        _refuse_names_of_options(function, where)
         signature = Signature(function, scope, bound="settings")
         made: Workflow[P, R] = Workflow(function, name or function.__name__, version, signature, failures=failures)
         registry.add(made)
         return made
 
     return decorate if function is None else decorate(function)
+
+
+OPTIONS = ("at", "delay", "hook_token", "idempotency_key", "attributes", "on_parent_close")
+"""Options of `start` and `run_child`, which take a workflow's arguments beside them."""
+
+
+def _refuse_names_of_options(function: Callable[..., Any], where: tuple[str, int]) -> None:
+    """Raise DefinitionError for a parameter that no caller could pass."""
+    for name in inspect.signature(function).parameters:
+        if name in OPTIONS:
+            of = "run_child" if name == "on_parent_close" else "start"
+            raise DefinitionError(
+                *where,
+                f"@workflow: {function.__name__}() can't have a parameter {name!r}, because {of}() has an option of "
+                "that name. Rename it.",
+            )
 
 
 # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -205,6 +205,15 @@ class End:
 Creation = CreateStep | CreateHook | StartTimer | SetAttributes | StartChild
 Command = Creation | CancelStep | CancelTimer | CancelChild | DisposeHook | Respond | Refuse | End
 
+_NOT_AT_THE_END = (CreateStep, StartTimer, CancelTimer, CancelChild)
+
+
+def is_of_use_at_the_end(command: Command) -> bool:
+    """Return whether a command that a body gave in its last moments is carried out. Nothing starts after the end."""
+    is_over_with_its_parent = isinstance(command, StartChild) and command.on_parent_close == "cancel"
+    return not isinstance(command, _NOT_AT_THE_END) and not is_over_with_its_parent
+
+
 Decision = tuple[str, int]
 """The identity of a decision within its run: what is done, and the number of what it is done to."""
 

@@ -125,6 +125,12 @@ class Event(NamedTuple):
 Log = list[Event]
 
 
+def began_at(created: Event) -> datetime:
+    """Return the time at which a run's body begins: that of its creation, or the later one it was started for."""
+    later = created.data.get("begins_at")
+    return created.at if later is None else max(created.at, from_micros(later))
+
+
 def made_in(created: Event, seq: int) -> str:
     """Return the ID of the run that wrote event `seq` first.
 

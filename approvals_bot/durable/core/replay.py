@@ -191,7 +191,7 @@ def _advance(workflow: Workflow[Any, Any], events: Log, run: RunState) -> None:
 
 
 def _begin(workflow: Workflow[Any, Any], created: Event, run: RunState) -> asyncio.Task[Any]:
-    run.loop.now = created.at.timestamp()
+    run.loop.now = run.now.timestamp()
     args, kwargs = workflow.signature.decode_call(created.data["input"])
     if workflow.signature.takes_bound:
         kwargs["settings"] = decode(created.data.get("settings"), workflow.signature.annotation("settings"))

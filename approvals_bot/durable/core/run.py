@@ -27,13 +27,22 @@ from approvals_bot.durable.core.commands import (
     Creation,
     Decision,
     DisposeHook,
-    OnParentClose,
     SetAttributes,
     StartChild,
     decision,
 )
 from approvals_bot.durable.core.companions import Companions
-from approvals_bot.durable.core.events import CREATIONS, FACTS, Event, Log, from_micros, made_in, new_run_id, number_of
+from approvals_bot.durable.core.events import (
+    CREATIONS,
+    FACTS,
+    Event,
+    Log,
+    began_at,
+    from_micros,
+    made_in,
+    new_run_id,
+    number_of,
+)
 from approvals_bot.durable.core.hooks import Hook, Webhook, WebhookRequest
 from approvals_bot.durable.core.loop import ContinuesAsNew, WorkflowLoop
 from approvals_bot.durable.core.payload_schemas import schema_of
@@ -45,10 +54,6 @@ from approvals_bot.errors import CannotAnswerError, NondeterminismError, Workflo
 
 _is_sleep: Callable[..., object] = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]
 """The callback that `asyncio.sleep` gives its timer. It distinguishes a sleep from a timeout."""
-
-
-NOT_AT_THE_END = (CreateStep, commands.StartTimer, CancelTimer, CancelChild)
-"""Commands that have no use once the run has ended."""
 
 
 class StepCode(Protocol):
@@ -102,6 +107,10 @@ class OpenChild:
     id: int
     run_id: str
     future: asyncio.Future[dict[str, Any]]
+
+    def end(self, data: dict[str, Any]) -> None:
+        if not self.future.done():
+            self.future.set_result(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +168,7 @@ class RunState:
         self.link = link
         self.name: str = created.data["workflow"]
         self.attributes: dict[str, Attribute] = decoded_attributes(created.data.get("attributes", {}))
-        self.started_at = created.at
-        self.now = created.at
+        self.started_at = self.now = began_at(created)
         self.seq = created.seq  # of the event that is being delivered
         self.lines: Lines | None = None  # None: nobody logs them
         self.view: Any = None
@@ -184,6 +192,7 @@ class RunState:
         self.timers: dict[int, OpenTimer] = {}
         self.hooks: dict[int, Hook[Any]] = {}
         self.children: dict[int, OpenChild] = {}
+        self.outcomes_of_children: list[BaseException] = []  # the errors that the body has got from them
         self.schemas: dict[int, Any] = {}
 
     def expect(self, events: Log) -> None:
@@ -268,14 +277,7 @@ class RunState:
             self.is_cancelling = True
             self.body.cancel(reason)
 
-    def start_child(
-        self,
-        workflow: Workflow[Any, Any],
-        args: Any,
-        kwargs: Any,
-        on_parent_close: OnParentClose,
-        attributes: dict[str, Attribute],
-    ) -> OpenChild:
+    def start_child(self, workflow: Workflow[Any, Any], args: Any, kwargs: Any, *options: Any) -> OpenChild:
         number = self._count = self._count + 1
         found = self._recorded.get(number)
         recorded = found.data if found is not None else {}
@@ -285,7 +287,7 @@ class RunState:
         run_id = recorded.get("run_id") or new_run_id(
             self.now, hashlib.blake2b(self._secret(number, "child").encode()).digest()
         )
-        self._ask(StartChild(number, run_id, workflow, given, on_parent_close, attributes))
+        self._ask(StartChild(number, run_id, workflow, given, *options))
         child = self.children[number] = OpenChild(number, run_id, self.loop.create_future())
         return child
 
@@ -451,8 +453,8 @@ class RunState:
     def deliver(self, event: Event) -> None:
         """Deliver one event. At most one waiter continues because of it."""
         self.seq = event.seq
-        self.now = event.at
-        self.loop.now = event.at.timestamp()
+        self.now = max(self.now, event.at)  # a payload may have come before a run began that was started for later
+        self.loop.now = self.now.timestamp()
         if event.type in FACTS:
             self.token_is_settled = False
         number: Any = event.data.get("id")
@@ -490,8 +492,10 @@ class RunState:
                 timer = self.timers.pop(number, None)
                 if timer is not None:
                     timer.fire()
-            case "child_ended" | "child_cancelled":
-                self._deliver_of_child(event)
+            case "child_ended" if number in self.children:
+                self.children.pop(number).end(event.data)
+            case "child_cancelled" if number in self.children:
+                self._drifted_from(event, f"child #{number} to go on")
             case "cancel_requested":
                 self._asked_to_cancel(event)
             case "step_cancelled" if number in self.steps:
@@ -504,17 +508,6 @@ class RunState:
                 self._drifted_from(event, f"no answer to event {event.data['to']}")
             case _:
                 pass  # decisions that the code has made, too
-
-    def _deliver_of_child(self, event: Event) -> None:
-        child = self.children.get(event.data["id"])
-        if child is None:
-            return  # given up, and perhaps it has ended all the same
-        if event.type == "child_cancelled":
-            self._drifted_from(event, f"child #{child.id} to go on")
-            return
-        del self.children[child.id]
-        if not child.future.done():
-            child.future.set_result(event.data)
 
     def has_decided(self, event: Event) -> bool:
         """Return whether the code has made this decision, too."""
@@ -532,11 +525,6 @@ class RunState:
     def is_over_after(self, error: BaseException) -> bool:
         """Return whether this error of the body leaves its companions where they are: the replay is thrown away."""
         return self.loop.closing or self.bug_in(error) is not None
-
-    @cached_property
-    def outcomes_of_children(self) -> list[BaseException]:
-        """The errors that the body has got from its children."""
-        return []
 
     def bug_in(self, error: BaseException) -> BaseException | None:
         """Return the error that stalls the run, or None if it fails with this one. A child's outcome is no bug."""
@@ -558,12 +546,8 @@ class RunState:
         """
         new = list(self._new.values())
         if ended:
-            return [c for c in new if not isinstance(c, NOT_AT_THE_END) and not _is_over_with_its_parent(c)]
+            return [c for c in new if commands.is_of_use_at_the_end(c)]
         for command in new:
             if isinstance(command, Creation) and command.id < self._newest:
                 self.drifts(command.id, f"nothing at #{command.id}", str(command))
         return new
-
-
-def _is_over_with_its_parent(command: Command) -> bool:
-    return isinstance(command, StartChild) and command.on_parent_close == "cancel"

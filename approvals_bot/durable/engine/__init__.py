@@ -6,10 +6,12 @@ The functions of this module call the methods of the same name on the engine tha
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from approvals_bot.durable.core.api import WebhookRequest, Workflow, open_engine
 from approvals_bot.durable.core.attributes import Settable
+from approvals_bot.durable.core.durations import Duration
 from approvals_bot.durable.core.idempotency import SentKey
 from approvals_bot.durable.engine.clock import SystemClock, TimeSource
 from approvals_bot.durable.engine.engine import Engine
@@ -29,7 +31,46 @@ async def start(  # type: ignore[valid-type]  # as Engine.start
     workflow: Workflow[P, R],
     /,
     *args: P.args,
+    at: datetime,
+    delay: Duration | None = None,
+    hook_token: str | None = None,
+    idempotency_key: str | None = None,
+    attributes: Mapping[str, Settable] | None = None,
+    **kwargs: P.kwargs,
+) -> Run[R]: ...
+@overload
+async def start(  # type: ignore[valid-type]  # as Engine.start
+    workflow: Workflow[P, R],
+    /,
+    *args: P.args,
+    delay: Duration,
+    at: datetime | None = None,
+    hook_token: str | None = None,
+    idempotency_key: str | None = None,
+    attributes: Mapping[str, Settable] | None = None,
+    **kwargs: P.kwargs,
+) -> Run[R]: ...
+@overload
+async def start(  # type: ignore[valid-type]  # as Engine.start
+    workflow: Workflow[P, R],
+    /,
+    *args: P.args,
+    hook_token: str,
+    at: datetime | None = None,
+    delay: Duration | None = None,
+    idempotency_key: str | None = None,
+    attributes: Mapping[str, Settable] | None = None,
+    **kwargs: P.kwargs,
+) -> Run[R]: ...
+@overload
+async def start(  # type: ignore[valid-type]  # as Engine.start
+    workflow: Workflow[P, R],
+    /,
+    *args: P.args,
     idempotency_key: str,
+    at: datetime | None = None,
+    delay: Duration | None = None,
+    hook_token: str | None = None,
     attributes: Mapping[str, Settable] | None = None,
     **kwargs: P.kwargs,
 ) -> Run[R]: ...
@@ -39,6 +80,9 @@ async def start(  # type: ignore[valid-type]  # as Engine.start
     /,
     *args: P.args,
     attributes: Mapping[str, Settable],
+    at: datetime | None = None,
+    delay: Duration | None = None,
+    hook_token: str | None = None,
     idempotency_key: str | None = None,
     **kwargs: P.kwargs,
 ) -> Run[R]: ...
@@ -47,9 +91,11 @@ async def start(
     workflow: str,
     /,
     *args: Any,
+    at: datetime | None = None,
+    delay: Duration | None = None,
+    hook_token: str | None = None,
     idempotency_key: str | None = None,
     attributes: Mapping[str, Settable] | None = None,
-    hook_token: str | None = None,
     **kwargs: Any,
 ) -> Run[Any]: ...
 async def start(workflow: Any, /, *args: Any, **kwargs: Any) -> Run[Any]:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from approvals_bot.durable.core.api import StepContext, StepMetadata, WorkflowMetadata
-from approvals_bot.durable.core.events import Event, NewEvent, lost_a_token, made_in
+from approvals_bot.durable.core.events import Event, NewEvent, began_at, lost_a_token, made_in
 from approvals_bot.durable.core.remote_errors import encode_error
 from approvals_bot.durable.core.replay import ReplayResult
 from approvals_bot.durable.core.run import OpenStep
@@ -407,7 +407,7 @@ class Activation:
         started = self.run.index.first_starts.get(state.id) or self._host.clock.now()
         context = StepContext(
             StepMetadata(state.step.name, f"{made_by}.{state.id}", state.failures + 1, started),
-            WorkflowMetadata(created.data["workflow"], run_id, created.at, dict(state.attributes)),
+            WorkflowMetadata(created.data["workflow"], run_id, began_at(created), dict(state.attributes)),
         )
         try:
             host = self._host

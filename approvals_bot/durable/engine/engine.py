@@ -12,6 +12,7 @@ from approvals_bot.durable.core import sandbox
 from approvals_bot.durable.core.annotations import check_annotations
 from approvals_bot.durable.core.api import Workflow, open_engines
 from approvals_bot.durable.core.attributes import Settable, attributes_after, checked_attributes, with_changes
+from approvals_bot.durable.core.durations import Duration
 from approvals_bot.durable.core.events import Event, NewEvent, new_run_id, to_micros
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.core.idempotency import sent_under
@@ -28,6 +29,7 @@ from approvals_bot.durable.engine.reset import reset_run
 from approvals_bot.durable.engine.runs import HookInfo, Run
 from approvals_bot.durable.engine.scheduler import EntropyPool, Scheduler
 from approvals_bot.durable.engine.starting import StartOrResume, first_hook
+from approvals_bot.durable.engine.starts import begins_at
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.protocol import AuditEntry, OpenStore
 from approvals_bot.durable.tokens import Tokens
@@ -185,7 +187,49 @@ class Engine(Reader):
         workflow: Workflow[P, R],
         /,
         *args: P.args,
+        at: datetime,
+        delay: Duration | None = None,
+        hook_token: str | None = None,
+        idempotency_key: str | None = None,
+        attributes: Mapping[str, Settable] | None = None,
+        **kwargs: P.kwargs,
+    ) -> Run[R]: ...
+    @overload
+    async def start(  # type: ignore[valid-type]  # see above
+        self,
+        workflow: Workflow[P, R],
+        /,
+        *args: P.args,
+        delay: Duration,
+        at: datetime | None = None,
+        hook_token: str | None = None,
+        idempotency_key: str | None = None,
+        attributes: Mapping[str, Settable] | None = None,
+        **kwargs: P.kwargs,
+    ) -> Run[R]: ...
+    @overload
+    async def start(  # type: ignore[valid-type]  # see above
+        self,
+        workflow: Workflow[P, R],
+        /,
+        *args: P.args,
+        hook_token: str,
+        at: datetime | None = None,
+        delay: Duration | None = None,
+        idempotency_key: str | None = None,
+        attributes: Mapping[str, Settable] | None = None,
+        **kwargs: P.kwargs,
+    ) -> Run[R]: ...
+    @overload
+    async def start(  # type: ignore[valid-type]  # see above
+        self,
+        workflow: Workflow[P, R],
+        /,
+        *args: P.args,
         idempotency_key: str,
+        at: datetime | None = None,
+        delay: Duration | None = None,
+        hook_token: str | None = None,
         attributes: Mapping[str, Settable] | None = None,
         **kwargs: P.kwargs,
     ) -> Run[R]: ...
@@ -196,6 +240,9 @@ class Engine(Reader):
         /,
         *args: P.args,
         attributes: Mapping[str, Settable],
+        at: datetime | None = None,
+        delay: Duration | None = None,
+        hook_token: str | None = None,
         idempotency_key: str | None = None,
         **kwargs: P.kwargs,
     ) -> Run[R]: ...
@@ -205,9 +252,11 @@ class Engine(Reader):
         workflow: str,
         /,
         *args: Any,
+        at: datetime | None = None,
+        delay: Duration | None = None,
+        hook_token: str | None = None,
         idempotency_key: str | None = None,
         attributes: Mapping[str, Settable] | None = None,
-        hook_token: str | None = None,
         **kwargs: Any,
     ) -> Run[Any]: ...
     async def start(  # type: ignore[misc]  # a workflow's parameter may not be named like an option
@@ -215,9 +264,11 @@ class Engine(Reader):
         workflow: Workflow[..., Any] | str,
         /,
         *args: Any,
+        at: datetime | None = None,
+        delay: Duration | None = None,
+        hook_token: str | None = None,
         idempotency_key: str | None = None,
         attributes: Mapping[str, Settable] | None = None,
-        hook_token: str | None = None,
         **kwargs: Any,
     ) -> Run[Any]:
         """Start a run. Returns once it is durable. The input is validated before anything is written.
@@ -227,7 +278,13 @@ class Engine(Reader):
 
         A second start with the same idempotency key and arguments returns the same run, also after its end. With other
         arguments it raises IdempotencyConflictError. What is compared is what was given here, without defaults, so a
-        release may add an optional parameter or field in between. Attributes aren't compared.
+        release may add an optional parameter or field in between. Attributes and times aren't compared.
+
+        With `at` or `delay`, the run is created now and begins then: it is `pending` until that time, is listed and can
+        be cancelled, and survives restarts. Its `now()` begins with that time. A time that has passed is at once.
+
+            await engine.start(remind, "ann", at=datetime(2026, 12, 1, 9, tzinfo=UTC))
+            await engine.start(remind, "ann", delay="2 hours")
 
         With `hook_token`, the run has a hook with this token from its start, so no payload can come too soon. The first
         hook that the workflow creates must have this token; otherwise the run stalls. Payloads that come before wait
@@ -241,10 +298,11 @@ class Engine(Reader):
         given = found.signature.encode_call(args, kwargs)
         own = with_changes({}, checked_attributes(attributes)) if attributes else {}
         key = idempotency_key
+        later = None if at is None and delay is None else begins_at(at, delay, self.now())
         claimed = {} if hook_token is None else {"hook_token": hook_token}
         sent = None if key is None else sent_under(key, found.signature, args, kwargs, given) | claimed
         more = {} if hook_token is None else {"hooks": [first_hook(hook_token, self.scheduler.entropy())]}
-        created = await self._intake.start(found, given, key, own, sent, **more)
+        created = await self._intake.start(found, given, key, own, sent, later, **more)
         return Run(self, created.run_id, is_new=created.is_new)
 
     async def start_or_resume(

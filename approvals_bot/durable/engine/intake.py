@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.attributes import Attribute
-from approvals_bot.durable.core.events import ENDINGS, Event, Log, NewEvent, hooks_of, new_run_id
+from approvals_bot.durable.core.events import ENDINGS, Event, Log, NewEvent, hooks_of, new_run_id, to_micros
 from approvals_bot.durable.core.idempotency import (
     SentKey,
     abridged,
@@ -28,7 +28,7 @@ from approvals_bot.durable.engine.near_limits import NEAR_RECEIVED, NEAR_UNREAD
 from approvals_bot.durable.engine.notifier import Notifier, Subscription
 from approvals_bot.durable.engine.replayer import INLINE_EVENTS
 from approvals_bot.durable.engine.scheduler import Scheduler
-from approvals_bot.durable.engine.starts import first_event, first_row
+from approvals_bot.durable.engine.starts import new_run
 from approvals_bot.durable.store.protocol import (
     MAX_UNREAD,
     REPLACED,
@@ -103,17 +103,22 @@ class Intake:
         key: str | None,
         attributes: dict[str, Attribute],
         sent: dict[str, Any] | None = None,
+        begins_at: datetime | None = None,
         **more: Any,
     ) -> Created:
         """Create a run with this encoded input, or find the run that has this idempotency key.
 
-        `sent` is what the caller sent under the key, before validation. `more` is added to the data of `run_created`.
-        Raises IdempotencyConflictError if the key came with something else before; HookConflictError, if another live
-        hook has the token of one that the run is started with; LimitExceededError, SerializationError.
+        It begins at once, or at `begins_at`. `sent` is what the caller sent under the key, before validation. `more` is
+        added to the data of `run_created`. Raises IdempotencyConflictError if the key came with something else before;
+        HookConflictError, if another live hook has the token of one that the run is started with; LimitExceededError,
+        SerializationError.
         """
         new = self.new_run(workflow, input, attributes, **more)._replace(idempotency_key=key)
         if sent is not None and difference({"input": input}, sent, "") is not None:
             new.data["sent"] = abridged(sent)
+        if begins_at is not None:
+            new = new._replace(row=new.row._replace(wake_at=begins_at))
+            new.data["begins_at"] = to_micros(begins_at)
         created = await self.create(new)
         if isinstance(created, TokenTaken):
             raise HookConflictError(created.token, created.owner)
@@ -127,13 +132,12 @@ class Intake:
         """Return a run that starts now, not yet created. `more` is added to the data of `run_created`."""
         now = self._scheduler.clock.now()
         run_id = new_run_id(now, self._scheduler.entropy())
-        row = first_row(run_id, workflow, now, attributes)
-        return NewRun(row, first_event(run_id, workflow, input, attributes, **more))
+        return new_run(run_id, workflow, input, attributes, now, **more)
 
     async def create(self, new: NewRun) -> Created | TokenTaken:
         """Create a run, or find the one that has its idempotency key, and start working on it."""
         scheduler, row, now = self._scheduler, new.row, new.row.created_at
-        lease = scheduler.request_lease()
+        lease = scheduler.request_lease() if "begins_at" not in new.data else None
         log = [Event(seq, event.type, now, event.data) for seq, event in enumerate(new.events(), 1)]
         run = None if lease is None else CachedRun(row, log, 0)
         store = scheduler.store

@@ -106,6 +106,8 @@ def plan_reset(record: RunRecord, log: Log, to: int, new_id: str, *, drop_payloa
     reset_of = {"run_id": record.id, "seq": len(copied)}
     if "reset_of" in created:
         reset_of["before"] = created["reset_of"]
+    if record.status == "pending":  # it begins now, also if it was started for a later time
+        created = {name: value for name, value in created.items() if name != "begins_at"}
     data = created | {"run_id": new_id, "reset_of": reset_of, "seed": created.get("seed", record.id)}
     kept = [] if drop_payloads else _kept(copied, log[len(copied) :])
     begun = [log[0]._replace(data=data), *copied[1:], *kept]

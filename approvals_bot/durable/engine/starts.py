@@ -4,22 +4,45 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.attributes import Attribute
 from approvals_bot.durable.core.commands import CancelChild, Command, StartChild
+from approvals_bot.durable.core.durations import Duration, as_seconds
 from approvals_bot.durable.core.serialization import encode, to_json
 from approvals_bot.durable.store.protocol import ChildWrites, NewRun, Parent, RunRecord
+from approvals_bot.errors import InvalidArgumentError
 
 PYTHON = platform.python_version()
 
 
-def first_event(
-    run_id: str, workflow: Workflow[Any, Any], input: dict[str, Any], attributes: dict[str, Attribute], **more: Any
-) -> dict[str, Any]:
-    """Return the data of a run's `run_created`. Raises LimitExceededError or SerializationError."""
+def begins_at(at: datetime | None, delay: Duration | None, now: datetime) -> datetime | None:
+    """Return when a run begins that is started now with these options. None: at once. Raises InvalidArgumentError."""
+    if at is not None and delay is not None:
+        raise InvalidArgumentError("start() takes at or delay, not both")
+    if delay is not None:
+        if isinstance(delay, datetime):
+            raise InvalidArgumentError("delay is a length of time; a datetime goes into at")
+        at = now + timedelta(seconds=as_seconds(delay, now))
+    elif at is not None and (not isinstance(at, datetime) or at.tzinfo is None):
+        raise InvalidArgumentError(f"at must be an aware datetime, with a time zone, not {at!r}")
+    return None if at is None or at <= now else at.astimezone(UTC)
+
+
+def new_run(
+    run_id: str,
+    workflow: Workflow[Any, Any],
+    input: dict[str, Any],
+    attributes: dict[str, Attribute],
+    at: datetime,
+    **more: Any,
+) -> NewRun:
+    """Return a run to be created at this time. Raises LimitExceededError or SerializationError.
+
+    `more` is added to the data of its `run_created`.
+    """
     data: dict[str, Any] = {"run_id": run_id, "workflow": workflow.name, "input": input, "python": PYTHON}
     if attributes:
         data["attributes"] = encode(attributes)
@@ -29,14 +52,8 @@ def first_event(
         data["settings"] = workflow.settings
     data |= more
     to_json(data, "the input")
-    return data
-
-
-def first_row(run_id: str, workflow: Workflow[Any, Any], at: datetime, attributes: dict[str, Attribute]) -> RunRecord:
-    """Return the row of a run that is created at this time."""
-    return RunRecord.new(
-        run_id, workflow.name, workflow.code, workflow.version, at, kind=workflow.kind, attributes=attributes
-    )
+    named = workflow.name, workflow.code, workflow.version
+    return NewRun(RunRecord.new(run_id, *named, at, kind=workflow.kind, attributes=attributes), data)
 
 
 def child_writes(run_id: str, commands: Iterable[Command], at: datetime) -> ChildWrites | None:
@@ -59,7 +76,7 @@ def _child_writes(run_id: str, commands: Iterable[StartChild | CancelChild], at:
 
 def _child_of(run_id: str, command: StartChild, at: datetime) -> NewRun:
     """Return a child. Its first event names its parent, so its log says all that its row does."""
-    workflow, parent = command.workflow, Parent(run_id, command.id, command.on_parent_close)
-    row = first_row(command.run_id, workflow, at, command.attributes)
-    data = first_event(command.run_id, workflow, command.input, command.attributes, parent=parent._asdict())
-    return NewRun(row._replace(parent=parent), data)
+    parent = Parent(run_id, command.id, command.on_parent_close)
+    named = {"parent": parent._asdict()}
+    new = new_run(command.run_id, command.workflow, command.input, command.attributes, at, **named)
+    return new._replace(row=new.row._replace(parent=parent))

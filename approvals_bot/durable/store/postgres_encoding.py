@@ -82,6 +82,7 @@ def create(run: NewRun, at: datetime, lease: Lease | None, then: Append | None) 
         "kind": storable(new.kind),
         "attributes": own_json(new.attributes),
         "at": to_micros(at),
+        "wake_at": to_micros(max(at, new.wake_at or at)),
         "events": [_event(event) for event in run.events()],
     }
     if new.attributes:

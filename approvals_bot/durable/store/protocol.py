@@ -97,6 +97,12 @@ class RunRecord(NamedTuple):
     parent: Parent | None = None  # of a child
 
     @property
+    def begins_at(self) -> datetime | None:
+        """When a run that was started for a later time begins. None for all others, and once it has begun."""
+        is_later = self.status == "pending" and self.wake_at is not None and self.wake_at > self.created_at
+        return self.wake_at if is_later else None
+
+    @property
     def has_ended(self) -> bool:
         return self.status in ENDED
 
@@ -405,7 +411,7 @@ class Store(Protocol):
     async def create(
         self, run: NewRun, at: datetime, lease: Lease | None = None, then: Append | None = None
     ) -> Created:
-        """Create a run that is due at once, with its `run_created`.
+        """Create a run that is due at once, or at its row's `wake_at` if that is later, with its `run_created`.
 
         In the same transaction, claim it if a lease is given, and append the planned batch `then`.
         """

@@ -87,7 +87,7 @@ def create(
             write_children(db, new.id, then.children, later, then.cancel_until)
     else:
         wanted = None
-        row = _PENDING | {"id": new.id, "wake_at": now, "seq": len(first)}
+        row = _PENDING | {"id": new.id, "wake_at": max(now, to_micros(new.wake_at or at)), "seq": len(first)}
     own = new.attributes if then is None or then.own is None or not fits else then.own
     key_and_more = {"key": key, "created_at": now, "attributes": own_json(own)}
     named = {"workflow": new.workflow, "code": new.code, "version": new.version, "kind": new.kind}
@@ -290,12 +290,15 @@ def _ending(events: list[Event]) -> str | None:
 
 # ── facts ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-_KEPT = """
-    UPDATE runs SET seq = :seq, unread = :unread, received = :received, wake_at = min(coalesce(wake_at, :at), :at)
-    WHERE id = :id"""
+# A payload doesn't make a run begin that was started for a later time.
+_BEGINS_LATER = "status = 'pending' AND wake_at > :at"
+_KEPT = f"""
+    UPDATE runs SET seq = :seq, unread = :unread, received = :received,
+      wake_at = CASE WHEN {_BEGINS_LATER} THEN wake_at ELSE min(coalesce(wake_at, :at), :at) END
+    WHERE id = :id"""  # noqa: S608  # our own text
 _WAKE = "UPDATE runs SET seq = :seq, wake_at = min(coalesce(wake_at, :at), :at) WHERE id = :id"
 _CURRENT_HOOK = f"""
-    SELECT run_id, number, is_live, lease_until IS NULL OR lease_until <= :at, {_NOW}
+    SELECT run_id, number, is_live, (lease_until IS NULL OR lease_until <= :at) AND NOT ({_BEGINS_LATER}), {_NOW}
     FROM hooks JOIN runs ON runs.id = run_id WHERE hooks.id = :id"""  # noqa: S608  # our own text
 
 

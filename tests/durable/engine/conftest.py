@@ -29,6 +29,7 @@ BOTH = {
     "test_run_cache",
     "test_schedules",
     "test_stalls",
+    "test_starts_later",
     "test_webhooks_of_runs",
 }
 

@@ -182,3 +182,14 @@ async def test_children_nested_ten_deep(open_engine: OpenEngine) -> None:
         with pytest.raises(RunFailedError, match="10 is over 9") as caught:
             await (await engine.start(nested, 0)).return_value()
         assert isinstance(caught.value.__cause__, TooDearError)
+
+
+@pytest.mark.parametrize("option", ["at", "delay", "hook_token", "idempotency_key"])
+async def test_a_child_refuses_the_options_of_start(open_engine: OpenEngine, option: str) -> None:
+    @workflow(name=f"parent: gives {option}")
+    async def gives() -> None:
+        await run_child(doubles, 2, **{option: "1h"})
+
+    async with open_engine() as engine:
+        with pytest.raises(RunFailedError, match=f"no option {option}"):
+            await (await engine.start(gives)).return_value()

@@ -555,8 +555,8 @@ BEGIN
     owner, lease_until, epoch)
   VALUES (run, args ->> 'workflow', args ->> 'code', args ->> 'version', args ->> 'kind',
     CASE WHEN planned IS NULL THEN 'pending' ELSE 'running' END, now, args ->> 'idempotency_key',
-    args ->> 'attributes', jsonb_array_length(created) + coalesce(jsonb_array_length(planned -> 'events'), 0), now,
-    lease ->> 'owner', (lease ->> 'until')::bigint, CASE WHEN lease IS NULL THEN 0 ELSE 1 END)
+    args ->> 'attributes', jsonb_array_length(created) + coalesce(jsonb_array_length(planned -> 'events'), 0),
+    (args ->> 'wake_at')::bigint, lease ->> 'owner', (lease ->> 'until')::bigint, CASE WHEN lease IS NULL THEN 0 ELSE 1 END)
   ON CONFLICT DO NOTHING;
   IF NOT FOUND THEN
     SELECT json_build_object('run', id, 'data', (SELECT data FROM events WHERE run_id = id AND seq = 1)) INTO known
@@ -688,10 +688,11 @@ DECLARE
   claimed json;
   lost jsonb;
   is_free boolean;
+  begins_later boolean;  -- a payload doesn't make a run begin that was started for a later time
   unread_of bigint;
   decided json;
 BEGIN
-  SELECT run_id, number, is_live, seq, epoch, lease_until, unread, received,
+  SELECT run_id, number, is_live, seq, status, wake_at, epoch, lease_until, unread, received,
     (SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq) AS last_at,
     (SELECT json_build_array(seq, type, at, data) FROM events WHERE run_id = runs.id
       AND key = number || '.received.' || (args ->> 'resume_id')) AS known
@@ -706,7 +707,8 @@ BEGIN
       RETURN ROW(event, NULL)::outcome;
     END IF;
   END IF;
-  is_free := lease IS NOT NULL AND (state.lease_until IS NULL OR state.lease_until <= given_at);
+  begins_later := state.status = 'pending' AND coalesce(state.wake_at > given_at, false);
+  is_free := lease IS NOT NULL AND (state.lease_until IS NULL OR state.lease_until <= given_at) AND NOT begins_later;
   IF NOT state.is_live OR state.known IS NOT NULL THEN
     IF state.is_live AND is_free THEN
       claimed := claim_one(state.run_id, lease);
@@ -732,7 +734,8 @@ BEGIN
       decided ->> 2)::outcome;
   END IF;
   lost := add_events(state.run_id, state.seq, now, fact);
-  UPDATE runs SET seq = state.seq + 1, wake_at = least(wake_at, given_at), received = received + length(data_of),
+  UPDATE runs SET seq = state.seq + 1, received = received + length(data_of),
+    wake_at = CASE WHEN begins_later THEN wake_at ELSE least(wake_at, given_at) END,
     unread = (coalesce(unread, '{}')::jsonb || jsonb_build_object(state.number::text, unread_of + 1))::text
   WHERE id = state.run_id;
   IF is_free THEN
