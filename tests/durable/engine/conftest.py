@@ -25,6 +25,7 @@ BOTH = {
     "test_hooks",
     "test_idempotency",
     "test_lookups",
+    "test_parents_and_children",
     "test_resets",
     "test_run_cache",
     "test_schedules",
