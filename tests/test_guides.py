@@ -188,6 +188,33 @@ async def cancelling(guide: Any, here: Here) -> None:
         assert released == [{"reservation": "R-2", "why": "the concert is off"}]
 
 
+@runs("async def contract(document")
+async def runs_of_other_workflows(guide: Any, here: Here) -> None:
+    async with here.open_engine() as engine:
+        run = await engine.start(guide.contract, "lease", ["ann", "bo"])
+        await here.clock.advance(1)
+        await engine.resume_hook("lease-ann", True)
+        await engine.resume_hook("lease-bo", True)
+        assert await run.return_value() == "signed"
+        late = await engine.start(guide.contract, "sale", ["ann"])
+        await here.clock.advance("14 days")
+        assert await late.return_value() == "expired"
+        await here.clock.advance(60)
+        (child,) = (await engine.records(status="cancelled")).records
+        assert child.workflow == "sign"
+
+
+@runs("async def plan_renewals(")
+async def runs_for_later(guide: Any, here: Here) -> None:
+    async with here.open_engine() as engine:
+        await guide.plan_renewals()
+        assert [run.status for run in (await engine.records()).records] == ["pending", "pending"]
+        await here.clock.advance("2 hours")
+        assert [run.result for run in (await engine.records(status="completed")).records] == ["acme.org renewed"]
+        await here.clock.advance("10000 days")
+        assert [run.result for run in (await engine.records(status="completed")).records][1] == "acme.eu renewed"
+
+
 @runs("async def restock(")
 async def logging(guide: Any, here: Here) -> None:
     async with here.open_engine() as engine:

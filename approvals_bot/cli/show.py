@@ -78,6 +78,8 @@ def _row(record: RunRecord) -> tuple[str, ...]:
     elif request is not None:
         words = STALLED if request.is_stalled else STATE_WORDS[request.state]
         what = f"{' '.join(words)}: {one_line(request.title, 80)}"
+    elif record.begins_at is not None:
+        what = f"begins {record.begins_at:%Y-%m-%d %H:%M}"
     elif record.stalled:
         what = f"⚠ Stalled: {one_line(record.stalled, 80)}"
     elif record.error is not None:
@@ -114,6 +116,10 @@ def history_text(record: RunRecord, waits: Sequence[Wait], events: Sequence[Even
 
 def _program(record: RunRecord) -> list[str]:
     lines = [bold(f"{record.workflow}: {record.status}"), f"Opened {card_text.moment(record.created_at, ZONE)}"]
+    if record.parent is not None:
+        lines.append(f"Child of run {record.parent.run_id}")
+    if record.begins_at is not None:
+        lines.append(f"Begins {card_text.moment(record.begins_at, ZONE)}")
     if record.result is not None:
         lines.append(f"Result: {one_line(json.dumps(redact(record.result), ensure_ascii=False), 200)}")
     return lines
@@ -130,7 +136,8 @@ def _published(record: RunRecord) -> list[str]:
 
 def _calls(waits: Sequence[Wait], link: Link) -> list[str]:
     """List the hooks and webhooks that take payloads, each with what resumes it."""
-    return [
+    children = [f"Waiting for child {w.more['workflow']}: run {w.more['run_id']}" for w in waits if w.kind == "child"]
+    return children + [
         f"Waiting for a {wait.kind}: {link(wait.hook_id) if wait.kind == 'webhook' else one_line(wait.token)}"
         for wait in waits
         if wait.token

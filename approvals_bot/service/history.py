@@ -12,7 +12,7 @@ from approvals_bot.approvals.card_text import CHOICE_WORDS, VIA_WORDS
 from approvals_bot.durable.core.events import ENDINGS, Event, from_micros, number_of
 from approvals_bot.durable.core.serialization import decode
 
-Kind = Literal["step", "hook", "wait"]
+Kind = Literal["step", "hook", "wait", "child"]
 Ending = Literal["open", "done", "failed", "cancelled"]
 
 # What people chose, and by which way. A log may name others than those that there are now.
@@ -31,7 +31,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A step, an open hook or a wait, and how long it took. `end` is None while it lasts."""
+    """A step, an open hook, a wait or a child, and how long it took. `end` is None while it lasts."""
 
     kind: Kind
     label: str
@@ -53,13 +53,19 @@ def history_of(log: Sequence[Event]) -> RunHistory:
     names = (
         {hook["id"]: "webhook" if "answer" in hook else "hook" for hook in log[0].data.get("hooks", ())} if log else {}
     )
-    names |= {number_of(event): _name(event) for event in log if event.type.endswith("_created") and "id" in event.data}
+    names |= {number_of(event): _name(event) for event in log if _is_named(event)}
     entries = tuple(entry for event in log if (entry := _entry(event, names.get(event.data.get("id"), ""))))
     return RunHistory(entries, tuple(_spans(log, names)))
 
 
+def _is_named(event: Event) -> bool:
+    return "id" in event.data and (event.type.endswith("_created") or event.type == "child_started")
+
+
 def _name(event: Event) -> str:
     match event.type:
+        case "child_started":
+            return str(event.data["workflow"])
         case "step_created":
             return str(event.data["name"])
         case "hook_created":
@@ -190,7 +196,20 @@ _ENDINGS: dict[str, Ending] = {
     "hook_disposed": "done",
     "wait_completed": "done",
     "wait_cancelled": "cancelled",
+    "child_ended": "done",
+    "child_cancelled": "cancelled",
 }
+
+
+def _ending(end: Event) -> Ending:
+    """Return how a span ended. A child may have failed or been cancelled."""
+    match end.data.get("status"):
+        case "failed":
+            return "failed"
+        case "cancelled":
+            return "cancelled"
+        case _:
+            return _ENDINGS[end.type]
 
 
 def _spans(log: Sequence[Event], names: dict[int, str]) -> Iterable[Span]:
@@ -198,8 +217,8 @@ def _spans(log: Sequence[Event], names: dict[int, str]) -> Iterable[Span]:
     over = next((event.at for event in reversed(log) if event.type.startswith("run_") and len(log) > 1), None)
     is_over = log[-1].type in ENDINGS if log else False
     for event in log:
-        kind = event.type.removesuffix("_created")
-        if kind not in ("step", "hook", "wait") or kind == event.type:
+        kind = event.type.removesuffix("_created").removesuffix("_started")
+        if kind not in ("step", "hook", "wait", "child") or event.type == "step_started":
             continue
         end = ends.get(event.data["id"])
         yield Span(
@@ -207,5 +226,5 @@ def _spans(log: Sequence[Event], names: dict[int, str]) -> Iterable[Span]:
             label=names[event.data["id"]],
             start=event.at,
             end=end.at if end else over if is_over else None,
-            ending=_ENDINGS[end.type] if end else "cancelled" if is_over else "open",
+            ending=_ending(end) if end else "cancelled" if is_over else "open",
         )

@@ -25,6 +25,7 @@ UNLIKELY = 16  # characters of a token that no other text contains by chance
 
 _OVER = frozenset(
     {"step_completed", "step_failed", "step_cancelled", "hook_disposed", "wait_completed", "wait_cancelled"}
+    | {"child_ended", "child_cancelled"}
 )
 _WEBHOOK = re.compile(r"(/webhooks/|%2[Ff]webhooks%2[Ff])([\w-]+\.[\w-]+)", re.ASCII)
 
@@ -34,10 +35,10 @@ class Wait:
     """Something that an open run waits for, since when, and what its author said of it.
 
     `token` and `hook_id`: of a hook or webhook that takes payloads from outside. `more`: a step's name and its attempts
-    so far; when a sleep or time limit is over.
+    so far; when a sleep or time limit is over; a child's workflow and run.
     """
 
-    kind: Literal["hook", "webhook", "step", "sleep", "timeout"]
+    kind: Literal["hook", "webhook", "step", "sleep", "timeout", "child"]
     since: datetime
     metadata: Any = None
     token: str = ""
@@ -73,7 +74,8 @@ def cancellation_of(log: Sequence[Event]) -> dict[str, Any] | None:
 
 
 def _is_open(event: Event, over: Collection[int]) -> bool:
-    return event.type in ("step_created", "hook_created", "wait_created") and event.data["id"] not in over
+    is_wait = event.type in ("step_created", "hook_created", "wait_created", "child_started")
+    return is_wait and event.data["id"] not in over
 
 
 def _wait(event: Event, log: Sequence[Event], own: Collection[str]) -> Wait:
@@ -85,6 +87,8 @@ def _wait(event: Event, log: Sequence[Event], own: Collection[str]) -> Wait:
         case "wait_created":
             kind: Literal["sleep", "timeout"] = "timeout" if data.get("kind") == "timeout" else "sleep"
             return Wait(kind, event.at, more={"until": iso(from_micros(data["resume_at"]))})
+        case "child_started":
+            return Wait("child", event.at, more={"workflow": data["workflow"], "run_id": data["run_id"]})
         case _:
             is_own = data["hook_id"] in own
             return Wait(

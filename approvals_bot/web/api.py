@@ -341,6 +341,8 @@ def run_json(record: RunRecord) -> dict[str, Any]:
         "stalled": record.stalled,
         "request": api_request(shown) if shown is not None else None,
         **({"next_run": record.next_run} if record.next_run else {}),
+        **({"parent": record.parent.run_id} if record.parent else {}),
+        **({"begins_at": record.begins_at.isoformat()} if record.begins_at else {}),
     } | ({"requests": [{"id": one.id} | api_request(one) for one in several]} if several else {})
 
 

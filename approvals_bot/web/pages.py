@@ -107,13 +107,15 @@ class PeoplePages:
             return RedirectResponse(await self._engine.last(record.id), 303)
         record, log = await self._engine.read(record.id)
         history = history_of(log)
-        calls = [wait for wait in waits_of(record, log) if wait.token]
+        waits = waits_of(record, log)
+        calls = [wait for wait in waits if wait.token]
         return self._page(
             "run.html",
             "/runs",
             row=self._row(record),
             record=record,
             requests=[self._row_of(record, view) for view in requests_of(record) if view.number],
+            children=[wait.more for wait in waits if wait.kind == "child"],
             calls=[(wait, self._engine.link(wait.hook_id) if wait.kind == "webhook" else "") for wait in calls],
             history=history,
             near_limits=near_limits(record),

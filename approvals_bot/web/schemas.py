@@ -165,7 +165,9 @@ RESPONSES: dict[str, Any] = {
     )
     | {
         "description": "`requests` is there where a Python workflow asks people: each with its `id`, `run_0….2`. "
-        "`next_run` is there after a reset, and for a run that has continued: the ID of the run in its place."
+        "`next_run` is there after a reset, and for a run that has continued: the ID of the run in its place. "
+        "`parent` is there for a run that another one has started as its child: the ID of that one. `begins_at` is "
+        "there until a run begins that was started for a later time."
     },
     "RunDetails": {
         "allOf": [
@@ -191,10 +193,11 @@ RESPONSES: dict[str, Any] = {
         "description": (
             "Something that the run waits for. `token` and `url`, which resume a hook or webhook, are there for keys "
             "that may start the run's workflow; others see `(redacted)` for them in `view` and `metadata`. `name` and "
-            "`attempts` are a step's; `until` is the end of a sleep or time limit."
+            "`attempts` are a step's; `until` is the end of a sleep or time limit; `workflow` and `run_id` are of "
+            "a child."
         ),
         "properties": {
-            "kind": {"enum": ["hook", "webhook", "step", "sleep", "timeout"]},
+            "kind": {"enum": ["hook", "webhook", "step", "sleep", "timeout", "child"]},
             "since": TIME,
             "metadata": {"description": "What the workflow said of its hook."},
             "token": TEXT,
@@ -202,6 +205,8 @@ RESPONSES: dict[str, Any] = {
             "name": TEXT,
             "attempts": {"type": "integer"},
             "until": TIME,
+            "workflow": TEXT,
+            "run_id": TEXT,
         },
         "required": ["kind", "since", "metadata"],
     },
