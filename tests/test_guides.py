@@ -6,6 +6,7 @@ runner doesn't reach, fail the test. `RUN_ELSEWHERE` and `NOT_RUN` list the exce
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shlex
 import types
@@ -166,6 +167,17 @@ async def a_form(guide: Any, here: Here) -> None:
     assert "secret" not in str(played.log)
 
 
+@runs("async def relocation(")
+async def showing_progress(guide: Any, here: Here) -> None:
+    async with here.open_engine() as engine:
+        run = await engine.start(guide.relocation, "ann")
+        await engine.settle()
+        assert (await run.wait(0)).view == {"person": "ann", "done": 0, "next": "flat"}
+        await engine.resume_hook("flat-ann", None)
+        await engine.settle()
+        assert (await run.wait(0)).view == {"person": "ann", "done": 1, "next": "visa"}
+
+
 @runs("async def nudge(")
 async def time(guide: Any, here: Here) -> None:
     answered = await play(guide.nudge, "ann", answers=[after("2 days", "fine")])
@@ -238,6 +250,15 @@ from approvals_bot import workflow
 async def late_of_the_guide() -> float:
     return time.time()
 """
+
+
+@uses("approvals-bot start pay")
+def starting_an_example(text: str, here: Here) -> None:
+    site = here.site()
+    site.write("workflows/pay.py", example_with("async def pay(order").text)
+    typed(site, text)
+    (row,) = site.json("runs")["runs"]
+    assert (row["workflow"], row["status"]) == ("pay", "completed")
 
 
 @uses("approvals-bot-lint")
@@ -403,6 +424,21 @@ async def cancellation(guide: Any, here: Here) -> None:
             await run.return_value()
         steps = [e.data["name"] for e in await run.events() if e.type == "step_created"]
         assert steps == ["reserve_hotel", "cancel_hotel"]
+        reserved = asyncio.Event()
+
+        async def reserve_slowly(city: str) -> str:
+            await reserved.wait()
+            return f"hotel in {city}"
+
+        guide.reserve_hotel.function = reserve_slowly
+        early = await engine.start(guide.trip, "Oslo")
+        await asyncio.sleep(0.1)
+        await early.cancel()
+        reserved.set()
+        with pytest.raises(RunCancelledError):
+            await early.return_value()
+        done = [e.data["input"] for e in await early.events() if e.data.get("name") == "cancel_hotel"]
+        assert done == [{"reservation": "hotel in Oslo"}], "a reservation under way is cancelled when it is there"
 
 
 @runs("async def cheapest(")
