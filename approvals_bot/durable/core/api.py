@@ -171,15 +171,25 @@ OPTIONS = ("at", "delay", "hook_token", "idempotency_key", "attributes", "on_par
 """Options of `start` and `run_child`, which take a workflow's arguments beside them."""
 
 
+def refuse_options(call: str, named: Mapping[str, Any]) -> None:
+    """Raise InvalidArgumentError if an option that this call doesn't have is among the named arguments."""
+    for name in OPTIONS:
+        if name in named:
+            raise InvalidArgumentError(f"{call} has no option {name}: that is one of {_has_option(name)}()")
+
+
+def _has_option(name: str) -> str:
+    return "run_child" if name == "on_parent_close" else "start"
+
+
 def _refuse_names_of_options(function: Callable[..., Any], where: tuple[str, int]) -> None:
     """Raise DefinitionError for a parameter that no caller could pass."""
     for name in inspect.signature(function).parameters:
         if name in OPTIONS:
-            of = "run_child" if name == "on_parent_close" else "start"
             raise DefinitionError(
                 *where,
-                f"@workflow: {function.__name__}() can't have a parameter {name!r}, because {of}() has an option of "
-                "that name. Rename it.",
+                f"@workflow: {function.__name__}() can't have a parameter {name!r}, because {_has_option(name)}() has "
+                "an option of that name. Rename it.",
             )
 
 

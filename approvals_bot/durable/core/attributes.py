@@ -27,6 +27,8 @@ MAX_MAGNITUDE = 1_000
 
 def checked_attributes(attributes: Mapping[str, Settable]) -> dict[str, Attribute | None]:
     """Return the attributes as they are kept. Raises InvalidArgumentError or LimitExceededError."""
+    if not isinstance(attributes, Mapping):
+        raise InvalidArgumentError(f"attributes are values by their names, like {{'team': 'red'}}, not {attributes!r}")
     return {_checked_name(name): checked_value(name, value) for name, value in attributes.items()}
 
 

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Coroutine, Mapping
 from typing import Any, ParamSpec, TypeVar, get_args, overload
 
-from approvals_bot.durable.core.api import current_run
+from approvals_bot.durable.core.api import current_run, refuse_options
 from approvals_bot.durable.core.attributes import Settable, checked_attributes, with_changes
 from approvals_bot.durable.core.commands import OnParentClose
 from approvals_bot.durable.core.registry import Workflow
@@ -21,9 +21,6 @@ from approvals_bot.errors import InvalidArgumentError, RunCancelledError
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-OF_START_ONLY = ("at", "delay", "hook_token", "idempotency_key")
-"""Options of `start` that a child doesn't have. A body sleeps before it, and the log makes sure that it starts once."""
 
 
 @overload
@@ -42,7 +39,7 @@ def run_child(  # type: ignore[valid-type]  # as Engine.start
     workflow: Workflow[P, R],
     /,
     *args: P.args,
-    attributes: Mapping[str, Settable],
+    attributes: Mapping[str, Settable] | None,
     on_parent_close: OnParentClose = "cancel",
     **kwargs: P.kwargs,
 ) -> Coroutine[object, None, R]: ...
@@ -85,9 +82,7 @@ async def _run_child(
         raise InvalidArgumentError(f"run_child() takes a @workflow, not {workflow!r}")
     if on_parent_close not in get_args(OnParentClose):
         raise InvalidArgumentError(f'on_parent_close is "cancel" or "abandon", not {on_parent_close!r}')
-    for option in OF_START_ONLY:
-        if option in kwargs:
-            raise InvalidArgumentError(f"run_child() has no option {option}: that is one of start()")
+    refuse_options("run_child()", kwargs)  # a body sleeps before it, and the log makes sure that it starts once
     child = run.start_child(workflow, args, kwargs, on_parent_close, with_changes({}, checked_attributes(attributes)))
     try:
         ended = await child.future

@@ -22,6 +22,7 @@ from pydantic_core import to_jsonable_python
 
 from approvals_bot.durable.core.serialization import encode
 from approvals_bot.durable.core.signature import Signature
+from approvals_bot.errors import InvalidArgumentError
 
 MAX_SENT = 20_000
 """Characters of what was sent that the log keeps besides the input, to name a difference. Longer values are digests."""
@@ -46,10 +47,12 @@ def sent_under(
     """Return what the caller of a workflow sent. `encoded` is what validation made of the arguments.
 
     Positional and keyword arguments are the same call. A model or dataclass counts with the fields that were given,
-    without those that have their default.
+    without those that have their default. Raises InvalidArgumentError for an empty key, which callers would share.
     """
     if isinstance(key, SentKey):
         return dict(key.sent)
+    if not isinstance(key, str) or not key:
+        raise InvalidArgumentError(f"idempotency_key must be a string that is not empty, or None, not {key!r}")
     given: dict[str, Any] = {}
     for name, value in signature.called.bind(*args, **kwargs).arguments.items():
         if signature.called.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:

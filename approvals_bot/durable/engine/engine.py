@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from approvals_bot.durable.core import sandbox
 from approvals_bot.durable.core.annotations import check_annotations
-from approvals_bot.durable.core.api import Workflow, open_engines
+from approvals_bot.durable.core.api import Workflow, open_engines, refuse_options
 from approvals_bot.durable.core.attributes import Settable, attributes_after, checked_attributes, with_changes
 from approvals_bot.durable.core.durations import Duration
 from approvals_bot.durable.core.events import Event, NewEvent, new_run_id, to_micros
@@ -187,7 +187,7 @@ class Engine(Reader):
         workflow: Workflow[P, R],
         /,
         *args: P.args,
-        at: datetime,
+        at: datetime | None,
         delay: Duration | None = None,
         hook_token: str | None = None,
         idempotency_key: str | None = None,
@@ -200,7 +200,7 @@ class Engine(Reader):
         workflow: Workflow[P, R],
         /,
         *args: P.args,
-        delay: Duration,
+        delay: Duration | None,
         at: datetime | None = None,
         hook_token: str | None = None,
         idempotency_key: str | None = None,
@@ -213,7 +213,7 @@ class Engine(Reader):
         workflow: Workflow[P, R],
         /,
         *args: P.args,
-        hook_token: str,
+        hook_token: str | None,
         at: datetime | None = None,
         delay: Duration | None = None,
         idempotency_key: str | None = None,
@@ -226,7 +226,7 @@ class Engine(Reader):
         workflow: Workflow[P, R],
         /,
         *args: P.args,
-        idempotency_key: str,
+        idempotency_key: str | None,
         at: datetime | None = None,
         delay: Duration | None = None,
         hook_token: str | None = None,
@@ -239,7 +239,7 @@ class Engine(Reader):
         workflow: Workflow[P, R],
         /,
         *args: P.args,
-        attributes: Mapping[str, Settable],
+        attributes: Mapping[str, Settable] | None,
         at: datetime | None = None,
         delay: Duration | None = None,
         hook_token: str | None = None,
@@ -326,6 +326,7 @@ class Engine(Reader):
         payload with the same `resume_id`; HookFullError; HookConflictError if the token is a webhook's.
         """
         self._here("start_or_resume()")
+        refuse_options("start_or_resume()", kwargs)
         found = registry.newest(workflow) if isinstance(workflow, str) else workflow
         if not isinstance(found, Workflow):
             raise WorkflowNotFoundError(getattr(workflow, "__name__", repr(workflow)))

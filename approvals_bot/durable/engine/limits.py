@@ -77,6 +77,6 @@ are, and so are the threads of steps, so that no step can keep the process from 
 
 def check_grace(seconds: float) -> timedelta:
     """Return how long cancelled runs have to tidy up. Raises InvalidArgumentError for a length that makes no sense."""
-    if not 0 <= seconds <= MOST_GRACE:
+    if not isinstance(seconds, int | float) or not 0 <= seconds <= MOST_GRACE:
         raise InvalidArgumentError(f"cancel_grace must be between 0 and {MOST_GRACE:,.0f} seconds, not {seconds!r}")
     return timedelta(seconds=seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from approvals_bot.durable.core.api import in_workflow
 from approvals_bot.durable.core.attributes import Wanted
@@ -22,6 +22,7 @@ from approvals_bot.durable.engine.scheduler import Scheduler
 from approvals_bot.durable.store.protocol import ENDED, REPLACED, AuditLine, Filter, OpenStore, RunRecord, Status
 from approvals_bot.errors import (
     HookNotFoundError,
+    InvalidArgumentError,
     NotInWorkflowError,
     OtherLoopError,
     RunNotFoundError,
@@ -102,6 +103,10 @@ class Reader:
         Any other keyword matches an attribute of the runs' projections: `runs(waiting_for="ann@acme.eu")`. Raises
         ValueError for a cursor that came with no page and for a filter that can't be.
         """
+        if not isinstance(limit, int) or limit < 1:
+            raise InvalidArgumentError(f"limit must be a whole number, 1 or more, not {limit!r}")
+        if status is not None and status not in get_args(Status):
+            raise InvalidArgumentError(f"{status!r} is no status of a run; one of: {', '.join(get_args(Status))}")
         names: dict[str, Wanted] = {projected(name): value for name, value in more.items() if value is not None}
         found = names | dict(attributes or {})
         return await self.list_runs(Filter(workflow, status, found, is_open, None, oldest_first, cursor, limit))

@@ -328,3 +328,27 @@ async def test_the_limit_is_on_all_together(open_engine: OpenEngine) -> None:
         assert await (await engine.start(attributes_up_to_the_limit, 63)).return_value() == 64
         with pytest.raises(RunFailedError, match="number of attributes"):
             await (await engine.start(attributes_up_to_the_limit, 64)).return_value()
+
+
+async def test_attributes_without_names_are_refused(open_engine: OpenEngine) -> None:
+    untyped: Any = ["red"]
+    async with open_engine() as engine:
+        with pytest.raises(InvalidArgumentError, match=r"values by their names, .* not \['red'\]"):
+            await engine.start(attributes_of_all_types, attributes=untyped)
+
+
+@pytest.mark.parametrize(
+    ("which", "says"),
+    [
+        ({"limit": 0}, "limit must be a whole number, 1 or more, not 0"),
+        ({"limit": "9"}, "limit must be a whole number, 1 or more, not '9'"),
+        ({"status": "done"}, "'done' is no status of a run; one of: pending, running, completed"),
+    ],
+)
+async def test_a_list_that_cannot_be_names_what_is_wrong(
+    open_engine: OpenEngine, which: dict[str, Any], says: str
+) -> None:
+    async with open_engine() as engine:
+        await engine.start(attributes_of_all_types)
+        with pytest.raises(InvalidArgumentError, match=says):
+            await engine.runs(**which)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -233,8 +234,8 @@ async def test_no_payload_prolongs_the_time(open_engine: OpenEngine, clock: Fake
         assert tidied == ["in time"]
 
 
-@pytest.mark.parametrize("grace", [-1, float("nan"), float("inf"), 10**9])
-async def test_a_grace_that_makes_no_sense_is_refused(open_engine: OpenEngine, grace: float) -> None:
+@pytest.mark.parametrize("grace", [-1, float("nan"), float("inf"), 10**9, "1m", None, timedelta(minutes=1)])
+async def test_a_grace_that_makes_no_sense_is_refused(open_engine: OpenEngine, grace: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="cancel_grace"):
         async with open_engine(cancel_grace=grace):
             pass

@@ -263,3 +263,9 @@ async def test_a_started_runs_hook_is_found_by_others(open_engine: OpenEngine, c
         assert (await engine.get_hook_by_token("pr-10")).hook_id == info.hook_id
         await clock.advance("1h")
         assert await engine.get_run(info.run_id).return_value() == "a"
+
+
+async def test_an_option_of_start_alone_is_named(open_engine: OpenEngine) -> None:
+    async with open_engine() as engine:
+        with pytest.raises(InvalidArgumentError, match=r"start_or_resume\(\) has no option attributes"):
+            await engine.start_or_resume("t", 1, token_collector, "t", attributes={"team": "red"})

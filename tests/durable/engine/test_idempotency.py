@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from approvals_bot import Engine, IdempotencyConflictError, Workflow, create_hook, workflow
+from approvals_bot import Engine, IdempotencyConflictError, InvalidArgumentError, Workflow, create_hook, workflow
 from approvals_bot.durable.core.idempotency import MAX_SENT, abridged, difference
 from approvals_bot.testing.fixtures import OpenEngine
 
@@ -250,3 +250,14 @@ async def test_a_start_whose_first_answer_was_lost_is_no_conflict(open_engine: O
         await engine.start(pays, "o1", idempotency_key="k")
     async with open_engine() as engine:  # another process, with nothing in its cache
         assert (await engine.start(pays, "o1", idempotency_key="k")).is_new is False
+
+
+@pytest.mark.parametrize("key", ["", 17])
+async def test_an_empty_key_is_refused(open_engine: OpenEngine, key: Any) -> None:
+    @workflow(name="idempotency: no key")
+    async def pays(order: str) -> None: ...
+
+    async with open_engine() as engine:
+        with pytest.raises(InvalidArgumentError, match="idempotency_key must be a string that is not empty, or None"):
+            await engine.start(pays, "17", idempotency_key=key)
+        assert (await engine.runs()).records == []
