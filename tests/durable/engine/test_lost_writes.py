@@ -29,14 +29,14 @@ async def one_step() -> str:
     return await once("it")
 
 
-def refuse_outcomes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[Append]:
-    """Fail each write of a step's outcome as if the disk were full, until the list is emptied."""
+def refuse_outcomes(engine: Engine, monkeypatch: pytest.MonkeyPatch, times: float) -> list[Append]:
+    """Fail that many writes of a step's outcome as if the disk were full. Returns what was refused."""
     refused: list[Append] = []
     store: OpenStore = engine.store
     append = store.append
 
     async def failing(batch: Append) -> Any:
-        if any(e.type == "step_completed" for e in batch.events) and len(refused) < 3:
+        if any(e.type == "step_completed" for e in batch.events) and len(refused) < times:
             refused.append(batch)
             raise StoreUnavailableError("disk full (planted)")
         return await append(batch)
@@ -52,7 +52,7 @@ async def test_an_unwritten_outcome_is_written_later_without_a_second_run(
     calls.clear()
     monkeypatch.setattr(activation, "RETRY_STORE", 0.01)
     async with open_engine() as engine:
-        refused = refuse_outcomes(engine, monkeypatch)
+        refused = refuse_outcomes(engine, monkeypatch, times=3)
         run = await engine.start(one_step)
         assert await run.return_value() == "it"
     assert len(refused) == 3
@@ -66,7 +66,7 @@ async def test_a_step_whose_outcome_was_lost_runs_again(
     calls.clear()
     monkeypatch.setattr("approvals_bot.durable.engine.scheduler.CLOSING", 0.05)
     async with open_engine() as engine:
-        refused = refuse_outcomes(engine, monkeypatch)
+        refused = refuse_outcomes(engine, monkeypatch, times=float("inf"))
         run = await engine.start(one_step)
         while not refused:
             await asyncio.sleep(0.001)
