@@ -61,8 +61,8 @@ class Child:
         self._said: set[str] = set()
 
     @classmethod
-    async def begin(cls, folder: Path, **environment: str) -> Child:
-        (folder / "service.py").write_text(CHILD)
+    async def begin(cls, folder: Path, program: str = CHILD, **environment: str) -> Child:
+        (folder / "service.py").write_text(program)
         return cls(
             await asyncio.create_subprocess_exec(
                 sys.executable, str(folder / "service.py"), str(folder),

@@ -244,12 +244,19 @@ class Activation:
             self._queue = Queue(self.run.row.id, self._woken.set, self._host.rest)
         tickets = self._queue.tickets
         self._queue.leave(tickets.keys() - {step.id for step in batch.outcome.steps})
+        are_new = not tickets
         for step in batch.queued:
             if step.id not in tickets:
                 self._queue.add(step.id, self._host.executor.gates(step.step))
         placed = [step for step in batch.queued if tickets[step.id].is_granted]
         starts = [*batch.starts, *placed]
-        self._queue.rest(is_idle=not (starts or self._running))
+        is_idle = not (starts or self._running)
+        if is_idle and not batch.outcome.replay_again and len(self._finished) == self._taken:
+            look_at = self._queue.park(batch.append.at, are_new=are_new)
+            if look_at is not None:
+                wake_at = look_at if batch.append.wake_at is None else min(look_at, batch.append.wake_at)
+                return Batch(batch.outcome, batch.append._replace(release=True, wake_at=wake_at), [], queued=[])
+        self._queue.rest(is_idle=is_idle)
         append = batch.append._replace(events=[*batch.append.events, *beginnings(placed)])
         return Batch(batch.outcome, append, starts, queued=[])
 
@@ -456,6 +463,22 @@ class Activation:
         """Cancel running steps now, start no others, and release the run."""
         self._is_closing = True
         self._cancel_steps()
+        self._woken.set()
+
+    def let_go(self) -> None:
+        """Release the run although steps of it go on in spite of being cancelled. What becomes of them isn't heard.
+
+        Nobody would renew its lease: holding on to it would only keep others from going on until it ends. So for as
+        long as this process lives, another may make the same attempt beside it, as it may beside a step's thread.
+        """
+        for running in self._running.values():
+            logger.warning(
+                "run %s: %s goes on in spite of its cancellation; another process may make the same attempt now",
+                self.run.row.id,
+                running.task.get_name(),
+            )
+        self._given_up |= self._running
+        self._running.clear()
         self._woken.set()
 
     def detach_steps(self) -> None:

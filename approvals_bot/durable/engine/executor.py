@@ -45,6 +45,7 @@ class Executor:
 
     def __init__(self, threads: int = STEP_THREADS, limits: Mapping[str, int] | None = None) -> None:
         self._places = StepPlaces(threads, limits or {})
+        self.all_gates: Final = self._places.all
         self.context: Final = copy_context()
         """Each attempt runs in a copy of it: it has what was set when the engine was made, and nothing else.
 

@@ -18,6 +18,17 @@ MAX_ACTIVE = 500
 STEP_THREADS = 32
 """Threads of one process in which steps written as `def` run, by default. Others wait, which costs them nothing."""
 
+MAX_IN_LINE = 200
+"""Steps in line for one limit, or for threads, before runs that only wait for it go back to the store. Each keeps its
+run in memory. There must be enough that a free place never has to wait for the store."""
+
+MAX_PARKED = 100_000
+"""Runs whose order this process keeps while they wait for one limit in the store. Each takes 150 bytes."""
+
+PARKED, PARKED_APART = timedelta(seconds=15), timedelta(milliseconds=50)
+"""How long a run waits for a place in the store before it looks again, and how far apart runs do so. They are
+called before that, when the line gets short, unless this process has died or has lost count."""
+
 MAX_LEFT_BEHIND = 256
 """Threads that may go on after their attempt has timed out while others take their places. Python can't stop a thread,
 and each takes memory, so a step that always hangs must not get more of them for ever."""

@@ -1,25 +1,37 @@
 """Places: what a step waits for before its attempt begins. A `def` needs a thread, and a limit lets few in at a time.
 
 Waiting costs no thread and counts towards nothing: the attempt hasn't begun, so it isn't in the log. Each gate serves
-those who wait in the order in which they came.
+the steps that wait in the order in which they came.
+
+A line is short. Further runs that only wait for it are parked: released to the store, where they cost nothing, and
+called in their order as the line gets shorter. Should this process die, their wake times bring them back.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
 
+from approvals_bot.durable.engine.limits import MAX_IN_LINE, MAX_PARKED, PARKED, PARKED_APART
 from approvals_bot.errors import InvalidArgumentError
 
 
 class Gate:
-    """A number of places, and the line of those who wait for one."""
+    """A number of places, the line of the steps that wait for one, and the runs that are parked behind it."""
 
     def __init__(self, name: str | None, most: int) -> None:
         """`name` is that of a limit; None for the threads."""
         self.name = name
+        self.most = most
         self.free = most
         self.line: dict[Ticket, None] = {}  # the first comes first; a dict, so that any of them can leave
+        self.parked: OrderedDict[str, None] = OrderedDict()  # runs, the first first
+        self.call: Callable[[], None] = lambda: None  # asks for `next_parked` to be called
+        self._called: set[str] = set()  # runs that were parked, and haven't come to the line yet
+        self._latest: datetime | None = None  # the latest wake time of a parked run
 
     def enter(self, ticket: Ticket) -> None:
         if self.free > 0 and not self.line:
@@ -39,6 +51,57 @@ class Gate:
             del self.line[first]
             self.free -= 1
             first.passed()
+        if self.parked and len(self.line) <= MAX_IN_LINE // 2:
+            self.call()
+
+    # ── runs that wait in the store ──
+
+    def is_full(self, run_id: str, own: int) -> bool:
+        """Return whether this run has to wait in the store: the line is full, or other runs there are before it.
+
+        `own` is how many steps in the line are its own.
+        """
+        if len(self.line) - own >= MAX_IN_LINE:
+            return True
+        return bool(self.parked) and run_id not in self._called and next(iter(self.parked)) != run_id
+
+    def park(self, run_id: str, now: datetime, *, is_first: bool) -> datetime:
+        """Take note of a run that waits in the store, and return when it is to look again.
+
+        Wake times have a distance, so parked runs never keep a process busy. A run that was parked before keeps its
+        turn.
+        """
+        if self._latest is None or not self.parked:
+            self._latest = now + PARKED
+        else:
+            self._latest = max(now + PARKED, self._latest + PARKED_APART)
+        if run_id not in self.parked and len(self.parked) < MAX_PARKED:
+            self.parked[run_id] = None
+            if is_first or run_id in self._called:
+                self.parked.move_to_end(run_id, last=False)
+        self._called.discard(run_id)
+        return self._latest
+
+    def arrived(self, run_id: str) -> None:
+        """Forget a run that was parked: it is in the line."""
+        self.parked.pop(run_id, None)
+        self._called.discard(run_id)
+
+    def next_parked(self, at_work: Collection[str]) -> list[str]:
+        """Return the parked runs that the line has room for. `at_work` are the runs that this process works on.
+
+        Call `called` for each that is then claimed.
+        """
+        self._called.intersection_update(at_work)
+        room = MAX_IN_LINE - len(self.line) - len(self._called)
+        if room <= 0 or len(self.line) > MAX_IN_LINE // 2:
+            return []
+        return list(islice((run_id for run_id in self.parked if run_id not in at_work), room))
+
+    def called(self, run_id: str) -> None:
+        """Take note that a parked run is about to be claimed."""
+        self.parked.pop(run_id, None)
+        self._called.add(run_id)
 
 
 class Ticket:
@@ -112,6 +175,22 @@ class Queue:
         if not self.tickets:
             self.rest(is_idle=False)
 
+    def park(self, now: datetime, *, are_new: bool) -> datetime | None:
+        """Leave lines that are full, if the run only waits in such lines. Returns when it is to look again.
+
+        None: it stays in line. A run of which a step has been in line before (not `are_new`) goes before all others.
+        """
+        if self._is_resting or not self.tickets or len(self.waiting) < len(self.tickets):
+            return None
+        gates = Counter(gate for ticket in self.tickets.values() if (gate := ticket.waits_for) is not None)
+        if all(gate.is_full(self._run_id, own) for gate, own in gates.items()):
+            wake_at = next(iter(gates)).park(self._run_id, now, is_first=not are_new)
+            self.leave()
+            return wake_at
+        for gate in gates:
+            gate.arrived(self._run_id)
+        return None
+
     def rest(self, *, is_idle: bool) -> None:
         """Let other runs work in this one's slot while it only waits in lines."""
         only_waits = is_idle and bool(self.tickets) and len(self.waiting) == len(self.tickets)
@@ -136,6 +215,7 @@ class StepPlaces:
                 raise InvalidArgumentError(f"{what} must be a whole number, 1 or more, not {most!r}")
         self.threads = Gate(None, threads)
         self.limits = {name: Gate(name, most) for name, most in limits.items()}
+        self.all = (self.threads, *self.limits.values())
 
     def gates(self, limit: str | None, *, threaded: bool) -> list[Gate]:
         """Return the gates that a step has to pass. An unknown limit has none: the attempt fails."""

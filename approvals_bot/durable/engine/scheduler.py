@@ -193,6 +193,8 @@ class Scheduler:
         self._next_look: datetime | None = None  # when `_schedule` looks for work, unless woken; None: not known
         self.progress = asyncio.Event()
         self._active: dict[str, tuple[Activation, asyncio.Task[None]]] = {}
+        for gate in executor.all_gates:
+            gate.call = self._woken.set
         self.slots = Slots(self._active, self._slot_freed)
         self.rest = self.slots.rest
         self._leased_until: datetime | None = None
@@ -423,6 +425,8 @@ class Scheduler:
         await self._keep_leases()
         if self.schedules.due is not None and self.schedules.due <= self.clock.now() and not self._is_closing:
             self.keep_task(self.schedules.begin())
+        if any(gate.parked for gate in self.executor.all_gates):
+            await self._call_parked()
         while True:
             due = await self.next_wake()
             free = self.slots.free
@@ -444,6 +448,16 @@ class Scheduler:
         for each in claimed:
             self.activate(each)
         return claimed
+
+    async def _call_parked(self) -> None:
+        """Claim runs that wait in the store for places, as far as the lines have room for their steps."""
+        for gate in self.executor.all_gates:
+            for run_id in gate.next_parked(self._active):
+                if self.slots.free <= 0 or self._is_closing:
+                    self._is_full = True
+                    return
+                gate.called(run_id)
+                await self._claim(run_id=run_id)
 
     async def _work(self, activation: Activation) -> None:
         run_id = activation.run.row.id
@@ -567,8 +581,10 @@ class Scheduler:
             await asyncio.gather(schedule, renew, return_exceptions=True)
         active = list(self._active.values())
         await asyncio.gather(*(activation.close(max(0.0, ends_at - time())) for activation, _ in active))
-        if active:
-            await asyncio.wait([task for _, task in active], timeout=2 * ENDING)
+        if active and (await asyncio.wait([task for _, task in active], timeout=ENDING))[1]:
+            for activation, _ in list(self._active.values()):
+                activation.let_go()
+            await asyncio.wait([task for _, task in active], timeout=ENDING)
         until = time() + ENDING
         while (leftover := [*self._kept, *(task for _, task in self._active.values())]) and time() < until:
             for task in leftover:

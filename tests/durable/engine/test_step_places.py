@@ -29,6 +29,7 @@ from approvals_bot import (
 )
 from approvals_bot.durable.engine import Engine, executor
 from approvals_bot.durable.engine import scheduler as slots
+from approvals_bot.durable.engine.limits import LEASE
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
 
@@ -515,3 +516,45 @@ async def test_a_step_in_a_thread_knows_its_metadata(open_engine: OpenEngine) ->
 
     async with open_engine() as engine:
         assert await (await engine.start(asks)).return_value() == "gives_its_name"
+
+
+@pytest.mark.parametrize("what", ["ends", "goes on", "thread"])
+async def test_another_engine_goes_on_at_once_when_one_closes(open_engine: OpenEngine, gate: Gate, what: str) -> None:
+    begun: list[int] = []
+    may_end = asyncio.Event()
+
+    async def goes_on() -> None:
+        while not may_end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await may_end.wait()
+
+    async def first_attempt() -> None:
+        await (may_end.wait() if what == "ends" else goes_on())
+
+    @step(name="cut_off", retries=0)
+    async def cut_off() -> int:
+        begun.append(1)
+        if len(begun) == 1:
+            await first_attempt()
+        return len(begun)
+
+    @step(name="cut_off", retries=0)
+    def cut_off_in_thread() -> int:
+        begun.append(1)
+        if len(begun) == 1:
+            gate.wait()
+        return len(begun)
+
+    @workflow
+    async def places_cut_off() -> int:
+        return await (cut_off_in_thread() if what == "thread" else cut_off())
+
+    async with open_engine() as other:
+        async with open_engine() as engine:
+            engine.scheduler.closing = 0.0
+            run = await engine.start(places_cut_off)
+            await until(lambda: begun)
+        async with asyncio.timeout(LEASE.total_seconds() / 2):
+            assert await other.get_run(run.id).return_value() == 2
+        assert await started(other, run.id) == [1]
+        may_end.set()
