@@ -45,6 +45,7 @@ class ReplayResult:
     own: dict[str, Attribute] | None = None  # the run's attributes, if its body has set any
     replay_again: bool = False  # after the append: the workflow waits to learn the result of its commands
     waits_on_hooks: bool = False
+    has_children: bool = False  # the body has started some, so its commands may be about them
     continued: Continuation | None = None  # what moves to the next run, if the body has asked for one
     unread: dict[int, int] = field(default_factory=dict)  # payloads that the body hasn't taken, by the hook's number
 
@@ -318,7 +319,9 @@ def _result(run: RunState, commands: list[Command], end: End | None = None) -> R
         if (asked := run.cancellation) is not None:  # whatever the body made of it
             end = End("run_cancelled", cancelled(asked, end.data.get("error")))
         commands = [*commands, end]
-    return ReplayResult(commands, end is not None, schemas=run.schemas, view=view, projection=projection, own=run.own)
+    result = ReplayResult(commands, end is not None, schemas=run.schemas, view=view, projection=projection, own=run.own)
+    result.has_children = run.has_children
+    return result
 
 
 def _refuse_to_show(run: RunState, error: Exception) -> NoReturn:

@@ -157,6 +157,7 @@ class RunState:
     """The state of one replay. All of it is derived from the log and thrown away afterwards."""
 
     own: dict[str, Attribute] | None = None  # the run's attributes, if the body has set any
+    has_children = False  # the body has started some
 
     def __init__(
         self, created: Event, entropy: bytes, link: Callable[[str], str], failures: FailureRules | None = None
@@ -288,6 +289,7 @@ class RunState:
             self.now, hashlib.blake2b(self._secret(number, "child").encode()).digest()
         )
         self._ask(StartChild(number, run_id, workflow, given, *options))
+        self.has_children = True
         child = self.children[number] = OpenChild(number, run_id, self.loop.create_future())
         return child
 

@@ -124,7 +124,7 @@ def seen_before(row: RunRecord, log: Log) -> int:
 def plan(log: Log, facts: list[NewEvent], now: datetime) -> Log:
     """Return the log as it will be once these facts have been appended."""
     at = max(now, log[-1].at)
-    return [*log, *(Event(seq, fact.type, at, fact.data) for seq, fact in enumerate(facts, len(log) + 1))]
+    return log + [Event(seq, fact.type, at, fact.data) for seq, fact in enumerate(facts, len(log) + 1)]
 
 
 _STARTED = NewEvent("run_started", {})
@@ -146,12 +146,14 @@ def decide(
     at = now if index.last_at is None else max(now, index.last_at)  # a log's time never goes back
     decided = [] if index.has_started or _STARTED in append.events else [_STARTED]
     decided += [command.event(at) for command in outcome.commands]
-    due = starts = [] if outcome.ended or is_closing else due_steps(outcome, in_hand, now)
-    if queued := [step for step in due if step.step.waits_for_a_place]:
-        starts = [step for step in due if not step.step.waits_for_a_place]
+    due = [] if outcome.ended or is_closing else due_steps(outcome, in_hand, now)
+    starts: list[OpenStep] = []
+    queued: list[OpenStep] = []
+    for step in due:
+        (queued if step.step.waits_for_a_place else starts).append(step)
     decided += beginnings(starts) if starts else ()
     wake_at = None
-    if not outcome.ended and (outcome.timers or outcome.steps):
+    if not outcome.ended and (outcome.timers or len(outcome.steps) > len(due) + len(in_hand)):
         waits = {event.data["id"]: resume_at(event) for event in decided if event.type == "wait_created"}
         wake_at = next_wake(outcome, {*in_hand, *(step.id for step in due)}, now, waits)
     whole = append._replace(
@@ -163,7 +165,7 @@ def decide(
         wake_at=wake_at,
         unread=outcome.unread,
         own=outcome.own,
-        children=child_writes(append.run_id, outcome.commands, at),
+        children=child_writes(append.run_id, outcome.commands, at) if outcome.has_children else None,
     )
     return Batch(outcome, whole, starts, queued)
 

@@ -50,8 +50,7 @@ class CachedRun:
 
     def measure(self) -> int:
         """Return the size of the log: characters of its JSON."""
-        for event in self.log[self._sized :]:
-            self.size += len(json_text(event.data))
+        self.size += len(json_text([event.data for event in self.log[self._sized :]]))
         self._sized = len(self.log)
         return self.size
 

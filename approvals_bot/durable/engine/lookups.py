@@ -30,7 +30,7 @@ def decide_with_lookups(
     `outcome` is that of the run's replay for `log`, which ends with the facts of `append`. `options` are for `decide`.
     """
     batch = decide(run.index, append, outcome, **options)
-    while _may_go_on(batch, new := batch.append.events[len(append.events) :]):
+    while batch.starts and _may_go_on(batch, new := batch.append.events[len(append.events) :]):
         facts = [fact for state in batch.starts if (fact := look_up(state, resources)) is not None]
         log = plan(log, [*new, *facts], append.at)
         following = run.replayed.at_once(log) if run.replayed and len(facts) == len(batch.starts) else None
@@ -46,9 +46,9 @@ def _may_go_on(batch: Batch, events: list[NewEvent]) -> bool:
 
     A hook with a token of the author's may turn out to be taken.
     """
-    if not batch.starts or batch.queued or batch.append.children is not None:
-        return False
-    are_lookups = all(state.step.only_reads for state in batch.starts)  # nearly never: asked first
+    if batch.queued or batch.append.children is not None or not batch.starts[0].step.only_reads:
+        return False  # nearly always, so without a generator
+    are_lookups = all(state.step.only_reads for state in batch.starts)
     return are_lookups and all(event.type != "hook_created" or "answer" in event.data for event in events)
 
 

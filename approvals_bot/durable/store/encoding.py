@@ -138,7 +138,7 @@ def own_pairs(attributes: Mapping[str, Attribute]) -> list[Pair]:
 
 def own_json(attributes: Mapping[str, Attribute]) -> str:
     """Return a run's own attributes as its row has them."""
-    return to_json(encode(attributes), "attributes")
+    return to_json(encode(attributes), "attributes") if attributes else "{}"
 
 
 BOOLEAN, NUMBER, TEXT = "b", "n", "s"
