@@ -173,13 +173,12 @@ class Intake:
 
     async def _repeated(self, target: HookTarget, payload: Any, resume_id: str | None) -> KeptPayload:
         """Return the payload that a closed hook took under this `resume_id`. Nothing is written."""
-        scheduler, found = self._scheduler, None
-        if resume_id:
-            found = await scheduler.store.receive(target.hook.id, resume_id, None, scheduler.clock.now())
-        if not isinstance(found, Received) or not resume_id:
+        # Only read: a reset may have opened the hook again meanwhile, and this payload wasn't checked by its schema.
+        found = await self._scheduler.store.taken(target.hook.id, resume_id) if resume_id else None
+        if found is None or not resume_id:
             raise HookNotFoundError(target.hook.token)
         _compare(target, resume_id, found.event, payload, None)
-        return KeptPayload(target.hook, [found.event])
+        return KeptPayload(_in_run(target.hook, found.run_id), [found.event])
 
     async def record(self, run_id: str, *facts: NewEvent) -> list[Event]:
         """Write facts that need no plan: a request to cancel, the end of sleeps. Without any, only wake the run.
@@ -215,9 +214,7 @@ class Intake:
         assert isinstance(received, Received)  # only a start claims tokens
         if received.size >= NEAR_RECEIVED or received.kept >= NEAR_UNREAD:
             self._notifier.limits.received(received.run_id or record.id, received)
-        if received.run_id is not None:
-            hook = hook._replace(run_id=received.run_id)  # another one than was read, if a reset came in between
-        return KeptPayload(hook, [received.event, *(received.then or ())])
+        return KeptPayload(_in_run(hook, received.run_id), [received.event, *(received.then or ())])
 
     async def _write(
         self,
@@ -404,6 +401,11 @@ class Intake:
             if event.type == "hook_received" and event.data["id"] in numbers and event.data["resume_id"] == resume_id:
                 return KeptPayload(kept.hook._replace(run_id=run_id), log[event.seq - 1 :])
         return None
+
+
+def _in_run(hook: HookRow, run_id: str | None) -> HookRow:
+    """Return a hook as that of the run whose log has its payload: another one than was read, if it has moved."""
+    return hook if run_id is None else hook._replace(run_id=run_id)
 
 
 def _ignore_outcome(task: asyncio.Task[Any]) -> None:

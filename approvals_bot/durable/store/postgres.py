@@ -168,6 +168,11 @@ class PostgresStore:
         hook, row, log = answer
         return encoding.hook_row(hook), encoding.run_row(row), None if log is None else encoding.log(log)
 
+    async def taken(self, hook_id: str, resume_id: str) -> Received | None:
+        given = {"hook": storable(hook_id), "resume_id": storable(resume_id)}
+        answer = await self._reading.call({"query": "taken"} | given)
+        return None if answer is None else Received(encoding.event(answer[1]), run_id=as_given(answer[0]))
+
     async def last(self, run_id: str) -> str:
         return as_given(str(await self._reading.call({"query": "last", "run": storable(run_id)})))
 

@@ -182,8 +182,6 @@ def _successor(successor: Successor) -> Call:
         "children": [[storable(child.run_id), child.number] for child in children_of(successor.log)],
         "taken": [[storable(each.hook_id), storable(each.resume_id), each.seq] for each in successor.taken],
     }
-    if new.parent is not None:
-        call |= _parent(new.parent)
     return call | ({"pairs": own_pairs(new.attributes)} if new.attributes else {})
 
 

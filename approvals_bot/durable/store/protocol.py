@@ -498,6 +498,9 @@ class Store(Protocol):
         `most` events.
         """
 
+    async def taken(self, hook_id: str, resume_id: str) -> Received | None:
+        """Return the payload that a hook took under this `resume_id`, live or not, perhaps in an earlier run."""
+
     async def runs(self, which: Filter) -> tuple[list[RunRecord], str | None]:
         """Return a page of runs, and the cursor of the next page if there is one.
 

@@ -117,6 +117,7 @@ class SqliteStore:
 
     hook = looked_up(reading.hook)
     look = looked_up(reading.look)
+    taken = looked_up(reading.taken)
     last = looked_up(reading.last)
     next_wake = looked_up(reading.next_wake)
 

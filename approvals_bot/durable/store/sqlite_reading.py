@@ -51,6 +51,10 @@ _TOOK = f"""{_SELECT_HOOK} WHERE id = (
         SELECT 1 FROM events WHERE run_id = ended.run_id AND key = ended.number || '.received.' || :resume_id)
         OR EXISTS (SELECT 1 FROM taken WHERE hook_id = ended.id AND resume_id = :resume_id)
       LIMIT 1)"""  # noqa: S608  # our own text
+_TAKEN = """
+    SELECT events.run_id, seq, type, at, data FROM hooks JOIN events ON events.run_id = hooks.run_id
+      AND key = number || '.received.' || :resume_id
+    WHERE id = :hook_id"""
 _TAKEN_BEFORE = """
     SELECT run_id, seq, type, at, data FROM taken JOIN events USING (run_id, seq)
     WHERE hook_id = ? AND resume_id = ?"""
@@ -89,6 +93,12 @@ def hook_that_took(db: sqlite3.Connection, token: str, resume_id: str) -> HookRo
     """Return the hook that had this token, took this `resume_id` and is no longer live."""
     row = db.execute(_TOOK, {"token": storable(token), "resume_id": storable(resume_id)}).fetchone()
     return None if row is None else _hook_row(row)
+
+
+def taken(db: sqlite3.Connection, hook_id: str, resume_id: str) -> Received | None:
+    given = {"hook_id": storable(hook_id), "resume_id": storable(resume_id)}
+    row = db.execute(_TAKEN, given).fetchone()
+    return taken_before(db, hook_id, resume_id) if row is None else Received(_event(*row[1:]), run_id=row[0])
 
 
 def taken_before(db: sqlite3.Connection, hook_id: str, resume_id: str) -> Received | None:

@@ -36,7 +36,6 @@ from approvals_bot.durable.store.protocol import (
     Full,
     Lease,
     NewRun,
-    Parent,
     Received,
     Reset,
     RunRecord,
@@ -401,14 +400,8 @@ _RESET = """
     WHERE id = ?"""
 
 
-def _parent(parent: Parent | None) -> dict[str, Any]:
-    if parent is None:
-        return {}
-    return {
-        "parent": storable(parent.run_id),
-        "parent_number": parent.number,
-        "on_parent_close": parent.on_parent_close,
-    }
+_PARENT = ("parent", "parent_number", "on_parent_close")
+_PARENT_OF = f"SELECT {', '.join(_PARENT)} FROM runs WHERE id = ?"  # noqa: S608  # our own text
 
 
 def reset(db: sqlite3.Connection, reset: Reset, at: datetime) -> WasReset | Stale | TokenTaken:
@@ -438,11 +431,13 @@ def reset(db: sqlite3.Connection, reset: Reset, at: datetime) -> WasReset | Stal
 
 
 def _succeed(db: sqlite3.Connection, old: str, successor: Successor, now: int, epoch: int) -> None:
-    """Create the run that takes the place of an ended one, and give it what that has: hooks, children and key.
+    """Create the run that takes the place of an ended one, and give it what that has: hooks, relatives and key.
 
-    `epoch` is the old run's. The new one's is higher, so whatever was planned for the old run doesn't fit it.
+    `epoch` is the old run's. The new one's is higher, so whatever was planned for the old run doesn't fit it. Its
+    parent is the old run's as it is now: another run may have taken that one's place since the old run was read.
     """
     new, holder = successor.row, successor.holder
+    child_of = dict(zip(_PARENT, db.execute(_PARENT_OF, (old,)).fetchone(), strict=True))
     key = db.execute("SELECT idempotency_key FROM runs WHERE id = ?", (holder,)).fetchone()[0]
     db.execute("UPDATE runs SET idempotency_key = NULL WHERE id = ?", (holder,))
     db.execute("UPDATE runs SET next_run = ? WHERE id = ?", (new.id, old))
@@ -453,7 +448,7 @@ def _succeed(db: sqlite3.Connection, old: str, successor: Successor, now: int, e
     }
     named = {"id": new.id, "workflow": new.workflow, "code": new.code, "version": new.version, "kind": new.kind}
     placed = {"created_at": now, "key": key, "seq": len(successor.log), "wake_at": now, "epoch": epoch + 1}
-    db.execute(_CREATE, _PENDING | shown | named | placed | _parent(new.parent))
+    db.execute(_CREATE, _PENDING | shown | named | placed | child_of)
     _add_pairs(db, new.id, own_pairs(new.attributes))
     rows = [_row(new.id, event, to_micros(event.at)) for event in successor.log]
     db.executemany(_INSERT, rows)
@@ -464,7 +459,8 @@ def _succeed(db: sqlite3.Connection, old: str, successor: Successor, now: int, e
     db.executemany("UPDATE hooks SET run_id = ?, number = ?, is_live = ? WHERE id = ?", moved)
     adopt_children(db, new.id, children_of(successor.log), now)
     taken = [(storable(each.hook_id), storable(each.resume_id), old, each.seq) for each in successor.taken]
-    db.executemany("INSERT INTO taken (hook_id, resume_id, run_id, seq) VALUES (?, ?, ?, ?)", taken)
+    # An earlier run, which was reset, may have taken one as well. That is the first, by which a repeat is answered.
+    db.executemany("INSERT OR IGNORE INTO taken (hook_id, resume_id, run_id, seq) VALUES (?, ?, ?, ?)", taken)
 
 
 # ── events and their indexes ──────────────────────────────────────────────────────────────────────────────────────

@@ -169,10 +169,10 @@ async def carry_webhook(token: str | None = None) -> str:
     return await request.text()
 
 
-def carry_answer() -> Any:
+def carry_answer(text: str = "thanks", status: int = 201) -> Any:
     from starlette.responses import Response
 
-    return Response("thanks", 201)
+    return Response(text, status)
 
 
 async def test_a_webhook_moves_as_the_webhook_it_is(open_engine: OpenEngine) -> None:
@@ -455,3 +455,88 @@ async def test_the_next_run_answers_a_caller_who_waits(open_engine: OpenEngine) 
         await engine.resume_hook("carry-go-on", 1)
         assert (await calling).status_code == 201
         assert await run.return_value() == "unread"
+
+
+GATES: dict[str, asyncio.Event] = {}
+
+
+@step
+async def carry_gate(name: str) -> None:
+    await GATES[name].wait()
+
+
+@workflow
+async def carry_child_goes_on(first: bool = True) -> str:
+    if first:
+        await carry_gate("child")
+        continue_as_new(first=False)
+    return "the child went on"
+
+
+@workflow
+async def carry_parent_to_reset() -> str:
+    return await run_child(carry_child_goes_on)
+
+
+async def test_a_child_continues_for_the_parent_it_has_now(open_engine: OpenEngine) -> None:
+    """The parent is reset while the child is at work: the child's next run must report to the new parent."""
+    GATES["child"] = asyncio.Event()
+    async with open_engine() as engine:
+        run = await engine.start(carry_parent_to_reset)
+        await engine.settle()
+        (started,) = [event for event in await run.events() if event.type == "child_started"]
+        parent = await engine.reset(run.id, to=started.seq)
+        GATES["child"].set()
+        async with asyncio.timeout(10):
+            assert await parent.return_value() == "the child went on"
+        child = await engine.record(await engine.last(started.data["run_id"]))
+        assert child is not None
+        assert child.parent is not None
+        assert child.parent.run_id == parent.id
+
+
+@workflow
+async def carry_answers_in_turn(token: str | None = None) -> str:
+    webhook = create_webhook(respond_with="manual") if token is None else create_hook(token)
+    request: WebhookRequest = await webhook
+    await request.respond_with(carry_answer(f"{await request.text()} to you", 200))
+    if token is None:
+        continue_as_new(webhook.token)
+    return "answered twice"
+
+
+async def test_a_repeat_gets_its_own_answer_after_the_chain(open_engine: OpenEngine) -> None:
+    async with open_engine() as engine:
+        run = await engine.start(carry_answers_in_turn)
+        await engine.settle()
+        (token,) = [event.data["token"] for event in await run.events() if event.type == "hook_created"]
+
+        async def post(text: str) -> bytes:
+            request = WebhookRequest("POST", "https://x.test/", [], text.encode())
+            return bytes((await engine.resume_webhook(token, request, timeout=5, resume_id=text)).body)
+
+        assert [await post("hello"), await post("goodbye")] == [b"hello to you", b"goodbye to you"]
+        assert await run.return_value() == "answered twice"
+        assert [await post("hello"), await post("goodbye")] == [b"hello to you", b"goodbye to you"]
+
+
+async def test_a_chain_that_was_reset_continues_again(open_engine: OpenEngine) -> None:
+    """Its hook has taken the same payloads before, in the runs of the first time."""
+    async with open_engine() as engine:
+        run = await engine.start(carry_inbox, "carry-again", [])
+        await engine.settle()
+        for text in ("0", "1", "stop"):
+            await engine.resume_hook("carry-again", text, resume_id=text)
+        assert await run.return_value() == ["0", "1"]
+        again = await engine.reset(run.id, to=1)
+        await engine.settle()
+        assert await again.status() == "running", "its body has created no hook in the first event, so none has moved"
+        for text in ("0", "1"):
+            await engine.resume_hook("carry-again", text)
+        (hook,) = [event for event in await run.events() if event.type == "hook_created"]
+        await engine.resume_hook("carry-again", "stop")
+        assert await again.return_value() == ["0", "1"]
+        once_more = await engine.reset(run.id, to=hook.seq)
+        await engine.settle()
+        await engine.resume_hook("carry-again", "stop")
+        assert await once_more.return_value() == ["0", "1"]

@@ -568,3 +568,25 @@ async def test_sleeps_that_are_over_do_not_begin_again(open_engine: OpenEngine, 
         await engine.settle()
         assert await new.wake_up() == 1
         assert await new.return_value() == "awake"
+
+
+async def test_a_repeat_during_a_reset_writes_nothing(open_engine: OpenEngine) -> None:
+    """The call finds its hook closed, and a reset opens it before the call has asked what the hook took."""
+
+    @workflow(name="reset: hears one word")
+    async def hears_one() -> str:
+        return str(await create_hook("reset-repeat", schema=str))
+
+    async with open_engine() as engine:
+        run = await engine.start(hears_one)
+        await engine.settle()
+        await engine.resume_hook("reset-repeat", "yes", resume_id="1")
+        assert await run.return_value() == "yes"
+        (hook,) = [event for event in await run.events() if event.type == "hook_created"]
+        target = await engine._intake.open_hook("reset-repeat", "1", is_webhook=False)
+        again = await engine.reset(run.id, to=hook.seq, drop_payloads=True)
+        with pytest.raises(HookNotFoundError):
+            await engine._intake.receive(target, "yes", "1")
+        assert [event.type for event in await again.events()].count("hook_received") == 0
+        await engine.resume_hook("reset-repeat", "no", resume_id="2")
+        assert await again.return_value() == "no"

@@ -207,6 +207,13 @@ BEGIN
         SELECT json_build_array(run_json(runs),
           CASE WHEN seq > (query ->> 'after')::bigint THEN log_json(id, (query ->> 'after')::bigint) ELSE '[]' END)
         FROM runs WHERE id = query ->> 'run');
+    WHEN 'taken' THEN
+      RETURN coalesce(
+        (SELECT json_build_array(events.run_id, json_build_array(seq, type, at, data))
+         FROM hooks JOIN events ON events.run_id = hooks.run_id AND key = number || '.received.' || (query ->> 'resume_id')
+         WHERE id = query ->> 'hook'),
+        (SELECT json_build_array(run_id, json_build_array(seq, type, at, data)) FROM taken JOIN events USING (run_id, seq)
+         WHERE hook_id = query ->> 'hook' AND resume_id = query ->> 'resume_id'));
     WHEN 'hook' THEN
       RETURN (SELECT hook_json(hooks) FROM hooks WHERE id = query ->> 'hook');
     WHEN 'token' THEN
@@ -320,9 +327,9 @@ BEGIN
   ON CONFLICT DO NOTHING;
 END $$;
 
--- Creates the run that takes the place of an ended one, and gives it what that has: hooks, open children, and the
--- idempotency key. `epoch` is the old run's. The new one's is higher, so whatever was planned for the old run doesn't fit it. Hooks come
--- as [id, number, whether it is open, token], events of the new log as [seq, type, at, key, data].
+-- Creates the run that takes the place of an ended one, and gives it what that has: hooks, parent, open children, and the
+-- idempotency key. `epoch` is the old run's. The new one's is higher, so whatever was planned for the old run doesn't
+-- fit it. The parent is read here: another run may have taken its place since the old run was read. Hooks come as [id, number, whether it is open, token], events of the new log as [seq, type, at, key, data].
 CREATE FUNCTION succeed(old text, successor jsonb, now bigint, epoch_before bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
   new text := successor ->> 'run';
@@ -333,11 +340,12 @@ BEGIN
   UPDATE runs SET next_run = new WHERE id = old;
   INSERT INTO runs (id, workflow, code, version, kind, status, created_at, idempotency_key, attributes, seq, view, parts,
     parent, parent_number, on_parent_close, wake_at, epoch, unread, received)
-  VALUES (new, successor ->> 'workflow', successor ->> 'code', successor ->> 'version', successor ->> 'kind', 'pending',
+  SELECT new, successor ->> 'workflow', successor ->> 'code', successor ->> 'version', successor ->> 'kind', 'pending',
     now, idempotency, successor ->> 'attributes', jsonb_array_length(successor -> 'log'), successor ->> 'view',
-    successor ->> 'parts', successor ->> 'parent', (successor ->> 'parent_number')::bigint,
-    successor ->> 'on_parent_close', now, epoch_before + 1, successor ->> 'unread', (SELECT coalesce(sum(length(e ->> 4)), 0)
-    FROM jsonb_array_elements(successor -> 'log') AS each (e) WHERE e ->> 1 = 'hook_received'));
+    successor ->> 'parts', parent, parent_number, on_parent_close, now, epoch_before + 1, successor ->> 'unread',
+    (SELECT coalesce(sum(length(e ->> 4)), 0)
+     FROM jsonb_array_elements(successor -> 'log') AS each (e) WHERE e ->> 1 = 'hook_received')
+  FROM runs WHERE id = old;
   IF successor ? 'pairs' THEN
     PERFORM add_pairs(new, successor -> 'pairs');
   END IF;
@@ -352,7 +360,8 @@ BEGIN
   PERFORM report_to_parent(last_run(child ->> 0), now)  -- one that ended after its parent couldn't be reported then
   FROM jsonb_array_elements(successor -> 'children') AS each (child);
   INSERT INTO taken (hook_id, resume_id, run_id, seq)
-  SELECT t ->> 0, t ->> 1, old, (t ->> 2)::bigint FROM jsonb_array_elements(successor -> 'taken') AS each (t);
+  SELECT t ->> 0, t ->> 1, old, (t ->> 2)::bigint FROM jsonb_array_elements(successor -> 'taken') AS each (t)
+  ON CONFLICT DO NOTHING;  -- an earlier run, which was reset, has taken it as well
 END $$;
 
 -- What a run's writes do to its parent and its children, in the transaction of that write (store/sqlite_relatives.py).
