@@ -33,6 +33,10 @@ FLOORS = {
     "woken": 10,
     "approvals": 80,
     "bugs met": 300,
+    "resets": 200,
+    "continued": 300,
+    "claimed": 50,
+    "started or resumed": 300,
 }
 """The least that must happen over all seeds: a simulation without faults proves nothing."""
 

@@ -16,7 +16,7 @@ from contextlib import ExitStack, closing, contextmanager
 
 from tests.support.postgres_server import PostgresServer, postgres_server
 from tests.support.simulation import planted, planted_postgres
-from tests.support.simulation.play import Played, play
+from tests.support.simulation.play import GROUPS, Played, play
 from tests.support.simulation.postgres_store import PostgresDatabase
 from tests.support.simulation.store import Database
 
@@ -31,15 +31,16 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--planted", action="store_true", help="plant one bug after another, and find it")
     parser.add_argument("--store", choices=("sqlite", "postgres"), default="sqlite")
+    parser.add_argument("--group", choices=GROUPS, help="play only runs of this kind")
     given = parser.parse_args()
     with ExitStack() as stack:
         url = stack.enter_context(postgres_server()).url if given.store == "postgres" else None
         if given.planted:
             return _planted(given.seeds, url)
         if given.seed is None:
-            return _many(range(given.first, given.first + given.seeds), given.processes, url)
+            return _many(range(given.first, given.first + given.seeds), given.processes, url, given.group)
         with _database(url) as database:
-            (played,) = play([given.seed], database)
+            (played,) = play([given.seed], database, given.group)
         print(played.timeline())
         return 1 if played.found else 0
 
@@ -58,11 +59,11 @@ def _database(url: str | None) -> Iterator[Database | None]:
         server.drop_all()
 
 
-def _many(seeds: range, processes: int, url: str | None) -> int:
+def _many(seeds: range, processes: int, url: str | None, group: str | None) -> int:
     counts: Counter[str] = Counter()
     began, findings = time.monotonic(), 0
     again = "" if url is None else " STORE=postgres"
-    for played in _everywhere(seeds, processes, url):
+    for played in _everywhere(seeds, processes, url, group):
         counts.update(played.counts)
         counts["seeds"] += 1
         if played.found:
@@ -75,16 +76,16 @@ def _many(seeds: range, processes: int, url: str | None) -> int:
     return 1 if findings else 0
 
 
-def _everywhere(seeds: range, processes: int, url: str | None) -> Iterator[Played]:
+def _everywhere(seeds: range, processes: int, url: str | None, group: str | None) -> Iterator[Played]:
     chunks = [seeds[i : i + CHUNK] for i in range(0, len(seeds), CHUNK)]
     with ProcessPoolExecutor(processes) as pool:
-        for done in as_completed([pool.submit(_chunk, chunk, url) for chunk in chunks]):
+        for done in as_completed([pool.submit(_chunk, chunk, url, group) for chunk in chunks]):
             yield from done.result()
 
 
-def _chunk(seeds: range, url: str | None) -> list[Played]:
+def _chunk(seeds: range, url: str | None, group: str | None) -> list[Played]:
     with _database(url) as database:
-        return [played.to_be_sent() for played in play(seeds, database)]
+        return [played.to_be_sent() for played in play(seeds, database, group)]
 
 
 def _planted(most: int, url: str | None) -> int:

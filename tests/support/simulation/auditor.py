@@ -8,14 +8,14 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from approvals_bot.durable.core.events import ENDINGS, FACTS
+from approvals_bot.durable.core.events import CREATIONS, ENDINGS, FACTS
+from tests.support.simulation.relatives import Relatives
+from tests.support.simulation.violation import Violation
+
+__all__ = ["Auditor", "Change", "Line", "RunHistory", "Violation"]
 
 MOST_EVENTS = 400
 """No run here needs nearly so many."""
-
-
-class Violation(AssertionError):
-    """A rule was broken."""
 
 
 class Line(NamedTuple):
@@ -50,11 +50,14 @@ class RunHistory:
     steps: dict[int, int] = field(default_factory=dict)  # open ones, and how often each failed
     once: set[tuple[Any, ...]] = field(default_factory=set)
     cancellation: Line | None = None  # `cancel_requested`
+    copied: int = 0  # lines that it began with, from the run in whose place it is
+    next: str | None = None  # the run in its place
+    drops: bool = False  # whether payloads may have been left behind by the reset that has made it
 
 
 DECISIONS = frozenset({"step_created", "step_started", "hook_created", "hook_conflict", "hook_disposed"}) | {
     "hook_responded", "wait_created", "wait_cancelled", "attributes_set", "run_started", "run_completed", "run_failed",
-    "step_cancelled", "run_cancelled",
+    "step_cancelled", "run_cancelled", "hook_refused", "run_continued", "child_started", "child_cancelled",
 }  # fmt: skip
 
 
@@ -64,6 +67,8 @@ class Auditor:
         self.tokens: dict[str, tuple[str, int]] = {}  # live ones, and whose they are
         self.waking: set[str] = set()  # runs whose sleeps somebody has asked to end
         self.woken: set[tuple[str, int]] = set()  # sleeps that may have ended by that
+        self.dropping: set[str] = set()  # runs that somebody resets without the payloads that came later
+        self.relatives = Relatives()
         self.takeovers = 0
         self._rows: dict[str, tuple[int, int]] = {}
         self._writes: dict[int, int] = {}
@@ -91,7 +96,8 @@ class Auditor:
         """These have become durable, written by this process, whose clock shows so many microseconds."""
         self._batches += 1
         lines = []
-        for run_id, epoch, events in changes:
+        # A run that ends comes before the one that takes its place, which gets what it has.
+        for run_id, epoch, events in sorted(changes, key=lambda change: change.run_id not in self.runs):
             history = self.runs[run_id]
             if epoch != history.epoch:
                 if epoch < history.epoch:
@@ -100,10 +106,23 @@ class Auditor:
                 history.epoch, history.holder = epoch, process
             for seq, type, at, data in events:
                 line = Line(seq, type, at, json.loads(data), process, self._batches)
+                if seq == 1:
+                    history.copied = _copied(line.data, [type for _, type, *_ in events])
                 self._judge(run_id, history, line, clock)
                 history.lines.append(line)
                 lines.append((run_id, line))
+            if history.copied and history.lines[0].batch == self._batches:
+                self._move(run_id, history)
+        self.relatives.judge(self.runs, lines)
         return lines
+
+    def _move(self, run_id: str, history: RunHistory) -> None:
+        """A run has taken the place of another, with its hooks: those that are open have their tokens again."""
+        history.drops = history.lines[0].data.get("reset_of", {}).get("run_id") in self.dropping
+        for number, token in history.hooks.items():
+            if token in self.tokens:
+                raise Violation(f"{run_id}: it has got {token!r}, which belongs to {self.tokens[token]}")
+            self.tokens[token] = (run_id, number)
 
     def _judge(self, run_id: str, history: RunHistory, line: Line, clock: int) -> None:
         where = f"{run_id}: event {line.seq} ({line.type} {line.data})"
@@ -118,7 +137,8 @@ class Auditor:
             raise Violation(f"{where} came after the end")
         asked = history.cancellation
         is_of_a_stalled_run = line.type == "run_cancelled" and asked is not None and asked.batch == line.batch
-        if line.type in DECISIONS and history.holder != line.wrote and not is_of_a_stalled_run:
+        is_copied = line.seq <= history.copied
+        if line.type in DECISIONS and history.holder != line.wrote and not (is_of_a_stalled_run or is_copied):
             raise Violation(
                 f"{where} was decided by {line.wrote}, but epoch {history.epoch} is {history.holder}'s: a zombie"
             )
@@ -136,9 +156,13 @@ class Auditor:
                 what = ("responded", data["to"])
             case "step_started" | "step_retrying":
                 what = (line.type, data["id"], data["attempt"])
-            case "step_created" | "hook_created" | "hook_conflict" | "wait_created" | "attributes_set":
+            case "hook_refused":
+                what = ("refused", data["to"])
+            case type if type in CREATIONS:
                 what = ("created", data["id"])
             case "step_completed" | "step_failed" | "step_cancelled" | "wait_completed" | "wait_cancelled":
+                what = ("done", data["id"])
+            case "child_ended" | "child_cancelled":
                 what = ("done", data["id"])
             case "cancel_requested":
                 what = ("cancel",)
@@ -153,18 +177,26 @@ class Auditor:
     def _follow(self, where: str, run_id: str, history: RunHistory, line: Line, clock: int) -> None:
         data = line.data
         number = data.get("id", 0)
+        is_copied = line.seq <= history.copied
         match line.type:
+            case "run_created":
+                for hook in data.get("hooks", ()):
+                    self._open(where, run_id, history, hook)
+            case "hook_created" if "adopts" in data:
+                if history.hooks.get(data["adopts"]) != data["token"]:
+                    raise Violation(f"{where}: it has no such hook")
             case "hook_created":
-                if data["token"] in self.tokens:
-                    raise Violation(f"{where}: the token belongs to {self.tokens[data['token']]}")
-                self.tokens[data["token"]] = (run_id, number)
-                history.hooks[number] = data["token"]
+                self._open(where, run_id, history, data)
+            case "hook_conflict" if is_copied:
+                pass
             case "hook_conflict":
                 owner = self.tokens.get(data["token"])
                 if owner is None or owner[0] != data["owner"]:
                     raise Violation(f"{where}: the token's owner is {owner}")
             case "hook_disposed":
-                self.tokens.pop(history.hooks.pop(number), None)
+                token = history.hooks.pop(number)
+                if not is_copied:
+                    self.tokens.pop(token, None)
             case "hook_received":
                 if number not in history.hooks:
                     raise Violation(f"{where}: the hook was not open")
@@ -174,7 +206,7 @@ class Auditor:
                 wait = history.waits.pop(number)
                 if run_id in self.waking and wait["kind"] == "sleep":
                     self.woken.add((run_id, number))
-                elif wait["resume_at"] > clock:
+                elif wait["resume_at"] > clock and not is_copied:
                     raise Violation(f"{where} is {(wait['resume_at'] - clock) / 1e6:.3f} s early")
             case "wait_cancelled":
                 history.waits.pop(number)
@@ -193,20 +225,65 @@ class Auditor:
                 history.cancellation = line
             case type if type in ENDINGS:
                 history.end = line
+                history.next = data.get("next")
                 self._judge_end(where, history, line)
                 for token in history.hooks.values():
                     self.tokens.pop(token, None)
                 history.hooks.clear()
             case _:
                 pass
-        assert line.type in FACTS or line.type in DECISIONS or line.type == "run_created"
+        assert line.type in FACTS or line.type in DECISIONS or line.type in ("run_created", "run_reset")
+
+    def _open(self, where: str, run_id: str, history: RunHistory, hook: dict[str, Any]) -> None:
+        token = hook["token"]
+        if not history.copied:
+            if token in self.tokens:
+                raise Violation(f"{where}: the token belongs to {self.tokens[token]}")
+            self.tokens[token] = (run_id, hook["id"])
+        history.hooks[hook["id"]] = token
+
+    def last(self, run_id: str) -> str:
+        """Return the run that is in the place of this one now."""
+        while (following := self.runs[run_id].next) is not None:
+            run_id = following
+        return run_id
+
+    def before(self, run_id: str) -> list[str]:
+        """Return this run, and those in whose place it is, the latest first."""
+        runs = [run_id]
+        while (data := self.runs[runs[-1]].lines[0].data) and (was := data.get("reset_of") or data.get("continues")):
+            runs.append(was["run_id"])
+        return runs
+
+    def chain(self, run_id: str) -> list[RunHistory]:
+        """Return this run, and those that came in its place, in that order."""
+        chain = [self.runs[run_id]]
+        while (following := chain[-1].next) is not None:
+            chain.append(self.runs[following])
+        return chain
 
     def _judge_end(self, where: str, history: RunHistory, end: Line) -> None:
         """A run ends as cancelled if, and only if, somebody has asked for it, and for their reason."""
         asked = history.cancellation
+        if end.type in ("run_reset", "run_continued"):
+            return  # a request to cancel is for the run in its place, or dropped by a reset
         if (end.type == "run_cancelled") != (asked is not None):
             raise Violation(f"{where}: {asked} was asked for")
         if asked is not None and end.data["reason"] != asked.data["reason"]:
             raise Violation(f"{where}: the reason that was asked for is {asked.data['reason']!r}")
         if end.type == "run_completed" and history.steps:
             raise Violation(f"{where}: its steps {[*history.steps]} are neither done nor given up")
+
+
+def _copied(created: dict[str, Any], types: list[str]) -> int:
+    """Return how many of the lines with which a run begins were in the log of the run before."""
+    kinds: tuple[str, ...]
+    if "reset_of" in created:
+        number, kinds = int(created["reset_of"]["seq"]), ("hook_received", "wait_completed")
+    elif "continues" in created:
+        number, kinds = 1, ("cancel_requested", "hook_received")
+    else:
+        return 0
+    while number < len(types) and types[number] in kinds:
+        number += 1
+    return number

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any, Literal
 
 from approvals_bot.durable.core.events import ENDINGS, FACTS, Log, from_micros, to_micros
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.durable.core.replay import ReplayResult, replay
+from approvals_bot.durable.store.encoding import own_pairs
 from tests.support.simulation.auditor import Line, RunHistory, Violation
 from tests.support.simulation.world import World
 
@@ -19,12 +20,16 @@ LONG = 50  # events; of such a log only the prefixes are replayed that were foll
 _ROWS = """
     SELECT id, code, version, status, seq, view, parts, stalled, wake_at, owner, lease_until, epoch, ended_at
     FROM runs"""
+_RELATIVES = "SELECT id, parent, parent_number, on_parent_close, next_run, attributes, idempotency_key FROM runs"
 
 
 Replayed = Literal["whole", "decided", "all"]
 """The whole log of each run; its beginnings, too, that were followed by a decision; or all of them. It costs more than
 anything else here."""
 
+
+UNDECIDED = ("run_started", "step_started", "run_reset")
+"""Events that no replay asks for."""
 
 Pairs = dict[tuple[str, str], str]
 """The attributes that a run is found by, and with which status."""
@@ -44,6 +49,7 @@ def check(world: World, *, replayed: Replayed) -> None:
         _same_log(run_id, log, history)
         _row(run_id, row, log, history)
         _decided(run_id, row, log, history, replayed, pairs[run_id])
+    _relatives(world, pairs)
     _hooks(world)
     _acked(world)
     _taken_once(world)
@@ -80,10 +86,10 @@ def _decided(
     run_id: str, row: tuple[Any, ...], log: Log, history: RunHistory, replayed: Replayed, pairs: Pairs
 ) -> None:
     """Each decision in the log is what a replay of all before it decides; at the end nothing is left to decide."""
-    seen = 0
-    for batch in _rounds(history.lines):
+    seen = history.copied  # that was decided in another run
+    for batch in _rounds(history.lines[seen:]):
         facts = sum(1 for line in batch if line.type in FACTS and line.type != "run_started")
-        decided = [line for line in batch[facts:] if line.type not in ("run_started", "step_started")]
+        decided = [line for line in batch[facts:] if line.type not in UNDECIDED]
         begins = seen + facts
         seen += len(batch)
         if batch[0].type == "run_created":
@@ -93,7 +99,7 @@ def _decided(
             if decided and not _is_ended_where_it_was(history, batch):
                 _same_decisions(run_id, outcome, decided)
     outcome = _replay_of_prefix(run_id, row, log)
-    if history.end is None or history.end.type != "run_cancelled":
+    if history.end is None or history.end.type in ("run_completed", "run_failed"):
         _shown(run_id, row, outcome, pairs)
     if any(status != row[2] for status in pairs.values()):
         raise Violation(f"{run_id} is {row[2]}, and is found by {pairs}")
@@ -164,46 +170,90 @@ def _essence(type: str, data: dict[str, Any]) -> tuple[Any, ...]:
         return (type, data["id"], data["kind"])
     if type == "run_failed":
         return (type, data["error"]["type"], data["error"]["message"])
+    if type in ("child_started", "run_continued"):
+        data = {name: value for name, value in data.items() if name not in ("run_id", "next")}
     return (type, json.dumps(data, sort_keys=True))
 
 
+def _relatives(world: World, pairs: Mapping[str, Pairs]) -> None:
+    """Each row names the parent and the run in its place that the logs say, and its own attributes are the log's."""
+    parents, keys = world.auditor.relatives.parents, dict[str, str]()
+    for run_id, *parent, following, attributes, key in world.database.rows(_RELATIVES):
+        history = world.auditor.runs[run_id]
+        is_child = history.next is None and (parent[0] is not None or run_id in parents)
+        if is_child and tuple(parent) != parents.get(run_id):
+            raise Violation(f"{run_id} is the child of {parent}, and by the logs of {parents.get(run_id)}")
+        if following != history.next:
+            raise Violation(f"{run_id}: in its place is {following}, and by the logs {history.next}")
+        own = dict(history.lines[0].data.get("attributes", {}))
+        for line in history.lines:
+            if line.type == "attributes_set":
+                own |= line.data["attributes"]
+        own = {name: value for name, value in own.items() if value is not None}
+        found = {pair for pair in pairs[run_id] if pair[0][0] != "$"}
+        if json.loads(attributes) != own or found != set(own_pairs(own)):
+            raise Violation(f"{run_id} has the attributes {attributes} and {pairs[run_id]}, and by its log {own}")
+        if key is not None:
+            keys[key] = run_id
+    for key, run_id in world.keys.items():
+        if keys.get(key) != world.auditor.last(run_id):
+            raise Violation(f"the key {key!r} is {keys.get(key)}'s, and must be {world.auditor.last(run_id)}'s")
+
+
 def _hooks(world: World) -> None:
-    """The table of hooks is what the logs say."""
-    rows = world.database.rows("SELECT run_id, number, token, is_live FROM hooks")
-    there = {(run_id, number, token, bool(is_live)) for run_id, number, token, is_live in rows}
+    """The table of hooks is what the logs say. A hook is that of the run that has got it last."""
+    rows = world.database.rows("SELECT id, run_id, number, token, is_live FROM hooks")
+    there = {hook_id: (*row, bool(is_live)) for hook_id, *row, is_live in rows}
     said = {
-        (run_id, line.data["id"], line.data["token"], line.data["id"] in history.hooks)
+        hook["hook_id"]: (run_id, hook["id"], hook["token"], hook["id"] in history.hooks)
         for run_id, history in world.auditor.runs.items()
-        for line in history.lines
-        if line.type == "hook_created"
+        for hook in _hooks_of(history)
     }
     if there != said:
-        raise Violation(f"hooks in the table, but not in the logs: {there - said}; the other way: {said - there}")
+        differ = {hook_id for hook_id in there.keys() | said.keys() if there.get(hook_id) != said.get(hook_id)}
+        raise Violation("hooks in the table, and in the logs: " + str([(there.get(i), said.get(i)) for i in differ]))
+
+
+def _hooks_of(history: RunHistory) -> list[dict[str, Any]]:
+    created = (line.data for line in history.lines if line.type == "hook_created" and "adopts" not in line.data)
+    return [*history.lines[0].data.get("hooks", ()), *created]
 
 
 def _acked(world: World) -> None:
     """Each acknowledged payload is in the log, once and unchanged."""
     for run_id, hook_id, resume_id, payload in world.acked:
-        found = _payloads(world.auditor.runs[run_id].lines, hook_id, resume_id)
-        if found != [payload]:
-            raise Violation(f"{run_id}: payload {payload} ({resume_id}) was acknowledged; the log has {found}")
+        logs = [run_id]
+        while (following := world.auditor.runs[logs[-1]].next) is not None:
+            logs.append(following)
+        found = [_payloads(world.auditor.runs[each], hook_id, resume_id) for each in logs]
+        if not any(found) or any(each not in ([], [payload]) for each in found):
+            raise Violation(f"{logs}: payload {payload} ({resume_id}) was acknowledged; the logs have {found}")
 
 
 def _taken_once(world: World) -> None:
-    """Each payload with a `resume_id` is in one log, though its token may have belonged to several runs."""
+    """Each payload with a `resume_id` came to one run, though its token may have belonged to several. A run in the
+    place of another has it only if that one had it, too, or if it was dropped."""
     taken: dict[tuple[str, str], str] = {}
     for run_id, history in world.auditor.runs.items():
-        tokens = {line.data["id"]: line.data["token"] for line in history.lines if line.type == "hook_created"}
-        for line in history.lines:
+        tokens = {hook["id"]: hook["token"] for hook in _hooks_of(history)}
+        for line in history.lines[history.copied :]:
             if line.type == "hook_received":
                 name = tokens[line.data["id"]], line.data["resume_id"]
-                if name in taken:
+                earlier = taken.get(name)
+                if earlier is not None and not _may_come_again(world, earlier, run_id):
                     raise Violation(f"{name} was taken by {taken[name]}, and again by {run_id}")
                 taken[name] = run_id
 
 
-def _payloads(lines: Sequence[Line], hook_id: str, resume_id: str) -> list[Any]:
+def _may_come_again(world: World, earlier: str, run_id: str) -> bool:
+    """Whether a payload was dropped by a reset, or who took it was left behind when a run before that was reset."""
+    auditor = world.auditor
+    is_left_behind = earlier not in (before := auditor.before(run_id)) and auditor.before(earlier)[-1] == before[-1]
+    return earlier in auditor.dropping or is_left_behind
+
+
+def _payloads(history: RunHistory, hook_id: str, resume_id: str) -> list[Any]:
     """Of one hook: a token may be used for one hook after another."""
-    (hook,) = [line.data["id"] for line in lines if line.data.get("hook_id") == hook_id]
-    received = (line.data for line in lines if line.type == "hook_received")
-    return [data["payload"] for data in received if (data["id"], data["resume_id"]) == (hook, resume_id)]
+    hooks = [hook["id"] for hook in _hooks_of(history) if hook["hook_id"] == hook_id]
+    received = (line.data for line in history.lines if line.type == "hook_received")
+    return [data["payload"] for data in received if data["id"] in hooks and data["resume_id"] == resume_id]

@@ -25,6 +25,7 @@ from approvals_bot.durable.store import sqlite_reading
 from approvals_bot.durable.store import sqlite_writing as log
 from approvals_bot.durable.store.protocol import Append, Appended, Created, Fenced, Full, Lease, NewRun, Received, Stale
 from approvals_bot.durable.store.sqlite import SqliteStore, written
+from tests.support.simulation import planted_relatives
 from tests.support.simulation.play import play
 
 Bug = Callable[[pytest.MonkeyPatch], None]
@@ -393,14 +394,14 @@ BUGS: dict[str, Bug] = {
         forgets_that_a_step_was_given_up,
         gives_up_what_is_done,
     )
-}
+} | planted_relatives.BUGS
 
 
 def seeds_to_find(name: str, most: int) -> tuple[int, BaseException | None]:
     """Plant it, and play until it is found: after how many seeds, and what showed it. None: `most` were not enough."""
     with pytest.MonkeyPatch.context() as patch:
         BUGS[name](patch)
-        for played in play(range(most)):
+        for played in play(range(most), group=planted_relatives.GROUPS.get(name)):
             if played.found is not None:
                 return played.seed + 1, played.found
     return most, None

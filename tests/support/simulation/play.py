@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 
 import pytest
@@ -15,14 +16,21 @@ import pytest
 from approvals_bot.durable.core.api import open_engines
 from approvals_bot.durable.engine import scheduler as scheduling
 from approvals_bot.durable.engine.troubles import log_failure, log_step_failure
-from tests.support.simulation import approving, checks, scenes
+from tests.support.simulation import approving, checks, families, mailboxes, scenes
 from tests.support.simulation.auditor import Violation
 from tests.support.simulation.store import Database, SqliteDatabase
 from tests.support.simulation.world import World
 
 APPROVALS = 20  # of so many seeds one plays the real approval
 RELEASES = 7  # of so many seeds one has a release with a bug in it
+RELATED = 3  # of so many seeds one has runs with relatives
 MOST_NODES = 3
+GROUPS: dict[str, tuple[type[scenes.Scene], ...]] = {
+    "families": (families.Family,),
+    "mailboxes": (mailboxes.Mailbox,),
+}
+"""Runs that have to do with other runs, or are in the place of others."""
+
 LONGEST = 250.0  # virtual seconds after which everybody must have what they wait for
 
 
@@ -52,8 +60,9 @@ class Played:
 class Simulation:
     """Plays one seed after another on one database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, group: str | None = None) -> None:
         self._database = database
+        self._group = group
 
     def close(self) -> None:
         self._database.close()
@@ -67,7 +76,7 @@ class Simulation:
         found: BaseException | None = None
         with _undisturbed(world):
             try:
-                world.play(_play_scenes)
+                world.play(partial(_play_scenes, group=self._group))
                 checks.check(world, replayed="all" if seed % 16 == 0 else "decided" if seed % 2 == 0 else "whole")
             except Exception as error:  # noqa: BLE001  # whatever it is, it is what was found
                 found = error
@@ -76,15 +85,20 @@ class Simulation:
         return Played(seed, found, counts, world.trace, str(world.options))
 
 
-async def _play_scenes(world: World) -> None:
+async def _play_scenes(world: World, group: str | None) -> None:
     chosen: list[type[scenes.Scene]]
     releasing: asyncio.Task[None] | None = None
-    if world.seed % APPROVALS == 0:  # the real one, alone: it takes as long as all others together
+    if group is not None:
+        chosen = [world.random.choice(GROUPS[group]) for _ in range(world.random.randrange(1, 4))]
+    elif world.seed % APPROVALS == 0:  # the real one, alone: it takes as long as all others together
         chosen = [approving.Approval]
     elif world.seed % RELEASES == 3:
         fate = Random(f"releases of {world.seed}")  # noqa: S311  # it shall be repeatable
         chosen = [scenes.Mended] * fate.randrange(1, 4)
         releasing = world.loop.create_task(world.release(fate))
+    elif world.seed % RELATED == 1:
+        related = [scene for group in GROUPS.values() for scene in group]
+        chosen = [world.random.choice(related) for _ in range(world.random.randrange(1, 3))]
     else:
         chosen = [world.random.choice(scenes.SCENES) for _ in range(world.random.randrange(2, 5))]
     cast = [scene(world, number) for number, scene in enumerate(chosen)]
@@ -141,10 +155,10 @@ class _Listener(logging.Handler):
         self._world.fail(error)
 
 
-def play(seeds: Iterable[int], database: Database | None = None) -> Iterator[Played]:
-    """Play these seeds, on SQLite unless another database is given. Findings are
-    returned, not raised."""
-    simulation = Simulation(database or SqliteDatabase(MOST_NODES))
+def play(seeds: Iterable[int], database: Database | None = None, group: str | None = None) -> Iterator[Played]:
+    """Play these seeds, on SQLite unless another database is given, all of them with scenes of this group if one is.
+    Findings are returned, not raised."""
+    simulation = Simulation(database or SqliteDatabase(MOST_NODES), group)
     try:
         for seed in seeds:
             yield simulation.play(seed)

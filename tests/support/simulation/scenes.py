@@ -10,7 +10,14 @@ from typing import Any, ClassVar
 from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Run, RunRecord
-from approvals_bot.errors import HookNotFoundError, RunEndedError, RunNotStalledError, StoreUnavailableError
+from approvals_bot.errors import (
+    AlreadyResetError,
+    HookConflictError,
+    HookNotFoundError,
+    RunEndedError,
+    RunNotStalledError,
+    StoreUnavailableError,
+)
 from tests.support.simulation import shapes
 from tests.support.simulation.auditor import Line, Violation
 from tests.support.simulation.loop import Process
@@ -24,9 +31,9 @@ class SimulatedHands:
         self._world = world
         self._process = process
 
-    async def work(self, step_id: str, attempt: int) -> None:
+    async def work(self, run_id: str, step_id: str, attempt: int) -> None:
         world = self._world
-        run_id, _, number = step_id.rpartition(".")
+        number = step_id.rpartition(".")[2]
         history = world.auditor.runs[run_id]
         if ("step_started", int(number), attempt) not in history.once:
             world.fail(Violation(f"{step_id}: attempt {attempt} began before it was in the log"))
@@ -52,7 +59,6 @@ class Scene:
     world: World
     number: int
     run_id: str = ""
-    is_cancelled: bool = False
     shape: ClassVar[Workflow[Any, Any]]
 
     async def play(self) -> None:
@@ -87,9 +93,9 @@ class Scene:
             return await engine.start(self.shape, *args, idempotency_key=self.name)
 
         runs = await self.world.twice(call, f"start {self.name}")
-        self.run_id = runs[0].id
+        self.run_id = self.world.keys[self.name] = self.world.auditor.before(runs[0].id)[-1]
         self.world.count("acked", len(runs))
-        if len({run.id for run in runs}) > 1:
+        if len({self.world.auditor.last(run.id) for run in runs}) > 1:
             raise Violation(f"{self.name} was started as {[run.id for run in runs]}")
         self.world.record("people", f"{self.name} is {self.run_id[-6:]}")
 
@@ -124,7 +130,12 @@ class Scene:
 
     @property
     def has_ended(self) -> bool:
-        return self.world.auditor.runs[self.run_id].end is not None
+        return self.world.auditor.runs[self.last].end is not None
+
+    @property
+    def last(self) -> str:
+        """The run that is in the place of the one that was started."""
+        return self.world.auditor.last(self.run_id)
 
     async def meddle(self) -> None:
         """Few runs are cancelled, some are woken."""
@@ -136,30 +147,51 @@ class Scene:
             await world.pause(10)
             await self.wake_up()
 
-    async def cancel(self) -> None:
-        reason = f"by {self.name}"
+    async def cancel(self, run_id: str | None = None) -> None:
+        """Cancel this run, or the scene's as it is now."""
+        reason, run_id = f"by {self.name}", run_id or self.last
 
         async def call(engine: SimulatedEngine) -> str:
             try:
-                await engine.cancel(self.run_id, reason)
+                await engine.cancel(run_id, reason)
             except RunEndedError as error:
                 return error.status
             return "asked"
 
-        status = await self.world.insist(call, f"cancel {self.name}")
-        history = self.world.auditor.runs[self.run_id]
-        asked, end = history.cancellation, history.end
-        if status == "asked" and (asked is None or asked.data["reason"] != reason):
-            raise Violation(f"{self.name}: it was cancelled with {reason!r}, its log has {asked}")
-        if status != "asked" and (end is None or end.type != f"run_{status}"):
-            raise Violation(f"{self.name}: cancelling it answered {status!r}, its log ends with {end}")
-        self.is_cancelled = asked is not None
-        self.world.count("cancelled", self.is_cancelled)
+        status = await self.world.insist(call, f"cancel {self.name}: {run_id[-6:]}")
+        chain = self.world.auditor.chain(run_id)
+        asked = [history.cancellation for history in chain if history.cancellation is not None]
+        if status == "asked" and not asked:
+            raise Violation(f"{self.name}: it was cancelled, and the logs of {run_id} have nothing of that")
+        if status != "asked" and not any(history.end and history.end.type == f"run_{status}" for history in chain):
+            raise Violation(f"{self.name}: cancelling it answered {status!r}, and no log ends like that")
+        self.world.count("cancelled", bool(asked))
+
+    async def reset(self, run_id: str) -> None:
+        """Reset a run to a random place in its log, as an operator does."""
+        random, history = self.world.random, self.world.auditor.runs[run_id]
+        to, drops = random.randrange(1, len(history.lines) + 1), random.random() < 0.25
+        if drops:
+            self.world.auditor.dropping.add(run_id)
+
+        async def call(engine: SimulatedEngine) -> str | None:
+            try:
+                return (await engine.reset(run_id, to=to, drop_payloads=drops)).id
+            except (AlreadyResetError, HookConflictError) as error:
+                self.world.record("people", f"hear: {error}")
+                return None
+
+        made = await self.world.twice(call, f"reset {run_id[-6:]} to {to}{', drop' if drops else ''}")
+        self.world.count("resets", sum(1 for each in made if each is not None))
+        came = {each: self.world.auditor.runs[each] for each in made if each is not None}
+        open_ones = [history for history in came.values() if history.end is None]
+        if len(open_ones) > 1:  # the first is replaced only once it has ended
+            raise Violation(f"{self.name}: {run_id} was reset, and {made} came of it")
 
     async def wake_up(self) -> None:
         async def call(engine: SimulatedEngine) -> int:
-            self.world.auditor.waking.add(self.run_id)
-            return await engine.wake_up(self.run_id)
+            self.world.auditor.waking.add(self.last)
+            return await engine.wake_up(self.last)
 
         try:
             woken = await self.world.ask(call, f"wake {self.name}")
@@ -171,16 +203,16 @@ class Scene:
         """Two people wait for the result: both see what the log says."""
 
         async def call(engine: SimulatedEngine) -> RunRecord:
-            return await engine.wait(self.run_id, 15)
+            return await engine.wait(self.last, 15)
 
         while True:
             seen = await asyncio.gather(*(self.world.insist(call) for _ in range(2)))
             ended = [record for record in seen if record.has_ended]
             if ended:
                 break
-        history = self.world.auditor.runs[self.run_id]
+        history = self.world.auditor.runs[self.last]
         assert history.end is not None
-        if self.is_cancelled:
+        if history.cancellation is not None:
             if {record.status for record in ended} != {"cancelled"}:
                 raise Violation(f"{self.name} was cancelled, but people saw {ended}")
             return

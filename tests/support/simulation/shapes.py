@@ -10,6 +10,7 @@ from approvals_bot.durable.core.api import (
     create_hook,
     create_webhook,
     get_step_metadata,
+    get_workflow_metadata,
     now,
     publish,
     resource,
@@ -32,8 +33,8 @@ RELEASE = Release()
 class Hands(Protocol):
     """What steps do to the world outside."""
 
-    async def work(self, step_id: str, attempt: int) -> None:
-        """May take long, and may fail."""
+    async def work(self, run_id: str, step_id: str, attempt: int) -> None:
+        """May take long, and may fail. A step keeps its ID in the run that takes the place of its own."""
 
     async def send(self, token: str) -> None:
         """Give a hook's token to people."""
@@ -41,7 +42,7 @@ class Hands(Protocol):
 
 async def _work(hands: Hands) -> None:
     metadata = get_step_metadata()
-    await hands.work(metadata.step_id, metadata.attempt)
+    await hands.work(get_workflow_metadata().run_id, metadata.step_id, metadata.attempt)
 
 
 @step(retries=20, retry_delay=0.5)

@@ -257,6 +257,7 @@ class World:
         self._more: asyncio.Future[None] | None = None
         self.fates: dict[str, int] = {}  # how often each step fails, by its id
         self.acked: list[tuple[str, str, str, Any]] = []  # run, hook, resume id, payload: acknowledged
+        self.keys: dict[str, str] = {}  # the first run of each idempotency key
         self.called: set[str] = set()  # ids of the calls that an API got
         self.opened: set[str] = set()  # tokens of all hooks that are or were open
         self.bad_from = self.bad_until = 0.0  # seconds; processes born then have the bug
@@ -286,6 +287,8 @@ class World:
         for run_id, line in lines:
             if line.type == "hook_created":
                 self.opened.add(line.data["token"])
+            elif line.type == "run_created":
+                self.opened.update(hook["token"] for hook in line.data.get("hooks", ()))
             self.trace.append((self.loop.time(), process.name, f"{run_id[-6:]} {line.seq} {line.type} {line.data}"))
 
     def judge(self, batch: Append, result: Appended | Stale | Fenced) -> None:
