@@ -33,10 +33,11 @@ FLOORS = {
     "woken": 10,
     "approvals": 80,
     "bugs met": 300,
-    "resets": 200,
-    "continued": 300,
-    "claimed": 50,
-    "started or resumed": 300,
+    "resets": 100,
+    "continued": 150,
+    "claimed": 20,
+    "started or resumed": 150,
+    "scheduled": 500,
 }
 """The least that must happen over all seeds: a simulation without faults proves nothing."""
 

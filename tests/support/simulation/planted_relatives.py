@@ -1,9 +1,11 @@
-"""Bugs to plant where runs have to do with others: children, runs that continue or are reset, and claimed tokens."""
+"""Bugs to plant where runs have to do with others: children, runs that continue or are reset, schedules."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from approvals_bot.durable.core.events import Log, NewEvent
 from approvals_bot.durable.engine import continuing
 from approvals_bot.durable.engine import reset as resetting
+from approvals_bot.durable.engine.schedules import Schedules
 from approvals_bot.durable.store import sqlite_reading, sqlite_relatives
 from approvals_bot.durable.store import sqlite_writing as log
 from approvals_bot.durable.store.encoding import own_json
@@ -188,6 +191,30 @@ def forgets_that_it_was_reset(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log, "_RESET", "UPDATE runs SET seq = ?, ended_at = nullif(?, ended_at) WHERE id = ? AND 0")
 
 
+# ── schedules ──
+
+
+def forgets_which_run_is_open(patch: pytest.MonkeyPatch) -> None:
+    """A time starts its run beside that of the time before."""
+
+    async def find(self: Schedules, watched: object) -> None: ...
+
+    patch.setattr(Schedules, "_find_open_run", find)
+
+
+def forgets_what_it_owes(patch: pytest.MonkeyPatch) -> None:
+    """A start that was decided on is left out if its process dies before it has made it, or the store fails."""
+    real = Schedules._make_start
+
+    async def make_start(self: Schedules, watched: Any, at: datetime) -> None:
+        if self._clock.now() - at > timedelta(seconds=1):
+            await self._write(watched, replace(watched.state, starting=None))
+        else:
+            await real(self, watched, at)
+
+    patch.setattr(Schedules, "_make_start", make_start)
+
+
 OF_FAMILIES: tuple[Bug, ...] = (
     reports_a_child_after_the_commit,
     forgets_which_children_go_on,
@@ -208,6 +235,8 @@ OF_MAILBOXES: tuple[Bug, ...] = (
     loses_what_came_later,
     copies_a_payload_twice,
 )
-BUGS: dict[str, Bug] = {bug.__name__: bug for bug in (*OF_FAMILIES, *OF_MAILBOXES)}
-GROUPS = {bug.__name__: "families" for bug in OF_FAMILIES} | {bug.__name__: "mailboxes" for bug in OF_MAILBOXES}
+OF_SCHEDULES: tuple[Bug, ...] = (forgets_which_run_is_open, forgets_what_it_owes)
+_IN_GROUPS = {"families": OF_FAMILIES, "mailboxes": OF_MAILBOXES, "schedules": OF_SCHEDULES}
+BUGS: dict[str, Bug] = {bug.__name__: bug for bugs in _IN_GROUPS.values() for bug in bugs}
+GROUPS = {bug.__name__: group for group, bugs in _IN_GROUPS.items() for bug in bugs}
 """In which scenes each is looked for."""

@@ -16,7 +16,7 @@ import pytest
 from approvals_bot.durable.core.api import open_engines
 from approvals_bot.durable.engine import scheduler as scheduling
 from approvals_bot.durable.engine.troubles import log_failure, log_step_failure
-from tests.support.simulation import approving, checks, families, mailboxes, scenes
+from tests.support.simulation import approving, checks, families, mailboxes, scenes, scheduled
 from tests.support.simulation.auditor import Violation
 from tests.support.simulation.store import Database, SqliteDatabase
 from tests.support.simulation.world import World
@@ -28,6 +28,7 @@ MOST_NODES = 3
 GROUPS: dict[str, tuple[type[scenes.Scene], ...]] = {
     "families": (families.Family,),
     "mailboxes": (mailboxes.Mailbox,),
+    "schedules": (scheduled.Scheduled,),
 }
 """Runs that have to do with other runs, or are in the place of others."""
 

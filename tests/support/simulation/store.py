@@ -23,7 +23,7 @@ from tests.support.simulation.loop import Process
 
 T = TypeVar("T")
 
-TABLES = ("events", "hooks", "taken", "attributes", "runs", "audit")
+TABLES = ("events", "hooks", "taken", "attributes", "runs", "schedules", "audit")
 
 
 class Mishap(Exception):

@@ -15,6 +15,7 @@ from approvals_bot.durable.core.replay import Replay, ReplayResult
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.engine.cache import RunCache
 from approvals_bot.durable.engine.replayer import Replayer
+from approvals_bot.durable.engine.schedules import NotStarted, Schedule, ScheduledRun
 from approvals_bot.durable.store.protocol import Append, Appended, Fenced, OpenStore, Stale
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import WorkflowBugError
@@ -110,6 +111,7 @@ class Node:
         world = self.world
         store = world.database.store(self.number, NodeFate(self, process), world.auditor, world.holders)
         engine = SimulatedEngine(self, store, world.resources_of(process))
+        world.use_schedules(engine)
         self._cache = engine.scheduler.cache
         try:
             async with engine.running():
@@ -251,12 +253,17 @@ class World:
         self.counts: dict[str, int] = {}
         self.trace: list[tuple[float, str, str]] = []
         self.is_calm = False
+        self.calm_since: datetime | None = None
         self.is_down = False
         self.holders: set[object] = set()
         self.nodes: list[Node] = []
         self._more: asyncio.Future[None] | None = None
         self.fates: dict[str, int] = {}  # how often each step fails, by its id
         self.acked: list[tuple[str, str, str, Any]] = []  # run, hook, resume id, payload: acknowledged
+        self._is_planned = True
+        self._planned: dict[
+            str, tuple[Schedule, Callable[[Engine, datetime], Awaitable[ScheduledRun | NotStarted]]]
+        ] = {}
         self.keys: dict[str, str] = {}  # the first run of each idempotency key
         self.called: set[str] = set()  # ids of the calls that an API got
         self.opened: set[str] = set()  # tokens of all hooks that are or were open
@@ -341,6 +348,30 @@ class World:
     async def pause(self, most: float) -> None:
         await asyncio.sleep(self.random.random() * most)
 
+    # ── schedules ──
+
+    def plan(
+        self, schedule: Schedule, starter: Callable[[Engine, datetime], Awaitable[ScheduledRun | NotStarted]]
+    ) -> None:
+        """Let all nodes have this schedule, whose runs are started like this."""
+        self._planned[schedule.name] = (schedule, starter)
+        for node in self.nodes:
+            if node.engine is not None:
+                self.use_schedules(node.engine)
+
+    def unplan(self) -> None:
+        """Take all schedules away."""
+        self._is_planned = False
+        for node in self.nodes:
+            if node.engine is not None:
+                self.use_schedules(node.engine)
+
+    def use_schedules(self, engine: Engine) -> None:
+        async def start(schedule: Schedule, at: datetime) -> ScheduledRun | NotStarted:
+            return await self._planned[schedule.name][1](engine, at)
+
+        engine.schedules.use([schedule for schedule, _ in self._planned.values() if self._is_planned], start)
+
     # ── playing ──
 
     def play(self, history: Callable[[World], Coroutine[Any, Any, None]]) -> None:
@@ -373,7 +404,7 @@ class World:
         """End all faults; stalled and dead processes come back."""
         if self.is_calm:
             return
-        self.is_calm, self.is_down = True, False
+        self.is_calm, self.is_down, self.calm_since = True, False, self.now()
         self.record("fate", "is calm from now on")
         for node in self.nodes:
             node.process.is_stalled = False
