@@ -125,6 +125,11 @@ def _is_bug(error: BaseException) -> bool:
     return any(kind in _BUILTINS for kind in type(error).__mro__) or _is_ours(error)
 
 
+def bug_of_author(error: BaseException) -> BaseException | None:
+    """Return this error if an author's code raised it, or called the library that did, and it is a bug."""
+    return error if _is_bug(error) and not _is_ours(error) and any(map(_is_authors, _frames(error))) else None
+
+
 # ── where it was raised ───────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -146,6 +151,10 @@ def _is_in_package(frame: TracebackType) -> bool:
 def _is_library(frame: TracebackType) -> bool:
     file = frame.tb_frame.f_code.co_filename
     return not _is_in_package(frame) and (file.startswith((*_LIBRARIES, "<")) or "site-packages" in file)
+
+
+def _is_authors(frame: TracebackType) -> bool:
+    return not _is_in_package(frame) and not _is_library(frame)
 
 
 def _is_ours(error: BaseException) -> bool:

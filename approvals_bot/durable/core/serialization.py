@@ -28,6 +28,7 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 from pydantic_core import to_json as _compiled
 
+from approvals_bot.durable.core.bugs import bug_of_author
 from approvals_bot.durable.core.fidelity import ELSEWHERE, SECRETS, Loss, SchemaFacts, facts_of, lost
 from approvals_bot.durable.core.hooks import Owner
 from approvals_bot.errors import DeserializationError, InvalidPayloadError, LimitExceededError, SerializationError
@@ -76,7 +77,8 @@ class Codec:
     def encode(self, value: Any, path: str = "value") -> Any:
         """Return the JSON form of `value`.
 
-        Raises InvalidPayloadError if it doesn't fit its type, SerializationError if the log can't keep it.
+        Raises InvalidPayloadError if it doesn't fit its type, SerializationError if the log can't keep it, and what an
+        author's own serializer or validator raises because of a bug, such as KeyError.
         """
         adapter = self._adapter
         if adapter is None:
@@ -160,11 +162,20 @@ class Codec:
                 raise
             still = (error.path.removeprefix(path), error.reason)
         except Exception as error:  # noqa: BLE001  # an author's validator or serializer may raise anything
+            if (bug := bug_of_author(_raised_by_author(error))) is not None:
+                raise bug from None
             still = ("", f"{type(error).__name__}: {error}")
         if still is None:
             return tagged
         where, reason = failed or still
         raise SerializationError(path + where, reason)
+
+
+def _raised_by_author(error: Exception) -> BaseException:
+    """Return what a serializer raised: pydantic wraps it."""
+    while isinstance(error, PydanticSerializationError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
 
 
 def _validated(adapter: TypeAdapter[Any], value: Any, **aliases: Any) -> Any:

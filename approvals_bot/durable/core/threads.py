@@ -7,12 +7,15 @@ step that blocks would hold up all of that. These are daemon threads: they end w
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import copy_context
 from threading import Thread
 from typing import Any, TypeVar
+
+from approvals_bot.errors import FatalError
 
 R = TypeVar("R")
 
@@ -53,6 +56,8 @@ class Threaded(Awaitable[R]):
         self._report(self._has_begun, time.monotonic())
         try:
             result = self._context.run(self._function, *self._args, **self._kwargs)
+            if inspect.isawaitable(result):
+                raise _not_awaited(self._function.__name__, result)
         except StopIteration as error:
             # A future can't hold it: the caller that awaits it would never wake up. (PEP 479 does the same.)
             raised = RuntimeError(f"{self._function.__name__}() raised StopIteration")
@@ -77,6 +82,15 @@ class Threaded(Awaitable[R]):
             settle(outcome)
         if self.when_over is not None:
             self.when_over()
+
+
+def _not_awaited(name: str, result: Any) -> FatalError:
+    if inspect.iscoroutine(result):
+        result.close()  # Python would warn of it
+    return FatalError(
+        f"{name}() is a plain `def`, but returned a {type(result).__name__}, which nobody awaits. Make it an "
+        f"`async def {name}(…)`, and `await` the call in it."
+    )
 
 
 async def call_in_thread(function: Callable[..., R], args: Any, kwargs: Any) -> R:

@@ -26,6 +26,7 @@ from approvals_bot.durable.engine.limits import MAX_LEFT_BEHIND, STEP_THREADS
 from approvals_bot.durable.engine.places import Gate, StepPlaces
 from approvals_bot.durable.engine.troubles import log_step_failure
 from approvals_bot.errors import (
+    ApprovalsBotError,
     FatalError,
     InvalidPayloadError,
     LimitExceededError,
@@ -37,6 +38,7 @@ from approvals_bot.errors import (
 
 logger = logging.getLogger("approvals_bot.durable.engine")
 
+_NONE_YET = object()
 _NO_TIMEOUT = nullcontext()  # 0.26 µs; an `asyncio.timeout(None)` costs 1.65 (`timeit`)
 
 
@@ -46,6 +48,7 @@ class Executor:
     def __init__(self, threads: int = STEP_THREADS, limits: Mapping[str, int] | None = None) -> None:
         self._places = StepPlaces(threads, limits or {})
         self.all_gates: Final = self._places.all
+        self.crowded: Final = self._places.crowded
         self.context: Final = copy_context()
         """Each attempt runs in a copy of it: it has what was set when the engine was made, and nothing else.
 
@@ -151,6 +154,7 @@ async def attempt(
     """
     step = state.step
     args, kwargs = _call(state)
+    result: Any = _NONE_YET
     step_context.set(context)
     try:
         if missing := set(step.signature.needs.values()) - resources.keys():
@@ -168,8 +172,17 @@ async def attempt(
     except BaseException as error:  # anything that a step raises is its outcome
         if is_called_off(error):
             raise asyncio.CancelledError from error
-        return _after(error, state, now(), context.step.step_id)
+        return _after(error if result is _NONE_YET else _unkept(error), state, now(), context.step.step_id)
     return NewEvent("step_completed", {"id": state.id, "result": encoded})
+
+
+def _unkept(error: BaseException) -> BaseException:
+    """Return why a result can't be kept. The step isn't tried again: it has done its work."""
+    if isinstance(error, ApprovalsBotError):
+        return error
+    unkept = SerializationError("result", f"{type(error).__name__}: {error}")
+    unkept.__cause__ = error  # an author's serializer or validator may raise anything
+    return unkept
 
 
 def _lacks(step: StepCode, missing: Iterable[type]) -> FatalError:

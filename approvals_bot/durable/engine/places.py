@@ -22,14 +22,15 @@ from approvals_bot.errors import InvalidArgumentError
 class Gate:
     """A number of places, the line of the steps that wait for one, and the runs that are parked behind it."""
 
-    def __init__(self, name: str | None, most: int) -> None:
-        """`name` is that of a limit; None for the threads."""
+    def __init__(self, name: str | None, most: int, crowded: set[Gate]) -> None:
+        """`name` is that of a limit; None for the threads. `crowded` are the gates that have parked runs."""
         self.name = name
         self.most = most
         self.free = most
         self.line: dict[Ticket, None] = {}  # the first comes first; a dict, so that any of them can leave
         self.parked: OrderedDict[str, None] = OrderedDict()  # runs, the first first
         self.call: Callable[[], None] = lambda: None  # asks for `next_parked` to be called
+        self._crowded = crowded
         self._called: set[str] = set()  # runs that were parked, and haven't come to the line yet
         self._latest: datetime | None = None  # the latest wake time of a parked run
 
@@ -77,6 +78,7 @@ class Gate:
             self._latest = max(now + PARKED, self._latest + PARKED_APART)
         if run_id not in self.parked and len(self.parked) < MAX_PARKED:
             self.parked[run_id] = None
+            self._crowded.add(self)
             if is_first or run_id in self._called:
                 self.parked.move_to_end(run_id, last=False)
         self._called.discard(run_id)
@@ -84,7 +86,7 @@ class Gate:
 
     def arrived(self, run_id: str) -> None:
         """Forget a run that was parked: it is in the line."""
-        self.parked.pop(run_id, None)
+        self._unpark(run_id)
         self._called.discard(run_id)
 
     def next_parked(self, at_work: Collection[str]) -> list[str]:
@@ -100,8 +102,13 @@ class Gate:
 
     def called(self, run_id: str) -> None:
         """Take note that a parked run is about to be claimed."""
-        self.parked.pop(run_id, None)
+        self._unpark(run_id)
         self._called.add(run_id)
+
+    def _unpark(self, run_id: str) -> None:
+        self.parked.pop(run_id, None)
+        if not self.parked:
+            self._crowded.discard(self)
 
 
 class Ticket:
@@ -213,8 +220,9 @@ class StepPlaces:
         for what, most in (("step_threads", threads), *((f"limits: {name}", most) for name, most in limits.items())):
             if isinstance(most, bool) or not isinstance(most, int) or most < 1:
                 raise InvalidArgumentError(f"{what} must be a whole number, 1 or more, not {most!r}")
-        self.threads = Gate(None, threads)
-        self.limits = {name: Gate(name, most) for name, most in limits.items()}
+        self.crowded: set[Gate] = set()
+        self.threads = Gate(None, threads, self.crowded)
+        self.limits = {name: Gate(name, most, self.crowded) for name, most in limits.items()}
         self.all = (self.threads, *self.limits.values())
 
     def gates(self, limit: str | None, *, threaded: bool) -> list[Gate]:

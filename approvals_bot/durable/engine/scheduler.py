@@ -7,13 +7,11 @@ import logging
 import os
 import platform
 import secrets
-from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sized
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
-from approvals_bot.durable.core.api import step_context
 from approvals_bot.durable.core.events import ENDINGS, Event, lost_a_token, new_run_id
 from approvals_bot.durable.core.registry import Registry
 from approvals_bot.durable.engine.activation import PATIENCE, Activation
@@ -29,131 +27,19 @@ from approvals_bot.durable.engine.limits import (
     LEAP,
     LEASE,
     LOOK,
-    MAX_ACTIVE,
     POLL,
     RETRY_STORE,
-    STALLED,
 )
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.replayer import Replayed, Replayer
 from approvals_bot.durable.engine.schedules import SET_BACK, Schedules
+from approvals_bot.durable.engine.slots import Slots
+from approvals_bot.durable.engine.stalled import StalledRuns
 from approvals_bot.durable.engine.troubles import log_failure, log_stall, reason_of
-from approvals_bot.durable.store.protocol import Claim, Claimed, Filter, Lease, OpenStore, RunRecord
+from approvals_bot.durable.store.protocol import Claim, Claimed, Lease, OpenStore, RunRecord
 from approvals_bot.errors import StoreUnavailableError
 
 logger = logging.getLogger("approvals_bot.durable.engine")
-
-
-class Slots:
-    """The slots of a process: one for each of the MAX_ACTIVE runs that it works on at a time.
-
-    A run whose step waits for another run gives up its slot for that time. Otherwise such runs could take all slots,
-    and the runs that they wait for would never begin.
-    """
-
-    def __init__(self, active: Sized, freed: Callable[[], None]) -> None:
-        """`freed` is called when a slot becomes free."""
-        self._active = active
-        self._freed = freed
-        self._waiting: Counter[str] = Counter()  # number of waits for other runs, by the run whose steps wait
-
-    @property
-    def free(self) -> int:
-        """The number of runs that this process can still take."""
-        return MAX_ACTIVE - len(self._active) + len(self._waiting)
-
-    def rest(self, run_id: str, only_waits: bool) -> None:
-        """Give up this run's slot while it only waits, and claim it again."""
-        self._waiting[run_id] += 1 if only_waits else -1
-        if not self._waiting[run_id]:
-            del self._waiting[run_id]
-        if only_waits:
-            self._freed()
-
-    @contextmanager
-    def given_up(self) -> Iterator[None]:
-        """Give up the calling step's slot, if there is one, while the block waits for another run."""
-        context = step_context.get()
-        if context is None:
-            yield
-            return
-        run_id = context.workflow.run_id
-        self.rest(run_id, True)
-        try:
-            yield
-        finally:
-            self.rest(run_id, False)
-
-
-class StalledRuns:
-    """The retries of stalled runs, whose code may have come with a deployment or been restored.
-
-    Each run is tried once, and again when its log or the code of this process has changed. A try counts only if the run
-    stalled here: one that went on may be stalled again by a replica whose code is older, and then needs this process.
-    """
-
-    def __init__(self, store: OpenStore, registry: Registry, work_on: Callable[[str], Awaitable[bool]]) -> None:
-        """`work_on` claims a run once there is a slot, and starts its work. False: another process has the run."""
-        self._store = store
-        self._registry = registry
-        self._work_on = work_on
-        self._code = registry.additions
-        self._tried: dict[str, tuple[int, int]] = {}  # by run that stalled here: its log's length, and the code
-        self._next = 0.0
-        self._is_closed = False
-
-    @property
-    def is_due(self) -> bool:
-        """Whether this process has new code, or it is time to look for stalled runs of others."""
-        return self._code != self._registry.additions or self._next <= asyncio.get_running_loop().time()
-
-    async def retry(self) -> None:
-        """Try every stalled run whose log or code has changed since the last try."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        self._code = self._registry.additions
-        tried_before, self._tried = self._tried, {}
-        cursor: str | None = None
-        while not self._is_closed:
-            rows, cursor = await self._store.runs(Filter(status="stalled", cursor=cursor, limit=200))
-            for row in rows:
-                tried = (row.seq, self._code)
-                if tried_before.get(row.id) == tried:
-                    self._tried[row.id] = tried
-                else:
-                    await self._work_on(row.id)
-            if cursor is None:
-                break
-        self._next = loop.time() + max(STALLED, 20 * (loop.time() - began))  # the more there are, the less often
-
-    def stalled_here(self, run_id: str, seq: int) -> None:
-        """Take note that a run with a log of this length can't go on with this process's code."""
-        self._tried[run_id] = (seq, self._code)
-
-    def close(self) -> None:
-        self._is_closed = True
-
-
-class EntropyPool:
-    """Random bytes for ids and tokens, fetched from the system for many draws at once.
-
-    `os.urandom` lets go of the interpreter's lock, and beside a busy SQLite thread getting it back costs more than the
-    bytes do: with one call for every draw, a cycle took 0.81 instead of 0.73 CPU ms (benchmarks/cycle.py; medians of
-    six interleaved rounds, two cores). A pool belongs to one engine and its loop, which no fork survives.
-    """
-
-    SIZE = 32  # bytes of a draw
-    SUPPLY = 256  # draws that one call fetches
-
-    def __init__(self) -> None:
-        self._draws: list[bytes] = []
-
-    def draw(self) -> bytes:
-        """Return 32 random bytes that were never returned before."""
-        if not self._draws:
-            fetched = os.urandom(self.SIZE * self.SUPPLY)
-            self._draws = [fetched[at : at + self.SIZE] for at in range(0, len(fetched), self.SIZE)]
-        return self._draws.pop()
 
 
 class Scheduler:
@@ -425,7 +311,7 @@ class Scheduler:
         await self._keep_leases()
         if self.schedules.due is not None and self.schedules.due <= self.clock.now() and not self._is_closing:
             self.keep_task(self.schedules.begin())
-        if any(gate.parked for gate in self.executor.all_gates):
+        if self.executor.crowded:
             await self._call_parked()
         while True:
             due = await self.next_wake()
@@ -451,7 +337,7 @@ class Scheduler:
 
     async def _call_parked(self) -> None:
         """Claim runs that wait in the store for places, as far as the lines have room for their steps."""
-        for gate in self.executor.all_gates:
+        for gate in [*self.executor.crowded]:
             for run_id in gate.next_parked(self._active):
                 if self.slots.free <= 0 or self._is_closing:
                     self._is_full = True

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from approvals_bot import create_hook, step, workflow
-from approvals_bot.durable.engine import Engine, places
-from approvals_bot.durable.engine import scheduler as slots
+from approvals_bot.durable.engine import Engine, places, slots
 from approvals_bot.durable.engine.limits import PARKED_APART
 from approvals_bot.testing.fixtures import OpenEngine
 from tests.durable.engine.test_step_places import PATIENCE, until

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, field_serializer, field_validator
 
 from approvals_bot import (
     FatalError,
@@ -18,7 +20,10 @@ from approvals_bot import (
     RunFailedError,
     RunNotFoundError,
     RunNotStalledError,
+    SerializationError,
+    StepFailedError,
     create_hook,
+    run_child,
     sleep,
     step,
     workflow,
@@ -427,3 +432,121 @@ async def test_an_attempt_on_code_that_needs_more_input_writes_nothing(open_engi
             await run.attempt()
         assert len((await engine.records()).records) == 1
     del code
+
+
+# ── authors' serializers ──
+
+
+class Priced(BaseModel):
+    """A value whose serializer and validator have a bug, if the test says so."""
+
+    bug: ClassVar[Any] = None  # a static method
+    in_validator: ClassVar[bool] = False
+
+    amount: int
+
+    @field_serializer("amount")
+    def _write(self, amount: int) -> int:
+        if self.bug is not None and not self.in_validator:
+            self.bug()
+        return amount
+
+    @field_validator("amount")
+    @classmethod
+    def _check(cls, amount: int) -> int:
+        if cls.bug is not None and cls.in_validator:
+            cls.bug()
+        return amount
+
+
+def no_key() -> None:
+    raise KeyError("currency")
+
+
+def no_attribute() -> None:
+    raise AttributeError("currency")
+
+
+def no_type() -> None:
+    json.dumps(object())
+
+
+def bad_value() -> None:
+    raise ValueError("a price is more than 0")
+
+
+@pytest.mark.parametrize("in_validator", [False, True])
+@pytest.mark.parametrize("bug", [no_key, no_attribute, no_type])
+@pytest.mark.parametrize("where", ["result", "input", "child"])
+async def test_a_bug_of_a_serializer_stalls_the_run(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch, where: str, bug: Callable[[], None], in_validator: bool
+) -> None:
+    @step
+    async def serializer_prices(price: Priced) -> int:
+        return price.amount
+
+    @workflow(name="serializer_child")
+    async def child(price: list[Priced]) -> int:
+        return price[0].amount
+
+    @workflow(name="serializer_parent")
+    async def parent() -> Priced | int:
+        price = Priced.model_construct(amount=3)
+        match where:
+            case "input":
+                return await serializer_prices(price)
+            case "child":
+                return await run_child(child, [price])
+            case _:
+                return price
+
+    monkeypatch.setattr(Priced, "bug", staticmethod(bug))
+    monkeypatch.setattr(Priced, "in_validator", in_validator)
+    async with open_engine() as engine:
+        run = await engine.start(parent)
+        record = await stalled(engine, run.id)
+        assert record.stalled is not None
+        monkeypatch.setattr(Priced, "bug", None)
+        with suppress(RunNotStalledError):  # the engine may just have looked at all stalled runs
+            await engine.retry(run.id)
+        assert await run.return_value() == (Priced(amount=3) if where == "result" else 3)
+
+
+async def test_what_a_serializer_refuses_fails_the_run(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @workflow
+    async def serializer_refuses() -> Priced:
+        return Priced.model_construct(amount=0)
+
+    monkeypatch.setattr(Priced, "bug", staticmethod(bad_value))
+    async with open_engine() as engine:
+        with pytest.raises(RunFailedError) as failed:
+            await (await engine.start(serializer_refuses)).return_value()
+    assert isinstance(failed.value.__cause__, SerializationError)
+
+
+@pytest.mark.parametrize("in_validator", [False, True])
+async def test_a_bug_of_a_serializer_of_a_steps_result_fails_the_step_once(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch, in_validator: bool
+) -> None:
+    calls: list[int] = []
+
+    @step
+    async def serializer_of_step() -> Priced:
+        calls.append(1)
+        return Priced.model_construct(amount=3)
+
+    @workflow
+    async def serializer_in_step() -> str:
+        try:
+            await serializer_of_step()
+        except StepFailedError as failed:
+            return str(failed.__cause__)
+        return "no error"
+
+    monkeypatch.setattr(Priced, "bug", staticmethod(no_key))
+    monkeypatch.setattr(Priced, "in_validator", in_validator)
+    async with open_engine() as engine:
+        assert "KeyError: 'currency'" in await (await engine.start(serializer_in_step)).return_value()
+    assert calls == [1]

@@ -27,8 +27,7 @@ from approvals_bot import (
     step,
     workflow,
 )
-from approvals_bot.durable.engine import Engine, executor
-from approvals_bot.durable.engine import scheduler as slots
+from approvals_bot.durable.engine import Engine, executor, slots
 from approvals_bot.durable.engine.limits import LEASE
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
@@ -558,3 +557,27 @@ async def test_another_engine_goes_on_at_once_when_one_closes(open_engine: OpenE
             assert await other.get_run(run.id).return_value() == 2
         assert await started(other, run.id) == [1]
         may_end.set()
+
+
+async def test_a_def_that_returns_a_coroutine_fails_with_what_to_do(open_engine: OpenEngine) -> None:
+    calls: list[int] = []
+
+    async def book() -> str:
+        return "booked"
+
+    @step
+    def places_books() -> Any:
+        calls.append(1)
+        return book()
+
+    @workflow
+    async def places_books_once() -> Any:
+        return await places_books()
+
+    async with open_engine() as engine:
+        with pytest.raises(RunFailedError) as failed:
+            await (await engine.start(places_books_once)).return_value()
+    assert "Make it an `async def places_books(…)`" in str(failed.value.__cause__)
+    assert calls == [1]
+    with pytest.raises(FatalError, match="returned a coroutine"):
+        await places_books()

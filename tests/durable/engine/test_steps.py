@@ -31,8 +31,7 @@ from approvals_bot import (
     step,
     workflow,
 )
-from approvals_bot.durable.engine import Engine
-from approvals_bot.durable.engine import scheduler as rooms
+from approvals_bot.durable.engine import Engine, slots
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
 
@@ -592,7 +591,7 @@ def ask_from_elsewhere() -> str:
 async def test_runs_that_wait_for_others_in_steps_give_up_their_slots(
     open_engine: OpenEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rooms, "MAX_ACTIVE", 3)
+    monkeypatch.setattr(slots, "MAX_ACTIVE", 3)
 
     @workflow
     async def rests(number: int) -> int:

@@ -20,7 +20,7 @@ from approvals_bot.durable.engine import batch as batching
 from approvals_bot.durable.engine import lookups
 from approvals_bot.durable.engine.activation import Activation
 from approvals_bot.durable.engine.batch import Batch
-from approvals_bot.durable.engine.scheduler import StalledRuns
+from approvals_bot.durable.engine.stalled import StalledRuns
 from approvals_bot.durable.store import sqlite_reading
 from approvals_bot.durable.store import sqlite_writing as log
 from approvals_bot.durable.store.protocol import Append, Appended, Created, Fenced, Full, Lease, NewRun, Received, Stale
