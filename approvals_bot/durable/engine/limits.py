@@ -25,9 +25,10 @@ run in memory. There must be enough that a free place never has to wait for the 
 MAX_PARKED = 100_000
 """Runs whose order this process keeps while they wait for one limit in the store. Each takes 150 bytes."""
 
-PARKED, PARKED_APART = timedelta(seconds=15), timedelta(milliseconds=50)
-"""How long a run waits for a place in the store before it looks again, and how far apart runs do so. They are
-called before that, when the line gets short, unless this process has died or has lost count."""
+PARKED, PARKED_APART, PARKED_MOST = timedelta(seconds=15), timedelta(milliseconds=50), timedelta(minutes=10)
+"""How long a run waits for a place in the store before it looks again, how far apart runs do so, and the most that the
+first doubles to, unless so many wait that they would be less far apart. They are called before that, when the line gets
+short, unless this process has died or has lost count."""
 
 MAX_LEFT_BEHIND = 256
 """Threads that may go on after their attempt has timed out while others take their places. Python can't stop a thread,

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 
-from approvals_bot.durable.engine.limits import MAX_IN_LINE, MAX_PARKED, PARKED, PARKED_APART
+from approvals_bot.durable.engine.limits import MAX_IN_LINE, MAX_PARKED, PARKED, PARKED_APART, PARKED_MOST
 from approvals_bot.errors import InvalidArgumentError
 
 
@@ -28,7 +28,7 @@ class Gate:
         self.most = most
         self.free = most
         self.line: dict[Ticket, None] = {}  # the first comes first; a dict, so that any of them can leave
-        self.parked: OrderedDict[str, None] = OrderedDict()  # runs, the first first
+        self.parked: OrderedDict[str, int] = OrderedDict()  # runs, the first first: how often each has looked again
         self.call: Callable[[], None] = lambda: None  # asks for `next_parked` to be called
         self._crowded = crowded
         self._called: set[str] = set()  # runs that were parked, and haven't come to the line yet
@@ -72,12 +72,15 @@ class Gate:
         Wake times have a distance, so parked runs never keep a process busy. A run that was parked before keeps its
         turn.
         """
+        if run_id in self.parked:  # this process is alive, so there is less and less need to look
+            self.parked[run_id] = looks = self.parked[run_id] + 1
+            return now + min(PARKED * (1 << min(looks, 20)), max(PARKED_MOST, PARKED_APART * len(self.parked)))
         if self._latest is None or not self.parked:
             self._latest = now + PARKED
         else:
             self._latest = max(now + PARKED, self._latest + PARKED_APART)
-        if run_id not in self.parked and len(self.parked) < MAX_PARKED:
-            self.parked[run_id] = None
+        if len(self.parked) < MAX_PARKED:
+            self.parked[run_id] = 0
             self._crowded.add(self)
             if is_first or run_id in self._called:
                 self.parked.move_to_end(run_id, last=False)

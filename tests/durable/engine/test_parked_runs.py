@@ -11,6 +11,7 @@ import pytest
 from approvals_bot import create_hook, step, workflow
 from approvals_bot.durable.engine import Engine, places, slots
 from approvals_bot.durable.engine.limits import PARKED_APART
+from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
 from tests.durable.engine.test_step_places import PATIENCE, until
 
@@ -171,3 +172,20 @@ async def test_a_long_line_holds_up_no_other_limit(open_engine: OpenEngine) -> N
             for run in others:
                 assert await run.return_value() == list(range(3 * IN_LINE))
         assert narrow.begun == [0]
+
+
+@pytest.mark.usefixtures("short_lines")
+async def test_parked_runs_look_again_less_and_less(open_engine: OpenEngine, clock: FakeClock) -> None:
+    narrow = Narrow()
+    async with open_engine(limits={"erp": 1}) as engine:
+        narrow.works_in(engine)
+        run = [await engine.start(narrow.workflow, number) for number in range(2 * IN_LINE)][-1]
+        await narrow.all_in_line()
+        before = await engine.record(run.id)
+        await clock.advance("1h")
+        after = await engine.record(run.id)
+        assert before is not None
+        assert after is not None
+        assert 5 <= after.epoch - before.epoch <= 15
+        narrow.may_end.set()
+        assert await run.return_value() == 2 * IN_LINE - 1
