@@ -18,14 +18,13 @@ from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.core.idempotency import sent_under
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.durable.engine.clock import MovableClock, SystemClock, TimeSource
-from approvals_bot.durable.engine.entropy import EntropyPool
 from approvals_bot.durable.engine.executor import Executor
 from approvals_bot.durable.engine.http import Request, Response, accepted, as_webhook_request, response_of, unanswered
 from approvals_bot.durable.engine.intake import HookTarget, Intake
 from approvals_bot.durable.engine.limits import CANCEL_GRACE, MANUAL_ANSWER, STEP_THREADS, TIDY_AT_ONCE, check_grace
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.reading import Reader
-from approvals_bot.durable.engine.replayer import Replayer
+from approvals_bot.durable.engine.replayer import EntropyPool, Replayer
 from approvals_bot.durable.engine.reset import reset_run
 from approvals_bot.durable.engine.runs import HookInfo, Run
 from approvals_bot.durable.engine.scheduler import Scheduler

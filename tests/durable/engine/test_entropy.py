@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from approvals_bot.durable.engine.entropy import EntropyPool
+from approvals_bot.durable.engine.replayer import EntropyPool
 
 
 def test_no_draw_is_repeated_within_or_across_pools() -> None:
