@@ -16,7 +16,7 @@ from approvals_bot.durable.core.events import NewEvent
 from approvals_bot.durable.store import connect, postgres_schema
 from approvals_bot.durable.store.postgres_connection import PostgresConnection, connect_to
 from approvals_bot.durable.store.postgres_schema import examine
-from approvals_bot.durable.store.protocol import AuditEntry, Claim, Filter
+from approvals_bot.durable.store.protocol import AuditEntry, Claim, Filter, Received
 from approvals_bot.errors import StoreUnavailableError
 from tests.support.new_runs import new_run
 from tests.support.postgres_server import PostgresServer
@@ -206,3 +206,40 @@ async def test_a_pool_that_refuses_the_connection_is_named() -> None:
         port = pool.sockets[0].getsockname()[1]
         with pytest.raises(StoreUnavailableError, match="This looks like PgBouncer"):
             await connect(f"postgresql://ann:secret@127.0.0.1:{port}/approvals")
+
+
+async def test_a_payload_whose_hook_moves_meanwhile_is_written_to_its_new_run(postgres_url: str) -> None:
+    """Another replica continues the hook's run while the payload waits for that run's lock."""
+    store = await connect(postgres_url)
+    mover, writer = await asyncpg.connect(postgres_url), await asyncpg.connect(postgres_url)
+    watching = await asyncpg.connect(postgres_url)
+    hook = {"id": -1, "hook_id": "h", "token": "t"}
+    try:
+        old = new_run("old", "w", "w", None, {"run_id": "old", "input": {}, "hooks": [hook]})
+        await store.create_with_hooks(old, T0)
+        await store.create(new_run("new", "w", "w", None, {"run_id": "new", "input": {}}), T0)
+        moves, writes = mover.transaction(), writer.transaction()
+        await moves.start()
+        await mover.execute("SELECT FROM runs WHERE id = 'old' FOR UPDATE")
+        await writes.start()
+        await writer.execute("UPDATE runs SET seq = 2 WHERE id = 'new'")
+        await writer.execute("INSERT INTO events VALUES ('new', 2, 'run_started', 0, 'run_started', '{}')")
+        receiving = asyncio.create_task(store.receive("h", "1", "yes", T0))
+        while not await watching.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            await asyncio.sleep(0.01)
+        await mover.execute("UPDATE hooks SET run_id = 'new' WHERE id = 'h'")
+        await moves.commit()
+        while await watching.fetchval("SELECT count(*) FROM pg_locks WHERE granted AND transactionid IS NOT NULL") < 2:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)  # it reads the length of the run's log, or waits for its lock
+        await writes.commit()
+        received = await receiving
+        assert isinstance(received, Received)
+        read = await store.read("new")
+        assert read is not None
+        assert read[1][-1] == received.event
+        assert received.event.seq == 3
+    finally:
+        for connection in (mover, writer, watching):
+            await connection.close()
+        await store.close()

@@ -820,25 +820,39 @@ BEGIN
   END CASE;
 END $$;
 
--- Executes a batch of calls in one commit, all of them or none. It first locks all their runs, in the order of their
--- ids, and with a run that may end its parent and its children. So no two replicas wait for each other, and no call waits for a run once the first has been executed. NOTIFY
--- sends one message to the other replicas, at the commit: "sender id id …".
+-- The runs that a batch writes to: those it names, those that its hooks belong to, and the parents and children of runs
+-- that may end.
+CREATE FUNCTION runs_of(calls jsonb) RETURNS text[] LANGUAGE sql STABLE AS $$
+  WITH named AS (
+    SELECT c, coalesce(c ->> 'run', (SELECT run_id FROM hooks WHERE id = c ->> 'hook')) AS run
+    FROM jsonb_array_elements(calls) AS each (c)
+  ), needed AS (
+    SELECT run FROM named
+    UNION
+    SELECT relative FROM named, relatives_of(run) AS related (relative) WHERE c ? 'writes_to_relatives'
+    UNION
+    SELECT claim ->> 0 FROM named, jsonb_array_elements(c -> 'claims') AS held (claim)
+  )
+  SELECT coalesce(array_agg(run), '{}') FROM needed WHERE run IS NOT NULL
+$$;
+
+-- Executes a batch of calls in one commit, all of them or none. It first locks all its runs, in the order of their ids.
+-- So no two replicas wait for each other, and no call waits for a run once the first has been executed. While it waited
+-- for a lock, a run may have handed its hooks and children to the next one: then it locks that one, too. NOTIFY sends
+-- one message to the other replicas, at the commit: "sender id id …".
 CREATE FUNCTION execute_batch(calls jsonb, sender text) RETURNS TABLE (answer json) LANGUAGE plpgsql AS $$
 DECLARE
   args jsonb;
   done outcome;
   changed text := '';
+  needed text[] := runs_of(calls);
+  locked text[] := '{}';
 BEGIN
-  PERFORM FROM runs WHERE id = ANY (ARRAY(
-    SELECT coalesce(c ->> 'run', (SELECT run_id FROM hooks WHERE id = c ->> 'hook'))
-    FROM jsonb_array_elements(calls) AS each (c)
-    UNION ALL
-    SELECT relative FROM jsonb_array_elements(calls) AS each (c),
-      relatives_of(coalesce(c ->> 'run', (SELECT run_id FROM hooks WHERE id = c ->> 'hook'))) AS related (relative)
-    WHERE c ? 'writes_to_relatives'
-    UNION ALL
-    SELECT claim ->> 0 FROM jsonb_array_elements(calls) AS each (c), jsonb_array_elements(c -> 'claims') AS held (claim)))
-  ORDER BY id FOR UPDATE;
+  WHILE NOT needed <@ locked LOOP
+    PERFORM FROM runs WHERE id = ANY (needed) ORDER BY id FOR UPDATE;
+    locked := locked || needed;
+    needed := runs_of(calls);
+  END LOOP;
   FOR args IN SELECT c FROM jsonb_array_elements(calls) WITH ORDINALITY AS each (c, n) ORDER BY n LOOP
     done := execute_call(args);
     answer := done.answer;
