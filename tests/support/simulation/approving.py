@@ -120,9 +120,11 @@ class Approval(Scene):
 
     async def believe(self, by: str, choice: str, verdict: Reply) -> None:
         """Check that the reply agrees with the log."""
-        end = self.world.auditor.runs[self.run_id].end
-        if end is not None and end.type == "run_cancelled":
+        history = self.world.auditor.runs[self.run_id]
+        if history.end is not None and history.end.type == "run_cancelled":
             return
+        if history.cancellation is not None and verdict.verdict in ("withdrawn", "received"):
+            return  # it tidies up, and its end comes later
         first = self.first(self.lines)
         if first is not None and first["kind"] == "stop":  # the run is being cancelled, and its end comes later
             if verdict.verdict not in ("withdrawn", "received"):  # received: nobody has worked on the run since
