@@ -48,17 +48,6 @@ def continue_run(run: RunState, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     raise run.continuing
 
 
-def is_continuation(error: BaseException | None) -> bool:
-    """Return whether this error of a body is no more than the end that it asked for. A TaskGroup wraps that."""
-    match error:
-        case None | ContinuesAsNew():
-            return True
-        case BaseExceptionGroup(exceptions=members):
-            return all(is_continuation(member) for member in members)
-        case _:
-            return False
-
-
 def end_of(signature: Signature, asked: ContinuesAsNew) -> End:
     """Return the end of a run that continues with this input. Raises what is wrong with the input."""
     args, kwargs = asked.given

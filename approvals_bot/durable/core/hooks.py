@@ -19,7 +19,7 @@ from approvals_bot.durable.core.forms import (
     parse_header,
     parse_json,
 )
-from approvals_bot.durable.core.loop import WorkflowLoop
+from approvals_bot.durable.core.loop import WorkflowLoop, is_continuation
 from approvals_bot.errors import (
     CannotAnswerError,
     HookConflictError,
@@ -324,7 +324,8 @@ class Hook(Generic[T]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.dispose()
+        if error is None or not is_continuation(error):  # else it moves to the next run, with its unread payloads
+            self.dispose()
 
     async def conflict(self) -> Owner | None:
         """Wait until the token is claimed. Takes no payload.

@@ -43,6 +43,17 @@ class ContinuesAsNew(BaseException):
         self.given = (args, kwargs)
 
 
+def is_continuation(error: BaseException | None) -> bool:
+    """Return whether this error of a body is no more than the end that it asked for. A TaskGroup wraps that."""
+    match error:
+        case None | ContinuesAsNew():
+            return True
+        case BaseExceptionGroup(exceptions=members):
+            return all(is_continuation(member) for member in members)
+        case _:
+            return False
+
+
 class ReplayInterrupted(KeyboardInterrupt):
     """Thrown by the watchdog into a replay that takes too long.
 

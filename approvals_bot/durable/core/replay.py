@@ -18,9 +18,9 @@ from typing import Any, NoReturn
 from approvals_bot.durable.core import sandbox
 from approvals_bot.durable.core.attributes import Attribute
 from approvals_bot.durable.core.commands import Command, CreateHook, End, describe
-from approvals_bot.durable.core.continuing import Continuation, continuation_of, end_of, is_continuation
+from approvals_bot.durable.core.continuing import Continuation, continuation_of, end_of
 from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log, cancelled, number_of
-from approvals_bot.durable.core.loop import ReplayInterrupted, context_of_run
+from approvals_bot.durable.core.loop import ReplayInterrupted, context_of_run, is_continuation
 from approvals_bot.durable.core.registry import Workflow
 from approvals_bot.durable.core.remote_errors import encode_error
 from approvals_bot.durable.core.reserved import RunWithHooks

@@ -540,3 +540,22 @@ async def test_a_chain_that_was_reset_continues_again(open_engine: OpenEngine) -
         await engine.settle()
         await engine.resume_hook("carry-again", "stop")
         assert await once_more.return_value() == ["0", "1"]
+
+
+@workflow
+async def continuing_within_its_hook(taken: list[str]) -> list[str]:
+    async with create_hook("continuing/within", schema=str) as hook:
+        taken.append(await hook)
+        if taken[-1] != "last":
+            continue_as_new(taken)
+    return taken
+
+
+async def test_a_hook_of_async_with_moves_with_its_payloads(open_engine: OpenEngine) -> None:
+    async with open_engine() as engine:
+        run = await engine.start(continuing_within_its_hook, [], hook_token="continuing/within")
+        for payload in ("a", "b", "last"):
+            await engine.resume_hook("continuing/within", payload)
+        assert await run.return_value() == ["a", "b", "last"]
+        with pytest.raises(HookNotFoundError):
+            await engine.resume_hook("continuing/within", "too late")
