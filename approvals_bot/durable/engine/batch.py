@@ -34,7 +34,7 @@ class LogIndex:
         self.last_at: datetime | None = None
         self.waits: dict[int, datetime] = {}  # open timers, and when they are due
         self.first_starts: dict[int, datetime] = {}  # of steps
-        self.children: dict[int, str] = {}  # the runs of all that it has started, by number
+        self.children: dict[int, str] = {}  # the runs of all that it has started or taken over, by number
         self.hooks: dict[int, Event] = {}  # the `hook_created` of each open hook, by number
         self.given_up: set[int] = set()  # cancelled steps
         self.cancellation: Event | None = None  # `cancel_requested`
@@ -64,6 +64,8 @@ class LogIndex:
                     self.hooks.pop(event.data["id"], None)
                 case "child_started":
                     self.children[event.data["id"]] = event.data["run_id"]
+                case "run_created" if "children" in event.data:  # those that came from the run before
+                    self.children |= {child["id"]: child["run_id"] for child in event.data["children"]}
                 case "cancel_requested":
                     self.cancellation = event
                 case _:

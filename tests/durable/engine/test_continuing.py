@@ -25,6 +25,7 @@ from approvals_bot import (
     step,
     workflow,
 )
+from approvals_bot.durable.engine.batch import LogIndex
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
 
@@ -387,6 +388,7 @@ async def test_open_children_move(open_engine: OpenEngine) -> None:
         (child,) = (await engine.records("carry_child")).records
         assert child.parent is not None
         assert (child.parent.run_id, child.status) == (last, "running")
+        assert LogIndex(await engine.events(last)).children == {-1: child.id}, "whom its end wakes at once"
         await engine.resume_hook("carry-parent", 1)
         assert await run.return_value() == "parent"
         await engine.settle()
