@@ -83,7 +83,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._timers: list[tuple[float, float, int, Turn]] = []
         self._born = 0
         self._turns = 0  # since time has moved
-        self._is_over = False
+        self.is_over = False
 
     # ── what asyncio asks of a loop ──
 
@@ -95,7 +95,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
         turn = Turn(callback, args, context if context is not None else copy_context())
-        if not self._is_over:
+        if not self.is_over:
             turn.process.ready.append(turn)
         return turn
 
@@ -104,7 +104,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
         turn = Turn(callback, args, context if context is not None else copy_context(), when)
-        if not self._is_over:
+        if not self.is_over:
             self._born += 1
             # Of two timers for one moment the seed chooses the first.
             heapq.heappush(self._timers, (when, self._random.random(), self._born, turn))
@@ -117,7 +117,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if not self._is_over and self.failure is None:
+        if not self.is_over and self.failure is None:
             self.failure = error if error is not None else RuntimeError(context["message"])
 
     def call_soon_threadsafe(self, callback: Any, *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
@@ -184,7 +184,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             raise StandstillError
 
     def _throw_away(self) -> None:
-        self._is_over = True
+        self.is_over = True
         for process in self.processes:
             process.ready.clear()
         self._timers.clear()

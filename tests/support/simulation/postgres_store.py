@@ -22,6 +22,7 @@ from approvals_bot.durable.store.postgres_connection import CHANNEL, NotConnecte
 from approvals_bot.durable.store.postgres_schema import migrate
 from approvals_bot.durable.store.protocol import Append, Appended, Fenced, OpenStore, Stale
 from tests.support.simulation.auditor import Auditor, Change
+from tests.support.simulation.loop import VirtualLoop
 from tests.support.simulation.store import TABLES, Fate, Mishap
 
 T = TypeVar("T")
@@ -195,6 +196,14 @@ class SimulatedPostgresStore(PostgresStore):
 
         super().__init__(connect, fate.process.name)
         self._fate = fate
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        self._loop = loop
+
+    async def close(self) -> None:
+        """Close the store. Nothing, if its world is over and this process is thrown away wherever it waits."""
+        if not self._loop.is_over:
+            await super().close()
 
     async def append(self, batch: Append) -> Appended | Stale | Fenced:
         result = await super().append(batch)
