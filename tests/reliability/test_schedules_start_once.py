@@ -55,7 +55,7 @@ async def all_runs(url: str) -> list[tuple[RunRecord, str, datetime]]:
             read = await store.read(row.id)
             assert read is not None
             given = read[1][0].data["input"]
-            found.append((read[0], given["schedule"], datetime.fromisoformat(given["at"])))
+            found.append((read[0], given["schedule"], datetime.fromisoformat(given["time"])))
         if cursor is None:
             await store.close()
             return found

@@ -21,7 +21,7 @@ OVERLAPS: tuple[Overlap, ...] = ("skip", "queue", "allow")
 
 
 @workflow
-async def scheduled_each_second(schedule: str, at: str) -> None:
+async def scheduled_each_second(schedule: str, time: str) -> None:
     await sleep("1.3 seconds")
 
 

@@ -27,10 +27,8 @@ BY_A_CLOCK = {
     ("durable/store/sqlite_reading.py", "next_wake"),
     ("durable/engine/engine.py", "settle"),
     ("durable/engine/activation.py", "is_busy"),
-    *(
-        ("durable/engine/scheduler.py", name)
-        for name in ("_schedule", "_sleep", "_claim_due", "_keep_leases", "is_due")
-    ),
+    *(("durable/engine/scheduler.py", name) for name in ("_schedule", "_sleep", "_claim_due", "_keep_leases")),
+    ("durable/engine/stalled.py", "is_due"),
     ("durable/store/group_commit.py", "look"),
     *(("durable/engine/replayer.py", name) for name in ("_is_idle", "is_running")),
 }

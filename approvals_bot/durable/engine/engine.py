@@ -512,6 +512,7 @@ class Engine(Reader):
 
         If another run goes on in its place, this is about that one.
         """
+        self._here("wake_up()")
         run_id = await self.store.last(run_id)
         log = await self.events(run_id)
         over = {e.data["id"] for e in log if e.type in ("wait_completed", "wait_cancelled")}

@@ -252,7 +252,7 @@ async def test_a_stall_with_the_same_code_does_not_spin(
         tries.append(1)
         plan.bug()
 
-    monkeypatch.setattr("approvals_bot.durable.engine.scheduler.STALLED", 0.01)
+    monkeypatch.setattr("approvals_bot.durable.engine.stalled.STALLED", 0.01)
     async with open_engine() as engine:
         run = await engine.start(asks)
         await stalled(engine, run.id)

@@ -192,6 +192,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
             process.context.run(_discard, process.tasks)
 
 
+def virtual_loop() -> VirtualLoop:
+    """Return the running loop of a simulated world."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    return loop
+
+
 def _discard(tasks: list[asyncio.Task[Any]]) -> None:
     """Drop suspended tasks, the youngest first, so that the garbage collector has nothing to say about them."""
     for task in reversed(tasks):

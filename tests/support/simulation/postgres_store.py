@@ -22,7 +22,7 @@ from approvals_bot.durable.store.postgres_connection import CHANNEL, NotConnecte
 from approvals_bot.durable.store.postgres_schema import migrate
 from approvals_bot.durable.store.protocol import Append, Appended, Fenced, OpenStore, Stale
 from tests.support.simulation.auditor import Auditor, Change
-from tests.support.simulation.loop import VirtualLoop
+from tests.support.simulation.loop import virtual_loop
 from tests.support.simulation.store import TABLES, Fate, Mishap
 
 T = TypeVar("T")
@@ -196,9 +196,7 @@ class SimulatedPostgresStore(PostgresStore):
 
         super().__init__(connect, fate.process.name)
         self._fate = fate
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, VirtualLoop)
-        self._loop = loop
+        self._loop = virtual_loop()
 
     async def close(self) -> None:
         """Close the store. Nothing, if its world is over and this process is thrown away wherever it waits."""

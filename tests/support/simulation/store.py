@@ -19,7 +19,7 @@ from approvals_bot.durable.store.group_commit import Writer
 from approvals_bot.durable.store.protocol import Append, Appended, Fenced, OpenStore, Stale
 from approvals_bot.durable.store.sqlite import SoleOwner, SqliteStore
 from tests.support.simulation.auditor import Auditor
-from tests.support.simulation.loop import Process
+from tests.support.simulation.loop import Process, virtual_loop
 
 T = TypeVar("T")
 
@@ -179,6 +179,12 @@ class SimulatedStore(SqliteStore):
         self._writer = WatchedWriter(writing, look)
         self._sole_owner = lock
         self._fate = fate
+        self._loop = virtual_loop()
+
+    async def close(self) -> None:
+        """Close the store. Nothing, if its world is over and this process is thrown away wherever it waits."""
+        if not self._loop.is_over:
+            await super().close()
 
     async def append(self, batch: Append) -> Appended | Stale | Fenced:
         result = await super().append(batch)
