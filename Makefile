@@ -69,7 +69,7 @@ bench: $(VENV)/.installed-dev
 lock: $(PY_STAMP)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --extra fast --extra postgres pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --extra fast --extra postgres --group dev pyproject.toml -o requirements-dev.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --all-extras --group dev pyproject.toml -o requirements-dev.lock
 
 # Take the pictures of docs/slack.md and docs/email.md again; this needs Chromium.
 pictures: $(VENV)/.installed-dev

@@ -43,12 +43,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def open_engine(tmp_path: Path, clock: FakeClock, database: str, request: pytest.FixtureRequest) -> OpenEngine:
+def database_url(tmp_path: Path, database: str, request: pytest.FixtureRequest) -> str:
+    """The URL of the database that `open_engine` opens."""
+    return f"sqlite:///{tmp_path}/runs.db" if database == "sqlite" else str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def open_engine(clock: FakeClock, database_url: str) -> OpenEngine:
     """Return the product's fixture of this name, on either store."""
-    url = f"sqlite:///{tmp_path}/runs.db" if database == "sqlite" else request.getfixturevalue("postgres_url")
 
     def open(**options: Any) -> AbstractAsyncContextManager[Engine]:
         given = {"signing_keys": ["a test's key, 32 bytes and longer"], "base_url": "https://example.test"}
-        return Engine.open(url, **{"clock": clock, **given, **options})
+        return Engine.open(database_url, **{"clock": clock, **given, **options})
 
     return open

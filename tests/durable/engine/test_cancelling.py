@@ -556,9 +556,8 @@ async def test_a_bug_in_the_clean_up_stalls_only_for_its_time(
 
 
 async def test_a_run_at_work_elsewhere_is_cancelled_from_a_terminal(
-    open_engine: OpenEngine, clock: FakeClock, database: str, request: pytest.FixtureRequest
+    open_engine: OpenEngine, clock: FakeClock, database_url: str
 ) -> None:
-    url: str = request.getfixturevalue("store_url" if database == "sqlite" else "postgres_url")
     began = asyncio.Event()
 
     @step
@@ -576,7 +575,7 @@ async def test_a_run_at_work_elsewhere_is_cancelled_from_a_terminal(
     async with open_engine() as engine:
         run = await engine.start(works_elsewhere)
         await began.wait()
-        terminal = Engine(await connect(url), clock=clock)
+        terminal = Engine(await connect(database_url), clock=clock)
         async with terminal.running(work=False):
             await terminal.cancel(run.id, "from outside")
         async with asyncio.timeout(10):

@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -267,10 +266,8 @@ async def test_a_stall_with_the_same_code_does_not_spin(
 
 
 async def test_another_process_s_retry_is_seen_by_the_service(
-    open_engine: OpenEngine, database: str, plan: Plan, tmp_path: Path, request: pytest.FixtureRequest
+    open_engine: OpenEngine, database_url: str, plan: Plan
 ) -> None:
-    url = f"sqlite:///{tmp_path}/runs.db" if database == "sqlite" else request.getfixturevalue("postgres_url")
-
     @workflow
     async def asks() -> str:
         plan.bug()
@@ -280,7 +277,7 @@ async def test_another_process_s_retry_is_seen_by_the_service(
         run = await engine.start(asks)
         await stalled(engine, run.id)
         plan.is_broken = False
-        command = Engine(await connect(url), clock=engine.clock)
+        command = Engine(await connect(database_url), clock=engine.clock)
         try:
             await command.get_run(run.id).retry()
             async with asyncio.timeout(20):

@@ -1,0 +1,1 @@
+"""Agents inside workflows: tool calls that wait for people, and the booking chat."""
