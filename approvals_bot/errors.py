@@ -411,3 +411,66 @@ class ApprovalMismatchError(ApprovalsBotError):
             f"What was approved in {request_id} is not what is about to be done: the pinned fields have changed "
             f"(approved digest {expected[:12]}, now {got[:12]}). Nothing was done. Open a new request."
         )
+
+
+# ── the agent's side ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class AgentError(ApprovalsBotError):
+    """An agent's tool call was not approved, or could not be requested. The tool must not run."""
+
+
+class RequestRefusedError(AgentError):
+    """The service refuses this request as it is. Sending it again won't help; the caller has to correct it.
+
+    `status` is HTTP's, `detail` says why, `errors` what is wrong where. `retry_after` (seconds): when a budget that is
+    used up has room again.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        errors: Collection[dict[str, Any]] = (),
+        retry_after: float | None = None,
+    ) -> None:
+        self.status = status
+        self.detail = detail
+        self.errors = list(errors)
+        self.retry_after = retry_after
+        lines = "".join(
+            f" {'.'.join(str(p) for p in fault.get('loc', ()))}: {fault.get('msg', '')}." for fault in self.errors
+        )
+        super().__init__(f"The service refused this request ({status}): {detail}{lines}")
+
+
+class NotAllowedError(RequestRefusedError):
+    """This API key may not request this. The service's operator has to allow it; nothing was requested."""
+
+
+class KeyReusedError(AgentError):
+    """This key was used before for another tool call. Use a new key for a new call; nothing was requested.
+
+    `difference` says which value was what, and is now what.
+    """
+
+    def __init__(self, key: str, difference: str, run_id: str | None = None) -> None:
+        self.key = key
+        self.difference = difference
+        self.run_id = run_id
+        super().__init__(f"The key {key!r} was used before for another tool call: {difference}")
+
+
+class DeniedError(AgentError):
+    """There is no approval, so the tool must not run. `decision` is a `Decision`; its `text` is for the model."""
+
+    def __init__(self, decision: Any) -> None:
+        self.decision = decision
+        super().__init__(str(decision.text))
+
+
+class ServiceUnavailableError(AgentError):
+    """The approval service couldn't be reached during the whole waiting time. The tool must not run.
+
+    Whether the request was opened is unknown; asking again with the same key finds it if it was.
+    """

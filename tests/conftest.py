@@ -22,8 +22,8 @@ pytest_plugins = [
     "tests.support.no_scans",
     "tests.support.whole_service",
 ]
-TABLES = ("promise", "scenario", "check", "conformance")
-"""The tables of docs/ whose row numbers are markers."""
+TABLES = ("promise", "scenario", "check", "conformance", "agents")
+"""The tables whose row numbers are markers."""
 
 
 @pytest.fixture(scope="session")
