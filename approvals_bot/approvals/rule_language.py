@@ -8,6 +8,7 @@ where it finds those of `rule_tables.json`. For another grammar, of another rele
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Iterator
@@ -25,22 +26,27 @@ MODULE = "rule_engine.parser.parsetab"  # where PLY looks for tables
 class Grammar:
     """What tables were made from. It equals PLY's signature of that grammar, whatever the order of its tokens.
 
-    rule-engine takes the tokens from a set, so their order differs from process to process.
+    A signature is one text: precedences, the names of the tokens, rules. rule-engine takes the tokens from a set, so
+    their order differs from process to process.
     """
 
-    precedence: str
-    tokens: tuple[str, ...]
-    rules: str
+    digest: str
+    precedences: int  # the length of that part, as of the next
+    rules: int
 
     def __eq__(self, signature: object) -> bool:
         if not isinstance(signature, str):
             return NotImplemented
-        if not (signature.startswith(self.precedence) and signature.endswith(self.rules)):
-            return False
-        tokens = signature[len(self.precedence) : len(signature) - len(self.rules)]
-        return sorted(tokens.split(" ")) == sorted(self.tokens)
+        return digest_of_grammar(signature, self.precedences, self.rules) == self.digest
 
     __hash__ = None  # type: ignore[assignment]  # equal texts have different hashes
+
+
+def digest_of_grammar(signature: str, precedences: int, rules: int) -> str:
+    """Return the SHA-256 of a signature with its tokens sorted. The parts before and after them have these lengths."""
+    end = len(signature) - rules
+    tokens = sorted(signature[precedences:end].split(" "))
+    return hashlib.sha256("\n".join([signature[:precedences], *tokens, signature[end:]]).encode()).hexdigest()
 
 
 @contextmanager
@@ -51,10 +57,10 @@ def _tables_found() -> Iterator[None]:
     module.__dict__.update(
         _tabversion=tables["version"],
         _lr_method=tables["method"],
-        _lr_signature=Grammar(tables["precedence"], tuple(tables["tokens"]), tables["rules"]),
+        _lr_signature=Grammar(**tables["grammar"]),
         _lr_action=dict(enumerate(tables["actions"])),
         _lr_goto=dict(enumerate(tables["goto"])),
-        _lr_productions=tables["productions"],
+        _lr_productions=[("", name, length, function, "", 0) for name, length, function in tables["productions"]],
     )
     sys.modules[MODULE] = module
     try:

@@ -8,7 +8,7 @@ from typing import Any
 from rule_engine._vendor.ply import yacc
 from rule_engine.parser import Parser
 
-from approvals_bot.approvals.rule_language import TABLES
+from approvals_bot.approvals.rule_language import TABLES, digest_of_grammar
 
 
 def made_tables() -> dict[str, Any]:
@@ -26,17 +26,15 @@ def made_tables() -> dict[str, Any]:
     for prepare in (grammar.undefined_symbols, grammar.unused_terminals, grammar.unused_rules):
         prepare()
     tables = yacc.LRGeneratedTable(grammar, "LALR", yacc.NullLogger())
+    precedences = (found.start or "") + "".join("".join(each) for each in found.prec)
+    parts = len(precedences), sum(len(each[3] or "") for each in found.pfuncs)
     return {
         "version": yacc.__tabversion__,
         "method": tables.lr_method,
-        "precedence": (found.start or "") + "".join("".join(each) for each in found.prec),
-        "tokens": sorted(found.tokens),
-        "rules": "".join(each[3] for each in found.pfuncs if each[3]),
+        "grammar": {"digest": digest_of_grammar(found.signature(), *parts), "precedences": parts[0], "rules": parts[1]},
         "actions": [tables.lr_action[state] for state in range(len(tables.lr_action))],
         "goto": [tables.lr_goto.get(state, {}) for state in range(len(tables.lr_action))],
-        "productions": [
-            [str(each), each.name, each.len, getattr(each, "func", None), "", 0] for each in tables.lr_productions
-        ],
+        "productions": [[each.name, each.len, getattr(each, "func", None)] for each in tables.lr_productions],
     }
 
 
