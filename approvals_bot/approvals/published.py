@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 from approvals_bot.approvals.request import Request, dumped
-from approvals_bot.durable.core.run import Projection
+from approvals_bot.durable.core.attributes import Projection
 from approvals_bot.durable.core.serialization import json_text
 
 REQUEST = "request"

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from approvals_bot.approvals.published import REQUEST, Relation, concerns
 from approvals_bot.approvals.request import Request, RequestOutcome, dumped
-from approvals_bot.durable.core.run import projected
+from approvals_bot.durable.core.attributes import projected
 from approvals_bot.durable.engine import Engine, HookTarget, RunRecord
 from approvals_bot.durable.store.protocol import Filter
 

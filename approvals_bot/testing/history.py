@@ -7,13 +7,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from approvals_bot.durable.core.api import Workflow
+from approvals_bot.durable.core.attributes import Projection
 from approvals_bot.durable.core.commands import Command, Creation, describe, resume_at
 from approvals_bot.durable.core.durations import Duration, as_seconds
 from approvals_bot.durable.core.events import CREATIONS, Event, EventType, Log, NewEvent
 from approvals_bot.durable.core.hooks import WebhookRequest
+from approvals_bot.durable.core.lines import Lines
 from approvals_bot.durable.core.remote_errors import encode_error
 from approvals_bot.durable.core.replay import ReplayResult, replay
-from approvals_bot.durable.core.run import Lines, Projection
 from approvals_bot.durable.core.serialization import encode
 
 START = datetime(2026, 1, 1, 9, 0, tzinfo=UTC)

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from approvals_bot.durable.core.api import Step, StepContext, StepMetadata, Workflow, WorkflowMetadata
+from approvals_bot.durable.core.api import Step, StepMetadata, Workflow, WorkflowMetadata
+from approvals_bot.durable.core.context import StepContext
 from approvals_bot.durable.core.durations import Duration, as_seconds
 from approvals_bot.durable.core.events import Event, Log
 from approvals_bot.durable.core.hooks import Answer, WebhookRequest, decode_body
+from approvals_bot.durable.core.open_work import OpenStep, StepCode
 from approvals_bot.durable.core.remote_errors import decode_error
-from approvals_bot.durable.core.run import OpenStep, StepCode
 from approvals_bot.durable.engine.executor import attempt
 from approvals_bot.testing.history import START, History
 

@@ -39,7 +39,7 @@ def test_another_grammar_differs() -> None:
     assert signature.replace("ADD", "PLUS") != grammar
     assert signature.replace(" COMMA", "") != grammar
     assert signature + "\nnext : rule" != grammar
-    assert "" != grammar
+    assert grammar != ""
     assert grammar != 5
 
 

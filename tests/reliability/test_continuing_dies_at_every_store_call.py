@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from approvals_bot import StoreUnavailableError, continue_as_new, create_hook, step, workflow
+from approvals_bot import continue_as_new, create_hook, step, workflow
 from approvals_bot.durable.engine import Engine, activation
 from approvals_bot.durable.engine import scheduler as scheduling
 from approvals_bot.testing import FakeClock
-from tests.reliability.test_engine_dies_at_every_store_call import How, live, until_done
-from tests.support.dying_store import Died
+from tests.support.dying_acts import Act, How, play_acts
 
 PAYLOADS = 5
 
@@ -36,11 +34,11 @@ async def chained_takes_two(token: str, taken: list[Any]) -> list[Any]:
     return continue_as_new(token, taken)
 
 
-def script(clock: FakeClock) -> list[Callable[[Engine], Awaitable[Any]]]:
+def script(clock: FakeClock) -> list[Act]:
     """What callers do. Each does it again if it got no answer."""
     runs: dict[int, str] = {}
 
-    def sends(n: int, payload: Any) -> Callable[[Engine], Awaitable[Any]]:
+    def sends(n: int, payload: Any) -> Act:
         async def send(engine: Engine) -> None:
             hook = await engine.start_or_resume("chained", payload, chained_takes_two, "chained", [], resume_id=f"{n}")
             runs[n] = hook.run_id
@@ -67,20 +65,8 @@ def script(clock: FakeClock) -> list[Callable[[Engine], Awaitable[Any]]]:
 
 async def play(path: Path, at: int | None, how: How) -> tuple[Any, int]:
     """Return the result and how many store calls the first process made."""
-    clock, done, calls, planted = FakeClock(), 0, 0, at
-    steps = script(clock)
-    seen: Any = None
-    while True:
-        try:
-            async with live(path, clock, planted, how) as (engine, store):
-                while done < len(steps):
-                    seen = await until_done(steps[done], engine, store)
-                    done += 1
-                calls = store.calls
-            break
-        except (Died, StoreUnavailableError):
-            planted = None
-    result, statuses, received = seen
+    clock = FakeClock()
+    (result, statuses, received), calls = await play_acts(script(clock), path, clock, at, how)
     assert Counter(statuses) == {"continued": 2, "completed": 1}, "one chain of runs"
     assert set(received) == {f"{n}" for n in range(PAYLOADS + 1)}
     return result, calls

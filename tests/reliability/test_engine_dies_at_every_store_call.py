@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import pytest
 
 from approvals_bot import (
     HookNotFoundError,
-    StoreUnavailableError,
     WebhookRequest,
     create_hook,
     create_webhook,
@@ -29,13 +26,8 @@ from approvals_bot.durable.core.api import Answer
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.engine import Engine, activation
 from approvals_bot.durable.engine import scheduler as scheduling
-from approvals_bot.durable.store import connect
-from approvals_bot.durable.store.protocol import OpenStore
-from approvals_bot.durable.tokens import Tokens
 from approvals_bot.testing import FakeClock
-from tests.support.dying_store import Died, DyingStore
-
-How = Literal["dies before", "dies after", "no answer before", "no answer after"]
+from tests.support.dying_acts import Act, How, play_acts
 
 ran: Counter[str] = Counter()  # how often the body of each step ran, by step id
 
@@ -64,39 +56,7 @@ async def main_job() -> list[Any]:
 EXPECTED = ["first", "left", "right", {"approved": True}, "last"]
 
 
-READS = {"read", "hook", "runs", "next_wake", "changed", "check"}
-
-
-class DiesAtAWrite(DyingStore):
-    """Dying at a read is dying at the write before or after it, so only writes are counted."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name in READS and not self.is_dead:
-            return getattr(self._store, name)
-        return super().__getattr__(name)
-
-
-class Silent(DyingStore):
-    """One call is not answered, but the process lives."""
-
-    def _die_if(self, condition: bool) -> None:
-        if condition:
-            raise StoreUnavailableError("(planted)")
-
-
-@asynccontextmanager
-async def live(path: Path, clock: FakeClock, at: int | None, how: How) -> AsyncIterator[tuple[Engine, DyingStore]]:
-    kind = DiesAtAWrite if how.startswith("dies") else Silent
-    store = kind(await connect(f"sqlite:///{path}"), at, "before" if how.endswith("before") else "after")
-    engine = Engine(
-        cast(OpenStore, store), tokens=Tokens(["k" * 40]), base_url="https://example.test", clock=clock
-    )  # it has every method of the store it wraps
-    engine.scheduler.closing = 0.0
-    async with engine.running():
-        yield engine, store
-
-
-def script(clock: FakeClock) -> list[Callable[[Engine], Awaitable[Any]]]:
+def script(clock: FakeClock) -> list[Act]:
     """What people and time do. Each may be done again by who got no answer."""
 
     async def begin(engine: Engine) -> None:
@@ -134,19 +94,8 @@ def script(clock: FakeClock) -> list[Callable[[Engine], Awaitable[Any]]]:
 async def play(path: Path, at: int | None, how: How) -> tuple[Any, int, int]:
     """The run's result, how many store calls the first process made, and how many deaths or silences there were."""
     ran.clear()
-    clock, done, calls, planted = FakeClock(), 0, 0, at
-    steps = script(clock)
-    while True:
-        try:
-            async with live(path, clock, planted, how) as (engine, store):
-                while done < len(steps):
-                    seen = await until_done(steps[done], engine, store)
-                    done += 1
-                calls = store.calls
-            break
-        except (Died, StoreUnavailableError):  # it died, or could not even begin
-            planted = None
-    result, log = seen
+    clock = FakeClock()
+    (result, log), calls = await play_acts(script(clock), path, clock, at, how)
     ends = Counter(e.data["id"] for e in log if e.type == "step_completed")
     assert set(ends.values()) == {1}, "each step ended once"
     assert [e.seq for e in log] == list(range(1, len(log) + 1))
@@ -154,24 +103,6 @@ async def play(path: Path, at: int | None, how: How) -> tuple[Any, int, int]:
     assert sum(e.type == "hook_received" and e.data["resume_id"] == "one click" for e in log) == 1
     assert len(ran) == 4, "each step keeps its id"
     return result, calls, sum(ran.values())
-
-
-async def until_done(act: Callable[[Engine], Awaitable[Any]], engine: Engine, store: DyingStore) -> Any:
-    while True:
-        task = asyncio.ensure_future(act(engine))
-        for _ in range(3000):
-            await asyncio.wait([task], timeout=0.005)
-            if task.done() or store.is_dead:
-                break
-        if store.is_dead or not task.done():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            assert store.is_dead, "stuck on a live process"
-            raise Died
-        try:
-            return task.result()
-        except StoreUnavailableError:
-            continue  # as people do when they read "try again"
 
 
 @pytest.mark.timeout(300)

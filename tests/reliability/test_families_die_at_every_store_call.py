@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from approvals_bot import RunCancelledError, StoreUnavailableError, create_hook, run_child, workflow
+from approvals_bot import RunCancelledError, create_hook, run_child, workflow
 from approvals_bot.durable.engine import Engine, activation
 from approvals_bot.durable.engine import scheduler as scheduling
 from approvals_bot.testing import FakeClock
-from tests.reliability.test_engine_dies_at_every_store_call import How, live, until_done
-from tests.support.dying_store import Died
+from tests.support.dying_acts import Act, How, play_acts
 
 
 @workflow(name="family: a child")
@@ -39,7 +37,7 @@ async def has_three() -> list[str]:
 
 async def play(path: Path, at: int | None, how: How) -> tuple[Any, int]:
     """The parent's result, and how many calls of the store the first process made."""
-    clock, done, calls, planted = FakeClock(), 0, 0, at
+    clock = FakeClock()
 
     async def begin(engine: Engine) -> None:
         await engine.start(has_three, idempotency_key="the one")
@@ -66,21 +64,10 @@ async def play(path: Path, at: int | None, how: How) -> tuple[Any, int]:
         statuses = sorted(run.status for run in records if run.parent is not None)
         return result, statuses, [types.count(f"child_{each}") for each in ("started", "ended", "cancelled")]
 
-    steps: list[Callable[[Engine], Awaitable[Any]]] = [
+    acts: list[Act] = [
         begin, a_minute, answer, a_minute, an_hour, a_minute, stop_the_third, a_minute, a_minute, see,
     ]  # fmt: skip
-    seen: Any = None
-    while True:
-        try:
-            async with live(path, clock, planted, how) as (engine, store):
-                while done < len(steps):
-                    seen = await until_done(steps[done], engine, store)
-                    done += 1
-                calls = store.calls
-            break
-        except (Died, StoreUnavailableError):
-            planted = None
-    return seen, calls
+    return await play_acts(acts, path, clock, at, how)
 
 
 @pytest.mark.timeout(300)

@@ -1,196 +1,40 @@
-"""The authoring API: decorators, hooks and sleeps, and whether a call comes from a body, a step or outside."""
+"""The authoring API: what is used in bodies and steps, and hooks that are typed outside, too."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from random import Random
 from types import FrameType
-from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Any, Generic, NoReturn, TypeVar, cast, overload
 from uuid import UUID
 
 from approvals_bot.durable.core.annotations import check_later, codec_of
-from approvals_bot.durable.core.attributes import MAX_ATTRIBUTES, Attribute, Settable, checked_attributes
-from approvals_bot.durable.core.bugs import FailureRules
+from approvals_bot.durable.core.attributes import MAX_ATTRIBUTES, Projection, Settable, checked_attributes
+from approvals_bot.durable.core.context import (
+    StepMetadata,
+    WorkflowMetadata,
+    current_run,
+    get_step_metadata,
+    get_workflow_metadata,
+    open_engine,
+)
 from approvals_bot.durable.core.continuing import continue_run
 from approvals_bot.durable.core.durations import Duration, as_seconds
 from approvals_bot.durable.core.hooks import Answer, Hook, Webhook, WebhookRequest, encode_response, header_patterns
-from approvals_bot.durable.core.loop import context_of_run
-from approvals_bot.durable.core.registry import Workflow, registry
-from approvals_bot.durable.core.run import Projection, RunState, workflow_logger
+from approvals_bot.durable.core.lines import workflow_logger
+from approvals_bot.durable.core.registry import Workflow
+from approvals_bot.durable.core.run import RunState
 from approvals_bot.durable.core.serialization import codec, encode
-from approvals_bot.durable.core.signature import Needed, Signature
-from approvals_bot.durable.core.steps import Step, as_function, scope_of, step
-from approvals_bot.errors import (
-    DefinitionError,
-    InvalidArgumentError,
-    NoEngineError,
-    NotInStepError,
-    NotInWorkflowError,
-)
+from approvals_bot.durable.core.signature import Needed
+from approvals_bot.durable.core.steps import Step, step
+from approvals_bot.durable.core.workflows import workflow
+from approvals_bot.errors import InvalidArgumentError
 
-
-@dataclass(frozen=True, slots=True)
-class WorkflowMetadata:
-    """The run that this code belongs to."""
-
-    workflow_name: str
-    run_id: str
-    started_at: datetime
-    attributes: Mapping[str, Attribute]
-
-
-@dataclass(frozen=True, slots=True)
-class StepMetadata:
-    """The step that this code belongs to. `step_id` is the same on every attempt: use it as an idempotency key."""
-
-    name: str
-    step_id: str
-    attempt: int
-    first_started_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class StepContext:
-    """The metadata that a running step can read."""
-
-    step: StepMetadata
-    workflow: WorkflowMetadata
-
-
-step_context: ContextVar[StepContext | None] = ContextVar("approvals_bot_step", default=None)
-
-
-def current_run(asking: str) -> RunState:
-    """Return the run whose body is executing. Raises NotInWorkflowError anywhere else."""
-    run: RunState | None = context_of_run.get(None)
-    if run is None:
-        where = "inside a step" if step_context.get() is not None else "outside a workflow"
-        raise NotInWorkflowError(f"{asking} works only in the body of a @workflow; this call is {where}.")
-    return run
-
-
-def in_workflow() -> bool:
-    """Return whether this code runs in the body of a workflow."""
-    return context_of_run.get(None) is not None
-
-
-class OpenEngine(Protocol):
-    """The part of the engine that a typed hook needs: resuming by token."""
-
-    async def resume_hook(self, token: str, payload: Any, *, resume_id: str | None = None) -> Any: ...
-
-
-open_engines: list[OpenEngine] = []
-"""The engines that are open in this process; the newest serves the module-level functions.
-
-A context variable wouldn't reach the tasks of a web server that started before the engine opened.
-"""
-
-
-def open_engine() -> OpenEngine:
-    """Return the engine that was opened last. Raises NoEngineError if none is open."""
-    if not open_engines:
-        raise NoEngineError()
-    return open_engines[-1]
-
-
-P = ParamSpec("P")
-R = TypeVar("R")
 T = TypeVar("T")
-
-
-# ── workflows ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@overload
-def workflow(function: Callable[P, Awaitable[R]], /) -> Workflow[P, R]: ...
-@overload
-def workflow(
-    *,
-    name: str | None = None,
-    version: str | None = None,
-    fails_on: Collection[type[Exception]] = (),
-    stalls_on: Collection[type[Exception]] = (),
-) -> Callable[[Callable[P, Awaitable[R]]], Workflow[P, R]]: ...
-def workflow(
-    function: Callable[P, Awaitable[R]] | None = None,
-    /,
-    *,
-    name: str | None = None,
-    version: str | None = None,
-    fails_on: Collection[type[Exception]] = (),
-    stalls_on: Collection[type[Exception]] = (),
-) -> Any:
-    """Make an `async def` durable and register it under its name.
-
-        @workflow
-        async def expense(amount: int) -> bool:
-            answer = await create_hook(schema=Answer)
-            return answer.approved
-
-        @workflow(name="expense", version="2")
-        async def expense_with_limit(amount: int) -> bool: ...
-
-    A run finishes on the function of the `version` it was started with, as long as that function is registered. New
-    runs use the version that was registered last. Raises WorkflowNameTakenError if another function has this name and
-    version.
-
-    An error that the body raises fails the run if it is a ValueError, RuntimeError, TimeoutError or OSError, an error
-    of this package, or of the author's own class. Errors that are bugs (NameError, TypeError, KeyError, …) stall it
-    instead: it keeps its payloads, and goes on once the code is mended. The classes in `fails_on` and `stalls_on`, and
-    those derived from them, go before that:
-
-        @workflow(fails_on=(ZeroDivisionError,), stalls_on=(decimal.InvalidOperation, ValueError))
-        async def split(amount: Decimal, among: int) -> Decimal: ...
-    """
-    frame = sys._getframe(1)
-    scope, line = scope_of(frame), (frame.f_code.co_filename, frame.f_lineno)
-    failures = FailureRules(fails_on, stalls_on)
-
-    def decorate(given: Callable[P, Awaitable[R]]) -> Workflow[P, R]:
-        function, where = as_function(given, "@workflow", line)
-        if not inspect.iscoroutinefunction(function):
-            raise DefinitionError(*where, f"@workflow: {function.__name__}() needs to be an `async def`.")
-        _refuse_names_of_options(function, where)
-        signature = Signature(function, scope, bound="settings")
-        made: Workflow[P, R] = Workflow(function, name or function.__name__, version, signature, failures=failures)
-        registry.add(made)
-        return made
-
-    return decorate if function is None else decorate(function)
-
-
-OPTIONS = ("at", "delay", "hook_token", "idempotency_key", "attributes", "on_parent_close")
-"""Options of `start` and `run_child`, which take a workflow's arguments beside them."""
-
-
-def refuse_options(call: str, named: Mapping[str, Any]) -> None:
-    """Raise InvalidArgumentError if an option that this call doesn't have is among the named arguments."""
-    for name in OPTIONS:
-        if name in named:
-            raise InvalidArgumentError(f"{call} has no option {name}: that is one of {_has_option(name)}()")
-
-
-def _has_option(name: str) -> str:
-    return "run_child" if name == "on_parent_close" else "start"
-
-
-def _refuse_names_of_options(function: Callable[..., Any], where: tuple[str, int]) -> None:
-    """Raise DefinitionError for a parameter that no caller could pass."""
-    for name in inspect.signature(function).parameters:
-        if name in OPTIONS:
-            raise DefinitionError(
-                *where,
-                f"@workflow: {function.__name__}() can't have a parameter {name!r}, because {_has_option(name)}() has "
-                "an option of that name. Rename it.",
-            )
 
 
 # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -206,35 +50,6 @@ def resource(kind: type[T]) -> T:
     call the step as a plain function.
     """
     return cast(T, Needed(kind))
-
-
-def get_step_metadata() -> StepMetadata:
-    """Return the name, id, attempt (from 1) and first start of the step that is running.
-
-        @step
-        async def charge(amount: int) -> str:
-            return await bank.charge(amount, idempotency_key=get_step_metadata().step_id)
-
-    The id stays the same over all attempts. Raises NotInStepError outside a step.
-    """
-    context = step_context.get()
-    if context is None:
-        raise NotInStepError()
-    return context.step
-
-
-def get_workflow_metadata() -> WorkflowMetadata:
-    """Return the run that this code belongs to: its id, workflow, start and attributes.
-
-        link = f"https://orders.example.com/runs/{get_workflow_metadata().run_id}"
-
-    Works in a workflow's body and in its steps. Raises NotInWorkflowError elsewhere.
-    """
-    step_now = step_context.get()
-    if step_now is not None and not in_workflow():
-        return step_now.workflow
-    run = current_run("get_workflow_metadata()")
-    return WorkflowMetadata(run.name, run.run_id, run.started_at, dict(run.attributes))
 
 
 # ── waiting ───────────────────────────────────────────────────────────────────────────────────────────────────────

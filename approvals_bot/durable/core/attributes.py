@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from math import isfinite
@@ -108,6 +109,29 @@ def attributes_after(log: Iterable[Event]) -> dict[str, Attribute]:
         if event.type == "attributes_set" or (event.type == "run_created" and "attributes" in event.data):
             found = with_changes(found, decoded_attributes(event.data["attributes"]))
     return found
+
+
+# ── of projections ──
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """What readers and lists see of a run, apart from the value that its author publishes.
+
+    `parts` is what the run consists of, as JSON. `attributes` holds the values that find it, by name.
+    """
+
+    parts: list[Any]
+    attributes: Mapping[str, Sequence[str]]
+
+
+PROJECTED = "$"
+"""The beginning of the names under which the store keeps a projection's attributes. Authors' may not begin so."""
+
+
+def projected(name: str) -> str:
+    """Return the name under which the store keeps an attribute of a projection."""
+    return PROJECTED + name
 
 
 # ── in filters ──

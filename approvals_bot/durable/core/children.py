@@ -11,12 +11,14 @@ import asyncio
 from collections.abc import Coroutine, Mapping
 from typing import Any, ParamSpec, TypeVar, get_args, overload
 
-from approvals_bot.durable.core.api import current_run, refuse_options
 from approvals_bot.durable.core.attributes import Settable, checked_attributes, with_changes
 from approvals_bot.durable.core.commands import OnParentClose
+from approvals_bot.durable.core.context import current_run
+from approvals_bot.durable.core.open_work import OpenChild
 from approvals_bot.durable.core.registry import Workflow
 from approvals_bot.durable.core.remote_errors import decode_error
-from approvals_bot.durable.core.run import OpenChild, RunState
+from approvals_bot.durable.core.run import RunState
+from approvals_bot.durable.core.workflows import refuse_options
 from approvals_bot.errors import InvalidArgumentError, RunCancelledError
 
 P = ParamSpec("P")

@@ -13,7 +13,7 @@ from collections.abc import MutableMapping
 from contextlib import suppress
 from typing import Any
 
-from approvals_bot.durable.core.api import step_context
+from approvals_bot.durable.core.context import step_context
 from approvals_bot.durable.core.loop import context_of_run
 from approvals_bot.durable.core.run import RunState
 

@@ -16,15 +16,17 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from approvals_bot.durable.core import sandbox
-from approvals_bot.durable.core.attributes import Attribute
+from approvals_bot.durable.core.attributes import PROJECTED, Attribute, Projection
 from approvals_bot.durable.core.commands import Command, CreateHook, End, describe
 from approvals_bot.durable.core.continuing import Continuation, continuation_of, end_of
 from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log, cancelled, number_of
+from approvals_bot.durable.core.lines import Lines
 from approvals_bot.durable.core.loop import ReplayInterrupted, context_of_run, is_continuation
+from approvals_bot.durable.core.open_work import OpenStep, OpenTimer
 from approvals_bot.durable.core.registry import Workflow
 from approvals_bot.durable.core.remote_errors import encode_error
 from approvals_bot.durable.core.reserved import RunWithHooks
-from approvals_bot.durable.core.run import PROJECTED, Lines, OpenStep, OpenTimer, Projection, RunState
+from approvals_bot.durable.core.run import RunState
 from approvals_bot.durable.core.serialization import decode, encode
 from approvals_bot.errors import NondeterminismError, SerializationError, WorkflowStuckError
 

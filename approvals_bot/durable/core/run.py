@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import cached_property, partial
 from random import Random
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 from uuid import UUID
 
 from approvals_bot.durable.core import commands
-from approvals_bot.durable.core.attributes import Attribute, decoded_attributes, with_changes
+from approvals_bot.durable.core.attributes import Attribute, Projection, decoded_attributes, with_changes
 from approvals_bot.durable.core.bugs import FailureRules, where_raised
 from approvals_bot.durable.core.commands import (
     CancelChild,
@@ -44,113 +42,17 @@ from approvals_bot.durable.core.events import (
     number_of,
 )
 from approvals_bot.durable.core.hooks import Hook, Webhook, WebhookRequest
+from approvals_bot.durable.core.lines import Lines, line_about_unseen
 from approvals_bot.durable.core.loop import ContinuesAsNew, WorkflowLoop
+from approvals_bot.durable.core.open_work import OpenChild, OpenStep, OpenTimer, StepCode
 from approvals_bot.durable.core.payload_schemas import schema_of
 from approvals_bot.durable.core.registry import Workflow
 from approvals_bot.durable.core.remote_errors import encode_error, step_error
 from approvals_bot.durable.core.serialization import decode, encode
-from approvals_bot.durable.core.signature import Signature
 from approvals_bot.errors import CannotAnswerError, NondeterminismError, WorkflowBugError
 
 _is_sleep: Callable[..., object] = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]
 """The callback that `asyncio.sleep` gives its timer. It distinguishes a sleep from a timeout."""
-
-
-class StepCode(Protocol):
-    """The part of a step that replays and attempts need."""
-
-    name: str
-    function: Callable[..., Any]
-    signature: Signature
-    retries: int
-    timeout: float | None  # seconds, of one attempt
-    limit: str | None
-    line: tuple[str, int]  # the file and the line where it is defined
-    is_async: bool
-    waits_for_a_place: bool  # each attempt waits for a thread, or for the step's limit, first
-    only_reads: bool  # it has no effect, and begins nothing that must be finished before it first waits
-
-    def delay(self, failures: int, seed: str) -> float:
-        """Return the seconds before the attempt that follows this many failed ones."""
-
-
-@dataclass(slots=True)
-class OpenStep:
-    """A step that has no outcome yet, and what the log says about it."""
-
-    id: int
-    step: StepCode
-    input: dict[str, Any]
-    failures: int = 0  # attempts that raised; crashes of the process don't count
-    started: set[int] = field(default_factory=set)  # attempts that have begun
-    first_started_at: datetime | None = None
-    retry_at: datetime | None = None
-    seq: int = 0  # of its `step_created`; 0 until that is delivered
-    future: asyncio.Future[Any] | None = None
-    attributes: Mapping[str, Attribute] = field(default_factory=dict)  # of the run, when it asked for the step
-
-
-@dataclass(slots=True)
-class OpenTimer:
-    """A timer that has neither fired nor been cancelled."""
-
-    id: int
-    resume_at: datetime
-    kind: Literal["sleep", "timeout"]
-    fire: Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class OpenChild:
-    """A child that the run waits for. The future gets the data of its `child_ended`."""
-
-    id: int
-    run_id: str
-    future: asyncio.Future[dict[str, Any]]
-
-    def end(self, data: dict[str, Any]) -> None:
-        if not self.future.done():
-            self.future.set_result(data)
-
-
-@dataclass(frozen=True, slots=True)
-class Projection:
-    """What readers and lists see of a run, apart from the value that its author publishes.
-
-    `parts` is what the run consists of, as JSON. `attributes` holds the values that find it, by name.
-    """
-
-    parts: list[Any]
-    attributes: Mapping[str, Sequence[str]]
-
-
-PROJECTED = "$"
-"""The beginning of the names under which the store keeps a projection's attributes. Authors' may not begin so."""
-
-
-def projected(name: str) -> str:
-    """Return the name under which the store keeps an attribute of a projection."""
-    return PROJECTED + name
-
-
-class Lines(list[tuple[int, logging.LogRecord]]):
-    """Lines of a body that haven't been logged yet, each with the event during whose delivery it was written."""
-
-    logged: int | None = None
-    """The number of events whose lines have been logged. None: the run's log shows it."""
-
-    def log(self, logged: int) -> None:
-        """Log the lines that come after those of the first `logged` events."""
-        lines = [record for seq, record in self if seq > logged]
-        self.clear()
-        for record in lines:
-            try:
-                logging.getLogger(record.name).handle(record)
-            except Exception:  # a filter or handler of the log mustn't harm the run
-                logging.getLogger("approvals_bot.durable.core").exception("a line of a workflow couldn't be logged")
-
-
-workflow_logger = logging.getLogger("approvals_bot.workflow")
 
 
 class RunState:
@@ -434,21 +336,8 @@ class RunState:
 
         `is_late` says that it was noticed only after the last event had been delivered.
         """
-        if self.lines is None:
-            return
-        where = where_raised(error)
-        file, _, line = where.rpartition(":")
-        record = workflow_logger.makeRecord(
-            workflow_logger.name,
-            logging.ERROR,
-            file,
-            int(line or 0),
-            "run %s: %s failed, and nothing has awaited it: %s at %s",
-            (self.run_id, what, type(error).__name__, where),
-            None,
-            extra={"run_id": self.run_id, "workflow": self.name},
-        )
-        self.lines.append((self.seq + is_late, record))
+        if self.lines is not None:
+            self.lines.append((self.seq + is_late, line_about_unseen(what, error, self.run_id, self.name)))
 
     # ── events of the log ──
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
-from approvals_bot.durable.core.api import WebhookRequest, Workflow, open_engine
+from approvals_bot.durable.core.api import WebhookRequest, Workflow
 from approvals_bot.durable.core.attributes import Settable
+from approvals_bot.durable.core.context import open_engine
 from approvals_bot.durable.core.durations import Duration
 from approvals_bot.durable.core.idempotency import SentKey
 from approvals_bot.durable.engine.clock import SystemClock, TimeSource

@@ -13,11 +13,12 @@ from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from approvals_bot.durable.core.api import StepContext, StepMetadata, WorkflowMetadata
+from approvals_bot.durable.core.api import StepMetadata, WorkflowMetadata
+from approvals_bot.durable.core.context import StepContext
 from approvals_bot.durable.core.events import Event, NewEvent, began_at, lost_a_token, made_in
+from approvals_bot.durable.core.open_work import OpenStep
 from approvals_bot.durable.core.remote_errors import encode_error
 from approvals_bot.durable.core.replay import ReplayResult
-from approvals_bot.durable.core.run import OpenStep
 from approvals_bot.durable.engine.batch import Batch, beginnings, due_steps, next_wake, plan
 from approvals_bot.durable.engine.cache import CachedRun, RunCache
 from approvals_bot.durable.engine.clock import TimeSource

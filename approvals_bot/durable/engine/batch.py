@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from approvals_bot.durable.core.commands import resume_at
 from approvals_bot.durable.core.events import FACTS, Event, Log, NewEvent, cancelled, from_micros, number_of
+from approvals_bot.durable.core.open_work import OpenStep
 from approvals_bot.durable.core.replay import ReplayResult
-from approvals_bot.durable.core.run import OpenStep
 from approvals_bot.durable.engine.starts import child_writes
 from approvals_bot.durable.store.protocol import Append, RunRecord
 

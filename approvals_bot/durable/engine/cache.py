@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from approvals_bot.durable.core.events import Log
-from approvals_bot.durable.core.run import Lines
+from approvals_bot.durable.core.lines import Lines
 from approvals_bot.durable.core.serialization import json_text
 from approvals_bot.durable.engine.batch import LogIndex, seen_before
 from approvals_bot.durable.engine.limits import CACHED_RUNS, CACHED_SIZE

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from approvals_bot.durable.core.api import StepContext, step_context
+from approvals_bot.durable.core.context import StepContext, step_context
 from approvals_bot.durable.core.durations import as_seconds
 from approvals_bot.durable.core.events import NewEvent, to_micros
+from approvals_bot.durable.core.open_work import OpenStep, StepCode
 from approvals_bot.durable.core.remote_errors import encode_error
-from approvals_bot.durable.core.run import OpenStep, StepCode
 from approvals_bot.durable.core.serialization import to_json
 from approvals_bot.durable.core.steps import check_limits
 from approvals_bot.durable.core.threads import Threaded

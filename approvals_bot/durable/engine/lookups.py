@@ -14,8 +14,8 @@ from contextvars import Context
 from typing import Any
 
 from approvals_bot.durable.core.events import Log, NewEvent
+from approvals_bot.durable.core.open_work import OpenStep
 from approvals_bot.durable.core.replay import ReplayResult
-from approvals_bot.durable.core.run import OpenStep
 from approvals_bot.durable.core.serialization import to_json
 from approvals_bot.durable.engine.batch import Batch, decide, plan
 from approvals_bot.durable.engine.cache import CachedRun

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, get_args
 
-from approvals_bot.durable.core.api import in_workflow
-from approvals_bot.durable.core.attributes import Wanted
+from approvals_bot.durable.core.attributes import Wanted, projected
+from approvals_bot.durable.core.context import in_workflow
 from approvals_bot.durable.core.events import ENDINGS, Event
 from approvals_bot.durable.core.registry import registry
-from approvals_bot.durable.core.run import projected
 from approvals_bot.durable.core.serialization import decode
 from approvals_bot.durable.engine.clock import TimeSource
 from approvals_bot.durable.engine.intake import HookTarget

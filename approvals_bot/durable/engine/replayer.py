@@ -21,9 +21,9 @@ from typing import Any, ParamSpec, TypeVar
 from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.commands import End
 from approvals_bot.durable.core.events import Log
+from approvals_bot.durable.core.lines import Lines
 from approvals_bot.durable.core.loop import ReplayInterrupted
 from approvals_bot.durable.core.replay import Replay, ReplayResult
-from approvals_bot.durable.core.run import Lines
 from approvals_bot.durable.engine.limits import ACTIVATION_TIME
 from approvals_bot.errors import WorkflowSpinsError
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 
-from approvals_bot.durable.core.api import step_context
+from approvals_bot.durable.core.context import step_context
 from approvals_bot.durable.engine.limits import MAX_ACTIVE
 
 

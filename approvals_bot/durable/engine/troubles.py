@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 
-from approvals_bot.durable.core.api import StepContext
 from approvals_bot.durable.core.bugs import step_behind, where_raised
+from approvals_bot.durable.core.context import StepContext
 from approvals_bot.durable.core.events import Event, NewEvent
 from approvals_bot.durable.store.protocol import RunRecord
 from approvals_bot.errors import ApprovalsBotError, NondeterminismError, WorkflowBugError

@@ -32,8 +32,8 @@ from approvals_bot import (
     workflow,
 )
 from approvals_bot.durable.core.api import Answer, accompany, projector, publish
+from approvals_bot.durable.core.attributes import Projection
 from approvals_bot.durable.core.bugs import FailureRules, where_raised
-from approvals_bot.durable.core.run import Projection
 from approvals_bot.errors import WorkflowBugError
 from approvals_bot.testing import History
 

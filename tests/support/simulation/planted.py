@@ -15,7 +15,8 @@ import pytest
 from approvals_bot.durable.core.commands import Command, resume_at
 from approvals_bot.durable.core.events import Event, NewEvent
 from approvals_bot.durable.core.hooks import Hook
-from approvals_bot.durable.core.run import OpenStep, RunState
+from approvals_bot.durable.core.open_work import OpenStep
+from approvals_bot.durable.core.run import RunState
 from approvals_bot.durable.engine import batch as batching
 from approvals_bot.durable.engine import lookups
 from approvals_bot.durable.engine.activation import Activation

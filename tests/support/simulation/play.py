@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 
-from approvals_bot.durable.core.api import open_engines
+from approvals_bot.durable.core.context import open_engines
 from approvals_bot.durable.engine import scheduler as scheduling
 from approvals_bot.durable.engine.troubles import log_failure, log_step_failure
 from tests.support.simulation import approving, checks, families, mailboxes, scenes, scheduled
