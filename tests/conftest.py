@@ -26,6 +26,16 @@ TABLES = ("promise", "scenario", "check", "conformance", "agents")
 """The tables whose row numbers are markers."""
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave tests marked `long` to `make test-all` (EVERY_BUG=1)."""
+    if os.environ.get("EVERY_BUG"):
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """One PostgreSQL server for all tests."""

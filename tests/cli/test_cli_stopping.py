@@ -194,7 +194,14 @@ def events(folder: Path) -> list[tuple[str, dict[str, Any]]]:
 BLOCKING = ["blocks_the_loop", "computes"]
 
 
-@pytest.mark.parametrize("what", ["sleeps", "swallows", "blocks_the_loop"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param("sleeps", marks=pytest.mark.long),
+        pytest.param("swallows", marks=pytest.mark.long),
+        "blocks_the_loop",
+    ],
+)
 def test_sigterm_ends_the_service_whatever_a_step_does(folder: Path, what: str) -> None:
     process, http = serve(folder)
     with http:
@@ -239,12 +246,17 @@ def test_a_second_signal_gives_steps_no_more_time(folder: Path, signals: list[si
 @pytest.mark.parametrize(
     ("what", "signals"),
     [
-        ("is_in_c", [signal.SIGTERM]),
         ("swallows", [signal.SIGTERM]),
-        ("cleans_up_for_long", [signal.SIGTERM]),
-        ("fails_when_cut_off", [signal.SIGINT]),
-        ("swallows", [signal.SIGINT, signal.SIGINT]),
-        ("sleeps", [signal.SIGTERM, signal.SIGINT]),
+        *(
+            pytest.param(what, signals, marks=pytest.mark.long)
+            for what, signals in [
+                ("is_in_c", [signal.SIGTERM]),
+                ("cleans_up_for_long", [signal.SIGTERM]),
+                ("fails_when_cut_off", [signal.SIGINT]),
+                ("swallows", [signal.SIGINT, signal.SIGINT]),
+                ("sleeps", [signal.SIGTERM, signal.SIGINT]),
+            ]
+        ),
     ],
 )
 def test_a_script_that_leaves_its_engine_ends(folder: Path, what: str, signals: list[signal.Signals]) -> None:

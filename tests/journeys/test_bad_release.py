@@ -1,6 +1,6 @@
 """A release with a bug in vote handling, beside open requests: every click is kept, and counts after the roll-back.
 
-`make test` plays one case. EVERY_BUG=1 (`make test-all`) plays each bug, on both stores, with every way to end.
+`make test` plays one case; `make test-all` plays each bug, on both stores, with every way to end.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ BUGS = {
 ENDS = {"kill": Service.kill, "stop": Service.stop}
 
 EVERYTHING = [(bug, store, end) for bug in BUGS for store in ("sqlite", "postgres") for end in ENDS]
-CASES = EVERYTHING if os.environ.get("EVERY_BUG") else EVERYTHING[:1]
+CASES = [pytest.param(case, id="-".join(case), marks=[pytest.mark.long] * bool(n)) for n, case in enumerate(EVERYTHING)]
 
 KEPT = "Your vote is kept and counts once it is fixed"
 
@@ -71,7 +71,7 @@ def release_with(bug: str, folder: Path) -> tuple[Path, str]:
     return folder, f"approvals_bot/{file}:{first.lineno}"
 
 
-@pytest.fixture(params=CASES, ids=["-".join(case) for case in CASES])
+@pytest.fixture(params=CASES)
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Service, str, str]]:
     """A service on this store that isn't started yet, the bug, and the way in which its processes end."""
     bug, store, end = request.param

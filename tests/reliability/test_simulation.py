@@ -13,33 +13,36 @@ import pytest
 from tests.support.simulation.planted import BUGS, seeds_to_find
 from tests.support.simulation.play import play
 
-SEEDS = 2000
+SEEDS = 10_000 if os.environ.get("EVERY_BUG") else 1000
 PARTS = 4
 
 FLOORS = {
-    "writes": 10_000,
-    "acked": 2_000,
-    "crashes": 400,
-    "lost replies": 400,
-    "refused": 1_000,
-    "stalls": 400,
-    "outages": 100,
-    "stops": 100,
-    "takeovers": 800,
-    "fenced writes": 50,
-    "stale appends": 20,
-    "doubled": 300,
-    "cancelled": 20,
-    "woken": 10,
-    "approvals": 80,
-    "bugs met": 300,
-    "resets": 100,
-    "continued": 150,
-    "claimed": 20,
-    "started or resumed": 150,
-    "scheduled": 500,
+    "writes": 5_000,
+    "acked": 1_000,
+    "crashes": 200,
+    "lost replies": 200,
+    "refused": 500,
+    "stalls": 200,
+    "outages": 50,
+    "stops": 50,
+    "takeovers": 400,
+    "fenced writes": 25,
+    "stale appends": 10,
+    "doubled": 150,
+    "cancelled": 10,
+    "woken": 5,
+    "approvals": 40,
+    "bugs met": 150,
+    "resets": 50,
+    "continued": 75,
+    "claimed": 10,
+    "started or resumed": 75,
+    "scheduled": 250,
 }
-"""The least that must happen over all seeds: a simulation without faults proves nothing."""
+"""The least that must happen over 1,000 seeds: a simulation without faults proves nothing."""
+
+NEED_MANY_SEEDS = {"loses_a_stalled_run_with_who_took_it_up"}
+"""Planted bugs that only hundreds of seeds find."""
 
 happened: dict[int, Counter[str]] = {}
 """What happened in each part that this process has played."""
@@ -74,7 +77,9 @@ def test_the_seeds_contain_enough_faults() -> None:
 @pytest.mark.promise(4)
 @pytest.mark.timeout(600)
 @pytest.mark.drifts
-@pytest.mark.parametrize("name", BUGS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name in NEED_MANY_SEEDS)) for name in BUGS]
+)
 def test_a_planted_bug_is_found(name: str) -> None:
     seeds, found = seeds_to_find(name, 1000)
     assert found is not None, f"{seeds} seeds did not show it"
