@@ -23,7 +23,7 @@ from approvals_bot.durable.core.replay import ReplayResult, replay
 from approvals_bot.durable.engine.replayer import Replayed
 from tests.support.prefixes import divergences, same_outcome
 
-ROOMS = ("approvals", "engine", "reliability")
+ROOMS = ("agents", "approvals", "engine", "reliability")
 
 ENOUGH = 1  # beginnings of one shape
 RUNS = 16  # logs that are remembered, the latest; a heap full of them would slow the test down

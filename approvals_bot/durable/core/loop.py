@@ -12,6 +12,7 @@ import contextvars
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from concurrent.futures import Executor
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -112,6 +113,13 @@ class _Timer(asyncio.TimerHandle):
                 loop.timers.cancel_timer(self.number)
 
 
+class AtOnce(Executor):
+    """An executor whose functions run where a workflow hands them in, instead of in a thread.
+
+    It is for libraries that run every plain function in an executor. The functions have to be as pure as the body.
+    """
+
+
 class WorkflowLoop(asyncio.AbstractEventLoop):
     """An event loop that runs callbacks until none is ready. `deliver` sets `now`, in seconds since 1970."""
 
@@ -178,6 +186,16 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._tasks.pop(task.birth, None)
         if task._log_traceback:  # it failed, and nobody has looked at its error
             self.failed.append(weakref.ref(task))
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+        if not isinstance(executor, AtOnce):
+            raise BlockedInWorkflowError("A workflow can't use run_in_executor(): do that in a @step.")
+        future = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001  # for the one that awaits the call
+            future.set_exception(error)
+        return future
 
     # Questions about the loop itself, with no effect. Libraries ask them: anyio wants to know the task factory.
 

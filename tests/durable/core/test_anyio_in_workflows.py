@@ -17,6 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from approvals_bot import create_hook, step, workflow
+from approvals_bot.durable.core.loop import AtOnce
+from approvals_bot.errors import BlockedInWorkflowError
 from approvals_bot.testing import History
 from approvals_bot.testing.history import START
 
@@ -219,6 +221,26 @@ def test_threads_of_anyio_are_refused(history: Begin) -> None:
     run = history(threaded)
     run.decide()
     assert run.error["type"] == "BlockedInWorkflowError"
+
+
+def test_functions_for_an_executor_may_run_at_once(history: Begin) -> None:
+    @workflow
+    async def pure() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        said: list[Any] = [await loop.run_in_executor(AtOnce(), str.upper, "a")]
+        try:
+            await loop.run_in_executor(AtOnce(), int, "b")
+        except ValueError as error:
+            said.append(type(error).__name__)
+        try:
+            await loop.run_in_executor(None, str.upper, "c")
+        except BlockedInWorkflowError as error:
+            said.append("@step" in str(error))
+        return said
+
+    run = history(pure)
+    run.decide()
+    assert run.result == ["A", "ValueError", True]
 
 
 QUIET = """
