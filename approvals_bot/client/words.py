@@ -15,6 +15,7 @@ from approvals_bot.client.digests import MISSING
 from approvals_bot.errors import (
     ApprovalMismatchError,
     DeniedError,
+    InvalidPayloadError,
     KeyReusedError,
     NotAllowedError,
     RequestRefusedError,
@@ -54,6 +55,10 @@ UNAVAILABLE = (
 MISMATCH = (
     "The arguments are not those that were approved, so nothing was done. Request approval again for the arguments "
     "that you need."
+)
+INVALID_EDIT = (
+    "The request was approved with changes that this tool doesn't take{comment}, so nothing was done. Do not do this; "
+    "ask the user how to go on."
 )
 KEY_REUSED = (
     "This request's key was used before for other arguments{comment}, so nothing was done. Do not do this; request it "
@@ -96,6 +101,8 @@ def error_text(error: BaseException) -> str:
             return UNAVAILABLE
         case ApprovalMismatchError():
             return MISMATCH
+        case InvalidPayloadError():
+            return INVALID_EDIT.format(comment=_quoted(_places(error)))
         case KeyReusedError():
             return KEY_REUSED.format(comment=_quoted(error.difference))
         case NotAllowedError():
@@ -121,6 +128,10 @@ def _harmless_character(character: str) -> str:
         case "Cf" if character not in _JOINERS:
             return ""
     return character
+
+
+def _places(error: InvalidPayloadError) -> str:
+    return "; ".join(f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors)
 
 
 def _quoted(comment: str | None) -> str:

@@ -1,0 +1,296 @@
+"""`@requires_approval`: a function that runs only after people have approved its arguments."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache, update_wrapper
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, get_type_hints, overload
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic.errors import PydanticUserError
+from pydantic_core import PydanticSerializationError
+from typing_extensions import TypedDict
+
+from approvals_bot.client.approvals import Approvals, SyncApprovals
+from approvals_bot.client.decision import Decision
+from approvals_bot.client.digests import canonical_json, digest_of
+from approvals_bot.client.tool_request import AskOptions, is_usable_key
+from approvals_bot.client.words import error_text
+from approvals_bot.errors import (
+    AgentError,
+    ApprovalMismatchError,
+    DeniedError,
+    InvalidArgumentError,
+    InvalidPayloadError,
+    RequestRefusedError,
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Key = str | Callable[..., str] | None
+
+NO_YES = (AgentError, ApprovalMismatchError, InvalidPayloadError)
+"""The errors that are no yes. What else is raised is a mistake of the function's author."""
+
+_scope: ContextVar[str | None] = ContextVar("approvals_scope", default=None)
+
+
+@contextmanager
+def scope(session: str) -> Iterator[None]:
+    """Give the calls of guarded functions in this block a session: the same calls again find the same requests.
+
+        with scope("task-17"):
+            book_flight("LH 441", price=640)
+
+    Threads that the block starts don't have its session, tasks do.
+    """
+    if not session or ":" in session:
+        raise InvalidArgumentError(f"a session is a text without a colon, unlike {session!r}")
+    token = _scope.set(session)
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
+class Returning(Protocol):
+    """A decorator whose functions also return the words for the model."""
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Callable[P, Coroutine[Any, Any, R | str]]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R | str]: ...
+
+
+class Raising(Protocol):
+    """A decorator whose functions return what they always do, or raise."""
+
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+
+
+@overload
+def requires_approval(
+    *,
+    to: str | Sequence[str] | None = None,
+    key: Key = None,
+    when: Callable[..., bool] | None = None,
+    wait: float | str | None = None,
+    on_denied: Literal["return"] = "return",
+    why: str | None = None,
+    deadline: str | None = None,
+    agent: str | None = None,
+    on_behalf_of: str | None = None,
+    workflow: str | None = None,
+    ap: Approvals | SyncApprovals | None = None,
+) -> Returning: ...
+@overload
+def requires_approval(
+    *,
+    to: str | Sequence[str] | None = None,
+    key: Key = None,
+    when: Callable[..., bool] | None = None,
+    wait: float | str | None = None,
+    on_denied: Literal["raise"],
+    why: str | None = None,
+    deadline: str | None = None,
+    agent: str | None = None,
+    on_behalf_of: str | None = None,
+    workflow: str | None = None,
+    ap: Approvals | SyncApprovals | None = None,
+) -> Raising: ...
+def requires_approval(
+    *,
+    key: Key = None,
+    when: Callable[..., bool] | None = None,
+    on_denied: Literal["return", "raise"] = "return",
+    ap: Approvals | SyncApprovals | None = None,
+    **options: Any,
+) -> Any:
+    """Let people approve each call of a function before it runs, whether it is `def` or `async def`.
+
+        @requires_approval(to="@ops", when=lambda flight, price: price > 100)
+        def book_flight(flight: str, price: float) -> str:
+            ...
+
+    Approvers see the arguments by name, and what they change is checked against the signature. Whatever isn't a yes
+    keeps the function from running: the call returns the words for the model, or raises with `on_denied="raise"`.
+
+    `when` takes the call's arguments and returns whether people are asked. `key` names a call: a template of the
+    arguments ("booking-{flight}") or a function of them. Without it, the key is the function's name and the arguments'
+    digest in the session of `scope`, and calls outside of a `with scope(…):` raise InvalidArgumentError. `ap` is the
+    client; by default one from APPROVALS_URL and APPROVALS_KEY. The rest is as for `Approvals.ask`.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        guarded = _Guarded(function, _signature_of(function), key, when, cast(AskOptions, options))
+        kind = Approvals if inspect.iscoroutinefunction(function) else SyncApprovals
+        if ap is not None and not isinstance(ap, kind):
+            raise InvalidArgumentError(f"{function.__name__}() needs a client of the kind {kind.__name__}")
+        client = cache(lambda: ap or kind())  # made with the first call: importing a module opens nothing
+        guard = _guard_async if kind is Approvals else _guard
+        return update_wrapper(guard(guarded, cast(Any, client), on_denied), function)
+
+    return decorate
+
+
+def _guard(guarded: _Guarded, client: Callable[[], SyncApprovals], on_denied: str) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        bound = guarded.signature.bind(args, kwargs)
+        if guarded.asks(bound):
+            try:
+                asked = guarded.signature.shown(bound)
+                decision = client().ask(guarded.key_of(bound, asked), guarded.name, asked, **guarded.options)
+                guarded.take(decision, bound)
+            except NO_YES as error:
+                return _denied(error, on_denied)
+        return guarded.function(*bound.args, **bound.kwargs)
+
+    return call
+
+
+def _guard_async(guarded: _Guarded, client: Callable[[], Approvals], on_denied: str) -> Callable[..., Any]:
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        bound = guarded.signature.bind(args, kwargs)
+        if guarded.asks(bound):
+            try:
+                asked = guarded.signature.shown(bound)
+                decision = await client().ask(guarded.key_of(bound, asked), guarded.name, asked, **guarded.options)
+                guarded.take(decision, bound)
+            except NO_YES as error:
+                return _denied(error, on_denied)
+        return await guarded.function(*bound.args, **bound.kwargs)
+
+    return call
+
+
+def _denied(error: Exception, on_denied: str) -> str:
+    if on_denied == "raise":
+        raise error
+    return error_text(error)
+
+
+@dataclass(frozen=True)
+class _Guarded:
+    """A function with what its calls are asked about."""
+
+    function: Callable[..., Any]
+    signature: _Signature
+    key: Key
+    when: Callable[..., bool] | None
+    given: AskOptions
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__
+
+    @property
+    def options(self) -> AskOptions:
+        schema = self.signature.schema
+        return cast(AskOptions, self.given if schema is None else {**self.given, "expects": schema})
+
+    def asks(self, bound: inspect.BoundArguments) -> bool:
+        """Return whether people are asked about this call."""
+        return self.when is None or bool(self.when(*self.signature.positional(bound), **bound.kwargs))
+
+    def key_of(self, bound: inspect.BoundArguments, asked: Mapping[str, Any]) -> str:
+        """Return the call's key. Raises InvalidArgumentError where there can't be one."""
+        match self.key:
+            case None:
+                session = _scope.get()
+                if session is None:
+                    raise InvalidArgumentError(
+                        f"{self.name}() needs a session or a key: call it inside `with scope(…):`, or give "
+                        "@requires_approval a key=…"
+                    )
+                return f"{session}:{self.name}:{digest_of(self.name, asked)[:32]}"
+            case str(template):
+                made = template.format(**bound.arguments)
+            case make:
+                made = make(*self.signature.positional(bound), **bound.kwargs)
+        # The model chose what is in it, so it may be longer, or in another script, than a key can be.
+        return made if is_usable_key(made) else f"sha256-{hashlib.sha256(made.encode(errors='replace')).hexdigest()}"
+
+    def take(self, decision: Decision, bound: inspect.BoundArguments) -> None:
+        """Put the decided arguments in place. Raises one of `NO_YES` unless the function may run with them."""
+        if not decision.approved:
+            raise DeniedError(decision)
+        if decision.state == "edited":
+            decision.require(decision.arguments or {})
+            self.signature.put(bound, decision.arguments or {})
+        else:
+            decision.require(self.signature.shown(bound))  # again: other code may have changed the objects meanwhile
+
+
+@dataclass(frozen=True)
+class _Signature:
+    """A function's parameters, and how they are shown and checked as JSON. Methods are asked without their `self`."""
+
+    parameters: inspect.Signature
+    adapter: TypeAdapter[Any]
+    schema: dict[str, Any] | None  # what edits must fit; None for types that have no JSON Schema
+    skipped: int  # leading parameters that nobody is shown
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+        """Bind a call's arguments by name, with defaults. Raises TypeError as the call would."""
+        bound = self.parameters.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound
+
+    def positional(self, bound: inspect.BoundArguments) -> tuple[Any, ...]:
+        return bound.args[self.skipped :]
+
+    def shown(self, bound: inspect.BoundArguments) -> dict[str, Any]:
+        """Return the arguments by name, as JSON. Raises RequestRefusedError for what isn't JSON."""
+        values = dict(list(bound.arguments.items())[self.skipped :])
+        try:
+            made: dict[str, Any] = self.adapter.dump_python(values, mode="json", warnings=False)
+            canonical_json(made)
+        except (PydanticSerializationError, ValueError, RecursionError) as error:
+            raise RequestRefusedError(422, f"The arguments can't be shown as JSON: {error}.") from None
+        return made
+
+    def put(self, bound: inspect.BoundArguments, edited: Mapping[str, Any]) -> None:
+        """Put edited arguments in place. Raises InvalidPayloadError if they don't fit the signature."""
+        try:
+            made = self.adapter.validate_python(dict(edited))
+        except ValidationError as error:
+            faults = [{"loc": list(fault["loc"]), "msg": fault["msg"]} for fault in error.errors(include_url=False)]
+            raise InvalidPayloadError(faults, "arguments") from None
+        for name, value in made.items():
+            is_variadic = self.parameters.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
+            bound.arguments[name] = tuple(value) if is_variadic else value
+
+
+def _signature_of(function: Callable[..., Any]) -> _Signature:
+    signature = inspect.signature(function)
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except NameError:
+        hints = {}  # a type that exists for type checkers alone
+    names = list(signature.parameters)
+    skipped = 1 if names[:1] in (["self"], ["cls"]) else 0
+    fields: dict[str, Any] = {}
+    for name in names[skipped:]:
+        hint = hints.get(name, Any)
+        match signature.parameters[name].kind:
+            case inspect.Parameter.VAR_POSITIONAL:
+                fields[name] = list[hint]  # type: ignore[valid-type]  # pydantic reads it at run time
+            case inspect.Parameter.VAR_KEYWORD:
+                fields[name] = dict[str, hint]  # type: ignore[valid-type]  # as above
+            case _:
+                fields[name] = hint
+    shape: Any = TypedDict(function.__name__, fields)  # type: ignore[misc]  # made from the signature
+    config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    adapter: TypeAdapter[Any] = TypeAdapter(with_config(config)(shape))
+    try:
+        schema = adapter.json_schema()
+    except PydanticUserError:
+        schema = None
+    return _Signature(signature, adapter, schema, skipped)
