@@ -119,7 +119,7 @@ def _finding(path: Path, mistakes: Sequence[_Mistake]) -> Finding:
 
 
 def _mistake(details: ErrorDetails, model: type[BaseModel], raw: Mapping[str, Any]) -> _Mistake:
-    typed, inside = _follow(model, details["loc"])
+    typed, inside, kind_there = _follow(model, details["loc"])
     context, given = details.get("ctx", {}), details.get("input")
     path = in_file(typed, raw, keep_last=details["type"] in ("missing", "extra_forbidden"))
     match details["type"]:
@@ -143,8 +143,29 @@ def _mistake(details: ErrorDetails, model: type[BaseModel], raw: Mapping[str, An
             return _Mistake(path, must_be=f"at least {context['ge']}")
         case "less_than_equal":
             return _Mistake(path, must_be=f"at most {context['le']}")
+        case "tuple_type" if _has_tables(kind_there):
+            return _Mistake(path, must_be="a list of tables", suggestion=f"[[{_header(path)}]]")
+        case "dict_type" | "model_type" | "model_attributes_type" if isinstance(given, list) and _are_tables(given):
+            return _Mistake(path, must_be="a table", suggestion=f"[{_header(path)}]")
         case kind:
             return _Mistake(path, must_be=_MUST_BE.get(kind, ""), what=details["msg"])
+
+
+def _header(path: Path) -> str:
+    """Write the name of a table as its header has it: `stage.seat`, which is of the last stage."""
+    return written(tuple(part for part in path if not isinstance(part, int)))
+
+
+def _are_tables(given: list[Any]) -> bool:
+    return bool(given) and all(isinstance(each, dict) for each in given)
+
+
+def _has_tables(kind: Any) -> bool:
+    """Return whether the elements of a list of this type are tables, so that the file has `[[…]]` for each."""
+    element, _ = _settle(_step(_settle(kind, [])[0], 0), [])
+    members = get_args(element) if get_origin(element) in (Union, UnionType) else (element,)
+    plain = [get_args(member)[0] if get_origin(member) is Annotated else member for member in members]
+    return any(isinstance(member, type) and issubclass(member, BaseModel) for member in plain)
 
 
 def _form(pattern: str) -> str:
@@ -183,10 +204,10 @@ def in_file(path: Path, raw: Any, keep_last: bool) -> Path:
     return tuple(kept)
 
 
-def _follow(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[Path, Any]:
+def _follow(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[Path, Any, Any]:
     """Walk the types along a pydantic location.
 
-    Returns its keys, without union tags and "[key]", and the last table.
+    Returns its keys, without union tags and "[key]", the last table, and the type at the location.
     """
     path: list[int | str] = []
     kind: Any = model
@@ -204,7 +225,7 @@ def _follow(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[Path, A
             continue
         path.append(part)
         kind = _step(kind, part)
-    return tuple(path), table
+    return tuple(path), table, kind
 
 
 def _settle(kind: Any, rest: list[int | str]) -> tuple[Any, list[int | str]]:

@@ -227,6 +227,15 @@ BROKEN_SERVICE = [
     ("[http.deploy", "[limits]\nerp = { at_once = 0 }\n[http.deploy", "erp", "limits.erp.at_once", "1", ""),
     ("[http.deploy", "[limits]\nerp = { at_one = 5 }\n[http.deploy", "erp", "limits.erp.at_one", "unknown", "at_once"),
     ('ci = "env:CI_KEY"', 'ci = "env:CI_KEY"\nca = "env:CI_KEY"', "[api_keys]", "api_keys", "the same key", ""),
+    (
+        'name = "Ann Ode"',
+        '[people."ann@acme.eu".away]\nfrom = "2026-12-21"',
+        ".away]",
+        'people."ann@acme.eu".away',
+        "must be a list of tables",
+        '[[people."ann@acme.eu".away]]',
+    ),
+    ("[groups]", "[[groups]]", "[[groups]]", "groups", "must be a table", "[groups]"),
 ]
 
 BROKEN_WORKFLOW = [
@@ -290,6 +299,21 @@ BROKEN_WORKFLOW = [
         "stage[0].from[0]",
         "[[escalate]]",
         "man",
+    ),
+    ("[[stage]]", "[stage]", "[stage]", "stage", "must be a list of tables", "[[stage]]"),
+    ("[[auto]]", "[auto]", "[auto]", "auto", "must be a list of tables", "[[auto]]"),
+    ("[deliver]", "[on.ended]\n[deliver]", "[on.ended]", "on.ended", "must be a list of tables", "[[on.ended]]"),
+    ("[deliver]", "[escalate]\n[deliver]", "[escalate]", "escalate", "must be a list of tables", "[[escalate]]"),
+    ("[deliver]", "[schedule]\n[deliver]", "[schedule]", "schedule", "must be a list of tables", "[[schedule]]"),
+    ("[workflow]", 'schedule = "@daily"\n[workflow]', "schedule =", "schedule", "must be a list of tables", "[[sched"),
+    ("[deliver]", "[[deliver]]", "[[deliver]]", "deliver", "must be a table", "[deliver]"),
+    (
+        'from = ["@release-managers"]\nneed = 1',
+        '[stage.seat]\nfrom = ["@lonely"]',
+        "[stage.seat]",
+        "stage[0].seat",
+        "must be a list of tables",
+        "[[stage.seat]]",
     ),
     ("need = 1", "need = 3", "need", "stage[0].need", "3 are needed, but @release-managers is only 2 people", ""),
     ("need = 1", 'need = "al"', "need", "stage[0].need", "must be", "all"),

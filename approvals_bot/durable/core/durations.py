@@ -61,7 +61,7 @@ def as_seconds(duration: Duration, now: datetime) -> float:
         case datetime():
             if duration.tzinfo is None:
                 raise InvalidArgumentError("a datetime to sleep until must be aware: give it a time zone")
-            return max(0.0, (duration - now).total_seconds())
+            return seconds_until(duration, now)
         case bool():
             raise InvalidArgumentError(f"{duration!r} is not a duration")
         case int() | float():
@@ -71,6 +71,17 @@ def as_seconds(duration: Duration, now: datetime) -> float:
     if math.isnan(seconds) or seconds < 0:
         raise InvalidArgumentError(f"a duration must be a number, 0 or more, not {duration!r}")
     return _plausible(seconds, duration)
+
+
+def seconds_until(instant: datetime, now: datetime) -> float:
+    """Return the seconds from `now` to an aware instant; 0 if it has passed. Raises ValueError if it is too far away.
+
+    Later ones may have no date in UTC: the last year is 9999.
+    """
+    seconds = max(0.0, (instant - now).total_seconds())
+    if seconds > LONGEST:
+        raise InvalidArgumentError(f"a time can be a thousand years away at most; {instant.isoformat()} is later")
+    return seconds
 
 
 def _plausible(seconds: float, duration: object) -> float:

@@ -75,19 +75,23 @@ def workflow(
     return decorate if function is None else decorate(function)
 
 
-OPTIONS = ("at", "delay", "hook_token", "idempotency_key", "attributes", "on_parent_close")
-"""Options of `start` and `run_child`, which take a workflow's arguments beside them."""
+OPTIONS = {
+    "at": "start",
+    "delay": "start",
+    "hook_token": "start",
+    "idempotency_key": "start",
+    "attributes": "start",
+    "on_parent_close": "run_child",
+    "resume_id": "start_or_resume",
+}
+"""Options of the calls that take a workflow's arguments beside them, each with a call that has it."""
 
 
 def refuse_options(call: str, named: Mapping[str, Any]) -> None:
     """Raise InvalidArgumentError if an option that this call doesn't have is among the named arguments."""
-    for name in OPTIONS:
+    for name, has_it in OPTIONS.items():
         if name in named:
-            raise InvalidArgumentError(f"{call} has no option {name}: that is one of {_has_option(name)}()")
-
-
-def _has_option(name: str) -> str:
-    return "run_child" if name == "on_parent_close" else "start"
+            raise InvalidArgumentError(f"{call} has no option {name}: that is one of {has_it}()")
 
 
 def _refuse_names_of_options(function: Callable[..., Any], where: tuple[str, int]) -> None:
@@ -96,6 +100,6 @@ def _refuse_names_of_options(function: Callable[..., Any], where: tuple[str, int
         if name in OPTIONS:
             raise DefinitionError(
                 *where,
-                f"@workflow: {function.__name__}() can't have a parameter {name!r}, because {_has_option(name)}() has "
+                f"@workflow: {function.__name__}() can't have a parameter {name!r}, because {OPTIONS[name]}() has "
                 "an option of that name. Rename it.",
             )

@@ -10,7 +10,7 @@ from typing import Any
 from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.attributes import Attribute
 from approvals_bot.durable.core.commands import CancelChild, Command, StartChild
-from approvals_bot.durable.core.durations import Duration, as_seconds
+from approvals_bot.durable.core.durations import Duration, as_seconds, seconds_until
 from approvals_bot.durable.core.serialization import encode, to_json
 from approvals_bot.durable.store.protocol import ChildWrites, NewRun, Parent, RunRecord
 from approvals_bot.errors import InvalidArgumentError
@@ -28,7 +28,7 @@ def begins_at(at: datetime | None, delay: Duration | None, now: datetime) -> dat
         at = now + timedelta(seconds=as_seconds(delay, now))
     elif at is not None and (not isinstance(at, datetime) or at.tzinfo is None):
         raise InvalidArgumentError(f"at must be an aware datetime, with a time zone, not {at!r}")
-    return None if at is None or at <= now else at.astimezone(UTC)
+    return None if at is None or seconds_until(at, now) == 0 else at.astimezone(UTC)
 
 
 def new_run(

@@ -88,7 +88,7 @@ async def test_sleeping_until_a_past_date_returns_at_once(open_engine: OpenEngin
         assert await (await engine.start(past)).return_value() == "on"
 
 
-BEYOND_ALL_DATES = ["999999999999 days", 1e18, 10**400, timedelta.max]
+BEYOND_ALL_DATES = ["999999999999 days", 1e18, 10**400, timedelta.max, datetime.max.replace(tzinfo=UTC)]
 
 
 @pytest.mark.conformance(98)

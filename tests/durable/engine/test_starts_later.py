@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import inspect
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
+import approvals_bot
 from approvals_bot import (
     DefinitionError,
+    Engine,
     InvalidArgumentError,
     RunCancelledError,
     create_hook,
     get_workflow_metadata,
     now,
+    run_child,
     workflow,
 )
+from approvals_bot.durable.core.workflows import OPTIONS
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
 
@@ -94,6 +99,9 @@ async def test_two_engines_begin_a_run_once(open_engine: OpenEngine, clock: Fake
         ({"delay": "soon"}, "not a duration"),
         ({"delay": -1}, "0 or more"),
         ({"delay": datetime(2030, 1, 1, tzinfo=UTC)}, "goes into at"),
+        ({"at": datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-9)))}, "a thousand years away at most"),
+        ({"at": datetime(9999, 1, 1, tzinfo=UTC)}, "a thousand years away at most"),
+        ({"delay": "400000 days"}, "a thousand years at most"),
     ],
 )
 async def test_a_time_that_is_none_is_refused(open_engine: OpenEngine, options: dict[str, Any], why: str) -> None:
@@ -103,7 +111,25 @@ async def test_a_time_that_is_none_is_refused(open_engine: OpenEngine, options: 
         assert not (await engine.records()).records
 
 
-@pytest.mark.parametrize("name", ["at", "delay", "hook_token", "idempotency_key", "attributes", "on_parent_close"])
+async def test_a_time_before_all_times_is_at_once(open_engine: OpenEngine, clock: FakeClock) -> None:
+    async with open_engine() as engine:
+        run = await engine.start(reads_the_clock, at=datetime.min.replace(tzinfo=timezone(timedelta(hours=9))))
+        assert await run.return_value() == [clock.now()] * 2
+
+
+def test_each_option_of_a_start_is_known() -> None:
+    calls = (Engine.start, Engine.start_or_resume, run_child, approvals_bot.start, approvals_bot.start_or_resume)
+    options = {
+        (name, call.__name__)
+        for call in calls
+        for name, parameter in inspect.signature(call).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    assert {name for name, _ in options} == set(OPTIONS)
+    assert set(OPTIONS.items()) <= options
+
+
+@pytest.mark.parametrize("name", OPTIONS)
 def test_a_parameter_named_like_an_option_is_refused(name: str) -> None:
     scope: dict[str, Any] = {"workflow": workflow}
     code = f"@workflow\nasync def takes_{name}(order: str, {name}: str = '') -> None: ..."
