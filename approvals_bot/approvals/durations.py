@@ -58,10 +58,13 @@ def _positive(value: object) -> object:
     return span
 
 
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(_positive),
+_AS_TEXT = (
     PlainSerializer(duration_text, return_type=str),
     WithJsonSchema({"type": "string", "examples": ["30m", "4h", "3d", "1h30m"]}),
-]
+)
+
+Duration = Annotated[timedelta, BeforeValidator(_positive), *_AS_TEXT]
 """A positive duration in whole seconds; text in TOML and JSON."""
+
+DurationOrZero = Annotated[timedelta, BeforeValidator(_read), *_AS_TEXT]
+"""A duration that may be "0s"."""

@@ -109,7 +109,8 @@ async def _engine_of(service: ServiceSettings, clock: TimeSource, *, upgrade: bo
 
     tokens = Tokens([key.get_secret_value() for key in service.server.signing_keys])
     store = await connect(service.server.database.get_secret_value(), upgrade=upgrade)
-    engine = Engine(store, tokens=tokens, base_url=str(service.server.base_url), clock=clock)
+    grace = service.server.cancel_grace.total_seconds()
+    engine = Engine(store, tokens=tokens, base_url=str(service.server.base_url), clock=clock, cancel_grace=grace)
     async with engine.running(work=False):
         yield engine
 

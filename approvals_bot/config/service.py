@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -21,12 +22,14 @@ from pydantic import (
 
 from approvals_bot.approvals.base import Bool, Frozen, Int, Label, Slug, Text, nearest, refuse
 from approvals_bot.approvals.business_time import Calendar, Day, TimeZone
+from approvals_bot.approvals.durations import DurationOrZero
 from approvals_bot.approvals.policy import SCHEDULE
 from approvals_bot.config.channels import BUILT_IN, CHANNELS_GROUP, installed_channels, make_channel
 from approvals_bot.config.mail import Email, MailAddress, mail_address
 from approvals_bot.config.secret import Secret, look_up
 
 SHORTEST_SIGNING_KEY = 32  # bytes, as long as the SHA-256 digest
+LONGEST_CLEAN_UP = timedelta(days=7)  # MOST_GRACE, see `Server`
 
 
 class ServiceSettings(Frozen):
@@ -135,7 +138,7 @@ _DATABASE: Any = "sqlite:///approvals.db"  # as written in a file, and validated
 
 
 class Server(Frozen):
-    """The service's address, folders, database, signing keys and admins."""
+    """The service's address, folders, database, signing keys and admins, and how its process runs steps."""
 
     base_url: BaseUrl
     database: Database = _DATABASE
@@ -143,6 +146,8 @@ class Server(Frozen):
     workflows: FolderPath = Path("workflows")
     allow_private: tuple[PrivateAddress, ...] = ()  # the only private addresses that outgoing calls may reach
     admins: tuple[Admin, ...] = ()  # "@group" or an address: people who may reassign every request
+    step_threads: Annotated[Int, Field(ge=1, le=10_000)] = 32  # STEP_THREADS, whose import would build the engine
+    cancel_grace: CancelGrace = timedelta(minutes=1)  # CANCEL_GRACE
 
 
 Right = Literal["operate"]
@@ -351,6 +356,12 @@ def _private_address(value: str) -> str:
     return value
 
 
+def _cancel_grace(value: timedelta) -> timedelta:
+    if value > LONGEST_CLEAN_UP:
+        raise refuse("a cancelled run can tidy up for a week at most", "7d")
+    return value
+
+
 def _people(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -388,6 +399,7 @@ ChannelTable = Annotated[
 """The settings of a registered channel, whose `make` checks them."""
 Admin = Annotated[str, AfterValidator(_admin)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+CancelGrace = Annotated[DurationOrZero, AfterValidator(_cancel_grace)]
 Database = Annotated[SecretStr, BeforeValidator(_database), WithJsonSchema({"type": "string"})]
 """A database URL; secret, because it may contain a password."""
 FolderPath = Annotated[Path, BeforeValidator(_path)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from approvals_bot.config.checks import check_definition
 from approvals_bot.config.load import load_configuration, load_service
 from approvals_bot.config.mail import Email
 from approvals_bot.config.service import (
+    LONGEST_CLEAN_UP,
     ApiKeyEntry,
     DirectoryTable,
     FileGroupEntry,
@@ -28,6 +30,7 @@ from approvals_bot.config.service import (
     Slack,
     SlackGroupEntry,
 )
+from approvals_bot.durable.engine.limits import CANCEL_GRACE, MOST_GRACE, STEP_THREADS
 from approvals_bot.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +99,13 @@ def test_commented_settings_of_the_example_are_valid(tmp_path: Path) -> None:
     assert loaded.api_keys["desk"].may_vote
     assert loaded.groups["contractors"] == HttpGroupEntry(http="hr")
     assert tomllib.loads(text)["email"]["username"] == "approvals"
+
+
+def test_settings_of_the_engine_have_its_defaults() -> None:
+    server = service().server
+    assert (server.step_threads, server.cancel_grace.total_seconds()) == (STEP_THREADS, CANCEL_GRACE)
+    assert service(server={"cancel_grace": "0s"}).server.cancel_grace == timedelta(0)
+    assert LONGEST_CLEAN_UP.total_seconds() == MOST_GRACE
 
 
 def test_paths_are_relative_to_the_file_that_contains_them() -> None:

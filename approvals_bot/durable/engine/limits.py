@@ -73,9 +73,6 @@ CANCEL_GRACE, MOST_GRACE = 60.0, 7 * 24 * 3600.0
 TIDY_AT_ONCE = 0.1
 """Seconds for which cancelling a run waits for its end. Most have nothing to tidy up, and callers see them ended."""
 
-CANCEL_GRACE = 60.0
-"""Seconds that a cancelled run has to tidy up. After that it is ended where it is."""
-
 MAX_MOVED = 1_000
 """Open hooks and children that move to the next run when one continues. A loop that opens more each time leaks them."""
 
