@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass
 
 from approvals_bot.approvals.acts import Act, Edit, Reply, Vote, act_word, message_of, read_answer
 from approvals_bot.approvals.apply import late_reply
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.hooks import WebhookRequest
-from approvals_bot.durable.engine import Engine, HookTarget
+from approvals_bot.durable.engine import Engine, HookTarget, KeptPayload
 from approvals_bot.errors import HookFullError, HookNotFoundError, IdempotencyConflictError, StoreUnavailableError
 from approvals_bot.service.crowding import has_had_their_share
 from approvals_bot.service.read import request_behind
@@ -26,6 +27,30 @@ LOOK_EVERY = 0.02  # seconds
 
 RECEIVED = Reply("received")
 BUSY = Reply("busy")
+
+
+@dataclass(frozen=True, slots=True)
+class SentAct:
+    """An act that is in its request's log. Its reply may still have to come from the run."""
+
+    engine: Engine
+    target: HookTarget
+    act: Act
+    kept: KeptPayload
+
+    async def reply(self, timeout: float) -> Reply:
+        """Return the reply; `received` if it hasn't come within `timeout` seconds."""
+        engine, target, act = self.engine, self.target, self.act
+        answer = await engine.answer_to(self.kept, timeout)
+        if answer.status_code == 504:
+            shown = await _glance(engine, target)
+            if shown is not None and not shown.is_open and not _is_counted(shown, act):
+                return await _too_late(engine, target.hook.id, act)  # its message comes after the end in the log
+            return received(shown, act)
+        reply = read_answer(bytes(answer.body))
+        if isinstance(act, Edit) and reply.changed:
+            await _until_reopened(engine, target)
+        return reply
 
 
 async def perform(
@@ -42,6 +67,18 @@ async def perform(
     press, if its channel may deliver it twice, perhaps to different replicas. An act after the end changes nothing: the
     reply says how the request ended, and the audit records the act.
     """
+    until = asyncio.get_running_loop().time() + timeout
+    sent = await send_act(engine, request, act, press=press)
+    return sent if isinstance(sent, Reply) else await sent.reply(until - asyncio.get_running_loop().time())
+
+
+async def send_act(
+    engine: Engine, request: Request | HookTarget | str, act: Act, *, press: str | None = None
+) -> SentAct | Reply:
+    """Perform an act, and return once it is durable, without waiting for the request's reply.
+
+    Returns a Reply if none is to come: the act changed nothing, or was repeated.
+    """
     if isinstance(request, Request) and not request.hook_id:  # a rule decided before any stage opened
         return await _refuse_late(engine, request, act)
     target = request if isinstance(request, HookTarget) else await engine.find(_hook_of(request))
@@ -51,7 +88,7 @@ async def perform(
         return BUSY
     try:
         message = WebhookRequest.of_json(message_of(act))
-        answer = await engine.resume_webhook(target, message, timeout=timeout, resume_id=press)
+        return SentAct(engine, target, act, await engine.send_to_webhook(target, message, resume_id=press))
     except (
         IdempotencyConflictError
     ):  # the same press with another message, perhaps after a reload: the first one counts
@@ -60,15 +97,6 @@ async def perform(
         return BUSY
     except HookNotFoundError:
         return await _too_late(engine, target.hook.id, act)
-    if answer.status_code == 504:
-        shown = await _glance(engine, target)
-        if shown is not None and not shown.is_open and not _is_counted(shown, act):
-            return await _too_late(engine, target.hook.id, act)  # its message comes after the end in the log
-        return received(shown, act)
-    reply = read_answer(bytes(answer.body))
-    if isinstance(act, Edit) and reply.changed:
-        await _until_reopened(engine, target)
-    return reply
 
 
 def _hook_of(request: Request | str) -> str:

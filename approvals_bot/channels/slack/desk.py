@@ -24,10 +24,10 @@ from approvals_bot.channels.slack.client import LaterError, NeverError, SlackCli
 from approvals_bot.channels.slack.identity import SlackIdentities
 from approvals_bot.channels.slack.modals import reply_modal
 from approvals_bot.durable.engine import Engine, HookTarget
-from approvals_bot.service.act import perform
+from approvals_bot.service.act import SentAct, send_act
 
 OPEN_LIMIT = 1.2  # seconds for opening a modal; its trigger is good for 3 from the click
-VERDICT_LIMIT = 1.5  # seconds that a press waits for its verdict, of the 2.5 that it may take in all
+VERDICT_LIMIT = 1.5  # seconds that a modal waits for its verdict, of the 2.5 that it may take in all
 CLOSE_LIMIT = 2.0  # seconds at shutdown for tasks in progress
 MOST = 1_000  # tasks at a time; more are dropped, because Slack isn't keeping up
 
@@ -185,7 +185,15 @@ class SlackDesk:
         self, request: HookTarget | str, act: Act, payload: Mapping[str, Any], *, timeout: float = VERDICT_LIMIT
     ) -> Reply:
         """Perform the act once, however often Slack delivers it."""
-        reply = await perform(self.engine, request, act, timeout=timeout, press=press_of(payload))
+        return await self.reply_to(await self.send(request, act, payload), timeout)
+
+    async def send(self, request: HookTarget | str, act: Act, payload: Mapping[str, Any]) -> SentAct | Reply:
+        """Perform the act, as `perform` does, but return once it is durable, before the request has replied."""
+        return await send_act(self.engine, request, act, press=press_of(payload))
+
+    async def reply_to(self, sent: SentAct | Reply, timeout: float = VERDICT_LIMIT) -> Reply:
+        """Return the request's reply to an act, and count it."""
+        reply = sent if isinstance(sent, Reply) else await sent.reply(timeout)
         if self.counted is not None:
             self.counted(reply.verdict, "slack")
         return reply

@@ -143,7 +143,7 @@ def _bolt(
         name="approvals",
         client=_without_token(client.web),
         authorize=authorize,
-        process_before_response=True,  # the handler's answer is the response: nothing is acknowledged before it is done
+        process_before_response=True,  # the handler's answer is the response: what is acknowledged is durable
         request_verification_enabled=False,  # the guard has verified; bolt would use the machine's clock, not ours
         raise_error_for_unhandled_request=True,
         ignoring_self_events_enabled=False,  # our one event comes from people

@@ -23,7 +23,7 @@ from approvals_bot.channels.slack.home import SlackHome
 from approvals_bot.channels.slack.identity import Identified, Unidentified, team_of
 from approvals_bot.channels.slack.reassignment import may_reassign, with_reassign_button
 from approvals_bot.durable.engine import HookTarget
-from approvals_bot.service.act import is_requester
+from approvals_bot.service.act import SentAct, is_requester
 from approvals_bot.service.read import goes_on_as, request_behind
 
 NOT_OPENED = "Slack couldn't open the form. Nothing was changed. Please try again"
@@ -68,9 +68,13 @@ class SlackVotes:
             await self._open(payload, to, views.vote_modal(card, offered, opened), card, identity.address)
             return
         vote = Vote(identity.address, cast(ChoiceName, choice), via="slack", digest=digest)
-        reply = await self._desk.perform(target or hook_id, vote, payload)
-        self._reply(to, hook_id, identity.address, reply)
-        self._desk.afterwards.do(self._home.voted(identity.user))
+        sent = await self._desk.send(target or hook_id, vote, payload)
+        self._desk.afterwards.do(self._reply_later(to, hook_id, identity, sent))
+
+    async def _reply_later(self, to: ReplyTo, hook_id: str, identity: Identified, sent: SentAct | Reply) -> None:
+        """Reply to a vote once the request has. The press is acknowledged before: its vote is durable."""
+        self._reply(to, hook_id, identity.address, await self._desk.reply_to(sent))
+        await self._home.voted(identity.user)
 
     async def explain(self, payload: Mapping[str, Any]) -> None:
         """Answer "Why me?": why this person is an approver, or who is. Nothing changes."""

@@ -17,7 +17,7 @@ from approvals_bot.durable.core.idempotency import SentKey
 from approvals_bot.durable.engine.clock import SystemClock, TimeSource
 from approvals_bot.durable.engine.engine import Engine
 from approvals_bot.durable.engine.http import Request, Response
-from approvals_bot.durable.engine.intake import HookTarget
+from approvals_bot.durable.engine.intake import HookTarget, KeptPayload
 from approvals_bot.durable.engine.runs import HookInfo, Page, Run
 from approvals_bot.durable.store.protocol import RunRecord
 
@@ -167,6 +167,7 @@ __all__ = [
     "Engine",
     "HookInfo",
     "HookTarget",
+    "KeptPayload",
     "Page",
     "Run",
     "RunRecord",

@@ -25,7 +25,7 @@ from approvals_bot.durable.core.workflows import refuse_options
 from approvals_bot.durable.engine.clock import MovableClock, SystemClock, TimeSource
 from approvals_bot.durable.engine.executor import Executor
 from approvals_bot.durable.engine.http import Request, Response, accepted, as_webhook_request, response_of, unanswered
-from approvals_bot.durable.engine.intake import HookTarget, Intake
+from approvals_bot.durable.engine.intake import HookTarget, Intake, KeptPayload
 from approvals_bot.durable.engine.interventions import Interventions
 from approvals_bot.durable.engine.limits import CANCEL_GRACE, MANUAL_ANSWER, STEP_THREADS, check_grace
 from approvals_bot.durable.engine.notifier import Notifier
@@ -360,17 +360,30 @@ class Engine(Interventions):
         gets the same answer, also after the hook's end. Raises IdempotencyConflictError if its method, URL or body
         differs, HookNotFoundError for a plain hook or one that isn't live.
         """
+        until = asyncio.get_running_loop().time() + timeout
+        kept = await self.send_to_webhook(hook, request, resume_id=resume_id)
+        return await self.answer_to(kept, until - asyncio.get_running_loop().time())
+
+    async def send_to_webhook(
+        self, hook: str | HookTarget, request: WebhookRequest | Request, *, resume_id: str | None = None
+    ) -> KeptPayload:
+        """Give a request to a webhook, as `resume_webhook` does, but return once it is durable.
+
+        `answer_to` then waits for the answer.
+        """
         self._here("resume_webhook()")
         target = await self._intake.open_hook(hook, resume_id, is_webhook=True) if isinstance(hook, str) else hook
         if not target.hook.is_webhook:
             raise HookNotFoundError(target.hook.token)
-        until = asyncio.get_running_loop().time() + timeout
         keep_headers = (target.hook.answer or {}).get("keep_headers", ())
         message = (await as_webhook_request(request)).encode(keep_headers)
-        delivered = await self._intake.receive(target, message, resume_id)
-        match delivered.hook.answer:
+        return await self._intake.receive(target, message, resume_id)
+
+    async def answer_to(self, kept: KeptPayload, timeout: float = MANUAL_ANSWER) -> Response:
+        """Return a webhook's answer to a request that it was sent. A 504 if a manual one hasn't come in time."""
+        match kept.hook.answer:
             case {"mode": "manual"}:
-                answer = await self._intake.answer_to(delivered, until - asyncio.get_running_loop().time())
+                answer = await self._intake.answer_to(kept, timeout)
                 return unanswered() if answer is None else response_of(answer)
             case {"mode": "static", "response": response}:
                 return response_of(response)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from approvals_bot.channels.slack.desk import VERDICT_LIMIT
+from approvals_bot.durable.store.protocol import Lease
 from approvals_bot.playground import APP_ID
 from tests.support.slack_office import DEPLOY, Office, Open
 
@@ -124,6 +128,18 @@ async def test_a_form_that_cannot_be_opened_is_offered_as_a_page(office: Office)
     answer = await office.press("U0ANN", "Reject")
     assert answer["view"] is None
     assert answer["ephemeral"].endswith("/decisions/of-ann@acme.eu")
+
+
+async def test_a_click_is_acknowledged_before_its_run_replies(office: Office) -> None:
+    run_id, now = await office.ask(), office.engine.now()
+    elsewhere = Lease("another process", now, now + timedelta(hours=1))
+    while not await office.engine.store.claim(elsewhere, 1, run_id):  # then nobody here hears what the vote leads to
+        await asyncio.sleep(0.01)
+    answer = await office.press("U0ANN", "Approve")
+    assert answer["status"] == 200
+    assert answer["ack_ms"] < VERDICT_LIMIT * 1000 - 300
+    assert [event.type for event in await office.engine.events(run_id)][-1] == "hook_received"
+    assert answer["ephemeral"] is None
 
 
 @pytest.mark.check(8)
