@@ -68,7 +68,7 @@ bench: $(VENV)/.installed-dev
 # Lock what development and CI install, for every Python we support.
 lock: $(PY_STAMP)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --extra fast --extra postgres pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --extra fast --extra postgres --extra pydantic-ai pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --all-extras --group dev pyproject.toml -o requirements-dev.lock
 
 # Take the pictures of docs/slack.md and docs/email.md again; this needs Chromium.

@@ -11,11 +11,14 @@ from typing import Any
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from approvals_bot.agents.chat_model import ChatModel
+from approvals_bot.agents.chats import ChatForm
 from approvals_bot.app.connections import channel_settings, open_channels, open_targets, start_task, start_tasks
 from approvals_bot.app.directory import build_people
 from approvals_bot.approvals.business_time import Calendars
 from approvals_bot.approvals.port import SLACK, Channels, Reloads, Targets, WithMembers, WithRoutes, WithStates
 from approvals_bot.config import service as configured
+from approvals_bot.config.chat import ChatTable
 from approvals_bot.config.load import Configuration
 from approvals_bot.durable.engine import Engine, SystemClock, TimeSource
 from approvals_bot.durable.engine.executor import Executor
@@ -116,6 +119,7 @@ async def open_service(
             Targets: targets,
             People: host.people,
             Calendars: Calendars(service.calendars),
+            ChatModel: chat_model(service.chat),
         }
         engine.schedules.use(planned(listing), partial(start_scheduled, host), metrics.scheduled)
         cards = StalledCards(engine)
@@ -145,6 +149,7 @@ async def open_service(
                 connections=connections,
                 extra=routes,
                 open_pages=open_pages,
+                chat=chat_form(configuration.service.chat),
             )
 
         def reload(fresh: Configuration) -> Sequence[str]:
@@ -156,6 +161,7 @@ async def open_service(
             host.people = engine.resources[People] = build_people(fresh.service, members, targets)
             engine.schedules.use(planned(listing), partial(start_scheduled, host), metrics.scheduled)
             engine.resources[Calendars] = Calendars(fresh.service.calendars)
+            engine.resources[ChatModel] = chat_model(fresh.service.chat)
             settings = channel_settings(fresh.service)
             for name, channel in channels.items():
                 if isinstance(channel, Reloads) and name in settings:
@@ -188,6 +194,15 @@ def needing_a_restart(started: configured.ServiceSettings, fresh: configured.Ser
     if fresh.limits != started.limits:
         found.append("[limits]")
     return found
+
+
+def chat_model(table: ChatTable) -> ChatModel:
+    return ChatModel(table.model, table.key.get_secret_value() if table.key is not None else "")
+
+
+def chat_form(table: ChatTable) -> ChatForm | None:
+    """Return how the chat asks people; None where there is no chat."""
+    return ChatForm(table.approval, table.approvers) if table.enabled else None
 
 
 def api_keys(service: configured.ServiceSettings) -> list[ApiKey]:

@@ -103,7 +103,7 @@ def comment_rule(stage: RequestStage, choice: ChoiceName) -> Literal["none", "op
         return "required"
     if stage.comment == "never":
         return "none"
-    return "required" if choice in ("reject", "changes") else "optional"
+    return "required" if choice in ("reject", "changes") and stage.comment == "on-reject" else "optional"
 
 
 def stage_status(stage: RequestStage, counted: Count | None = None) -> StageStatus:

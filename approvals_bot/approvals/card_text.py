@@ -26,6 +26,7 @@ VIA_WORDS: dict[Via, str] = {
     "slack": "via Slack",
     "email": "via email",
     "inbox": "via the inbox",
+    "chat": "via the chat",
     "api": "via the API",
     "cli": "via the terminal",
     "rule": "",

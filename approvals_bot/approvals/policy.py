@@ -52,6 +52,9 @@ SCHEDULE = "app:schedule"
 Choice = Literal["approve", "reject", "changes", "edit", "answer"]
 """A choice that a stage may offer its approvers."""
 
+CommentRule = Literal["never", "optional", "on-reject", "always"]
+"""When approvers have to comment. `on-reject`: if they don't approve; `never`: they can't."""
+
 OnChange = Literal["reset", "keep", "reset-if-raised"]
 """What an edit of a field does to the votes already given."""
 
@@ -223,7 +226,7 @@ class Stage(Frozen):
     seat: Annotated[tuple[Seat, ...], Field(min_length=1)]
     outcomes: Outcomes | None = None
     ask: dict[FieldName, FieldSpec] = Field(default_factory=dict)  # what approvers fill in
-    comment: Literal["never", "on-reject", "always"] = "on-reject"
+    comment: CommentRule = "on-reject"
 
     if TYPE_CHECKING:
 
@@ -239,7 +242,7 @@ class Stage(Frozen):
             seat: Sequence[Seat | Mapping[str, Any]] = ...,
             outcomes: Sequence[Choice] | None = ...,
             ask: Mapping[str, Ask | Mapping[str, Any] | str] = ...,
-            comment: Literal["never", "on-reject", "always"] = ...,
+            comment: CommentRule = ...,
         ) -> None: ...
 
     @model_validator(mode="before")

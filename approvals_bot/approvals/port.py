@@ -31,7 +31,7 @@ The requester withdraws; an app, an operator or the workflow cancels; `failed`: 
 ChoiceName = Literal["approve", "reject", "changes", "edit", "answer", "take_back"]
 """A choice that a person can make."""
 
-Via = Literal["slack", "email", "inbox", "api", "cli", "rule", "clock"]
+Via = Literal["slack", "email", "inbox", "chat", "api", "cli", "rule", "clock"]
 """The channel through which a vote or decision came."""
 
 STATE_WORDS: dict[State, tuple[str, str]] = {

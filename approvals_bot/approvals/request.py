@@ -119,7 +119,7 @@ class RequestStage(NamedStage):
     state: Literal["done", "open", "ahead", "skipped"] = "ahead"
     seats: tuple[RequestSeat, ...] = ()
     outcomes: tuple[ChoiceName, ...] = ("approve", "reject")
-    comment: Literal["never", "on-reject", "always"] = "on-reject"
+    comment: Literal["never", "optional", "on-reject", "always"] = "on-reject"
     reject: int | Literal["any", "all"] = "any"
     recheck: Literal["at-click", "at-quorum"] = "at-click"
     requesters: tuple[str, ...] = ()  # whose own request this is, if that bars them from voting

@@ -24,7 +24,7 @@ from approvals_bot.approvals.policy import SayInSlack
 from approvals_bot.channels.slack.manifest import SCOPES, SHORTCUT
 from approvals_bot.cli.common import PlaygroundClock, write_whole
 from approvals_bot.cli.serving import ConfigSource, listen, serve
-from approvals_bot.config.load import Configuration
+from approvals_bot.config.load import Configuration, samples
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem
 from approvals_bot.config.service import ServiceSettings, SlackGroupEntry
 from approvals_bot.errors import ConfigError
@@ -35,12 +35,6 @@ STATE = Path(".approvals")
 CONFIG = "config.toml"  # in there
 API_KEY = "dev"
 HOST = "127.0.0.1"
-
-
-def samples() -> Path:
-    """Return the folder of the sample configuration: the source tree, or inside the installed package."""
-    inside = Path(__file__).parent.parent / "samples"
-    return inside if inside.is_dir() else Path(__file__).parent.parent.parent
 
 
 async def dev(port: int, source: Path | None, fresh: bool) -> None:
@@ -71,7 +65,9 @@ async def dev(port: int, source: Path | None, fresh: bool) -> None:
 
 def _print_ready(base_url: str) -> None:
     print(  # noqa: T201
-        f"Approvals Bot is ready. Open {base_url}/playground  (API: {base_url}/api/runs, key: {API_KEY})", flush=True
+        f"Approvals Bot is ready. Open {base_url}/chat, then {base_url}/playground  "
+        f"(API: {base_url}/api/runs, key: {API_KEY})",
+        flush=True,
     )
 
 
@@ -171,6 +167,7 @@ def _on_this_machine(given: dict[str, Any], source: Path, base_url: str, smtp_po
     server["database"] = "sqlite:///approvals.db"
     server["workflows"] = str((source.parent / server.get("workflows", "workflows")).resolve())
     server.setdefault("signing_keys", [_throw_away(secret_folder, "APPROVALS_KEY")])
+    given.setdefault("chat", {}).setdefault("enabled", True)
     server["allow_private"] = [base_url.removeprefix("http://")]
     given.setdefault("api_keys", {})[API_KEY] = {
         "key": _throw_away(secret_folder, "dev", API_KEY),

@@ -128,6 +128,12 @@ def visible(folder: Path, suffix: str) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix == suffix and not path.name.startswith("."))
 
 
+def samples() -> Path:
+    """Return the folder of the sample configuration: the source tree, or inside the installed package."""
+    inside = Path(__file__).parent.parent / "samples"
+    return inside if inside.is_dir() else Path(__file__).parent.parent.parent
+
+
 def python_files(folder: Path) -> list[Path]:
     """Return the folder's *.py files; [] if it can't be read. Loading the *.toml files reports that."""
     try:

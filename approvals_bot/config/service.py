@@ -25,8 +25,10 @@ from approvals_bot.approvals.business_time import Calendar, Day, TimeZone
 from approvals_bot.approvals.durations import DurationOrZero
 from approvals_bot.approvals.policy import SCHEDULE
 from approvals_bot.config.channels import BUILT_IN, CHANNELS_GROUP, installed_channels, make_channel
+from approvals_bot.config.chat import ChatTable
 from approvals_bot.config.mail import Email, MailAddress, mail_address
 from approvals_bot.config.secret import Secret, look_up
+from approvals_bot.people.addresses import GroupAddress, parse_address
 
 SHORTEST_SIGNING_KEY = 32  # bytes, as long as the SHA-256 digest
 LONGEST_CLEAN_UP = timedelta(days=7)  # MOST_GRACE, see `Server`
@@ -46,6 +48,7 @@ class ServiceSettings(Frozen):
     http: dict[Slug, HttpTarget] = Field(default_factory=dict)
     channels: dict[Slug, ChannelTable] = Field(default_factory=dict)
     limits: dict[Slug, Limit] = Field(default_factory=dict)
+    chat: ChatTable = Field(default_factory=ChatTable)
 
     @property
     def step_limits(self) -> dict[str, int]:
@@ -91,6 +94,17 @@ class ServiceSettings(Frozen):
         for at, text in enumerate(self.server.admins):
             if text.startswith("@") and text[1:] not in self.groups:
                 raise refuse(f"no group is called {text[1:]}", at=("server", "admins", at))
+        return self
+
+    @model_validator(mode="after")
+    def _chat_approvers_exist(self) -> ServiceSettings:
+        for at, text in enumerate(self.chat.approvers):
+            try:
+                address = parse_address(text)
+            except ValueError as error:
+                raise refuse(str(error), at=("chat", "approvers", at)) from None
+            if isinstance(address, GroupAddress) and address.name not in self.groups:
+                raise refuse(f"no group is called {address.name}", at=("chat", "approvers", at))
         return self
 
     @model_validator(mode="after")

@@ -9,18 +9,28 @@ import os
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from approvals_bot.approvals.policy import Definition, pinned
+from approvals_bot.config.chat import CHAT_WORKFLOW
 from approvals_bot.config.checks import check_definition
-from approvals_bot.config.load import Configuration, load_configuration, load_service, problems_of, python_files
+from approvals_bot.config.load import (
+    Configuration,
+    load_configuration,
+    load_service,
+    problems_of,
+    python_files,
+    samples,
+)
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem, Finding
 
 if TYPE_CHECKING:
     from approvals_bot.durable.core.api import Workflow
     from approvals_bot.service.python_workflows import Program
+
+CHAT_NEEDS = "pip install 'approvals-bot[pydantic-ai]'"
 
 # `check` starts quickly because it imports neither the engine nor the approval, and what reads Python files only where
 # there are any. So these imports are inside the functions below; tests/cli/test_cli_imports.py holds them there.
@@ -40,9 +50,13 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """The workflows that this configuration offers: TOML files, and the folder's Python workflows."""
+    """The workflows that this configuration offers: TOML files, and Python workflows of the folder or built in.
+
+    `missing`: what has to be installed before a built-in workflow works, by its name.
+    """
 
     listed: Mapping[str, Listed]
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     def find(self, name: str) -> Listed | None:
         """Return the workflow of this name, None if there is none."""
@@ -108,7 +122,17 @@ def load_catalog(configuration: Configuration) -> Catalog:
             return Listed(approval.under(definition.id, pinned(definition)), definition)
         return Listed(program.workflow.under(definition.id, offer.settings), definition)
 
-    return Catalog({name: listed(offer) for name, offer in _find_offers(configuration).items()})
+    found = {name: listed(offer) for name, offer in _find_offers(configuration).items()}
+    wants_chat = configuration.service.chat.enabled and CHAT_WORKFLOW not in found
+    return Catalog(found, {CHAT_WORKFLOW: CHAT_NEEDS} if wants_chat else {})
+
+
+def built_in_files(configuration: Configuration) -> list[Path]:
+    """Return the files of built-in Python workflows that this configuration has, and doesn't replace by its own."""
+    file = samples() / "workflows" / f"{CHAT_WORKFLOW}.py"
+    own = {path.stem for path in python_files(configuration.service.server.workflows)}
+    own |= {definition.id for definition in configuration.workflows}
+    return [file] if configuration.service.chat.enabled and file.is_file() and file.stem not in own else []
 
 
 # What the files offer, before workflows are made of it.
@@ -125,7 +149,7 @@ class Offer:
 
 def _find_offers(configuration: Configuration) -> dict[str, Offer]:
     """Return what is offered under each name. Raises ConfigErrors with every problem, and then changes nothing."""
-    if not python_files(configuration.service.server.workflows):
+    if not python_files(configuration.service.server.workflows) and not built_in_files(configuration):
         return _match(configuration)
     with _trial():
         return _match(configuration)
@@ -150,7 +174,7 @@ def _trial() -> Iterator[None]:
 
 def _match(configuration: Configuration) -> dict[str, Offer]:
     folder = configuration.service.server.workflows
-    programs, problems = _programs(folder, configuration.service.limits)
+    programs, problems = _programs(folder, configuration.service.limits, built_in_files(configuration))
     broken = {Path(problem.file).stem for problem in problems}
     offers = {program.workflow.name: Offer(None, program) for program in programs}
     where = {program.workflow.name: f"{program.file.name}:{program.line}" for program in programs}
@@ -190,12 +214,14 @@ def _program_of(definition: Definition, programs: Sequence[Program]) -> Program 
     return find_program(definition.workflow.run, programs)
 
 
-def _programs(folder: Path, limits: Collection[str] | None = None) -> tuple[list[Program], list[ConfigProblem]]:
-    if not python_files(folder):
+def _programs(
+    folder: Path, limits: Collection[str] | None = None, built_in: Sequence[Path] = ()
+) -> tuple[list[Program], list[ConfigProblem]]:
+    if not python_files(folder) and not built_in:
         return [], []
     from approvals_bot.service.python_workflows import import_programs
 
-    return import_programs(folder, limits)
+    return import_programs(folder, limits, built_in)
 
 
 def _not_replayable(folder: Path) -> list[ConfigProblem]:

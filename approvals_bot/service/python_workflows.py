@@ -28,7 +28,7 @@ from approvals_bot.approvals.base import nearest
 from approvals_bot.approvals.durations import duration_text, parse_duration
 from approvals_bot.approvals.field_specs import FieldName, FieldSpec
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.config.load import python_files
+from approvals_bot.config.load import python_files, samples
 from approvals_bot.config.messages import ConfigProblem, Finding
 from approvals_bot.config.schedules import input_faults
 from approvals_bot.durable.core.annotations import check_annotations_of
@@ -39,6 +39,10 @@ from approvals_bot.errors import AnnotationError, DefinitionError, InvalidPayloa
 
 PACKAGE = "approvals_bot_workflows"
 """The package that the folder's files are imported into, so their names can't clash with installed modules."""
+
+
+FRAMEWORKS = ("pydantic_ai",)
+"""The packages of extras that samples import."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +62,17 @@ class Program:
         return module == self.file.stem and function in (self.attribute, self.workflow.name)
 
 
-def import_programs(folder: Path, limits: Collection[str] | None = None) -> tuple[list[Program], list[ConfigProblem]]:
+def import_programs(
+    folder: Path, limits: Collection[str] | None = None, built_in: Sequence[Path] = ()
+) -> tuple[list[Program], list[ConfigProblem]]:
     """Import the folder's *.py files. Returns their workflows, and a problem for each file that failed.
 
-    `limits`: those that the steps may have. None: they aren't checked.
+    `limits`: those that the steps may have. None: they aren't checked. `built_in`: files of the package, besides.
+    An unchanged sample whose framework isn't installed is left out.
     """
     programs: list[Program] = []
     problems: list[ConfigProblem] = []
-    for file in python_files(folder):
+    for file in (*python_files(folder), *built_in):
         name = f"{PACKAGE}.{file.stem}"
         spec = importlib.util.spec_from_file_location(name, file)
         assert spec is not None
@@ -82,6 +89,8 @@ def import_programs(folder: Path, limits: Collection[str] | None = None) -> tupl
             problems.append(ConfigProblem(where, error.line, key, error.problem))
             continue
         except (Exception, SystemExit) as error:  # noqa: BLE001  # a broken file must not keep the others from loading
+            if isinstance(error, ImportError) and error.name in FRAMEWORKS and _is_sample(file):
+                continue
             what = f"can't be imported: {type(error).__name__}: {_first_line(error)}"
             problems.append(ConfigProblem(str(file), _line_of(error, file), "import", what))
             continue
@@ -91,6 +100,11 @@ def import_programs(folder: Path, limits: Collection[str] | None = None) -> tupl
             if isinstance(made, Workflow) and made.function.__module__ == name
         ]
     return programs, problems
+
+
+def _is_sample(file: Path) -> bool:
+    sample = samples() / "workflows" / file.name
+    return sample.is_file() and sample.read_bytes() == file.read_bytes()
 
 
 def _first_line(error: BaseException) -> str:

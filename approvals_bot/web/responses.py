@@ -262,7 +262,7 @@ class JsonResponse(JSONResponse):
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
-FOR_PROGRAMS = ("/api/", "/webhooks/", "/openapi.json", "/healthz", "/readyz", "/metrics")
+FOR_PROGRAMS = ("/api/", "/chat/hooks/", "/webhooks/", "/openapi.json", "/healthz", "/readyz", "/metrics")
 """Paths that answer errors as problems. All others answer people, with pages."""
 
 

@@ -14,6 +14,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
+from approvals_bot.agents.chats import ChatForm, Chats
 from approvals_bot.approvals.port import Channels
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.tokens import Tokens
@@ -22,6 +23,8 @@ from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.sessions import Sessions
 from approvals_bot.web.api import ApiKey, RunsApi
+from approvals_bot.web.chat import ChatApi, ChatOwners
+from approvals_bot.web.chat_pages import CHAT, PLAYGROUND, ChatPages
 from approvals_bot.web.decisions import Decisions
 from approvals_bot.web.hooks import HooksApi, Webhooks
 from approvals_bot.web.links import Links
@@ -29,8 +32,8 @@ from approvals_bot.web.login import Login, SessionCookies
 from approvals_bot.web.metrics import Connection, Health, Metrics
 from approvals_bot.web.middleware import UNMATCHED, Middleware
 from approvals_bot.web.openapi import OpenApi
-from approvals_bot.web.pages import PeoplePages
-from approvals_bot.web.responses import ErrorResponses, Problem, Renderer, root_of
+from approvals_bot.web.pages import NAV, OWN_NAV, PeoplePages
+from approvals_bot.web.responses import ErrorResponses, Problem, Renderer, origin_of, root_of
 
 Endpoint = Callable[[HttpRequest], Awaitable[Response]]
 Line = tuple[str, str, Endpoint]
@@ -50,6 +53,7 @@ def build(
     connections: Mapping[str, Connection] | None = None,
     extra: Iterable[BaseRoute] = (),
     open_pages: bool = False,
+    chat: ChatForm | None = None,
     lifespan: Lifespan[Any] | None = None,
 ) -> ASGIApp:
     """The service as an ASGI app.
@@ -57,7 +61,8 @@ def build(
     `channels`: by which codes are sent to people; by default those that the engine's steps use.
     `connections`: what `/readyz` reports besides the store, by name.
     `extra`: the routes of rooms that not every installation has (Slack, the playground). `open_pages`: the pages for
-    people need no session; only for a service that listens on this machine alone.
+    people need no session; only for a service that listens on this machine alone. `chat`: how the chat asks people;
+    None leaves it out.
     """
     base_url = base_url.rstrip("/")
     channels = channels or engine.resources.get(Channels) or Channels()
@@ -142,6 +147,35 @@ def build(
         ("GET", "/readyz", health.ready),
         ("GET", "/metrics", health.metrics),
     ]
+    if chat is not None:
+        chats = Chats(engine, workflows, chat)
+        owners = ChatOwners(people, sessions, api_keys, origin_of(base_url), open_pages=open_pages)
+        by_programs = ChatApi(engine=engine, chats=chats, owners=owners, metrics=metrics, base_url=base_url)
+        in_browser = ChatPages(
+            chats=chats,
+            owners=owners,
+            api=by_programs,
+            people=people,
+            pages=pages,
+            now=now,
+            link=engine.link,
+            origin=origin_of(base_url),
+            root=root_of(base_url),
+            nav=(CHAT, PLAYGROUND, *NAV) if open_pages else (CHAT, *OWN_NAV),
+            by_mail="email" in channels,
+        )
+        table += [
+            ("GET", "/chat", in_browser.front),
+            ("GET", "/chat/{id}", in_browser.show),
+            ("POST", "/chat/{id}", in_browser.send),
+            ("POST", "/chat/{id}/approvals/{call}", in_browser.decide),
+            ("POST", "/chat/hooks/approval", by_programs.approve_by_call),
+            ("POST", "/api/chat", by_programs.send),
+            ("GET", "/api/chat/{id}/stream", by_programs.stream),
+            ("POST", "/api/chat/{id}/approvals/{call}", by_programs.approve),
+        ]
+        if open_pages:
+            table.append(("GET", "/", in_browser.start))
     routes = [*_resources(table), *extra, Mount("/static", Assets(directory=Path(__file__).parent / "static"))]
     return Middleware(
         Router(routes, redirect_slashes=False, default=_no_route, lifespan=lifespan),

@@ -1,0 +1,76 @@
+"""The model of a chat: one that follows a script, or the one that `[chat] model` names.
+
+It is chosen where a request to it is made, in a step. So no log has a key, and an open turn goes on with another model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from approvals_bot.config.chat import SCRIPTED
+from approvals_bot.durable.core.api import get_workflow_metadata
+from approvals_bot.durable.core.context import open_engines
+from approvals_bot.durable.engine import Engine
+from approvals_bot.errors import NotInWorkflowError
+
+if TYPE_CHECKING:
+    from pydantic_ai.messages import ModelMessage, ModelResponse
+    from pydantic_ai.models import Model
+
+
+@dataclass(frozen=True, slots=True)
+class ChatModel:
+    """Which model answers: its name, as `provider:model`, and the provider's key."""
+
+    name: str = SCRIPTED
+    key: str = field(default="", repr=False)
+
+
+def chat_model(script: Callable[[list[ModelMessage]], ModelResponse]) -> Model:
+    """Return the model for a chat's agent: the configured one, or else one that answers as `script` does.
+
+        agent = Agent(chat_model(script), name="book_flight", deps_type=ChatContext, capabilities=[Durable()])
+
+    The script is a plain function from the messages to the model's response. It needs no network.
+    """
+    from pydantic_ai.models.function import FunctionModel
+    from pydantic_ai.models.wrapper import WrapperModel
+
+    class ConfiguredModel(WrapperModel):
+        """The model that the open service is configured with."""
+
+        async def request(self, *given: Any) -> ModelResponse:
+            return await (_configured() or self.wrapped).request(*given)
+
+    async def scripted(messages: list[ModelMessage], info: object) -> ModelResponse:
+        return script(messages)
+
+    return ConfiguredModel(FunctionModel(scripted, model_name=SCRIPTED))
+
+
+def _configured() -> Model | None:
+    """Return the configured model; None for the scripted one."""
+    engine = open_engines[-1] if open_engines else None
+    chosen = engine.resources.get(ChatModel) if isinstance(engine, Engine) else None
+    return None if chosen is None or chosen.name == SCRIPTED else _made(chosen)
+
+
+@cache
+def _made(chosen: ChatModel) -> Model:
+    from pydantic_ai.models.openai import OpenAIResponsesModel
+    from pydantic_ai.providers.openai import OpenAIProvider
+
+    return OpenAIResponsesModel(chosen.name.removeprefix("openai:"), provider=OpenAIProvider(api_key=chosen.key))
+
+
+def tool_call_id(messages: Sequence[ModelMessage], at: int) -> str:
+    """Return the id of a scripted model's tool call: unique among all runs, the same at every attempt."""
+    try:
+        run = get_workflow_metadata().run_id
+    except NotInWorkflowError:
+        run = ""
+    return "call_" + hashlib.sha256(f"{run} {len(messages)} {at}".encode()).hexdigest()[:20]

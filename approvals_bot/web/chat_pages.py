@@ -1,0 +1,262 @@
+"""The chat as pages: complete without a script, which only puts each change in place.
+
+A page shows what the log shows. So a reload shows the same, and the script gets what is new by asking for the page
+again whenever the chat's stream says that there is something.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import RedirectResponse, Response
+
+from approvals_bot.agents.chat_stream import Turn, approval_state
+from approvals_bot.agents.chat_view import TextPart, ToolPart
+from approvals_bot.agents.chats import LONGEST_TEXT, Chats, MessageReusedError
+from approvals_bot.approvals.acts import REFUSALS
+from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.port import Card
+from approvals_bot.people import People
+from approvals_bot.web.chat import LONGEST_COMMENT, LONGEST_ID, NOT_OURS, REUSED, ChatApi, ChatOwners
+from approvals_bot.web.responses import Renderer
+from approvals_bot.web.validation import is_from_own_page, read_form
+
+CHAT, PLAYGROUND = ("/chat", "Chat"), ("/playground", "Playground")  # in the navigation
+NEWEST = 10  # chats listed on the front page
+EXAMPLE = "Book LH 441 for Ann Ode and LH 442 for Bo Lund"
+NO_TEXT = f"Write a message of at most {LONGEST_TEXT:,} characters."
+NO_ANSWER = "Nothing was changed: press Approve or Reject."
+TOO_LONG = f"Nothing was changed: a comment has at most {LONGEST_COMMENT:,} characters."
+
+CSP = (
+    "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+"""The policy of these pages: our script, and what it reads from us."""
+
+AMOUNTS = ("price",)  # arguments that are dollars, as in the sample
+
+LABELS: Mapping[str, str] = {"flightNumber": "Flight", "passengerName": "Passenger", "price": "Price"}
+
+DOING: Mapping[str, str] = {
+    "bookFlight": "Booking",
+    "searchFlights": "Searching flights",
+    "checkFlightStatus": "Checking the flight's status",
+    "getAirportInfo": "Looking up the airport",
+    "checkBaggageAllowance": "Checking the baggage allowance",
+}
+"""What a tool does, while it does it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownPart:
+    """A part of an answer as the page shows it.
+
+    `state`: of the part; `card`: of its request, for those that made one. `fields`: a call's input, with labels.
+    """
+
+    id: str
+    kind: Literal["text", "booking", "tool"]
+    state: str
+    text: str = ""
+    tool: str = ""
+    fields: tuple[tuple[str, str], ...] = ()
+    card: Card | None = None
+    comment: str = ""
+    can_decide: bool = False
+    call: str = ""
+    webhook_url: str = ""
+
+
+class ChatPages:
+    """`/chat` and what is below it, and `/` where the chat is the first page."""
+
+    def __init__(
+        self,
+        *,
+        chats: Chats,
+        owners: ChatOwners,
+        api: ChatApi,
+        people: People,
+        pages: Renderer,
+        now: Callable[[], datetime],
+        link: Callable[[str], str],
+        origin: str,
+        root: str,
+        nav: tuple[tuple[str, str], ...],
+        by_mail: bool,
+    ) -> None:
+        self._chats = chats
+        self._owners = owners
+        self._api = api
+        self._people = people
+        self._pages = pages
+        self._now = now
+        self._link = link
+        self._origin = origin
+        self._root = root
+        self._nav = nav
+        self._by_mail = by_mail
+
+    async def start(self, request: HttpRequest) -> Response:
+        """Lead a visitor of the service to the chat."""
+        return RedirectResponse(f"{self._root}/chat", 303)
+
+    async def front(self, request: HttpRequest) -> Response:
+        """Show an empty chat, and the newest of the person's chats."""
+        reader = self._owners.reader(request)
+        if reader is None:
+            return self._closed()
+        return await self._page(secrets.token_hex(8), [], reader, is_new=True)
+
+    async def show(self, request: HttpRequest) -> Response:
+        """Show a chat. To everybody else there is no such chat."""
+        reader = self._owners.reader(request)
+        if reader is None:
+            return self._closed()
+        chat = request.path_params["id"]
+        turns = await self._turns(chat, reader)
+        return await self._page(chat, turns, reader) if turns else self._not_found()
+
+    async def send(self, request: HttpRequest) -> Response:
+        """Take a message: 303 to the chat, which begins with it if it is the first."""
+        form, reader, chat = await read_form(request), self._owners.reader(request), request.path_params["id"]
+        if reader is None:
+            return self._closed()
+        turns = await self._turns(chat, reader)
+        if turns is None:
+            return self._not_found()
+        text, message = form.get("text", "").strip().replace("\r\n", "\n"), form.get("message", "")
+        if not is_from_own_page(request.headers, self._origin):
+            return await self._page(chat, turns, reader, 403, said=NOT_OURS, text=text)
+        if not 0 < len(text) <= LONGEST_TEXT or not 0 < len(message) <= LONGEST_ID or not message.isprintable():
+            return await self._page(chat, turns, reader, 422, said=NO_TEXT, text=text, is_new=not turns)
+        if self._chats.missing:
+            return await self._page(chat, turns, reader, 503, is_new=not turns)
+        try:
+            run_id = await self._chats.begin(turns, chat, reader, message, text)
+        except MessageReusedError:
+            return await self._page(chat, turns, reader, 409, said=REUSED, text=text)
+        return RedirectResponse(f"{self._root}/chat/{chat}#{run_id}", 303)
+
+    async def decide(self, request: HttpRequest) -> Response:
+        """Take the answer to a tool call: 303 to the chat, or the chat with the reason why nothing was changed."""
+        form, reader = await read_form(request), self._owners.reader(request)
+        if reader is None:
+            return self._closed()
+        chat, call = request.path_params["id"], request.path_params["call"]
+        turns = await self._turns(chat, reader)
+        turn = next((turn for turn in reversed(turns or []) if turn.view.tool(call) is not None), None)
+        part = turn.view.tool(call) if turn is not None else None
+        if turns is None or turn is None or part is None or not turn.approval_id(part):
+            return self._not_found()
+        choice, comment = form.get("choice"), form.get("comment", "").strip()
+        if not is_from_own_page(request.headers, self._origin):
+            return await self._page(chat, turns, reader, 403, said=NOT_OURS)
+        if choice not in ("approve", "reject"):
+            return await self._page(chat, turns, reader, 422, said=NO_ANSWER)
+        if len(comment) > LONGEST_COMMENT:
+            return await self._page(chat, turns, reader, 422, said=TOO_LONG)
+        approved = choice == "approve"
+        decided = await self._api.decide(turn, part, reader, approved, comment)
+        if decided.reply.verdict in REFUSALS and decided.is_approved is not approved:
+            turns = [decided.turn if each.run_id == turn.run_id else each for each in turns]
+            return await self._page(chat, turns, reader, 409, said=decided.reply.text)
+        return RedirectResponse(f"{self._root}/chat/{chat}#{call}", 303)
+
+    async def _turns(self, chat: str, reader: str) -> list[Turn] | None:
+        return await self._chats.turns(chat, reader) if re.fullmatch(r"[\w.~-]{1,100}", chat) else None
+
+    async def _page(
+        self,
+        chat: str,
+        turns: list[Turn],
+        reader: str,
+        status: int = 200,
+        *,
+        said: str = "",
+        text: str = "",
+        is_new: bool = False,
+    ) -> Response:
+        person = self._people.person(reader)
+        earlier = await self._chats.newest(reader, NEWEST * 2) if is_new else []
+        chats = {turn.view.turn.chat: turn for turn in earlier}
+        page = self._pages.page(
+            "chat.html",
+            status,
+            nav=self._nav,
+            here="/chat",
+            zone=person.zone,
+            person=person,
+            chat=chat,
+            turns=[(turn, [self._shown(turn, part) for part in turn.view.parts]) for turn in turns],
+            message=secrets.token_hex(8),
+            missing=self._chats.missing,
+            is_new=is_new,
+            earlier=list(chats.values())[:NEWEST],
+            example=EXAMPLE,
+            said=said,
+            text=text,
+        )
+        page.headers["content-security-policy"] = CSP
+        return page
+
+    def _shown(self, turn: Turn, part: TextPart | ToolPart) -> ShownPart:
+        if isinstance(part, TextPart):
+            return ShownPart(f"{turn.run_id}-{part.id}", "text", "done", part.text)
+        request = turn.requests.get(part.id)
+        fields = tuple((label_of(name), shown_value(value, name)) for name, value in part.input.items())
+        is_booking = part.is_asked or part.tool == "bookingApproval"
+        output = part.error or (part.output if isinstance(part.output, str) else shown_value(part.output))
+        return ShownPart(
+            id=part.id,
+            kind="booking" if is_booking else "tool",
+            state=approval_state(turn, part) if part.is_asked else part.state,
+            text=output if part.is_over else "",
+            tool=DOING.get(part.tool, part.tool),
+            fields=fields,
+            card=card_of(request, None, self._now()) if request is not None else None,
+            comment=(part.decision.comment or "") if part.decision is not None else "",
+            can_decide=turn.waits_for(part) and not turn.has_ended,
+            call=part.id,
+            webhook_url=self._link(part.webhook) if part.webhook and part.state == "waiting" else "",
+        )
+
+    def _closed(self) -> Response:
+        values = {"said": "", "refused": False, "address": "", "code_token": "", "by_mail": self._by_mail}
+        return self._pages.page("login.html", 401, **values)
+
+    def _not_found(self) -> Response:
+        return self._pages.page("not_found.html", 404)
+
+
+def label_of(name: str) -> str:
+    """Return what people read instead of an argument's name: `ticketClass` → "Ticket class"."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).replace("_", " ").lower()
+    return LABELS.get(name) or words[:1].upper() + words[1:]
+
+
+def shown_value(value: Any, name: str = "") -> str:
+    """Return a value as people read it. `name`: of the argument, if it is one."""
+    match value:
+        case int() | float() if name in AMOUNTS and not isinstance(value, bool):
+            return f"${value:,.2f}".removesuffix(".00")
+        case None:
+            return "empty"
+        case bool():
+            return "yes" if value else "no"
+        case str():
+            return value
+        case int() | float():
+            return f"{value:g}" if abs(value) < 1_000_000 else str(value)
+        case list():
+            return "\n".join(shown_value(each) for each in value) or "nothing"
+        case dict():
+            return "\n".join(f"{name}: {shown_value(each)}" for name, each in value.items()) or "nothing"
+    return str(value)

@@ -1,0 +1,155 @@
+// Puts in place what the chat's stream says is new. Without this script the page is complete: forms post, and a reload
+// shows what there is. The server alone makes HTML, so an open page and a reloaded one are the same.
+"use strict";
+(() => {
+  const turns = document.getElementById("turns");
+  const status = document.getElementById("status");
+  if (!turns || !window.fetch) return;
+  const seen = new Map(); // what the server said last of each part, by its name
+  const streams = new Set(); // the turns whose streams are open
+  let reading = null, again = false;
+
+  const partsOf = (root) => [...root.querySelectorAll("[data-part]")];
+  for (const part of partsOf(turns)) seen.set(part.dataset.part, part.outerHTML);
+
+  // Keep what somebody has typed or has the focus on in a part that is replaced.
+  function replace(old, made) {
+    const active = document.activeElement;
+    const focus = active && old.contains(active) ? active : null;
+    for (const field of old.querySelectorAll("textarea")) {
+      const same = made.querySelector(`#${CSS.escape(field.id)}`);
+      if (same) same.value = field.value;
+    }
+    const again = focus && (focus.id ? made.querySelector(`#${CSS.escape(focus.id)}`)
+      : focus.value ? made.querySelector(`button[value="${CSS.escape(focus.value)}"]`) : null);
+    const at = again && focus.selectionStart;
+    old.replaceWith(made);
+    if (again) {
+      again.focus();
+      if (at !== undefined && again.setSelectionRange) again.setSelectionRange(at, focus.selectionEnd);
+    } else if (focus) {
+      made.tabIndex = -1;
+      made.focus({preventScroll: true}); // the pressed button is gone; its result has the focus
+      made.addEventListener("blur", () => made.removeAttribute("tabindex"), {once: true});
+    }
+  }
+
+  function show(page) {
+    const fresh = page.getElementById("turns");
+    if (!fresh) return;
+    if (fresh.dataset.stream) turns.dataset.stream = fresh.dataset.stream;
+    for (const turn of [...fresh.children]) {
+      const here = document.getElementById(turn.id);
+      if (!here) {
+        for (const part of partsOf(turn)) seen.set(part.dataset.part, part.outerHTML);
+        turns.append(document.adoptNode(turn));
+        continue;
+      }
+      if (turn.dataset.open) here.dataset.open = turn.dataset.open; else delete here.dataset.open;
+      const wanted = partsOf(turn), names = new Set(wanted.map((part) => part.dataset.part));
+      const present = new Map(partsOf(here).map((part) => [part.dataset.part, part]));
+      for (const [name, part] of present) if (!names.has(name)) { part.remove(); seen.delete(name); }
+      let before = null;
+      for (const part of wanted) {
+        const name = part.dataset.part, html = part.outerHTML, old = present.get(name);
+        let now = old;
+        if (!old || seen.get(name) !== html) {
+          now = document.adoptNode(part);
+          if (old) replace(old, now);
+          else if (before) before.after(now); else here.prepend(now);
+          const state = now.querySelector(".state");
+          if (state && old) status.textContent = state.textContent.trim().replace(/\s+/g, " ");
+          seen.set(name, html);
+        }
+        before = now;
+      }
+    }
+    listen();
+  }
+
+  // One read at a time; what comes meanwhile makes one more.
+  async function look() {
+    if (reading) { again = true; return reading; }
+    reading = (async () => {
+      do {
+        again = false;
+        try {
+          const answer = await fetch(location.pathname, {headers: {accept: "text/html"}});
+          if (answer.ok) show(new DOMParser().parseFromString(await answer.text(), "text/html"));
+        } catch { /* the stream tries again */ }
+      } while (again);
+      reading = null;
+    })();
+    return reading;
+  }
+
+  async function follow(turn) {
+    streams.add(turn);
+    let pause = 500;
+    for (;;) {
+      try {
+        const answer = await fetch(`${turns.dataset.stream}&turn=${encodeURIComponent(turn)}`);
+        if (answer.status === 204 || answer.status === 404) break;
+        if (answer.ok) {
+          pause = 500;
+          const reader = answer.body.getReader(), text = new TextDecoder();
+          let over = false;
+          for (let part; !(part = await reader.read()).done;) {
+            const said = text.decode(part.value, {stream: true});
+            if (/^data: /m.test(said)) look();
+            over ||= said.includes("data: [DONE]");
+          }
+          if (over) break;
+        }
+      } catch { /* the service is away for a moment */ }
+      await new Promise((resolve) => setTimeout(resolve, pause));
+      pause = Math.min(pause * 2, 10000);
+    }
+    streams.delete(turn);
+    await look();
+  }
+
+  function listen() {
+    if (!turns.dataset.stream) return;
+    for (const turn of turns.querySelectorAll("[data-open]")) {
+      if (!streams.has(turn.dataset.open)) follow(turn.dataset.open);
+    }
+  }
+
+  // Forms are sent from here, once, and say so meanwhile.
+  document.addEventListener("submit", async (event) => {
+    const form = event.target, button = event.submitter;
+    if (!form.matches(".answer, .compose")) return;
+    event.preventDefault();
+    if (form.getAttribute("aria-busy") === "true") return;
+    form.setAttribute("aria-busy", "true");
+    const body = new URLSearchParams(new FormData(form, button && !button.hidden ? button : undefined));
+    const words = button ? button.innerHTML : "";
+    if (button && form.matches(".answer")) button.textContent = "Submitting …";
+    try {
+      const answer = await fetch(form.action, {method: "POST", body});
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (form.matches(".compose") && answer.ok) {
+        history.replaceState(null, "", new URL(answer.url).pathname);
+        const fresh = page.querySelector(".compose");
+        if (fresh) {
+          form.replaceWith(document.adoptNode(fresh));
+          fresh.elements.text.focus({preventScroll: true});
+        }
+        for (const each of document.querySelectorAll(".earlier")) each.remove();
+      }
+      for (const old of document.querySelectorAll("main > .notice")) old.remove();
+      const notice = page.querySelector("main > .notice");
+      if (notice) document.getElementById("main").prepend(document.adoptNode(notice));
+      show(page);
+      if (form.matches(".compose") && turns.lastElementChild) turns.lastElementChild.scrollIntoView({block: "nearest"});
+    } catch {
+      status.textContent = "That wasn't sent: the service can't be reached. Try again.";
+    } finally {
+      form.removeAttribute("aria-busy");
+      if (button && button.isConnected) button.innerHTML = words;
+    }
+  });
+
+  listen();
+})();
