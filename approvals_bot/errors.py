@@ -397,7 +397,14 @@ class WorkflowSpinsError(ApprovalsBotError):
     """The workflow computed for too long without waiting. Move the computation into a @step."""
 
 
-class ApprovalMismatchError(ApprovalsBotError):
+# ── the agent's side ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class AgentError(ApprovalsBotError):
+    """An agent's tool call was not approved, or could not be requested. The tool must not run."""
+
+
+class ApprovalMismatchError(AgentError):
     """The fields differ from those that were approved. Open a new request for what is to be done now.
 
     `expected` is the approved digest, `got` that of the current fields.
@@ -411,13 +418,6 @@ class ApprovalMismatchError(ApprovalsBotError):
             f"What was approved in {request_id} is not what is about to be done: the pinned fields have changed "
             f"(approved digest {expected[:12]}, now {got[:12]}). Nothing was done. Open a new request."
         )
-
-
-# ── the agent's side ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class AgentError(ApprovalsBotError):
-    """An agent's tool call was not approved, or could not be requested. The tool must not run."""
 
 
 class RequestRefusedError(AgentError):

@@ -98,9 +98,16 @@ class Approvals:
     """
 
     def __init__(
-        self, url: str | None = None, key: str | None = None, *, workflow: str = TOOL_CALL, wait: float | str = "24h"
+        self,
+        url: str | None = None,
+        key: str | None = None,
+        *,
+        workflow: str = TOOL_CALL,
+        wait: float | str = "24h",
+        transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self.access = service_access(url, key, workflow, wait)
+        self._transport = transport  # None: over the network
         self._http: tuple[asyncio.AbstractEventLoop, httpx2.AsyncClient] | None = None
 
     async def ask(self, key: str, tool: str, arguments: Mapping[str, Any], **options: Unpack[AskOptions]) -> Decision:
@@ -175,7 +182,7 @@ class Approvals:
         """Return the pool of this event loop. A pool's connections belong to the loop that opened them."""
         loop = asyncio.get_running_loop()
         if self._http is None or self._http[0] is not loop:
-            self._http = (loop, httpx2.AsyncClient(**self.access.settings))
+            self._http = (loop, httpx2.AsyncClient(**self.access.settings, transport=self._transport))
         return self._http[1]
 
 
@@ -189,10 +196,16 @@ class SyncApprovals:
     """
 
     def __init__(
-        self, url: str | None = None, key: str | None = None, *, workflow: str = TOOL_CALL, wait: float | str = "24h"
+        self,
+        url: str | None = None,
+        key: str | None = None,
+        *,
+        workflow: str = TOOL_CALL,
+        wait: float | str = "24h",
+        transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self.access = service_access(url, key, workflow, wait)
-        self._http = httpx2.Client(**self.access.settings)
+        self._http = httpx2.Client(**self.access.settings, transport=transport)
 
     def ask(self, key: str, tool: str, arguments: Mapping[str, Any], **options: Unpack[AskOptions]) -> Decision:
         """Request this tool call, or find its request, and wait for the decision. As `Approvals.ask`."""

@@ -23,7 +23,6 @@ from approvals_bot.client.tool_request import AskOptions, is_usable_key
 from approvals_bot.client.words import error_text
 from approvals_bot.errors import (
     AgentError,
-    ApprovalMismatchError,
     DeniedError,
     InvalidArgumentError,
     InvalidPayloadError,
@@ -34,7 +33,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Key = str | Callable[..., str] | None
 
-NO_YES = (AgentError, ApprovalMismatchError, InvalidPayloadError)
+NO_YES = (AgentError, InvalidPayloadError)
 """The errors that are no yes. What else is raised is a mistake of the function's author."""
 
 _scope: ContextVar[str | None] = ContextVar("approvals_scope", default=None)
