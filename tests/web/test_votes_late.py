@@ -15,7 +15,7 @@ from approvals_bot.approvals.port import Channels
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.core.registry import Registry
-from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.engine import Engine, HookTarget
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.protocol import MAX_UNREAD
 from approvals_bot.durable.tokens import Tokens
@@ -42,13 +42,12 @@ class Slow:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    async def resume_webhook(
-        self, hook: Any, request: Any, *, timeout: float, resume_id: str | None = None
-    ) -> Response:
-        if self._meanwhile is not None:
-            await perform(self._engine, hook.hook.id, self._meanwhile)
-        else:
-            await self._engine.resume_webhook(hook, request, timeout=timeout, resume_id=resume_id)
+    async def send_to_webhook(self, hook: HookTarget, request: Any, *, resume_id: str | None = None) -> Any:
+        if self._meanwhile is None:
+            return await self._engine.send_to_webhook(hook, request, resume_id=resume_id)
+        return await perform(self._engine, hook.hook.id, self._meanwhile)
+
+    async def answer_to(self, kept: object, timeout: float) -> Response:
         await self._engine.settle()
         return Response(status_code=504)
 
