@@ -1,18 +1,23 @@
-"""Agents inside workflows: tool calls that wait for people, and the booking chat."""
+"""Agents inside workflows: tool calls that wait for people, and the booking chat.
+
+Each name is imported from its module on first use (PEP 562), so nothing needs an agent framework until it is used.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from approvals_bot.agents.approve import approve
     from approvals_bot.agents.chat import Chat, ChatContext
     from approvals_bot.agents.chat_view import ChatTurn
 
-__all__ = ["Chat", "ChatContext", "ChatTurn"]
+__all__ = ["Chat", "ChatContext", "ChatTurn", "approve"]
 
 _MODULES = {
     "Chat": "approvals_bot.agents.chat",
     "ChatContext": "approvals_bot.agents.chat",
     "ChatTurn": "approvals_bot.agents.chat_view",
+    "approve": "approvals_bot.agents.approve",
 }
 
 

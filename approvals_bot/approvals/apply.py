@@ -117,8 +117,8 @@ def described(request: Request, rules: Rules) -> Request:
         request = request.but(title=_rendered(render_line, about.title, request, rules) or about.id)
     return request.but(
         instructions=_rendered(render, about.instructions, request, rules).strip() if about.instructions else "",
-        shown=tuple(forms.shown_field(spec, name, ruling.typed.get(name), request.was) for name, spec in specs.items()),
-        editable=tuple(form_field(name, spec, values.get(name)) for name, spec in specs.items() if spec.editable),
+        shown=forms.shown_fields(specs, ruling.typed, request.was),
+        editable=tuple(forms.editable_field(name, spec, values) for name, spec in specs.items() if spec.editable),
         rules=ruling.applied,
     )
 

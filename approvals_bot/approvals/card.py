@@ -23,6 +23,7 @@ from approvals_bot.approvals.ballot import (
     vote_of,
     with_vote,
 )
+from approvals_bot.approvals.leaves import inputs
 from approvals_bot.approvals.port import (
     Card,
     CardChoice,
@@ -171,8 +172,17 @@ def asks_of(view: Request, choice: ChoiceName) -> tuple[FormField, ...]:
     stage = view.stage
     if stage is None or choice not in YES:
         return ()
-    editable = view.editable if choice == "edit" else ()
+    editable = editable_of(view) if choice == "edit" else ()
     return (*editable, *(ask for ask in stage.asks if ask.name not in [own.name for own in editable]))
+
+
+def editable_of(view: Request) -> tuple[FormField, ...]:
+    """Return the inputs for what an approver may change: fields, and each leaf of a list or an object."""
+    return tuple(
+        one
+        for field in view.editable
+        for one in (inputs(field.name, field.spec, view.fields.get(field.name)) if field.spec.is_json else (field,))
+    )
 
 
 def _notes(view: Request) -> tuple[str, ...]:

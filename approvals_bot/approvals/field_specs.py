@@ -14,6 +14,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    JsonValue,
     StringConstraints,
     TypeAdapter,
     ValidationInfo,
@@ -23,6 +24,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import SchemaError
 
 from approvals_bot.approvals.base import Bool, Frozen, Hint, Int, Label, refuse
@@ -45,7 +47,10 @@ FieldType = Literal[
 JsonType = Literal["array", "object"]
 """Types of lists and objects, for `request_approval`. A workflow's file doesn't have them."""
 
-LENGTH = {"string": 500, "text": 50_000, "email": 320, "url": 2_000}
+CallType = Literal["tool", "arguments", "said", "id"]
+"""Types of what a tool call consists of: its tool's name, its arguments, what its model says about it, and its id."""
+
+LENGTH = {"string": 500, "text": 50_000, "email": 320, "url": 2_000, "tool": 200, "said": 2_000, "id": 500}
 """The default maximum length, in characters."""
 
 TAKEN = frozenset({"answers", "decision", "on_behalf_of", "request", "requester", "workflow"})
@@ -62,6 +67,7 @@ _OPTIONS_FOR = {
     "values": ("enum",),
     "currency": ("money",),
     "view": ("text",),
+    "expects": ("arguments",),
 }
 _KEYWORDS = frozenset(
     {"and", "or", "not", "in", "is", "if", "else", "elif", "for", "loop", "self", "super"}
@@ -72,7 +78,10 @@ _KEYWORDS = frozenset(
 class FieldSpec(Frozen):
     """A field's type and options. In the file, `name = "string"` is short for `name = { type = "string" }`."""
 
-    type: Annotated[Literal[FieldType, JsonType], WithJsonSchema({"type": "string", "enum": list(get_args(FieldType))})]
+    type: Annotated[
+        Literal[FieldType, JsonType, CallType],
+        WithJsonSchema({"type": "string", "enum": list(get_args(FieldType))}),
+    ]
     required: Bool = True
     default: Scalar | None = None
     min: Bound | None = None
@@ -91,6 +100,7 @@ class FieldSpec(Frozen):
     label: Label | None = None  # what people read instead of the field's name
     hint: Hint | None = None  # one line below the input
     example: Scalar | None = None  # shown in an empty input; a valid value
+    expects: SkipJsonSchema[dict[str, JsonValue] | None] = None  # JSON Schema of a tool's arguments
 
     @property
     def longest(self) -> int | None:
@@ -100,7 +110,12 @@ class FieldSpec(Frozen):
     @property
     def is_json(self) -> bool:
         """Whether the values are lists or objects."""
-        return self.type in get_args(JsonType)
+        return self.type == "arguments" or self.type in get_args(JsonType)
+
+    @property
+    def is_of_call(self) -> bool:
+        """Whether this is a part of a tool call."""
+        return self.type in get_args(CallType)
 
     @property
     def is_multiline(self) -> bool:

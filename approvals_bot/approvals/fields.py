@@ -13,8 +13,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema, create_model
 from pydantic_core import PydanticCustomError
@@ -26,12 +27,15 @@ from approvals_bot.approvals.json_values import (
     UnfitError,
     canonical,
     check_size,
+    revealed,
     same_json,
     shown_json,
 )
+from approvals_bot.approvals.leaves import addresses, is_long_text, joined_address, lines, replaced, root_of
 from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.policy import Definition, Policy, Stage
 from approvals_bot.approvals.port import CardField, FormField, Via
+from approvals_bot.approvals.tool_call import shown_arguments
 from approvals_bot.approvals.values import read, read_text, shown_value, value_schema, write
 from approvals_bot.errors import InvalidPayloadError
 
@@ -59,8 +63,8 @@ def read_values(of: Fields, given: Mapping[str, Any]) -> tuple[dict[str, Any], t
         try:
             typed[name] = _read_field(spec, given.get(name))
         except UnfitError as error:
-            rejections.append(Rejection((name,), error.code, error.params))
-    if not rejections and any(spec.is_json for spec in fields.values()):
+            rejections.append(Rejection((name, *error.path), error.code, error.params))
+    if not rejections and any(spec.is_json and not spec.is_of_call for spec in fields.values()):
         try:
             check_size(dump(fields, typed))
         except UnfitError as error:
@@ -78,6 +82,13 @@ def shown(of: Fields, name: str, value: Any) -> str:
     return shown_value(value)
 
 
+def shown_fields(of: Fields, typed: Mapping[str, Any], was: Mapping[str, JsonValue]) -> tuple[CardField, ...]:
+    """Return the fields for cards. `was`: the earlier values of edited fields."""
+    if any(spec.is_json or spec.untrusted for spec in of.values()):
+        return tuple(field for name, spec in of.items() for field in _shown_of(name, spec, typed.get(name), was))
+    return tuple(shown_field(spec, name, typed.get(name), was) for name, spec in of.items())
+
+
 def shown_field(spec: FieldSpec, name: str, value: Any, was: Mapping[str, JsonValue]) -> CardField:
     """Return a field for cards. `was`: the earlier values of edited fields."""
     before: str | None = None
@@ -87,17 +98,34 @@ def shown_field(spec: FieldSpec, name: str, value: Any, was: Mapping[str, JsonVa
         name=name,
         label=label(name, spec),
         value=shown_value(value),
-        kind=_kind_of(spec),
+        kind="diff" if spec.view == "diff" else "long" if spec.type == "text" else "short",
         pinned=spec.pinned,
         was=before,
         untrusted=spec.untrusted and value is not None,
     )
 
 
-def _kind_of(spec: FieldSpec) -> Literal["short", "long", "diff", "json"]:
-    if spec.is_json:
-        return "json"
-    return "diff" if spec.view == "diff" else "long" if spec.type == "text" else "short"
+def _shown_of(name: str, spec: FieldSpec, value: Any, was: Mapping[str, JsonValue]) -> tuple[CardField, ...]:
+    """Return what a card shows of a field that may hold more than one value, or what somebody else wrote."""
+    if spec.type == "arguments":
+        return shown_arguments(value or {}, spec, was.get(name))
+    if spec.type == "id" or (value is None and spec.is_of_call):
+        return ()
+    field = shown_field(spec, name, value, was)
+    match value:
+        case dict() | list() if value:
+            text = lines(value, joined_address("", name), was.get(name), is_edited=name in was)
+            return (replace(field, value=text, kind="json", was=None),)  # the lines say what it was
+        case dict() | list():
+            return (replace(field, kind="json"),)
+        case str() if spec.type == "tool":
+            return (replace(field, value=revealed(value), kind="code"),)
+        case str() if spec.type == "said" and is_long_text(value):
+            return (replace(field, value=revealed(value), kind="long"),)
+        case str() if spec.untrusted:
+            return (replace(field, value=revealed(value)),)
+        case _:
+            return (field,)
 
 
 def form_field(name: str, spec: FieldSpec, value: JsonValue = None) -> FormField:
@@ -112,6 +140,13 @@ def form_field(name: str, spec: FieldSpec, value: JsonValue = None) -> FormField
         case _:
             shown = str(value)
     return FormField(name, label(name, spec), spec, shown)
+
+
+def editable_field(name: str, spec: FieldSpec, now: Mapping[str, JsonValue]) -> FormField:
+    """Return a field for approvers to edit. Of a list or an object, cards make inputs of its leaves."""
+    if spec.is_json:
+        return form_field(name, spec.model_copy(update={"expects": None}))
+    return form_field(name, spec, now.get(name))
 
 
 def label(name: str, spec: FieldSpec) -> str:
@@ -257,12 +292,37 @@ Fits = Callable[[Mapping[str, Any]], tuple[Rejection, ...]]
 def approver_changes(
     definition: Definition, stage: Stage, now: Mapping[str, JsonValue], vote: Vote, fits: Fits | None = None
 ) -> Changed:
-    """Return the request's fields after an approver's `edit`."""
+    """Return the request's fields after an approver's `edit`: of whole fields, or of leaves by their addresses."""
     given = {name: value for name, value in {**vote.answers, **vote.fields}.items() if name not in stage.ask}
+    given, rejections = _with_leaves(definition.fields, now, given, as_text=vote.via in FORMS)
+    if rejections:
+        return rejections
     for name in given:
         if name in definition.fields and not definition.fields[name].editable:
             return (Rejection((), "not_editable", {"name": name}),)
     return _changed(definition, now, given, vote.via, fits)
+
+
+def _with_leaves(
+    of: Fields, now: Mapping[str, JsonValue], given: Mapping[str, JsonValue], *, as_text: bool
+) -> tuple[dict[str, JsonValue], tuple[Rejection, ...]]:
+    """Put new leaves into the lists and objects that they belong to, and return these instead."""
+    left, rejections = dict(given), list[Rejection]()
+    for name, spec in of.items():
+        value = now.get(name)
+        if not spec.is_json or not isinstance(value, dict | list):
+            continue
+        root = root_of(name, spec)
+        known = addresses(value, root)
+        mine = {address: left[address] for address in given if address in known and address in left}
+        if not mine:
+            continue
+        if not spec.editable:
+            return left, (Rejection((), "not_editable", {"name": next(iter(mine))}),)
+        left = {address: item for address, item in left.items() if address not in mine}
+        left[name], faults = replaced(value, root, mine, as_text=as_text, is_checked=spec.expects is not None)
+        rejections += faults
+    return left, tuple(rejections)
 
 
 def requester_changes(
@@ -286,15 +346,26 @@ def _changed(
     definition: Definition, now: Mapping[str, JsonValue], given: dict[str, JsonValue], via: Via, fits: Fits | None
 ) -> Changed:
     if via in FORMS:
-        mine = {name: spec for name, spec in definition.fields.items() if name in given}
+        texts = {name: value for name, value in given.items() if not isinstance(value, dict | list)}  # with new leaves
+        mine = {name: spec for name, spec in definition.fields.items() if name in texts}
         left = dict.fromkeys(mine)  # an emptied field is unset
-        given = {**given, **left, **from_texts(mine, _texts(given))}
+        given = {**given, **left, **from_texts(mine, _texts(texts))}
     typed, rejections = read_values(definition.fields, {**now, **given})
+    if not rejections and any(spec.expects is not None for spec in definition.fields.values()):
+        rejections = _unexpected(definition.fields, typed)
     if fits is not None and not rejections:
         rejections = fits(typed)
     if rejections:
         return rejections
     return (Rejection((), "same_as_before"),) if same_json(dump(definition.fields, typed), now) else typed
+
+
+def _unexpected(of: Fields, typed: Mapping[str, Any]) -> tuple[Rejection, ...]:
+    """Return what a tool doesn't take of its edited arguments."""
+    from approvals_bot.approvals.expected import unexpected  # most requests are no tool calls and need no jsonschema
+
+    found = (unexpected(spec.expects, typed[name]) for name, spec in of.items() if spec.expects is not None)
+    return tuple(rejection for rejections in found for rejection in rejections)
 
 
 def _texts(given: Mapping[str, JsonValue]) -> dict[str, str]:

@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -30,6 +30,7 @@ _INVISIBLE = re.compile(
     "[\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800"
     "\u3000\u3164\ufe00-\ufe0e\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
 )
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f]")
 _JOINED = re.compile("(?<=[\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])\u200d(?=[\u2190-\u2bff\U0001f000-\U0001faff])")
 
 
@@ -39,6 +40,11 @@ class UnfitError(ValueError):
     def __init__(self, code: str, **params: JsonValue) -> None:
         super().__init__(code)
         self.code, self.params = code, params
+        self.path: tuple[str, ...] = ()  # the way to the fault inside a list or an object
+
+    def at(self, path: tuple[str, ...]) -> UnfitError:
+        self.path = path
+        return self
 
     def __str__(self) -> str:
         """Return the message, which follows the field's name."""
@@ -56,30 +62,40 @@ def check_json(value: Any, depth: int = 2) -> None:
 
     `depth`: its own level. Raises UnfitError.
     """
-    ahead = [(value, depth)]
+    ahead: list[tuple[Any, tuple[Any, ...]]] = [(value, ())]
     while ahead:
-        item, level = ahead.pop()
-        match item:
-            case None | bool():
-                pass
-            case str():
-                _check_text(item)
-            case int() if abs(item) > LARGEST_INTEGER:
-                raise UnfitError("integer_range", largest=LARGEST_INTEGER)
-            case float() if not math.isfinite(item):
-                raise UnfitError("not_finite")
-            case int() | float():
-                pass
-            case dict() | list() if level > DEEPEST:
-                raise UnfitError("too_deep", deepest=DEEPEST)
-            case dict():
-                for key in item:
-                    _check_text(key)
-                ahead += [(each, level + 1) for each in item.values()]
-            case list():
-                ahead += [(each, level + 1) for each in item]
-            case _:
-                raise UnfitError("not_json_type", type=type(item).__name__)
+        item, path = ahead.pop()
+        try:
+            inside = _checked(item, depth + len(path))
+        except UnfitError as error:
+            raise error.at(tuple(map(str, path))) from None
+        ahead += [(each, (*path, key)) for key, each in inside]
+
+
+def _checked(item: Any, level: int) -> Iterable[tuple[Any, Any]]:
+    """Check one value, and return those inside it, each with its key."""
+    match item:
+        case None | bool():
+            return ()
+        case str():
+            _check_text(item)
+            return ()
+        case int() if abs(item) > LARGEST_INTEGER:
+            raise UnfitError("integer_range", largest=LARGEST_INTEGER)
+        case float() if not math.isfinite(item):
+            raise UnfitError("not_finite")
+        case int() | float():
+            return ()
+        case dict() | list() if level > DEEPEST:
+            raise UnfitError("too_deep", deepest=DEEPEST)
+        case dict():
+            for key in item:
+                _check_text(key)
+            return item.items()
+        case list():
+            return enumerate(item)
+        case _:
+            raise UnfitError("not_json_type", type=type(item).__name__)
 
 
 def _check_text(text: Any) -> None:
@@ -97,6 +113,13 @@ def check_size(fields: Mapping[str, JsonValue]) -> None:
         size = len(canonical(dict(fields)).encode())
         if size > MOST_BYTES:
             raise UnfitError("too_large", size=size, most=MOST_BYTES)
+
+
+def check_whole_size(value: JsonValue) -> None:
+    """Check that one value isn't too large. Raises UnfitError."""
+    size = len(canonical(value).encode())
+    if size > MOST_BYTES:
+        raise UnfitError("value_too_large", size=size, most=MOST_BYTES)
 
 
 def parse_typed(text: str) -> Any:
@@ -186,6 +209,19 @@ def _visible(text: str) -> str:
     return _INVISIBLE.sub(lambda found: found[0] if found.start() in kept else _escaped(found[0]), text)
 
 
+def revealed(text: str) -> str:
+    """Show what can't be seen by its number, as `⟨U+202E⟩`. Line breaks, tabs and emoji stay as they are."""
+    if text.isascii() and text.isprintable():
+        return text
+    kept = {found.start() for found in _JOINED.finditer(text)}
+    text = _INVISIBLE.sub(lambda found: found[0] if found.start() in kept else _numbered(found[0]), text)
+    return _CONTROL.sub(lambda found: _numbered(found[0]), text)
+
+
+def _numbered(character: str) -> str:
+    return f"⟨U+{ord(character):04X}⟩"
+
+
 def _escaped(character: str) -> str:
     return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]
 
@@ -201,7 +237,7 @@ def canonical(value: Any) -> str:
     """Return the value as RFC 8785 has it: keys in the order of their UTF-16 code units, numbers as JavaScript's."""
     match value:
         case dict():
-            items = sorted(value.items(), key=lambda item: item[0].encode("utf-16-be"))
+            items = sorted(value.items(), key=lambda item: by_utf16(item[0]))
             return "{" + ",".join(f"{canonical(key)}:{canonical(item)}" for key, item in items) + "}"
         case list():
             return "[" + ",".join(map(canonical, value)) + "]"
@@ -209,6 +245,11 @@ def canonical(value: Any) -> str:
             return _number(value)
         case _:
             return json.dumps(value, ensure_ascii=False)
+
+
+def by_utf16(key: str) -> bytes:
+    """Return what RFC 8785 sorts keys by."""
+    return key.encode("utf-16-be")
 
 
 def _number(number: float) -> str:

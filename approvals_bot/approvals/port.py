@@ -74,7 +74,7 @@ class CardField:
     name: str
     label: str
     value: str
-    kind: Literal["short", "long", "diff", "json"] = "short"  # json: of a list or object, indented if it is long
+    kind: Literal["short", "long", "diff", "json", "code"] = "short"  # json: a line for each leaf; code: a tool's name
     pinned: bool = False
     was: str | None = None  # the value before the last edit, if there was one
     untrusted: bool = False  # written by somebody else, such as a model: shown as a quotation
@@ -82,7 +82,11 @@ class CardField:
     @property
     def is_short(self) -> bool:
         """Whether it is shown on a line beside its label."""
-        return self.kind == "short" or (self.kind == "json" and len(self.value) <= BRIEF and "\n" not in self.value)
+        return self.kind in ("short", "code") or (self.kind == "json" and is_brief(self.value))
+
+
+def is_brief(text: str) -> bool:
+    return len(text) <= BRIEF and "\n" not in text
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +146,16 @@ class CardVote(DatedRemark):
 
 @dataclass(frozen=True, slots=True)
 class FormField:
-    """A field that people fill in. `value` is its initial text in a form."""
+    """A field that people fill in. `value` is its initial text in a form.
+
+    `is_leaf`: it is a value inside a list or an object, and `name` is its address there.
+    """
 
     name: str
     label: str
     spec: FieldSpec
     value: str = ""
+    is_leaf: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +236,11 @@ class Card:
     why_me: str = ""  # "You're an approver because you're in release-managers."
     url: str = ""  # the full page, for those who may see it
     is_stalled: bool = False  # the run can't go on until it is fixed; what people do meanwhile is kept
+
+    @property
+    def is_tool_call(self) -> bool:
+        """Whether a model wants this: what it wrote is in the title and in the fields."""
+        return any(field.kind == "code" for field in self.fields)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ class PublishedRequests:
 
     def __init__(self) -> None:
         self._requests: list[Callable[[], Request]] = []
+        self.calls: dict[str, Any] = {}  # the tool calls among them, by id, for `approve`
 
     @property
     def next_number(self) -> int:

@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -43,7 +43,7 @@ from approvals_bot.approvals.policy import (
 )
 from approvals_bot.approvals.port import State
 from approvals_bot.approvals.published import PublishedRequests
-from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
+from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening, Request
 from approvals_bot.approvals.rules import KeptDefinition
 from approvals_bot.approvals.templates import LONGEST_LINE
 from approvals_bot.approvals.workflow import PendingRequest
@@ -126,7 +126,7 @@ async def request_approval(
     """
 
     def made() -> RequestSpec:
-        return _asked(
+        return request_spec(
             title,
             approvers=approvers,
             need=need,
@@ -151,8 +151,13 @@ async def request_approval(
             on_behalf_of=on_behalf_of,
         )
 
+    return await (await requested(made, fits_in(type(fields)))).outcome()
+
+
+async def requested(make: Callable[[], RequestSpec], fits: forms.Fits | None = None) -> WorkflowRequest:
+    """Open a request beside the workflow. `make` isn't called in a replay. `fits`: the check of edited fields."""
     try:
-        asked = await _ask(lazily(made))
+        asked = await ask(lazily(make))
     except LazyArgumentError as failure:
         raise failure.cause from None
     definition = asked.definition
@@ -161,16 +166,13 @@ async def request_approval(
         raise InvalidArgumentError(
             f"{business[1]} needs a calendar: name one from config.toml with clock={{'calendar': …}}"
         )
-    request = _Request(asked)
-    request.fits = _fits_in(type(fields))
+    request = WorkflowRequest(asked)
+    request.fits = fits
     accompany(request.accompany(), leave=request.end_with_run, stays=request.name_if_open)
-    return await request.outcome()
+    return request
 
 
-_ask = ask  # the function has an argument of this name
-
-
-class _Request(PendingRequest):
+class WorkflowRequest(PendingRequest):
     """A request of a workflow, which continues at the decision, while copies are still updated."""
 
     ends_with_changes = True
@@ -196,6 +198,11 @@ class _Request(PendingRequest):
             self.settled.set()
 
     async def outcome(self) -> Outcome:
+        await self.decision()
+        return self._outcome()
+
+    async def decision(self) -> Request:
+        """Wait for the decision. If the workflow stops waiting, the request is cancelled."""
         try:
             await self.settled.wait()
         except asyncio.CancelledError as cancelled:
@@ -203,7 +210,7 @@ class _Request(PendingRequest):
             raise
         if self.failure is not None:
             raise self.failure
-        return self._outcome()
+        return self.request
 
     def stop(self, act: Stop) -> Reply:
         """Cancel the whole run, and with it all its requests."""
@@ -261,7 +268,7 @@ def _digest(definition: Definition, fields: Mapping[str, Any]) -> str:
     return forms.digest(definition.fields, forms.values(definition.fields, _given(named(fields)), "fields"))
 
 
-def _fits_in(kind: type) -> forms.Fits | None:
+def fits_in(kind: type) -> forms.Fits | None:
     """Return the check that edited fields fit the model or dataclass they came from; None for plain values."""
     if not (issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind)):
         return None
@@ -296,7 +303,7 @@ def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _asked(
+def request_spec(
     title: str,
     *,
     approvers: str | Sequence[str],
@@ -438,7 +445,7 @@ def plain(value: Any) -> Any:
 
 def _nested(value: Any, depth: int = 2) -> JsonValue:
     """Return a list or object as JSON. Numbers stay numbers; other values are as at the top. Raises UnfitError."""
-    if depth > DEEPEST + 1:
+    if depth > DEEPEST + 3:  # what is only just too deep gets its place below, where limits are checked
         raise UnfitError("too_deep", deepest=DEEPEST)
     match value:
         case Mapping():

@@ -30,6 +30,7 @@ from approvals_bot.approvals.json_values import (
     TypedText,
     UnfitError,
     check_json,
+    check_whole_size,
     parse_typed,
     shown_json,
 )
@@ -66,7 +67,7 @@ class Money(Decimal):
 def read(spec: FieldSpec, given: Any) -> Any:
     """Parse a JSON value other than null. Returns the typed value; raises UnfitError."""
     match spec.type:
-        case "string" | "text" | "email" | "url":
+        case "string" | "text" | "email" | "url" | "tool" | "said" | "id":
             return _READ_TEXT[spec.type](spec, _text(spec, given))
         case "enum":
             return _enum(spec, given)
@@ -74,7 +75,7 @@ def read(spec: FieldSpec, given: Any) -> Any:
             return _boolean(given)
         case "money":
             return Money(_bounded(spec, _decimal(given)), spec.currency or "")
-        case "array" | "object":
+        case "array" | "object" | "arguments":
             return _json(spec, given)
         case type:
             return _bounded(spec, _READ_BOUNDED[type](given))
@@ -194,6 +195,9 @@ _READ_TEXT: dict[str, Callable[[FieldSpec, str], str]] = {
     "text": _patterned,
     "email": _email,
     "url": _url,
+    "tool": _patterned,
+    "said": _patterned,
+    "id": _patterned,
 }
 
 
@@ -275,7 +279,11 @@ def _json(spec: FieldSpec, given: Any) -> Any:
     value = parse_typed(given) if isinstance(given, TypedText) else given
     if not isinstance(value, list if spec.type == "array" else dict):
         raise UnfitError("not_list" if spec.type == "array" else "not_object")
-    check_json(value)
+    if spec.type == "arguments":
+        check_json(value, depth=1)
+        check_whole_size(value)
+    else:
+        check_json(value)
     return value
 
 
@@ -317,6 +325,10 @@ _SCHEMA: dict[str, dict[str, Any]] = {
     "duration": {"type": ["string", "integer"], "examples": ["1h30m", 5400]},
     "array": {"type": "array"},
     "object": {"type": "object"},
+    "tool": {"type": "string"},
+    "said": {"type": "string"},
+    "arguments": {"type": "object"},
+    "id": {"type": "string"},
 }
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Annotated, Any, cast, get_args
 
 import typer
 
+from approvals_bot.approvals.card import editable_of
 from approvals_bot.approvals.json_values import UnfitError, parse_typed
+from approvals_bot.approvals.leaves import YES_NO
 from approvals_bot.approvals.port import ChoiceName, FormField
 from approvals_bot.approvals.published import REQUEST
 from approvals_bot.approvals.request import Request
@@ -185,7 +188,7 @@ def vote(
             via="cli",
             comment=comment,
             answers=_typed(answers, request.stage.asks if request.stage else ()),
-            fields=_typed(changes, request.editable),
+            fields=_typed(changes, (*request.editable, *editable_of(request))),
             digest=digest,
         )
         reply = await perform(engine, request, given)
@@ -323,16 +326,22 @@ def _request_of(record: RunRecord) -> Request:
 def _typed(texts: dict[str, str], asks: tuple[FormField, ...]) -> dict[str, Any]:
     """Convert the typed texts to the fields' JSON types. Others stay text, which validation then refuses by name."""
     kinds = {ask.name: ask.spec.type for ask in asks}
+    leaves = {ask.name for ask in asks if ask.is_leaf}
     typed: dict[str, Any] = dict(texts)
     for name, text in texts.items():
         match kinds.get(name):
             case "integer" if text.removeprefix("-").isdecimal() and text.isascii() and len(text) < 20:
                 typed[name] = int(text)
-            case "array" | "object":
+            case "array" | "object" | "arguments":
                 try:
                     typed[name] = parse_typed(text)
                 except UnfitError as error:
                     fail(f"{name}: {error}. {UNCHANGED}")
+            case "enum" if name in leaves and text in YES_NO:
+                typed[name] = text == YES_NO[0]
+            case "decimal" if name in leaves:
+                with suppress(UnfitError):  # validation says what a number is
+                    typed[name] = parse_typed(text)
             case "boolean" if text.lower() in ("true", "yes", "false", "no"):
                 typed[name] = text.lower() in ("true", "yes")
     return typed

@@ -103,7 +103,7 @@ def _python_workflow(definition: Definition) -> Iterator[Finding]:
 
 def _fields(at: Path, fields: Mapping[str, FieldSpec]) -> Iterator[Finding]:
     for name, spec in fields.items():
-        if spec.is_json:
+        if spec.type not in get_args(FieldType):
             yield Finding((*at, name), f"type must be {one_of(get_args(FieldType))}")
     for path, message in faults(fields):
         yield Finding((*at, *path), message)

@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.approvals.acts import Act, Edit, Reassign, Reply, Vote, Withdraw, Word
 from approvals_bot.approvals.ballot import have, missing, need, rejections_needed, stage_status, tally
-from approvals_bot.approvals.card import asks_of, card_of
+from approvals_bot.approvals.card import asks_of, card_of, editable_of
 from approvals_bot.approvals.plain_text import clean
 from approvals_bot.approvals.port import (
     Card,
@@ -329,7 +329,7 @@ def vote_of(link: Link, choice: ChoiceName, form: Mapping[str, str], digest: str
     stage.
     """
     filled = {ask.name: _value(ask, form.get(f"{choice}.{ask.name}", "")) for ask in asks_of(link.view, choice)}
-    editable = link.view.editable if choice == "edit" else ()
+    editable = editable_of(link.view) if choice == "edit" else ()
     names = {ask.name for ask in editable}
     return Vote(
         by=link.address,

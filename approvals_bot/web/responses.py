@@ -42,6 +42,8 @@ from approvals_bot.errors import (
 from approvals_bot.service.open import OpeningCode, OpeningRefused
 
 FORM_ROOM = 40_000  # bytes of a form's values as browsers send them; bodies may have 64,000, comments take some
+MOST_INPUTS = 100  # that anybody would look through
+NAMING = 12  # bytes around the name of an input: the form's part, `=` and `&`
 
 RETRY_FULL = {"Retry-After": "60"}  # seconds; what a workflow doesn't take now, it won't take at once
 RETRY_SOON = {"Retry-After": "2"}  # seconds; a store that is away is usually restarting
@@ -222,14 +224,14 @@ def _harmless(value: Any) -> Any:
 
 
 def too_long(asks: Sequence[FormField]) -> frozenset[str]:
-    """Return the names of the fields that a form has no room for: with them, it couldn't be sent."""
-    room, found = FORM_ROOM, set[str]()
+    """Return the names of the fields that a form has no room for: with them, it couldn't be sent, or overlooked."""
+    room, inputs, found = FORM_ROOM, MOST_INPUTS, set[str]()
     for ask in asks:
-        size = len(quote_plus(ask.value))
-        if size > room:
+        size = len(quote_plus(ask.value)) + (len(quote_plus(ask.name)) + NAMING if ask.is_leaf else 0)
+        if size > room or inputs == 0:
             found.add(ask.name)
         else:
-            room -= size
+            room, inputs = room - size, inputs - 1
     return frozenset(found)
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, JsonValue
 
 from approvals_bot import Approved, Edited, request_approval, workflow
+from approvals_bot.approvals.card import editable_of
 from approvals_bot.approvals.json_values import (
     DEEPEST,
     LINE,
@@ -98,24 +99,29 @@ async def send(office: Any, view: Request, **message: Any) -> dict[str, Any]:
     return found
 
 
-async def test_nested_arguments_are_shown_in_their_order_and_come_back(office: Any) -> None:
+async def test_nested_arguments_are_shown_leaf_by_leaf_and_come_back(office: Any) -> None:
     async with office.open():
         run, view = await asked(office, ORDER)
         assert list(view.fields) == list(ORDER)
         assert view.fields == ORDER
         assert [field.kind for field in view.shown] == ["json"] * len(ORDER)
-        assert view.shown[0].value == (
-            '[\n  {"sku": "a", "n": 2, "price": 9.5},\n  {"sku": "b", "n": 0, "gift": null}\n]'
-        )
+        assert view.shown[0].value.splitlines() == [
+            "items.0.n: 2",
+            "items.0.price: 9.5",
+            'items.0.sku: "a"',
+            "items.1.gift: empty",
+            "items.1.n: 0",
+            'items.1.sku: "b"',
+        ]
         assert [(field.value, field.is_short) for field in view.shown[1:4]] == [
-            ('{\n  "city": "Oslo",\n  "zip": "0150",\n  "notes": []\n}', False),
-            ('["a", "b"]', True),
+            ('to.city: "Oslo"\nto.notes: []\nto.zip: "0150"', False),
+            ('tags.0: "a"\ntags.1: "b"', False),
             ("{}", True),
         ]
         evil = view.shown[5].value
-        assert "\\u202egpj.exe" in evil
-        assert "a\\u200bb" in evil
-        assert view.shown[4].value == '["👩‍💻 ❤️ 🇳🇴"]'
+        assert 'evil.2: "⟨U+202E⟩gpj.exe"' in evil
+        assert 'evil.3: "a⟨U+200B⟩b"' in evil
+        assert view.shown[4].value == 'emoji.0: "👩‍💻 ❤️ 🇳🇴"'
         assert (await send(office, view))["verdict"] == "decided"
         result = await run.return_value()
         assert (result["kind"], result["fields"]) == ("Approved", ORDER)
@@ -247,7 +253,12 @@ async def test_what_is_no_json_is_refused_with_its_place(office: Any, value: Any
 async def test_a_person_edits_json_text_and_its_type_stays(office: Any) -> None:
     async with office.open():
         run, view = await asked(office, {"tags": ["a", "b"], "to": {"city": "Oslo"}, "n": 1})
-        assert [field.value for field in view.editable] == ['["a", "b"]', '{"city": "Oslo"}', "1"]
+        assert [(field.name, field.value) for field in editable_of(view)] == [
+            ("tags.0", "a"),
+            ("tags.1", "b"),
+            ("to.city", "Oslo"),
+            ("n", "1"),
+        ]
         for text, why in [
             ('["a",\n  "b" "c"]', "tags: is not valid JSON: the mistake is at line 2, column 7."),
             ("{}", "tags: must be a list."),
@@ -256,7 +267,7 @@ async def test_a_person_edits_json_text_and_its_type_stays(office: Any) -> None:
             ('[{"a": 1, "a": 2}]', 'tags: has the key "a" twice in one object.'),
             ("[" * 5_000 + "]" * 5_000, "tags: is nested too deeply: at most 20 levels are allowed."),
             ("[" * 70_000, "tags: is nested too deeply: at most 20 levels are allowed."),
-            ("[9007199254740993]", "tags: must be between"),
+            ("[9007199254740993]", "tags.0: must be between"),
             (f"[{'9' * 5_000}]", "tags: must be between"),
             (json.dumps(["x" * MOST_BYTES]), "the fields are too large: 65,"),
             ("", "tags: is required."),
@@ -273,7 +284,8 @@ async def test_a_person_edits_json_text_and_its_type_stays(office: Any) -> None:
         result = await run.return_value()
         assert (result["kind"], result["fields"]["tags"]) == ("Edited", ["a", 1, True])
         assert list(result["fields"]["to"].items()) == [("zip", "0150"), ("city", "Oslo")]
-        assert (await newest(office, run)).shown[0].was == '["a", "b"]'
+        view = await newest(office, run)
+        assert view.shown[0].value == 'tags.0: "a"\ntags.1: 1 (was "b")\ntags.2: true (new)'
 
 
 async def test_the_api_edits_json_as_json(office: Any) -> None:

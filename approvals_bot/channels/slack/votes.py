@@ -13,7 +13,7 @@ from typing import Any, cast, get_args
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import Reply, Vote
-from approvals_bot.approvals.card import card_of, needs_form
+from approvals_bot.approvals.card import card_of, editable_of, needs_form
 from approvals_bot.approvals.port import Card, CardChoice, ChoiceName, FormField
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack import modals as views
@@ -143,7 +143,7 @@ class SlackVotes:
 
     def _editable(self, target: HookTarget | None) -> tuple[FormField, ...]:
         view = request_behind(target)
-        return view.editable if view is not None else ()
+        return editable_of(view) if view is not None else ()
 
     async def _is_about(self, payload: Mapping[str, Any], target: HookTarget | None) -> bool:
         """Return whether the press was on a message or view of ours that is about this request."""
