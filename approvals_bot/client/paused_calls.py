@@ -1,0 +1,101 @@
+"""Tool calls on which a framework pauses, and what came of them: values that the adapters share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import JsonValue
+
+from approvals_bot.client.decision import Decision
+from approvals_bot.client.digests import digest_of
+from approvals_bot.client.tool_request import is_usable_key
+from approvals_bot.client.words import error_text
+from approvals_bot.errors import ApprovalMismatchError
+
+
+@dataclass(frozen=True, slots=True)
+class PausedCall:
+    """A tool call that waits for people. `id` is the model's own; "" where the framework doesn't say it."""
+
+    id: str
+    tool: str
+    arguments: dict[str, JsonValue]
+    agent: str | None = None
+
+
+LONGEST_ID = 100  # characters, which leaves some for the session in front of it
+
+
+class CallKeys:
+    """The keys of a session's tool calls: the model's id, else the call's digest and how often it came before."""
+
+    def __init__(self) -> None:
+        self._nameless: Counter[str] = Counter()
+
+    def key_of(self, call: PausedCall) -> str:
+        """Return the call's key, which no other call of the session has. Ask once for each call, in their order."""
+        if is_usable_key(call.id) and len(call.id) <= LONGEST_ID:
+            return call.id
+        digest = digest_of(call.tool, call.arguments)
+        self._nameless[digest] += 1
+        return f"{digest}.{self._nameless[digest]}"
+
+
+@dataclass(frozen=True, slots=True)
+class DecidedCall:
+    """What came of a paused call: a decision, or the error for which there is none. An error is never a yes."""
+
+    call: PausedCall
+    outcome: Decision | Exception
+
+    @property
+    def approved(self) -> bool:
+        """Whether the tool may run."""
+        return isinstance(self.outcome, Decision) and self.outcome.approved
+
+    @property
+    def text(self) -> str:
+        """What the model reads."""
+        return self.outcome.text if isinstance(self.outcome, Decision) else error_text(self.outcome)
+
+    def check_unchanged(self, call: PausedCall) -> None:
+        """Raise ApprovalMismatchError if the framework now pauses on another call than the one people were shown."""
+        shown, now = digest_of(self.call.tool, self.call.arguments), digest_of(call.tool, call.arguments)
+        if shown != now:
+            raise ApprovalMismatchError(call.id or "this request", shown, now)
+
+    def arguments_for(self, tool: str, arguments: Mapping[str, Any]) -> dict[str, JsonValue]:
+        """Return what the tool runs with, given what it is about to get: the same, or what an approver made of it.
+
+        Raises DeniedError where there is no yes, and ApprovalMismatchError where the yes was to another call.
+        """
+        given = dict(arguments)
+        match self.outcome:
+            case Decision(state="edited", arguments=dict(edited)) if self._is_as_shown(tool, given):
+                given = edited
+        self.require(tool, given)
+        return given
+
+    def _is_as_shown(self, tool: str, arguments: Mapping[str, Any]) -> bool:
+        return _digest(tool, arguments) == _digest(self.call.tool, self.call.arguments)
+
+    def require(self, tool: str, arguments: Mapping[str, Any]) -> None:
+        """Check, right before the tool runs, that this very call was approved. Raises as `arguments_for` does."""
+        if not isinstance(self.outcome, Decision):
+            raise self.outcome
+        self.outcome.require(arguments)
+        if tool != self.call.tool:
+            raise ApprovalMismatchError(
+                self.call.id or "this request", self.outcome.digest or "", _digest(tool, arguments)
+            )
+
+
+def _digest(tool: str, arguments: Mapping[str, Any]) -> str:
+    """Return the call's digest; "" for arguments that aren't JSON, so nobody was shown them."""
+    try:
+        return digest_of(tool, arguments)
+    except ValueError:
+        return ""
