@@ -14,6 +14,7 @@ import pytest
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.service.python_workflows import PACKAGE
 from tests.support.postgres_server import PostgresServer, missing_server, postgres_server
+from tests.support.thorough import THOROUGH
 
 pytest_plugins = [
     "approvals_bot.testing.fixtures",
@@ -28,7 +29,7 @@ TABLES = ("promise", "scenario", "check", "conformance", "agents")
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave tests marked `long` to `make test-all` (EVERY_BUG=1)."""
-    if os.environ.get("EVERY_BUG"):
+    if THOROUGH:
         return
     long = [item for item in items if item.get_closest_marker("long")]
     if long:

@@ -13,6 +13,7 @@ from approvals_bot.approvals.acts import Vote
 from approvals_bot.approvals.ballot import cast, have, missing_voters, need, seating, stage_status
 from approvals_bot.approvals.request import RequestSeat
 from tests.support.ballots import seat_of, stage_of
+from tests.support.thorough import examples
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 PEOPLE = ["ann", "bo", "cy", "di"]
@@ -52,7 +53,7 @@ def expected(seats: tuple[RequestSeat, ...], reject: object, choices: dict[str, 
     return "filled" if most_filled(seats, approving) == wanted else "open"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(seats, rules, votes)
 def test_every_vote_gives_the_status_that_brute_force_finds(
     seats: tuple[RequestSeat, ...], reject: object, votes: list[tuple[str, str]]
@@ -80,7 +81,7 @@ def test_every_vote_gives_the_status_that_brute_force_finds(
             return
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(seats, st.dictionaries(st.sampled_from(PEOPLE), st.sampled_from(["approve", "reject"]), max_size=4))
 def test_the_order_of_votes_does_not_matter(seats: tuple[RequestSeat, ...], choices: dict[str, str]) -> None:
     ends = set()
@@ -92,7 +93,7 @@ def test_the_order_of_votes_does_not_matter(seats: tuple[RequestSeat, ...], choi
     assert len(ends) == 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(seats, votes)
 def test_only_people_whose_approval_would_help_owe_a_vote(
     seats: tuple[RequestSeat, ...], votes: list[tuple[str, str]]

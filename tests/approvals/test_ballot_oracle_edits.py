@@ -13,6 +13,7 @@ from approvals_bot.approvals.acts import Vote
 from approvals_bot.approvals.ballot import can_be_filled, cast, have, missing_voters, need, reset, seating, stage_status
 from approvals_bot.approvals.request import RequestSeat
 from tests.support.ballots import seat_of, stage_of
+from tests.support.thorough import examples
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 PEOPLE = ["ann", "bo", "cy", "di", "eve", "fay"]
@@ -56,7 +57,7 @@ def wanted(seats: tuple[RequestSeat, ...]) -> int:
     return sum(len(seat.eligible) if seat.need == "all" else seat.need for seat in seats)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(seats, acts)
 def test_an_edit_voids_exactly_the_earlier_votes(seats: tuple[RequestSeat, ...], acts: list[Any]) -> None:
     edition, choices = 0, dict[str, str]()
@@ -99,7 +100,7 @@ def test_six_votes_end_alike_in_all_720_orders(seats: tuple[RequestSeat, ...], y
         assert all(address in seats[seat].eligible for address, seat in seated.items())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(seats, st.permutations(PEOPLE))
 def test_no_votes_deadlock_a_stage_that_can_be_filled(seats: tuple[RequestSeat, ...], order: list[str]) -> None:
     """Whatever the order: while the stage is open somebody owes a vote, and the last approval fills it."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from approvals_bot.approvals import fields
 from approvals_bot.approvals.conditions import Condition, ConditionError, condition
 from approvals_bot.approvals.field_specs import FieldSpec
+from tests.support.thorough import examples
 
 SPECS = {
     name: FieldSpec.model_validate(spec)
@@ -179,7 +180,7 @@ words += [",", "==", "<", "+", "-", "*", "/", "$hours", ".length", "true", "d'x'
 
 
 @given(st.lists(st.sampled_from(words), max_size=14).map(" ".join))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600), deadline=None)
 def test_any_text_is_refused_or_evaluates(text: str) -> None:
     try:
         compiled = Condition(text, SPECS)

@@ -23,6 +23,7 @@ from approvals_bot.approvals.json_values import LARGEST_INTEGER
 from approvals_bot.approvals.text import short_digest
 from approvals_bot.approvals.values import Money
 from approvals_bot.errors import InvalidPayloadError
+from tests.support.thorough import examples
 
 
 def specs(**written: Any) -> dict[str, FieldSpec]:
@@ -249,7 +250,7 @@ def test_typed_in_text_is_converted() -> None:
 
 
 @given(st.dictionaries(st.sampled_from(list(EVERY)), st.text(max_size=30)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_any_typed_in_text_is_accepted_or_refused(texts: dict[str, str]) -> None:
     try:
         typed = fields.values(EVERY, fields.from_texts(EVERY, texts))
@@ -266,7 +267,7 @@ anything = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from([*EVERY, "x"]), anything))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_both_models_accept_and_refuse_the_same_values(given_: dict[str, Any]) -> None:
     model = fields.input_model(EVERY)
     try:

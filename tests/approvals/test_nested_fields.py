@@ -36,6 +36,7 @@ from approvals_bot.durable.core.api import WebhookRequest
 from approvals_bot.durable.engine import Run
 from approvals_bot.errors import ApprovalMismatchError, RunFailedError
 from approvals_bot.service.read import requests_of
+from tests.support.thorough import examples
 
 ANN, BO = "ann@acme.eu", "bo@acme.eu"
 
@@ -400,7 +401,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(JSON)
 def test_what_people_read_is_the_value_itself(value: Any) -> None:
     shown = shown_json(value)
@@ -411,7 +412,7 @@ def test_what_people_read_is_the_value_itself(value: Any) -> None:
     assert all(character.isprintable() or character in "\n\u200d" for character in shown.replace(" ", ""))
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(JSON, JSON)
 def test_equal_json_has_one_canonical_form(one: Any, other: Any) -> None:
     assert json.loads(canonical(one), parse_int=float) == one

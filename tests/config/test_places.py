@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from approvals_bot.config.positions import DEEPEST, MOST_KEY_PARTS, Path, UnreadableError, find_places
+from tests.support.thorough import examples
 
 SHOWCASE = '''\
 # a comment = "x"
@@ -141,7 +142,7 @@ def documents(draw: st.DrawFn) -> tuple[str, dict[Path, int]]:
 
 
 @given(documents())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 def test_valid_toml_is_scanned_completely_with_correct_lines(
     document: tuple[str, dict[Path, int]],
 ) -> None:
@@ -153,7 +154,7 @@ def test_valid_toml_is_scanned_completely_with_correct_lines(
 
 
 @given(st.text(st.sampled_from("ab=[]{}\"'.,#\\ \n\r1-"), max_size=60))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=examples(600), deadline=None)
 @example('a = """\n')
 @example("[[a]]\n[a.b]\n")
 @example("a = [1, \n")

@@ -12,8 +12,9 @@ import pytest
 
 from tests.support.simulation.planted import BUGS, seeds_to_find
 from tests.support.simulation.play import play
+from tests.support.thorough import THOROUGH
 
-SEEDS = 10_000 if os.environ.get("EVERY_BUG") else 1000
+SEEDS = 10_000 if THOROUGH else 1000
 PARTS = 4
 
 FLOORS = {

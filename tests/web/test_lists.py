@@ -23,6 +23,7 @@ from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.core.api import create_hook, publish, workflow
 from approvals_bot.service.catalog import Listed
 from approvals_bot.web import pages
+from tests.support.thorough import examples
 
 ANN, BO, CY = "ann@acme.eu", "bo@acme.eu", "cy@acme.eu"
 
@@ -252,7 +253,7 @@ async def test_whatever_stands_in_a_part_every_list_answers(office: Any, damage:
 
     damages: list[Any] = []
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(damaged_part(part))
     def collect(damaged: Any) -> None:
         damages.append(damaged)

@@ -21,6 +21,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from approvals_bot.channels.slack.verify import BODY_LIMIT, FromSlack, SlackGuard
+from tests.support.thorough import examples
 
 SECRET = "the signing secret"
 NOW = datetime(2026, 11, 4, 10, 0, tzinfo=UTC)
@@ -163,7 +164,7 @@ async def test_a_flood_does_not_fill_the_audit(gate: Gate) -> None:
 
 
 @pytest.mark.check(3, 4)
-@settings(max_examples=150, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=examples(150), suppress_health_check=list(HealthCheck), deadline=None)
 @given(
     body=st.binary(max_size=200),
     timestamp=st.binary(max_size=20),

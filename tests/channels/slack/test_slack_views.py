@@ -16,6 +16,7 @@ from approvals_bot.approvals.port import Card, CardChoice, CardOutcome, FormFiel
 from approvals_bot.channels.slack import home as home_tab
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.playground.slack.blocks import check_view
+from tests.support.thorough import examples
 
 NOW = datetime(2026, 11, 4, 10, 0, tzinfo=UTC)
 CARD = Card(
@@ -78,7 +79,7 @@ def test_a_required_reason_is_asked_for_and_the_view_has_no_secret() -> None:
 
 
 @pytest.mark.check(22)
-@settings(max_examples=80, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=examples(80), suppress_health_check=list(HealthCheck), deadline=None)
 @given(asks=st.lists(ASKS, max_size=12, unique_by=lambda ask: ask.name), title=TEXTS, short=TEXTS)
 def test_slack_accepts_every_modal(asks: list[FormField], title: str, short: str) -> None:
     choice = replace(REJECT, short=short, asks=tuple(asks))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from approvals_bot.durable.core.cron import Cron
 from approvals_bot.durable.core.local_time import offset_at
+from tests.support.thorough import examples
 
 ZONES = (
     "UTC",
@@ -91,7 +92,7 @@ def expected(
     ]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(
     around=st.sampled_from(AROUND),
     minute=fields(0, 59),
@@ -192,7 +193,7 @@ def test_an_unknown_zone_is_refused() -> None:
         Cron("0 9 * * *", "Europe/Bonn")
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(text=st.text(alphabet="0123456789*/,-L#W MONJA?²", max_size=40))
 def test_any_text_is_an_expression_or_refused(text: str) -> None:
     with contextlib.suppress(ValueError):

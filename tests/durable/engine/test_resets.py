@@ -440,7 +440,13 @@ def workflows() -> dict[tuple[str, str | None], Workflow[Any, Any]]:
     return known_workflows()
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py3.11.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.long] * bool(number % 3))
+        for number, path in enumerate(sorted(FOLDER.glob("*.py3.11.json")))
+    ],
+)
 def test_a_recorded_run_can_be_reset_to_any_event(
     path: Path, workflows: dict[tuple[str, str | None], Workflow[Any, Any]]
 ) -> None:

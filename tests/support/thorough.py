@@ -1,0 +1,13 @@
+"""How thorough a run of the tests is: `make test` samples what `make test-all` (EVERY_BUG=1) does in full."""
+
+from __future__ import annotations
+
+import os
+
+THOROUGH = bool(os.environ.get("EVERY_BUG"))
+SHARE = 3  # of many examples, `make test` tries one in so many
+
+
+def examples(many: int) -> int:
+    """Return how many examples Hypothesis tries, of so many in a thorough run."""
+    return many if THOROUGH else many // SHARE
