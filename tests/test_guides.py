@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import re
 import shlex
+import subprocess
+import tomllib
 import types
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -22,9 +24,12 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from approvals_bot import RunCancelledError, WebhookRequest, get_run
+from approvals_bot.agents import ChatTurn
+from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
 from approvals_bot.testing import FakeClock, after, play
 from tests.support.guides import DOCS, PAGES, Example, example_with, examples, functions_not_entered, loaded
+from tests.support.judges import node_packages
 from tests.support.small_site import Site, install
 
 TESTS = Path(__file__).parent
@@ -345,6 +350,47 @@ async def going_on_from_an_earlier_event(guide: Any, here: Here) -> None:
             await engine.settle()
             await engine.resume_hook("paid-R-2", "yes")
             assert await new.return_value() == await run.return_value() == "yes"
+
+
+# ── docs/agents.md ──
+
+
+@runs("async def shop_chat(")
+async def a_chat_of_ones_own(guide: Any, here: Here) -> None:
+    async with here.open_engine() as engine:
+        asked = ChatTurn(chat="c", message="m", text="Refund it", owner="app:shop", approval="webhook")
+        run = await engine.start(guide.shop_chat, asked)
+        await engine.settle()
+        record = await engine.record(run.id)
+        assert record is not None
+        target = await engine.find(record.view["parts"][0]["webhook"])
+        assert target is not None
+        await engine.resume_webhook(target, WebhookRequest.of_json({"approved": True}))
+        assert "paid 0 back for a" in await run.return_value()
+
+
+@uses("useChat({")
+def a_page_of_the_ai_sdk(text: str, here: Here) -> None:
+    for version in ("6", "7"):
+        folder = node_packages(TESTS / "support" / "ai_sdk" / version)
+        for names, package in re.findall(r'^import \{ (.+) \} from "(.+)";$', text, re.MULTILINE):
+            asked = f"console.log([{names}].every((each) => typeof each === 'function'))"
+            program = f'import {{ {names} }} from "{package}"; {asked}'
+            command = ["node", "--input-type=module", "-e", program]
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=30, check=False)
+            assert done.stdout.strip() == "true", done.stderr
+
+
+@uses("[chat]\nenabled   = true")
+def a_chat_in_the_configuration(text: str, here: Here) -> None:
+    ServiceSettings.model_validate(
+        tomllib.loads(text)
+        | {
+            "server": {"base_url": "https://approve.acme.eu", "signing_keys": ["env:KEY"]},
+            "groups": {"finance": ["fin@acme.eu"]},
+        },
+        context={"env": {"OPENAI_API_KEY": "sk-of-the-guide", "KEY": "k" * 40}},
+    )
 
 
 # ── docs/from-temporal.md ──

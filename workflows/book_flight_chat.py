@@ -137,10 +137,10 @@ async def booking_approval(
     if not decision.approved:
         nothing_said = "No reason provided" if decision.state == "rejected" else decision.text
         return ToolReturn(f"Booking rejected: {decision.comment or nothing_said}")
+    booking = decision.arguments or booking  # as approved: approvers may have changed it
     note = f" - Note: {decision.comment}" if decision.comment else ""
-    return ToolReturn(
-        f"Booking approved for {passengerName} on flight {flightNumber}{note}", metadata=decision.arguments
-    )
+    sentence = f"Booking approved for {booking['passengerName']} on flight {booking['flightNumber']}{note}"
+    return ToolReturn(sentence, metadata=booking)
 
 
 @agent.tool(name="bookFlight", metadata=IN_THE_WORKFLOW)

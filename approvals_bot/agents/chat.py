@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, JsonValue
 from pydantic_core import to_jsonable_python
 
-from approvals_bot.agents.chat_stream import CALL_ID
+from approvals_bot.agents.approve import DEADLINE, approve
 from approvals_bot.agents.chat_view import CALL, ChatTurn, ChatView, dumped_view, read_view
-from approvals_bot.approvals.outcomes import Approved, Edited, Outcome, Rejected
 from approvals_bot.approvals.port import EMAIL, Card, Channels, Dispatch, Name, ToPerson, TryAgain
-from approvals_bot.approvals.request_approval import request_approval
 from approvals_bot.client.decision import Decision
 from approvals_bot.client.digests import digest_of
 from approvals_bot.durable.core.api import (
@@ -41,7 +39,7 @@ if TYPE_CHECKING:
     from pydantic_ai import Agent
     from pydantic_ai.messages import ModelMessage, ModelResponse
 
-DEADLINE = "15m"  # for the answer to a tool call; silence is no consent
+CHOICES = ["approve", "edit", "reject"]
 MOST_INDEXED = 20  # tool calls of a turn that can be found by their id alone; a run has 64 attributes
 LONGEST_INDEXED = 200  # characters of such an id
 WEBHOOK_MAIL = (
@@ -116,22 +114,19 @@ class ChatContext:
     async def _by_request(self, tool_call_id: str, tool: str, arguments: dict[str, JsonValue]) -> Decision:
         """Request a decision of the owner, then of the chat's approvers, in the chat, in Slack and by mail."""
         self.change(tool_call_id, state="waiting")
-        outcome = await request_approval(
+        return await approve(
             tool,
+            arguments,
+            tool_call_id=tool_call_id,
             stages=self._stages(),
-            fields=arguments | {CALL_ID: tool_call_id},
-            pinned=list(arguments),
-            untrusted=list(arguments),
-            deliver={"dm": True, "email": True},
-            clock={"deadline": DEADLINE},
             on_behalf_of=self.turn.person,
+            deliver={"dm": True, "email": True},
         )
-        return _decision(outcome, tool, arguments)
 
     def _stages(self) -> list[dict[str, Any]]:
         own = [{"id": "traveller", "from": ["on-behalf-of"]}] if self.turn.person is not None else []
         others = [{"id": "approvers", "from": list(self.turn.approvers)}] if self.turn.approvers else []
-        return [stage | {"comment": "optional"} for stage in (*own, *others)]
+        return [stage | {"comment": "optional", "outcomes": CHOICES} for stage in (*own, *others)]
 
     async def _by_webhook(self, tool_call_id: str, tool: str, arguments: dict[str, JsonValue]) -> Decision:
         webhook = create_webhook(metadata={"tool": tool, "arguments": arguments})
@@ -148,6 +143,7 @@ class ChatContext:
             comment=answer.comment,
             tool=tool,
             arguments=arguments,
+            digest=digest_of(tool, arguments),
         )
 
     async def _answer(self, webhook: Webhook) -> WebhookAnswer | None:
@@ -164,31 +160,6 @@ class ChatContext:
         if self._indexed < MOST_INDEXED and len(tool_call_id) <= LONGEST_INDEXED:
             self._indexed += 1
             set_attributes({CALL + tool_call_id: True})
-
-
-def _decision(outcome: Outcome, tool: str, arguments: dict[str, JsonValue]) -> Decision:
-    """Return an outcome as the decision about a tool call."""
-    match outcome:
-        case Approved():
-            state = "approved"
-        case Edited():
-            state = "edited"
-        case Rejected():
-            state = "rejected"
-        case _:
-            state = "expired"
-    # Copied: this one goes to the agent's code and to JSON, where engines and domain stay behind.
-    return Decision(
-        state=state,
-        by=outcome.by,
-        at=outcome.at,
-        via=outcome.via,
-        comment=outcome.comment or None,
-        tool=tool,
-        arguments=arguments,
-        digest=digest_of(tool, arguments),
-        request_id=outcome.request_id,
-    )
 
 
 class WebhookAnswer(BaseModel):

@@ -13,13 +13,11 @@ from typing import Literal, NamedTuple
 from pydantic import JsonValue
 
 from approvals_bot.agents.chat_view import ChatView, TextPart, ToolPart
-from approvals_bot.approvals.request import Request
+from approvals_bot.approvals.request import DEADLINE, Request
+from approvals_bot.approvals.tool_call import CALL_ID
 
 PROTOCOL = {"x-vercel-ai-ui-message-stream": "v1"}
 """The header by which clients know the stream."""
-
-CALL_ID = "tool_call_id"
-"""The field of a request that has the id of the tool call."""
 
 ApprovalState = Literal["waiting", "approved", "rejected", "expired", "withdrawn"]
 
@@ -160,6 +158,8 @@ def approval_state(turn: Turn, part: ToolPart) -> ApprovalState:
                 return "withdrawn"
     if request is None or request.outcome is None:
         return "waiting"
+    if request.outcome.by == DEADLINE:
+        return "expired"  # silence is no answer, whatever the deadline makes of it
     match request.outcome.outcome:
         case "approved" | "rejected" | "expired" as state:
             return state

@@ -30,6 +30,7 @@ from approvals_bot.approvals.request import ON_BEHALF_OF
 from approvals_bot.config.chat import CHAT_WORKFLOW
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine, RunRecord
+from approvals_bot.durable.engine.notifier import Subscription
 from approvals_bot.errors import ApprovalsBotError, HookNotFoundError, IdempotencyConflictError
 from approvals_bot.service.act import perform
 from approvals_bot.service.catalog import Catalog
@@ -37,6 +38,7 @@ from approvals_bot.service.read import requests_of
 
 MOST_TURNS = 200  # of a chat, shown and read
 LONGEST_TEXT = 8_000  # characters of a message
+TOO_LATE = Reply("already_decided", code="takes_no_votes")
 WEBHOOK_WAIT = 2.0  # seconds to see what a webhook's call led to
 
 ENDED_BADLY: Mapping[str, str] = {
@@ -90,6 +92,10 @@ class Chats:
         """What has to be installed before the chat can answer; "" if it can."""
         return "" if self._workflows.find(CHAT_WORKFLOW) else self._workflows.missing.get(CHAT_WORKFLOW, "")
 
+    def has_approvers(self, owner: str) -> bool:
+        """Return whether anybody could decide about a tool call of this owner's chat."""
+        return not owner.startswith("app:") or bool(self._form.approvers) or self._form.approval == "webhook"
+
     async def turns(self, chat: str, owner: str) -> list[Turn] | None:
         """Return the turns of a chat, the oldest first; [] for a new one. None if it is somebody else's."""
         page = await self._engine.runs(attributes={CHAT: chat}, oldest_first=True, limit=MOST_TURNS)
@@ -135,7 +141,7 @@ class Chats:
             follows=turns[-1].run_id if turns else None,
         )
         found = {CHAT: chat, OWNER: owner, MESSAGE: message} | ({ON_BEHALF_OF: given.person} if given.person else {})
-        key = "chat " + hashlib.sha256(json.dumps([owner, chat, message]).encode()).hexdigest()
+        key = _digest(owner, chat, message)
         try:
             return (await self._engine.start(listed.workflow, given, idempotency_key=key, attributes=found)).id
         except IdempotencyConflictError as error:  # the same message at the same time, perhaps with another text
@@ -160,7 +166,9 @@ class Chats:
             if approved and arguments:
                 choice = "edit"
             act = Vote(by, choice, comment=comment, via="chat", fields=dict(arguments or {}), digest=request.digest)
-            reply = await perform(self._engine, request, act)
+            again = sum(vote.by == by for vote in request.votes)
+            press = _digest(choice, comment, dict(arguments or {}), again)  # so a double click is one press
+            reply = await perform(self._engine, request, act, press=press)
         else:
             reply = Reply("unknown")
         now = await self.turn(turn.run_id)
@@ -169,7 +177,7 @@ class Chats:
     async def _call_webhook(self, turn: Turn, part: ToolPart, approved: bool, comment: str) -> Reply:
         target = await self._engine.find(part.webhook)
         if target is None or part.state != "waiting":
-            return Reply("already_decided")
+            return TOO_LATE
         answer = {"approved": approved} | ({"comment": comment} if comment else {})
         resume_id = f"chat {'yes' if approved else 'no'}"
         try:
@@ -177,8 +185,18 @@ class Chats:
                 target, WebhookRequest.of_json(answer), timeout=WEBHOOK_WAIT, resume_id=resume_id
             )
         except (HookNotFoundError, IdempotencyConflictError):
-            return Reply("already_decided")
-        return Reply("decided", changed=True)
+            return TOO_LATE
+        return await self._once_taken(turn, part, approved)
+
+    async def _once_taken(self, turn: Turn, part: ToolPart, approved: bool) -> Reply:
+        """Wait briefly until the run has taken the first call of its webhook, and say whether that was this one."""
+        with Subscription(self._engine.notifier, turn.run_id, WEBHOOK_WAIT, self._engine.scheduler.poll) as changes:
+            while True:
+                now = (await self.turn(turn.run_id)).view.tool(part.id)
+                if now is not None and now.decision is not None:
+                    return Reply("decided", changed=True) if now.decision.approved is approved else TOO_LATE
+                if not await changes.changed():
+                    return Reply("received", changed=True)
 
     async def _turn_of(self, record: RunRecord) -> Turn:
         view = read_view(record.view)
@@ -195,3 +213,7 @@ class Chats:
         except ValidationError:
             chat, owner, message = (str(record.attributes.get(name, "")) for name in (CHAT, OWNER, MESSAGE))
             return ChatTurn(chat=chat, message=message, text="", owner=owner)
+
+
+def _digest(*given: JsonValue) -> str:
+    return "chat " + hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()

@@ -35,6 +35,7 @@ LONGEST_COMMENT = 2_000
 MOST_ANSWERS = 200  # answers to approval requests that are read from one body
 
 NOT_OURS = "This didn't come from our own page, so nothing was changed."
+NO_APPROVERS = "A key can't decide about its own bookings. Name people who can, under [chat] approvers."
 REUSED = "This message's id was used before, for another text. Send it again under a new one."
 DEV_PERSON = "ann@acme.eu"  # whom `dev` acts as, if the configuration has them
 
@@ -115,6 +116,8 @@ class ChatApi:
         turns = await self._turns(body.id, owner)
         if self._chats.missing:
             raise Problem(503, detail=f"The chat's framework isn't installed: {self._chats.missing}")
+        if not self._chats.has_approvers(owner):
+            raise Problem(422, "Nobody could decide", NO_APPROVERS)
         answered, refused = set[str](), list[str]()
         for response in approval_responses(body.messages):
             for turn in turns:

@@ -58,7 +58,8 @@ DOING: Mapping[str, str] = {
 class ShownPart:
     """A part of an answer as the page shows it.
 
-    `state`: of the part; `card`: of its request, for those that made one. `fields`: a call's input, with labels.
+    `state`: of the part; `card`: of its request, for those that made one. `fields`: a call's input, each with its
+    label, its value, and the one before an approver changed it.
     """
 
     id: str
@@ -66,7 +67,7 @@ class ShownPart:
     state: str
     text: str = ""
     tool: str = ""
-    fields: tuple[tuple[str, str], ...] = ()
+    fields: tuple[tuple[str, str, str], ...] = ()
     card: Card | None = None
     comment: str = ""
     can_decide: bool = False
@@ -211,7 +212,7 @@ class ChatPages:
         if isinstance(part, TextPart):
             return ShownPart(f"{turn.run_id}-{part.id}", "text", "done", part.text)
         request = turn.requests.get(part.id)
-        fields = tuple((label_of(name), shown_value(value, name)) for name, value in part.input.items())
+        fields = shown_fields(part)
         is_booking = part.is_asked or part.tool == "bookingApproval"
         output = part.error or (part.output if isinstance(part.output, str) else shown_value(part.output))
         return ShownPart(
@@ -234,6 +235,17 @@ class ChatPages:
 
     def _not_found(self) -> Response:
         return self._pages.page("not_found.html", 404)
+
+
+def shown_fields(part: ToolPart) -> tuple[tuple[str, str, str], ...]:
+    """Return the arguments of a tool call as people read them: label, value, and the value before it was changed."""
+    decision = part.decision
+    arguments = decision.arguments if decision is not None and decision.arguments is not None else part.input
+    found = []
+    for name, value in arguments.items():
+        shown, was = shown_value(value, name), shown_value(part.input.get(name), name)
+        found.append((label_of(name), shown, "" if was == shown else was))
+    return tuple(found)
 
 
 def label_of(name: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from approvals_bot import StoreUnavailableError
@@ -42,18 +43,31 @@ class Silent(DyingStore):
 
 
 @asynccontextmanager
-async def live(path: Path, clock: FakeClock, at: int | None, how: How) -> AsyncIterator[tuple[Engine, DyingStore]]:
+async def live(
+    path: Path, clock: FakeClock, at: int | None, how: How, resources: Mapping[type, Any]
+) -> AsyncIterator[tuple[Engine, DyingStore]]:
     kind = DiesAtAWrite if how.startswith("dies") else Silent
     store = kind(await connect(f"sqlite:///{path}"), at, "before" if how.endswith("before") else "after")
     engine = Engine(
-        cast(OpenStore, store), tokens=Tokens(["k" * 40]), base_url="https://example.test", clock=clock
+        cast(OpenStore, store),
+        tokens=Tokens(["k" * 40]),
+        base_url="https://example.test",
+        clock=clock,
+        resources=resources,
     )  # it has every method of the store it wraps
     engine.scheduler.closing = 0.0
     async with engine.running():
         yield engine, store
 
 
-async def play_acts(acts: Sequence[Act], path: Path, clock: FakeClock, at: int | None, how: How) -> tuple[Any, int]:
+async def play_acts(
+    acts: Sequence[Act],
+    path: Path,
+    clock: FakeClock,
+    at: int | None,
+    how: How,
+    resources: Mapping[type, Any] = MappingProxyType({}),
+) -> tuple[Any, int]:
     """Do all acts, in a new process after each death. Call `at` of the first process's store is the planted one.
 
     Returns what the last act returned, and how many store calls the last process made.
@@ -61,7 +75,7 @@ async def play_acts(acts: Sequence[Act], path: Path, clock: FakeClock, at: int |
     done, planted, seen = 0, at, None
     while True:
         try:
-            async with live(path, clock, planted, how) as (engine, store):
+            async with live(path, clock, planted, how, resources) as (engine, store):
                 while done < len(acts):
                     seen = await until_done(acts[done], engine, store)
                     done += 1

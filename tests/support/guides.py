@@ -16,7 +16,7 @@ from approvals_bot.durable.core.registry import registry
 from approvals_bot.durable.core.steps import check_limits_of
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("workflows.md", "runs.md", "from-temporal.md", "from-dbos.md", "from-workflow-sdk.md")
+PAGES = ("workflows.md", "runs.md", "agents.md", "from-temporal.md", "from-dbos.md", "from-workflow-sdk.md")
 """The pages whose every example is run."""
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -20,23 +20,28 @@ NEEDED_IN_MAIL = ("no-inline-style", "no-deprecated-attr", "no-conditional-comme
 
 def judge(package: str) -> Path:
     """The folder of an npm package, installed if it is not yet. Skips the test when it can't be."""
-    why = _missing()
+    return node_packages(FOLDER) / "node_modules" / package
+
+
+def node_packages(folder: Path) -> Path:
+    """Install what this folder's package.json names, if it is not yet there. Skips the test when that can't be."""
+    why = _missing(folder)
     if why:
-        pytest.skip(f"{package} did not judge this: {why}")
-    return FOLDER / "node_modules" / package
+        pytest.skip(f"npm's packages of {folder.name} did not judge this: {why}")
+    return folder
 
 
 @cache
-def _missing() -> str:
+def _missing(folder: Path) -> str:
     """Why the packages are not there; "" when they are."""
-    wanted = json.loads((FOLDER / "package.json").read_text())["dependencies"]
-    if all((FOLDER / "node_modules" / name / "package.json").exists() for name in wanted):
+    wanted = json.loads((folder / "package.json").read_text())["dependencies"]
+    if all((folder / "node_modules" / name / "package.json").exists() for name in wanted):
         return ""
     if shutil.which("node") is None or shutil.which("npm") is None:
         return "Node is not installed here"
     command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
     try:
-        done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=INSTALL_LIMIT, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_LIMIT, check=False)
     except subprocess.TimeoutExpired:
         return "npm took too long"
     return f"npm failed: {done.stderr[-300:]}" if done.returncode else ""

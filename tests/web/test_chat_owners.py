@@ -1,0 +1,182 @@
+"""Whose chat it is: sessions and API keys in `serve`, and what a service without the chat has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from approvals_bot.app.service import Service, open_service
+from approvals_bot.config.load import Configuration
+from approvals_bot.config.messages import ConfigErrors
+from approvals_bot.durable.tokens import Tokens
+from approvals_bot.service.catalog import load_catalog, read_configuration
+from approvals_bot.service.sessions import Sessions
+
+KEY = "a signing key of the tests: 0123456789abcdef"
+CONFIG = """
+[server]
+base_url = "https://approve.acme.eu"
+database = "sqlite:///runs.db"
+signing_keys = ["env:KEY"]
+[api_keys]
+ci = "env:CI"
+[people."ann@acme.eu"]
+name = "Ann Ode"
+[groups]
+finance = ["fin@acme.eu"]
+"""
+OWN = """
+from approvals_bot import workflow
+
+@workflow
+async def book_flight_chat(turn: dict) -> str:
+    return ""
+"""
+CHAT = "[chat]\nenabled = true\n"
+BOOK = "Book LH 441 for Ann Ode"
+
+
+def configured(folder: Path, more: str = CHAT) -> Configuration:
+    (folder / "workflows").mkdir(exist_ok=True)
+    (folder / "config.toml").write_text(CONFIG + more)
+    return read_configuration(folder / "config.toml", {"KEY": KEY, "CI": "ci-key-of-the-tests"})
+
+
+@asynccontextmanager
+async def serving(folder: Path, more: str = CHAT) -> AsyncIterator[tuple[Service, httpx2.AsyncClient]]:
+    async with open_service(configured(folder, more)) as service:
+        transport = httpx2.ASGITransport(service.app)
+        async with httpx2.AsyncClient(transport=transport, base_url="https://approve.acme.eu") as http:
+            yield service, http
+
+
+def cookie(service: Service, person: str) -> dict[str, str]:
+    sessions = Sessions(tokens=Tokens([KEY]), now=service.engine.now)
+    return {"cookie": f"__Host-approvals={sessions.begin(person)}"}
+
+
+def message(chat: str, text: str = BOOK) -> dict[str, Any]:
+    return {"id": chat, "messages": [{"id": "m", "role": "user", "parts": [{"type": "text", "text": text}]}]}
+
+
+def calls(answer: httpx2.Response) -> list[str]:
+    lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: {")]
+    found = [json.loads(line) for line in lines]
+    return [each["toolCallId"] for each in found if each["type"] == "tool-approval-request"]
+
+
+async def test_a_chat_needs_a_session_or_a_key(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (_, http):
+        page = await http.get("/chat")
+        assert (page.status_code, "Sign in" in page.text) == (401, True)
+        assert (await http.post("/api/chat", json=message("c"))).status_code == 401
+        assert (await http.get("/api/chat/c/stream")).status_code == 401
+        assert (await http.post("/chat/hooks/approval", json={})).status_code == 401
+        assert (await http.get("/")).status_code == 404
+
+
+async def test_another_persons_chat_is_not_found(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (service, http):
+        ann, bo = cookie(service, "ann@acme.eu"), cookie(service, "bo@acme.eu")
+        [call] = calls(await http.post("/api/chat", json=message("c"), headers=ann))
+        yes, named = {"approved": True}, {"approved": True, "toolCallId": call}
+        assert (await http.get("/chat/c", headers=bo)).status_code == 404
+        assert (await http.post("/api/chat", json=message("c"), headers=bo)).status_code == 404
+        assert (await http.get("/api/chat/c/stream", headers=bo)).status_code == 404
+        assert (await http.post(f"/api/chat/c/approvals/{call}", json=yes, headers=bo)).status_code == 404
+        assert (await http.post(f"/chat/c/approvals/{call}", data={"choice": "approve"}, headers=bo)).status_code == 404
+        assert (await http.post("/chat/hooks/approval", json=named, headers=bo)).status_code == 404
+        assert "Approve this booking?" in (await http.get("/chat/c", headers=ann)).text
+        assert "/chat/c" in (await http.get("/chat", headers=ann)).text
+        assert "/chat/c" not in (await http.get("/chat", headers=bo)).text
+        assert (await http.post(f"/api/chat/c/approvals/{call}", json=yes, headers=ann)).json() == {"success": True}
+
+
+async def test_further_approvers_decide_after_the_owner(tmp_path: Path) -> None:
+    async with serving(tmp_path, CHAT + 'approvers = ["@finance"]\n') as (service, http):
+        ann = cookie(service, "ann@acme.eu")
+        [call] = calls(await http.post("/api/chat", json=message("c"), headers=ann))
+        answer = await http.post(f"/api/chat/c/approvals/{call}", json={"approved": True}, headers=ann)
+        assert answer.json() == {"success": True}
+        shown = (await http.get("/chat/c", headers=ann)).text
+        assert "Waiting for fin" in shown
+        assert 'value="approve"' not in shown
+
+
+async def test_a_keys_chat_is_decided_by_its_approvers(tmp_path: Path) -> None:
+    async with serving(tmp_path, CHAT + 'approvers = ["@finance"]\n') as (service, http):
+        key = {"authorization": "Bearer ci-key-of-the-tests"}
+        [call] = calls(await http.post("/api/chat", json=message("c"), headers=key))
+        answer = await http.post(f"/api/chat/c/approvals/{call}", json={"approved": True}, headers=key)
+        assert answer.status_code == 403
+        [record] = (await service.engine.runs(waiting_for="fin@acme.eu")).records
+        assert record.attributes["chat_owner"] == "app:ci"
+
+
+async def test_a_keys_chat_needs_approvers(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (_, http):
+        key = {"authorization": "Bearer ci-key-of-the-tests"}
+        refused = await http.post("/api/chat", json=message("c"), headers=key)
+        assert (refused.status_code, "approvers" in refused.json()["detail"]) == (422, True)
+
+
+async def test_a_webhook_can_be_what_a_booking_waits_for(tmp_path: Path) -> None:
+    async with serving(tmp_path, CHAT + 'approval = "webhook"\n') as (service, http):
+        ann = cookie(service, "ann@acme.eu")
+        one, two = calls(await http.post("/api/chat", json=message("c", f"{BOOK} and LH 442 for Bo Lund"), headers=ann))
+        shown = (await http.get("/chat/c", headers=ann)).text
+        url = shown.partition('<code class="whole">')[2].partition("<")[0]
+        called = await http.post(url, json={"approved": False, "comment": "too dear"})
+        assert called.status_code == 202
+        yes = {"approved": True}
+        assert (await http.post(f"/api/chat/c/approvals/{two}", json=yes, headers=ann)).json() == {"success": True}
+        assert (await http.post(f"/api/chat/c/approvals/{two}", json=yes, headers=ann)).json()["success"] is True
+        no = await http.post(f"/api/chat/c/approvals/{two}", json={"approved": False}, headers=ann)
+        assert no.status_code == 409
+        [record] = (await service.engine.runs("book_flight_chat")).records
+        await service.engine.wait(record.id, 5)
+        shown = (await http.get("/chat/c", headers=ann)).text
+        assert "Booking rejected: too dear" in shown
+        assert "Booked LH 442 for Bo Lund" in shown
+        assert "/webhooks/" not in shown
+        assert one in shown
+
+
+async def test_without_its_table_there_is_no_chat(tmp_path: Path) -> None:
+    async with serving(tmp_path, "") as (_, http):
+        assert (await http.get("/chat")).status_code == 404
+        assert (await http.post("/api/chat", json=message("c"))).status_code == 404
+        assert "book_flight_chat" not in load_catalog(configured(tmp_path, "")).names()
+
+
+def test_a_file_of_the_same_name_replaces_the_built_in_one(tmp_path: Path) -> None:
+    configuration = configured(tmp_path)
+    assert "book_flight_chat" in load_catalog(configuration).names()
+    (tmp_path / "workflows" / "book_flight_chat.py").write_text(OWN)
+    listed = load_catalog(configuration).find("book_flight_chat")
+    assert listed is not None
+    assert str(tmp_path) in listed.workflow.function.__code__.co_filename
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "what"),
+    [
+        ('model = "gpt"', "chat.model", "openai:gpt"),
+        ('model = "openai:gpt-5.2"', "chat.key", "missing"),
+        ('approvers = ["@nobody"]', "chat.approvers", "no group is called nobody"),
+        ('approvers = ["ann"]', "chat.approvers", ""),
+        ('approval = "mail"', "chat.approval", ""),
+    ],
+)
+def test_mistakes_in_the_table_have_a_line(tmp_path: Path, table: str, key: str, what: str) -> None:
+    with pytest.raises(ConfigErrors) as failed:
+        configured(tmp_path, CHAT + table + "\n")
+    [problem] = failed.value.problems
+    assert problem.key.startswith(key)
+    assert what in problem.message
