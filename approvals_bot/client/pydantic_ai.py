@@ -159,17 +159,19 @@ def expected_arguments(ctx: RunContext[Any], call: ToolCallPart) -> dict[str, An
 def _id_of(call: ToolCallPart, arguments: dict[str, Any], messages: Sequence[ModelMessage]) -> str:
     """Return what distinguishes a call from the others of its session, the same after a restart.
 
-    Where the model gave it no id, that is its digest, and its number among the calls of this digest in the history.
+    That is the model's id, or the digest where it gave none. The number of a repetition in the history follows, so an
+    old yes never counts for a new call.
     """
-    if not call.tool_call_id.startswith(GENERATED_ID):
-        return call.tool_call_id
-    digest, number = _digest(call.tool_name, arguments), 0
+    own = not call.tool_call_id.startswith(GENERATED_ID)
+    id, number = call.tool_call_id if own else _digest(call.tool_name, arguments), 0
     for each in _calls_in(messages):
-        if each.tool_name == call.tool_name and _digest(each.tool_name, each.args_as_dict()) == digest:
-            number += 1
-        if each.tool_call_id == call.tool_call_id:
+        if own:
+            number += each.tool_call_id == id
+        else:
+            number += each.tool_name == call.tool_name and _digest(each.tool_name, each.args_as_dict()) == id
+        if each is call or (not own and each.tool_call_id == call.tool_call_id):
             break
-    return f"{digest}.{number}"
+    return f"{id}.{number}" if number > 1 or not own else id
 
 
 def _calls_in(messages: Sequence[ModelMessage]) -> list[ToolCallPart]:

@@ -242,6 +242,12 @@ def test_a_call_with_an_id_of_the_model_is_known_by_it() -> None:
     assert _id_of(ToolCallPart("pay", {"n": 1}, "call_7"), {"n": 1}, []) == "call_7"
 
 
+def test_an_id_that_a_model_repeats_is_another_call() -> None:
+    parts = [ToolCallPart("pay", {"n": 1}, "call_7") for _ in range(2)]
+    messages: list[ModelMessage] = [ModelResponse(parts[:1]), ModelRequest([]), ModelResponse(parts[1:])]
+    assert _id_of(parts[1], {"n": 1}, messages) == "call_7.2"
+
+
 def test_calls_without_an_id_are_known_by_digest_and_number() -> None:
     def history() -> list[ToolCallPart]:
         return [ToolCallPart("pay", {"n": n}) for n in (1, 2, 1)]
