@@ -17,7 +17,7 @@ from pydantic import JsonValue
 from approvals_bot.approvals.ballot import can_be_filled
 from approvals_bot.approvals.base import nearest, one_of
 from approvals_bot.approvals.business_time import is_at_least, takes_too_long
-from approvals_bot.approvals.conditions import Condition, ConditionError
+from approvals_bot.approvals.conditions import ConditionError, condition
 from approvals_bot.approvals.field_specs import ORDERED, FieldSpec, FieldType
 from approvals_bot.approvals.fields import faults
 from approvals_bot.approvals.policy import (
@@ -118,7 +118,7 @@ def _conditions(definition: Definition) -> Iterator[Finding]:
     for path, text in places:
         if text is not None:
             try:
-                Condition(text, definition.fields)
+                condition(text, definition.fields)
             except ConditionError as error:
                 yield Finding(path, str(error), error.suggestion)
 

@@ -31,6 +31,11 @@ workflows = "workflows"
 [api_keys]
 ci = { key = "env:KEY", may_vote = true }
 """
+SLACK = """
+[slack]
+bot_token = "env:KEY"
+signing_secret = "env:KEY"
+"""
 WORKFLOW = """
 [workflow]
 id = "deploy"
@@ -85,9 +90,10 @@ IMPORTS = "import approvals_bot.cli, approvals_bot.app.service, approvals_bot.cl
 
 def measure(scale: Scale) -> Figures:
     tries = scale(5, 2)
-    with tempfile.TemporaryDirectory() as of_service, tempfile.TemporaryDirectory() as of_large:
-        service, large = Path(of_service), Path(of_large)
+    with tempfile.TemporaryDirectory() as folder:
+        service, slack, large = (Path(folder) / name for name in ("service", "slack", "large"))
         write(service)
+        write(slack, SLACK)
         write_large(large, scale(WORKFLOWS), scale(PEOPLE, OF_GROUP * 2))
         commands = {
             "bare": ("-c", "pass"),
@@ -96,19 +102,21 @@ def measure(scale: Scale) -> Figures:
             "imports": ("-c", IMPORTS),
             "check": ("-m", "approvals_bot", "check"),
         }
-        found: dict[str, list[float]] = {name: [] for name in (*commands, "ready", "cpu", "restart")}
+        found: dict[str, list[float]] = {name: [] for name in (*commands, "ready", "cpu", "slack", "restart")}
         for _ in range(tries):  # in turn, so that each ratio is of one moment
             for name, line in commands.items():
                 found[name].append(cpu_seconds(line, large))
             seconds, cpu = ready(service)
             found["ready"].append(seconds)
             found["cpu"].append(cpu)
+            found["slack"].append(ready(slack)[1])
         found["restart"] = restarts(service, tries)
     took = {name: median(values) for name, values in found.items()}
     say(f"check {took['check']:.2f} CPU s, serve {took['cpu']:.2f} CPU s, again after {took['restart']:.2f} s")
     return {
         "startup.ready_s": took["ready"],
         "startup.cpu_s": took["cpu"],
+        "startup.slack_cpu_s": took["slack"],
         "startup.imports_cpu_s": took["imports"] - took["bare"],
         "startup.help_cpu_s": took["help"],
         "startup.help_ratio": took["help"] / took["typer"],
@@ -117,15 +125,15 @@ def measure(scale: Scale) -> Figures:
     }
 
 
-def write(folder: Path) -> None:
-    (folder / "workflows").mkdir()
+def write(folder: Path, more: str = "") -> None:
+    (folder / "workflows").mkdir(parents=True)
     (folder / "workflows" / "deploy.toml").write_text(WORKFLOW)
-    (folder / "config.toml").write_text(CONFIG)
+    (folder / "config.toml").write_text(CONFIG + more)
 
 
 def write_large(folder: Path, workflows: int, people: int) -> None:
     """Write a configuration of many people, in groups, and of workflows that use all that costs time to check."""
-    (folder / "workflows").mkdir()
+    (folder / "workflows").mkdir(parents=True)
     names = [f"person-{number}@acme.eu" for number in range(people)]
     groups = [names[at : at + OF_GROUP] for at in range(0, people, OF_GROUP)]
     text = CONFIG

@@ -94,14 +94,15 @@ NEVER_SERVED = (
 )
 
 
-def test_serve_imports_channels_and_clients_only_if_configured(folder: Path) -> None:
-    (folder / "config.toml").write_text(CONFIG.partition("[slack]")[0])
+@pytest.mark.parametrize(("config", "needed"), [(CONFIG.partition("[slack]")[0], set()), (CONFIG, {"slack_sdk"})])
+def test_serve_loads_what_it_needs_until_it_is_ready(folder: Path, config: str, needed: set[str]) -> None:
+    (folder / "config.toml").write_text(config)
     code = f"""
 import os, sys, typer
 from approvals_bot.cli import app
 
 def ready(text):
-    print(*({ {*NEVER_SERVED}!r} & sys.modules.keys()), text, flush=True)
+    print(*({ {*NEVER_SERVED} - needed!r} & sys.modules.keys()), text, flush=True)
     os._exit(0)
 
 typer.echo = ready

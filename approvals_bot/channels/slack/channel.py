@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from starlette.routing import Route
 
 from approvals_bot.approvals.port import CheckUp, Diagnosis, Dispatch, Receipt, Result
-from approvals_bot.channels.slack.check import examine
 from approvals_bot.channels.slack.client import SlackClient
 from approvals_bot.channels.slack.inbound import SlackIn, slack_in, slack_routes
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.channels.slack.post import SlackOut
-from approvals_bot.channels.slack.socket_mode import SocketMode
 from approvals_bot.config.service import Slack
 from approvals_bot.service.host import ChannelHost
+
+if TYPE_CHECKING:
+    from approvals_bot.channels.slack.socket_mode import SocketMode
 
 
 def make(settings: Slack) -> SlackChannel:
@@ -55,6 +56,8 @@ class SlackChannel:
             counted=host.counted,
         )
         if self._settings.app_token is not None:
+            from approvals_bot.channels.slack.socket_mode import SocketMode
+
             token = self._settings.app_token.get_secret_value()
             self._socket = SocketMode(self._in.bolt, app_token=token, client=self._client)
 
@@ -83,7 +86,10 @@ class SlackChannel:
         """Receive over the websocket, in Socket Mode; at the end, finish the replies in progress."""
         assert self._in is not None, "only an attached channel works in the background"
         try:
-            await (self._socket.run() if self._socket is not None else asyncio.Event().wait())
+            if self._socket is not None:
+                await self._socket.run()
+            await self._in.warm_up()
+            await asyncio.Event().wait()
         finally:
             await self._in.aclose()
 
@@ -100,6 +106,8 @@ class SlackChannel:
 
     async def check(self, asked: CheckUp) -> Sequence[Diagnosis]:
         """Check the token, its scopes, every channel and group that workflows name, and the clocks."""
+        from approvals_bot.channels.slack.check import examine
+
         return await examine(self._client, self._settings, asked)
 
     async def aclose(self) -> None:

@@ -12,17 +12,17 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
-
-import aiohttp
-from slack_sdk.web.async_client import AsyncWebClient
+from typing import TYPE_CHECKING, Any
 
 from approvals_bot.durable.core.serialization import json_text
 from approvals_bot.durable.store.encoding import readable_json
 from approvals_bot.errors import ApprovalsBotError
 
+if TYPE_CHECKING:  # both are loaded with the first call: see `bolt_app`
+    from slack_sdk.web.async_client import AsyncWebClient
+
 JSON = {"Content-Type": "application/json; charset=utf-8"}
-CALL_LIMIT = aiohttp.ClientTimeout(total=20, connect=5)  # seconds; Slack answers within 1 or not soon
+CALL_LIMIT, CONNECT_LIMIT = 20, 5  # seconds; Slack answers within 1 or not soon
 BY_CONVERSATION = frozenset({"chat.postMessage"})  # methods that are rate-limited for each conversation separately
 NOT_SAID = timedelta(seconds=30)  # for a rate limit without Retry-After
 
@@ -102,7 +102,11 @@ class SlackClient:
     def web(self) -> AsyncWebClient:
         """Slack's own client. Use it only in the event loop that created its session."""
         if self._web is None:
-            session = aiohttp.ClientSession(timeout=CALL_LIMIT, trust_env=False, cookie_jar=aiohttp.DummyCookieJar())
+            import aiohttp
+            from slack_sdk.web.async_client import AsyncWebClient
+
+            limit = aiohttp.ClientTimeout(total=CALL_LIMIT, connect=CONNECT_LIMIT)
+            session = aiohttp.ClientSession(timeout=limit, trust_env=False, cookie_jar=aiohttp.DummyCookieJar())
             self._web = AsyncWebClient(token=self._token, base_url=self._api_url, session=session, retry_handlers=[])
             self._web.proxy = None  # the constructor takes HTTPS_PROXY and knows no NO_PROXY
         return self._web
@@ -118,6 +122,8 @@ class SlackClient:
 
         Raises LaterError, NeverError or AnswerLostError.
         """
+        import aiohttp
+
         limited = (method, conversation if method in BY_CONVERSATION else "")
         if (left := self._blocked.get(limited, 0.0) - self.monotonic()) > 0:
             raise LaterError(method, "ratelimited", timedelta(seconds=left))

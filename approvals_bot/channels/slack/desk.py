@@ -15,8 +15,6 @@ from inspect import isawaitable
 from typing import Any
 from urllib.parse import urlsplit
 
-import aiohttp
-
 from approvals_bot.approvals.acts import Act, Reply
 from approvals_bot.approvals.port import Card
 from approvals_bot.channels.slack.blocks import Block, escape
@@ -153,6 +151,8 @@ class EphemeralReplies:
         )
 
     async def _respond(self, to: ReplyTo, said: Mapping[str, Any]) -> None:
+        import aiohttp
+
         session = self._client.web.session
         assert session is not None, "the client was built with a session"
         answer = {"response_type": "ephemeral", "replace_original": to.is_ephemeral, **said}

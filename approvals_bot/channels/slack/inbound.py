@@ -7,53 +7,67 @@ handler. Every handler answers within 2.5 seconds; Slack gives up at 3.
 from __future__ import annotations
 
 import asyncio
-import logging
-import re
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any
+from functools import cached_property
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from slack_bolt.async_app import AsyncApp, AsyncBoltRequest
-from slack_bolt.authorization import AuthorizeResult
-from slack_bolt.error import BoltUnhandledRequestError
-from slack_bolt.response import BoltResponse
-from slack_sdk.web.async_client import AsyncWebClient
 from starlette.responses import Response
 from starlette.routing import Route
 
-from approvals_bot.channels.slack import modals as views
-from approvals_bot.channels.slack import opening as forms
-from approvals_bot.channels.slack.blocks import WHY
-from approvals_bot.channels.slack.client import SlackClient, SlackError
+from approvals_bot.channels.slack.client import SlackClient
 from approvals_bot.channels.slack.desk import BackgroundTasks, EphemeralReplies, SlackDesk
 from approvals_bot.channels.slack.home import SlackHome
 from approvals_bot.channels.slack.identity import External, SlackIdentities
-from approvals_bot.channels.slack.manifest import PATH, SHORTCUT
+from approvals_bot.channels.slack.manifest import PATH
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.channels.slack.opening import SlackOpening
-from approvals_bot.channels.slack.reassignment import REASSIGN, REASSIGN_VIEW, SlackReassignments
+from approvals_bot.channels.slack.reassignment import SlackReassignments
 from approvals_bot.channels.slack.verify import FromSlack, SlackGuard
 from approvals_bot.channels.slack.votes import SlackVotes
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People
 from approvals_bot.service.catalog import Catalog
 
-ACK_LIMIT = 2.4  # seconds, so that the answer is out after 2.5; Slack gives up at 3
-EVENTS_REMEMBERED = 10_000  # event ids; Slack repeats one up to three times within five minutes
+if TYPE_CHECKING:
+    from slack_bolt.async_app import AsyncApp
 
-log = logging.getLogger(__name__)
+WARM_UP_AFTER = 1.0  # seconds; the service is ready by then
 
 
-@dataclass(frozen=True, slots=True)
 class SlackIn:
     """All inbound handlers, built by `slack_in`. Close it at the end."""
 
-    bolt: AsyncApp
-    desk: SlackDesk
-    opening: SlackOpening
-    home: SlackHome
+    def __init__(
+        self,
+        desk: SlackDesk,
+        votes: SlackVotes,
+        reassignments: SlackReassignments,
+        opening: SlackOpening,
+        home: SlackHome,
+    ) -> None:
+        self.desk, self.opening, self.home = desk, opening, home
+        self._votes, self._reassignments = votes, reassignments
+
+    @cached_property
+    def bolt(self) -> AsyncApp:
+        """The bolt app with all handlers, made on first use: see `bolt_app`."""
+        from approvals_bot.channels.slack.bolt_app import bolt_app
+
+        return bolt_app(self.desk, self._votes, self._reassignments, self.opening, self.home)
+
+    async def answer(self, request: FromSlack) -> Response:
+        """Handle a verified request."""
+        from approvals_bot.channels.slack.bolt_app import answer_with
+
+        return await answer_with(self.bolt, request)
+
+    async def warm_up(self) -> None:
+        """Load bolt in the background, so that the first press needn't wait for it."""
+        await asyncio.sleep(WARM_UP_AFTER)
+        await asyncio.to_thread(import_module, "approvals_bot.channels.slack.bolt_app")
+        _ = self.bolt
 
     async def aclose(self) -> None:
         """Finish the replies in progress."""
@@ -97,8 +111,7 @@ def slack_in(
     home = SlackHome(desk, may_ask=workflows is not None)
     opening = SlackOpening(desk, workflows)
     votes = SlackVotes(desk, home)
-    bolt = _bolt(desk, votes, SlackReassignments(desk), opening, home)
-    return SlackIn(bolt, desk, opening, home)
+    return SlackIn(desk, votes, SlackReassignments(desk), opening, home)
 
 
 def slack_routes(slack: SlackIn, *, signing_secret: str, now: Callable[[], datetime], engine: Engine) -> list[Route]:
@@ -110,135 +123,10 @@ def slack_routes(slack: SlackIn, *, signing_secret: str, now: Callable[[], datet
             # Slack's own library reads the first action without checking that there is one
             if not (isinstance(actions, list) and actions and all(isinstance(action, dict) for action in actions)):
                 return Response("Not accepted.\n", 401)
-        headers: dict[str, str | Sequence[str]] = dict(request.headers)
-        # The payload as the guard has parsed it: in this mode bolt doesn't parse it again.
-        parsed = AsyncBoltRequest(mode="socket_mode", body=dict(request.payload), headers=headers)
-        answer = await slack.bolt.async_dispatch(parsed)
-        kept = {name: values[0] for name, values in answer.headers.items() if name.lower() == "content-type"}
-        return Response(answer.body, answer.status, kept)
+        return await slack.answer(request)
 
     async def refused(reason: str) -> None:
         await engine.audit("slack_refused", data={"reason": reason})
 
     guard = SlackGuard(receive, signing_secret=signing_secret, now=now, refused=refused)
     return [Route(PATH, guard, methods=["POST"], name="slack")]
-
-
-def _bolt(
-    desk: SlackDesk, votes: SlackVotes, reassignments: SlackReassignments, opening: SlackOpening, home: SlackHome
-) -> AsyncApp:
-    client, identities, afterwards = desk.client, desk.identities, desk.afterwards
-
-    async def authorize(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult:
-        ours = await identities.workspace()
-        return AuthorizeResult(
-            enterprise_id=enterprise_id,
-            team_id=team_id,
-            bot_token=client.web.token,
-            bot_id=ours.bot,
-            bot_user_id=ours.bot_user,
-        )
-
-    bolt = AsyncApp(
-        name="approvals",
-        client=_without_token(client.web),
-        authorize=authorize,
-        process_before_response=True,  # the handler's answer is the response: what is acknowledged is durable
-        request_verification_enabled=False,  # the guard has verified; bolt would use the machine's clock, not ours
-        raise_error_for_unhandled_request=True,
-        ignoring_self_events_enabled=False,  # our one event comes from people
-        attaching_function_token_enabled=False,  # we are no step of Slack's workflows
-        logger=logging.getLogger("slack_bolt"),  # bolt's own loggers would ignore the level configured for slack_bolt
-    )
-    seen = _Seen()
-
-    @bolt.middleware
-    async def only_ours(body: dict[str, Any], next: Callable[[], Awaitable[Any]]) -> BoltResponse | None:
-        if body.get("type") == "url_verification":
-            await next()
-            return None
-        try:
-            ours = await identities.workspace()
-        except (SlackError, TimeoutError):
-            return BoltResponse(status=503, body="")  # we can't say whose payload this is, so nothing is done
-        if not ours.sent(body):
-            return BoltResponse(status=401, body="")
-        await next()
-        return None
-
-    bolt.action(re.compile(r"^vote:"))(_answered_by(votes.pressed, afterwards))
-    bolt.view(views.VOTE_VIEW)(_answered_by(votes.submitted, afterwards))
-    bolt.action(WHY)(_answered_by(votes.explain, afterwards))
-    bolt.action(REASSIGN)(_answered_by(reassignments.pressed, afterwards))
-    bolt.view(REASSIGN_VIEW)(_answered_by(reassignments.submitted, afterwards))
-    bolt.command(re.compile(r"^/"))(
-        _answered_by(opening.typed, afterwards)
-    )  # under any name that the app was installed with
-    bolt.shortcut(SHORTCUT)(_answered_by(opening.chosen, afterwards))
-    bolt.action(re.compile(f"^{forms.OPEN}"))(_answered_by(opening.chosen, afterwards))
-    bolt.view(forms.OPEN_VIEW)(_answered_by(opening.submitted, afterwards))
-
-    @bolt.event("app_home_opened")
-    async def home_opened(ack: Any, body: dict[str, Any], event: dict[str, Any]) -> None:
-        if event.get("tab", "home") == "home" and not seen.before(str(body.get("event_id"))):
-            shown = (event.get("view") or {}).get("hash")
-            afterwards.do(home.opened(str(event["user"]), body.get("team_id"), shown))
-        await ack()
-
-    @bolt.error
-    async def failed(error: Exception) -> BoltResponse:
-        if isinstance(error, BoltUnhandledRequestError):
-            return BoltResponse(status=200, body="")  # an event or a link button that we don't handle
-        log.error("%s while answering Slack; the request was not acknowledged.", type(error).__qualname__)
-        return BoltResponse(status=503, body="")
-
-    return bolt
-
-
-def _answered_by(
-    act: Callable[[dict[str, Any]], Awaitable[Mapping[str, Any] | None]], afterwards: BackgroundTasks
-) -> Callable[..., Awaitable[None]]:
-    """Build a listener that performs the act, then acknowledges with its answer, if any.
-
-    A slow act isn't acknowledged, but completes: cancelled in mid-write, it could hold up its run for a while.
-    """
-
-    async def listener(ack: Any, body: dict[str, Any]) -> None:
-        acting = asyncio.ensure_future(act(body))
-        try:
-            await asyncio.wait([acting], timeout=ACK_LIMIT)
-        except asyncio.CancelledError:
-            acting.cancel()
-            raise
-        if not acting.done():
-            afterwards.do(_complete(acting))
-            raise TimeoutError
-        await ack(**(acting.result() or {}))
-
-    return listener
-
-
-async def _complete(acting: Awaitable[object]) -> None:
-    await acting
-
-
-def _without_token(web: AsyncWebClient) -> AsyncWebClient:
-    """Make a client for bolt. Bolt copies it for each request and takes the token from `authorize`."""
-    bare = AsyncWebClient(base_url=web.base_url, session=web.session, retry_handlers=[])
-    bare.proxy = None
-    return bare
-
-
-class _Seen:
-    """Recent event ids: Slack repeats an event when the first answer was slow."""
-
-    def __init__(self) -> None:
-        self._ids: OrderedDict[str, None] = OrderedDict()
-
-    def before(self, event_id: str) -> bool:
-        if event_id in self._ids:
-            return True
-        self._ids[event_id] = None
-        while len(self._ids) > EVENTS_REMEMBERED:
-            self._ids.popitem(last=False)
-        return False

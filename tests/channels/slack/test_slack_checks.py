@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from approvals_bot.approvals.request import Request
-from approvals_bot.channels.slack.client import CALL_LIMIT
+from approvals_bot.channels.slack.client import CALL_LIMIT, CONNECT_LIMIT
 from approvals_bot.channels.slack.socket_mode import socket_mode
 from approvals_bot.service.read import api_request
 from tests.support.slack_office import DEPLOY, Office, Open
@@ -184,7 +184,7 @@ async def test_the_state_of_socket_mode_is_shown(open_office: Open) -> None:
 async def test_one_session_with_a_limit_and_without_slacks_retries(office: Office) -> None:
     web = office.slack.desk.client.web
     assert isinstance(web.session, aiohttp.ClientSession)
-    assert web.session.timeout == CALL_LIMIT
+    assert web.session.timeout == aiohttp.ClientTimeout(total=CALL_LIMIT, connect=CONNECT_LIMIT)
     assert web.retry_handlers == []
     bolt = office.slack.bolt.client
     assert bolt.session is web.session

@@ -1,0 +1,170 @@
+"""Slack's framework, bolt, with our handlers: what it checks before them, and when it acknowledges.
+
+It and aiohttp take longer to load than most of the service, so this module is loaded when the first payload comes, or
+soon after the start (`SlackIn.warm_up`). `serve` with Slack is ready after 0.72 CPU s that way, and 0.89 otherwise
+(benchmarks/parts/startup.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from slack_bolt.async_app import AsyncApp, AsyncBoltRequest
+from slack_bolt.authorization import AuthorizeResult
+from slack_bolt.error import BoltUnhandledRequestError
+from slack_bolt.response import BoltResponse
+from slack_sdk.web.async_client import AsyncWebClient
+from starlette.responses import Response
+
+from approvals_bot.channels.slack import modals as views
+from approvals_bot.channels.slack import opening as forms
+from approvals_bot.channels.slack.blocks import WHY
+from approvals_bot.channels.slack.client import SlackError
+from approvals_bot.channels.slack.desk import BackgroundTasks, SlackDesk
+from approvals_bot.channels.slack.home import SlackHome
+from approvals_bot.channels.slack.manifest import SHORTCUT
+from approvals_bot.channels.slack.opening import SlackOpening
+from approvals_bot.channels.slack.reassignment import REASSIGN, REASSIGN_VIEW, SlackReassignments
+from approvals_bot.channels.slack.verify import FromSlack
+from approvals_bot.channels.slack.votes import SlackVotes
+
+ACK_LIMIT = 2.4  # seconds, so that the answer is out after 2.5; Slack gives up at 3
+EVENTS_REMEMBERED = 10_000  # event ids; Slack repeats one up to three times within five minutes
+
+log = logging.getLogger(__name__)
+
+
+async def answer_with(bolt: AsyncApp, request: FromSlack) -> Response:
+    """Have bolt handle a verified request, and return its response."""
+    headers: dict[str, str | Sequence[str]] = dict(request.headers)
+    # The payload as the guard has parsed it: in this mode bolt doesn't parse it again.
+    parsed = AsyncBoltRequest(mode="socket_mode", body=dict(request.payload), headers=headers)
+    answer = await bolt.async_dispatch(parsed)
+    kept = {name: values[0] for name, values in answer.headers.items() if name.lower() == "content-type"}
+    return Response(answer.body, answer.status, kept)
+
+
+def bolt_app(
+    desk: SlackDesk, votes: SlackVotes, reassignments: SlackReassignments, opening: SlackOpening, home: SlackHome
+) -> AsyncApp:
+    """Register all handlers with one bolt app."""
+    client, identities, afterwards = desk.client, desk.identities, desk.afterwards
+
+    async def authorize(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult:
+        ours = await identities.workspace()
+        return AuthorizeResult(
+            enterprise_id=enterprise_id,
+            team_id=team_id,
+            bot_token=client.web.token,
+            bot_id=ours.bot,
+            bot_user_id=ours.bot_user,
+        )
+
+    bolt = AsyncApp(
+        name="approvals",
+        client=_without_token(client.web),
+        authorize=authorize,
+        process_before_response=True,  # the handler's answer is the response: what is acknowledged is durable
+        request_verification_enabled=False,  # the guard has verified; bolt would use the machine's clock, not ours
+        raise_error_for_unhandled_request=True,
+        ignoring_self_events_enabled=False,  # our one event comes from people
+        attaching_function_token_enabled=False,  # we are no step of Slack's workflows
+        logger=logging.getLogger("slack_bolt"),  # bolt's own loggers would ignore the level configured for slack_bolt
+    )
+    seen = _Seen()
+
+    @bolt.middleware
+    async def only_ours(body: dict[str, Any], next: Callable[[], Awaitable[Any]]) -> BoltResponse | None:
+        if body.get("type") == "url_verification":
+            await next()
+            return None
+        try:
+            ours = await identities.workspace()
+        except (SlackError, TimeoutError):
+            return BoltResponse(status=503, body="")  # we can't say whose payload this is, so nothing is done
+        if not ours.sent(body):
+            return BoltResponse(status=401, body="")
+        await next()
+        return None
+
+    bolt.action(re.compile(r"^vote:"))(_answered_by(votes.pressed, afterwards))
+    bolt.view(views.VOTE_VIEW)(_answered_by(votes.submitted, afterwards))
+    bolt.action(WHY)(_answered_by(votes.explain, afterwards))
+    bolt.action(REASSIGN)(_answered_by(reassignments.pressed, afterwards))
+    bolt.view(REASSIGN_VIEW)(_answered_by(reassignments.submitted, afterwards))
+    bolt.command(re.compile(r"^/"))(
+        _answered_by(opening.typed, afterwards)
+    )  # under any name that the app was installed with
+    bolt.shortcut(SHORTCUT)(_answered_by(opening.chosen, afterwards))
+    bolt.action(re.compile(f"^{forms.OPEN}"))(_answered_by(opening.chosen, afterwards))
+    bolt.view(forms.OPEN_VIEW)(_answered_by(opening.submitted, afterwards))
+
+    @bolt.event("app_home_opened")
+    async def home_opened(ack: Any, body: dict[str, Any], event: dict[str, Any]) -> None:
+        if event.get("tab", "home") == "home" and not seen.before(str(body.get("event_id"))):
+            shown = (event.get("view") or {}).get("hash")
+            afterwards.do(home.opened(str(event["user"]), body.get("team_id"), shown))
+        await ack()
+
+    @bolt.error
+    async def failed(error: Exception) -> BoltResponse:
+        if isinstance(error, BoltUnhandledRequestError):
+            return BoltResponse(status=200, body="")  # an event or a link button that we don't handle
+        log.error("%s while answering Slack; the request was not acknowledged.", type(error).__qualname__)
+        return BoltResponse(status=503, body="")
+
+    return bolt
+
+
+def _answered_by(
+    act: Callable[[dict[str, Any]], Awaitable[Mapping[str, Any] | None]], afterwards: BackgroundTasks
+) -> Callable[..., Awaitable[None]]:
+    """Build a listener that performs the act, then acknowledges with its answer, if any.
+
+    A slow act isn't acknowledged, but completes: cancelled in mid-write, it could hold up its run for a while.
+    """
+
+    async def listener(ack: Any, body: dict[str, Any]) -> None:
+        acting = asyncio.ensure_future(act(body))
+        try:
+            await asyncio.wait([acting], timeout=ACK_LIMIT)
+        except asyncio.CancelledError:
+            acting.cancel()
+            raise
+        if not acting.done():
+            afterwards.do(_complete(acting))
+            raise TimeoutError
+        await ack(**(acting.result() or {}))
+
+    return listener
+
+
+async def _complete(acting: Awaitable[object]) -> None:
+    await acting
+
+
+def _without_token(web: AsyncWebClient) -> AsyncWebClient:
+    """Make a client for bolt. Bolt copies it for each request and takes the token from `authorize`."""
+    bare = AsyncWebClient(base_url=web.base_url, session=web.session, retry_handlers=[])
+    bare.proxy = None
+    return bare
+
+
+class _Seen:
+    """Recent event ids: Slack repeats an event when the first answer was slow."""
+
+    def __init__(self) -> None:
+        self._ids: OrderedDict[str, None] = OrderedDict()
+
+    def before(self, event_id: str) -> bool:
+        if event_id in self._ids:
+            return True
+        self._ids[event_id] = None
+        while len(self._ids) > EVENTS_REMEMBERED:
+            self._ids.popitem(last=False)
+        return False
