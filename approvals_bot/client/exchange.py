@@ -33,6 +33,7 @@ FIRST_BACKOFF, LONGEST_BACKOFF = 0.25, 10.0  # seconds between attempts
 EARLY = 0.5  # seconds; a long poll that ends sooner and undecided was cut short, by a restart or a proxy
 KEY_REUSED = "urn:approvals-bot:idempotency-conflict"
 PAGE = "200"  # runs in one answer
+WITHDRAWN_WITHIN = "2"  # seconds
 
 Json: TypeAlias = Mapping[str, Any]
 
@@ -150,8 +151,8 @@ def cancelling(key: str, reason: str) -> Conversation[bool]:
 
 def listing_open(session: str | None) -> Conversation[list[OpenRequest]]:
     """Return this API key's open requests, or those of one session: the part of their keys before the first colon."""
-    runs = yield from _listing(session)
-    return [request_of(run) for run in runs if run.get("ended_at") is None]
+    runs = yield from _listing(session, open="true")
+    return [request_of(run) for run in runs if _is_open(run)]
 
 
 def stopping(session: str, reason: str) -> Conversation[int]:
@@ -162,9 +163,9 @@ def stopping(session: str, reason: str) -> Conversation[int]:
     return count
 
 
-def _listing(key: str | None) -> Conversation[list[Json]]:
+def _listing(key: str | None, **filters: str) -> Conversation[list[Json]]:
     runs: list[Json] = []
-    query = {"key": key or "", "limit": PAGE}
+    query = {"key": key or "", "limit": PAGE, **filters}
     while True:
         page = _success((yield from _reliably(Sending("GET", "/api/runs", query=query), PATIENCE)))
         runs += page["runs"]
@@ -179,6 +180,8 @@ def _withdrawing(request: OpenRequest, reason: str) -> Conversation[bool]:
     if heard.status == 409:
         return False  # it has just ended
     _success(heard)
+    # The service has the withdrawal, and carries it out at once: it is none of the next list's open requests.
+    yield from _reliably(Sending("GET", _path(request.id), query={"wait": WITHDRAWN_WITHIN}), PATIENCE)
     return True
 
 
@@ -250,6 +253,11 @@ def request_of(run: Json) -> OpenRequest:
         str(shown.get("digest") or ""),
         _deadline(run),
     )
+
+
+def _is_open(run: Json) -> bool:
+    """Return whether people may still decide. A decided request's run goes on until all its cards say so."""
+    return run.get("ended_at") is None and (run.get("request") or {}).get("outcome") is None
 
 
 def _deadline(run: Json) -> datetime | None:

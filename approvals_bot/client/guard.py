@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache, update_wrapper
+from functools import update_wrapper
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, get_type_hints, overload
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
@@ -124,7 +124,7 @@ def requires_approval(
     `when` takes the call's arguments and returns whether people are asked. `key` names a call: a template of the
     arguments ("booking-{flight}") or a function of them. Without it, the key is the function's name and the arguments'
     digest in the session of `scope`, and calls outside of a `with scope(…):` raise InvalidArgumentError. `ap` is the
-    client; by default one from APPROVALS_URL and APPROVALS_KEY. The rest is as for `Approvals.ask`.
+    client; by default each call makes one from APPROVALS_URL and APPROVALS_KEY. The rest is as for `Approvals.ask`.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -132,20 +132,21 @@ def requires_approval(
         kind = Approvals if inspect.iscoroutinefunction(function) else SyncApprovals
         if ap is not None and not isinstance(ap, kind):
             raise InvalidArgumentError(f"{function.__name__}() needs a client of the kind {kind.__name__}")
-        client = cache(lambda: ap or kind())  # made with the first call: importing a module opens nothing
-        guard = _guard_async if kind is Approvals else _guard
-        return update_wrapper(guard(guarded, cast(Any, client), on_denied), function)
+        guard: Any = _guard_async if kind is Approvals else _guard
+        return update_wrapper(guard(guarded, ap, on_denied), function)
 
     return decorate
 
 
-def _guard(guarded: _Guarded, client: Callable[[], SyncApprovals], on_denied: str) -> Callable[..., Any]:
+def _guard(guarded: _Guarded, given: SyncApprovals | None, on_denied: str) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         bound = guarded.signature.bind(args, kwargs)
         if guarded.asks(bound):
             try:
                 asked = guarded.signature.shown(bound)
-                decision = client().ask(guarded.key_of(bound, asked), guarded.name, asked, **guarded.options)
+                key = guarded.key_of(bound, asked)
+                with nullcontext(given) if given is not None else SyncApprovals() as ap:
+                    decision = ap.ask(key, guarded.name, asked, **guarded.options)
                 guarded.take(decision, bound)
             except NO_YES as error:
                 return _denied(error, on_denied)
@@ -154,13 +155,15 @@ def _guard(guarded: _Guarded, client: Callable[[], SyncApprovals], on_denied: st
     return call
 
 
-def _guard_async(guarded: _Guarded, client: Callable[[], Approvals], on_denied: str) -> Callable[..., Any]:
+def _guard_async(guarded: _Guarded, given: Approvals | None, on_denied: str) -> Callable[..., Any]:
     async def call(*args: Any, **kwargs: Any) -> Any:
         bound = guarded.signature.bind(args, kwargs)
         if guarded.asks(bound):
             try:
                 asked = guarded.signature.shown(bound)
-                decision = await client().ask(guarded.key_of(bound, asked), guarded.name, asked, **guarded.options)
+                key = guarded.key_of(bound, asked)
+                async with nullcontext(given) if given is not None else Approvals() as ap:
+                    decision = await ap.ask(key, guarded.name, asked, **guarded.options)
                 guarded.take(decision, bound)
             except NO_YES as error:
                 return _denied(error, on_denied)

@@ -67,6 +67,7 @@ def document(base_url: str) -> dict[str, Any]:
             "/api/runs/{id}/votes": {"parameters": [RUN], "post": _vote()},
             "/api/runs/{id}/approvers": {"parameters": [RUN], "post": _approvers()},
             "/api/hooks/{token}": {"parameters": [TOKEN], "get": _show_hook(), "post": _resume()},
+            "/api/agent-hooks/claude": {"post": _claude_hook()},
             "/webhooks/{signed}": {"parameters": [SIGNED]} | _webhook(),
             "/openapi.json": {"get": _plain("openapi", "This document", {"type": "object"}, ())},
             "/healthz": {"get": _plain("alive", "Whether the process answers", {"type": "object"}, ())},
@@ -272,6 +273,26 @@ def _resume() -> dict[str, Any]:
         "responses": {
             "200": _response("The hook that was resumed", "Hook"),
             **_problems("400", "401", "404", "408", "409", "413", "415", "422", "429", "503"),
+        },
+    }
+
+
+def _claude_hook() -> dict[str, Any]:
+    return {
+        "operationId": "decideToolUse",
+        "tags": ["hooks"],
+        "summary": "Have people decide a tool call of Claude Code, which posts it as an HTTP hook",
+        "parameters": [
+            _query("to", {"type": "string"}, "Addresses of those who decide, with commas between."),
+            _query("deadline", {"type": "string"}, "The request's deadline, like 15m."),
+            _query("agent", {"type": "string"}, "The agent's name."),
+            _query("wait", {"type": "number", "minimum": 0, "maximum": 3600, "default": 50}, "Seconds to wait."),
+            _query("undecided", {"enum": ["deny", "defer", "ask"], "default": "deny"}, "What happens after that."),
+        ],
+        "requestBody": {"required": True, "content": _json({"description": "The hook's input, of Claude Code."})},
+        "responses": {
+            "200": {"description": "The hook's output, in Claude Code's form", "content": _json({"type": "object"})},
+            **_problems("401", "422"),
         },
     }
 

@@ -22,6 +22,7 @@ from approvals_bot.people import People
 from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.sessions import Sessions
+from approvals_bot.web.agent_hooks import ClaudeHook
 from approvals_bot.web.api import ApiKey, RunsApi
 from approvals_bot.web.chat import ChatApi, ChatOwners
 from approvals_bot.web.chat_pages import CHAT, PLAYGROUND, ChatPages
@@ -78,6 +79,7 @@ def build(
         base_url=base_url,
     )
     hooks = HooksApi(engine=engine, keys=api_keys)
+    claude = ClaudeHook(engine=engine, workflows=workflows, people=people, keys=api_keys, metrics=metrics)
     webhooks = Webhooks(engine=engine, tokens=tokens, pages=pages, base_url=base_url)
     links, codes = Links(engine=engine, tokens=tokens, base_url=base_url, now=now), Codes(tokens=tokens, now=now)
     decisions = Decisions(
@@ -132,6 +134,7 @@ def build(
         ("POST", "/api/runs/{id}/approvers", runs.add_approver),
         ("GET", "/api/hooks/{token:path}", hooks.show),
         ("POST", "/api/hooks/{token:path}", hooks.resume),
+        ("POST", "/api/agent-hooks/claude", claude.decide),
         ("GET", "/decisions/{signed}", decisions.show),
         ("POST", "/decisions/{signed}", decisions.decide),
         ("GET", "/inbox", people_pages.inbox),

@@ -1,0 +1,197 @@
+"""`POST /api/agent-hooks/claude`: people decide the tool calls of Claude Code, which posts them as an HTTP hook.
+
+Claude Code takes only a 2xx answer for a decision; with any other, and without an answer, its own rules decide. So
+whatever goes wrong once the key is known is answered 200, as a denial.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from approvals_bot.approvals.acts import Withdraw
+from approvals_bot.client.decision import Decision
+from approvals_bot.client.tool_request import TOOL_CALL
+from approvals_bot.client.words import REFUSED, decision_text, error_text
+from approvals_bot.durable.engine import Engine, RunRecord
+from approvals_bot.errors import (
+    AgentError,
+    ApprovalsBotError,
+    IdempotencyConflictError,
+    KeyReusedError,
+    NotAllowedError,
+    RequestRefusedError,
+    ServiceUnavailableError,
+)
+from approvals_bot.people import People
+from approvals_bot.service.act import perform
+from approvals_bot.service.catalog import Catalog
+from approvals_bot.service.open import open_run
+from approvals_bot.service.read import await_request, current_request, requests_of
+from approvals_bot.web.api import ApiKey, caller
+from approvals_bot.web.metrics import Metrics
+from approvals_bot.web.responses import JsonResponse, Problem, problem_of
+from approvals_bot.web.validation import API_BODY, json_object, query_choice, query_number, read_query
+
+logger = logging.getLogger(__name__)
+
+WAIT = 50  # seconds, unless the hook's URL says otherwise; proxies commonly cut idle connections at 60
+LONGEST_WAIT = 3_600  # seconds
+WITHDRAWN_WITHIN = 2  # seconds
+AGENT = "Claude Code"
+UNDECIDED = ("deny", "defer", "ask")
+UNREADABLE = REFUSED.format(comment=": the hook's body can't be read")
+
+
+class ToolUse(BaseModel):
+    """What Claude Code posts, as far as it matters here. Only `PreToolUse` has the call's id."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    hook_event_name: Literal["PreToolUse", "PermissionRequest"]
+    session_id: str = Field(min_length=1, max_length=100)
+    tool_name: str = Field(min_length=1)
+    tool_input: dict[str, JsonValue]
+    tool_use_id: str = ""
+
+    @property
+    def key(self) -> str:
+        """The request's key. A call without an id can't be found again, so its key is its own."""
+        return f"{self.session_id}:{self.tool_use_id or secrets.token_hex(16)}"
+
+
+class ClaudeHook:
+    """`/api/agent-hooks/claude`."""
+
+    def __init__(
+        self, *, engine: Engine, workflows: Catalog, people: People, keys: Sequence[ApiKey], metrics: Metrics
+    ) -> None:
+        self._engine = engine
+        self._workflows = workflows
+        self._people = people
+        self._keys = keys
+        self._metrics = metrics
+
+    async def decide(self, request: HttpRequest) -> Response:
+        """200 with the decision in Claude Code's own form. 401 without a key, 422 for options that are unknown.
+
+        `?to=` names approvers (with commas between), `?deadline=` and `?agent=` are those of the request, `?wait=` is
+        how long to wait, and `?undecided=` what happens then: `deny` (withdrawing the request), `ask` (withdrawing it,
+        too, and leaving it to Claude Code's own prompt) or `defer` (the request stays open; `claude -p` ends, and
+        resumes with the answer).
+        """
+        key = caller(request, self._keys)
+        asked = read_query(request, "to", "deadline", "agent", "wait", "undecided")
+        wait = query_number("wait", asked.get("wait", str(WAIT)), 0, LONGEST_WAIT)
+        undecided = query_choice("undecided", asked.get("undecided", "deny"), UNDECIDED) or "deny"
+        try:
+            use = ToolUse.model_validate(await json_object(request, API_BODY))
+        except (Problem, ValidationError):
+            return JsonResponse({"continue": False, "stopReason": UNREADABLE})
+        try:
+            return JsonResponse(await self._answer(key, use, asked, wait, undecided))
+        except ApprovalsBotError as error:
+            return JsonResponse(_denied(use, error_text(_as_agents_see(error))))
+        except Exception as error:
+            logger.exception("the hook of Claude Code failed, and denied the call")
+            return JsonResponse(_denied(use, error_text(error)))
+
+    async def _answer(
+        self, key: ApiKey, use: ToolUse, asked: dict[str, str], wait: float, undecided: str
+    ) -> dict[str, Any]:
+        record = await self._open(key, use, asked)
+        now = asyncio.get_running_loop().time
+        ends = now() + wait
+        record = await self._engine.wait(record.id, wait)
+        if not record.has_ended and now() < ends:
+            raise ServiceUnavailableError  # this process is about to end
+        if not record.has_ended and undecided == "defer" and use.tool_use_id:
+            return _hook_output(use, "defer", decision_text("pending"))
+        if not record.has_ended:
+            record = await self._withdraw(key, record)
+            if _is_open_or_withdrawn(record):
+                return {} if undecided == "ask" else _hook_output(use, "deny", decision_text("expired"))
+        return _decided(use, record)
+
+    async def _open(self, key: ApiKey, use: ToolUse, asked: dict[str, str]) -> RunRecord:
+        call: dict[str, JsonValue] = {
+            "tool": use.tool_name,
+            "arguments": use.tool_input,
+            "agent": asked.get("agent") or AGENT,
+        }
+        if asked.get("to"):
+            call["to"] = [*asked["to"].split(",")]
+        if asked.get("deadline"):
+            call["deadline"] = asked["deadline"]
+        run = await open_run(
+            engine=self._engine,
+            workflows=self._workflows,
+            people=self._people,
+            name=TOOL_CALL,
+            input=call,
+            opener=key.address,
+            idempotency_key=use.key,
+        )
+        if run.is_new:
+            self._metrics.run_started(TOOL_CALL)
+        return await self._engine.wait(run.id, 0)
+
+    async def _withdraw(self, key: ApiKey, record: RunRecord) -> RunRecord:
+        """Withdraw the request: nobody could get its answer any more. It may have been decided just now."""
+        found = await await_request(self._engine, record.id)
+        shown = current_request(requests_of(found)) if found is not None else None
+        if shown is not None:
+            act = Withdraw(key.address, "nobody decided in the time that the agent waits", "api")
+            self._metrics.voted((await perform(self._engine, shown, act)).verdict, act.via)
+        return await self._engine.wait(record.id, WITHDRAWN_WITHIN)
+
+
+def _decided(use: ToolUse, record: RunRecord) -> dict[str, Any]:
+    """Return what Claude Code is to do. A run that ended in any other way than by a decision is no yes."""
+    if record.status != "completed":
+        return _denied(use, decision_text("withdrawn"))
+    decision = Decision.model_validate(record.result)
+    changed = decision.arguments if decision.state == "edited" else None
+    decision.require(use.tool_input if changed is None else changed)
+    return _hook_output(use, "allow", decision.text, changed)
+
+
+def _is_open_or_withdrawn(record: RunRecord) -> bool:
+    """Return whether a withdrawal has taken effect, or will: cards that are still to say so keep the run going."""
+    if record.status != "completed":
+        return True
+    return Decision.model_validate(record.result).state == "withdrawn"
+
+
+def _denied(use: ToolUse, text: str) -> dict[str, Any]:
+    return _hook_output(use, "deny", text)
+
+
+def _hook_output(use: ToolUse, verdict: str, text: str, changed: Any = None) -> dict[str, Any]:
+    """Return an answer in the form of its event."""
+    updated = {} if changed is None else {"updatedInput": changed}
+    if use.hook_event_name == "PreToolUse":
+        said = {"permissionDecision": verdict, "permissionDecisionReason": text}
+        return {"hookSpecificOutput": {"hookEventName": "PreToolUse", **said, **updated}}
+    decision = {"behavior": verdict, **updated} if verdict == "allow" else {"behavior": "deny", "message": text}
+    return {"hookSpecificOutput": {"hookEventName": "PermissionRequest", "decision": decision}}
+
+
+def _as_agents_see(error: ApprovalsBotError) -> Exception:
+    """Return the error that a client of the API would have got."""
+    if isinstance(error, IdempotencyConflictError):
+        return KeyReusedError(error.key, error.difference, error.run_id)
+    problem = problem_of(error)
+    if problem is None or isinstance(error, AgentError):
+        return error
+    if problem.status >= 500:
+        return ServiceUnavailableError()
+    kind = NotAllowedError if problem.status in (401, 403) else RequestRefusedError
+    return kind(problem.status, problem.detail)
