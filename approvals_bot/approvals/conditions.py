@@ -63,11 +63,12 @@ class Condition:
             names = [the(name, self._fields[name]) for name in unset]
             return Judgement(None, f"{_listed(names)} {'is' if len(unset) == 1 else 'are'} not given")
         try:
-            holds = self._rule.holds({name: typed.get(name) for name in self.names})
+            named = self.values(typed)  # the others may be lists and objects, which no condition takes
+            holds = self._rule.holds(named)
         except ArithmeticError as error:
             return Judgement(None, f"{self.text} can't be evaluated: {error}")
         try:
-            return Judgement(holds, self._rule.reason(holds, typed))
+            return Judgement(holds, self._rule.reason(holds, named))
         except NoWordsError:
             return Judgement(holds, f"{self.text} is {'true' if holds else 'not true'} ({self._shown(typed)})")
 

@@ -29,6 +29,7 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
+from approvals_bot.approvals.agent_policy import CHOICES, EVERY_APP, TOOL_CALL, Allowance, Budget
 from approvals_bot.approvals.base import Bool, Frozen, Int, Label, Slug, Text, refuse
 from approvals_bot.approvals.business_time import (
     BusinessTime,
@@ -74,13 +75,15 @@ class Definition(Frozen):
     labels: Labels = Field(default_factory=lambda: Labels())
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     schedule: tuple[WorkflowSchedule, ...] = ()
+    allowance: Allowance | None = None  # of tool calls, as `budget`
+    budget: Budget | None = None
     group_names: SkipJsonSchema[dict[str, str]] = Field(default_factory=dict)  # never in a file; see `with_group_names`
 
     @model_validator(mode="before")
     @classmethod
-    def _names_no_groups_in_a_file(cls, value: object, info: ValidationInfo) -> object:
-        if info.context is not None and isinstance(value, dict) and "group_names" in value:
-            raise refuse("unknown key", at="group_names")
+    def _is_a_file(cls, value: object, info: ValidationInfo) -> object:
+        if info.context is not None and isinstance(value, dict):
+            return _as_loaded(value)
         return value
 
     @property
@@ -90,6 +93,11 @@ class Definition(Frozen):
     @property
     def is_approval(self) -> bool:
         return self.workflow.run is None
+
+    @property
+    def is_tool_call(self) -> bool:
+        """Whether it asks about tool calls: its fields are the arguments of whatever tool is called."""
+        return self.workflow.run is None and self.workflow.id == TOOL_CALL
 
     def outcomes_of(self, stage: Stage) -> tuple[Choice, ...]:
         """Return the choices of this stage: its own, else the policy's."""
@@ -117,6 +125,17 @@ class Definition(Frozen):
         return self.model_copy(update={"group_names": used}) if used else self
 
 
+def _as_loaded(file: dict[str, Any]) -> dict[str, Any]:
+    """Return the tables of a file. That of tool calls lets every key ask, and people edit and answer, by default."""
+    if "group_names" in file:
+        raise refuse("unknown key", at="group_names")
+    about, policy = file.get("workflow"), file.get("policy", {})
+    if not isinstance(about, dict) or not isinstance(policy, dict) or about.get("id") != TOOL_CALL or "run" in about:
+        return file
+    shared = {"workflow": {"request": ["*", EVERY_APP], **about}, "policy": {"outcomes": [*CHOICES], **policy}}
+    return file | shared
+
+
 class WorkflowInfo(Frozen):
     """The workflow's name, and who may start it. `title`, `instructions` and `key` are templates."""
 
@@ -129,6 +148,7 @@ class WorkflowInfo(Frozen):
     on_behalf_of: Literal["required", "optional", "never"] = "optional"
     key: Text | None = None
     run: Annotated[str, StringConstraints(max_length=200)] | None = None  # "module:function"
+    may_ask: tuple[Text, ...] | None = None  # of tool calls: the addresses and groups that an agent may name
 
 
 class WorkflowSchedule(Frozen):
@@ -369,8 +389,8 @@ class Resume(Frozen):
 
 
 def pinned(definition: Definition) -> dict[str, JsonValue]:
-    """Return the definition as runs keep it: JSON for `Definition.model_validate`. Schedules are none of a run's."""
-    return definition.model_dump(mode="json", exclude_none=True, exclude={"schedule"})
+    """Return the definition as runs keep it: JSON for `Definition.model_validate`, without what concerns all runs."""
+    return definition.model_dump(mode="json", exclude_none=True, exclude={"schedule", "allowance", "budget"})
 
 
 def digest(definition: Definition) -> str:

@@ -14,6 +14,7 @@ from typing import get_args
 
 from pydantic import JsonValue
 
+from approvals_bot.approvals.agent_policy import CALL_FIELDS, EVERY_APP, TOOL_CALL
 from approvals_bot.approvals.ballot import can_be_filled
 from approvals_bot.approvals.base import nearest, one_of
 from approvals_bot.approvals.business_time import is_at_least, takes_too_long
@@ -54,6 +55,12 @@ from approvals_bot.people import (
 )
 
 _RUN = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+_NOT_OF_TOOL_CALLS = {
+    "fields": "a call's fields are the arguments of its tool",
+    "auto": "people decide each call",
+    "on": "the agent itself goes on with the decision",
+    "schedule": "agents open the requests",
+}
 _OF_APPROVALS = ("policy", "auto", "stage", "deliver", "clock", "escalate", "on", "labels")
 
 
@@ -61,6 +68,11 @@ def check_definition(definition: Definition, service: ServiceSettings) -> list[F
     """List everything that is wrong with this workflow in this service, in no particular order."""
     found = [*_fields(("fields",), definition.fields), *_requesters(definition, service)]
     found += schedule_faults(definition, service)
+    if definition.is_tool_call:
+        return [*found, *_tool_call(definition, service)]
+    for path, key in ((("workflow", "may_ask"), "may_ask"), (("allowance",), "allowance"), (("budget",), "budget")):
+        if key in (definition.workflow if len(path) > 1 else definition).model_fields_set:
+            found.append(Finding(path, f'is for agents; only the workflow with id = "{TOOL_CALL}" has it'))
     if definition.is_approval:
         found += _approval(definition, service)
     else:
@@ -85,6 +97,23 @@ def _approval(definition: Definition, service: ServiceSettings) -> Iterator[Find
     yield from _delivery(definition, service)
     yield from _actions(definition, service)
     yield from stage_faults(definition, service)
+
+
+def _tool_call(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
+    """Check the file of tool calls. Its templates and conditions name the call's parts, not its arguments."""
+    for table, why in _NOT_OF_TOOL_CALLS.items():
+        if table in definition.model_fields_set:
+            yield Finding((table,), f"is not for tool calls: {why}")
+    if definition.workflow.key is not None:
+        yield Finding(("workflow", "key"), "is not for tool calls: the agent names each call in Idempotency-Key")
+    if definition.clock.on_deadline == "approve":
+        yield Finding(("clock", "on_deadline"), "silence never approves a tool call", "expire")
+    for at, text in enumerate(definition.workflow.may_ask or ()):
+        if is_mail(text) or text.startswith(("@", "slack:@")):
+            yield from _address(("workflow", "may_ask", at), text, definition, service)
+        else:
+            yield Finding(("workflow", "may_ask", at), 'write "@group", "slack:@usergroup" or an email address')
+    yield from _approval(definition.model_copy(update={"fields": CALL_FIELDS}), service)
 
 
 def _python_workflow(definition: Definition) -> Iterator[Finding]:
@@ -226,6 +255,8 @@ def _calendar(definition: Definition, service: ServiceSettings) -> Iterator[Find
 def _requesters(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
     for at, text in enumerate(definition.workflow.request):
         path = ("workflow", "request", at)
+        if text == EVERY_APP:
+            continue
         if text.startswith("app:"):
             if text[4:] not in service.api_keys:
                 near = nearest(text[4:], service.api_keys)

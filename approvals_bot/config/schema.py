@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
+from approvals_bot.approvals.agent_policy import TOOL_CALL
 from approvals_bot.approvals.field_specs import FieldType
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.config.service import ServiceSettings
@@ -32,6 +33,9 @@ def workflow_schema() -> dict[str, Any]:
     tables = schema["$defs"]
     _or(tables, "FieldSpec", {"type": "string", "enum": list(get_args(FieldType))})
     _let_a_stage_be_one_seat(tables["Stage"], tables["Seat"])
+    about = tables["WorkflowInfo"]
+    about["required"] = ["id"]
+    about |= {"if": {"properties": {"id": {"const": TOOL_CALL}}}, "else": {"required": ["request"]}}
     return {"$schema": DIALECT, **schema, "title": "Approvals Bot: a workflow"}
 
 

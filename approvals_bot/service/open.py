@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from approvals_bot.approvals import fields
+from approvals_bot.approvals.agent_policy import EVERY_APP
 from approvals_bot.approvals.policy import SCHEDULE, Definition
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
 from approvals_bot.approvals.simulate import find_undecidable_stage
@@ -172,12 +173,13 @@ def may_start(listed: Listed, app: str, *, names_people: bool) -> bool:
     if listed.definition is None:
         return True
     request = listed.definition.workflow.request
-    return app in request or (names_people and not all(entry.startswith("app:") for entry in request))
+    names_any = names_people and not all(entry.startswith("app:") for entry in request)
+    return app in request or EVERY_APP in request or names_any
 
 
 async def _is_listed(one: str, entry: str, people: People) -> bool:
     if one.startswith("app:") or entry.startswith("app:"):
-        return one == entry
+        return one == entry or (entry == EVERY_APP and one.startswith("app:"))
     if entry == "*":
         return True
     resolved = await people.resolve(entry, requester=one)

@@ -14,14 +14,16 @@ from approvals_bot.approvals.acts import Act, Edit, Reply, Stop, Withdraw
 from approvals_bot.approvals.published import REQUEST
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.text import NEVER_REQUESTED, NOT_REQUESTED_YET
+from approvals_bot.durable.core.attributes import projected
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.durable.engine.near_limits import near_limits
-from approvals_bot.durable.store.protocol import Status
+from approvals_bot.durable.store.protocol import Filter, Status
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import RunNotFoundError
 from approvals_bot.people import People
 from approvals_bot.service.act import perform
+from approvals_bot.service.budgets import keys_of
 from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.open import may_start, open_run
 from approvals_bot.service.read import (
@@ -144,23 +146,32 @@ class RunsApi:
 
     async def search(self, request: HttpRequest) -> Response:
         """The runs that match every filter, newest first, a page at a time; by a range, the greatest value first."""
-        caller(request, self._keys)
-        asked = read_query(request, "workflow", "status", "waiting_for", "cursor", "limit", prefix=ATTRIBUTE)
+        key = caller(request, self._keys)
+        names = ("workflow", "status", "waiting_for", "key", "open", "cursor", "limit")
+        asked = read_query(request, *names, prefix=ATTRIBUTE)
         status = query_choice("status", asked.get("status"), get_args(Status))
         waiting_for = query_address("waiting_for", asked.get("waiting_for"))
         try:
-            page = await self._engine.runs(
+            which = Filter(
                 workflow=query_choice("workflow", asked.get("workflow"), self._workflows.names()),
                 status=cast(Status | None, status),
-                attributes=wanted_attributes(asked),
-                waiting_for=waiting_for,
-                is_open=True if waiting_for else None,
+                attributes=({projected("waiting_for"): waiting_for} if waiting_for else {}) | wanted_attributes(asked),
+                is_open=True if waiting_for else _is_open(asked.get("open")),
+                keys=keys_of(key.address, asked["key"]) if "key" in asked else None,
                 cursor=asked.get("cursor"),
                 limit=query_integer("limit", asked.get("limit", str(PAGE)), 1, MOST_PER_PAGE),
             )
+            page = await self._engine.list_runs(which)
         except ValueError:
             raise bad_query([{"loc": ["query", "cursor"], "msg": "not a cursor that a page gave"}]) from None
-        return JsonResponse({"runs": [run_json(record) for record in page.records], "cursor": page.cursor})
+        runs = [run_json(record) | self._keyed(key, record) for record in page.records]
+        return JsonResponse({"runs": runs, "cursor": page.cursor})
+
+    def _keyed(self, key: ApiKey, record: RunRecord) -> dict[str, Any]:
+        """Return what a list by key says besides: the key, as its caller gave it, and the page of the run."""
+        if record.key is None:
+            return {}
+        return {"key": record.key.removeprefix(f"{key.address} "), "url": f"{self._base_url}/runs/{record.id}"}
 
     async def show(self, request: HttpRequest) -> Response:
         """The run as it is now, with what it waits for; with `?wait=30`, once it has ended or after 30 seconds.
@@ -283,6 +294,12 @@ class RunsApi:
             )
         given = validate(NEW_VOTE, await json_object(request, API_BODY)).model_dump()
         shown = await self._request(request)
+        if shown.requester == key.address:
+            raise Problem(
+                403,
+                "Own request",
+                f"{key.address} made this request itself, so it can't pass on anybody's vote in it.",
+            )
         return await self._perform(shown, vote_of(given), changed=201)
 
     async def add_approver(self, request: HttpRequest) -> Response:
@@ -344,6 +361,11 @@ def run_json(record: RunRecord) -> dict[str, Any]:
         **({"parent": record.parent.run_id} if record.parent else {}),
         **({"begins_at": record.begins_at.isoformat()} if record.begins_at else {}),
     } | ({"requests": [{"id": one.id} | api_request(one) for one in several]} if several else {})
+
+
+def _is_open(given: str | None) -> bool | None:
+    """Return what `open` of a query asks for: runs that haven't ended, those that have, or both."""
+    return None if given is None else query_choice("open", given, ("true", "false")) == "true"
 
 
 def _operator(key: ApiKey) -> ApiKey:

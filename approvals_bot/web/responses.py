@@ -153,6 +153,7 @@ def problem_of(error: Exception) -> Problem | None:
                 "Idempotency conflict",
                 f"This key was already used with other input: {error.difference}. Nothing was changed.",
                 run_id=error.run_id,
+                difference=error.difference,
             )
         case MalformedBodyError():
             return Problem(400, f"Invalid {error.what}", str(error))

@@ -148,7 +148,7 @@ async def test_a_copy_of_a_whole_request_is_still_only_a_published_value(office:
 
 
 async def test_what_a_workflow_publishes_leaves_its_requests_alone(office: Any) -> None:
-    run_id = await office.start("asks_and_shows")
+    run_id = await office.start("asks_and_shows", requester="cfo@acme.eu")
     found = await look_everywhere(office, run_id)
     assert [one["id"] for one in found["requests"]] == [f"{run_id}.1"]
     assert (await waiting(office, ANN), await waiting(office, CY)) == ([run_id], [])

@@ -122,7 +122,7 @@ async def test_the_old_page_leads_to_the_new_request(open_service: Any) -> None:
 
 
 async def test_acts_by_the_old_id_reach_the_new_run_or_say_so(asked: Any) -> None:
-    run_id = await open_request(asked)
+    run_id = await open_request(asked, requester="cfo@acme.eu")
     new = await reset(asked, run_id, 3)
     vote = {"by": "ann@acme.eu", "choice": "approve"}
     assert (await asked.api.post(f"/api/runs/{run_id}/votes", json=vote)).status_code == 201

@@ -14,6 +14,7 @@ from approvals_bot.durable.core.api import sleep, step, workflow
 from approvals_bot.service.catalog import Listed
 
 ANN, BO = "ann@acme.eu", "bo@acme.eu"
+CFO = "cfo@acme.eu"
 YES = {"by": ANN, "choice": "approve"}
 gate = asyncio.Event()
 
@@ -55,7 +56,9 @@ async def office(open_service: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
 
 async def start(office: Any) -> str:
     """Start a run whose request is yet to come."""
-    answer = await office.api.post("/api/runs", json={"workflow": "asks_later", "input": {"title": "Go"}})
+    answer = await office.api.post(
+        "/api/runs", json={"workflow": "asks_later", "input": {"title": "Go"}, "requester": CFO}
+    )
     return str(answer.json()["run_id"])
 
 
@@ -109,7 +112,7 @@ async def test_a_run_that_has_not_requested_yet_says_so(office: Any, act: str) -
 
 
 async def test_the_second_request_is_not_there_yet(office: Any) -> None:
-    run = await office.start("asks_twice")
+    run = await office.start("asks_twice", requester=CFO)
     await office.clock.advance("1m")
     early = await office.api.post(f"/api/runs/{run}.2/votes", json=YES)
     assert (early.status_code, early.json()["title"]) == (409, "Not requested yet")

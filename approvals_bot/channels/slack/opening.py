@@ -142,6 +142,8 @@ class SlackOpening:
         listed = self.workflows.find(name) or self.workflows.find(name.lower()) if self.workflows is not None else None
         if listed is None or listed.definition is None:  # a workflow without a file doesn't say who may open it
             return None
+        if listed.definition.is_tool_call:  # no form has the arguments of every tool
+            return None
         try:
             async with asyncio.timeout(LOOK_LIMIT):
                 may = await may_open(listed.definition, [identity.address], self._desk.identities.people)

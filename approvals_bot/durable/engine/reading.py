@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, get_args
 
 from approvals_bot.durable.core.attributes import Wanted, projected
 from approvals_bot.durable.core.context import in_workflow
-from approvals_bot.durable.core.events import ENDINGS, Event
+from approvals_bot.durable.core.events import ENDINGS, EVENT_TYPES, Event
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.durable.core.serialization import decode
 from approvals_bot.durable.engine.clock import TimeSource
@@ -140,26 +140,30 @@ class Reader:
             raise RunNotFoundError(run_id)
         return found
 
-    async def wait(self, run_id: str, seconds: float | None = None) -> RunRecord:
-        """Return the run's record once it has ended or `seconds` are over.
+    async def wait(
+        self, run_id: str, seconds: float | None = None, until: Callable[[RunRecord], bool] | None = None
+    ) -> RunRecord:
+        """Return the run's record once it has ended, `until` is true of it, or `seconds` are over.
 
         If another run goes on in its place, this is the record of that one. It also returns when this process is about
         to end. Raises RunNotFoundError if there is no such run.
         """
         self._here("wait()")
         scheduler, clock = self.scheduler, asyncio.get_running_loop()
-        until = None if seconds is None else clock.time() + seconds
+        over = None if seconds is None else clock.time() + seconds
+        types = ENDINGS if until is None else EVENT_TYPES
         with (
             scheduler.slots.given_up(),
-            Subscription(self.notifier, run_id, seconds, scheduler.poll, ENDINGS) as subscription,
+            Subscription(self.notifier, run_id, seconds, scheduler.poll, types) as subscription,
         ):
             while (row := await self._row(run_id)).status not in ENDED:
-                if self.is_ending or not await subscription.changed():
+                is_there = until is not None and until(row)
+                if is_there or self.is_ending or not await subscription.changed():
                     return row
         if row.status not in REPLACED or row.next_run is None:
             return row
-        left = None if until is None else max(0.0, until - clock.time())
-        return await self.wait(await self.store.last(run_id), left)
+        left = None if over is None else max(0.0, over - clock.time())
+        return await self.wait(await self.store.last(run_id), left, until)
 
     def end_waiting(self) -> None:
         """Make `wait` return at once, with the run as it is: the process is about to end."""

@@ -27,7 +27,7 @@ from approvals_bot.durable.engine.clock import TimeSource
 from approvals_bot.durable.engine.limits import RETRY_STORE
 from approvals_bot.durable.engine.notifier import Notifier, Subscription
 from approvals_bot.durable.engine.runs import NO_EVENTS
-from approvals_bot.durable.store.protocol import OpenStore, ScheduleRow
+from approvals_bot.durable.store.protocol import OpenStore, StateRow
 from approvals_bot.errors import StoreUnavailableError
 
 AGAIN = timedelta(seconds=30)
@@ -117,7 +117,7 @@ def dump_state(state: ScheduleState) -> dict[str, Any]:
     return cast(dict[str, Any], _STATES.dump_python(state, mode="json", exclude_none=True))
 
 
-def read_state(row: ScheduleRow) -> ScheduleState | None:
+def read_state(row: StateRow) -> ScheduleState | None:
     """Return the state that a row has. None if it is damaged."""
     try:
         return _STATES.validate_python(row.state)
@@ -170,7 +170,7 @@ class _Watched:
     """A schedule in this process, with its row as it was read or written last."""
 
     schedule: Schedule
-    row: ScheduleRow
+    row: StateRow
     state: ScheduleState
     since: datetime  # since when this process has its rule; a replica with another rule may write another one
     next: datetime | None = None  # its next time; None: not known
@@ -245,7 +245,7 @@ class Schedules:
 
     # ── rows ──
 
-    async def _read(self) -> dict[str, ScheduleRow]:
+    async def _read(self) -> dict[str, StateRow]:
         rows = {row.name: row for row in await self._store.schedules()}
         for name, watched in self._watched.items():
             row = rows.get(name)
@@ -256,7 +256,7 @@ class Schedules:
 
     async def _write(self, watched: _Watched, state: ScheduleState) -> bool:
         """Write this state if nobody has written another since it was read. If somebody has, read it again."""
-        row = ScheduleRow(watched.row.name, watched.row.version + 1, dump_state(state))
+        row = StateRow(watched.row.name, watched.row.version + 1, dump_state(state))
         if await self._store.set_schedule(row):
             watched.row, watched.state = row, state
             return True
@@ -274,12 +274,12 @@ class Schedules:
             if name not in watched and state is not None and state.rule is not None:
                 # Another process may have written since; it then has that schedule, and needs the row.
                 gone = dump_state(replace(state, rule=None))
-                await self._store.set_schedule(ScheduleRow(name, row.version + 1, gone))
+                await self._store.set_schedule(StateRow(name, row.version + 1, gone))
         for earlier in self._watched.values():
             earlier.awaited.close()
         self._watched, self._announced = watched, planned
 
-    async def _adopt(self, schedule: Schedule, row: ScheduleRow | None) -> _Watched:
+    async def _adopt(self, schedule: Schedule, row: StateRow | None) -> _Watched:
         while True:
             now = self._clock.now()
             state = None if row is None else read_state(row)
@@ -290,7 +290,7 @@ class Schedules:
             if state is None or state.rule is None:  # what was owed when it ended isn't owed any more
                 state = replace(state or ScheduleState(now), starting=None, queued=None)
             state = replace(state, rule=schedule.rule, since=now)
-            first = ScheduleRow(schedule.name, 1 if row is None else row.version + 1, dump_state(state))
+            first = StateRow(schedule.name, 1 if row is None else row.version + 1, dump_state(state))
             if await self._store.set_schedule(first):
                 return _Watched(schedule, first, state, now)
             row = {each.name: each for each in await self._store.schedules()}.get(schedule.name)

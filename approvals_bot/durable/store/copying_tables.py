@@ -52,6 +52,7 @@ TABLES = (
     ),
     CopiedTable("taken", ("hook_id", "resume_id", "run_id", "seq"), ("hook_id", "resume_id")),
     CopiedTable("schedules", ("name", "version", "state"), ("name",)),
+    CopiedTable("counters", ("name", "version", "state", "until"), ("name",)),
     CopiedTable("audit", ("seq", "at", "what", "who", "run_id", "data", "hash"), ("seq",)),
 )  # fmt: skip
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 from approvals_bot.durable.core.attributes import Attribute
 from approvals_bot.durable.core.events import from_micros, to_micros
 from approvals_bot.durable.core.serialization import decode, encode, to_json
-from approvals_bot.durable.store.protocol import AuditEntry, Filter, RunRecord, ScheduleRow
+from approvals_bot.durable.store.protocol import AuditEntry, Filter, RunRecord, StateRow
 
 logger = logging.getLogger("approvals_bot.durable.store")
 
@@ -93,8 +93,8 @@ def readable_time(micros: int | None) -> datetime | None:
         return _UNKNOWN_TIME
 
 
-def schedule_row(name: str, version: int, state: str) -> ScheduleRow:
-    return ScheduleRow(as_given(name), version, readable_json(state, dict) or {})
+def state_row(name: str, version: int, state: str) -> StateRow:
+    return StateRow(as_given(name), version, readable_json(state, dict) or {})
 
 
 def log_unreadable(run_id: str, error: Exception) -> None:

@@ -30,7 +30,7 @@ written others than we know."""
 
 def needs_statuses(which: Filter) -> bool:
     """Return whether runs of any status match, so that the statement needs those present in the store."""
-    return which.status is None and which.is_open is None and which.ended_since is None
+    return which.status is None and which.is_open is None and which.ended_since is None and which.keys is None
 
 
 class Dialect(NamedTuple):
@@ -99,6 +99,12 @@ def _merged(which: Filter, present: Sequence[str], most: int, dialect: Dialect) 
         where.append(f"ended_at >= {place(to_micros(which.ended_since))}")
         if which.status is not None:
             where.append(f"status = {place(which.status)}")
+    elif which.keys is not None:
+        index, at, each_status = "runs_idempotent", "idempotency_key", []
+        ranges = [(place(storable(first)), place(storable(last))) for first, last in which.keys]
+        choices = [f"{at} >= {first} AND {at} <= {last}" for first, last in ranges] or ["1 = 0"]
+        if which.status is not None or which.is_open is not None:
+            where.append(f"status IN ({', '.join(map(place, _statuses(which, present)))})")
     elif leading is not None:
         table, index, id = "attributes", index.replace("runs", "attributes"), "run_id"
         where.append(f"name = {place(name_key(leading))}")
@@ -116,7 +122,8 @@ def _merged(which: Filter, present: Sequence[str], most: int, dialect: Dialect) 
     for name, checked in conditions.items():
         compared = [f"name = {place(name_key(name))}", *_compared(name, checked, place, dialect.value)]
         where.append(f"EXISTS (SELECT 1 FROM attributes WHERE run_id = listed.{id} AND {' AND '.join(compared)})")  # noqa: S608
-    cursor = None if which.cursor is None else read_cursor(which.cursor, by_value=bounds is not None)
+    is_by_text = bounds is not None or which.keys is not None
+    cursor = None if which.cursor is None else read_cursor(which.cursor, by_value=is_by_text)
     if bounds is not None:
         bounds, cursor = bounds.after(cursor, oldest_first=which.oldest_first)
         where += [f"{at} {sign} {place(key)}" for sign, key in bounds if sign]
@@ -137,7 +144,7 @@ def _leading(which: Filter, conditions: Mapping[str, list[Comparison]]) -> str |
 
     All the others are checked for each run that it has.
     """
-    if which.ended_since is not None:
+    if which.ended_since is not None or which.keys is not None:
         return None
     return next((name for name in conditions if _is_ranged(conditions[name])), next(iter(conditions), None))
 

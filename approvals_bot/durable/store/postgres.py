@@ -23,7 +23,7 @@ from approvals_bot.durable.store.encoding import (
     audit_entry,
     cursor_after,
     link_entry,
-    schedule_row,
+    state_row,
     storable,
 )
 from approvals_bot.durable.store.lists import POSTGRES, STATUSES_PRESENT, count_of, needs_statuses, page_of
@@ -56,8 +56,8 @@ from approvals_bot.durable.store.protocol import (
     Received,
     Reset,
     RunRecord,
-    ScheduleRow,
     Stale,
+    StateRow,
     TokenTaken,
     WasReset,
 )
@@ -185,6 +185,8 @@ class PostgresStore:
             sql, given = page_of(which, await self._statuses(which), "run_json(runs)", POSTGRES)
             found = await self._lists.fetch(sql, *given)
         page = [encoding.run_row(json.loads(row[0])) for row in found[: which.limit]]
+        if which.keys is not None:
+            page = [record._replace(key=as_given(row[1])) for record, row in zip(page, found, strict=False)]
         return page, cursor_after(page[-1], which, found[which.limit - 1][1]) if len(found) > which.limit else None
 
     async def count(self, which: Filter, most: int) -> int:
@@ -202,15 +204,28 @@ class PostgresStore:
         async with self._write.in_time():
             return [await _add_to_audit(self._write, entry, to_micros(at))]
 
-    async def schedules(self) -> list[ScheduleRow]:
+    async def schedules(self) -> list[StateRow]:
         async with self._lists.in_time():
-            return [schedule_row(*row) for row in await self._lists.fetch(_SCHEDULES)]
+            return [state_row(*row) for row in await self._lists.fetch(_SCHEDULES)]
 
-    async def set_schedule(self, row: ScheduleRow) -> bool:
+    async def set_schedule(self, row: StateRow) -> bool:
         sql = _FIRST_STATE if row.version == 1 else _NEXT_STATE
         async with self._write.in_time():
             given = (storable(row.name), row.version, to_json(row.state, "state"))
             return bool(await self._write.fetch(sql, *given))
+
+    async def counter(self, name: str) -> StateRow | None:
+        async with self._write.in_time():
+            rows = await self._write.fetch(_COUNTER, storable(name))
+        return state_row(*rows[0]) if rows else None
+
+    async def set_counter(self, row: StateRow, at: datetime, until: datetime) -> bool:
+        sql = _FIRST_COUNT if row.version == 1 else _NEXT_COUNT
+        given = (storable(row.name), row.version, to_json(row.state, "state"), to_micros(until))
+        async with self._write.in_time():
+            is_written = bool(await self._write.fetch(sql, *given))
+            await self._write.fetch(_FORGET, to_micros(at))
+        return is_written
 
     # ── other replicas ──
 
@@ -242,6 +257,13 @@ class PostgresStore:
 _SCHEDULES = "SELECT name, version, state FROM schedules ORDER BY name"
 _FIRST_STATE = "INSERT INTO schedules VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING version"
 _NEXT_STATE = "UPDATE schedules SET version = $2, state = $3 WHERE name = $1 AND version = $2 - 1 RETURNING version"
+_COUNTER = "SELECT name, version, state FROM counters WHERE name = $1"
+_FIRST_COUNT = "INSERT INTO counters VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING version"
+_NEXT_COUNT = """
+    UPDATE counters SET version = $2, state = $3, until = $4 WHERE name = $1 AND version = $2 - 1 RETURNING version"""
+_FORGET = """
+    DELETE FROM counters WHERE name IN (
+      SELECT name FROM counters WHERE until <= $1 ORDER BY until LIMIT 10 FOR UPDATE SKIP LOCKED)"""
 
 
 # ── the audit ─────────────────────────────────────────────────────────────────────────────────────────────────────

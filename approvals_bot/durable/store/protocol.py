@@ -21,7 +21,8 @@
   snapshot for longer than one call.
 - **A run's index rows are as recent as its log.** Its kind and given attributes are written at its start, and the
   projection's attributes in the same transaction as the events they are derived from.
-- **A schedule's state is compared and set.** Of several processes that decide from one version, one writes the next.
+- **States of schedules and counters are compared and set.** Of several processes that decide from one version, one
+  writes the next.
 - **A damaged row damages nothing else.** It is listed with whatever can be read of it.
 
 After a StoreUnavailableError the call may or may not have been carried out (its answer was lost). Every call may be
@@ -95,6 +96,7 @@ class RunRecord(NamedTuple):
     payload_size: int = 0  # characters of all its payloads
     most_unread: int = 0  # payloads that its body hasn't taken, of the hook that has most
     parent: Parent | None = None  # of a child
+    key: str | None = None  # its idempotency key, in lists by key
 
     @property
     def begins_at(self) -> datetime | None:
@@ -353,7 +355,8 @@ class Filter:
     `attributes` must all match: be equal to a value, be one of several, or be within a range (`conditions_of`). Those
     of projections have names that start with `$`, the others are the runs' own. `is_open` is whether the run hasn't
     ended. With `ended_since`, the list has the runs that have ended since then, in the order of their ends. Else with
-    a range, it has the order of the first attribute that has one, the greatest value first.
+    `keys`, it has the runs with an idempotency key in one of these ranges, both ends included, by key, the greatest
+    first. Else with a range, it has the order of the first attribute that has one, the greatest value first.
     """
 
     workflow: str | None = None
@@ -364,10 +367,11 @@ class Filter:
     oldest_first: bool = False
     cursor: str | None = None
     limit: int = 50
+    keys: Sequence[tuple[str, str]] | None = None
 
 
-class ScheduleRow(NamedTuple):
-    """The state of a schedule, as the engine wrote it last. `version` counts its writes."""
+class StateRow(NamedTuple):
+    """The state of a schedule or a counter, as it was written last. `version` counts its writes."""
 
     name: str
     version: int
@@ -519,13 +523,22 @@ class Store(Protocol):
     async def audit(self, entry: AuditEntry | None, at: datetime) -> list[AuditLine]:
         """Add a line and return it. Without an entry, return all lines."""
 
-    async def schedules(self) -> list[ScheduleRow]:
+    async def schedules(self) -> list[StateRow]:
         """Return the state of every schedule that has one. A state that can't be read is empty."""
 
-    async def set_schedule(self, row: ScheduleRow) -> bool:
+    async def set_schedule(self, row: StateRow) -> bool:
         """Write a schedule's state if it has the version before this one; 0 stands for none.
 
         Returns whether it was written. After an error, or for a repeat, read the state to know.
+        """
+
+    async def counter(self, name: str) -> StateRow | None:
+        """Return the state of what several processes count together. None if it has none. Unreadable, it is empty."""
+
+    async def set_counter(self, row: StateRow, at: datetime, until: datetime) -> bool:
+        """Write a counter's state as `set_schedule` writes a schedule's. Nobody needs it from `until` on.
+
+        Some counters that nobody needs any more at `at` are deleted with it.
         """
 
 

@@ -114,12 +114,14 @@ class SqliteStore:
     renew = written(log.renew)
     reset = written(log.reset)
     set_schedule = written(log.set_schedule)
+    set_counter = written(log.set_counter)
 
     hook = looked_up(reading.hook)
     look = looked_up(reading.look)
     taken = looked_up(reading.taken)
     last = looked_up(reading.last)
     next_wake = looked_up(reading.next_wake)
+    counter = looked_up(reading.counter)
 
     runs = listed(reading.runs)
     count = listed(reading.count)

@@ -17,7 +17,7 @@ from approvals_bot.durable.store.encoding import (
     readable_attributes,
     readable_json,
     readable_time,
-    schedule_row,
+    state_row,
     storable,
 )
 from approvals_bot.durable.store.lists import SQLITE, STATUSES_PRESENT, count_of, needs_statuses, page_of
@@ -30,7 +30,7 @@ from approvals_bot.durable.store.protocol import (
     Parent,
     Received,
     RunRecord,
-    ScheduleRow,
+    StateRow,
 )
 
 _RUN_COLUMNS = """
@@ -156,6 +156,8 @@ def runs(db: sqlite3.Connection, which: Filter) -> tuple[list[RunRecord], str | 
     sql, given = page_of(which, _statuses(db, which), _RUN_COLUMNS, SQLITE)
     rows = _fetch_leniently(db, sql, _numbered(given))
     page = [_run_row(row[:-1]) for row in rows[: which.limit]]
+    if which.keys is not None:
+        page = [record._replace(key=as_given(row[-1])) for record, row in zip(page, rows, strict=False)]
     return page, cursor_after(page[-1], which, rows[which.limit - 1][-1]) if len(rows) > which.limit else None
 
 
@@ -188,12 +190,18 @@ def _fetch_leniently(db: sqlite3.Connection, sql: str, given: Any) -> list[Any]:
             db.text_factory = str
 
 
-# ── schedules ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── schedules and counters ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def schedules(db: sqlite3.Connection) -> list[ScheduleRow]:
+def schedules(db: sqlite3.Connection) -> list[StateRow]:
     rows = _fetch_leniently(db, "SELECT name, version, state FROM schedules ORDER BY name", ())
-    return [schedule_row(*row) for row in rows]
+    return [state_row(*row) for row in rows]
+
+
+def counter(db: sqlite3.Connection, name: str) -> StateRow | None:
+    given = (storable(name),)
+    rows = _fetch_leniently(db, "SELECT name, version, state FROM counters WHERE name = ?", given)
+    return state_row(*rows[0]) if rows else None
 
 
 # ── the audit ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -25,7 +25,7 @@ from approvals_bot.durable.engine.schedules import (
     decide_time,
     read_state,
 )
-from approvals_bot.durable.store.protocol import ScheduleRow
+from approvals_bot.durable.store.protocol import StateRow
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
@@ -417,7 +417,7 @@ async def test_another_process_learns_that_the_run_has_ended(
 
 async def test_a_damaged_state_begins_again(open_engine: OpenEngine, clock: FakeClock) -> None:
     async with open_engine() as engine:
-        await engine.store.set_schedule(ScheduleRow(HOURLY.name, 1, {"since": "never"}))
+        await engine.store.set_schedule(StateRow(HOURLY.name, 1, {"since": "never"}))
         starts = Starts(engine)
         starts.use(HOURLY)
         await clock.advance("1 hour")

@@ -12,7 +12,7 @@ import pytest
 from approvals_bot.durable.core.events import NewEvent
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.copying import copy
-from approvals_bot.durable.store.protocol import Append, AuditEntry, Filter, Lease, ScheduleRow
+from approvals_bot.durable.store.protocol import Append, AuditEntry, Filter, Lease, StateRow
 from approvals_bot.errors import StoreCopyError
 from tests.support.new_runs import new_run
 from tests.support.postgres_server import PostgresServer
@@ -52,7 +52,8 @@ async def an_installation(url: str) -> None:
     await store.record("r0", [NewEvent("run_cancelled", {"reason": ODD})], T0)
     for n in range(3):
         await store.audit(AuditEntry(f"refused {n}", ODD, None, {"text": ODD}), T0)
-        await store.set_schedule(ScheduleRow(f"w/{ODD} {n}", 1, {"why": ODD}))
+        await store.set_schedule(StateRow(f"w/{ODD} {n}", 1, {"why": ODD}))
+        await store.set_counter(StateRow(f"c/{ODD} {n}", 1, {"why": ODD}), T0, T0 + timedelta(days=1))
     await store.close()
 
 
@@ -78,7 +79,16 @@ async def test_an_installation_copied_to_postgresql_and_back_is_the_same(
     await an_installation(file("old"))
     before = await seen(file("old"))
     counts = await copy(file("old"), postgres_url, quiet)
-    assert counts == {"runs": 3, "attributes": 6, "events": 10, "hooks": 3, "taken": 0, "schedules": 3, "audit": 3}
+    assert counts == {
+        "runs": 3,
+        "attributes": 6,
+        "events": 10,
+        "hooks": 3,
+        "taken": 0,
+        "schedules": 3,
+        "counters": 3,
+        "audit": 3,
+    }
     assert await seen(postgres_url) == before
     store = await connect(postgres_url)
     again = await store.create(new_run("new", "w", "w", None, {}, f"key 1 {ODD}"), T0)

@@ -23,7 +23,7 @@ from tests.support.simulation.loop import Process, virtual_loop
 
 T = TypeVar("T")
 
-TABLES = ("events", "hooks", "taken", "attributes", "runs", "schedules", "audit")
+TABLES = ("events", "hooks", "taken", "attributes", "runs", "schedules", "counters", "audit")
 
 
 class Mishap(Exception):

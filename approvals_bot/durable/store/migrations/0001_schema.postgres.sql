@@ -14,7 +14,7 @@ CREATE TABLE runs (
   status          TEXT NOT NULL,
   created_at      BIGINT NOT NULL,
   ended_at        BIGINT,
-  idempotency_key TEXT,
+  idempotency_key TEXT COLLATE "C",
   attributes      TEXT NOT NULL DEFAULT '{}',
   seq             BIGINT NOT NULL,
   view            TEXT,
@@ -126,6 +126,14 @@ CREATE TABLE schedules (
   version BIGINT NOT NULL,
   state   TEXT NOT NULL
 );
+
+CREATE TABLE counters (
+  name    TEXT PRIMARY KEY,
+  version BIGINT NOT NULL,
+  state   TEXT NOT NULL,
+  until   BIGINT NOT NULL
+);
+CREATE INDEX counters_over ON counters (until);
 
 -- Reading. One statement answers any number of queries from one consistent snapshot, because a round trip costs more
 -- than most answers. Each answer is JSON; its rows are arrays in the order of RunRecord, Event and HookRow.

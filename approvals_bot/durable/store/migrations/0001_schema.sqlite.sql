@@ -11,7 +11,7 @@ CREATE TABLE runs (
   status          TEXT NOT NULL,              -- pending running completed failed cancelled reset continued stalled
   created_at      INTEGER NOT NULL,
   ended_at        INTEGER,
-  idempotency_key TEXT UNIQUE,
+  idempotency_key TEXT,
   attributes      TEXT NOT NULL DEFAULT '{}', -- its own: given at its start or set by its body
   seq             INTEGER NOT NULL,           -- number of the last event
   view            TEXT,                       -- the value that its author published last
@@ -33,6 +33,8 @@ CREATE TABLE runs (
 -- For the query that runs all the time: which runs are due? Runs that wait for people aren't in this index.
 CREATE INDEX runs_due ON runs (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX runs_held ON runs (owner) WHERE owner IS NOT NULL;
+-- A key has one run, and callers look for those of one key, or of all keys that begin alike.
+CREATE UNIQUE INDEX runs_idempotent ON runs (idempotency_key) WHERE idempotency_key IS NOT NULL;
 -- For the end of a run: which children has it? Runs that are no child aren't in this index.
 CREATE INDEX runs_of_parent ON runs (parent, parent_number) WHERE parent IS NOT NULL;
 
@@ -119,3 +121,12 @@ CREATE TABLE schedules (
   version INTEGER NOT NULL,                   -- counts the writes
   state   TEXT NOT NULL                       -- see engine/schedules.py
 ) STRICT, WITHOUT ROWID;
+
+-- What several processes count together, such as the calls of an agent's session. Written like the states of schedules.
+CREATE TABLE counters (
+  name    TEXT PRIMARY KEY,
+  version INTEGER NOT NULL,
+  state   TEXT NOT NULL,
+  until   INTEGER NOT NULL                    -- from then on, nobody needs it
+) STRICT, WITHOUT ROWID;
+CREATE INDEX counters_over ON counters (until);
