@@ -57,7 +57,7 @@ async def test_workflow_may_move_to_another_file(folder: Path) -> None:
     assert await greet() == "one"
     (folder / "one.py").unlink()
     (folder / "two.py").write_text(PROGRAM.format(text="two"))
-    assert load_catalog(read(folder)).names() == {"greet_of_the_folder"}
+    assert load_catalog(read(folder)).names() == {"greet_of_the_folder", "tool-call"}
     assert await greet() == "two"
     (folder / "one.py").write_text(PROGRAM.format(text="one again"))
     with pytest.raises(ConfigErrors, match="greet_of_the_folder"):

@@ -34,6 +34,9 @@ from approvals_bot.web.links import Links
 from approvals_bot.web.metrics import Connection, Metrics
 from approvals_bot.web.routes import build
 
+TOOL_CALLS_ASK = ("@ops",)
+"""Whom agents' tool calls ask on a developer's machine, without a file."""
+
 
 class Switch:
     """An ASGI app that a reload can replace. HTTP requests in progress finish on the old one."""
@@ -75,7 +78,8 @@ async def open_service(
     base_url = str(service.server.base_url).rstrip("/")
     metrics = Metrics()
     switch = Switch()
-    listing = load_catalog(configuration)
+    asks = TOOL_CALLS_ASK if open_pages else ()
+    listing = load_catalog(configuration, asks)
     async with AsyncExitStack() as stack:
         store = await connect(service.server.database.get_secret_value())
         resources: dict[type, Any] = {}
@@ -157,7 +161,7 @@ async def open_service(
 
             Returns the tables whose changes take effect only after a restart.
             """
-            host.workflows = listing = load_catalog(fresh)
+            host.workflows = listing = load_catalog(fresh, asks)
             host.people = engine.resources[People] = build_people(fresh.service, members, targets)
             engine.schedules.use(planned(listing), partial(start_scheduled, host), metrics.scheduled)
             engine.resources[Calendars] = Calendars(fresh.service.calendars)

@@ -12,8 +12,10 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from approvals_bot.approvals.agent_policy import TOOL_CALL
 from approvals_bot.approvals.port import DatedRemark
 from approvals_bot.approvals.request import Request
+from approvals_bot.approvals.tool_call import ARGUMENTS, decision_of
 from approvals_bot.errors import ApprovalMismatchError
 
 
@@ -94,15 +96,18 @@ def answers_of(request: Request) -> dict[str, dict[str, JsonValue]]:
     return found
 
 
-def result_of(request: Request) -> dict[str, Any]:
-    """Return the JSON result of a run that is one request, as its caller gets it.
+def result_of(request: Request, opened: Mapping[str, JsonValue]) -> dict[str, Any]:
+    """Return the JSON result of a run that is one request, as its caller gets it. `opened`: its fields at first.
 
-    `by`: an address, `rule:<n>`, or `deadline`. `in_place_of`: the absent person whose delegate `by` is, or "".
+    That of a tool call is its `Decision`. `by`: an address, `rule:<n>`, or `deadline`. `in_place_of`: the absent person
+    whose delegate `by` is, or "".
     `answers`: by stage, then by name. `digest`: of the pinned fields that were decided on; "" if none is pinned.
     `version`: the digest of the workflow file that applied.
     """
     ended = request.outcome
     assert ended is not None, "it is decided"
+    if request.workflow == TOOL_CALL:
+        return decision_of(request, opened[ARGUMENTS]).model_dump(mode="json")
     return {
         "approved": ended.state == "approved",
         "decision": ended.outcome,

@@ -92,7 +92,8 @@ class Definition(Frozen):
 
     @property
     def is_approval(self) -> bool:
-        return self.workflow.run is None
+        """Whether it is a form that opens a request. Those of tool calls have no form."""
+        return self.workflow.run is None and self.workflow.id != TOOL_CALL
 
     @property
     def is_tool_call(self) -> bool:

@@ -119,7 +119,7 @@ async def approval(opening: Proven[Opening], settings: KeptDefinition) -> dict[s
     assert ended is not None, "it is decided"
     if ended.state in ("withdrawn", "cancelled"):
         raise asyncio.CancelledError(ended.comment or f"{ended.state} by {ended.by}")
-    return result_of(pending.request)
+    return result_of(pending.request, opening.fields)
 
 
 approval.kind = REQUEST

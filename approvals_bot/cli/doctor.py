@@ -194,7 +194,7 @@ async def examine_people(service: ServiceSettings, workflows: Sequence[Definitio
 
     People who depend on a request (the requester's manager, a field's owner) are left out.
     """
-    approvals = [definition for definition in workflows if definition.is_approval]
+    approvals = [definition for definition in workflows if definition.workflow.run is None]
     async with open_people(service, lambda: datetime.now(UTC)) as people:
         found = [await _check_reach(service, definition, people) for definition in approvals]
         found += _check_absences(people, datetime.now(UTC))

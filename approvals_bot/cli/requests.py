@@ -117,7 +117,8 @@ def simulate(
     from approvals_bot.approvals.request import Opening
     from approvals_bot.approvals.simulate import simulate as play
     from approvals_bot.service.catalog import load_catalog, read_configuration
-    from approvals_bot.service.open import OpeningRefused, check_requester
+    from approvals_bot.service.open import check_requester
+    from approvals_bot.service.refusals import OpeningRefused
 
     given, opener = read_object(input, "--input"), requester.lower()
     behalf = on_behalf_of.lower() if on_behalf_of else None

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from approvals_bot.approvals.agent_policy import TOOL_CALL
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.config.chat import CHAT_WORKFLOW
 from approvals_bot.config.checks import check_definition
@@ -104,8 +105,10 @@ def workflows_folder(path: Path, env: Mapping[str, str] | None) -> Path:
         return path.parent / "workflows"
 
 
-def load_catalog(configuration: Configuration) -> Catalog:
+def load_catalog(configuration: Configuration, tool_calls_ask: Sequence[str] = ()) -> Catalog:
     """Import the folder's Python files, then list what they and the TOML files define.
+
+    The workflow of agents' tool calls is there without a file. Then it asks `tool_calls_ask`, by default nobody.
 
     A Python workflow that a TOML file offers (`run = "module:function"`) is listed under that file's name only, so
     nobody can bypass the file's list of requesters. Raises ConfigErrors with every problem; then the previous modules
@@ -122,7 +125,8 @@ def load_catalog(configuration: Configuration) -> Catalog:
             return Listed(approval.under(definition.id, pinned(definition)), definition)
         return Listed(program.workflow.under(definition.id, offer.settings), definition)
 
-    found = {name: listed(offer) for name, offer in _find_offers(configuration).items()}
+    offers = {TOOL_CALL: Offer(_built_in(configuration, tool_calls_ask), None)} | _find_offers(configuration)
+    found = {name: listed(offer) for name, offer in offers.items()}
     wants_chat = configuration.service.chat.enabled and CHAT_WORKFLOW not in found
     return Catalog(found, {CHAT_WORKFLOW: CHAT_NEEDS} if wants_chat else {})
 
@@ -133,6 +137,16 @@ def built_in_files(configuration: Configuration) -> list[Path]:
     own = {path.stem for path in python_files(configuration.service.server.workflows)}
     own |= {definition.id for definition in configuration.workflows}
     return [file] if configuration.service.chat.enabled and file.is_file() and file.stem not in own else []
+
+
+def _built_in(configuration: Configuration, asks: Sequence[str]) -> Definition:
+    """Return the workflow `tool-call` as if a file had it. Addresses of groups that aren't there are left out."""
+    groups = configuration.service.groups
+    asked = [address for address in asks if not address.startswith("@") or address[1:] in groups]
+    about = {"id": TOOL_CALL, "title": "{{ agent }}: {{ tool }}", "may_ask": asked}
+    stages = [{"id": "go", "from": asked}] if asked else []
+    table = {"workflow": about, "stage": stages, "deliver": {"dm": True}}
+    return Definition.model_validate(table, context={}).with_group_names(configuration.service.group_names)
 
 
 # What the files offer, before workflows are made of it.

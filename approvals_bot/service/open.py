@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -20,73 +20,12 @@ from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
 from approvals_bot.approvals.simulate import find_undecidable_stage
 from approvals_bot.approvals.templates import Facts, TemplateError, Who, render_key
 from approvals_bot.durable.engine import Engine, Run, SentKey
-from approvals_bot.errors import ApprovalsBotError, InvalidPayloadError, SerializationError
+from approvals_bot.errors import InvalidPayloadError, SerializationError
 from approvals_bot.people import People, SourceUnavailable, is_mail
 from approvals_bot.service.catalog import Catalog, Listed
 from approvals_bot.service.python_workflows import arguments_by_name, takes_whole_input, with_durations
-
-LONGEST_KEY = 200  # characters of an idempotency key; several times any usual id
-
-OpeningCode = Literal[
-    "workflow_unknown",
-    "not_allowed",
-    "group_unknown",
-    "key_unusable",
-    "nobody_decides",
-    "requester_not_a_person",
-    "behalf_not_a_person",
-    "behalf_missing",
-    "behalf_not_taken",
-    "own_key_impossible",
-    "own_key_empty",
-    "input_not_taken",
-    "input_not_storable",
-]
-
-_NOTHING_STARTED = ("Invalid input", "Nothing was started.")
-
-_TITLES: dict[OpeningCode, tuple[str, str]] = {
-    "workflow_unknown": ("Workflow not found", "No workflow named {name!r} is listed here."),
-    "not_allowed": (
-        "Not allowed to request",
-        "{who} can't open {workflow!r}. Its file lists who can, under workflow.request.",
-    ),
-    "group_unknown": ("Group unknown", "We can't check right now whether you may request this: {error}"),
-    "key_unusable": ("Invalid input", "The idempotency key can't be used."),
-    "nobody_decides": ("Nobody could decide", "Nothing was opened: {reason}, in stage {stage!r}."),
-}
-"""Title and detail of each refusal; `_NOTHING_STARTED` for all others."""
-
-_FAULTS: dict[OpeningCode, str] = {
-    "key_unusable": f"1 to {LONGEST_KEY} printable characters",
-    "requester_not_a_person": "not a person's address, and not the calling app",
-    "behalf_not_a_person": "not a person's address",
-    "behalf_missing": "is required: name the person this is for",
-    "behalf_not_taken": "this workflow can't be requested on behalf of somebody else",
-    "own_key_impossible": "the workflow's key can't be made from these fields: {error}",
-    "own_key_empty": "the workflow's key would be empty for these fields",
-    "input_not_taken": "this workflow takes no input",
-    "input_not_storable": "{error}",
-}
-"""What is wrong at the refusal's path, for those that have one."""
-
-
-class OpeningRefused(ApprovalsBotError):
-    """The request can't be opened, or the run can't be started. Nothing was written.
-
-    `code` names the rule that refused, `path` the part of the input that it is about (() for none), and `params` the
-    rule's findings. `title`, `detail` and `errors` (each fault at its place) say the same in words.
-    """
-
-    def __init__(self, code: OpeningCode, path: tuple[str, ...] = (), **params: str) -> None:
-        self.code = code
-        self.path = path
-        self.params = params
-        self.title, detail = _TITLES.get(code, _NOTHING_STARTED)
-        self.detail = detail.format(**params)
-        fault = _FAULTS[code].format(**params) if path else ""
-        self.errors: list[dict[str, Any]] = [{"loc": list(path), "msg": fault}] if path else []
-        super().__init__(f"{self.title}. {self.detail}" + (f"\n  {'.'.join(path)}: {fault}" if path else ""))
+from approvals_bot.service.refusals import OpeningRefused, usable_key
+from approvals_bot.service.tool_calls import CallOpening, open_call
 
 
 async def open_run(
@@ -114,10 +53,10 @@ async def open_run(
     definition = listed.definition
     if definition is not None:
         await check_requester(definition, opener, asks, behalf, people)
-    key = None if idempotency_key is None else _callers_key(opener, idempotency_key, input, asks, behalf)
     if definition is None or not definition.is_approval:
-        who = {REQUESTER: asks} | ({ON_BEHALF_OF: behalf} if behalf else {})
-        return await _start_program(engine, listed, input, key, who)
+        asked = CallOpening(listed, input, opener, asks, behalf, idempotency_key)
+        return await _start_otherwise(engine, people, asked)
+    key = None if idempotency_key is None else _callers_key(opener, idempotency_key, input, asks, behalf)
     typed = fields.values(definition.fields, input)
     opening = Opening(fields.dump(definition.fields, typed), asks, behalf)
     if key is None and definition.workflow.key is not None:
@@ -188,13 +127,6 @@ async def _is_listed(one: str, entry: str, people: People) -> bool:
     return any(person.address == one for person in resolved.persons)
 
 
-def usable_key(key: str) -> str:
-    """Return the caller's idempotency key. Raises OpeningRefused if it is empty, too long or unprintable."""
-    if not key.strip() or len(key) > LONGEST_KEY or not key.isprintable():
-        raise OpeningRefused("key_unusable", ("header", "Idempotency-Key"))
-    return key
-
-
 def _callers_key(opener: str, key: str, input: Mapping[str, JsonValue], requester: str, behalf: str | None) -> SentKey:
     """Return a caller's key with the opener's name in front, so that different callers' keys never meet.
 
@@ -234,6 +166,16 @@ def _who(address: str | None, people: People) -> Who:
     if address is None:
         return Who()
     return Who(address, address.removeprefix("app:") if address.startswith("app:") else people.person(address).name)
+
+
+async def _start_otherwise(engine: Engine, people: People, asked: CallOpening) -> Run[Any]:
+    """Start a Python workflow, or open the request of a tool call, whose fields no file has."""
+    requester, behalf, key = asked.requester, asked.on_behalf_of, asked.key
+    if asked.listed.definition is not None and asked.listed.definition.is_tool_call:
+        return await open_call(engine, people, asked.listed.definition, asked)
+    named = None if key is None else _callers_key(asked.opener, key, asked.input, requester, behalf)
+    who = {REQUESTER: requester} | ({ON_BEHALF_OF: behalf} if behalf else {})
+    return await _start_program(engine, asked.listed, asked.input, named, who)
 
 
 async def _start_program(

@@ -15,8 +15,11 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from approvals_bot.approvals.agent_policy import TOOL_CALL
 from approvals_bot.approvals.published import REQUEST, Relation, concerns
 from approvals_bot.approvals.request import Request, RequestOutcome, dumped
+from approvals_bot.approvals.tool_call import ARGUMENTS, decision_of
+from approvals_bot.client.decision import Decision
 from approvals_bot.durable.core.attributes import projected
 from approvals_bot.durable.engine import Engine, HookTarget, RunRecord
 from approvals_bot.durable.store.protocol import Filter
@@ -49,6 +52,22 @@ def request_of(record: RunRecord, hook_id: str | None = None) -> Request | None:
 def current_request(requests: Sequence[Request]) -> Request | None:
     """Return the first open one of a run's requests, else the last one; None if it has none."""
     return next((view for view in requests if view.is_open), requests[-1] if requests else None)
+
+
+def decision_on(record: RunRecord) -> Decision | None:
+    """Return what came of the tool call that this run is about. None for other runs, and while nobody has decided.
+
+    It is known before the run ends: that still updates the cards.
+    """
+    request = request_of(record) if record.workflow == TOOL_CALL and record.kind == REQUEST else None
+    if request is None or request.outcome is None:
+        return None
+    requested = request.was.get(ARGUMENTS, request.fields[ARGUMENTS])
+    return decision_of(request, requested).model_copy(update={"request_id": request.id})
+
+
+def is_decided(record: RunRecord) -> bool:
+    return decision_on(record) is not None
 
 
 async def find_record(engine: Engine, id: str) -> RunRecord | None:

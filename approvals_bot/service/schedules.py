@@ -17,7 +17,8 @@ from approvals_bot.durable.engine.schedules import NotStarted, Schedule, Schedul
 from approvals_bot.errors import ApprovalsBotError, StoreUnavailableError
 from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.host import ChannelHost
-from approvals_bot.service.open import OpeningRefused, open_run
+from approvals_bot.service.open import open_run
+from approvals_bot.service.refusals import OpeningRefused
 
 
 def planned(workflows: Catalog) -> list[Schedule]:

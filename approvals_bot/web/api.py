@@ -11,6 +11,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from approvals_bot.approvals.acts import Act, Edit, Reply, Stop, Withdraw
+from approvals_bot.approvals.agent_policy import TOOL_CALL
 from approvals_bot.approvals.published import REQUEST
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.text import NEVER_REQUESTED, NOT_REQUESTED_YET
@@ -31,7 +32,9 @@ from approvals_bot.service.read import (
     await_request,
     choices_of,
     current_request,
+    decision_on,
     find_record,
+    is_decided,
     redact,
     request_of,
     requests_of,
@@ -187,7 +190,7 @@ class RunsApi:
             there = f"{root_of(self._base_url)}/api/runs/{await self._engine.last(record.id)}{query}"
             return Response(status_code=303, headers={"Location": there})
         if wait and not record.has_ended:
-            record = await self._engine.wait(record.id, wait)
+            record = await self._engine.wait(record.id, wait, is_decided if record.workflow == TOOL_CALL else None)
         near = [{"limit": use.limit, "used": use.used, "maximum": use.maximum} for use in near_limits(record)]
         shown = run_json(record) | await self._details(key, record)
         return JsonResponse(shown | ({"near_limits": near} if near else {}))
@@ -347,6 +350,7 @@ def run_json(record: RunRecord) -> dict[str, Any]:
     requests = requests_of(record)
     shown = current_request(requests)
     several = [one for one in requests if one.number]
+    decision = decision_on(record)
     return {
         "id": record.id,
         "workflow": record.workflow,
@@ -357,6 +361,7 @@ def run_json(record: RunRecord) -> dict[str, Any]:
         "ended_at": record.ended_at.isoformat() if record.ended_at else None,
         "stalled": record.stalled,
         "request": api_request(shown) if shown is not None else None,
+        **({} if decision is None else {"decision": decision.model_dump(mode="json")}),
         **({"next_run": record.next_run} if record.next_run else {}),
         **({"parent": record.parent.run_id} if record.parent else {}),
         **({"begins_at": record.begins_at.isoformat()} if record.begins_at else {}),

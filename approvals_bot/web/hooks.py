@@ -17,8 +17,8 @@ from approvals_bot.durable.engine import Engine, HookInfo, HookTarget
 from approvals_bot.durable.store.protocol import HookRow
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import HookNotFoundError, InvalidTokenError
-from approvals_bot.service.open import usable_key
 from approvals_bot.service.read import request_behind
+from approvals_bot.service.refusals import usable_key
 from approvals_bot.web.api import ApiKey, caller
 from approvals_bot.web.responses import JsonResponse, Problem, Renderer
 from approvals_bot.web.validation import API_BODY, LINK_BODY, json_body, parse_json, read_body

@@ -96,7 +96,7 @@ def _start_run() -> dict[str, Any]:
         "responses": {
             "202": started,
             "200": started | {"description": "The run that the same key started before"},
-            **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "503"),
+            **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "503"),
         },
     }
 
@@ -111,6 +111,14 @@ def _list_runs() -> dict[str, Any]:
             _query("status", ref("Status"), "With this status."),
             _query(
                 "waiting_for", {"type": "string", "format": "email"}, "Requests that wait for this person's address."
+            ),
+            _query(
+                "key",
+                {"type": "string"},
+                "Of this caller's Idempotency-Key, or of all that go on after it with a colon; by key.",
+            ),
+            _query(
+                "open", {"type": "string", "enum": ["true", "false"]}, "Those that haven't ended, or those that have."
             ),
             _attributes(),
             _query("cursor", {"type": "string"}, "Where the page before ended."),
@@ -136,7 +144,9 @@ def _attributes() -> dict[str, Any]:
 
 def _show_run() -> dict[str, Any]:
     wait = _query(
-        "wait", {"type": "number", "minimum": 0, "maximum": 3600}, "Seconds to wait for its end (60 at most)."
+        "wait",
+        {"type": "number", "minimum": 0, "maximum": 3600},
+        "Seconds to wait for its end or its decision (60 at most).",
     )
     return {
         "operationId": "getRun",

@@ -39,7 +39,7 @@ from approvals_bot.errors import (
     StoreUnavailableError,
     WorkflowNotFoundError,
 )
-from approvals_bot.service.open import OpeningCode, OpeningRefused
+from approvals_bot.service.refusals import OpeningCode, OpeningRefused
 
 FORM_ROOM = 40_000  # bytes of a form's values as browsers send them; bodies may have 64,000, comments take some
 MOST_INPUTS = 100  # that anybody would look through
@@ -71,7 +71,12 @@ STATUS: dict[Word, int] = {
 }
 """What each verdict is in HTTP. Refusals change nothing but the audit."""
 
-_OPENING_STATUS: dict[OpeningCode, int] = {"workflow_unknown": 404, "not_allowed": 403, "group_unknown": 503}
+_OPENING_STATUS: dict[OpeningCode, int] = {
+    "workflow_unknown": 404,
+    "not_allowed": 403,
+    "group_unknown": 503,
+    "budget_spent": 429,
+}
 """What a refused opening is in HTTP; the codes that are not here are faults of the input, 422."""
 
 
@@ -118,6 +123,8 @@ def problem_of(error: Exception) -> Problem | None:
         case OpeningRefused():
             status = _OPENING_STATUS.get(error.code, 422)
             headers = RETRY_SOON if status == 503 else None
+            if (seconds := error.params.get("retry_after")) is not None:
+                headers = {"Retry-After": seconds}
             return Problem(status, error.title, error.detail, errors=error.errors, headers=headers)
         case RunNotFoundError():
             return Problem(404, "Run not found", "No run has this id.")

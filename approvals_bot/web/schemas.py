@@ -167,7 +167,8 @@ RESPONSES: dict[str, Any] = {
         "description": "`requests` is there where a Python workflow asks people: each with its `id`, `run_0….2`. "
         "`next_run` is there after a reset, and for a run that has continued: the ID of the run in its place. "
         "`parent` is there for a run that another one has started as its child: the ID of that one. `begins_at` is "
-        "there until a run begins that was started for a later time."
+        "there until a run begins that was started for a later time. `decision` is there once a tool call is decided, "
+        "or withdrawn. `key` and `url` are there in lists by key."
     },
     "RunDetails": {
         "allOf": [

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from approvals_bot.cli import terminal
 from approvals_bot.cli.commands import COMMANDS, TRACEBACK, Commands, load
 from approvals_bot.errors import StoreUnavailableError
-from approvals_bot.service.open import OpeningRefused
+from approvals_bot.service.refusals import OpeningRefused
 from tests.support.small_site import Site
 
 NO_UTF8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

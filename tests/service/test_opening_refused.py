@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from approvals_bot.service.open import OpeningRefused
+from approvals_bot.service.refusals import OpeningRefused
 from approvals_bot.web.responses import problem_of
 
 

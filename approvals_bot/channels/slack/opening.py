@@ -32,8 +32,9 @@ from approvals_bot.durable.engine import Run
 from approvals_bot.errors import ApprovalsBotError, IdempotencyConflictError, InvalidPayloadError, SerializationError
 from approvals_bot.people import SourceUnavailable
 from approvals_bot.service.catalog import Catalog
-from approvals_bot.service.open import OpeningRefused, may_open, open_run
+from approvals_bot.service.open import may_open, open_run
 from approvals_bot.service.read import request_of
+from approvals_bot.service.refusals import OpeningRefused
 
 LOOK_LIMIT = 0.6  # seconds for asking live groups what a person may open; submitting the form asks again
 SHOWN_WITHIN = 3.0  # seconds until a new request shows its title

@@ -1,0 +1,50 @@
+"""Notices to the service's admins: what no request's card says, as a message in Slack or a mail."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from approvals_bot.approvals.port import EMAIL, SLACK, Card, Channels, Delivered, Dispatch, Name, ToPerson
+from approvals_bot.durable.engine import Engine
+from approvals_bot.people import People, Person
+
+log = logging.getLogger(__name__)
+
+
+def notify_admins(engine: Engine, people: People, title: str, text: str, delivery_id: str) -> None:
+    """Notify each admin in the background: nobody's answer waits for it, and a failure is only logged."""
+    channels = engine.resources.get(Channels)
+    if channels is not None and people.admins:
+        card = Card("", "", "", 0, "waiting", title, Name("", ""), engine.now(), "")
+        work = _notify(channels, people, card, text, delivery_id)
+        engine.scheduler.keep_task(asyncio.create_task(work, name=f"notice {delivery_id}"))
+
+
+async def _notify(channels: Channels, people: People, card: Card, text: str, delivery_id: str) -> None:
+    for person in await _admins(people):
+        dispatch_id = f"{delivery_id} {person.address}"[-200:]
+        try:
+            if not await _is_sent(channels, person, card, text, dispatch_id):
+                log.error("An admin could not be notified: %s", card.title)
+        except Exception as error:  # noqa: BLE001  # a channel may come from another package
+            log.error("%s while an admin was notified", type(error).__name__)
+
+
+async def _is_sent(channels: Channels, person: Person, card: Card, text: str, delivery_id: str) -> bool:
+    """Send it by Slack, or by mail if that doesn't arrive. It has no request, so no link."""
+    for name in (SLACK, EMAIL):
+        channel = channels.by_name.get(name)
+        if channel is not None:
+            result = await channel.send(Dispatch(delivery_id, ToPerson(name, person), card, "outcome", text))
+            if isinstance(result, Delivered):
+                return True
+    return False
+
+
+async def _admins(people: People) -> list[Person]:
+    found = dict[str, Person]()
+    for entry in people.admins:
+        resolved = await people.resolve(entry, requester="")
+        found |= {person.address: person for person in resolved.persons}
+    return list(found.values())

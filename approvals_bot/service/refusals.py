@@ -1,0 +1,90 @@
+"""Why a request can't be opened, or a run can't be started: data, which each entry point renders."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from approvals_bot.errors import ApprovalsBotError
+
+LONGEST_KEY = 200  # characters of an idempotency key; several times any usual id
+
+OpeningCode = Literal[
+    "workflow_unknown",
+    "not_allowed",
+    "group_unknown",
+    "key_unusable",
+    "nobody_decides",
+    "requester_not_a_person",
+    "behalf_not_a_person",
+    "behalf_missing",
+    "behalf_not_taken",
+    "own_key_impossible",
+    "own_key_empty",
+    "input_not_taken",
+    "input_not_storable",
+    "call_unnamed",
+    "call_asks_nobody",
+    "budget_spent",
+]
+
+_NOTHING_STARTED = ("Invalid input", "Nothing was started.")
+
+_TITLES: dict[OpeningCode, tuple[str, str]] = {
+    "workflow_unknown": ("Workflow not found", "No workflow named {name!r} is listed here."),
+    "not_allowed": (
+        "Not allowed to request",
+        "{who} can't open {workflow!r}. Its file lists who can, under workflow.request.",
+    ),
+    "group_unknown": ("Group unknown", "We can't check right now whether you may request this: {error}"),
+    "key_unusable": ("Invalid input", "The idempotency key can't be used."),
+    "nobody_decides": ("Nobody could decide", "Nothing was opened: {reason}, in stage {stage!r}."),
+    "call_asks_nobody": (
+        "Nobody could decide",
+        "Nothing was opened: no file says who is asked about tool calls. Write workflows/tool-call.toml; there is a "
+        "whole one in docs/agents.md, under “Tool calls over HTTP”.",
+    ),
+    "budget_spent": (
+        "Budget spent",
+        "Nothing was opened: the session {session!r} has used its budget ({what}, {limit}). {when}",
+    ),
+}
+"""Title and detail of each refusal; `_NOTHING_STARTED` for all others."""
+
+_FAULTS: dict[OpeningCode, str] = {
+    "key_unusable": f"1 to {LONGEST_KEY} printable characters",
+    "requester_not_a_person": "not a person's address, and not the calling app",
+    "behalf_not_a_person": "not a person's address",
+    "behalf_missing": "is required: name the person this is for",
+    "behalf_not_taken": "this workflow can't be requested on behalf of somebody else",
+    "own_key_impossible": "the workflow's key can't be made from these fields: {error}",
+    "own_key_empty": "the workflow's key would be empty for these fields",
+    "input_not_taken": "this workflow takes no input",
+    "input_not_storable": "{error}",
+    "call_unnamed": "is required, or a tool_call_id: the same call must be found again",
+}
+"""What is wrong at the refusal's path, for those that have one."""
+
+
+class OpeningRefused(ApprovalsBotError):
+    """The request can't be opened, or the run can't be started. Nothing was written.
+
+    `code` names the rule that refused, `path` the part of the input that it is about (() for none), and `params` the
+    rule's findings. `title`, `detail` and `errors` (each fault at its place) say the same in words.
+    """
+
+    def __init__(self, code: OpeningCode, path: tuple[str, ...] = (), **params: str) -> None:
+        self.code = code
+        self.path = path
+        self.params = params
+        self.title, detail = _TITLES.get(code, _NOTHING_STARTED)
+        self.detail = detail.format(**params)
+        fault = _FAULTS[code].format(**params) if path else ""
+        self.errors: list[dict[str, Any]] = [{"loc": list(path), "msg": fault}] if path else []
+        super().__init__(f"{self.title}. {self.detail}" + (f"\n  {'.'.join(path)}: {fault}" if path else ""))
+
+
+def usable_key(key: str) -> str:
+    """Return the caller's idempotency key. Raises OpeningRefused if it is empty, too long or unprintable."""
+    if not key.strip() or len(key) > LONGEST_KEY or not key.isprintable():
+        raise OpeningRefused("key_unusable", ("header", "Idempotency-Key"))
+    return key
