@@ -371,14 +371,13 @@ async def a_chat_of_ones_own(guide: Any, here: Here) -> None:
 
 @uses("useChat({")
 def a_page_of_the_ai_sdk(text: str, here: Here) -> None:
-    for version in ("6", "7"):
-        folder = node_packages(TESTS / "support" / "ai_sdk" / version)
-        for names, package in re.findall(r'^import \{ (.+) \} from "(.+)";$', text, re.MULTILINE):
-            asked = f"console.log([{names}].every((each) => typeof each === 'function'))"
-            program = f'import {{ {names} }} from "{package}"; {asked}'
-            command = ["node", "--input-type=module", "-e", program]
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=30, check=False)
-            assert done.stdout.strip() == "true", done.stderr
+    folder = node_packages(TESTS / "support" / "ai_sdk" / "7")
+    for names, package in re.findall(r'^import \{ (.+) \} from "(.+)";$', text, re.MULTILINE):
+        asked = f"console.log([{names}].every((each) => typeof each === 'function'))"
+        program = f'import {{ {names} }} from "{package}"; {asked}'
+        command = ["node", "--input-type=module", "-e", program]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=30, check=False)
+        assert done.stdout.strip() == "true", done.stderr
 
 
 @uses("[chat]\nenabled   = true")

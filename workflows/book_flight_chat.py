@@ -96,7 +96,7 @@ agent = Agent(
     instructions=INSTRUCTIONS,
     capabilities=[Durable()],
 )
-chat = Chat(agent)
+chat = Chat(agent, name="Booking agent")
 
 
 @agent.tool_plain(name="searchFlights")
@@ -135,7 +135,7 @@ async def booking_approval(
     booking: Booking = {"flightNumber": flightNumber, "passengerName": passengerName, "price": price}
     decision = await ctx.deps.ask(ctx.tool_call_id, "bookingApproval", booking)
     if not decision.approved:
-        nothing_said = "No reason provided" if decision.state == "rejected" else decision.text
+        nothing_said = "No reason provided" if decision.state == "rejected" else "Nobody decided in time"
         return ToolReturn(f"Booking rejected: {decision.comment or nothing_said}")
     booking = decision.arguments or booking  # as approved: approvers may have changed it
     note = f" - Note: {decision.comment}" if decision.comment else ""

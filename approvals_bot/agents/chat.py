@@ -59,8 +59,9 @@ class Exchange(BaseModel):
 class ChatContext:
     """The turn that the tools of a chat's agent belong to: their `ctx.deps`."""
 
-    def __init__(self, turn: ChatTurn) -> None:
+    def __init__(self, turn: ChatTurn, agent: str = "agent") -> None:
         self.turn = turn
+        self.agent = agent  # as people read it
         self.view = ChatView(turn=turn, is_writing=True)
         self._indexed = 0
         self._unused: list[str] = []  # the digests of approvals that nothing was done with yet
@@ -118,6 +119,7 @@ class ChatContext:
             tool,
             arguments,
             tool_call_id=tool_call_id,
+            agent=self.agent,
             stages=self._stages(),
             on_behalf_of=self.turn.person,
             deliver={"dm": True, "email": True},
@@ -132,7 +134,7 @@ class ChatContext:
         webhook = create_webhook(metadata={"tool": tool, "arguments": arguments})
         self.change(tool_call_id, state="waiting", webhook=webhook.hook_id)
         if self.turn.person is not None:
-            await mail_link(self.turn.person, tool, webhook.hook_id)
+            await mail_link(self.turn.person, tool, self.agent, webhook.hook_id)
         answer = await self._answer(webhook)
         if answer is None:
             return Decision(state="expired", at=now(), tool=tool, arguments=arguments)
@@ -184,12 +186,14 @@ class Chat:
     Tools get the turn as `ctx.deps`, a `ChatContext`, and ask people by its `ask`.
     """
 
-    def __init__(self, agent: Agent[ChatContext, str]) -> None:
+    def __init__(self, agent: Agent[ChatContext, str], *, name: str | None = None) -> None:
+        """`name`: what people read instead of the agent's own name, where it asks them."""
         self._agent = agent
+        self._name = name or agent.name or "agent"
 
     async def answer(self, turn: ChatTurn) -> str:
         """Answer a message, and return the agent's last words. Works in a workflow's body only."""
-        context = ChatContext(turn)
+        context = ChatContext(turn, self._name)
         context.show(ChatView(turn=turn, is_writing=True))
         earlier = await earlier_exchanges(turn.follows) if turn.follows is not None else []
         agent = self._agent
@@ -253,19 +257,21 @@ async def earlier_exchanges(run_id: str) -> list[Exchange]:
 async def mail_link(
     address: str,
     subject: str,
+    agent: str,
     hook_id: str,
     channels: Channels = resource(Channels),
     people: People = resource(People),
 ) -> None:
     """Mail a webhook's URL to a person, if the service sends mail. The URL is a key, so the log has the hook's id."""
-    if EMAIL not in channels:
+    mail = channels.by_name.get(EMAIL)
+    if mail is None:
         return
     person = people.person(address)
     about = get_step_metadata()
-    card = Card("", "", "", 0, "waiting", subject, Name("", ""), about.first_started_at, "")
+    card = Card("", "", "", 0, "waiting", subject, Name(agent, agent), about.first_started_at, "")
     to = ToPerson(EMAIL, Person(person.address, person.name, zone=person.zone))
     text = WEBHOOK_MAIL.format(url=_engine().link(hook_id), subject=subject)
-    match await channels.send(Dispatch(about.step_id, to, card, "code", text)):
+    match await mail.send(Dispatch(about.step_id, to, card, text=text)):  # no request has a page to link to
         case TryAgain(error=error, after=after):
             raise RetryableError(error, retry_after=after)
 

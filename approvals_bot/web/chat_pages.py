@@ -53,6 +53,15 @@ DOING: Mapping[str, str] = {
 }
 """What a tool does, while it does it."""
 
+DONE: Mapping[str, str] = {
+    "bookFlight": "Booked",
+    "searchFlights": "Searched flights",
+    "checkFlightStatus": "Checked the flight's status",
+    "getAirportInfo": "Looked up the airport",
+    "checkBaggageAllowance": "Checked the baggage allowance",
+}
+"""What a tool has done."""
+
 
 @dataclass(frozen=True, slots=True)
 class ShownPart:
@@ -66,13 +75,15 @@ class ShownPart:
     kind: Literal["text", "booking", "tool"]
     state: str
     text: str = ""
-    tool: str = ""
+    tool: str = ""  # what it does
+    done: str = ""  # what it has done
     fields: tuple[tuple[str, str, str], ...] = ()
     card: Card | None = None
     comment: str = ""
     can_decide: bool = False
     call: str = ""
     webhook_url: str = ""
+    decided_at: datetime | None = None
 
 
 class ChatPages:
@@ -221,11 +232,13 @@ class ChatPages:
             state=approval_state(turn, part) if part.is_asked else part.state,
             text=output if part.is_over else "",
             tool=DOING.get(part.tool, part.tool),
+            done=DONE.get(part.tool, f"{part.tool}: done"),
             fields=fields,
             card=card_of(request, None, self._now()) if request is not None else None,
             comment=(part.decision.comment or "") if part.decision is not None else "",
             can_decide=turn.waits_for(part) and not turn.has_ended,
             call=part.id,
+            decided_at=part.decision.at if part.decision is not None else None,
             webhook_url=self._link(part.webhook) if part.webhook and part.state == "waiting" else "",
         )
 

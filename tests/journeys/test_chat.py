@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -115,7 +116,7 @@ async def test_an_answer_in_slack_shows_up_in_the_open_page(service: Service) ->
 
 
 @pytest.mark.agents(4)
-@pytest.mark.parametrize("version", ["6", "7"])
+@pytest.mark.parametrize("version", ["7", pytest.param("6", marks=pytest.mark.long)])
 def test_the_ai_sdks_own_client_talks_to_it(service: Service, version: str) -> None:
     folder = node_packages(AI_SDK / version)
     shutil.copy(AI_SDK / "talk.mjs", folder)  # Node looks for packages beside the file
@@ -138,6 +139,29 @@ def test_the_ai_sdks_own_client_talks_to_it(service: Service, version: str) -> N
     assert ["data-approval", "approved", "ann@acme.eu", "chat"] in seen["data"]
     assert ["data-approval", "rejected", "ann@acme.eu", "chat"] in seen["data"]
     assert len(seen["after"]) == 1  # 204: nothing goes on any more
+
+
+def test_without_its_framework_the_chat_says_how_to_install_it(tmp_path: Path) -> None:
+    gone = tmp_path / "gone" / "pydantic_ai"
+    gone.mkdir(parents=True)
+    (gone / "__init__.py").write_text('raise ModuleNotFoundError("not installed", name="pydantic_ai")\n')
+    service = Service(with_samples(tmp_path / "site"))
+    before = os.environ.get("PYTHONPATH", "")
+    service.environment["PYTHONPATH"] = os.pathsep.join(path for path in (str(gone.parent), before) if path)
+    try:
+        service.start()
+        shown = service.http.get("/", follow_redirects=True)
+        assert (shown.url.path, "pip install &#39;approvals-bot[pydantic-ai]&#39;" in shown.text) == ("/chat", True)
+        assert "/playground" in shown.text
+        body = {"id": "c", "messages": [{"id": "m", "role": "user", "parts": [{"type": "text", "text": ASK}]}]}
+        refused = service.http.post("/api/chat", json=body)
+        assert (refused.status_code, "pydantic-ai" in refused.json()["detail"]) == (503, True)
+        service.open()
+        service.card()
+    finally:
+        if service.process is not None:
+            service.kill()
+        service.http.close()
 
 
 @pytest.mark.agents(6)

@@ -126,6 +126,24 @@ async def test_a_keys_chat_needs_approvers(tmp_path: Path) -> None:
         assert (refused.status_code, "approvers" in refused.json()["detail"]) == (422, True)
 
 
+async def test_a_cancelled_answer_says_so_and_runs_nothing(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (service, http):
+        ann = cookie(service, "ann@acme.eu")
+        [call] = calls(await http.post("/api/chat", json=message("c"), headers=ann))
+        [record] = (await service.engine.runs("book_flight_chat")).records
+        await service.engine.cancel(record.id, "enough")
+        await service.engine.wait(record.id, 5)
+        shown = (await http.get("/chat/c", headers=ann)).text
+        assert "This answer was cancelled." in shown
+        assert "data-open" not in shown
+        assert 'value="approve"' not in shown
+        assert (await http.get("/api/chat/c/stream", headers=ann)).status_code == 204
+        again = await http.post("/api/chat", json=message("c"), headers=ann)
+        assert '"type": "error"' in again.text
+        late = await http.post(f"/api/chat/c/approvals/{call}", json={"approved": True}, headers=ann)
+        assert late.status_code == 409
+
+
 async def test_a_webhook_can_be_what_a_booking_waits_for(tmp_path: Path) -> None:
     async with serving(tmp_path, CHAT + 'approval = "webhook"\n') as (service, http):
         ann = cookie(service, "ann@acme.eu")
