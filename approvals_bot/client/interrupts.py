@@ -7,14 +7,14 @@ value, from a graph's own `interrupt()`, is shown as it is. Nothing here needs L
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import JsonValue
 
 from approvals_bot.client.decision import Decision
-from approvals_bot.client.paused_calls import CallKeys, DecidedCall, PausedCall
+from approvals_bot.client.paused_calls import CallKeys, DecidedCall, PausedCall, all_of
 from approvals_bot.errors import DeniedError
 
 NOT_OFFERED = (
@@ -148,7 +148,7 @@ def _denial(decided: DecidedCall, text: str, allowed: Sequence[str]) -> dict[str
 Answers = Mapping[str, Sequence[DecidedCall]]
 """Decided calls of open interrupts, by the interrupt's id."""
 
-Decide = Callable[[PausedCall, str, Any], Awaitable[DecidedCall]]
+Decide = Callable[[PausedCall, str, Any], Coroutine[Any, Any, DecidedCall]]
 """Gets a decision on a call, given the call's key and the JSON schema of its arguments."""
 
 
@@ -162,9 +162,11 @@ class Paused(Protocol):
 At = TypeVar("At", bound=Paused)
 
 
-async def answer_pauses(at: At, decide: Decide, advance: Callable[[Answers], Awaitable[At]]) -> At:
+async def answer_pauses(
+    at: At, decide: Decide, advance: Callable[[Answers], Awaitable[At]], keys: CallKeys | None = None
+) -> At:
     """Have all calls of all open interrupts decided at once, and let the graph go on with each, until none is open."""
-    keys = CallKeys()
+    keys = keys or CallKeys()
     asked: dict[str, asyncio.Task[list[DecidedCall]]] = {}
     try:
         while at.pauses:
@@ -182,4 +184,4 @@ async def answer_pauses(at: At, decide: Decide, advance: Callable[[Answers], Awa
 
 async def _decided(pause: GraphPause, keys: CallKeys, decide: Decide) -> list[DecidedCall]:
     asked = [decide(call, keys.key_of(call), schema) for call, schema in zip(pause.calls, pause.schemas, strict=True)]
-    return await asyncio.gather(*asked)
+    return await all_of(asked)

@@ -9,17 +9,16 @@ Tools with `needs_approval` wait. What an approver decided on is compared with w
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import json
 import weakref
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, JsonValue
 
 from approvals_bot.client.approvals import Approvals
-from approvals_bot.client.paused_calls import CallKeys, DecidedCall, PausedCall
+from approvals_bot.client.paused_calls import CallKeys, DecidedCall, PausedCall, all_of
 from approvals_bot.errors import AgentError, ApprovalMismatchError
 
 try:
@@ -83,22 +82,24 @@ async def run_with_approvals(
         except AgentError as error:
             return DecidedCall(call, error)
 
-    return await run_to_its_end(agent, input, decide, options)
+    return await run_to_its_end(agent, input, decide, options, CallKeys())
 
 
-Decide = Callable[[PausedCall, str, dict[str, Any] | None], Awaitable[DecidedCall]]
+Decide = Callable[[PausedCall, str, dict[str, Any] | None], Coroutine[Any, Any, DecidedCall]]
 """Gets a decision on a call, given the call's key and the JSON schema of its arguments."""
 
 
-async def run_to_its_end(agent: Agent[Any], input: Input, decide: Decide, options: Mapping[str, Any]) -> RunResult:
+async def run_to_its_end(
+    agent: Agent[Any], input: Input, decide: Decide, options: Mapping[str, Any], keys: CallKeys
+) -> RunResult:
     """Run the agent, with decisions on all calls of a turn whenever it pauses."""
-    keys, guard = CallKeys(), ToolGuard(agent)
+    guard = ToolGuard(agent)
     result = await guard.run(input, options)
     while result.interruptions:
         state = result.to_state()
         calls = calls_of(state.get_interruptions())
         asked = [decide(call, keys.key_of(call), guard.schema_of(call)) for call in calls]
-        guard.apply(state, await asyncio.gather(*asked))
+        guard.apply(state, await all_of(asked))
         result = await guard.run(state, options)
     return result
 
@@ -200,7 +201,8 @@ class ToolGuard:
 
         async def invoke(context: ToolContext[Any], arguments: str) -> Any:
             decided = self._decided.get(context.tool_call_id)
-            if decided is None:  # its policy says that this call needs no approval
+            if decided is None:
+                self._check_needs_none(tool, context)
                 return await inner(context, arguments)
             return await inner(context, self._checked(decided, context.qualified_tool_name, arguments))
 
@@ -208,6 +210,15 @@ class ToolGuard:
         if callable(tool.needs_approval):
             guarded.needs_approval = as_careful(tool, tool.needs_approval)
         return guarded
+
+    def _check_needs_none(self, tool: FunctionTool, context: ToolContext[Any]) -> None:
+        """Raise ApprovalMismatchError for a call that needs approval and has none.
+
+        An agent that is a tool is called again when its own calls are decided.
+        """
+        if tool.needs_approval is True and tool._agent_instance is None:
+            self.mismatch = ApprovalMismatchError(context.tool_call_id, "", "")
+            raise self.mismatch
 
     def _checked(self, decided: DecidedCall, tool: str, text: str) -> str:
         arguments = as_arguments(text)

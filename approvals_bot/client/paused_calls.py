@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import JsonValue
 
@@ -30,18 +31,22 @@ LONGEST_ID = 100  # characters, which leaves some for the session in front of it
 
 
 class CallKeys:
-    """The keys of a session's tool calls: the model's id, else the call's digest and how often it came before."""
+    """The keys of a session's tool calls: the model's id, else the call's digest and how often it came before.
 
-    def __init__(self) -> None:
-        self._nameless: Counter[str] = Counter()
+    An id that comes again is another call: some models number those of each answer from 0. `nameless` is put in front
+    of the digests where one session has several of these objects.
+    """
+
+    def __init__(self, nameless: str = "") -> None:
+        self._prefix = nameless
+        self._times: Counter[str] = Counter()
 
     def key_of(self, call: PausedCall) -> str:
         """Return the call's key, which no other call of the session has. Ask once for each call, in their order."""
-        if is_usable_key(call.id) and len(call.id) <= LONGEST_ID:
-            return call.id
-        digest = digest_of(call.tool, call.arguments)
-        self._nameless[digest] += 1
-        return f"{digest}.{self._nameless[digest]}"
+        has_id = is_usable_key(call.id) and len(call.id) <= LONGEST_ID
+        key = call.id if has_id else f"{self._prefix}{digest_of(call.tool, call.arguments)}"
+        self._times[key] += 1
+        return key if has_id and self._times[key] == 1 else f"{key}.{self._times[key]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +104,16 @@ def _digest(tool: str, arguments: Mapping[str, Any]) -> str:
         return digest_of(tool, arguments)
     except ValueError:
         return ""
+
+
+T = TypeVar("T")
+
+
+async def all_of(asked: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Return what these give, asked at once. If one raises an error, the others are no longer waited for."""
+    tasks = [asyncio.create_task(each) for each in asked]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

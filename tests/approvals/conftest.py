@@ -239,6 +239,10 @@ class OpenedRequest:
 
 @pytest.fixture
 def office(store_url: str) -> Office:
+    return make_office(store_url)
+
+
+def make_office(store_url: str) -> Office:
     live = LiveGroup(BO, CY)
     people = People(
         persons=[
