@@ -214,7 +214,8 @@ def decision_of(run: Json, request: OpenRequest | None) -> Decision | None:
             return _decision("withdrawn", request, run, comment=error.get("message") if error else None)
         case "failed":
             return _decision("withdrawn", request, run)
-    return None
+    early = run.get("decision")  # known before the run has updated every card, which a mail server may hold up
+    return None if early is None else _result({**run, "result": early}, request)
 
 
 def _result(run: Json, request: OpenRequest | None) -> Decision:

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from approvals_bot.approvals.policy import Definition, pinned
+from approvals_bot.approvals.port import Channels, Delivered, Dispatch, Receipt
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.client.decision import Decision
 from approvals_bot.client.digests import digest_of
+from approvals_bot.client.exchange import decision_of
+from approvals_bot.people import People
 from approvals_bot.service.catalog import Listed
-from tests.support.whole_service import Service
+from tests.support.whole_service import Opened, Service
 
 FILE: dict[str, Any] = {
     "workflow": {"id": "tool-call", "title": "{{ agent }}: {{ tool }}", "may_ask": ["@finance", "di@acme.eu"]},
@@ -255,3 +258,110 @@ async def test_a_service_that_stops_answers_long_polls(calls: Service) -> None:
     calls.engine.end_waiting()
     shown = (await asyncio.wait_for(polling, 1)).json()
     assert (shown["status"], "decision" in shown) == ("running", False)
+
+
+@pytest.mark.agents(22)
+async def test_a_call_above_the_budget_is_refused_and_reaches_nobody(service: Service) -> None:
+    offer(service, budget={"calls": "2 per hour", "sum": {"price": "5000 per day"}})
+    for n in range(2):
+        await ask(service, f"s:{n}")
+    answer = await service.plain.post(
+        "/api/runs", json={"workflow": "tool-call", "input": PAY}, headers={"Idempotency-Key": "s:2"}
+    )
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "3600")
+    assert "its budget (calls, 2 per hour). Ask again after " in answer.json()["detail"]
+    await ask(service, "s:3", status=429)
+    assert len((await service.engine.runs("tool-call")).records) == 2
+    lines = [line.entry for line in await service.engine.audit_lines() if line.entry.what == "budget_spent"]
+    assert [(line.who, line.data) for line in lines] == [("app:ci", {"session": "s", "budget": "calls = 2 per hour"})]
+    assert await ask(service, "s:1", status=200), "a call that was asked before costs nothing"
+    await ask(service, "other:1")
+    await service.clock.advance("61m")
+    await ask(service, "s:2")
+
+
+@pytest.mark.agents(22)
+async def test_a_sum_of_an_argument_is_a_budget(service: Service) -> None:
+    offer(service, budget={"sum": {"price": "1000 per day"}})
+    await ask(service, "s:1")
+    await ask(service, "s:2", status=429)
+    await ask(service, "s:3", arguments={"price": "360.00"})
+    await ask(service, "s:4", arguments={"n": 1})
+    problem = await ask(service, "s:5", status=422, arguments={"price": "a lot"})
+    assert problem["errors"][0]["loc"] == ["input", "arguments", "price"]
+
+
+@pytest.mark.agents(23)
+async def test_a_rejected_call_that_is_retried_stays_within_open(service: Service) -> None:
+    offer(service, budget={"open": 3})
+    opened = 0
+    for n in range(10):
+        body = {"workflow": "tool-call", "input": PAY}
+        answer = await service.plain.post("/api/runs", json=body, headers={"Idempotency-Key": f"s:{n}"})
+        await service.engine.settle()
+        if answer.status_code == 429:
+            assert "once one of its requests has been decided" in answer.json()["detail"]
+            break
+        opened += 1
+    assert opened == 3
+    (newest, *_) = (await service.engine.runs("tool-call", is_open=True)).records
+    await vote(service, newest.id, choice="reject", comment="too dear")
+    decision = Decision.model_validate((await service.run(newest.id))["decision"])
+    assert decision.text.startswith("Rejected by Cy Rus")
+    assert decision.text.endswith("Do not try this or an equivalent action again; ask the user.")
+    await ask(service, "s:again")
+    await ask(service, "s:once more", status=429)
+
+
+@pytest.mark.agents(22)
+async def test_admins_are_notified_once(open_service: Opened) -> None:
+    sent: list[Dispatch] = []
+
+    class Mail:
+        """A channel that keeps what it sends."""
+
+        async def send(self, dispatch: Dispatch) -> Delivered:
+            sent.append(dispatch)
+            return Delivered(Receipt("x", "y"))
+
+        async def update(self, receipt: Receipt, dispatch: Dispatch) -> Delivered:
+            return Delivered(receipt)
+
+    async with open_service(channels=Channels({"email": Mail()})) as service:
+        people: Any = service.engine.resources[People]
+        people.admins = ("@finance", "cfo@acme.eu")
+        offer(service, budget={"calls": "1 per hour"})
+        await ask(service, "s:1")
+        for n in range(3):
+            await ask(service, f"s:again {n}", status=429)
+        await asyncio.sleep(0.05)
+    notices = [dispatch for dispatch in sent if dispatch.text]
+    assert [dispatch.to.person.address for dispatch in notices] == ["cfo@acme.eu"]  # type: ignore[union-attr]
+    assert "The agent ci has used the budget of its session s: calls, 1 per hour." in notices[0].text
+
+
+async def test_a_channel_that_hangs_holds_up_no_decision(open_service: Opened) -> None:
+    gone = asyncio.Event()
+
+    class Hanging:
+        """A channel that doesn't get through once there is a decision."""
+
+        async def send(self, dispatch: Dispatch) -> Delivered:
+            return Delivered(Receipt("x", "y"))
+
+        async def update(self, receipt: Receipt, dispatch: Dispatch) -> Delivered:
+            await gone.wait()
+            return Delivered(receipt)
+
+    async with open_service(channels=Channels({"slack": Hanging()})) as service:
+        offer(service, deliver={"slack": "#ops"})
+        run = await ask(service)
+        polling = asyncio.create_task(service.plain.get(f"/api/runs/{run}", params={"wait": "30"}))
+        body = {"by": "cy@acme.eu", "choice": "approve"}
+        assert (await service.api.post(f"/api/runs/{run}/votes", json=body)).status_code == 201
+        shown = (await asyncio.wait_for(polling, 5)).json()
+        assert shown["status"] == "running"
+        decision = decision_of(shown, None)
+        assert decision is not None
+        assert (decision.state, decision.approved) == ("approved", True)
+        gone.set()
