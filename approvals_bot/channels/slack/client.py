@@ -18,7 +18,8 @@ from approvals_bot.durable.core.serialization import json_text
 from approvals_bot.durable.store.encoding import readable_json
 from approvals_bot.errors import ApprovalsBotError
 
-if TYPE_CHECKING:  # both are loaded with the first call: see `bolt_app`
+if TYPE_CHECKING:  # loaded when they are used: see `bolt_app`
+    import aiohttp
     from slack_sdk.web.async_client import AsyncWebClient
 
 JSON = {"Content-Type": "application/json; charset=utf-8"}
@@ -95,27 +96,36 @@ class SlackClient:
         self.monotonic = monotonic
         self._token = token
         self._api_url = api_url if api_url.endswith("/") else f"{api_url}/"
+        self._session: aiohttp.ClientSession | None = None
         self._web: AsyncWebClient | None = None
         self._blocked: dict[tuple[str, str], float] = {}  # (method, conversation or "") → monotonic time
 
     @property
-    def web(self) -> AsyncWebClient:
-        """Slack's own client. Use it only in the event loop that created its session."""
-        if self._web is None:
+    def session(self) -> aiohttp.ClientSession:
+        """The session of all calls. Use it only in the event loop that opened it, with its first call."""
+        if self._session is None:
             import aiohttp
+
+            limit, jar = aiohttp.ClientTimeout(total=CALL_LIMIT, connect=CONNECT_LIMIT), aiohttp.DummyCookieJar()
+            self._session = aiohttp.ClientSession(timeout=limit, trust_env=False, cookie_jar=jar)
+        return self._session
+
+    @property
+    def web(self) -> AsyncWebClient:
+        """Slack's own client, on the same session."""
+        if self._web is None:
             from slack_sdk.web.async_client import AsyncWebClient
 
-            limit = aiohttp.ClientTimeout(total=CALL_LIMIT, connect=CONNECT_LIMIT)
-            session = aiohttp.ClientSession(timeout=limit, trust_env=False, cookie_jar=aiohttp.DummyCookieJar())
-            self._web = AsyncWebClient(token=self._token, base_url=self._api_url, session=session, retry_handlers=[])
+            url, session = self._api_url, self.session
+            self._web = AsyncWebClient(token=self._token, base_url=url, session=session, retry_handlers=[])
             self._web.proxy = None  # the constructor takes HTTPS_PROXY and knows no NO_PROXY
         return self._web
 
     async def aclose(self) -> None:
         """Close the session, if it was opened."""
-        if self._web is not None and self._web.session is not None:
-            await self._web.session.close()
-        self._web = None
+        if self._session is not None:
+            await self._session.close()
+        self._session = self._web = None
 
     async def ask(self, method: str, *, conversation: str = "", get: bool = False, **arguments: Any) -> dict[str, Any]:
         """Call a method. `conversation` is the one whose rate limit a post counts against.
@@ -140,12 +150,10 @@ class SlackClient:
         raise self._meaning(limited, status, headers, answer)
 
     async def _call(self, method: str, given: Mapping[str, Any], get: bool) -> Answered:
-        session = self.web.session
-        assert session is not None, "the client was built with a session"
         given = {"params": _params(given)} if get else {"data": json_text(given).encode()}
         headers = {"Authorization": f"Bearer {self._token}", **({} if get else JSON)}
         verb, url = "GET" if get else "POST", self._api_url + method
-        async with session.request(verb, url, headers=headers, **given) as response:
+        async with self.session.request(verb, url, headers=headers, **given) as response:
             answer = readable_json((await response.read()).decode(errors="replace"), dict)
         return response.status, response.headers, answer or {}
 

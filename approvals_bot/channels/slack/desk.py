@@ -153,11 +153,9 @@ class EphemeralReplies:
     async def _respond(self, to: ReplyTo, said: Mapping[str, Any]) -> None:
         import aiohttp
 
-        session = self._client.web.session
-        assert session is not None, "the client was built with a session"
         answer = {"response_type": "ephemeral", "replace_original": to.is_ephemeral, **said}
         try:
-            async with session.post(to.response_url, json=answer, allow_redirects=False) as response:
+            async with self._client.session.post(to.response_url, json=answer, allow_redirects=False) as response:
                 if response.status >= 400:
                     log.warning("An ephemeral reply could not be sent: HTTP %d", response.status)
         except (aiohttp.ClientError, TimeoutError, OSError) as failure:
