@@ -38,6 +38,11 @@ RUN_ELSEWHERE = {
     "async def book_for(": "approvals/test_request_approval_guide.py",
     "async def reimburse(": "approvals/test_request_approval_guide.py",
     "async def release(version": "approvals/test_request_approval_guide.py",
+    "async def answer(ap: Approvals": "agents/test_frameworks_guide.py",
+    "async def ship_step_by_step(": "agents/test_frameworks_guide.py",
+    "async def converse(": "agents/test_frameworks_guide.py",
+    "async def pay_by_agent(": "agents/test_frameworks_guide.py",
+    "async def send_by_graph(": "agents/test_frameworks_guide.py",
 }
 """Examples that need a service with people: their marks, and the tests that run them, which have the mark, too."""
 

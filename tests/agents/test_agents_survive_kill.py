@@ -28,6 +28,7 @@ def process(folder: Path, block: str = "") -> str:
 
 
 @pytest.mark.agents(17)
+@pytest.mark.long
 @pytest.mark.timeout(300)  # three processes, which import both frameworks
 def test_nothing_after_a_recorded_result_runs_twice(tmp_path: Path) -> None:
     assert process(tmp_path, "model") == "ready\n"
