@@ -104,13 +104,21 @@ def with_engine(
 @asynccontextmanager
 async def _engine_of(service: ServiceSettings, clock: TimeSource, *, upgrade: bool) -> AsyncIterator[Engine]:
     from approvals_bot.durable.engine import Engine
+    from approvals_bot.durable.engine.executor import Executor
     from approvals_bot.durable.store import connect
     from approvals_bot.durable.tokens import Tokens
 
     tokens = Tokens([key.get_secret_value() for key in service.server.signing_keys])
     store = await connect(service.server.database.get_secret_value(), upgrade=upgrade)
     grace = service.server.cancel_grace.total_seconds()
-    engine = Engine(store, tokens=tokens, base_url=str(service.server.base_url), clock=clock, cancel_grace=grace)
+    engine = Engine(
+        store,
+        tokens=tokens,
+        base_url=str(service.server.base_url),
+        clock=clock,
+        executor=Executor(limits=service.step_limits),
+        cancel_grace=grace,
+    )
     async with engine.running(work=False):
         yield engine
 

@@ -273,7 +273,8 @@ def explain(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
         record = await _opened(engine, run)
         request = request_of(record)
         if request is None:
-            waits = waits_of(*await engine.read(record.id))
+            whole, events = await engine.read(record.id)
+            waits = waits_of(whole, events, engine.steps_in_line(whole, events))
             found, text = explained_program(record, waits, engine.link, engine.now())
         else:
             found = why(request)
@@ -391,7 +392,7 @@ def show_command(run: RunId, config: Config = CONFIG, as_json: Json = False) -> 
 
     async def look(engine: Engine, _: ServiceSettings) -> None:
         record, (whole, events) = await record_of(engine, run), await engine.read(run.partition(".")[0])
-        about = record, waits_of(whole, events), events, engine.link
+        about = record, waits_of(whole, events, engine.steps_in_line(whole, events)), events, engine.link
         terminal.say(show.run_json(*about), show.history_text(*about, engine.now()), as_json)
 
     with_engine(config, look)

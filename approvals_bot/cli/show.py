@@ -137,7 +137,8 @@ def _published(record: RunRecord) -> list[str]:
 def _calls(waits: Sequence[Wait], link: Link) -> list[str]:
     """List the hooks and webhooks that take payloads, each with what resumes it."""
     children = [f"Waiting for child {w.more['workflow']}: run {w.more['run_id']}" for w in waits if w.kind == "child"]
-    return children + [
+    lines = [f"Waiting for a place: {wait.in_words}" for wait in waits if wait.kind == "limit"]
+    return [*children, *lines] + [
         f"Waiting for a {wait.kind}: {link(wait.hook_id) if wait.kind == 'webhook' else one_line(wait.token)}"
         for wait in waits
         if wait.token

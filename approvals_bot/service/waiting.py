@@ -7,8 +7,8 @@ see them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from pydantic import JsonValue
 from approvals_bot.durable.core.events import ENDINGS, Event, from_micros
 from approvals_bot.durable.engine import RunRecord
 from approvals_bot.durable.engine.engine import WEBHOOK_PURPOSE
+from approvals_bot.durable.engine.lines import InLine
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import InvalidTokenError
 from approvals_bot.service.read import REDACTED, iso, requests_of
@@ -34,11 +35,12 @@ _WEBHOOK = re.compile(r"(/webhooks/|%2[Ff]webhooks%2[Ff])([\w-]+\.[\w-]+)", re.A
 class Wait:
     """Something that an open run waits for, since when, and what its author said of it.
 
-    `token` and `hook_id`: of a hook or webhook that takes payloads from outside. `more`: a step's name and its attempts
-    so far; when a sleep or time limit is over; a child's workflow and run.
+    A "limit" is a step in line for a place of its limit; it hasn't begun. `token` and `hook_id`: of a hook or webhook
+    that takes payloads from outside. `more`: a step's name and its attempts so far, and its place in line; when a
+    sleep or time limit is over; a child's workflow and run.
     """
 
-    kind: Literal["hook", "webhook", "step", "sleep", "timeout", "child"]
+    kind: Literal["hook", "webhook", "step", "limit", "sleep", "timeout", "child"]
     since: datetime
     metadata: Any = None
     token: str = ""
@@ -54,14 +56,26 @@ class Wait:
                 found["url"] = link(self.hook_id)
         return found
 
+    @property
+    def in_words(self) -> str:
+        """What a step in line waits for, as a sentence without its end."""
+        said = f"{self.more['name']} waits for the limit {self.more['limit']}"
+        if self.more["at_once"] is not None:
+            said += f", which lets {self.more['at_once']} begin at a time"
+        return said if self.more["place"] is None else f"{said}; it is number {self.more['place']} in line"
 
-def waits_of(record: RunRecord, log: Sequence[Event]) -> tuple[Wait, ...]:
-    """Return what the run waits for, in the order in which it began. The webhook of a request has no token here."""
+
+def waits_of(record: RunRecord, log: Sequence[Event], in_line: Mapping[int, InLine] | None = None) -> tuple[Wait, ...]:
+    """Return what the run waits for, in the order in which it began. The webhook of a request has no token here.
+
+    `in_line` are the steps that wait for a limit: `engine.steps_in_line(record, log)`.
+    """
     if record.has_ended or (log and log[-1].type in ENDINGS):
         return ()
     over = {event.data["id"] for event in log if event.type in _OVER}
     own = {request.hook_id for request in requests_of(record)}
-    return tuple(_wait(event, log, own) for event in log if _is_open(event, over))
+    waits = ((event, _wait(event, log, own)) for event in log if _is_open(event, over))
+    return tuple(_in_line(wait, in_line.get(event.data["id"])) if in_line else wait for event, wait in waits)
 
 
 def cancellation_of(log: Sequence[Event]) -> dict[str, Any] | None:
@@ -98,6 +112,13 @@ def _wait(event: Event, log: Sequence[Event], own: Collection[str]) -> Wait:
                 "" if is_own else data["token"],
                 "" if is_own else data["hook_id"],
             )
+
+
+def _in_line(wait: Wait, line: InLine | None) -> Wait:
+    if line is None:
+        return wait
+    more: dict[str, JsonValue] = {"limit": line.limit, "at_once": line.at_once, "place": line.place}
+    return replace(wait, kind="limit", since=line.since, more=wait.more | more)
 
 
 class Mask:

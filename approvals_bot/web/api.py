@@ -200,7 +200,7 @@ class RunsApi:
         log: list[Event] = []
         if not record.has_ended:
             record, log = await self._engine.read(record.id)
-        waits, cancellation = waits_of(record, log), cancellation_of(log)
+        waits, cancellation = waits_of(record, log, self._engine.steps_in_line(record, log)), cancellation_of(log)
         more = {} if cancellation is None else {"cancellation": cancellation}
         listed = self._workflows.find(record.workflow)
         if listed is not None and may_start(listed, key.address, names_people=key.may_vote):

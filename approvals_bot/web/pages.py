@@ -107,7 +107,7 @@ class PeoplePages:
             return RedirectResponse(await self._engine.last(record.id), 303)
         record, log = await self._engine.read(record.id)
         history = history_of(log)
-        waits = waits_of(record, log)
+        waits = waits_of(record, log, self._engine.steps_in_line(record, log))
         calls = [wait for wait in waits if wait.token]
         return self._page(
             "run.html",
@@ -115,6 +115,7 @@ class PeoplePages:
             row=self._row(record),
             record=record,
             requests=[self._row_of(record, view) for view in requests_of(record) if view.number],
+            lines=[wait.in_words for wait in waits if wait.kind == "limit"],
             children=[wait.more for wait in waits if wait.kind == "child"],
             calls=[(wait, self._engine.link(wait.hook_id) if wait.kind == "webhook" else "") for wait in calls],
             history=history,

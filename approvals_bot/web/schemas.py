@@ -194,17 +194,21 @@ RESPONSES: dict[str, Any] = {
         "description": (
             "Something that the run waits for. `token` and `url`, which resume a hook or webhook, are there for keys "
             "that may start the run's workflow; others see `(redacted)` for them in `view` and `metadata`. `name` and "
-            "`attempts` are a step's; `until` is the end of a sleep or time limit; `workflow` and `run_id` are of "
-            "a child."
+            "`attempts` are a step's. A `limit` is a step in line for a place of its `limit`, which lets `at_once` "
+            "begin at a time; `place` is its place in line: 1 comes next, null is unknown to this process. `until` is "
+            "the end of a sleep or time limit; `workflow` and `run_id` are of a child."
         ),
         "properties": {
-            "kind": {"enum": ["hook", "webhook", "step", "sleep", "timeout", "child"]},
+            "kind": {"enum": ["hook", "webhook", "step", "limit", "sleep", "timeout", "child"]},
             "since": TIME,
             "metadata": {"description": "What the workflow said of its hook."},
             "token": TEXT,
             "url": TEXT,
             "name": TEXT,
             "attempts": {"type": "integer"},
+            "limit": TEXT,
+            "at_once": {"type": ["integer", "null"]},
+            "place": {"type": ["integer", "null"]},
             "until": TIME,
             "workflow": TEXT,
             "run_id": TEXT,

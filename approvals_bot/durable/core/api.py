@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
@@ -13,7 +12,7 @@ from typing import Any, Generic, NoReturn, TypeVar, cast, overload
 from uuid import UUID
 
 from approvals_bot.durable.core.annotations import check_later, codec_of
-from approvals_bot.durable.core.attributes import MAX_ATTRIBUTES, Projection, Settable, checked_attributes
+from approvals_bot.durable.core.attributes import Projection, Settable, checked_attributes
 from approvals_bot.durable.core.context import (
     StepMetadata,
     WorkflowMetadata,
@@ -25,9 +24,7 @@ from approvals_bot.durable.core.context import (
 from approvals_bot.durable.core.continuing import continue_run
 from approvals_bot.durable.core.durations import Duration, as_seconds
 from approvals_bot.durable.core.hooks import Answer, Hook, Webhook, WebhookRequest, encode_response, header_patterns
-from approvals_bot.durable.core.lines import workflow_logger
 from approvals_bot.durable.core.registry import Workflow
-from approvals_bot.durable.core.run import RunState
 from approvals_bot.durable.core.serialization import codec, encode
 from approvals_bot.durable.core.signature import Needed
 from approvals_bot.durable.core.steps import Step, step
@@ -240,18 +237,7 @@ def set_attributes(attributes: Mapping[str, Settable] | None = None, /, **more: 
     run = current_run("set_attributes()")
     changes = checked_attributes({**(attributes or {}), **more})
     if changes and not run.loop.closing:
-        before = len(run.attributes)
         run.set_attributes(changes)
-        _warn_of_many(run, before)
-
-
-def _warn_of_many(run: RunState, before: int) -> None:
-    """Log that a run has come beyond 40 or 80 % of its attributes, as a line of its body: those are logged once."""
-    after = len(run.attributes)
-    if run.lines is not None and any(before * 100 < MAX_ATTRIBUTES * share <= after * 100 for share in (40, 80)):
-        said, name = "run %s is near a limit: %d of %d attributes", workflow_logger.name
-        given = (run.run_id, after, MAX_ATTRIBUTES)
-        run.lines.append((run.seq, workflow_logger.makeRecord(name, logging.WARNING, __file__, 0, said, given, None)))
 
 
 F = TypeVar("F", bound=Callable[[], Projection])

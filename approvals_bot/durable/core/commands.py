@@ -21,9 +21,11 @@ class CreateStep:
     id: int
     name: str
     input: dict[str, Any]
+    limit: str | None = None  # only so that other processes know what the step waits for
 
     def event(self, at: datetime) -> NewEvent:
-        return NewEvent("step_created", {"id": self.id, "name": self.name, "input": self.input})
+        data = {"id": self.id, "name": self.name, "input": self.input}
+        return NewEvent("step_created", data if self.limit is None else data | {"limit": self.limit})
 
     def is_as(self, recorded: Event) -> bool:
         """Return whether the log has this command under its number."""

@@ -142,7 +142,7 @@ class RunState:
         given = recorded.data.get("input") if recorded is not None else None
         given = step.signature.encode_call(args, kwargs) if given is None else given
         state = OpenStep(number, step, given, future=self.loop.create_future(), attributes=self.attributes)
-        self._ask(CreateStep(number, step.name, given))
+        self._ask(CreateStep(number, step.name, given, step.limit))
         self.steps[number] = state
         assert state.future is not None
         try:

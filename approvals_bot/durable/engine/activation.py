@@ -122,6 +122,10 @@ class Activation:
         self._may_have_grown = True
         self._woken.set()
 
+    def places_in_line(self) -> dict[int, tuple[str, int]]:
+        """Return the limit, and the place in its line, of each step that waits for one."""
+        return {} if self._queue is None else self._queue.places_in_line()
+
     def is_busy(self, now: datetime) -> bool:
         """Return whether it is doing something now. Waiting for a long step doesn't count: it might never end."""
         if self._is_waiting and self.due is not None and self.due <= now:
@@ -374,7 +378,7 @@ class Activation:
                 self.run.grow(events)
                 del self._finished[: self._taken]  # only these: other steps may have finished during the write
                 self._taken = 0
-                self._host.notifier.notify(batch.run_id, events)
+                self._host.notifier.notify(batch.run_id, events, batch.own)
                 if self.run.row.parent or self.run.index.children:
                     self._host.wake_relatives(self.run, events)
             case Stale():

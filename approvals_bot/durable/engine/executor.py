@@ -58,6 +58,11 @@ class Executor:
         self._withheld = 0  # places of threads that were left behind when there were too many of those
         self._logged: set[str] = set()
 
+    @property
+    def limits(self) -> dict[str, int]:
+        """How many steps with each limit may run at a time."""
+        return {name: gate.most for name, gate in self._places.limits.items()}
+
     def gates(self, step: StepCode) -> list[Gate]:
         """Return the gates that a step passes before it begins."""
         return self._places.gates(step.limit, threaded=not step.is_async)

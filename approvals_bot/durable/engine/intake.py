@@ -24,7 +24,7 @@ from approvals_bot.durable.core.serialization import encode, to_json
 from approvals_bot.durable.engine.batch import Batch, plan
 from approvals_bot.durable.engine.cache import CachedRun
 from approvals_bot.durable.engine.lookups import decide_with_lookups
-from approvals_bot.durable.engine.near_limits import NEAR_RECEIVED, NEAR_UNREAD
+from approvals_bot.durable.engine.near_limits import NEAR_ATTRIBUTES, NEAR_RECEIVED, NEAR_UNREAD
 from approvals_bot.durable.engine.notifier import Notifier, Subscription
 from approvals_bot.durable.engine.replayer import INLINE_EVENTS
 from approvals_bot.durable.engine.scheduler import Scheduler
@@ -124,6 +124,8 @@ class Intake:
             raise HookConflictError(created.token, created.owner)
         if not created.is_new and sent is not None:
             _compare_start(created, workflow, sent, key)
+        if created.is_new and len(attributes) >= NEAR_ATTRIBUTES:
+            self._notifier.limits.begun_with(created.run_id, attributes)
         return created
 
     def new_run(
@@ -131,8 +133,7 @@ class Intake:
     ) -> NewRun:
         """Return a run that starts now, not yet created. `more` is added to the data of `run_created`."""
         now = self._scheduler.clock.now()
-        run_id = new_run_id(now, self._scheduler.entropy())
-        return new_run(run_id, workflow, input, attributes, now, **more)
+        return new_run(new_run_id(now, self._scheduler.entropy()), workflow, input, attributes, now, **more)
 
     async def create(self, new: NewRun) -> Created | TokenTaken:
         """Create a run, or find the one that has its idempotency key, and start working on it."""
@@ -238,7 +239,6 @@ class Intake:
         4. Subscribers are notified last, so they find in the store what they are notified of.
         """
         scheduler = self._scheduler
-        batch = None
         try:
             batch = None if run is None else self._plan(run, fact, now)
             try:
@@ -267,7 +267,7 @@ class Intake:
                 scheduler.activate(written.claimed)
             else:
                 scheduler.wake(written.run_id or run_id)
-        self._notifier.notify(run_id, events)
+        self._notifier.notify(run_id, events, None if batch is None else batch.append.own)
         return written
 
     def _plan(self, run: CachedRun, fact: NewEvent | None, now: datetime) -> Batch | None:

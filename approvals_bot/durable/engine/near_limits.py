@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
-from approvals_bot.durable.core.attributes import MAX_ATTRIBUTES
+from approvals_bot.durable.core.attributes import MAX_ATTRIBUTES, Attribute
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.core.serialization import to_json
 from approvals_bot.durable.engine.limits import MAX_EVENTS
@@ -22,6 +22,7 @@ SHARES = (80, 40)
 NEAR_EVENTS = MAX_EVENTS * SHARES[-1] // 100
 NEAR_RECEIVED = MAX_RECEIVED * SHARES[-1] // 100
 NEAR_UNREAD = MAX_UNREAD * SHARES[-1] // 100
+NEAR_ATTRIBUTES = MAX_ATTRIBUTES * SHARES[-1] // 100
 """From here on there may be something to warn of. Comparing with these is all that a run far from its limits costs."""
 
 MOST_SAID = 10_000
@@ -58,7 +59,8 @@ class LimitWatch:
     """The warnings of one process: a line each, once for a run, a limit and a share of it.
 
     A log only grows, and each event of it is written by one process, which is the one that warns. So there is one
-    warning for events and for characters, over all processes and restarts, unless that process dies just then.
+    warning for events and for characters, over all processes and restarts, unless that process dies just then. Unread
+    payloads and attributes come and go, so there each process warns once.
     """
 
     def __init__(self, watch: Callable[[str, int], None] | None = None) -> None:
@@ -66,9 +68,18 @@ class LimitWatch:
         self._watch = watch
         self._said: dict[tuple[str, Limit, int], None] = {}  # the oldest first
 
-    def grown(self, run_id: str, events: list[Event]) -> None:
-        """Warn if these new events of a run's log are beyond a share of the limit."""
+    def grown(self, run_id: str, events: list[Event], own: Mapping[str, Attribute]) -> None:
+        """Warn if a run is beyond a share of a limit now that its log has these events.
+
+        `own`: all attributes of the run, if some of these events have set any.
+        """
         self._crossed(run_id, Use("events", events[-1].seq, MAX_EVENTS), events[0].seq - 1)
+        changed = {name for event in events if event.type == "attributes_set" for name in event.data["attributes"]}
+        self._crossed(run_id, Use("attributes", len(own), MAX_ATTRIBUTES), len(own.keys() - changed))
+
+    def begun_with(self, run_id: str, attributes: Mapping[str, Attribute]) -> None:
+        """Warn if the attributes that a run is started with are beyond a share of the limit."""
+        self._crossed(run_id, Use("attributes", len(attributes), MAX_ATTRIBUTES), 0)
 
     def received(self, run_id: str, payload: Received) -> None:
         """Warn if this payload is beyond a share of a limit."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Self
 
+from approvals_bot.durable.core.attributes import Attribute
 from approvals_bot.durable.core.events import EVENT_TYPES, Event
 from approvals_bot.durable.engine.near_limits import NEAR_EVENTS, LimitWatch
 
@@ -23,10 +24,13 @@ class Notifier:
         self.limits = LimitWatch(watch_limits)
         self.subscriptions: defaultdict[str, dict[Subscription, None]] = defaultdict(dict)  # in order of arrival
 
-    def notify(self, run_id: str, events: list[Event]) -> None:
-        """Deliver events that this process has written to the run's subscribers."""
-        if events and events[-1].seq >= NEAR_EVENTS:
-            self.limits.grown(run_id, events)
+    def notify(self, run_id: str, events: list[Event], own: Mapping[str, Attribute] | None = None) -> None:
+        """Deliver events that this process has written to the run's subscribers.
+
+        `own`: the run's own attributes, if these events have changed them.
+        """
+        if events and (own or events[-1].seq >= NEAR_EVENTS):
+            self.limits.grown(run_id, events, own or {})
         if self._watch is not None:
             self._watch(events)
         for subscription in self.subscriptions.get(run_id, ()):

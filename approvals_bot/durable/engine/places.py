@@ -46,6 +46,14 @@ class Gate:
         self.free += 1
         self.serve()
 
+    def place_of(self, ticket: Ticket) -> int:
+        """Return a ticket's place in the line: 1 comes next."""
+        return list(self.line).index(ticket) + 1
+
+    def place_of_parked(self, run_id: str) -> int:
+        """Return the place of a run that waits in the store: behind the line, and those parked before it."""
+        return len(self.line) + list(self.parked).index(run_id) + 1
+
     def serve(self) -> None:
         while self.free > 0 and self.line:
             first = next(iter(self.line))
@@ -168,6 +176,15 @@ class Queue:
     def waiting(self) -> list[int]:
         """The numbers of the steps that have no place yet."""
         return [number for number, ticket in self.tickets.items() if not ticket.is_granted]
+
+    def places_in_line(self) -> dict[int, tuple[str, int]]:
+        """Return the limit, and the place in its line, of each step that waits for one."""
+        waiting = ((number, ticket, ticket.waits_for) for number, ticket in self.tickets.items())
+        return {
+            number: (gate.name, gate.place_of(ticket))
+            for number, ticket, gate in waiting
+            if gate is not None and gate.name is not None
+        }
 
     def add(self, number: int, gates: Sequence[Gate]) -> None:
         """Get in line for a step. It may begin at once, if nobody else waits."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, get_args
 
@@ -14,6 +14,7 @@ from approvals_bot.durable.core.registry import registry
 from approvals_bot.durable.core.serialization import decode
 from approvals_bot.durable.engine.clock import TimeSource
 from approvals_bot.durable.engine.intake import HookTarget
+from approvals_bot.durable.engine.lines import InLine, steps_in_line
 from approvals_bot.durable.engine.notifier import Notifier, Subscription
 from approvals_bot.durable.engine.replayer import INLINE_EVENTS
 from approvals_bot.durable.engine.runs import NO_EVENTS, Ending, HookInfo, Page
@@ -139,6 +140,10 @@ class Reader:
         if found is None:
             raise RunNotFoundError(run_id)
         return found
+
+    def steps_in_line(self, run: RunRecord, log: Sequence[Event]) -> dict[int, InLine]:
+        """Return the steps of a run that wait for a place of a limit, by the numbers that its log gives them."""
+        return steps_in_line(run, log, self.now(), self.scheduler.places_in_line(run.id))
 
     async def wait(
         self, run_id: str, seconds: float | None = None, until: Callable[[RunRecord], bool] | None = None

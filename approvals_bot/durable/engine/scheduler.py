@@ -30,6 +30,7 @@ from approvals_bot.durable.engine.limits import (
     POLL,
     RETRY_STORE,
 )
+from approvals_bot.durable.engine.lines import PlacesHere
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.replayer import Replayed, Replayer
 from approvals_bot.durable.engine.schedules import SET_BACK, Schedules
@@ -111,6 +112,16 @@ class Scheduler:
         """Return the row of a run, as it was when this process began to work on it. None if it doesn't."""
         active = self._active.get(run_id)
         return None if active is None else active[0].run.row
+
+    def places_in_line(self, run_id: str) -> PlacesHere:
+        """Return the places of a run and its steps in this process's lines."""
+        active = self._active.get(run_id)
+        parked = (gate for gate in self.executor.crowded if run_id in gate.parked)
+        return PlacesHere(
+            {} if active is None else active[0].places_in_line(),
+            {gate.name: gate.place_of_parked(run_id) for gate in parked if gate.name is not None},
+            self.executor.limits,
+        )
 
     def request_lease(self, run_id: str | None = None) -> Lease | None:
         """Return a lease to request from the store. None if this process takes no work, or works on that run already.

@@ -24,6 +24,7 @@ BOTH = {
     "test_hook_tokens",
     "test_hooks",
     "test_idempotency",
+    "test_lines",
     "test_lookups",
     "test_parents_and_children",
     "test_resets",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from approvals_bot import create_hook, set_attributes, workflow
@@ -28,10 +30,12 @@ async def near_limits_takes_payloads() -> None:
 
 
 @workflow
-async def near_limits_attributes() -> None:
-    for number in range(60):
-        set_attributes({f"a{number}": number})
-    await create_hook("near/attributes")
+async def near_limits_attributes(many: int) -> None:
+    async for more in create_hook("near/attributes"):
+        set_attributes({f"a{number}": number for number in range(many, many + more)})
+        many += more
+        if not more:
+            return
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -101,13 +105,30 @@ async def test_events_are_said_once_over_restarts(
 
 
 async def test_attributes_are_said_once(open_engine: OpenEngine, caplog: pytest.LogCaptureFixture) -> None:
+    counted: list[tuple[str, int]] = []
     async with open_engine() as engine:
-        run = await engine.start(near_limits_attributes)
+        run = await engine.start(near_limits_attributes, 0)
         await engine.settle()
-        record = await engine.record(run.id)
-        assert record is not None
-        assert near_limits(record) == [Use("attributes", 60, 64)]
+    for more, count in ((20, 20), (10, 30), (5, 35), (20, 55), (5, 60)):
+        async with open_engine() as engine:
+            engine.notifier.limits._watch = lambda limit, percent: counted.append((limit, percent))
+            await engine.resume_hook("near/attributes", more)
+            await engine.settle()
+            record = await engine.record(run.id)
+            assert record is not None
+            assert near_limits(record) == ([Use("attributes", count, 64)] if count > 25 else [])
+    assert said(caplog) == ["30 of 64 attributes (46 %)", "55 of 64 attributes (85 %)"]
+    assert counted == [("attributes", 40), ("attributes", 80)]
+
+
+@pytest.mark.parametrize("begins", [{}, {"delay": "1h"}])
+async def test_attributes_of_a_start_are_said(
+    open_engine: OpenEngine, caplog: pytest.LogCaptureFixture, begins: dict[str, str]
+) -> None:
     async with open_engine() as engine:
-        await engine.resume_hook("near/attributes", None)
+        given = {f"a{number}": number for number in range(30)}
+        for _ in range(2):
+            options: dict[str, Any] = {"attributes": given, "idempotency_key": "near/1", **begins}
+            await engine.start(near_limits_attributes, 30, **options)
         await engine.settle()
-    assert said(caplog) == ["26 of 64 attributes", "52 of 64 attributes"]
+    assert said(caplog) == ["30 of 64 attributes (46 %)"]
