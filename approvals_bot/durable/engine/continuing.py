@@ -14,7 +14,7 @@ from approvals_bot.durable.core.events import Event, Log, NewEvent, children_of
 from approvals_bot.durable.core.serialization import encode
 from approvals_bot.durable.engine.batch import Batch
 from approvals_bot.durable.engine.limits import MAX_MOVED
-from approvals_bot.durable.store.protocol import RunRecord, Successor, Taken
+from approvals_bot.durable.store.protocol import RunRecord, Successor
 from approvals_bot.errors import LimitExceededError
 
 
@@ -38,7 +38,7 @@ def with_successor(batch: Batch, row: RunRecord, log: Log, newest: Workflow[Any,
         attributes=dict(continued.attributes), seq=len(events), view=None, parts=[], stalled=None, ending=None,
         next_run=None,
     )  # fmt: skip
-    successor = Successor(new, events, row.id, moves.taken(), moves.unread())
+    successor = Successor(new, events, row.id, moves.unread())
     ended = [*append.events[:-1], NewEvent("run_continued", {"next": new_id, **end.data})]
     # Lists find the next run by what its projection shows, and no longer this one.
     append = append._replace(events=ended, attributes=append.attributes and {}, successor=successor)
@@ -101,16 +101,6 @@ class _Moves:
 
     def unread(self) -> dict[int, int]:
         return {number: len(hook.unread) for number, hook in self._hooks.items() if hook.unread}
-
-    def taken(self) -> list[Taken]:
-        """Return the payloads that these hooks have taken, so the next run knows a repeat of one."""
-        by_number = {hook.number: hook for hook in self._hooks.values()}
-        found = []
-        for event in self._log:
-            hook = by_number.get(event.data["id"]) if event.type == "hook_received" else None
-            if hook is not None and event.seq not in hook.unread:
-                found.append(Taken(hook.hook_id, event.data["resume_id"], event.seq))
-        return found
 
 
 def _reserved(number: int, hook: MovingHook) -> dict[str, Any]:

@@ -180,7 +180,6 @@ def _successor(successor: Successor) -> Call:
             [storable(hook.id), hook.number, hook.is_open, storable(hook.token)] for hook in hooks_of(successor.log)
         ],
         "children": [[storable(child.run_id), child.number] for child in children_of(successor.log)],
-        "taken": [[storable(each.hook_id), storable(each.resume_id), each.seq] for each in successor.taken],
     }
     return call | ({"pairs": own_pairs(new.attributes)} if new.attributes else {})
 

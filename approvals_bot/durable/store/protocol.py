@@ -186,25 +186,17 @@ class HookRow(NamedTuple):
         )  # fmt: skip
 
 
-class Taken(NamedTuple):
-    """A payload that a hook took in the run before, so a repeat of it isn't another one."""
-
-    hook_id: str
-    resume_id: str
-    seq: int
-
-
 class Successor(NamedTuple):
     """A run that begins with a log, and takes the place of another one.
 
     The hooks in the log, open or not, move to it, and so do the children in the log that haven't ended. They keep their
-    IDs, and have the numbers of this log. The idempotency key moves, too.
+    IDs, and have the numbers of this log. What a hook has taken in the run that had it stays taken: a repeat of it is
+    answered, and isn't another payload. The idempotency key moves, too.
     """
 
     row: RunRecord
     log: Log
     holder: str  # the run that has the idempotency key
-    taken: Sequence[Taken] = ()
     unread: Mapping[int, int] | None = None  # payloads that a body hasn't taken, by hook
 
 

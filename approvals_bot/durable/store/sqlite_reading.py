@@ -102,7 +102,7 @@ def taken(db: sqlite3.Connection, hook_id: str, resume_id: str) -> Received | No
 
 
 def taken_before(db: sqlite3.Connection, hook_id: str, resume_id: str) -> Received | None:
-    """Return the payload that a hook took under this `resume_id` in a run that has continued as its run now."""
+    """Return the payload that a hook took under this `resume_id` in a run whose place its run has taken."""
     row = db.execute(_TAKEN_BEFORE, (storable(hook_id), storable(resume_id))).fetchone()
     return None if row is None else Received(_event(*row[1:]), run_id=row[0])
 

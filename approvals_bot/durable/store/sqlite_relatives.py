@@ -1,4 +1,4 @@
-"""What a run's writes do to its parent and its children in SQLite, in the transaction of that write.
+"""What a run's writes do to its parent, its children and the run in its place in SQLite, in that write's transaction.
 
 A child's row and first event come with its parent's `child_started`, and its end writes `child_ended` into the parent's
 log. So neither can be lost, however the process dies. The parent's end asks its children to cancel in the same way.
@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from approvals_bot.durable.core.events import ChildInLog
+from approvals_bot.durable.core.events import ChildInLog, HookInLog
 from approvals_bot.durable.core.serialization import to_json
 from approvals_bot.durable.store.encoding import (
     cancel_request,
@@ -105,6 +105,23 @@ def adopt_children(db: sqlite3.Connection, run_id: str, children: Iterable[Child
         current = last(db, child.run_id)
         db.execute(_ADOPT, (run_id, child.number, storable(current)))
         _wake(db, db.execute(_REPORT, {"id": current, "at": at}).fetchall(), at)
+
+
+# What a hook has taken in the run that it leaves, so the next run knows a repeat of it. An earlier run may have taken
+# one as well. That is the first, by which a repeat is answered.
+_NOTE_TAKEN = """
+    INSERT OR IGNORE INTO taken (hook_id, resume_id, run_id, seq)
+    SELECT id, substr(key, length(number || '.received.') + 1), events.run_id, seq
+    FROM hooks JOIN events ON events.run_id = hooks.run_id
+      AND key >= number || '.received.' AND key < number || '.received/'
+    WHERE id = ?"""
+
+
+def move_hooks(db: sqlite3.Connection, run_id: str, hooks: Iterable[HookInLog]) -> None:
+    """Give hooks to the run that takes the place of the one that has them, perhaps not the one it is made from."""
+    moved = [(run_id, hook.number, hook.is_open, storable(hook.id)) for hook in hooks]
+    db.executemany(_NOTE_TAKEN, [each[-1:] for each in moved])  # by the run that they leave, so before they move
+    db.executemany("UPDATE hooks SET run_id = ?, number = ?, is_live = ? WHERE id = ?", moved)
 
 
 def _ask(db: sqlite3.Connection, run_id: str, number: int | None, reason: str, at: int, until: datetime | None) -> None:

@@ -47,7 +47,7 @@ from approvals_bot.durable.store.protocol import (
     why_full,
 )
 from approvals_bot.durable.store.sqlite_reading import event_of, hook_that_took, run_and_log, taken_before
-from approvals_bot.durable.store.sqlite_relatives import adopt_children, end_relatives, write_children
+from approvals_bot.durable.store.sqlite_relatives import adopt_children, end_relatives, move_hooks, write_children
 
 FREE_LEASES = "UPDATE runs SET owner = NULL, lease_until = NULL WHERE owner IS NOT NULL"
 
@@ -297,7 +297,8 @@ _KEPT = f"""
     WHERE id = :id"""  # noqa: S608  # our own text
 _WAKE = "UPDATE runs SET seq = :seq, wake_at = min(coalesce(wake_at, :at), :at) WHERE id = :id"
 _CURRENT_HOOK = f"""
-    SELECT run_id, number, is_live, (lease_until IS NULL OR lease_until <= :at) AND NOT ({_BEGINS_LATER}), {_NOW}
+    SELECT run_id, number, is_live, EXISTS (SELECT 1 FROM taken WHERE hook_id = hooks.id),
+      (lease_until IS NULL OR lease_until <= :at) AND NOT ({_BEGINS_LATER}), {_NOW}
     FROM hooks JOIN runs ON runs.id = run_id WHERE hooks.id = :id"""  # noqa: S608  # our own text
 
 
@@ -346,10 +347,10 @@ def receive(
     row = db.execute(_CURRENT_HOOK, {"id": hook_id, "at": now}).fetchone()
     if row is None:
         return None
-    run_id, number, is_live, is_free, *rest = row
+    run_id, number, is_live, has_taken, is_free, *rest = row
     was = Current(*rest)
     fact = NewEvent("hook_received", {"id": number, "resume_id": resume_id, "payload": payload, **(also or {})})
-    earlier = _find_earlier(db, hook_id, resume_id, run_id, fact.key) if number < 0 or not is_live else None
+    earlier = _find_earlier(db, hook_id, resume_id, run_id, fact.key) if has_taken or not is_live else None
     if earlier is not None or not is_live:
         return earlier
     at_least = max(now, was.last)
@@ -386,7 +387,7 @@ def receive(
 
 
 def _find_earlier(db: sqlite3.Connection, hook_id: str, resume_id: str, run_id: str, key: str) -> Received | None:
-    """Return the payload that came first with this `resume_id`, perhaps before its run continued as this one."""
+    """Return the payload that came first with this `resume_id`, perhaps in a run whose place this one has taken."""
     first = event_of(db, run_id, key)  # also after the run's end
     return taken_before(db, hook_id, resume_id) if first is None else Received(first, run_id=run_id)
 
@@ -455,12 +456,8 @@ def _succeed(db: sqlite3.Connection, old: str, successor: Successor, now: int, e
     received = sum(len(each[-1]) for each in rows if each[2] == "hook_received")
     unread = to_json(successor.unread, "unread") if successor.unread else None
     db.execute("UPDATE runs SET received = ?, unread = ? WHERE id = ?", (received, unread, new.id))
-    moved = [(new.id, hook.number, hook.is_open, storable(hook.id)) for hook in hooks_of(successor.log)]
-    db.executemany("UPDATE hooks SET run_id = ?, number = ?, is_live = ? WHERE id = ?", moved)
+    move_hooks(db, new.id, hooks_of(successor.log))
     adopt_children(db, new.id, children_of(successor.log), now)
-    taken = [(storable(each.hook_id), storable(each.resume_id), old, each.seq) for each in successor.taken]
-    # An earlier run, which was reset, may have taken one as well. That is the first, by which a repeat is answered.
-    db.executemany("INSERT OR IGNORE INTO taken (hook_id, resume_id, run_id, seq) VALUES (?, ?, ?, ?)", taken)
 
 
 # ── events and their indexes ──────────────────────────────────────────────────────────────────────────────────────

@@ -14,12 +14,14 @@ from approvals_bot import (
     AlreadyResetError,
     HookConflictError,
     HookNotFoundError,
+    IdempotencyConflictError,
     NondeterminismError,
     NoSuchEventError,
     RunCancelledError,
     RunFailedError,
     RunNotFoundError,
     WebhookRequest,
+    continue_as_new,
     create_hook,
     create_webhook,
     get_step_metadata,
@@ -181,6 +183,55 @@ async def test_a_repeated_answer_is_recognized_after_a_reset(open_engine: OpenEn
         await engine.resume_hook("t", "bo", resume_id="another")
         assert info.run_id == new.id
         assert await new.return_value() == ["ann", "bo"]
+
+
+async def test_a_repeated_answer_is_recognized_after_it_was_dropped(open_engine: OpenEngine) -> None:
+    async with open_engine() as engine:
+        old = await engine.start(two_votes, "t")
+        await engine.settle()
+        await engine.resume_hook("t", "ann", resume_id="a click")
+        await engine.settle()
+        to = last_seq(await old.events(), "hook_created")
+        run = await engine.reset(old.id, to=to, drop_payloads=True)
+        again = await engine.reset(run.id, to=to, drop_payloads=True)
+        info = await engine.resume_hook("t", "ann", resume_id="a click")
+        assert info.run_id == old.id
+        with pytest.raises(IdempotencyConflictError):
+            await engine.resume_hook("t", "bo", resume_id="a click")
+        await engine.resume_hook("t", "bo", resume_id="another")
+        await engine.resume_hook("t", "cy", resume_id="a third")
+        assert await again.return_value() == ["bo", "cy"]
+        assert (await engine.resume_hook("t", "ann", resume_id="a click")).run_id == old.id
+
+
+@workflow(name="reset: continues")
+async def takes_and_continues(token: str, votes: list[str]) -> list[str]:
+    hook = create_hook(token)
+    votes = [*votes, await hook]
+    if len(votes) == 3:
+        return votes
+    return continue_as_new(token, votes)
+
+
+async def test_a_repeat_is_recognized_after_a_reset_of_an_earlier_run(open_engine: OpenEngine) -> None:
+    async with open_engine() as engine:
+        first = await engine.start(takes_and_continues, "t", [])
+        await engine.settle()
+        for voter in ("ann", "bo", "cy"):
+            await engine.resume_hook("t", voter, resume_id=voter)
+            await engine.settle()
+        assert await first.return_value() == ["ann", "bo", "cy"]
+        second = (await engine.events(first.id))[-1].data["next"]
+        again = await engine.reset(first.id, to=last_seq(await first.events(), "hook_received"))
+        await engine.settle()
+        for voter in ("ann", "bo", "cy"):
+            await engine.resume_hook("t", voter, resume_id=voter)
+            await engine.settle()
+        assert (await engine.resume_hook("t", "bo", resume_id="bo")).run_id == second
+        assert await engine.get_run(await engine.last(again.id)).status() == "running"
+        for voter in ("di", "ed"):
+            await engine.resume_hook("t", voter, resume_id=voter)
+        assert await again.return_value() == ["ann", "di", "ed"]
 
 
 async def test_an_answer_before_the_deadline_stays_before_it(open_engine: OpenEngine, clock: FakeClock) -> None:
@@ -591,8 +642,8 @@ async def test_a_repeat_during_a_reset_writes_nothing(open_engine: OpenEngine) -
         (hook,) = [event for event in await run.events() if event.type == "hook_created"]
         target = await engine._intake.open_hook("reset-repeat", "1", is_webhook=False)
         again = await engine.reset(run.id, to=hook.seq, drop_payloads=True)
-        with pytest.raises(HookNotFoundError):
-            await engine._intake.receive(target, "yes", "1")
+        first = await engine._intake.receive(target, "yes", "1")
+        assert first.hook.run_id == run.id
         assert [event.type for event in await again.events()].count("hook_received") == 0
         await engine.resume_hook("reset-repeat", "no", resume_id="2")
         assert await again.return_value() == "no"

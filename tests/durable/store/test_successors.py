@@ -22,7 +22,6 @@ from approvals_bot.durable.store.protocol import (
     RunRecord,
     Stale,
     Successor,
-    Taken,
     TokenTaken,
 )
 from tests.support.new_runs import new_run
@@ -172,7 +171,7 @@ UNREAD = Event(2, "hook_received", LATER, {"id": -1, "resume_id": "2", "payload"
 
 async def test_a_continued_run_gives_all_it_has_to_the_next(store: OpenStore) -> None:
     claim = await a_run(store, idempotency_key="k", attributes={"team": "x"})
-    new = successor("old", "new", [("h", "t")], UNREAD, taken=[Taken("h", "1", 4)], unread={-1: 1})
+    new = successor("old", "new", [("h", "t")], UNREAD, unread={-1: 1})
     done = await continued(store, claim, 5, new)
     assert isinstance(done, Appended)
     assert [(e.seq, e.type) for e in done.events] == [(6, "run_continued")]
@@ -197,7 +196,7 @@ async def test_a_continued_run_gives_all_it_has_to_the_next(store: OpenStore) ->
 
 async def test_a_continued_run_has_taken_what_it_took(store: OpenStore) -> None:
     claim = await a_run(store)
-    await continued(store, claim, 5, successor("old", "new", [("h", "t")], UNREAD, taken=[Taken("h", "1", 4)]))
+    await continued(store, claim, 5, successor("old", "new", [("h", "t")], UNREAD))
     first, unread = await store.receive("h", "1", "again", LATER), await store.receive("h", "2", "again", LATER)
     assert isinstance(first, Received)
     assert (first.event.seq, first.event.data["payload"], first.run_id) == (4, "read", "old")

@@ -232,24 +232,16 @@ def _acked(world: World) -> None:
 
 def _taken_once(world: World) -> None:
     """Each payload with a `resume_id` came to one run, though its token may have belonged to several. A run in the
-    place of another has it only if that one had it, too, or if it was dropped."""
+    place of another has it only if that one had it, too: one that was dropped, or left behind, doesn't come again."""
     taken: dict[tuple[str, str], str] = {}
     for run_id, history in world.auditor.runs.items():
         tokens = {hook["id"]: hook["token"] for hook in _hooks_of(history)}
         for line in history.lines[history.copied :]:
             if line.type == "hook_received":
                 name = tokens[line.data["id"]], line.data["resume_id"]
-                earlier = taken.get(name)
-                if earlier is not None and not _may_come_again(world, earlier, run_id):
+                if name in taken:
                     raise Violation(f"{name} was taken by {taken[name]}, and again by {run_id}")
                 taken[name] = run_id
-
-
-def _may_come_again(world: World, earlier: str, run_id: str) -> bool:
-    """Whether a payload was dropped by a reset, or who took it was left behind when a run before that was reset."""
-    auditor = world.auditor
-    is_left_behind = earlier not in (before := auditor.before(run_id)) and auditor.before(earlier)[-1] == before[-1]
-    return earlier in auditor.dropping or is_left_behind
 
 
 def _payloads(history: RunHistory, hook_id: str, resume_id: str) -> list[Any]:

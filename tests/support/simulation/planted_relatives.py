@@ -112,7 +112,7 @@ def moves_what_was_read(patch: pytest.MonkeyPatch) -> None:
 
 def forgets_what_was_taken(patch: pytest.MonkeyPatch) -> None:
     """The next run doesn't know the payloads that its hooks have taken, and takes a repeat of one."""
-    patch.setattr(continuing._Moves, "taken", lambda self: [])
+    patch.setattr(sqlite_relatives, "_NOTE_TAKEN", "DELETE FROM taken WHERE hook_id = ? AND false")
 
 
 def leaves_the_key_behind(patch: pytest.MonkeyPatch) -> None:

@@ -360,6 +360,14 @@ BEGIN
   INSERT INTO events (run_id, seq, type, at, key, data)
   SELECT new, (e ->> 0)::bigint, e ->> 1, (e ->> 2)::bigint, e ->> 3, e ->> 4
   FROM jsonb_array_elements(successor -> 'log') AS each (e);
+  -- What a hook has taken in the run that it leaves, so the next run knows a repeat of it. An earlier run may have taken one
+  -- as well. That is the first, by which a repeat is answered.
+  INSERT INTO taken (hook_id, resume_id, run_id, seq)
+  SELECT hooks.id, substr(key, length(hooks.number || '.received.') + 1), run_id, seq
+  FROM hooks JOIN events USING (run_id)
+  WHERE hooks.id IN (SELECT hook ->> 0 FROM jsonb_array_elements(successor -> 'hooks') AS each (hook))
+    AND type = 'hook_received' AND split_part(key, '.', 1) = hooks.number::text
+  ON CONFLICT DO NOTHING;
   UPDATE hooks SET run_id = new, number = (hook -> 1)::bigint, is_live = (hook -> 2)::boolean
   FROM jsonb_array_elements(successor -> 'hooks') AS each (hook) WHERE id = hook ->> 0;
   UPDATE runs SET parent = new, parent_number = (child -> 1)::bigint
@@ -367,9 +375,6 @@ BEGIN
   WHERE id = last_run(child ->> 0);  -- a child may have been reset or have continued
   PERFORM report_to_parent(last_run(child ->> 0), now)  -- one that ended after its parent couldn't be reported then
   FROM jsonb_array_elements(successor -> 'children') AS each (child);
-  INSERT INTO taken (hook_id, resume_id, run_id, seq)
-  SELECT t ->> 0, t ->> 1, old, (t ->> 2)::bigint FROM jsonb_array_elements(successor -> 'taken') AS each (t)
-  ON CONFLICT DO NOTHING;  -- an earlier run, which was reset, has taken it as well
 END $$;
 
 -- What a run's writes do to its parent and its children, in the transaction of that write (store/sqlite_relatives.py).
@@ -711,13 +716,14 @@ DECLARE
 BEGIN
   SELECT run_id, number, is_live, seq, status, wake_at, epoch, lease_until, unread, received,
     (SELECT at FROM events WHERE run_id = runs.id AND events.seq = runs.seq) AS last_at,
+    EXISTS (SELECT FROM taken WHERE hook_id = hooks.id) AS has_taken,
     (SELECT json_build_array(seq, type, at, data) FROM events WHERE run_id = runs.id
       AND key = number || '.received.' || (args ->> 'resume_id')) AS known
   INTO state FROM hooks JOIN runs ON runs.id = run_id WHERE hooks.id = args ->> 'hook';
   IF NOT FOUND THEN
     RETURN NULL;
   END IF;
-  IF state.number < 0 THEN
+  IF state.has_taken AND state.known IS NULL THEN
     SELECT json_build_object('event', json_build_array(seq, type, at, data), 'run', run_id) INTO event
     FROM taken JOIN events USING (run_id, seq) WHERE hook_id = args ->> 'hook' AND resume_id = args ->> 'resume_id';
     IF FOUND THEN

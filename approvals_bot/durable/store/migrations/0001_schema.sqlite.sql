@@ -92,8 +92,8 @@ CREATE INDEX hooks_of_run ON hooks (run_id);
 -- A repeated resume_id is answered as the first time, also after the hook's end: which hooks had this token?
 CREATE INDEX hooks_ended ON hooks (token, created_at) WHERE is_live = 0;
 
--- Payloads that a hook took in a run that has continued as another one. The hook is the next run's now, and a repeated
--- resume_id is answered as the first time.
+-- Payloads that a hook took in a run that was reset or has continued. The hook is the next run's now, and a repeated
+-- resume_id is answered as the first time, also if a reset has dropped the payload.
 CREATE TABLE taken (
   hook_id   TEXT NOT NULL,
   resume_id TEXT NOT NULL,
