@@ -33,7 +33,8 @@ async def test_an_open_request_is_not_lost_by_continuing(office: Any) -> None:
         await office.settle()
         await office.clock.advance("1m")
         assert await run.return_value() == (
-            "continue_as_new(): the request 'Refund order 1' can't move to the next run: wait for the end of it first."
+            "continue_as_new(): the request 'Refund order 1' can't move to the next run; await the outcome before "
+            "continue_as_new(), or cancel the task that awaits it."
         )
 
 

@@ -43,7 +43,8 @@ def continue_run(run: RunState, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         raise CannotContinueError("only the body itself can continue as a new run, not a task that it has started")
     staying = run.companions.staying()
     if staying:
-        raise CannotContinueError(f"{', '.join(staying)} can't move to the next run: wait for the end of it first")
+        what_to_do = "await the outcome before continue_as_new(), or cancel the task that awaits it"
+        raise CannotContinueError(f"{', '.join(staying)} can't move to the next run; {what_to_do}")
     run.continuing = ContinuesAsNew(args, kwargs)
     raise run.continuing
 
