@@ -36,8 +36,10 @@ def with_pages(office: Office) -> None:
 
 
 def card_of(office: Office, run_id: str) -> Any:
+    """Return the newest card of this run in a channel, where everybody can press it. None if there is none."""
     app = office.playground.workspace.app
-    known = ((card, delivery_of(card.as_json(app.team_id, with_metadata=True))) for card in reversed(office.cards))
+    shared = [card for card in office.cards if card.channel.startswith("C")]  # a direct message is one person's
+    known = ((card, delivery_of(card.as_json(app.team_id, with_metadata=True))) for card in reversed(shared))
     return next((card for card, delivery in known if delivery and delivery.startswith(run_id)), None)
 
 
