@@ -13,7 +13,7 @@ from typing import Annotated, BinaryIO
 import typer
 
 from approvals_bot.cli import terminal
-from approvals_bot.cli.common import CONFIG, Config, Json, fail, with_engine
+from approvals_bot.cli.common import CONFIG, Config, Json, fail, misuse, with_engine
 from approvals_bot.config.load import load_service
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
@@ -109,7 +109,7 @@ def _given_keys(config: Path | None, key: str | None) -> Sequence[bytes]:
             case "env":
                 fail(f"The environment variable {name} isn't set.")
             case _:
-                fail("Write --key as env:NAME or file:PATH; others could see a key on the command line.")
+                misuse("Write --key as env:NAME or file:PATH; others could see a key on the command line.")
     if config is not None:
         return _keys(load_service(config, os.environ))
     return ()

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from approvals_bot.cli import terminal
-from approvals_bot.cli.common import CONFIG, Config, Json, fail, uncollected, with_engine
+from approvals_bot.cli.common import CONFIG, Config, Json, misuse, uncollected, with_engine
 
 
 def check(
@@ -73,13 +73,13 @@ def _span(ended: str | None, runs: bool) -> timedelta | None:
     if ended is None:
         return None
     if not runs:
-        fail("--ended needs --runs: it replays runs that have ended, too.")
+        misuse("--ended needs --runs: it replays runs that have ended, too.")
     from approvals_bot.durable.core.durations import parse_duration
 
     try:
         return parse_duration(ended)
     except ValueError as error:
-        fail(f"--ended: {error}")
+        misuse(f"--ended: {error}")
 
 
 def lint(

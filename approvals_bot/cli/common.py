@@ -42,6 +42,12 @@ def fail(text: str) -> NoReturn:
     raise typer.Exit(1)
 
 
+def misuse(text: str) -> NoReturn:
+    """Print this on standard error and exit with 2, as typer does for arguments that can't be right."""
+    typer.echo(text, err=True)
+    raise typer.Exit(2)
+
+
 @contextmanager
 def uncollected() -> Iterator[None]:
     """Keep Python's collector off for the block.
@@ -60,13 +66,13 @@ def read_json(text: str, option: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        fail(f"{option} is not JSON: {error}")
+        misuse(f"{option} is not JSON: {error}")
 
 
 def read_object(text: str, option: str) -> dict[str, Any]:
     value = read_json(text, option)
     if not isinstance(value, dict):
-        fail(f'{option} must be a JSON object, like \'{{"version": "2.1"}}\'')
+        misuse(f'{option} must be a JSON object, like \'{{"version": "2.1"}}\'')
     return value
 
 
@@ -76,7 +82,7 @@ def read_pairs(given: Sequence[str], option: str) -> dict[str, str]:
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            fail(f"Write {option} name=value, not {text!r}")
+            misuse(f"Write {option} name=value, not {text!r}")
         pairs[name] = value
     return pairs
 

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -14,7 +14,7 @@ from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.cli import show, terminal
 from approvals_bot.cli.check_runs import Progress
 from approvals_bot.cli.commands import error_text
-from approvals_bot.cli.common import CONFIG, Config, Json, clock_of, fail, record_of, with_engine
+from approvals_bot.cli.common import CONFIG, Config, Json, clock_of, fail, misuse, record_of, with_engine
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.core.durations import parse_duration
 from approvals_bot.durable.engine import Engine, RunRecord
@@ -126,7 +126,7 @@ def reset(
     Example: approvals-bot reset RUN --to 17 --reason "Event 18 came from a bad release"
     """
     if to < 1:
-        _misuse("--to is the number of an event, from 1.")
+        misuse("--to is the number of an event, from 1.")
     chosen = Chosen(run, workflow, status or (), since, error, yes=yes, dry_run=dry_run, as_json=as_json)
     _repair(chosen, config, reason, to=to, drop_payloads=drop_payloads)
 
@@ -186,26 +186,20 @@ def _repair(chosen: Chosen, config: Any, reason: str, *, to: int | None, drop_pa
 
 def _check_options(chosen: Chosen, reason: str, to: int | None) -> None:
     if not reason.strip():
-        _misuse("--reason must say why; the audit keeps it.")
+        misuse("--reason must say why; the audit keeps it.")
     if chosen.run is not None and (chosen.workflow or chosen.statuses or chosen.since or chosen.error):
-        _misuse("Give either RUN or filters, not both.")
+        misuse("Give either RUN or filters, not both.")
     for status in chosen.statuses:
         if status not in show.STATUSES:
-            _misuse(f"There is no status {status!r}. Statuses: {', '.join(show.STATUSES)}.")
+            misuse(f"There is no status {status!r}. Statuses: {', '.join(show.STATUSES)}.")
         if to is None and status not in RETRYABLE:
-            _misuse(f"Runs that are {status} can't be retried. Those that are {', '.join(RETRYABLE)} can.")
+            misuse(f"Runs that are {status} can't be retried. Those that are {', '.join(RETRYABLE)} can.")
     if chosen.is_bulk and not (chosen.yes or chosen.dry_run or _has_terminal()):
-        _misuse("There is no terminal to ask on. Look with --dry-run first, then add --yes.")
+        misuse("There is no terminal to ask on. Look with --dry-run first, then add --yes.")
 
 
 def _has_terminal() -> bool:
     return sys.stdin.isatty()
-
-
-def _misuse(text: str) -> NoReturn:
-    """Print this on standard error and exit with 2, as for any wrong option."""
-    typer.echo(text, err=True)
-    raise typer.Exit(2)
 
 
 def _instant(text: str, now: datetime) -> datetime:
@@ -217,7 +211,7 @@ def _instant(text: str, now: datetime) -> datetime:
     try:
         at = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
-        _misuse(f"--since {text!r} is neither a duration like '2h' nor a time like 2026-11-28T10:00Z.")
+        misuse(f"--since {text!r} is neither a duration like '2h' nor a time like 2026-11-28T10:00Z.")
     return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 

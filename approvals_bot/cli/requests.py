@@ -26,6 +26,7 @@ from approvals_bot.cli.common import (
     RunId,
     clock_of,
     fail,
+    misuse,
     read_json,
     read_object,
     read_pairs,
@@ -178,7 +179,7 @@ def vote(
     from approvals_bot.service.act import perform
 
     if choice not in get_args(ChoiceName):
-        fail(f"There is no choice {choice!r}. Choices: {', '.join(get_args(ChoiceName))}.")
+        misuse(f"There is no choice {choice!r}. Choices: {', '.join(get_args(ChoiceName))}.")
     answers, changes = read_pairs(answer or (), "--answer"), read_pairs(field or (), "--field")
 
     async def act(engine: Engine, _: ServiceSettings) -> None:
@@ -366,7 +367,7 @@ def runs(
     Example: approvals-bot runs --waiting-for ann@acme.eu
     """
     if status is not None and status not in show.STATUSES:
-        fail(f"There is no status {status!r}. Statuses: {', '.join(show.STATUSES)}.")
+        misuse(f"There is no status {status!r}. Statuses: {', '.join(show.STATUSES)}.")
     person = waiting_for.lower() if waiting_for else None
 
     async def look(engine: Engine, _: ServiceSettings) -> Page:
@@ -380,7 +381,7 @@ def runs(
                 cursor=cursor,
             )
         except ValueError as error:
-            fail(f"--cursor: {error}")
+            misuse(f"--cursor: {error}")
 
     page = with_engine(config, look)
     found = {"runs": [show.record_json(record) for record in page.records], "cursor": page.cursor}

@@ -19,7 +19,7 @@ import typer
 
 from approvals_bot.channels.slack.manifest import manifest as manifest_of
 from approvals_bot.cli import terminal
-from approvals_bot.cli.common import CONFIG, Config, Json, fail, uncollected, with_engine
+from approvals_bot.cli.common import CONFIG, Config, Json, fail, misuse, uncollected, with_engine
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
 
@@ -64,7 +64,7 @@ def serve_command(
     Reloads when a configuration file changes, and on SIGHUP.
     """
     if workers > 1:
-        fail(
+        misuse(
             f"--workers {workers} isn't possible: one `serve` is one process. With SQLite, more processes would only "
             "wait for each other, since a file takes one writer at a time. With PostgreSQL, run `serve` as often as "
             "you like, each on its own port or machine, behind a load balancer."
@@ -116,7 +116,7 @@ def _url(given: str, option: str) -> str:
         if not given:
             fail(f"{option}: the environment variable {name} is not set.")
     if not given.startswith(("sqlite:///", "postgresql://", "postgres://")):
-        fail(f"{option}: write a database URL that starts with sqlite:/// or postgresql://.")
+        misuse(f"{option}: write a database URL that starts with sqlite:/// or postgresql://.")
     return given
 
 
@@ -281,8 +281,10 @@ def init(
         )
         for line in write_beginning(folder, answers):
             typer.echo(line)
-    except (FileExistsError, ValueError) as error:
+    except FileExistsError as error:
         fail(str(error))
+    except ValueError as error:
+        misuse(str(error))
 
 
 def _answer(question: str, given: str | None, default: str) -> str:
@@ -328,6 +330,8 @@ def manifest(
     given = _table(config) if base_url is None or socket is None else {}
     url = base_url or given.get("server", {}).get("base_url")
     if not isinstance(url, str) or not url.startswith(("https://", "http://")):
+        if base_url is not None:
+            misuse("--base-url: write a URL that starts with https://, like https://approve.acme.eu.")
         fail(f"{config} has no [server] base_url. Pass --base-url https://….")
     of_file = given.get("slack", {})
     by_socket = socket if socket is not None else "app_token" in of_file and "signing_secret" not in of_file

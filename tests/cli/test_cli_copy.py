@@ -34,9 +34,9 @@ def test_copy_works_once_and_refuses_a_filled_target(
 
 
 def test_copy_refuses_a_missing_or_empty_source(tmp_path: Path) -> None:
-    def refused(source: str, target: str) -> str:
+    def refused(source: str, target: str, status: int = 1) -> str:
         done = CliRunner().invoke(app, ["copy", "--from", source, "--to", target])
-        assert done.exit_code == 1
+        assert done.exit_code == status
         assert "Please report" not in done.stderr
         return done.stderr
 
@@ -45,8 +45,8 @@ def test_copy_refuses_a_missing_or_empty_source(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [], "neither database was created"
     asyncio.run(_create(old))
     assert "The source is empty" in refused(old, new)
-    assert "--from: write a database URL that starts with" in refused("old.db", new)
-    assert "--to: write a database URL that starts with" in refused(old, "mysql://somebody:secret@host/x")
+    assert "--from: write a database URL that starts with" in refused("old.db", new, 2)
+    assert "--to: write a database URL that starts with" in refused(old, "mysql://somebody:secret@host/x", 2)
 
 
 async def _create(url: str) -> None:
@@ -55,5 +55,5 @@ async def _create(url: str) -> None:
 
 def test_several_workers_are_refused_with_the_reason() -> None:
     refused = CliRunner().invoke(app, ["serve", "--workers", "2"])
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "one writer at a time" in refused.stderr

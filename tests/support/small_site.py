@@ -83,11 +83,11 @@ class Site:
         path.write_text(text)
         return path
 
-    def type(self, *words: str, fails: bool = False) -> Result:
-        """Run a command, and check its exit code and that it prints no traceback."""
+    def type(self, *words: str, fails: bool | int = False) -> Result:
+        """Run a command, and check its exit code and that it prints no traceback. `fails=2`: wrong arguments."""
         result = CliRunner().invoke(app, [*words, *self._config(words)])
         assert "Traceback" not in result.output
-        assert result.exit_code == (1 if fails else 0), (result.output, result.exception)
+        assert result.exit_code == int(fails), (result.output, result.exception)
         return result
 
     def json(self, *words: str, fails: bool = False) -> Any:
