@@ -302,17 +302,21 @@ class BlockedInWorkflowError(ApprovalsBotError):
 
 
 class AnnotationError(ApprovalsBotError):
-    """A type in an annotation can't be resolved, so values couldn't be read back by it. The author has to fix it.
+    """A type in an annotation can't be resolved, or values can't be read back by it. The author has to fix it.
 
     `what` is annotated with `annotation`, in `file` at `line`.
     """
 
-    def __init__(self, what: str, annotation: str, file: str, line: int, why: str, advice: str) -> None:
+    def __init__(
+        self, what: str, annotation: str, file: str, line: int, why: str, advice: str, *, resolves: bool = False
+    ) -> None:
+        """`resolves`: its names are defined, but no value can be read back by it."""
         self.what = what
         self.annotation = annotation
         self.file = file
         self.line = line
-        self.problem = f"the annotation {annotation!r} of {what} can't be resolved: {why} {advice}"
+        fails = "can't be read back from JSON" if resolves else "can't be resolved"
+        self.problem = f"the annotation {annotation!r} of {what} {fails}: {why} {advice}"
         super().__init__(f"{file}:{line}: {self.problem}")
 
 

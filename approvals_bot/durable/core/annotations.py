@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import is_dataclass
+from enum import Enum
 from types import FrameType
 from typing import Any, ForwardRef, Literal, Protocol, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -117,6 +118,35 @@ def is_complete(annotation: Any, inside: frozenset[Any] = frozenset()) -> bool:
     with suppress(Exception):
         return all(is_complete(each, inside | {annotation}) for each in get_type_hints(annotation).values())
     return False
+
+
+def refuse_unreadable(annotation: Any, what: str, where: Callable[[], tuple[str, int]]) -> None:
+    """Raise AnnotationError for a literal of a plain enum: JSON has its value, by which pydantic doesn't find it."""
+    member = next(_plain_members(annotation, set()), None)
+    if member is not None:
+        kind = type(member).__name__
+        why = f"Literal[{member}] is of {kind}, a plain Enum, and JSON has only {member.value!r}."
+        raise AnnotationError(what, repr(annotation), *where(), why, f"Make {kind} a StrEnum.", resolves=True)
+
+
+def _plain_members(annotation: Any, seen: set[Any]) -> Iterator[Enum]:
+    """Find the members of plain enums in the literals of an annotation, and in those of the fields of its classes."""
+    if get_origin(annotation) is Literal:
+        yield from (each for each in get_args(annotation) if isinstance(each, Enum) and not isinstance(each, str | int))
+        return
+    for part in get_args(annotation):
+        yield from _plain_members(part, seen)
+    if not isinstance(annotation, type) or annotation in seen:
+        return
+    seen.add(annotation)
+    fields = getattr(annotation, "__pydantic_fields__", None)
+    if fields is not None:
+        for each in fields.values():
+            yield from _plain_members(each.annotation, seen)
+    elif is_dataclass(annotation) or is_typeddict(annotation):
+        with suppress(NameError, TypeError):  # names of another module's function; its codec says so
+            for hint in get_type_hints(annotation).values():
+                yield from _plain_members(hint, seen)
 
 
 def line_of(function: Callable[..., Any]) -> tuple[str, int]:

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any, Generic, NoReturn, TypeVar, cast, overload
 from uuid import UUID
 
-from approvals_bot.durable.core.annotations import check_later, codec_of
+from approvals_bot.durable.core.annotations import check_later, codec_of, refuse_unreadable
 from approvals_bot.durable.core.attributes import Projection, Settable, checked_attributes
 from approvals_bot.durable.core.context import (
     StepMetadata,
@@ -103,6 +103,7 @@ class DefinedHook(Generic[T]):
     def check(self) -> None:
         """Raise AnnotationError if a type of the schema can't be resolved."""
         codec_of(self.schema, "define_hook()", lambda: self._where)
+        refuse_unreadable(self.schema, "define_hook()", lambda: self._where)
 
     def create(self, token: str | None = None, *, metadata: Any = None) -> Hook[T]:
         """Open the hook. Works only in a workflow's body."""

@@ -31,6 +31,7 @@ from pydantic_core import to_json as _compiled
 from approvals_bot.durable.core.bugs import bug_of_author
 from approvals_bot.durable.core.fidelity import ELSEWHERE, SECRETS, Loss, SchemaFacts, facts_of, lost
 from approvals_bot.durable.core.hooks import Owner
+from approvals_bot.durable.core.typed_dicts import rewritten
 from approvals_bot.errors import DeserializationError, InvalidPayloadError, LimitExceededError, SerializationError
 
 MAX_VALUE_BYTES = 1_000_000
@@ -294,6 +295,11 @@ def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
         return None
     try:
         return TypeAdapter(annotation)
+    except PydanticUserError as error:
+        if error.code != "typed-dict-version":
+            return None
+    try:
+        return TypeAdapter(rewritten(annotation))
     except PydanticUserError:
         return None
 

@@ -15,6 +15,7 @@ from approvals_bot.durable.core.annotations import (
     hints_of,
     is_complete,
     line_of,
+    refuse_unreadable,
 )
 from approvals_bot.durable.core.serialization import Codec
 
@@ -58,21 +59,28 @@ class Signature:
 
     def check(self) -> None:
         """Raise AnnotationError if a type that values are read back by can't be resolved."""
-        if not all(is_complete(self.annotation(name)) for name in (*self._signature.parameters, "return")):
+        names = (*self._signature.parameters, "return")
+        if not all(is_complete(self.annotation(name)) for name in names):
             self._codecs, self.result  # noqa: B018  # making them needs the types
+        for name in names:
+            refuse_unreadable(self.annotation(name), self._called(name), partial(line_of, self._function))
 
     @cached_property
     def _codecs(self) -> dict[str, Codec]:
         """The codec of each parameter, made at first use: a type may be defined after the function."""
         names = [name for name in self._signature.parameters if name not in self.needs]
-        return {name: self._codec(name, f"{name} of {self._function.__name__}()") for name in names}
+        return {name: self._codec(name) for name in names}
 
     @cached_property
     def result(self) -> Codec:
-        return self._codec("return", f"the result of {self._function.__name__}()")
+        return self._codec("return")
 
-    def _codec(self, name: str, what: str) -> Codec:
-        return codec_of(self.annotation(name), what, partial(line_of, self._function))
+    def _codec(self, name: str) -> Codec:
+        return codec_of(self.annotation(name), self._called(name), partial(line_of, self._function))
+
+    def _called(self, name: str) -> str:
+        """Return what people call a parameter, or the result ("return")."""
+        return f"{'the result' if name == 'return' else name} of {self._function.__name__}()"
 
     @cached_property
     def called(self) -> inspect.Signature:

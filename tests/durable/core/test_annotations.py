@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from approvals_bot import AnnotationError, Engine, define_hook, step, workflow
-from approvals_bot.durable.core.annotations import check_annotations
+from approvals_bot.durable.core.annotations import check_annotations, check_annotations_of
 
 Load = Callable[[str], ModuleType]
 
@@ -168,3 +168,53 @@ def test_what_is_gone_but_not_collected_is_not_reported_either() -> None:
         check_annotations()
     finally:
         gc.enable()
+
+
+ANIMALS = """
+    from dataclasses import dataclass
+    from enum import Enum, StrEnum
+    from typing import Annotated, Literal
+    from pydantic import Field
+
+    class Kind(KindOf):
+        CAT = "cat"
+        DOG = "dog"
+
+    class Cat(BaseModel):
+        kind: Literal[Kind.CAT] = Kind.CAT
+
+    @dataclass
+    class Dog:
+        kind: Literal[Kind.DOG]
+
+    Animal = Annotated[Cat | Dog, Field(discriminator="kind")]
+"""
+
+
+@pytest.mark.parametrize(
+    ("made", "what"),
+    [
+        ("@step\n    async def feed(animals: list[Animal]) -> None: ...", r"animals of feed\(\)"),
+        ("@workflow\n    async def finds_a_pet() -> Animal: ...", r"the result of finds_a_pet\(\)"),
+        ("brought = define_hook(schema=Animal)", r"define_hook\(\)"),
+        ("@step\n    async def pet(kind: Literal[Kind.DOG] | None) -> None: ...", r"kind of pet\(\)"),
+    ],
+)
+def test_a_union_tagged_by_a_plain_enum_says_what_to_do(load: Load, made: str, what: str) -> None:
+    module = load(f"{ANIMALS.replace('KindOf', 'Enum')}\n    {made}\n")
+    said = rf"annotated_.*\.py:\d+: the annotation .* of {what} can't be read back from JSON: .*Make Kind a StrEnum\."
+    with pytest.raises(AnnotationError, match=said):
+        check_annotations_of(module.__name__)
+
+
+async def test_a_union_tagged_by_a_str_enum_survives(load: Load, tmp_path: Path) -> None:
+    module = load(
+        f"""{ANIMALS.replace("KindOf", "StrEnum")}
+    @workflow
+    async def returns_the_pet(animal: Animal) -> Animal:
+        return animal
+"""
+    )
+    async with Engine.open(f"sqlite:///{tmp_path}/runs.db") as engine:
+        for animal in (module.Cat(), module.Dog(module.Kind.DOG)):
+            assert await (await engine.start(module.returns_the_pet, animal)).return_value() == animal

@@ -13,7 +13,7 @@ from decimal import Decimal
 from enum import Enum, Flag, IntEnum, StrEnum
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, TypedDict, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, Required, TypedDict, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -143,6 +143,14 @@ class Form(TypedDict):
     scan: NotRequired[bytes]
 
 
+class Order(TypedDict, total=False):
+    """Of `typing`, which pydantic refuses before Python 3.12."""
+
+    form: Required[Form]
+    items: list[Item]
+    at: datetime
+
+
 class Login(BaseModel):
     user: str
     password: SecretStr
@@ -226,6 +234,9 @@ LOOP.append(LOOP)
         (Line, Line((Point(1), Point(2, "b")), [Item(name="a")])),
         (Form, {"name": "a"}),
         (Form, {"name": "a", "scan": b"\xff"}),
+        (Order, {"form": {"name": "a"}}),
+        (list[Order | None], [{"form": {"name": "a"}, "items": [Item(name="a")], "at": datetime(2026, 1, 1)}, None]),  # noqa: DTZ001
+        (Annotated[dict[str, Form] | None, "x"], {"a": {"name": "a"}}),
         (Colour, Colour.TWO),
         (Rights, Rights.READ | Rights.WRITE),
         (dict[Size, int], {Size.SMALL: 1}),
