@@ -175,6 +175,7 @@ class _Watched:
     since: datetime  # since when this process has its rule; a replica with another rule may write another one
     next: datetime | None = None  # its next time; None: not known
     again: datetime | None = None  # when a start that couldn't be made is tried again; no time is decided before
+    failing: datetime | None = None  # since when that start can't be made
     awaited: ExitStack = field(default_factory=ExitStack)  # the subscription to the run that a queued start waits for
 
     @property
@@ -306,6 +307,7 @@ class Schedules:
                     return
                 await self._make_start(watched, state.starting)
                 continue
+            watched.again = watched.failing = None  # another process may have made the start that couldn't be made here
             if watched.after > now + SET_BACK:
                 logger.warning("schedule %s: the clock was set back; it goes on from now", watched.schedule.name)
                 watched.since, watched.next = min(watched.since, now), None
@@ -358,12 +360,13 @@ class Schedules:
             logger.exception("schedule %s: starting its run failed", schedule.name)
             result = NotStarted(f"{type(error).__name__}: {error}", again=True)
         now = self._clock.now()
-        if isinstance(result, NotStarted) and result.again and now - at <= schedule.catch_up:
+        watched.failing = max(at, watched.failing or now)  # a queued start may be owed long after its time
+        if isinstance(result, NotStarted) and result.again and now - watched.failing <= schedule.catch_up:
             if watched.again is None:
                 logger.warning("schedule %s: no run can be started now, trying again: %s", schedule.name, result.why)
             watched.again = now + AGAIN
             return
-        watched.again = None
+        watched.again = watched.failing = None
         if isinstance(result, NotStarted):
             decided = replace(state, starting=None, last=Decided(at, "refused", why=result.why))
         else:

@@ -315,6 +315,43 @@ async def test_a_start_is_given_up_after_catch_up(open_engine: OpenEngine, clock
         assert starts.counted == [("scheduled_wait", "refused")]
 
 
+async def test_a_start_that_another_process_makes_is_waited_for_no_more(
+    open_engine: OpenEngine, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_engine() as one, open_engine() as two:
+        both = Starts(one), Starts(two)
+        for starts in both:
+            starts.fails = lambda: NotStarted("the group can't be read", again=True)
+            starts.use(HOURLY)
+        await clock.advance("1 hour")
+        both[1].fails = lambda: None
+        await clock.advance("2 minutes")
+        assert both[1].times() == ["10:00"]
+        asked, real = [0], one.store.schedules
+
+        async def counted() -> list[StateRow]:
+            asked[0] += 1
+            return await real()
+
+        monkeypatch.setattr(one.store, "schedules", counted)
+        await asyncio.sleep(0.2)
+        assert (asked[0], one.schedules.due) == (0, datetime(2026, 1, 1, 11, tzinfo=UTC))
+
+
+async def test_a_queued_start_that_fails_for_now_is_tried_again(open_engine: OpenEngine, clock: FakeClock) -> None:
+    async with open_engine() as engine:
+        starts = Starts(engine)
+        starts.use(replace(HOURLY, overlap="queue"))
+        await clock.advance("4 hours")
+        assert (starts.times(), await outcome_of(engine)) == (["10:00"], "skipped 13:00")
+        starts.fails = lambda: NotStarted("the group can't be read", again=True)
+        await finish(engine)
+        await clock.advance("10 minutes")
+        starts.fails = lambda: None
+        await clock.advance("1 minute")
+        assert starts.times() == ["10:00", "11:00"]
+
+
 async def test_a_bug_in_starting_one_harms_no_other(open_engine: OpenEngine, clock: FakeClock) -> None:
     async with open_engine() as engine:
         starts = Starts(engine)
