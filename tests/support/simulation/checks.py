@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from itertools import groupby
 from typing import Any, Literal
 
@@ -48,6 +49,7 @@ def check(world: World, *, replayed: Replayed) -> None:
         log = world.database.log(run_id)
         _same_log(run_id, log, history)
         _row(run_id, row, log, history)
+        _attempts(run_id, log)
         _decided(run_id, row, log, history, replayed, pairs[run_id])
     _relatives(world, pairs)
     _hooks(world)
@@ -76,6 +78,27 @@ def _row(run_id: str, row: tuple[Any, ...], log: Log, history: RunHistory) -> No
         raise Violation(f"{run_id} is at rest, but {owner} holds it until {lease_until}")
     if end and (wake_at is not None or ended_at != to_micros(log[-1].at)):
         raise Violation(f"{run_id} ended at {log[-1].at}; its row: wake_at {wake_at}, ended_at {ended_at}")
+
+
+def _attempts(run_id: str, log: Log) -> None:
+    """Each attempt begins once, after the back-off of the one before, whichever process makes it. A crash counts none.
+
+    The time of a log never goes back, so this holds although clocks differ.
+    """
+    failures, due, begun = Counter[int](), dict[int, datetime](), set[tuple[int, int]]()
+    for event in log:
+        if event.type == "step_retrying":
+            failures[event.data["id"]] += 1
+            due[event.data["id"]] = from_micros(event.data["retry_at"])
+        elif event.type == "step_started":
+            number, attempt = event.data["id"], event.data["attempt"]
+            if attempt != failures[number] + 1 or (number, attempt) in begun:
+                raise Violation(
+                    f"{run_id}: attempt {attempt} of step {number} has begun after {failures[number]} failed"
+                )
+            if event.at < due.get(number, event.at):
+                raise Violation(f"{run_id}: attempt {attempt} of step {number} began before {due[number]}")
+            begun.add((number, attempt))
 
 
 def _replay(row: tuple[Any, ...], log: Log) -> ReplayResult:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
@@ -16,6 +16,7 @@ from approvals_bot.durable.core.commands import Command, resume_at
 from approvals_bot.durable.core.events import Event, NewEvent
 from approvals_bot.durable.core.hooks import Hook
 from approvals_bot.durable.core.open_work import OpenStep
+from approvals_bot.durable.core.replay import ReplayResult
 from approvals_bot.durable.core.run import RunState
 from approvals_bot.durable.engine import batch as batching
 from approvals_bot.durable.engine import lookups
@@ -349,6 +350,30 @@ def forgets_that_a_step_was_given_up(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RunState, "_give_up", give_up)
 
 
+def makes_the_next_attempt_at_once(patch: pytest.MonkeyPatch) -> None:
+    """A step that has failed doesn't wait for its back-off if its run has something else to do before."""
+
+    def due_steps(outcome: ReplayResult, in_hand: Collection[int], now: datetime) -> list[OpenStep]:
+        return [state for state in outcome.steps if state.id not in in_hand]
+
+    patch.setattr(batching, "due_steps", due_steps)
+
+
+def counts_a_crash_as_a_failure(patch: pytest.MonkeyPatch) -> None:
+    """The process that takes a run over makes the attempt after the one that was under way."""
+    real = batching.beginnings
+
+    def beginnings(steps: Iterable[OpenStep]) -> list[NewEvent]:
+        found = list(steps)
+        again = [state for state in found if state.failures + 1 in state.started]
+        return [
+            *real(found),
+            *(NewEvent("step_started", {"id": each.id, "attempt": each.failures + 2}) for each in again),
+        ]
+
+    patch.setattr(batching, "beginnings", beginnings)
+
+
 def gives_up_what_is_done(patch: pytest.MonkeyPatch) -> None:
     """A step's result that came first is no reason not to cancel it."""
     real = RunState._give_up
@@ -394,6 +419,8 @@ BUGS: dict[str, Bug] = {
         lets_the_body_decide_how_a_cancelled_run_ends,
         forgets_that_a_step_was_given_up,
         gives_up_what_is_done,
+        makes_the_next_attempt_at_once,
+        counts_a_crash_as_a_failure,
     )
 } | planted_relatives.BUGS
 
