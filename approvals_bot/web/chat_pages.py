@@ -29,7 +29,11 @@ from approvals_bot.web.validation import is_from_own_page, read_form
 
 CHAT, PLAYGROUND = ("/chat", "Chat"), ("/playground", "Playground")  # in the navigation
 NEWEST = 10  # chats listed on the front page
-EXAMPLE = "Book LH 441 for Ann Ode and LH 442 for Bo Lund"
+EXAMPLES = (
+    "Book LH 441 for Ann Ode and LH 442 for Bo Lund",
+    "Which flights go from MUC to JFK?",
+    "How much baggage may I take?",
+)
 NO_TEXT = f"Write a message of at most {LONGEST_TEXT:,} characters."
 NO_ANSWER = "Nothing was changed: press Approve or Reject."
 TOO_LONG = f"Nothing was changed: a comment has at most {LONGEST_COMMENT:,} characters."
@@ -144,7 +148,8 @@ class ChatPages:
         turns = await self._turns(chat, reader)
         if turns is None:
             return self._not_found()
-        text, message = form.get("text", "").strip().replace("\r\n", "\n"), form.get("message", "")
+        written = form.get("example") or form.get("text", "")
+        text, message = written.strip().replace("\r\n", "\n"), form.get("message", "")
         if not is_from_own_page(request.headers, self._origin):
             return await self._page(chat, turns, reader, 403, said=NOT_OURS, text=text)
         if not 0 < len(text) <= LONGEST_TEXT or not 0 < len(message) <= LONGEST_ID or not message.isprintable():
@@ -212,7 +217,7 @@ class ChatPages:
             missing=self._chats.missing,
             is_new=is_new,
             earlier=list(chats.values())[:NEWEST],
-            example=EXAMPLE,
+            examples=EXAMPLES,
             said=said,
             text=text,
         )

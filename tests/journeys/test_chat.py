@@ -61,7 +61,7 @@ async def test_booking_two_flights_in_a_browser(service: Service, width: int) ->
     async with chromium(viewport={"width": width, "height": 640}) as page:
         page.set_default_timeout(10_000)
         await page.goto(f"{service.http.base_url}/")
-        await page.get_by_role("button", name="Send").click()
+        await page.get_by_role("button", name=ASK).click()
         approve = page.get_by_role("button", name=re.compile("^Approve"))
         await approve.nth(1).wait_for()
         assert "/chat/" in page.url
@@ -86,8 +86,11 @@ async def test_booking_two_flights_in_a_browser(service: Service, width: int) ->
         assert await page.locator(".part.tool.done").count() == 1
         await reloaded(page)
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
-        await page.get_by_label("Message").fill("And the baggage?")
-        await page.get_by_role("button", name="Send").click()
+        await page.get_by_label("Message").fill("And the")
+        await page.get_by_label("Message").press("End")
+        await page.get_by_label("Message").press("Shift+Enter")
+        await page.get_by_label("Message").press_sequentially("baggage?")
+        await page.get_by_label("Message").press("Enter")
         await page.get_by_text("one bag of 23 kg").first.wait_for()
         await page.locator(".turn").nth(1).locator(".part.text").wait_for()
         await page.locator("[data-open]").wait_for(state="detached")

@@ -256,6 +256,10 @@ def test_the_page_works_without_a_script(service: Service, chat: str) -> None:
     front = service.http.get("/", follow_redirects=True)
     assert front.url.path == "/chat"
     assert 'href="/playground"' in front.text
+    example = service.post(
+        f"/chat/{chat}-example", {"message": "m", "text": "", "example": "How much baggage may I take?"}
+    )
+    assert "How much baggage may I take?" in example.text
     form = {"message": secrets.token_hex(4), "text": ASK}
     for _ in range(2):  # a double click
         sent = service.post(f"/chat/{chat}", form)

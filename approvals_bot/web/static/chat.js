@@ -5,6 +5,7 @@
   const turns = document.getElementById("turns");
   const status = document.getElementById("status");
   if (!turns || !window.fetch) return;
+  document.body.classList.add("scripted");
   const seen = new Map(); // what the server said last of each part, by its name
   const streams = new Set(); // the turns whose streams are open
   let reading = null, again = false;
@@ -115,6 +116,13 @@
       if (!streams.has(turn.dataset.open)) follow(turn.dataset.open);
     }
   }
+
+  document.addEventListener("keydown", (event) => {
+    const form = event.target.closest(".compose");
+    if (!form || event.target.name !== "text" || event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    form.requestSubmit(form.querySelector(".send"));
+  });
 
   // Forms are sent from here, once, and say so meanwhile.
   document.addEventListener("submit", async (event) => {
