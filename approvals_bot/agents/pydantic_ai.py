@@ -54,6 +54,12 @@ except ImportError as missing:
 METADATA = "approvals_bot"
 """The key in a tool's metadata: `False` runs the tool in the workflow, a dict has options of its step."""
 
+WEIGHT = 1_000_000
+"""The share of `CACHED_SIZE` that a run with an agent takes.
+
+An agent that waits after 20 turns holds up to 3.5 MB, so only ten are kept ready to go on at once. All others are rows.
+"""
+
 _MAY_PASS = frozenset({408, 409, 425, 429})
 """The statuses from 400 to 499 for which a request to a model is worth repeating."""
 
@@ -165,6 +171,7 @@ class Durable(BaseDurabilityCapability[AgentDepsT]):
             return None
         run = current_run("an agent")
         number = _agent_runs[run] = _agent_runs.get(run, 0) + 1
+        run.weight = WEIGHT
         return f"{run.run_id}:{number}"
 
     def get_default_conversation_id(self, run_id: str) -> str | None:

@@ -48,6 +48,7 @@ class ReplayResult:
     replay_again: bool = False  # after the append: the workflow waits to learn the result of its commands
     waits_on_hooks: bool = False
     has_children: bool = False  # the body has started some, so its commands may be about them
+    weight: int = 0  # as `RunState.weight`
     continued: Continuation | None = None  # what moves to the next run, if the body has asked for one
     unread: dict[int, int] = field(default_factory=dict)  # payloads that the body hasn't taken, by the hook's number
 
@@ -322,7 +323,7 @@ def _result(run: RunState, commands: list[Command], end: End | None = None) -> R
             end = End("run_cancelled", cancelled(asked, end.data.get("error")))
         commands = [*commands, end]
     result = ReplayResult(commands, end is not None, schemas=run.schemas, view=view, projection=projection, own=run.own)
-    result.has_children = run.has_children
+    result.has_children, result.weight = run.has_children, run.weight
     return result
 
 

@@ -60,6 +60,7 @@ class RunState:
 
     own: dict[str, Attribute] | None = None  # the run's attributes, if the body has set any
     has_children = False  # the body has started some
+    weight = 0  # characters of a log that this replay takes the memory of, besides its own: see `RunCache`
 
     def __init__(
         self, created: Event, entropy: bytes, link: Callable[[str], str], failures: FailureRules | None = None

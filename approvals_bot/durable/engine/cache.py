@@ -27,7 +27,7 @@ class CachedRun:
     `epoch` is that of its last claim.
     """
 
-    __slots__ = ("_sized", "epoch", "index", "lines", "log", "replayed", "row", "size")
+    __slots__ = ("_sized", "_text", "epoch", "index", "lines", "log", "replayed", "row", "size")
 
     def __init__(self, row: RunRecord, log: Log, epoch: int) -> None:
         self.row = row
@@ -36,7 +36,7 @@ class CachedRun:
         self.index = LogIndex(log)
         self.replayed: Replayed | None = None
         self.lines = Lines()  # of its body, not logged yet
-        self.size = self._sized = 0  # of the first `_sized` events, as `measure` counts them
+        self.size = self._text = self._sized = 0  # `_text`: characters of the first `_sized` events
 
     def grow(self, events: Log) -> None:
         """Add events that have been appended to the log."""
@@ -48,10 +48,11 @@ class CachedRun:
         logged = self.lines.logged
         self.lines.log(seen_before(self.row, self.log) if logged is None else logged)
 
-    def measure(self) -> int:
-        """Return the size of the log: characters of its JSON."""
-        self.size += len(json_text([event.data for event in self.log[self._sized :]]))
+    def measure(self, weight: int) -> int:
+        """Return the size of the log, characters of its JSON, and of its replay, which weighs as many more."""
+        self._text += len(json_text([event.data for event in self.log[self._sized :]]))
         self._sized = len(self.log)
+        self.size = self._text + weight
         return self.size
 
     def close(self) -> None:
@@ -72,7 +73,7 @@ class RunCache:
 
     def add(self, run: CachedRun) -> None:
         self.forget(run.row.id)
-        if run.replayed is None or run.measure() > CACHED_SIZE:
+        if run.replayed is None or run.measure(run.replayed.weight) > CACHED_SIZE:
             run.close()
             return
         self._runs[run.row.id] = run

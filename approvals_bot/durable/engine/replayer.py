@@ -298,6 +298,7 @@ class Replayed:
         self._replay: Replay | None = None
         self.delivered: Log = []  # the events so far
         self.schemas: dict[int, Any] | None = None  # of the run's hooks, by number; None before the first replay
+        self.weight = 0  # as `RunState.weight`
         self.unread: dict[int, int] = {}  # payloads that the body hasn't taken, by hook
 
     async def outcome(self, log: Log) -> ReplayResult:
@@ -309,6 +310,7 @@ class Replayed:
         self._replay = None  # the other thread owns it until it is done
         outcome = await self._replayer.in_thread(self.workflow, replay, events)
         self._replay, self.delivered, self.schemas, self.unread = replay, log[:], outcome.schemas, outcome.unread
+        self.weight = outcome.weight
         return outcome
 
     def at_once(self, log: Log) -> ReplayResult | None:
@@ -317,6 +319,7 @@ class Replayed:
         outcome = self._replayer.inline(self.workflow, replay, events)
         if outcome is not None:
             self.delivered, self.schemas, self.unread = log[:], outcome.schemas, outcome.unread
+            self.weight = outcome.weight
         return outcome
 
     def close(self) -> None:
