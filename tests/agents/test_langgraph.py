@@ -55,7 +55,8 @@ async def questioned(which: str, names: list[str]) -> list[Any]:
 
 
 @both
-@pytest.mark.agents(12, 17)
+@pytest.mark.agents(12)
+@pytest.mark.agents(17)
 async def test_approve_edit_reject_and_respond(office: Any, mode: str) -> None:
     async with office.open():
         run = await office.engine.start(travels, mode)
