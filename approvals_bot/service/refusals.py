@@ -40,8 +40,8 @@ _TITLES: dict[OpeningCode, tuple[str, str]] = {
     "nobody_decides": ("Nobody could decide", "Nothing was opened: {reason}, in stage {stage!r}."),
     "call_asks_nobody": (
         "Nobody could decide",
-        "Nothing was opened: no file says who is asked about tool calls. Write workflows/tool-call.toml; there is a "
-        "whole one in docs/agents.md, under “Tool calls over HTTP”.",
+        "Nothing was opened: no file says who is asked about tool calls. Write workflows/tool-call.toml; "
+        "docs/configuration.md has a whole one, under “Tool calls”.",
     ),
     "budget_spent": (
         "Budget spent",
