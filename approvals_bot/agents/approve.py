@@ -159,6 +159,6 @@ def _spec(
         },
         instructions=None,
         # The agent asks, not the person it acts for. What an API key has started, that key asks.
-        requester=str(opener) if opener and not is_mail(str(opener)) else None,
+        requester=str(opener) if opener and not is_mail(str(opener)) else f"app:{run.workflow_name}",
         on_behalf_of=on_behalf_of or (str(person) if is_mail(str(person)) else None),
     )

@@ -23,10 +23,10 @@ from approvals_bot.approvals.ballot import (
     vote_of,
     with_vote,
 )
-from approvals_bot.approvals.leaves import inputs
 from approvals_bot.approvals.port import (
     Card,
     CardChoice,
+    CardField,
     CardOutcome,
     CardSeat,
     CardStage,
@@ -38,6 +38,7 @@ from approvals_bot.approvals.port import (
 from approvals_bot.approvals.reassignment import reassignment_text
 from approvals_bot.approvals.request import RecordedVote, Request, RequestOutcome, RequestStage
 from approvals_bot.approvals.text import TO_CHANGE, VOTE
+from approvals_bot.approvals.tool_call import inputs_of, with_lines
 
 SAMPLED = 5  # people waited for, on whom a place's card tries whether one vote decides
 STYLES = {"approve": "primary", "reject": "danger"}
@@ -59,7 +60,7 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
         on_behalf_of=view.name(view.on_behalf_of) if view.on_behalf_of else None,
         asked_at=view.asked_at,
         digest=view.digest,
-        fields=tuple(sorted(view.shown, key=lambda field: not field.pinned)),
+        fields=tuple(sorted(shown_of(view), key=lambda field: not field.pinned)),
         stages=tuple(_stage(view, one, counts.get(one.id)) for one in view.stages),
         have=counts[stage.id].have if stage else 0,
         need=counts[stage.id].need if stage else 0,
@@ -80,6 +81,12 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
         url=url,
         is_stalled=view.is_stalled and view.is_open,
     )
+
+
+def shown_of(view: Request) -> tuple[CardField, ...]:
+    """Return the fields as people read them, with the lines of lists and objects, which aren't stored."""
+    is_plain = all(field.kind != "json" for field in view.shown)
+    return view.shown if is_plain else with_lines(view.shown, view.fields, view.was)
 
 
 def _vote(view: Request, cast: RecordedVote) -> CardVote:
@@ -181,7 +188,7 @@ def editable_of(view: Request) -> tuple[FormField, ...]:
     return tuple(
         one
         for field in view.editable
-        for one in (inputs(field.name, field.spec, view.fields.get(field.name)) if field.spec.is_json else (field,))
+        for one in (inputs_of(field, view.fields.get(field.name)) if field.spec.is_json else (field,))
     )
 
 

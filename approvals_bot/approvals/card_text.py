@@ -42,6 +42,8 @@ CHOICE_WORDS: dict[ChoiceName, tuple[str, str]] = {
     "take_back": ("↩︎", "undid their vote"),
 }
 
+BY_MODEL = "Written by a model. Your decision covers exactly these values."
+
 KEPT_MEANWHILE = "Your vote is kept and counts once it is fixed."
 
 _ORDINALS = {2: "second", 3: "third", 4: "fourth", 5: "fifth"}
@@ -98,13 +100,18 @@ def names(people: tuple[Name, ...], most: int = 6) -> str:
     return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + " and " + shown[-1] if shown else ""
 
 
+def by_model(card: Card) -> str:
+    """Return the line about a tool call: who wrote it, and what a decision means; "" for other requests."""
+    return BY_MODEL if card.is_tool_call else ""
+
+
 def line(field: CardField) -> str:
     """Put a field's value on one line, with its line breaks marked.
 
     So nothing that people wrote starts a line of ours. Untrusted text is in quotation marks, which JSON has anyway.
     """
     text = joined(field.value)
-    return f"“{text}”" if field.untrusted and text and field.kind != "json" else text
+    return f"“{text}”" if field.untrusted and text and field.kind not in ("json", "code") else text
 
 
 def joined(text: str) -> str:

@@ -31,7 +31,7 @@ from approvals_bot.approvals.json_values import (
     same_json,
     shown_json,
 )
-from approvals_bot.approvals.leaves import addresses, is_long_text, joined_address, lines, replaced, root_of
+from approvals_bot.approvals.leaves import addresses, is_long_text, replaced, root_of
 from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.policy import Definition, Policy, Stage
 from approvals_bot.approvals.port import CardField, FormField, Via
@@ -108,18 +108,15 @@ def shown_field(spec: FieldSpec, name: str, value: Any, was: Mapping[str, JsonVa
 def _shown_of(name: str, spec: FieldSpec, value: Any, was: Mapping[str, JsonValue]) -> tuple[CardField, ...]:
     """Return what a card shows of a field that may hold more than one value, or what somebody else wrote."""
     if spec.type == "arguments":
-        return shown_arguments(value or {}, spec, was.get(name))
+        return shown_arguments(value or {}, was.get(name))
     if spec.type == "id" or (value is None and spec.is_of_call):
         return ()
     field = shown_field(spec, name, value, was)
     match value:
-        case dict() | list() if value:
-            text = lines(value, joined_address("", name), was.get(name), is_edited=name in was)
-            return (replace(field, value=text, kind="json", was=None),)  # the lines say what it was
         case dict() | list():
-            return (replace(field, kind="json"),)
+            return (replace(field, value="", kind="json", was=None),)  # `with_lines` says what it is and was
         case str() if spec.type == "tool":
-            return (replace(field, value=revealed(value), kind="code"),)
+            return (replace(field, value=revealed(value), kind="code", pinned=False),)
         case str() if spec.type == "said" and is_long_text(value):
             return (replace(field, value=revealed(value), kind="long"),)
         case str() if spec.untrusted:

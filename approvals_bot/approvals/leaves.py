@@ -93,9 +93,9 @@ def is_long_text(text: str) -> bool:
 # Editing
 
 
-def inputs(name: str, spec: FieldSpec, value: JsonValue) -> tuple[FormField, ...]:
-    """Return an input for each leaf of a field; its name is the leaf's address."""
-    return tuple(_input(address, leaf) for address, leaf in leaves(value, root_of(name, spec)))
+def inputs(value: JsonValue, root: str, label: str = "") -> tuple[FormField, ...]:
+    """Return an input for each leaf; its name is the leaf's address, and so is its label without a better one."""
+    return tuple(_input(address, leaf, label or revealed(address)) for address, leaf in leaves(value, root))
 
 
 def root_of(name: str, spec: FieldSpec) -> str:
@@ -103,8 +103,7 @@ def root_of(name: str, spec: FieldSpec) -> str:
     return "" if spec.type == "arguments" else joined_address("", name)
 
 
-def _input(address: str, leaf: JsonValue) -> FormField:
-    label = revealed(address)
+def _input(address: str, leaf: JsonValue, label: str) -> FormField:
     match leaf:
         case bool():
             spec = FieldSpec(type="enum", values=YES_NO)  # an unticked box would send nothing

@@ -73,20 +73,17 @@ class CardField:
 
     name: str
     label: str
-    value: str
+    value: str  # "" for json in the store: cards have its lines
     kind: Literal["short", "long", "diff", "json", "code"] = "short"  # json: a line for each leaf; code: a tool's name
-    pinned: bool = False
+    pinned: bool = False  # in a tool call, all of which is pinned, no field is marked
     was: str | None = None  # the value before the last edit, if there was one
     untrusted: bool = False  # written by somebody else, such as a model: shown as a quotation
 
     @property
     def is_short(self) -> bool:
         """Whether it is shown on a line beside its label."""
-        return self.kind in ("short", "code") or (self.kind == "json" and is_brief(self.value))
-
-
-def is_brief(text: str) -> bool:
-    return len(text) <= BRIEF and "\n" not in text
+        is_line = self.kind == "json" and len(self.value) <= BRIEF and "\n" not in self.value
+        return is_line or self.kind in ("short", "code")
 
 
 @dataclass(frozen=True, slots=True)

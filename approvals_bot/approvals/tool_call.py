@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import JsonValue
 
-from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.json_values import canonical, revealed, same_json
-from approvals_bot.approvals.leaves import EMPTY, YES_NO, is_long_text, joined_address, lines
-from approvals_bot.approvals.port import CardField
+from approvals_bot.approvals.leaves import EMPTY, YES_NO, inputs, is_long_text, joined_address, lines, root_of
+from approvals_bot.approvals.port import CardField, FormField
 from approvals_bot.approvals.request import DEADLINE, Request
 from approvals_bot.client.decision import Decision
 from approvals_bot.client.words import DecisionState
@@ -106,19 +106,51 @@ def decision_of(request: Request, requested: JsonValue) -> Decision:
 # What people see
 
 
-def shown_arguments(value: Mapping[str, JsonValue], spec: FieldSpec, was: JsonValue = None) -> tuple[CardField, ...]:
+def shown_arguments(value: Mapping[str, JsonValue], was: JsonValue = None) -> tuple[CardField, ...]:
     """Return a field of the card for each argument. `was`: the arguments before they were edited."""
     if not value:
-        return (CardField(ARGUMENTS, "Arguments", NO_ARGUMENTS, pinned=spec.pinned),)
+        return (CardField(ARGUMENTS, "Arguments", NO_ARGUMENTS),)
     before = was if isinstance(was, dict) else {}
-    labels = _labels(value)
+    labels = labels_of(value)
     return tuple(
-        _shown(name, labels[name], item, spec, is_edited=name in before, was=before.get(name))
-        for name, item in value.items()
+        _shown(name, labels[name], item, is_edited=name in before, was=before.get(name)) for name, item in value.items()
     )
 
 
-def _labels(names: Iterable[str]) -> dict[str, str]:
+def inputs_of(field: FormField, value: JsonValue) -> tuple[FormField, ...]:
+    """Return an input for each leaf of a list or an object, those of arguments in the order of the card."""
+    if field.spec.type != "arguments" or not isinstance(value, dict):
+        return inputs(value, root_of(field.name, field.spec))
+    found, labels = list[FormField](), labels_of(value)
+    for name, item in value.items():
+        is_branch = isinstance(item, dict | list) and bool(item)
+        found += inputs(item, joined_address("", name), "" if is_branch else labels[name])
+    return tuple(found)
+
+
+def with_lines(
+    shown: tuple[CardField, ...], values: Mapping[str, JsonValue], was: Mapping[str, JsonValue]
+) -> tuple[CardField, ...]:
+    """Return the fields of a card with the lines of lists and objects, which would take too much room in the store."""
+    if any(field.kind == "code" for field in shown):
+        values, was = _members(values.get(ARGUMENTS)), _members(was.get(ARGUMENTS))
+    return tuple(
+        replace(field, value=_lines(field.name, values, was)) if field.kind == "json" else field for field in shown
+    )
+
+
+def _members(arguments: JsonValue) -> Mapping[str, JsonValue]:
+    return arguments if isinstance(arguments, dict) else {}
+
+
+def _lines(name: str, values: Mapping[str, JsonValue], was: Mapping[str, JsonValue]) -> str:
+    value, is_edited = values.get(name), name in was
+    if not value and not is_edited:
+        return canonical(value)
+    return lines(value, joined_address("", name), was.get(name), is_edited=is_edited)
+
+
+def labels_of(names: Iterable[str]) -> dict[str, str]:
     """Return a label for each argument: `flightNumber` → "Flight number". Its own name if two would look alike."""
     readable = {name: _readable(name) for name in names}
     count = Counter(readable.values())
@@ -133,11 +165,10 @@ def _readable(name: str) -> str:
     return lower[:1].upper() + lower[1:] or name
 
 
-def _shown(name: str, label: str, value: JsonValue, spec: FieldSpec, *, is_edited: bool, was: JsonValue) -> CardField:
+def _shown(name: str, label: str, value: JsonValue, *, is_edited: bool, was: JsonValue) -> CardField:
     is_edited = is_edited and not same_json([value], [was])
-    if isinstance(value, dict | list) and value:
-        text = lines(value, joined_address("", name), was, is_edited=is_edited)
-        return CardField(name, label, text, "json", spec.pinned)  # the lines say what it was
+    if isinstance(value, dict | list):
+        return CardField(name, label, "", "json")  # `with_lines` says what it is and was
     text = shown_scalar(value)
     is_long = isinstance(value, str) and is_long_text(text)
     return CardField(
@@ -145,8 +176,7 @@ def _shown(name: str, label: str, value: JsonValue, spec: FieldSpec, *, is_edite
         label,
         text,
         "long" if is_long else "short",
-        spec.pinned,
-        shown_scalar(was) if is_edited else None,
+        was=shown_scalar(was) if is_edited else None,
         untrusted=isinstance(value, str) and value != "",
     )
 

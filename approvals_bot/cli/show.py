@@ -149,6 +149,7 @@ def card_lines(card: Card, now: datetime) -> list[str]:
     """Return the card for a terminal, in the same order as in every channel."""
     lines = [bold(f"{card_text.state(card)} · {one_line(card.title)}")]
     lines.append(f"{card_text.asked_by(card)}, {card_text.moment(card.asked_at, ZONE)}")
+    lines += [text] if (text := card_text.by_model(card)) else []
     if card.instructions:
         lines += ["", *(f"  {line}" for line in clean(card.instructions).splitlines())]
     if card.fields:
@@ -166,7 +167,8 @@ def card_lines(card: Card, now: datetime) -> list[str]:
 def _fields(fields: Sequence[CardField]) -> Iterator[str]:
     width = max(len(field.label) for field in fields)
     for field in fields:
-        text = f"“{field.value}”" if field.untrusted and field.value and field.kind != "json" else field.value
+        is_quoted = field.untrusted and field.value and field.kind not in ("json", "code")
+        text = f"“{field.value}”" if is_quoted else field.value
         first, *rest = clean(text).splitlines() or [""]
         mark = "  (pinned)" if field.pinned else ""
         was = f"  (was {one_line(field.was, 40)})" if field.was is not None and field.is_short else ""

@@ -44,6 +44,10 @@ NOT_OURS = (
     "This form didn't come from the request's own page, so nothing was changed. Check the request, then press again."
 )
 NO_CHOICE = "No choice was sent, so nothing was changed. Press one of the buttons."
+EDITED_BUT_APPROVED = (
+    "You changed values, but pressed Approve, which would approve the old ones. Nothing was changed. "
+    "To approve your values, press “{edit}” below them; to approve the old ones, open this page again."
+)
 WRONG_CODE = "That's not the code we sent you, so nothing was changed. Check the newest email and try again."
 CODE_OVER = "This code has expired or was tried too often, so nothing was changed. Ask for a new one."
 NO_MORE_CODES = "We've already sent you several codes. Nothing was changed. Wait an hour, then ask for a new one."
@@ -124,6 +128,11 @@ class Decisions:
         choice = form.get("choice")
         if choice not in get_args(ChoiceName):
             return self._page(link, 422, said=NO_CHOICE, refused=True, values=form, proven=link.target.hook.is_live)
+        if choice == "approve" and (offer := _unused_edit(link.view, self._card(link), form)) is not None:
+            said = EDITED_BUT_APPROVED.format(edit=offer.short)
+            return self._page(
+                link, 422, said=said, refused=True, values={**form, "choice": "edit"}, proven=link.target.hook.is_live
+            )
         digest = shown.digest if shown is not None else None
         return await self._perform(link, vote_of(link, cast(ChoiceName, choice), form, digest), form)
 
@@ -155,8 +164,16 @@ class Decisions:
             return RedirectResponse(f"{self._root}{link.path}?done={reply.verdict}", 303)
         link = await self._links.open(link.signed) or link
         status, refused = _status(reply, act, link.view)
-        live = link.target.hook.is_live
-        return self._page(link, status, said=reply.text, refused=refused, chosen=not refused, values=form, proven=live)
+        return self._page(
+            link,
+            status,
+            said=reply.text,
+            refused=refused,
+            chosen=not refused,
+            values=form,
+            proven=link.target.hook.is_live,
+            faults={each.path[0]: each.text for each in reply.rejections if each.path},
+        )
 
     async def _send_code(self, link: Link, form: Mapping[str, str]) -> Response:
         """Mail new digits to the person of this link, and lead to the page that takes them."""
@@ -187,11 +204,12 @@ class Decisions:
         chosen: bool = False,
         values: Mapping[str, str],
         proven: bool = False,
+        faults: Mapping[str, str] | None = None,
     ) -> Response:
         """Show the page of this link.
 
         `chosen`: the reader has just decided, so the card comes without the form, with a link to decide otherwise.
-        `proven`: the code that came with the form was checked and is right.
+        `proven`: the code that came with the form was checked and is right. `faults`: what is wrong, by the input.
         """
         card, person = self._card(link), self._person(link)
         code_token = values.get("code_token", "")
@@ -216,7 +234,7 @@ class Decisions:
             may_withdraw=is_requester(link.view, link.address) and link.target.hook.is_live,
             values=values,
             preselected=next((offer for offer in card.choices if offer.choice in wished), None),
-            wrong=lacking(card, values) if status == 422 else (),
+            wrong={**dict.fromkeys(lacking(card, values), ""), **(faults or {})} if status == 422 else {},
         )
 
     def _card(self, link: Link) -> Card:
@@ -342,6 +360,14 @@ def vote_of(link: Link, choice: ChoiceName, form: Mapping[str, str], digest: str
     )
 
 
+def _unused_edit(view: Request, card: Card, form: Mapping[str, str]) -> CardChoice | None:
+    """Return the choice to edit if its inputs in this form were changed, and another choice was pressed."""
+    offer = next((each for each in card.choices if each.choice == "edit"), None)
+    if offer is None or not any(f"edit.{name}" in form for name in changes(editable_of(view), form, "edit")):
+        return None
+    return offer
+
+
 def changes(asks: Sequence[FormField], form: Mapping[str, str], part: str) -> dict[str, str]:
     """Return what a form changes of the fields that it showed, as texts; "" takes a value away.
 
@@ -371,7 +397,8 @@ def lacking(card: Card, form: Mapping[str, str]) -> tuple[str, ...]:
         if offer.choice == form.get("choice"):
             if offer.comment == "required" and not form.get("comment", "").strip():
                 found.append("comment")
-            found += [ask.name for ask in offer.asks if not form.get(f"{offer.choice}.{ask.name}")]
+            asks = [ask.name for ask in offer.asks if not ask.is_leaf]  # a leaf may be an empty text
+            found += [name for name in asks if not form.get(f"{offer.choice}.{name}")]
     return tuple(found)
 
 

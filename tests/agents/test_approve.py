@@ -10,6 +10,7 @@ import pytest
 
 from approvals_bot import workflow
 from approvals_bot.agents import approve
+from approvals_bot.approvals.card import shown_of
 from approvals_bot.approvals.request import Request
 from approvals_bot.client.decision import Decision
 from approvals_bot.client.digests import digest_of
@@ -80,7 +81,7 @@ async def test_an_approved_call_comes_back_with_its_digest(office: Any) -> None:
         run, (view,) = await started(office, BOOKING)
         assert view.title == "travel: bookFlight"
         assert view.digest == digest_of("bookFlight", BOOKING)
-        assert [(field.label, field.value, field.kind) for field in view.shown] == [
+        assert [(field.label, field.value, field.kind) for field in shown_of(view)] == [
             ("Tool", "bookFlight", "code"),
             ("Flight number", "LH 441", "short"),
             ("Price", "640", "short"),
@@ -153,7 +154,7 @@ async def test_an_approver_edits_leaves_and_the_digest_follows(office: Any) -> N
         assert found["digest"] == digest_of("bookFlight", edited)
         assert "price 640 → 600" in found["text"]
         (view,) = await open_requests(office, run)
-        shown = {field.name: (field.value, field.was) for field in view.shown}
+        shown = {field.name: (field.value, field.was) for field in shown_of(view)}
         assert shown["price"] == ("600", "640")
         assert shown["seats"][0] == 'seats.0.letter: "A"\nseats.0.row: 14 (was 12)'
 

@@ -16,6 +16,7 @@ from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.fields import form_field, shown_fields
 from approvals_bot.approvals.json_values import MOST_BYTES
 from approvals_bot.approvals.port import Card, CardChoice, CardField, Dispatch, ToPerson
+from approvals_bot.approvals.tool_call import with_lines
 from approvals_bot.channels.email import letter
 from approvals_bot.channels.slack import blocks, modals
 from approvals_bot.people import Person
@@ -29,7 +30,8 @@ URL = "https://approve.acme.eu/requests/run_1"
 
 def nested(value: Any, **spec: Any) -> CardField:
     kind = "array" if isinstance(value, list) else "object"
-    (field,) = shown_fields({"items": FieldSpec(type=kind, pinned=True, **spec)}, {"items": value}, {})
+    shown = shown_fields({"items": FieldSpec(type=kind, pinned=True, **spec)}, {"items": value}, {})
+    (field,) = with_lines(shown, {"items": value}, {})
     return field
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from approvals_bot import request_approval, workflow
+from approvals_bot.agents import approve
 from approvals_bot.approvals.business_time import Calendars
 from approvals_bot.approvals.json_values import DEEPEST, MOST_BYTES, canonical
 from approvals_bot.service.catalog import Listed
@@ -162,3 +163,49 @@ async def test_a_list_stays_a_list_over_the_api(office: Any) -> None:
     for rows in ("a", {"a": 1}, "[]", 1):
         answer = await office.api.patch(f"/api/runs/{run}/fields", json={"by": BO, "fields": {"rows": rows}})
         assert (answer.status_code, "must be a list" in answer.json()["detail"]) == (422, True)
+
+
+TAKES: Any = {"type": "object", "properties": {"price": {"type": "integer", "maximum": 900}}}
+
+
+@workflow
+async def calls_a_tool_by_page(arguments: dict[str, Any]) -> Any:
+    decision = await approve("pay", arguments, tool_call_id="c1", to=ANN, expects=TAKES, deliver={})
+    return [decision.state, decision.arguments]
+
+
+@pytest.mark.agents(12)
+async def test_a_refused_edit_of_a_call_is_shown_at_its_field(office: Any) -> None:
+    office.workflows["calls_a_tool_by_page"] = Listed(calls_a_tool_by_page)
+    run = await office.start("calls_a_tool_by_page", {"price": 640, "to": {"name": "Bo"}})
+    path = await office.link(run, ANN)
+    html = (await office.web.get(path)).text
+    assert "Written by a model." in html
+    assert '<code dir="ltr">pay</code>' in html
+    form = await form_of(office, path)
+    assert [name for name in form if name.startswith("edit.")] == ["edit.price", "edit.to.name"]
+    refused = await office.web.post(path, data=form | {"edit.price": "901"})
+    assert refused.status_code == 422
+    assert '<p class="fault" id="price.fault">Must be at most 900.</p>' in refused.text
+    assert 'aria-describedby="price.fault"' in refused.text
+    over_api = await office.api.post(
+        f"/api/runs/{run}.1/votes", json={"by": ANN, "choice": "edit", "answers": {"price": 901}}
+    )
+    assert (over_api.status_code, "price: must be at most 900" in over_api.json()["detail"]) == (422, True)
+    done = await office.web.post(path, data=form | {"edit.price": "600", "edit.to.name": "Cy"})
+    assert done.status_code == 303, done.text
+    await office.engine.settle()
+    assert (await office.run(run))["result"] == ["edited", {"price": 600, "to": {"name": "Cy"}}]
+
+
+async def test_approve_doesnt_drop_what_was_edited_beside_it(office: Any) -> None:
+    run = await office.start("orders_a_cart", {"tags": ["a"], "n": 1})
+    path = await office.link(run, ANN)
+    form = await form_of(office, path)
+    slip = await office.web.post(path, data=form | {"choice": "approve", "edit.tags.0": "b"})
+    assert slip.status_code == 422
+    assert "You changed values, but pressed Approve" in unescape(slip.text)
+    assert 'value="b"' in slip.text, "what they typed is still there"
+    assert (await office.run(run))["status"] == "running"
+    plain = await office.web.post(path, data=form | {"choice": "approve"})
+    assert plain.status_code == 303

@@ -95,6 +95,7 @@ def _blocks(card: Card, room: CardLimits) -> list[Block]:
         "state": _status(card) if card.outcome is None else None,
         "stalled": rich(paragraph([styled(card_text.stalled(card))])) if card.is_stalled else None,
         "requester": rich(paragraph([styled(one_line(card_text.asked_by(card), 200) + ", "), dated(card.asked_at)])),
+        "model": rich(paragraph([styled(card_text.by_model(card), italic=True)])) if card.is_tool_call else None,
         "instructions": rich(quotation(cut_to(card.instructions, room.long))) if card.instructions else None,
         "fields": rich(*fields) if fields else None,
         "people": _people(card, room),
@@ -151,7 +152,8 @@ def _fields(card: Card, room: CardLimits) -> tuple[list[Block], bool]:
 
 
 def _short_field(field: CardField, room: CardLimits) -> list[Block]:
-    line = [*_label(field), styled(": "), styled(cut_to(card_text.line(field), room.short) or "–")]
+    style = {"code": True} if field.kind == "code" else {}
+    line = [*_label(field), styled(": "), styled(cut_to(card_text.line(field), room.short) or "–", **style)]
     if field.was is not None:
         line += [styled(", was "), styled(one_line(field.was, room.short) or "–", strike=True)]
     return line

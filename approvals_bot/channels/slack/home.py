@@ -191,7 +191,11 @@ def _item(card: Card) -> list[Block]:
     title = {"type": "text", "text": one_line(card.title, 300) or "A request", "style": {"bold": True}}
     status: list[Block] = [{"type": "mrkdwn", "text": status_line(card), "verbatim": True}]
     status.append(plain(one_line(card_text.asked_by(card), 200)))
-    pinned = [f"{field.label}: {one_line(field.value, 60)}" for field in card.fields if field.pinned and field.is_short]
+    pinned = [
+        f"{field.label}: {one_line(field.value, 60)}"
+        for field in card.fields
+        if (field.pinned or card.is_tool_call) and field.is_short
+    ]
     if pinned and card.outcome is None:
         status.append(plain(one_line(" · ".join(pinned[:PINNED_SHOWN]), 250)))
     if card.url:

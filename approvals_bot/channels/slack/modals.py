@@ -18,7 +18,7 @@ from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.plain_text import clean, clip, length, one_line
 from approvals_bot.approvals.port import Card, CardChoice, FormField
 from approvals_bot.approvals.text import UNCHANGED
-from approvals_bot.channels.slack.blocks import VOTE, Block, date_token, escape, plain
+from approvals_bot.channels.slack.blocks import ID_LIMIT, VOTE, Block, date_token, escape, plain
 
 TITLE_LIMIT = 24  # characters of a modal's title and buttons
 
@@ -30,6 +30,7 @@ OPTION_LIMIT = 75  # characters of an option's text
 VALUE_LIMIT = 150  # … of its value
 OPTIONS_LIMIT = 100  # options of a menu or of one of its groups
 GROUPS_LIMIT = 100
+MOST_INPUTS = 50  # of a modal; Slack takes 100 blocks
 INPUT_LIMIT = 3_000  # characters that an input takes
 LABEL_LIMIT = 200
 HINT_LIMIT = 200
@@ -71,10 +72,12 @@ class Opened:
 
 def vote_modal(card: Card, choice: CardChoice, opened: Opened) -> Block:
     """Render the modal that asks for this choice's comment and answers."""
+    asks = [ask for ask in choice.asks if len(ASK + ask.name) <= ID_LIMIT][:MOST_INPUTS]
     blocks: list[Block] = [
         {"type": "section", "text": plain(one_line(card.title, 300))},
         {"type": "context", "elements": [{"type": "mrkdwn", "text": status_line(card), "verbatim": True}]},
-        *(ask_input(ASK + ask.name, ask) if holds(ask) else _too_long(ask) for ask in choice.asks[:50]),
+        *(ask_input(ASK + ask.name, ask) if holds(ask) else _too_long(ask) for ask in asks),
+        *([_left_out(len(choice.asks) - len(asks))] if len(choice.asks) > len(asks) else []),
     ]
     if choice.comment != "none":
         blocks.append(_comment(choice))
@@ -93,6 +96,11 @@ def _too_long(ask: FormField) -> Block:
     text = (
         f"{one_line(ask.label, 100)} is too long to edit in Slack. It stays unchanged; you can edit it on the web page."
     )
+    return {"type": "context", "elements": [plain(text)]}
+
+
+def _left_out(count: int) -> Block:
+    text = f"{count} more values have no room in Slack. They stay unchanged; you can edit them on the web page."
     return {"type": "context", "elements": [plain(text)]}
 
 
@@ -188,7 +196,7 @@ def _hint(spec: FieldSpec) -> str:
 def labelled(block_id: str, label: str, element: Block) -> Block:
     return {
         "type": "input",
-        "block_id": block_id[:255],
+        "block_id": block_id[:ID_LIMIT],
         "label": plain(label),
         "element": element | {"action_id": VALUE},
     }
