@@ -1,0 +1,58 @@
+"""Many tool calls of one run at once: each gets the answer to its own question."""
+
+from __future__ import annotations
+
+import random
+from contextlib import AsyncExitStack
+from copy import copy
+from typing import Any
+
+import pytest
+
+from tests.agents.test_approve import books_by_agent, open_requests, send
+from tests.approvals.conftest import ANN, office
+
+__all__ = ["office"]
+
+LEAST: dict[str, Any] = {"expects": None, "to": ANN, "deliver": {}, "deadline": None}  # no card, no clock
+MOST_EVENTS = 13
+"""Of a call: the request and two look-ups of people are a step each, of three events, and its webhook has four."""
+
+
+async def asks_many(offices: list[Any], count: int) -> None:
+    """Decide `count` calls in a random order, each in any of the processes, and check every answer."""
+    calls = [{"id": f"call_{number}", "arguments": {"n": number}} for number in range(count)]
+    run = await offices[0].engine.start(books_by_agent, calls, LEAST)
+    await offices[0].settle()
+    views = await open_requests(offices[0], run)
+    assert [view.fields["arguments"] for view in views] == [call["arguments"] for call in calls]
+    chance = random.Random(7)  # noqa: S311  # the same order each time
+    for view in chance.sample(views, count):
+        number = view.number - 1
+        choice = "reject" if number % 3 == 0 else "approve"
+        reply = await send(chance.choice(offices), view, choice=choice, comment=f"about {number}")
+        assert reply["verdict"] == "decided"
+    found = await run.return_value()
+    for number, decision in enumerate(found):
+        assert decision["state"] == ("rejected" if number % 3 == 0 else "approved")
+        assert (decision["arguments"], decision["comment"]) == ({"n": number}, f"about {number}")
+    events = await run.events()
+    assert len(events) <= MOST_EVENTS * count + 3
+
+
+@pytest.mark.agents(7)
+async def test_each_of_many_calls_gets_its_own_answer(office: Any) -> None:
+    async with office.open():
+        await asks_many([office], 12)
+
+
+@pytest.mark.agents(7)
+@pytest.mark.long
+@pytest.mark.timeout(300)
+async def test_a_hundred_calls_with_two_replicas_on_postgres(office: Any, postgres_url: str) -> None:
+    office.url = postgres_url
+    other = copy(office)
+    async with AsyncExitStack() as both:
+        await both.enter_async_context(office.open())
+        await both.enter_async_context(other.open())
+        await asks_many([office, other], 100)
