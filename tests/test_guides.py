@@ -48,6 +48,7 @@ RUN_ELSEWHERE = {
     "async def pay_by_agent(": "agents/test_frameworks_guide.py",
     "async def send_by_graph(": "agents/test_frameworks_guide.py",
     "async def refund_desk(": "agents/test_approve_guide.py",
+    "approvals-bot mcp": "client/test_mcp.py",
 }
 """Examples that need a service with people: their marks, and the tests that run them, which have the mark, too."""
 

@@ -66,6 +66,10 @@ KEY_REUSED = (
 )
 NOT_ALLOWED = "This agent may not request this approval{comment}, so nothing was done. Do not try again; ask the user."
 REFUSED = "The request for approval was refused{comment}, so nothing was done. Correct it, or ask the user."
+LOOK_AGAIN = (
+    "Nobody has decided yet; the request stays open. Do not do this now; call get_approval with the key {key} to look "
+    "again."
+)
 FAILED = "The approval could not be obtained, so nothing was done. Do not do this; ask the user how to go on."
 
 

@@ -30,13 +30,14 @@ from approvals_bot.web.decisions import Decisions
 from approvals_bot.web.hooks import HooksApi, Webhooks
 from approvals_bot.web.links import Links
 from approvals_bot.web.login import Login, SessionCookies
+from approvals_bot.web.mcp import McpEndpoint
 from approvals_bot.web.metrics import Connection, Health, Metrics
 from approvals_bot.web.middleware import UNMATCHED, Middleware
 from approvals_bot.web.openapi import OpenApi
 from approvals_bot.web.pages import NAV, OWN_NAV, PeoplePages
 from approvals_bot.web.responses import ErrorResponses, Problem, Renderer, origin_of, root_of
 
-Endpoint = Callable[[HttpRequest], Awaitable[Response]]
+Endpoint = Callable[[HttpRequest], Awaitable[ASGIApp]]
 Line = tuple[str, str, Endpoint]
 
 
@@ -115,6 +116,7 @@ def build(
     )
     health = Health(engine=engine, metrics=metrics, connections=connections or {})
     openapi = OpenApi(base_url=base_url)
+    mcp = McpEndpoint(keys=api_keys, base_url=base_url)
 
     table: list[Line] = [  # tried in turn: what is called most comes first
         ("GET", "/webhooks/{signed}", webhooks.show),
@@ -135,6 +137,7 @@ def build(
         ("GET", "/api/hooks/{token:path}", hooks.show),
         ("POST", "/api/hooks/{token:path}", hooks.resume),
         ("POST", "/api/agent-hooks/claude", claude.decide),
+        ("POST", "/mcp", mcp.respond),
         ("GET", "/decisions/{signed}", decisions.show),
         ("POST", "/decisions/{signed}", decisions.decide),
         ("GET", "/inbox", people_pages.inbox),
@@ -180,12 +183,13 @@ def build(
         if open_pages:
             table.append(("GET", "/", in_browser.start))
     routes = [*_resources(table), *extra, Mount("/static", Assets(directory=Path(__file__).parent / "static"))]
-    return Middleware(
+    app = mcp.app = Middleware(
         Router(routes, redirect_slashes=False, default=_no_route, lifespan=lifespan),
         template_of=_Templates(routes),
         respond=ErrorResponses(pages),
         metrics=metrics,
     )
+    return app
 
 
 class Resource:

@@ -16,7 +16,7 @@ from approvals_bot.playground.slack.shapes import Conversation, Json, Message, U
 from approvals_bot.playground.slack.views import push
 from approvals_bot.playground.slack.workspace import Workspace
 
-SETTLE = 0.5  # seconds to wait after the ack for a modal, an ephemeral message or an update to appear
+SETTLE = 2.0  # seconds at most to wait after the ack for a modal, an ephemeral message or an update to appear
 HOME_SETTLE = 5.0  # … for the Home tab, which an app publishes each time it is opened
 TROUBLE = "We had some trouble connecting. Try again?"
 
