@@ -86,7 +86,7 @@ def test_a_broken_service_is_unavailable_in_the_end(answer: Answer) -> None:
 
 
 @pytest.mark.agents(13)
-@pytest.mark.parametrize("url", [dead_url(), "http://no-such-host.invalid"])
+@pytest.mark.parametrize("url", [dead_url(), "http://no-such-host.invalid"], ids=["nobody listens", "no such host"])
 async def test_no_service_is_unavailable_in_the_end(url: str) -> None:
     with pytest.raises(ServiceUnavailableError):
         await asyncio.to_thread(ask, url, 0.3)
