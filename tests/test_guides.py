@@ -7,7 +7,6 @@ runner doesn't reach, fail the test. `RUN_ELSEWHERE` and `NOT_RUN` list the exce
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import shlex
 import subprocess
@@ -26,9 +25,6 @@ import pytest
 
 from approvals_bot import RunCancelledError, WebhookRequest, get_run
 from approvals_bot.agents import ChatTurn
-from approvals_bot.approvals.policy import Definition
-from approvals_bot.client.decision import Decision
-from approvals_bot.client.tool_request import tool_request
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
 from approvals_bot.testing import FakeClock, after, play
@@ -389,27 +385,6 @@ def a_page_of_the_ai_sdk(text: str, here: Here) -> None:
         command = ["node", "--input-type=module", "-e", program]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=30, check=False)
         assert done.stdout.strip() == "true", done.stderr
-
-
-@uses('may_ask = ["@ops"]')
-def a_file_for_tool_calls(text: str, here: Here) -> None:
-    file = Definition.model_validate(tomllib.loads(text), context={})
-    assert (file.id, [stage.id for stage in file.stage]) == ("tool-call", ["go"])
-
-
-@uses("Idempotency-Key: task-17:call_7QmZ")
-def a_tool_call_over_http(text: str, here: Here) -> None:
-    head, _, body = text.partition("\n\n")
-    sent = json.loads(body)
-    key = head.rpartition(": ")[2]
-    options: Any = {name: sent["input"][name] for name in ("why", "agent", "to", "deadline")}
-    call = tool_request(key, sent["input"]["tool"], sent["input"]["arguments"], "tool-call", options)
-    assert call.body == sent, "the client sends the same"
-
-
-@uses('"decision": {"state": "edited"')
-def a_decision_over_http(text: str, here: Here) -> None:
-    assert Decision.model_validate(json.loads(text)["decision"]).approved
 
 
 @uses("[chat]\nenabled   = true")
