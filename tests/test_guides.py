@@ -45,6 +45,14 @@ RUN_ELSEWHERE = {
     "async def send_by_graph(": "agents/test_frameworks_guide.py",
     "async def refund_desk(": "agents/test_approve_guide.py",
     "approvals-bot mcp": "client/test_mcp.py",
+    "trip-17:call-1": "client/test_agents_guide.py",
+    "def work_on(task": "client/test_agents_guide.py",
+    "async def plan_trip(": "client/test_agents_guide.py",
+    "async def clean_up(": "client/test_agents_guide.py",
+    "async def begin(": "client/test_agents_guide.py",
+    '"type": "http"': "client/test_agents_guide.py",
+    "def multiply(x": "client/test_agents_guide.py",
+    "approvals-bot dev &": "client/test_agents_guide.py",
 }
 """Examples that need a service with people: their marks, and the tests that run them, which have the mark, too."""
 

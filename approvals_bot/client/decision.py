@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, JsonValue
 
 from approvals_bot.client.digests import changes_between, digest_of
 from approvals_bot.client.words import DecisionState, decision_text
@@ -18,14 +18,12 @@ YES = ("approved", "edited")
 
 # No twin of Ended, CardVote, CardOutcome, RequestOutcome: those stay in the service, while this one goes over the wire
 # to programs that have none of it.
-class Decision(BaseModel):
+class Decision(BaseModel, frozen=True):
     """What came of a tool call: the state, who decided, and the arguments that were decided on.
 
     Only a person's (or a rule's) vote is `rejected`: silence is `expired`, a cancelled run `withdrawn`; `pending` means
     that the waiting time is over and the request still open. As JSON, it is the result of a `tool-call` run.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     state: DecisionState
     by: str | None = None  # an address, `rule:<n>` or `app:<name>`

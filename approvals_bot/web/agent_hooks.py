@@ -34,7 +34,7 @@ from approvals_bot.people import People
 from approvals_bot.service.act import perform
 from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.open import open_run
-from approvals_bot.service.read import await_request, current_request, requests_of
+from approvals_bot.service.read import await_request, current_request, decision_on, is_decided, requests_of
 from approvals_bot.web.api import ApiKey, caller
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import JsonResponse, Problem, problem_of
@@ -109,15 +109,16 @@ class ClaudeHook:
         record = await self._open(key, use, asked)
         now = asyncio.get_running_loop().time
         ends = now() + wait
-        record = await self._engine.wait(record.id, wait)
-        if not record.has_ended and now() < ends:
+        record = await self._engine.wait(record.id, wait, is_decided)
+        if _is_open(record) and now() < ends:
             raise ServiceUnavailableError  # this process is about to end
-        if not record.has_ended and undecided == "defer" and use.tool_use_id:
+        if _is_open(record) and undecided == "defer" and use.tool_use_id:
             return _hook_output(use, "defer", decision_text("pending"))
-        if not record.has_ended:
+        if _is_open(record):
             record = await self._withdraw(key, record)
-            if _is_open_or_withdrawn(record):
-                return {} if undecided == "ask" else _hook_output(use, "deny", decision_text("expired"))
+            decision = _decision_of(record)
+            if decision is None or decision.state == "withdrawn":
+                return {} if undecided == "ask" else _denied(use, decision_text("expired"))
         return _decided(use, record)
 
     async def _open(self, key: ApiKey, use: ToolUse, asked: dict[str, str]) -> RunRecord:
@@ -150,24 +151,28 @@ class ClaudeHook:
         if shown is not None:
             act = Withdraw(key.address, "nobody decided in the time that the agent waits", "api")
             self._metrics.voted((await perform(self._engine, shown, act)).verdict, act.via)
-        return await self._engine.wait(record.id, WITHDRAWN_WITHIN)
+        return await self._engine.wait(record.id, WITHDRAWN_WITHIN, is_decided)
+
+
+def _is_open(record: RunRecord) -> bool:
+    return not record.has_ended and not is_decided(record)
+
+
+def _decision_of(record: RunRecord) -> Decision | None:
+    """Return what people decided; None for a run that is open, or ended in any other way."""
+    if record.status != "completed":
+        return decision_on(record)
+    return decision_on(record) or Decision.model_validate(record.result)  # the result of a workflow in Python
 
 
 def _decided(use: ToolUse, record: RunRecord) -> dict[str, Any]:
     """Return what Claude Code is to do. A run that ended in any other way than by a decision is no yes."""
-    if record.status != "completed":
+    decision = _decision_of(record)
+    if decision is None:
         return _denied(use, decision_text("withdrawn"))
-    decision = Decision.model_validate(record.result)
     changed = decision.arguments if decision.state == "edited" else None
     decision.require(use.tool_input if changed is None else changed)
     return _hook_output(use, "allow", decision.text, changed)
-
-
-def _is_open_or_withdrawn(record: RunRecord) -> bool:
-    """Return whether a withdrawal has taken effect, or will: cards that are still to say so keep the run going."""
-    if record.status != "completed":
-        return True
-    return Decision.model_validate(record.result).state == "withdrawn"
 
 
 def _denied(use: ToolUse, text: str) -> dict[str, Any]:

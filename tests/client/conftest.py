@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +54,24 @@ class Desk:
         self.service.play("POST", "/clock", json={"advance": by})
 
 
+@contextmanager
+def open_desk(folder: Path, *options: str) -> Iterator[Desk]:
+    """Start a service in this folder, which has the samples."""
+    service = Service(folder)
+    service.environment = {"TRAVEL_AGENT_KEY": AGENT_KEY}
+    try:
+        yield Desk(service.start(*options))
+    finally:
+        if service.process is not None:
+            service.kill()
+        service.http.close()
+
+
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """One service for all tests of a module."""
-    pytest.importorskip("approvals_bot.service.tool_calls")
-    service = Service(with_samples(Path(tmp_path_factory.mktemp("desk"))))
-    service.environment = {"TRAVEL_AGENT_KEY": AGENT_KEY}
-    yield Desk(service.start())
-    if service.process is not None:
-        service.kill()
-    service.http.close()
+    with open_desk(with_samples(Path(tmp_path_factory.mktemp("desk")))) as desk:
+        yield desk
 
 
 @pytest.fixture

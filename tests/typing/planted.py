@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pydantic import BaseModel
 
 from approvals_bot import Engine, Run, create_hook, create_webhook, define_hook, now, run_child, start, step, workflow
+from approvals_bot.client import Approvals, Decision, SyncApprovals, requires_approval
 
 
 class Reply(BaseModel):
@@ -161,3 +162,39 @@ async def children() -> None:
     wrong: int = await run_child(two, "a", 2)  # E
     second.upper()  # E
     print(wrong)
+
+
+@requires_approval(to="@ops")
+def guarded(flight: str, price: float = 1.0) -> int:
+    return len(flight)
+
+
+@requires_approval(to=["@ops"], on_denied="raise", wait=3)
+async def guarded_strictly(flight: str) -> int:
+    return len(flight)
+
+
+async def tool_calls() -> None:
+    async with Approvals("http://127.0.0.1:8000", "key", wait="1h") as ap:
+        decision: Decision = await ap.ask("k", "tool", {"a": 1}, to="@ops", wait=30)
+        found = await ap.get("k")
+        if isinstance(found, Decision):
+            print(found.text, decision.comment)
+        elif found is not None:
+            decision = await ap.wait(found, "2h")
+        await ap.request("k", "tool", {"a": [1]}, why="because")
+        await ap.ask("k", "tool", {"a": 1}, until=30)  # E
+        await ap.ask("k", "tool")  # E
+        await ap.ask("k", "tool", {"a": 1}, wait=[30])  # E
+        await ap.request("k", "tool", {"a": 1}, wait=30)  # E
+        decision.state = "approved"  # E
+    with SyncApprovals() as sync:
+        decision = sync.ask("k", "tool", {"a": 1}, to=["@ops"])
+        decision.require({"a": 1})
+        sync.ask(1, "tool", {"a": 1})  # E
+    text: int | str = guarded("LH 441", price=2)
+    number: int = await guarded_strictly("LH 441")
+    print(text, number)
+    guarded(441)  # E
+    number = guarded("LH 441")  # E
+    await guarded_strictly("LH 441", 3)  # E
