@@ -53,6 +53,8 @@ RUN_ELSEWHERE = {
     '"type": "http"': "client/test_agents_guide.py",
     "def multiply(x": "client/test_agents_guide.py",
     "approvals-bot dev &": "client/test_agents_guide.py",
+    "async def support(ap: Approvals": "agents/test_pydantic_ai_guide.py",
+    "async def trip(question: str)": "agents/test_pydantic_ai_guide.py",
 }
 """Examples that need a service with people: their marks, and the tests that run them, which have the mark, too."""
 

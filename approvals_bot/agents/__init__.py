@@ -7,9 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from approvals_bot.agents.approve import approve
     from approvals_bot.agents.chat import Chat, ChatContext
     from approvals_bot.agents.chat_view import ChatTurn
+    from approvals_bot.agents.tool_calls import approve
 
 __all__ = ["Chat", "ChatContext", "ChatTurn", "approve"]
 
@@ -17,7 +17,7 @@ _MODULES = {
     "Chat": "approvals_bot.agents.chat",
     "ChatContext": "approvals_bot.agents.chat",
     "ChatTurn": "approvals_bot.agents.chat_view",
-    "approve": "approvals_bot.agents.approve",
+    "approve": "approvals_bot.agents.tool_calls",
 }
 
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, JsonValue
 from pydantic_core import to_jsonable_python
 
-from approvals_bot.agents.approve import DEADLINE, approve
 from approvals_bot.agents.chat_view import CALL, ChatTurn, ChatView, dumped_view, read_view
+from approvals_bot.agents.tool_calls import DEADLINE, approve
 from approvals_bot.approvals.port import EMAIL, Card, Channels, Dispatch, Name, ToPerson, TryAgain
 from approvals_bot.client.decision import Decision
 from approvals_bot.client.digests import digest_of

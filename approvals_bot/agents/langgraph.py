@@ -24,8 +24,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, JsonValue
 from pydantic_core import to_jsonable_python
 
-from approvals_bot.agents.approve import DEADLINE, approve
 from approvals_bot.agents.segments import run_segment
+from approvals_bot.agents.tool_calls import DEADLINE, approve
 from approvals_bot.approvals.policy import Deliver, Stage
 from approvals_bot.client.interrupts import Answers, GraphPause, answer_pauses
 from approvals_bot.client.paused_calls import CallKeys, DecidedCall, PausedCall

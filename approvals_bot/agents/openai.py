@@ -21,8 +21,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, TypeAdapter
 from pydantic_core import to_jsonable_python
 
-from approvals_bot.agents.approve import DEADLINE, approve
 from approvals_bot.agents.segments import run_segment
+from approvals_bot.agents.tool_calls import DEADLINE, approve
 from approvals_bot.approvals.policy import Deliver, Stage
 from approvals_bot.client.openai import (  # names the extra if it is missing
     AgentCopies,

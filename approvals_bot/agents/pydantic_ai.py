@@ -13,18 +13,29 @@ instructions, another model or a new tool. It stalls where an agent or a tool th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, Literal, TypedDict
 from weakref import WeakKeyDictionary
 
+from approvals_bot.agents.tool_calls import DEADLINE, approve
+from approvals_bot.approvals.policy import Deliver, Stage
+from approvals_bot.client.decision import Decision
+from approvals_bot.client.pydantic_ai import ApprovalsByPeople, expected_arguments
 from approvals_bot.durable.core.api import now
 from approvals_bot.durable.core.context import current_run, in_workflow
 from approvals_bot.durable.core.durations import Duration
 from approvals_bot.durable.core.loop import AtOnce
 from approvals_bot.durable.core.run import RunState
 from approvals_bot.durable.core.steps import step
-from approvals_bot.errors import FatalError, InvalidArgumentError, StepFailedError
+from approvals_bot.errors import (
+    FatalError,
+    InvalidArgumentError,
+    InvalidPayloadError,
+    RequestRefusedError,
+    StepFailedError,
+)
 
 try:
     from pydantic_ai import Agent
@@ -42,7 +53,7 @@ try:
         conversation_id_from_run_id,
     )
     from pydantic_ai.exceptions import AgentRunError, ModelHTTPError, UserError
-    from pydantic_ai.messages import ModelResponse
+    from pydantic_ai.messages import ModelResponse, ToolCallPart
     from pydantic_ai.models import Model
     from pydantic_ai.run import AgentRunResult
     from pydantic_ai.tools import AgentDepsT, RunContext
@@ -226,3 +237,67 @@ def _warm_up() -> None:
     """Build what pydantic-ai builds on first use: a body has little time (`ACTIVATION_TIME`)."""
     JSON_CODEC.load(ModelResponse, JSON_CODEC.dump(ModelResponse, ModelResponse([])))
     JSON_CODEC.load(CallToolResult, {"kind": "tool_return", "result": None})
+
+
+# ── approvals ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _InWorkflow(ApprovalsByPeople[AgentDepsT]):
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = options  # of `approve`
+
+    def is_active(self) -> bool:
+        return in_workflow()
+
+    async def decide(self, ctx: RunContext[AgentDepsT], call: ToolCallPart, why: str | None) -> Decision:
+        options = dict(self._options)
+        options["why"] = options["why"] or why
+        try:
+            return await approve(
+                call.tool_name,
+                call.args_as_dict(),
+                tool_call_id=_key_of(call.tool_call_id),
+                agent=ctx.agent.name if ctx.agent is not None else None,
+                expects=expected_arguments(ctx, call),
+                **options,
+            )
+        except InvalidPayloadError as error:  # more than a card can show, or no JSON: the model's mistake
+            raise RequestRefusedError(422, str(error), error.errors) from error
+
+
+def _key_of(tool_call_id: str) -> str:
+    """Return the key of a request. An id that comes again is another call: an old yes never counts for a new one."""
+    ids = _requested.setdefault(current_run("an approval"), Counter())
+    ids[tool_call_id] += 1
+    return tool_call_id if ids[tool_call_id] == 1 else f"{tool_call_id}.{ids[tool_call_id]}"
+
+
+_requested: WeakKeyDictionary[RunState, Counter[str]] = WeakKeyDictionary()
+"""How often each replay has requested each tool call id."""
+
+
+def approvals(
+    *,
+    to: str | Sequence[str] | None = None,
+    why: str | None = None,
+    deadline: str | timedelta | None = DEADLINE,
+    on_behalf_of: str | None = None,
+    stages: Sequence[Stage | Mapping[str, Any]] | None = None,
+    deliver: Deliver | Mapping[str, Any] | None = None,
+) -> ApprovalsByPeople[AgentDepsT]:
+    """Let people decide the tool calls of an agent that need approval. The options are those of `approve`.
+
+        agent = Agent("openai:gpt-5.2", name="travel", capabilities=[Durable(), approvals(to="@ops")])
+
+        @agent.tool_plain(requires_approval=True)
+        async def book(flight: str, price: float) -> str: ...
+
+    Each call is a request of its own. The agent goes on once all of a turn's calls are decided, in any order. A tool
+    that needs approval only sometimes raises `ApprovalRequired({"why": "over the limit"})`.
+
+    What the tool is about to get is compared with what was approved, right before it runs: ApprovalMismatchError.
+    Where it doesn't run, the model reads why as the tool's result, and what to do. Outside a workflow, `approvals` does
+    nothing, and pydantic-ai ends the run with the calls that wait.
+    """
+    named = {"to": to, "why": why, "deadline": deadline, "on_behalf_of": on_behalf_of}
+    return _InWorkflow({**named, "stages": stages, "deliver": deliver})

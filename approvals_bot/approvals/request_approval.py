@@ -57,6 +57,7 @@ from approvals_bot.durable.core.api import (
     resource,
     step,
 )
+from approvals_bot.durable.core.context import cancellation_reason
 from approvals_bot.errors import InvalidArgumentError, InvalidPayloadError
 from approvals_bot.people import People
 
@@ -205,8 +206,9 @@ class WorkflowRequest(PendingRequest):
         """Wait for the decision. If the workflow stops waiting, the request is cancelled."""
         try:
             await self.settled.wait()
-        except asyncio.CancelledError as cancelled:
-            self.abandon(str(cancelled) or STOPPED_WAITING)
+        except asyncio.CancelledError:
+            # Not the error's own text: anyio puts an address into it, another one in each replay.
+            self.abandon(cancellation_reason() or STOPPED_WAITING)
             raise
         if self.failure is not None:
             raise self.failure

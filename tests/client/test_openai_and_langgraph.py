@@ -1,4 +1,4 @@
-"""`run_with_approvals` of OpenAI's SDK and of LangGraph: without a yes to this very call, nothing runs."""
+"""Agents of three frameworks that ask over HTTP: without a yes to this very call, nothing runs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ import pytest
 from agents import Agent, RunConfig
 from agents.testing import function_call
 from langgraph.checkpoint.memory import InMemorySaver
+from pydantic_ai import Agent as PydanticAgent
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart
+from pydantic_ai.models.function import AgentInfo, FunctionModel
 
 from approvals_bot.client import Approvals, digest_of
 from approvals_bot.client import langgraph as graphs
 from approvals_bot.client import openai as openai_agents
+from approvals_bot.client import pydantic_ai as people
 from approvals_bot.client.interrupts import pause_of
 from approvals_bot.client.words import NOT_ALLOWED, UNAVAILABLE
 from approvals_bot.errors import ApprovalMismatchError, InvalidArgumentError
@@ -37,6 +41,27 @@ async def by_openai(ap: Approvals) -> list[str]:
     return outputs
 
 
+async def by_pydantic_ai(ap: Approvals) -> list[str]:
+    async def script(messages: list[ModelMessage], _: AgentInfo) -> ModelResponse:
+        last = messages[-1]
+        if len(messages) == 1 or not isinstance(last, ModelRequest):
+            return ModelResponse([ToolCallPart("book", CALL, "call_1")])
+        return ModelResponse(
+            [TextPart(json.dumps([each.content for each in last.parts if each.part_kind == "tool-return"]))]
+        )
+
+    asking = people.approvals(ap, key=lambda ctx: "trip", to="@ops", wait=0.3)
+    agent = PydanticAgent(FunctionModel(script), name="travel", capabilities=[asking])
+
+    @agent.tool_plain(requires_approval=True)
+    def book(flight: str, price: int) -> str:
+        happened[f"book {flight} {price}"] += 1
+        return f"booked {flight} for {price}"
+
+    outputs: list[str] = json.loads((await agent.run("to Oslo")).output)
+    return outputs
+
+
 def by_langgraph(mode: Any) -> Run:
     async def run(ap: Approvals) -> list[str]:
         model = langgraph_travel.Scripted(bookings=langgraph_travel.BOOKINGS[:1])
@@ -52,8 +77,8 @@ def by_langgraph(mode: Any) -> Run:
 
 every = pytest.mark.parametrize(
     "run",
-    [by_openai, by_langgraph("batched"), by_langgraph("per_call")],
-    ids=["openai", "langgraph batched", "langgraph per call"],
+    [by_openai, by_langgraph("batched"), by_langgraph("per_call"), by_pydantic_ai],
+    ids=["openai", "langgraph batched", "langgraph per call", "pydantic-ai"],
 )
 
 

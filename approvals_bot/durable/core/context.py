@@ -59,6 +59,12 @@ def in_workflow() -> bool:
     return context_of_run.get(None) is not None
 
 
+def cancellation_reason() -> str | None:
+    """Return the reason with which the run was asked to cancel. None without one, and if it wasn't asked."""
+    asked = current_run("cancellation_reason()").cancellation
+    return None if asked is None else asked.data["reason"]
+
+
 def get_step_metadata() -> StepMetadata:
     """Return the name, id, attempt (from 1) and first start of the step that is running.
 
