@@ -88,6 +88,11 @@ async def check_requester(
     except SourceUnavailable as error:
         raise OpeningRefused("group_unknown", error=str(error)) from None
     rule = definition.workflow.on_behalf_of
+    if behalf is not None or rule == "required":
+        _check_behalf(behalf, rule)
+
+
+def _check_behalf(behalf: str | None, rule: str) -> None:
     if behalf is not None and not is_mail(behalf):
         raise OpeningRefused("behalf_not_a_person", ("on_behalf_of",))
     if behalf is None and rule == "required":
