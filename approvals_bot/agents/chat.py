@@ -46,6 +46,7 @@ WEBHOOK_MAIL = (
     '{subject} waits for your answer. POST JSON like {{"approved": true, "comment": "…"}} to {url}\n'
     "Anybody who has this address can answer, so don't forward it."
 )
+ID_REUSED = "another tool call of this answer had the same id"
 MOST_REMEMBERED = 20  # earlier turns of the chat that the model gets
 
 
@@ -63,6 +64,7 @@ class ChatContext:
         self.turn = turn
         self.agent = agent  # as people read it
         self.view = ChatView(turn=turn, is_writing=True)
+        self._asked: set[str] = set()  # the ids of calls; a yes to one of them is for no other
         self._indexed = 0
         self._unused: list[str] = []  # the digests of approvals that nothing was done with yet
 
@@ -73,6 +75,9 @@ class ChatContext:
         `arguments` are those that were decided on.
         """
         assert tool_call_id is not None, "a tool runs for a call"
+        if tool_call_id in self._asked:
+            return Decision(state="withdrawn", at=now(), tool=tool, comment=ID_REUSED)
+        self._asked.add(tool_call_id)
         self._index(tool_call_id)
         if self.turn.approval == "webhook":
             decision = await self._by_webhook(tool_call_id, tool, dict(arguments))

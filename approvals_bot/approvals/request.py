@@ -36,6 +36,9 @@ REQUESTER, ON_BEHALF_OF = "requester", "on_behalf_of"
 DEADLINE = "deadline"
 """Stands for the person who decided, when nobody did in time."""
 
+NO_STAGE = "rule:0"
+"""Stands for the person who decided, when no stage applied."""
+
 
 @dataclass(frozen=True, slots=True)
 class Opening:

@@ -18,7 +18,7 @@ from pydantic import JsonValue
 from approvals_bot.approvals.json_values import canonical, revealed, same_json
 from approvals_bot.approvals.leaves import EMPTY, YES_NO, inputs, is_long_text, joined_address, lines, root_of
 from approvals_bot.approvals.port import CardField, FormField
-from approvals_bot.approvals.request import DEADLINE, Request
+from approvals_bot.approvals.request import DEADLINE, NO_STAGE, Request
 from approvals_bot.client.decision import Decision
 from approvals_bot.client.words import DecisionState
 
@@ -66,14 +66,15 @@ def _said(text: str | None, longest: int) -> str:
 def decision_of(request: Request, requested: JsonValue) -> Decision:
     """Return what came of a tool call, for the agent. `requested`: its arguments at first.
 
-    Silence is never a person's no: a request that its deadline rejected has expired.
+    Silence is never a person's no: a request that its deadline rejected has expired. Nor is it a yes: neither the
+    deadline's, nor that of a request to which no stage applied.
     """
     ended = request.outcome
     assert ended is not None, "it is decided"
     arguments = request.fields[ARGUMENTS]
     assert isinstance(arguments, dict), "they are an object"
     assert isinstance(requested, dict), "they are an object"
-    is_silence = ended.by == DEADLINE
+    is_silence = ended.by in (DEADLINE, NO_STAGE)
     state: DecisionState
     match ended.state:
         case "approved" if is_silence:

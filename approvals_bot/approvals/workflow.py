@@ -55,7 +55,7 @@ from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import Occasion, ToPerson
 from approvals_bot.approvals.published import REQUEST, PublishedRequests
 from approvals_bot.approvals.reassignment import Rank
-from approvals_bot.approvals.request import DEADLINE, Opening, Request, RequestStage
+from approvals_bot.approvals.request import DEADLINE, NO_STAGE, Opening, Request, RequestStage
 from approvals_bot.approvals.resolution import find_people, find_rank
 from approvals_bot.approvals.rules import KeptDefinition, facts_of, rules_of
 from approvals_bot.approvals.timers import (
@@ -87,9 +87,6 @@ SERVICE = "app:service"
 
 OPERATOR = ("app:cli",)
 """The actor at the service's own terminal, who may do there what owners may."""
-
-NO_STAGE = "rule:0"
-"""What decided, when no stage applies to a request."""
 
 UNREADABLE = Reply("invalid", code="unreadable")
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import update_wrapper
+from itertools import count
+from threading import Lock
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, get_type_hints, overload
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
@@ -18,11 +20,12 @@ from typing_extensions import TypedDict
 
 from approvals_bot.client.approvals import Approvals, SyncApprovals
 from approvals_bot.client.decision import Decision
-from approvals_bot.client.digests import canonical_json, digest_of
+from approvals_bot.client.digests import canonical_json, digest_of, leaves_of
 from approvals_bot.client.tool_request import AskOptions, is_usable_key
 from approvals_bot.client.words import error_text
 from approvals_bot.errors import (
     AgentError,
+    ApprovalMismatchError,
     DeniedError,
     InvalidArgumentError,
     InvalidPayloadError,
@@ -36,7 +39,7 @@ Key = str | Callable[..., str] | None
 NO_YES = (AgentError, InvalidPayloadError)
 """The errors that are no yes. What else is raised is a mistake of the function's author."""
 
-_scope: ContextVar[str | None] = ContextVar("approvals_scope", default=None)
+_scope: ContextVar[_Session | None] = ContextVar("approvals_scope", default=None)
 
 
 @contextmanager
@@ -46,11 +49,12 @@ def scope(session: str) -> Iterator[None]:
         with scope("task-17"):
             book_flight("LH 441", price=640)
 
-    Threads that the block starts don't have its session, tasks do.
+    Within the block, one yes is for one call: once the function has run, the same call is a new request. Threads that
+    the block starts don't have its session, tasks do.
     """
     if not session or ":" in session:
         raise InvalidArgumentError(f"a session is a text without a colon, unlike {session!r}")
-    token = _scope.set(session)
+    token = _scope.set(_Session(session))
     try:
         yield
     finally:
@@ -144,10 +148,10 @@ def _guard(guarded: _Guarded, given: SyncApprovals | None, on_denied: str) -> Ca
         if guarded.asks(bound):
             try:
                 asked = guarded.signature.shown(bound)
-                key = guarded.key_of(bound, asked)
-                with nullcontext(given) if given is not None else SyncApprovals() as ap:
-                    decision = ap.ask(key, guarded.name, asked, **guarded.options)
-                guarded.take(decision, bound)
+                with guarded.key_of(bound, asked) as key:
+                    with nullcontext(given) if given is not None else SyncApprovals() as ap:
+                        decision = ap.ask(key, guarded.name, asked, **guarded.options)
+                    guarded.take(decision, bound)
             except NO_YES as error:
                 return _denied(error, on_denied)
         return guarded.function(*bound.args, **bound.kwargs)
@@ -161,15 +165,36 @@ def _guard_async(guarded: _Guarded, given: Approvals | None, on_denied: str) -> 
         if guarded.asks(bound):
             try:
                 asked = guarded.signature.shown(bound)
-                key = guarded.key_of(bound, asked)
-                async with nullcontext(given) if given is not None else Approvals() as ap:
-                    decision = await ap.ask(key, guarded.name, asked, **guarded.options)
-                guarded.take(decision, bound)
+                with guarded.key_of(bound, asked) as key:
+                    async with nullcontext(given) if given is not None else Approvals() as ap:
+                        decision = await ap.ask(key, guarded.name, asked, **guarded.options)
+                    guarded.take(decision, bound)
             except NO_YES as error:
                 return _denied(error, on_denied)
         return await guarded.function(*bound.args, **bound.kwargs)
 
     return call
+
+
+class _Session:
+    """A session, and which of its calls have run or wait: the same call again is the next one of its kind."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._taken: set[tuple[str, int]] = set()
+        self._lock = Lock()
+
+    @contextmanager
+    def key_of(self, call: str) -> Iterator[str]:
+        """Give a key that no call has which runs or waits. It is free again if the block raises: nothing has run."""
+        with self._lock:
+            number = next(each for each in count(1) if (call, each) not in self._taken)
+            self._taken.add((call, number))
+        try:
+            yield f"{self._name}:{call}" if number == 1 else f"{self._name}:{call}.{number}"
+        except BaseException:
+            self._taken.discard((call, number))
+            raise
 
 
 def _denied(error: Exception, on_denied: str) -> str:
@@ -201,8 +226,12 @@ class _Guarded:
         """Return whether people are asked about this call."""
         return self.when is None or bool(self.when(*self.signature.positional(bound), **bound.kwargs))
 
-    def key_of(self, bound: inspect.BoundArguments, asked: Mapping[str, Any]) -> str:
-        """Return the call's key. Raises InvalidArgumentError where there can't be one."""
+    @contextmanager
+    def key_of(self, bound: inspect.BoundArguments, asked: Mapping[str, Any]) -> Iterator[str]:
+        """Give the call's key. If the block raises nothing, there was a yes, and the function runs.
+
+        Raises InvalidArgumentError where there can't be a key.
+        """
         match self.key:
             case None:
                 session = _scope.get()
@@ -211,21 +240,27 @@ class _Guarded:
                         f"{self.name}() needs a session or a key: call it inside `with scope(…):`, or give "
                         "@requires_approval a key=…"
                     )
-                return f"{session}:{self.name}:{digest_of(self.name, asked)[:32]}"
+                with session.key_of(f"{self.name}:{digest_of(self.name, asked)[:32]}") as made:
+                    yield made
+                return
             case str(template):
                 made = template.format(**bound.arguments)
             case make:
                 made = make(*self.signature.positional(bound), **bound.kwargs)
         # The model chose what is in it, so it may be longer, or in another script, than a key can be.
-        return made if is_usable_key(made) else f"sha256-{hashlib.sha256(made.encode(errors='replace')).hexdigest()}"
+        yield made if is_usable_key(made) else f"sha256-{hashlib.sha256(made.encode(errors='replace')).hexdigest()}"
 
     def take(self, decision: Decision, bound: inspect.BoundArguments) -> None:
         """Put the decided arguments in place. Raises one of `NO_YES` unless the function may run with them."""
         if not decision.approved:
             raise DeniedError(decision)
         if decision.state == "edited":
-            decision.require(decision.arguments or {})
-            self.signature.put(bound, decision.arguments or {})
+            edited = decision.arguments or {}
+            decision.require(edited)
+            self.signature.put(bound, edited)
+            taken = self.signature.shown(bound)
+            if leaves_of(taken).keys() != leaves_of(edited).keys():  # the signature's types leave something out
+                raise ApprovalMismatchError(decision.request_id or self.name, decision.digest or "", "")
         else:
             decision.require(self.signature.shown(bound))  # again: other code may have changed the objects meanwhile
 
@@ -252,7 +287,8 @@ class _Signature:
         """Return the arguments by name, as JSON. Raises RequestRefusedError for what isn't JSON."""
         values = dict(list(bound.arguments.items())[self.skipped :])
         try:
-            made: dict[str, Any] = self.adapter.dump_python(values, mode="json", warnings=False)
+            # As what they are, not as what they are declared to be: an object of a subclass has more to show.
+            made: dict[str, Any] = self.adapter.dump_python(values, mode="json", warnings=False, serialize_as_any=True)
             canonical_json(made)
         except (PydanticSerializationError, ValueError, RecursionError) as error:
             raise RequestRefusedError(422, f"The arguments can't be shown as JSON: {error}.") from None
@@ -277,7 +313,9 @@ def _signature_of(function: Callable[..., Any]) -> _Signature:
     except NameError:
         hints = {}  # a type that exists for type checkers alone
     names = list(signature.parameters)
-    skipped = 1 if names[:1] in (["self"], ["cls"]) else 0
+    outer = function.__qualname__.rpartition(".")[0]
+    is_method = outer != "" and not outer.endswith("<locals>")
+    skipped = 1 if is_method and names[:1] in (["self"], ["cls"]) else 0
     fields: dict[str, Any] = {}
     for name in names[skipped:]:
         hint = hints.get(name, Any)

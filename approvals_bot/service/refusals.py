@@ -24,6 +24,7 @@ OpeningCode = Literal[
     "input_not_storable",
     "call_unnamed",
     "call_asks_nobody",
+    "call_skips_stages",
     "budget_spent",
 ]
 
@@ -42,6 +43,10 @@ _TITLES: dict[OpeningCode, tuple[str, str]] = {
         "Nobody could decide",
         "Nothing was opened: no file says who is asked about tool calls. Write workflows/tool-call.toml; "
         "docs/configuration.md has a whole one, under “Tool calls”.",
+    ),
+    "call_skips_stages": (
+        "Nobody could decide",
+        "Nothing was opened: nobody is asked about this tool call, because no stage applies to it.",
     ),
     "budget_spent": (
         "Budget spent",

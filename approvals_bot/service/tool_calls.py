@@ -22,6 +22,7 @@ from approvals_bot.approvals.json_values import UnfitError
 from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.request import Opening
+from approvals_bot.approvals.rules import rules_of
 from approvals_bot.approvals.simulate import find_undecidable_stage
 from approvals_bot.durable.engine import Engine, Run, SentKey
 from approvals_bot.durable.store.protocol import Filter
@@ -157,7 +158,7 @@ def _definition_of(file: Definition, call: ToolCall, decides: Sequence[str]) -> 
     if call.deadline is not None and isinstance(longest, timedelta) and call.deadline < longest:
         table["clock"]["deadline"] = duration_text(call.deadline)
     if decides:
-        first = table["stage"][0]
+        first = {name: value for name, value in table["stage"][0].items() if name != "when"}
         table["stage"] = [first | {"seat": [{"from": list(decides)}]}]
     for stage in table.get("stage", ()):
         stage.setdefault("comment", "optional")
@@ -169,7 +170,12 @@ _OF_A_CALL = {"workflow", "policy", "stage", "deliver", "clock", "escalate", "la
 
 
 async def _check_deciders(definition: Definition, opening: Opening, people: People, now: datetime) -> None:
-    """Raise OpeningRefused if nobody who is asked could ever decide."""
+    """Raise OpeningRefused if nobody is asked, or nobody who is asked could ever decide.
+
+    Other requests to which no stage applies are approved. A tool never runs because nobody was asked.
+    """
+    if not any(applies for applies, _ in rules_of(definition).ruling(opening.fields).plan):
+        raise OpeningRefused("call_skips_stages")
     found = await find_undecidable_stage(definition, opening, people, now)
     if found is not None:
         raise OpeningRefused("nobody_decides", stage=found[0], reason=found[1])

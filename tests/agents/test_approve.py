@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from approvals_bot import workflow
-from approvals_bot.agents import approve
+from approvals_bot.agents import ChatContext, ChatTurn, approve
 from approvals_bot.approvals.card import shown_of
 from approvals_bot.approvals.request import Request
 from approvals_bot.client.decision import Decision
@@ -245,3 +245,32 @@ async def test_a_schema_that_leads_elsewhere_is_refused(office: Any) -> None:
             run = await office.engine.start(books_by_agent, calls, {"expects": expects})
             with pytest.raises(RunFailedError, match=why):
                 await run.return_value()
+
+
+@pytest.mark.agents(13)
+async def test_no_stage_that_applies_is_no_yes(office: Any) -> None:
+    async with office.open():
+        stages = [{"id": "dear", "from": [ANN], "when": 'tool == "pay"'}]
+        run, _ = await started(office, BOOKING, stages=stages, to=None)
+        (decision,) = await run.return_value()
+        assert decision["state"] == "expired"
+        assert "Silence is not consent" in decision["text"]
+
+
+@workflow
+async def repeats_an_id(turn: ChatTurn) -> list[dict[str, Any]]:
+    context = ChatContext(turn)
+    decisions = [await context.ask("call_0", "bookFlight", {"price": price}) for price in (640, 640, 9000)]
+    return [decision.model_dump(mode="json") for decision in decisions]
+
+
+@pytest.mark.agents(11)
+async def test_one_yes_of_a_chat_is_for_one_call_of_an_id(office: Any) -> None:
+    async with office.open():
+        turn = ChatTurn(chat="c", message="m", text="", owner=ANN)
+        run = await office.engine.start(repeats_an_id, turn)
+        await office.settle()
+        (view,) = await open_requests(office, run)
+        await send(office, view)
+        states = [decision["state"] for decision in await run.return_value()]
+        assert states == ["approved", "withdrawn", "withdrawn"]
