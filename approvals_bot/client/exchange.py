@@ -7,7 +7,7 @@ of it. `Approvals` and `SyncApprovals` hold the same conversations, one with asy
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeAlias, TypeVar
@@ -106,7 +106,7 @@ def requesting(call: ToolRequest, seconds: float = PATIENCE) -> Conversation[Ope
 
 def _opening(call: ToolRequest, seconds: float) -> Conversation[OpenRequest]:
     sending = Sending("POST", "/api/runs", call.body, headers={"Idempotency-Key": call.key})
-    answer = _success((yield from _reliably(sending, seconds)), call.key)
+    answer = _success((yield from _reliably(sending, seconds)), call.key, needs=("run_id", "url"))
     return OpenRequest(str(answer["run_id"]), call.key, str(answer["url"]), call.digest, input=call.body["input"])
 
 
@@ -167,7 +167,7 @@ def _listing(key: str | None, **filters: str) -> Conversation[list[Json]]:
     runs: list[Json] = []
     query = {"key": key or "", "limit": PAGE, **filters}
     while True:
-        page = _success((yield from _reliably(Sending("GET", "/api/runs", query=query), PATIENCE)))
+        page = _success((yield from _reliably(Sending("GET", "/api/runs", query=query), PATIENCE)), needs=("runs",))
         runs += page["runs"]
         if not page.get("cursor"):
             return runs
@@ -266,9 +266,11 @@ def _deadline(run: Json) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-def _success(heard: Heard, key: str = "") -> Json:
-    """Return the body of a good answer. Raises what a refusal is."""
+def _success(heard: Heard, key: str = "", needs: Sequence[str] = ()) -> Json:
+    """Return the body of a good answer. Raises what a refusal is, and AgentError for JSON of something else."""
     if 200 <= heard.status < 300:
+        if missing := [name for name in needs if name not in heard.body]:
+            raise AgentError(f"The answer has no {missing[0]!r}, so it isn't the service's. The tool must not run.")
         return heard.body
     detail = str(heard.body.get("detail") or heard.body.get("title") or heard.detail)
     if heard.status == 409 and heard.body.get("type") == KEY_REUSED:

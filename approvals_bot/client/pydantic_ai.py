@@ -19,7 +19,8 @@ from pydantic_core import to_jsonable_python
 
 from approvals_bot.client.decision import Decision
 from approvals_bot.client.digests import digest_of
-from approvals_bot.client.tool_request import AskOptions
+from approvals_bot.client.paused_calls import LONGEST_ID
+from approvals_bot.client.tool_request import AskOptions, is_usable_key
 from approvals_bot.client.words import error_text
 from approvals_bot.errors import AgentError, ApprovalMismatchError
 
@@ -159,10 +160,11 @@ def expected_arguments(ctx: RunContext[Any], call: ToolCallPart) -> dict[str, An
 def _id_of(call: ToolCallPart, arguments: dict[str, Any], messages: Sequence[ModelMessage]) -> str:
     """Return what distinguishes a call from the others of its session, the same after a restart.
 
-    That is the model's id, or the digest where it gave none. The number of a repetition in the history follows, so an
-    old yes never counts for a new call.
+    That is the model's id, or the digest where it gave none that can be used. The number of a repetition in the
+    history follows, so an old yes never counts for a new call.
     """
-    own = not call.tool_call_id.startswith(GENERATED_ID)
+    is_usable = is_usable_key(call.tool_call_id) and len(call.tool_call_id) <= LONGEST_ID
+    own = is_usable and not call.tool_call_id.startswith(GENERATED_ID)
     id, number = call.tool_call_id if own else _digest(call.tool_name, arguments), 0
     for each in _calls_in(messages):
         if own:

@@ -48,6 +48,7 @@ WITHDRAWN_WITHIN = 2  # seconds
 AGENT = "Claude Code"
 UNDECIDED = ("deny", "defer", "ask")
 UNREADABLE = REFUSED.format(comment=": the hook's body can't be read")
+UNKNOWN_OPTIONS = REFUSED.format(comment=": the hook's URL has an option that is unknown, or has an unknown value")
 
 
 class ToolUse(BaseModel):
@@ -80,7 +81,7 @@ class ClaudeHook:
         self._metrics = metrics
 
     async def decide(self, request: HttpRequest) -> Response:
-        """200 with the decision in Claude Code's own form. 401 without a key, 422 for options that are unknown.
+        """200 with the decision in Claude Code's own form. 401 without a key. Unknown options stop the agent.
 
         `?to=` names approvers (with commas between), `?deadline=` and `?agent=` are those of the request, `?wait=` is
         how long to wait, and `?undecided=` what happens then: `deny` (withdrawing the request), `ask` (withdrawing it,
@@ -88,9 +89,12 @@ class ClaudeHook:
         resumes with the answer).
         """
         key = caller(request, self._keys)
-        asked = read_query(request, "to", "deadline", "agent", "wait", "undecided")
-        wait = query_number("wait", asked.get("wait", str(WAIT)), 0, LONGEST_WAIT)
-        undecided = query_choice("undecided", asked.get("undecided", "deny"), UNDECIDED) or "deny"
+        try:
+            asked = read_query(request, "to", "deadline", "agent", "wait", "undecided")
+            wait = query_number("wait", asked.get("wait", str(WAIT)), 0, LONGEST_WAIT)
+            undecided = query_choice("undecided", asked.get("undecided", "deny"), UNDECIDED) or "deny"
+        except Problem:
+            return JsonResponse({"continue": False, "stopReason": UNKNOWN_OPTIONS})
         try:
             use = ToolUse.model_validate(await json_object(request, API_BODY))
         except (Problem, ValidationError):

@@ -302,7 +302,7 @@ def _claude_hook() -> dict[str, Any]:
         "requestBody": {"required": True, "content": _json({"description": "The hook's input, of Claude Code."})},
         "responses": {
             "200": {"description": "The hook's output, in Claude Code's form", "content": _json({"type": "object"})},
-            **_problems("401", "422"),
+            **_problems("401"),
         },
     }
 

@@ -242,6 +242,12 @@ def test_a_call_with_an_id_of_the_model_is_known_by_it() -> None:
     assert _id_of(ToolCallPart("pay", {"n": 1}, "call_7"), {"n": 1}, []) == "call_7"
 
 
+@pytest.mark.parametrize("id", ["é", "x" * 101, "a\nb", " "])
+def test_an_id_that_is_no_key_is_replaced_by_the_digest(id: str) -> None:
+    call = ToolCallPart("book", {"flight": "LH 441"}, id)
+    assert _id_of(call, call.args_as_dict(), [ModelResponse([call])]) == f"{digest_of('book', call.args_as_dict())}.1"
+
+
 def test_an_id_that_a_model_repeats_is_another_call() -> None:
     parts = [ToolCallPart("pay", {"n": 1}, "call_7") for _ in range(2)]
     messages: list[ModelMessage] = [ModelResponse(parts[:1]), ModelRequest([]), ModelResponse(parts[1:])]

@@ -95,6 +95,15 @@ async def test_no_service_is_unavailable_in_the_end(url: str) -> None:
             await ap.ask("trip:1", "book_flight", CALL, wait=0.3)
 
 
+@pytest.mark.agents(13)
+def test_json_of_something_else_is_an_error_for_agents() -> None:
+    with scripted_service((200, {"message": "OK"})) as service:
+        with pytest.raises(AgentError, match="has no 'run_id'"):
+            ask(service.url)
+        with SyncApprovals(service.url, "key") as ap, pytest.raises(AgentError, match="has no 'runs'"):
+            ap.get("trip:1")
+
+
 @pytest.mark.agents(15)
 def test_a_reused_key_names_the_difference() -> None:
     conflict = problem(409, "urn:approvals-bot:idempotency-conflict", difference="price was 1", run_id="run_0")
