@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import JsonValue
@@ -36,24 +37,30 @@ class GraphPause:
 
 
 def pause_of(
-    id: str, value: Any, *, node: str, schema: Any = None, tool_calls: Sequence[Mapping[str, Any]] = ()
+    id: str,
+    value: Any,
+    *,
+    node: str,
+    schema: Any = None,
+    tool_calls: Sequence[Mapping[str, Any]] = (),
+    earlier: Mapping[str, int] = MappingProxyType({}),
 ) -> GraphPause:
     """Return what an interrupt asks for.
 
     `value` is JSON. `schema` is that of its answer, `tool_calls` are those of the model's last message: in `batched`
-    mode, an interrupt doesn't name the calls that it is about.
+    mode, an interrupt doesn't name the calls that it is about. `earlier` counts the calls of earlier messages by id.
     """
     match value:
         case {"action_requests": [*actions], "review_configs": [*configs]}:
             ids = _ids_of(actions, tool_calls)
             calls = tuple(
-                PausedCall(call_id, action["name"], dict(action["args"]))
+                PausedCall(call_id, action["name"], dict(action["args"]), number=earlier.get(call_id, 0) + 1)
                 for call_id, action in zip(ids, actions, strict=True)
             )
             allowed = tuple(tuple(each["allowed_decisions"]) for each in configs)
             return GraphPause(id, "batched", calls, allowed, (None,) * len(calls))
         case {"type": "tool_approval", "tool_call_id": str(call_id), "name": str(name), "args": dict(arguments)}:
-            call = PausedCall(call_id, name, dict(arguments))
+            call = PausedCall(call_id, name, dict(arguments), number=earlier.get(call_id, 0) + 1)
             return GraphPause(id, "per_call", (call,), (_allowed_by(schema),), (_arguments_schema(schema),))
     arguments = value if isinstance(value, dict) else {"value": value}
     return GraphPause(id, "other", (PausedCall(id, node, arguments),), ((),), (None,))

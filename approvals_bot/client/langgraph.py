@@ -9,6 +9,7 @@ with what the tool is about to get.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
@@ -84,13 +85,16 @@ class ThreadState:
 async def look_at(graph: Any, config: RunnableConfig) -> ThreadState:
     """Return how far the thread has come, from its last checkpoint."""
     state = await graph.aget_state(config)
+    called = _tool_calls(state.values)
+    earlier = Counter(str(call.get("id") or "") for calls in called[:-1] for call in calls)
     pauses = tuple(
         pause_of(
             interrupt.id,
             to_jsonable_python(interrupt.value, fallback=str),
             node=task.name,
             schema=to_jsonable_python(interrupt.response_schema, fallback=str),
-            tool_calls=_last_tool_calls(state.values),
+            tool_calls=called[-1] if called else (),
+            earlier=earlier,
         )
         for task in state.tasks
         for interrupt in task.interrupts
@@ -98,10 +102,10 @@ async def look_at(graph: Any, config: RunnableConfig) -> ThreadState:
     return ThreadState(state.created_at is not None, bool(state.next), pauses, state.values)
 
 
-def _last_tool_calls(values: Any) -> Sequence[Mapping[str, Any]]:
+def _tool_calls(values: Any) -> list[Sequence[Mapping[str, Any]]]:
+    """Return the tool calls of each message that has some."""
     messages = values.get("messages") if isinstance(values, Mapping) else None
-    called = [calls for each in reversed(messages or ()) if (calls := getattr(each, "tool_calls", None))]
-    return called[0] if called else ()
+    return [calls for each in messages or () if (calls := getattr(each, "tool_calls", None))]
 
 
 async def advance(graph: Any, config: RunnableConfig, input: Any, answers: Answers) -> ThreadState:

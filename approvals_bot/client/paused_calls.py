@@ -19,12 +19,16 @@ from approvals_bot.errors import ApprovalMismatchError
 
 @dataclass(frozen=True, slots=True)
 class PausedCall:
-    """A tool call that waits for people. `id` is the model's own; "" where the framework doesn't say it."""
+    """A tool call that waits for people. `id` is the model's own; "" where the framework doesn't say it.
+
+    `number`: which of the session's calls with this id it is, as far as the framework's history says.
+    """
 
     id: str
     tool: str
     arguments: dict[str, JsonValue]
     agent: str | None = None
+    number: int = 1
 
 
 LONGEST_ID = 100  # characters, which leaves some for the session in front of it
@@ -45,7 +49,8 @@ class CallKeys:
         """Return the call's key, which no other call of the session has. Ask once for each call, in their order."""
         has_id = is_usable_key(call.id) and len(call.id) <= LONGEST_ID
         key = call.id if has_id else f"{self._prefix}{digest_of(call.tool, call.arguments)}"
-        self._times[key] += 1
+        # The history knows of calls before a restart, and of those of earlier runs of the same session.
+        self._times[key] = max(self._times[key] + 1, call.number if has_id else 1)
         return key if has_id and self._times[key] == 1 else f"{key}.{self._times[key]}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 from agents import Agent, RunConfig
 from agents.testing import function_call
+from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic_ai import Agent as PydanticAgent
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart
@@ -202,3 +205,33 @@ def test_ids_of_batched_calls_come_from_the_model_s_message() -> None:
     said = [("a", "pay", 1), ("b", "look", 1), ("c", "pay", 1), (None, "pay", 2)]
     calls = [{"id": id, "name": name, "args": {"n": n}} for id, name, n in said]
     assert [call.id for call in pause_of("i", value, node="n", tool_calls=calls).calls] == ["a", "c", "", ""]
+
+
+class Repeating(langgraph_travel.Scripted):
+    """A model that asks twice for the same call, with the same id."""
+
+    async def _agenerate(self, messages: Any, *args: Any, **options: Any) -> ChatResult:
+        answered = sum(isinstance(each, ToolMessage) for each in messages)
+        calls = [{"name": "book", "args": CALL, "id": "call_0"}] if answered < 2 else []
+        return ChatResult(generations=[ChatGeneration(message=AIMessage("", tool_calls=calls))])
+
+
+@pytest.mark.agents(9)
+@pytest.mark.parametrize("mode", ["batched", "per_call"])
+async def test_an_old_yes_is_not_for_a_new_call_of_the_same_id(mode: Any) -> None:
+    graph = langgraph_travel.travel_graph(Repeating(), mode, InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "trip"}}
+    given = {"messages": [("user", "to Oslo")]}
+    answers = [decided(**YES), decided(**YES), (500, {})]  # gets the first answer, and dies before the second
+    with scripted_service(*answers) as service:
+        async with Approvals(service.url, "key") as ap:
+            dies = asyncio.create_task(graphs.run_with_approvals(ap, graph, given, config, wait=20))
+            while len(service.received) < 3:
+                await asyncio.sleep(0.01)
+            dies.cancel()
+    with scripted_service(decided(**YES)) as service:
+        async with Approvals(service.url, "key") as ap:
+            await graphs.run_with_approvals(ap, graph, given, config, wait=0.3)
+    sent = {name.lower(): value for name, value in service.received[0].headers.items()}
+    assert sent["idempotency-key"] == "trip:call_0.2"
+    assert happened["book LH1 640"] == 2, "each with a yes of its own"
