@@ -195,6 +195,9 @@ class Chat:
         """`name`: what people read instead of the agent's own name, where it asks them."""
         self._agent = agent
         self._name = name or agent.name or "agent"
+        from approvals_bot.agents.streaming import Streaming  # imported now: a body has little time
+
+        self._streaming = Streaming
 
     async def answer(self, turn: ChatTurn) -> str:
         """Answer a message, and return the agent's last words. Works in a workflow's body only."""
@@ -202,7 +205,8 @@ class Chat:
         context.show(ChatView(turn=turn, is_writing=True))
         earlier = await earlier_exchanges(turn.follows) if turn.follows is not None else []
         agent = self._agent
-        async with agent.iter(turn.text, deps=context, message_history=_messages(earlier)) as run:
+        history, streaming = _messages(earlier), self._streaming(lambda: len(context.view.parts))
+        async with agent.iter(turn.text, deps=context, message_history=history, capabilities=[streaming]) as run:
             async for node in run:
                 if agent.is_model_request_node(node):
                     context.show(context.view.model_copy(update={"is_writing": True}))

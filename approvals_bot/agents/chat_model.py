@@ -6,7 +6,9 @@ It is chosen where a request to it is made, in a step. So no log has a key, and 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,8 @@ from approvals_bot.errors import NotInWorkflowError
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage, ModelResponse
-    from pydantic_ai.models import Model
+    from pydantic_ai.models import Model, StreamedResponse
+    from pydantic_ai.models.function import DeltaToolCalls
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +49,30 @@ def chat_model(script: Callable[[list[ModelMessage]], ModelResponse]) -> Model:
         async def request(self, *given: Any) -> ModelResponse:
             return await (_configured() or self.wrapped).request(*given)
 
+        @asynccontextmanager
+        async def request_stream(self, *given: Any) -> AsyncGenerator[StreamedResponse]:
+            async with (_configured() or self.wrapped).request_stream(*given) as stream:
+                yield stream
+
     async def scripted(messages: list[ModelMessage], info: object) -> ModelResponse:
         return script(messages)
 
-    return ConfiguredModel(FunctionModel(scripted, model_name=SCRIPTED))
+    async def streamed(messages: list[ModelMessage], info: object) -> AsyncIterator[str | DeltaToolCalls]:
+        for written in deltas_of(script(messages)):
+            yield written
+
+    return ConfiguredModel(FunctionModel(scripted, stream_function=streamed, model_name=SCRIPTED))
+
+
+def deltas_of(response: ModelResponse) -> Iterator[str | DeltaToolCalls]:
+    """Yield a response as a model would write it: each text word by word, each tool call as a whole."""
+    from pydantic_ai.models.function import DeltaToolCall
+
+    for at, part in enumerate(response.parts):
+        if part.part_kind == "text":
+            yield from re.findall(r"\s*\S+\s*", part.content)
+        elif part.part_kind == "tool-call":
+            yield {at: DeltaToolCall(part.tool_name, part.args_as_json_str(), tool_call_id=part.tool_call_id)}
 
 
 def _configured() -> Model | None:

@@ -112,7 +112,7 @@ class ChatView(BaseModel):
 
     def with_text(self, text: str) -> ChatView:
         """Return the view with one more text."""
-        made = TextPart(kind="text", id=f"text_{len(self.parts)}", text=text)
+        made = TextPart(kind="text", id=text_id(len(self.parts)), text=text)
         return self.model_copy(update={"parts": (*self.parts, made)})
 
     def with_call(self, tool_call_id: str, tool: str, input: dict[str, Any]) -> ChatView:
@@ -127,6 +127,11 @@ class ChatView(BaseModel):
             for part in self.parts
         )
         return self.model_copy(update={"parts": parts})
+
+
+def text_id(at: int) -> str:
+    """Return the id of the text that is a view's part number `at`, from 0."""
+    return f"text_{at}"
 
 
 def dumped_view(view: ChatView) -> dict[str, Any]:

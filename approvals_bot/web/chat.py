@@ -7,7 +7,7 @@ read. All else comes from the log, so nobody can forge a history, a tool's outpu
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -15,11 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
-from approvals_bot.agents.chat_stream import FINISH, PROTOCOL, Chunk, Turn, after_approvals, chunks_of
+from approvals_bot.agents.chat_stream import FINISH, PROTOCOL, Turn, after_approvals, chunks_of
 from approvals_bot.agents.chat_view import ToolPart
 from approvals_bot.agents.chats import LONGEST_TEXT, AnsweredCall, Chats, MessageReusedError
+from approvals_bot.agents.live_texts import live_texts
 from approvals_bot.approvals.acts import REFUSALS
 from approvals_bot.approvals.json_values import same_json
+from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.engine.notifier import Subscription
 from approvals_bot.people import People
@@ -219,25 +221,69 @@ class ChatApi:
     ) -> AsyncIterator[str]:
         """Yield what a turn shows, as it comes. `sent`: the keys of chunks that the client has."""
         poll = min(self._engine.scheduler.poll or HEARTBEAT, HEARTBEAT)
-        with Subscription(self._engine.notifier, run_id, None, poll) as subscription:
+        following = Following(self._engine.notifier, run_id, None, poll)
+        with following, live_texts.reading(run_id, following.wake_for_text) as texts:
             sent.discard("start")
             while True:
                 turn = await self._chats.turn(run_id)
                 fresh = [chunk for chunk in chunks_of(turn, self._base_url) if chunk.key not in sent]
                 for chunk in fresh:
                     sent.add(chunk.key)
-                    yield event(chunk)
+                    match chunk.data:
+                        case {"type": "text-delta", "id": str(id), "delta": str(text)}:
+                            for piece in texts.whole(id, text):
+                                yield event(piece)
+                        case {"type": "text-start" | "text-end"}:  # come with the text
+                            pass
+                        case {"type": "error"}:
+                            for piece in texts.close():
+                                yield event(piece)
+                            yield event(chunk.data)
+                        case _:
+                            yield event(chunk.data)
                 for text in refused:
-                    yield event(Chunk("", {"type": "error", "errorText": text}))
+                    yield event({"type": "error", "errorText": text})
                 if turn.has_ended or turn.error or refused or (not hold and _ends_at_pause(turn, answered)):
                     break
                 if self._engine.is_ending:
                     return
                 if not fresh:
                     yield ": nothing new\n\n"
-                await subscription.changed()
-        yield event(FINISH)
+                is_text = True
+                while is_text:
+                    for piece in texts.so_far():
+                        yield event(piece)
+                    is_text = await following.is_only_text()
+            for piece in texts.close():
+                yield event(piece)
+        yield event(FINISH.data)
         yield "data: [DONE]\n\n"
+
+
+class Following(Subscription):
+    """A subscription to a turn's run that is woken by texts that are being written, too."""
+
+    _has_text = False
+    _has_more = False
+
+    def wake_for_text(self) -> None:
+        self._has_text = True
+        super().wake()
+
+    def wake(self) -> None:
+        self._has_more = True
+        super().wake()
+
+    def deliver(self, events: list[Event]) -> None:
+        self._has_more = True
+        super().deliver(events)
+
+    async def is_only_text(self) -> bool:
+        """Wait until it is worth looking again. Returns whether only text came, so the store has nothing new."""
+        await self.changed()
+        is_only_text = self._has_text and not self._has_more
+        self._has_text = self._has_more = False
+        return is_only_text
 
 
 def _ends_at_pause(turn: Turn, answered: Collection[str]) -> bool:
@@ -253,9 +299,9 @@ def _is_continued(messages: Sequence[Any], turn: Turn) -> bool:
     return any(isinstance(each, dict) and each.get("id") == turn.message_id for each in messages)
 
 
-def event(chunk: Chunk) -> str:
+def event(chunk: Mapping[str, JsonValue]) -> str:
     """Return a chunk as a server-sent event. In ASCII: JSON's escapes keep line separators out of the stream."""
-    return f"data: {json.dumps(chunk.data)}\n\n"
+    return f"data: {json.dumps(chunk)}\n\n"
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@
         let now = old;
         if (!old || seen.get(name) !== html) {
           now = document.adoptNode(part);
+          if (!old && now.id) document.getElementById(now.id)?.remove(); // as it was streamed
           if (old) replace(old, now);
           else if (before) before.after(now); else here.prepend(now);
           const state = now.querySelector(".state");
@@ -84,6 +85,31 @@
     return reading;
   }
 
+  // Show a text as the model writes it; what the log has replaces it. It starts again after a crash.
+  function write(turn, chunk) {
+    const here = document.getElementById(turn), id = `${turn}-${chunk.id}`;
+    if (!here || chunk.type === "text-end") return;
+    let part = document.getElementById(id);
+    if (part?.dataset.part) return; // it is whole
+    if (!part) {
+      part = document.createElement("article");
+      part.id = id;
+      part.className = "part text live";
+      part.append(document.createElement("p"));
+      part.firstChild.className = "long";
+      here.insertBefore(part, here.querySelector(".writing"));
+    }
+    if (chunk.type === "text-start") part.firstChild.textContent = "";
+    else part.firstChild.append(chunk.delta);
+  }
+
+  function take(turn, line) {
+    if (!line.startsWith("data: {")) return;
+    const chunk = JSON.parse(line.slice(6));
+    if (chunk.type.startsWith("text-")) write(turn, chunk);
+    if (chunk.type !== "text-start" && chunk.type !== "text-delta") look();
+  }
+
   async function follow(turn) {
     streams.add(turn);
     let pause = 500;
@@ -94,11 +120,12 @@
         if (answer.ok) {
           pause = 500;
           const reader = answer.body.getReader(), text = new TextDecoder();
-          let over = false;
+          let over = false, rest = "";
           for (let part; !(part = await reader.read()).done;) {
-            const said = text.decode(part.value, {stream: true});
-            if (/^data: /m.test(said)) look();
-            over ||= said.includes("data: [DONE]");
+            const lines = (rest + text.decode(part.value, {stream: true})).split("\n");
+            rest = lines.pop();
+            for (const line of lines) take(turn, line);
+            over ||= lines.includes("data: [DONE]");
           }
           if (over) break;
         }
@@ -108,6 +135,7 @@
     }
     streams.delete(turn);
     await look();
+    for (const part of turns.querySelectorAll(`#${CSS.escape(turn)} > .live`)) part.remove(); // it will never be whole
   }
 
   function listen() {
