@@ -26,7 +26,10 @@ from approvals_bot.agents.chat_view import (
     read_view,
 )
 from approvals_bot.approvals.acts import Reply, Vote
+from approvals_bot.approvals.json_values import same_json
 from approvals_bot.approvals.request import ON_BEHALF_OF
+from approvals_bot.approvals.tool_call import ARGUMENTS
+from approvals_bot.client.digests import leaves_of
 from approvals_bot.config.chat import CHAT_WORKFLOW
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine, RunRecord
@@ -77,6 +80,13 @@ class AnsweredCall:
                 return None
             case state:
                 return state == "approved"
+
+    def has(self, values: Mapping[str, JsonValue]) -> bool:
+        """Return whether these arguments, by their addresses, are among those that it has now."""
+        request = self.turn.requests.get(self.part.id)
+        now = self.part.input if request is None else request.fields[ARGUMENTS]
+        leaves = leaves_of(now) if isinstance(now, dict) else {}
+        return all(name in leaves and same_json(leaves[name], value) for name, value in values.items())
 
 
 class Chats:

@@ -10,7 +10,6 @@ import asyncio
 import json
 import logging
 import secrets
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from typing import Any
@@ -24,7 +23,6 @@ from pydantic import BaseModel, JsonValue
 
 from approvals_bot.client.approvals import Approvals
 from approvals_bot.client.decision import Decision
-from approvals_bot.client.digests import digest_of
 from approvals_bot.client.tool_request import OpenRequest
 from approvals_bot.client.words import LOOK_AGAIN, UNAVAILABLE, DecisionState, error_text
 from approvals_bot.errors import AgentError
@@ -57,13 +55,10 @@ def approvals_server(give: GiveApprovals, session: str = "") -> MCPServer:
     """Return the MCP server with our tools. `session`: the first part of keys that are made here; default: random."""
     server = _quiet_server()
     session = session or f"mcp-{secrets.token_hex(8)}"
-    calls = Counter[str]()
 
-    def new_key(tool: str, arguments: dict[str, Any]) -> str:
+    def new_key() -> str:
         """Return a key that no other call has: an answer is for one call, also if another has the same arguments."""
-        digest = digest_of(tool, arguments)[:32]
-        calls[digest] += 1
-        return f"{session}:{digest}-{calls[digest]}"
+        return f"{session}:{secrets.token_hex(16)}"
 
     @server.tool()
     async def request_approval(
@@ -77,7 +72,7 @@ def approvals_server(give: GiveApprovals, session: str = "") -> MCPServer:
         """
         with _as_results():
             async with asyncio.timeout(LONGEST_CALL), give(context) as approvals:
-                key = key or new_key(action, arguments)
+                key = key or new_key()
                 request = await approvals.request(key, action, arguments)
                 return await _answer(approvals, key, request, wait_seconds, context)
 
@@ -95,7 +90,7 @@ def approvals_server(give: GiveApprovals, session: str = "") -> MCPServer:
     async def permission_prompt(tool_name: str, input: dict[str, Any], context: Context, tool_use_id: str = "") -> str:
         """McpAnswer the permission prompt of an agent's command line (`--permission-prompt-tool`)."""
         try:
-            key = f"claude:{tool_use_id}" if tool_use_id else new_key(tool_name, input)
+            key = f"claude:{tool_use_id}" if tool_use_id else new_key()
             async with give(context) as approvals:
                 decision = await approvals.ask(key, tool_name, input, wait=LONGEST_WAIT)
             arguments = decision.arguments if decision.state == "edited" else input

@@ -184,10 +184,12 @@ class ChatApi:
             raise Problem(404, detail="No tool call with this id waits for an answer here.")
         decided = await self.decide(turn, part, owner, given.approved, (given.comment or "").strip(), given.arguments)
         reply = decided.reply
-        if reply.verdict not in REFUSALS:
+        wanted = given.arguments if given.approved and given.arguments else {}
+        is_other = reply.verdict == "already_voted" and not decided.has(wanted)
+        if reply.verdict not in REFUSALS and not is_other:
             return JsonResponse({"success": True})
-        status = STATUS[reply.verdict]
-        if status == 409 and decided.is_approved is given.approved:
+        status = 409 if is_other else STATUS[reply.verdict]
+        if status == 409 and decided.is_approved is given.approved and decided.has(wanted):
             return JsonResponse({"success": True, "text": reply.text})
         outcome = decided.turn.requests[part.id].outcome if part.id in decided.turn.requests else None
         more: dict[str, Any] = {"verdict": reply.verdict}

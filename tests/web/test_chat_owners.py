@@ -109,6 +109,19 @@ async def test_further_approvers_decide_after_the_owner(tmp_path: Path) -> None:
         assert 'value="approve"' not in shown
 
 
+@pytest.mark.agents(9)
+async def test_the_same_yes_with_other_changes_is_another_answer(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (service, http):
+        ann = cookie(service, "ann@acme.eu")
+        [call] = calls(await http.post("/api/chat", json=message("c"), headers=ann))
+        for price, status in ((600, 200), (600.0, 200), (1, 409)):
+            body = {"approved": True, "arguments": {"price": price}}
+            answer = await http.post(f"/api/chat/c/approvals/{call}", json=body, headers=ann)
+            assert answer.status_code == status, answer.text
+        answer = await http.post(f"/api/chat/c/approvals/{call}", json={"approved": True}, headers=ann)
+        assert answer.status_code == 200
+
+
 async def test_a_keys_chat_is_decided_by_its_approvers(tmp_path: Path) -> None:
     async with serving(tmp_path, CHAT + 'approvers = ["@finance"]\n') as (service, http):
         key = {"authorization": "Bearer ci-key-of-the-tests"}
