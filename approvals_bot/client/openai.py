@@ -13,7 +13,7 @@ import copy
 import json
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, JsonValue
 
@@ -82,7 +82,13 @@ async def run_with_approvals(
         except AgentError as error:
             return DecidedCall(call, error)
 
-    return await run_to_its_end(agent, input, decide, options, CallKeys())
+    return await run_to_its_end(agent, input, decide, options, CallKeys(earlier=_call_ids(input)))
+
+
+def _call_ids(input: Input) -> list[str]:
+    """Return the ids of the calls in a history that the agent goes on from: the same id again is another call."""
+    items: Iterable[Mapping[str, Any]] = () if isinstance(input, str) else cast(list[dict[str, Any]], input)
+    return [str(item.get("call_id")) for item in items if item.get("type") == "function_call"]
 
 
 Decide = Callable[[PausedCall, str, dict[str, Any] | None], Coroutine[Any, Any, DecidedCall]]

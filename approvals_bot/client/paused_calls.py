@@ -38,12 +38,12 @@ class CallKeys:
     """The keys of a session's tool calls: the model's id, else the call's digest and how often it came before.
 
     An id that comes again is another call: some models number those of each answer from 0. `nameless` is put in front
-    of the digests where one session has several of these objects.
+    of the digests where one session has several of these objects. `earlier`: the ids of calls before the first.
     """
 
-    def __init__(self, nameless: str = "") -> None:
+    def __init__(self, nameless: str = "", earlier: Iterable[str] = ()) -> None:
         self._prefix = nameless
-        self._times: Counter[str] = Counter()
+        self._times: Counter[str] = Counter(earlier)
 
     def key_of(self, call: PausedCall) -> str:
         """Return the call's key, which no other call of the session has. Ask once for each call, in their order."""

@@ -235,3 +235,22 @@ async def test_an_old_yes_is_not_for_a_new_call_of_the_same_id(mode: Any) -> Non
     sent = {name.lower(): value for name, value in service.received[0].headers.items()}
     assert sent["idempotency-key"] == "trip:call_0.2"
     assert happened["book LH1 640"] == 2, "each with a yes of its own"
+
+
+@pytest.mark.agents(9)
+async def test_an_old_yes_is_not_for_a_later_run_of_the_session() -> None:
+    call = function_call("book", CALL, call_id="call_0")
+    with scripted_service(decided(**YES)) as service:
+        async with Approvals(service.url, "key") as ap:
+            given: Any = "to Oslo"
+            for _ in range(2):
+                model = openai_travel.Scripted(call)
+                agent = Agent(name="travel", model=model, tools=[openai_travel.book])
+                result = await openai_agents.run_with_approvals(
+                    ap, agent, given, key="trip", run_config=RunConfig(tracing_disabled=True)
+                )
+                # Without the outputs, so that the scripted model calls again.
+                given = [each for each in result.to_input_list() if each.get("type") != "function_call_output"]
+                given += [{"role": "user", "content": "and again"}]
+    sent = [{name.lower(): value for name, value in each.headers.items()} for each in service.received]
+    assert [each["idempotency-key"] for each in sent if "idempotency-key" in each] == ["trip:call_0", "trip:call_0.2"]
