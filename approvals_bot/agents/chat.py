@@ -32,7 +32,7 @@ from approvals_bot.durable.core.api import (
 from approvals_bot.durable.core.context import open_engine
 from approvals_bot.durable.core.durations import as_seconds
 from approvals_bot.durable.engine import Engine
-from approvals_bot.errors import RetryableError
+from approvals_bot.errors import FatalError, RetryableError
 from approvals_bot.people import People, Person
 
 if TYPE_CHECKING:
@@ -200,13 +200,25 @@ class Chat:
         self._streaming = Streaming
 
     async def answer(self, turn: ChatTurn) -> str:
-        """Answer a message, and return the agent's last words. Works in a workflow's body only."""
+        """Answer a message, and return the agent's last words. Works in a workflow's body only.
+
+        Raises FatalError if the model can't be reached or refuses to answer: then the run fails.
+        """
+        from pydantic_ai.exceptions import ModelAPIError
+
         context = ChatContext(turn, self._name)
         context.show(ChatView(turn=turn, is_writing=True))
         earlier = await earlier_exchanges(turn.follows) if turn.follows is not None else []
-        agent = self._agent
-        history, streaming = _messages(earlier), self._streaming(lambda: len(context.view.parts))
-        async with agent.iter(turn.text, deps=context, message_history=history, capabilities=[streaming]) as run:
+        try:
+            return await self._answer(context, _messages(earlier))
+        except ModelAPIError as error:
+            raise FatalError(str(error)) from error
+
+    async def _answer(self, context: ChatContext, history: list[ModelMessage]) -> str:
+        agent, streaming = self._agent, self._streaming(lambda: len(context.view.parts))
+        async with agent.iter(
+            context.turn.text, deps=context, message_history=history, capabilities=[streaming]
+        ) as run:
             async for node in run:
                 if agent.is_model_request_node(node):
                     context.show(context.view.model_copy(update={"is_writing": True}))

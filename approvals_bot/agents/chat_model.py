@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -47,12 +47,14 @@ def chat_model(script: Callable[[list[ModelMessage]], ModelResponse]) -> Model:
         """The model that the open service is configured with."""
 
         async def request(self, *given: Any) -> ModelResponse:
-            return await (_configured() or self.wrapped).request(*given)
+            with _without_key():
+                return await (_configured() or self.wrapped).request(*given)
 
         @asynccontextmanager
         async def request_stream(self, *given: Any) -> AsyncGenerator[StreamedResponse]:
-            async with (_configured() or self.wrapped).request_stream(*given) as stream:
-                yield stream
+            with _without_key():
+                async with (_configured() or self.wrapped).request_stream(*given) as stream:
+                    yield stream
 
     async def scripted(messages: list[ModelMessage], info: object) -> ModelResponse:
         return script(messages)
@@ -77,9 +79,29 @@ def deltas_of(response: ModelResponse) -> Iterator[str | DeltaToolCalls]:
 
 def _configured() -> Model | None:
     """Return the configured model; None for the scripted one."""
+    chosen = _chosen()
+    return None if chosen.name == SCRIPTED else _made(chosen)
+
+
+def _chosen() -> ChatModel:
     engine = open_engines[-1] if open_engines else None
-    chosen = engine.resources.get(ChatModel) if isinstance(engine, Engine) else None
-    return None if chosen is None or chosen.name == SCRIPTED else _made(chosen)
+    return engine.resources.get(ChatModel, ChatModel()) if isinstance(engine, Engine) else ChatModel()
+
+
+@contextmanager
+def _without_key() -> Iterator[None]:
+    """Keep the provider's key out of its errors, which are logged. Some providers say which key they refuse."""
+    from pydantic_ai.exceptions import ModelHTTPError
+
+    try:
+        yield
+    except ModelHTTPError as error:
+        key, status = _chosen().key, error.status_code
+        if status in (401, 403):
+            raise ModelHTTPError(status, error.model_name, "the provider refused the key") from None
+        if key and key in str(error):
+            raise ModelHTTPError(status, error.model_name, "left out, because it has the key") from None
+        raise
 
 
 @cache
@@ -87,7 +109,8 @@ def _made(chosen: ChatModel) -> Model:
     from pydantic_ai.models.openai import OpenAIResponsesModel
     from pydantic_ai.providers.openai import OpenAIProvider
 
-    return OpenAIResponsesModel(chosen.name.removeprefix("openai:"), provider=OpenAIProvider(api_key=chosen.key))
+    client = OpenAIProvider(api_key=chosen.key).client.with_options(max_retries=0)  # the step has retries
+    return OpenAIResponsesModel(chosen.name.removeprefix("openai:"), provider=OpenAIProvider(openai_client=client))
 
 
 def tool_call_id(messages: Sequence[ModelMessage], at: int) -> str:

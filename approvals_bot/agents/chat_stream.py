@@ -33,7 +33,7 @@ class Chunk(NamedTuple):
 class Turn:
     """A turn as it is now: its run's status, what it shows, and the requests that its tool calls made.
 
-    `error`: why the run ended badly or can't go on.
+    `error`: why the run ended badly or can't go on. `can_retry`: sending the message again makes sense.
     """
 
     run_id: str
@@ -41,6 +41,7 @@ class Turn:
     requests: Mapping[str, Request] = field(default_factory=dict)  # by tool call
     has_ended: bool = False
     error: str = ""
+    can_retry: bool = False
 
     @property
     def message_id(self) -> str:

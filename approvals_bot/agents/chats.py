@@ -51,6 +51,12 @@ ENDED_BADLY: Mapping[str, str] = {
 }
 """What people read instead of the rest of an answer, by the status of its run."""
 
+NO_MODEL = (
+    "The agent's model can't be reached or refuses to answer, so this answer ended early. Nothing more will happen in "
+    "it. Send your message again in a moment; if that doesn't help, the service's operators find the reason in its run."
+)
+"""What people read where the run failed while the model was to write."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChatForm:
@@ -212,8 +218,9 @@ class Chats:
         view = read_view(record.view)
         if view is None:  # it hasn't begun
             view = ChatView(turn=await self._input_of(record), is_writing=True)
-        error = ENDED_BADLY.get(record.status, "")
-        return Turn(record.id, view, requests_by_call(requests_of(record)), record.has_ended, error)
+        can_retry = record.status == "failed" and view.is_writing
+        error = NO_MODEL if can_retry else ENDED_BADLY.get(record.status, "")
+        return Turn(record.id, view, requests_by_call(requests_of(record)), record.has_ended, error, can_retry)
 
     async def _input_of(self, record: RunRecord) -> ChatTurn:
         log = await self._engine.events(record.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Literal
 
 from pydantic import model_validator
@@ -33,4 +34,6 @@ class ChatTable(Frozen):
             raise refuse('write "scripted", or a model of OpenAI like "openai:gpt-5.2"', at="model")
         if self.key is None:
             raise refuse("is missing", at="key")
+        if self.enabled and find_spec("openai") is None:
+            raise refuse("models of OpenAI need the package openai: pip install openai", at="model")
         return self
