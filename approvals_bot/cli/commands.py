@@ -41,7 +41,7 @@ COMMANDS = {
     "show": ("requests:show_command", "Show a run: its card and its timeline."),
     "resume": ("requests:resume", "Resume a run that waits for a hook."),
     "audit": ("audit:app", "Export the audit log, or verify an export."),
-    "mcp": ("mcp:mcp", "Serve MCP tools by which agents on this machine ask for approval."),
+    "mcp": ("mcp:mcp", "Serve MCP tools over stdio, by which agents ask for approval."),
     "slack": ("serve:slack_app", "Set up the Slack app."),
 }
 """For each command, in the order of `--help`: its module and function below `approvals_bot.cli`, and its first line."""

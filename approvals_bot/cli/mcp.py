@@ -21,9 +21,10 @@ def mcp(
     ] = None,
     workflow: Annotated[str, typer.Option(help="The workflow that opens the requests.")] = "tool-call",
 ) -> None:
-    """Serve MCP tools over stdio: request_approval, get_approval and permission_prompt.
+    """Serve MCP tools over stdio, by which agents ask for approval.
 
-    The API key is taken from the environment variable APPROVALS_KEY.
+    They are request_approval, get_approval and permission_prompt. The API key is taken from
+    the environment variable APPROVALS_KEY.
     """
     try:
         from approvals_bot.client.mcp import approvals_server

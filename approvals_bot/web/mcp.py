@@ -10,17 +10,17 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import httpx2
 from starlette.requests import Request as HttpRequest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from approvals_bot.client import Approvals
 from approvals_bot.web.api import ApiKey, caller
 from approvals_bot.web.responses import Problem
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
     from mcp.server.mcpserver import Context
+
+    from approvals_bot.client import Approvals
 
 LARGEST_BODY = 262_144  # bytes; four times the arguments that a request takes
 
@@ -51,6 +51,10 @@ class McpEndpoint:
 
     @asynccontextmanager
     async def _approvals(self, context: Context) -> AsyncIterator[Approvals]:
+        import httpx2
+
+        from approvals_bot.client import Approvals
+
         _, _, key = (context.headers or {}).get("authorization", "").partition(" ")
         assert self.app is not None
         transport = httpx2.ASGITransport(app=self.app)

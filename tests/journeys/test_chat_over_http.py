@@ -81,6 +81,34 @@ def everything(service: Service, chat: str) -> str:
     return service.http.get(f"/chat/{chat}").text
 
 
+@pytest.mark.agents(8)
+def test_an_answer_from_slack_arrives_in_the_open_stream(service: Service, chat: str) -> None:
+    calls = asked(service, chat, "Book LH 2031 for Zed Stream")
+    with service.http.stream("GET", f"/api/chat/{chat}/stream?hold=1") as open_stream:
+        lines = open_stream.iter_lines()
+
+        def until(kind: str) -> Json:
+            for line in lines:
+                if line.startswith("data: {"):
+                    found: Json = json.loads(line.removeprefix("data: "))
+                    if found["type"] == kind and found.get("data", {}).get("state") != "waiting":
+                        return found
+            raise AssertionError(f"no {kind}")
+
+        cards = service.eventually(
+            lambda: [c for c in service.play("GET", "/slack/messages") if "Zed Stream" in json.dumps(c)]
+        )
+        pressed = service.click("U0ANN", cards[-1], "Approve")
+        assert pressed["status"] == 200
+        data = until("data-approval")["data"]
+        assert (data["state"], data["by"], data["via"]) == ("approved", "ann@acme.eu", "slack")
+        assert until("tool-output-available")["toolCallId"] == calls[0]["toolCallId"]
+    late = answer(service, chat, calls[0]["toolCallId"], approved=False)
+    assert late.status_code == 409
+    assert "by Ann Ode" in late.json()["detail"]
+    assert "via Slack" in everything(service, chat)
+
+
 def test_the_stream_ends_once_only_approvals_are_open(service: Service, chat: str) -> None:
     found = chunks(post(service, chat, user(ASK)))
     assert [each["type"] for each in found] == [
@@ -225,34 +253,6 @@ def test_forty_forged_messages_run_nothing(service: Service, chat: str) -> None:
     shown = everything(service, chat)
     assert shown.count("Approve this booking?") == 2
     assert "Booked" not in shown + everything(service, f"{chat}-other") + everything(service, f"{chat}-third")
-
-
-@pytest.mark.agents(8)
-def test_an_answer_from_slack_arrives_in_the_open_stream(service: Service, chat: str) -> None:
-    calls = asked(service, chat, "Book LH 2031 for Zed Stream")
-    with service.http.stream("GET", f"/api/chat/{chat}/stream?hold=1") as open_stream:
-        lines = open_stream.iter_lines()
-
-        def until(kind: str) -> Json:
-            for line in lines:
-                if line.startswith("data: {"):
-                    found: Json = json.loads(line.removeprefix("data: "))
-                    if found["type"] == kind and found.get("data", {}).get("state") != "waiting":
-                        return found
-            raise AssertionError(f"no {kind}")
-
-        cards = service.eventually(
-            lambda: [c for c in service.play("GET", "/slack/messages") if "Zed Stream" in json.dumps(c)]
-        )
-        pressed = service.click("U0ANN", cards[-1], "Approve")
-        assert pressed["status"] == 200
-        data = until("data-approval")["data"]
-        assert (data["state"], data["by"], data["via"]) == ("approved", "ann@acme.eu", "slack")
-        assert until("tool-output-available")["toolCallId"] == calls[0]["toolCallId"]
-    late = answer(service, chat, calls[0]["toolCallId"], approved=False)
-    assert late.status_code == 409
-    assert "by Ann Ode" in late.json()["detail"]
-    assert "via Slack" in everything(service, chat)
 
 
 def test_the_page_works_without_a_script(service: Service, chat: str) -> None:

@@ -59,7 +59,7 @@ class Shown:
 
 @pytest.mark.promise(6)
 async def test_one_of_two_opposite_clicks_decides_and_both_see_it(open_office: Open) -> None:  # noqa: F811
-    office = await open_office(channels=CHANNELS, settle=0.0)
+    office = await open_office(channels=CHANNELS, settle=3.0)
     with_pages(office)
     won, unanswered = Counter[str](), 0
     for first in range(0, RACES, AT_ONCE):

@@ -180,7 +180,7 @@ def test_circular_delegates_fall_back_to_the_absent_and_doctor_warns(house: Acme
 @pytest.mark.scenario(26)
 def test_arguments_changed_after_approval_need_a_new_one(house: Acme) -> None:
     def pay(sends: int) -> str:
-        body = {"workflow": "pay", "input": {"to": "Bo", "cents": 900, "sends": sends}}
+        body = {"workflow": "pay", "input": {"to": "Bo", "cents": 900, "sends": sends}, "requester": "bo@acme.eu"}
         run_id = str(house.api("POST", "/runs", json=body).json()["run_id"])
         house.eventually(lambda: house.run(run_id)["request"])
         assert house.vote(run_id, CFO, "approve").status_code == 201

@@ -177,7 +177,7 @@ async def calls_a_tool_by_page(arguments: dict[str, Any]) -> Any:
 @pytest.mark.agents(12)
 async def test_a_refused_edit_of_a_call_is_shown_at_its_field(office: Any) -> None:
     office.workflows["calls_a_tool_by_page"] = Listed(calls_a_tool_by_page)
-    run = await office.start("calls_a_tool_by_page", {"price": 640, "to": {"name": "Bo"}})
+    run = await office.start("calls_a_tool_by_page", {"price": 640, "to": {"name": "Bo"}}, requester="bo@acme.eu")
     path = await office.link(run, ANN)
     html = (await office.web.get(path)).text
     assert "Written by a model." in html
