@@ -253,8 +253,9 @@ class ChatApi:
                     yield ": nothing new\n\n"
                 is_text = True
                 while is_text:
-                    for piece in texts.so_far():
-                        yield event(piece)
+                    if not following.has_more:  # what the log has comes before the text that follows it
+                        for piece in texts.so_far():
+                            yield event(piece)
                     is_text = await following.is_only_text()
             for piece in texts.close():
                 yield event(piece)
@@ -265,26 +266,26 @@ class ChatApi:
 class Following(Subscription):
     """A subscription to a turn's run that is woken by texts that are being written, too."""
 
+    has_more = False  # the store may have something new
     _has_text = False
-    _has_more = False
 
     def wake_for_text(self) -> None:
         self._has_text = True
         super().wake()
 
     def wake(self) -> None:
-        self._has_more = True
+        self.has_more = True
         super().wake()
 
     def deliver(self, events: list[Event]) -> None:
-        self._has_more = True
+        self.has_more = True
         super().deliver(events)
 
     async def is_only_text(self) -> bool:
         """Wait until it is worth looking again. Returns whether only text came, so the store has nothing new."""
         await self.changed()
-        is_only_text = self._has_text and not self._has_more
-        self._has_text = self._has_more = False
+        is_only_text = self._has_text and not self.has_more
+        self._has_text = self.has_more = False
         return is_only_text
 
 

@@ -33,11 +33,12 @@ from approvals_bot.approvals.business_time import Calendars
 from approvals_bot.approvals.port import Channels
 from approvals_bot.config.chat import CHAT_WORKFLOW
 from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People, Person
 from approvals_bot.service.catalog import Catalog, Listed
 from approvals_bot.service.sessions import Sessions
-from approvals_bot.web.chat import ChatApi, ChatOwners
+from approvals_bot.web.chat import ChatApi, ChatOwners, Following
 from approvals_bot.web.login import SessionCookies
 from approvals_bot.web.metrics import Metrics
 
@@ -259,3 +260,14 @@ async def test_a_client_that_leaves_leaves_nothing(tmp_path: Path) -> None:
         async for chunk in opened(api):
             assert chunk["type"] != "error"
         assert live_texts.is_empty
+
+
+async def test_what_the_log_has_comes_before_a_text() -> None:
+    notifier = Notifier()
+    with Following(notifier, "run_1", None, None) as following:
+        following.wake_for_text()
+        notifier.wake(["run_1"])
+        assert following.has_more
+        assert not await following.is_only_text()
+        following.wake_for_text()
+        assert await following.is_only_text()

@@ -83,6 +83,7 @@ def everything(service: Service, chat: str) -> str:
 
 @pytest.mark.agents(8)
 def test_an_answer_from_slack_arrives_in_the_open_stream(service: Service, chat: str) -> None:
+    # Among the first tests: Slack takes one message a second for each person, so later cards wait in line.
     calls = asked(service, chat, "Book LH 2031 for Zed Stream")
     with service.http.stream("GET", f"/api/chat/{chat}/stream?hold=1") as open_stream:
         lines = open_stream.iter_lines()
