@@ -276,8 +276,8 @@ async def test_another_process_s_retry_is_seen_by_the_service(
     async with open_engine() as engine:
         run = await engine.start(asks)
         await stalled(engine, run.id)
-        plan.is_broken = False
         command = Engine(await connect(database_url), clock=engine.clock)
+        plan.is_broken = False
         try:
             await command.get_run(run.id).retry()
             async with asyncio.timeout(20):
