@@ -155,8 +155,9 @@ class Activation:
                     logger.warning("run %s: the store is unavailable, trying again: %s", self.run.row.id, error)
                     await asyncio.sleep(delay)
                     delay = min(delay * 2, RETRY_STORE_MOST)
-                    # The write may have been carried out and only its answer lost. Read the log again before writing.
-                    self._may_have_grown = True
+                    # The write may have been carried out and only its answer lost. Read the log again before writing,
+                    # and at once: what woke this activation was for an attempt that failed, and nothing else may come.
+                    self.wake()
         finally:
             self._is_over = True
             if self._queue is not None:

@@ -219,3 +219,41 @@ async def test_a_caller_cancelled_in_mid_write_does_not_block_its_run(
                 await engine.settle()
                 await impatiently(engine.resume_hook("t", "said"))
             assert await run.return_value() == "said"
+
+
+async def test_a_step_that_ends_while_the_store_is_away_is_recorded(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wake-up makes the activation read the log; the step ends meanwhile, and both reads fail."""
+    began, may_end = asyncio.Event(), asyncio.Event()
+
+    @step
+    async def ends_while_the_store_is_away() -> str:
+        began.set()
+        await may_end.wait()
+        return "done"
+
+    @workflow
+    async def waits_for_the_store() -> str:
+        return await ends_while_the_store_is_away()
+
+    async with open_engine() as engine:
+        run = await engine.start(waits_for_the_store)
+        await began.wait()
+        await engine.settle()
+        failures = [0, 0]
+        read = engine.store.read
+
+        async def away(run_id: str, after: int = 0, **options: Any) -> Any:
+            if run_id == run.id and 0 < after < 100 and failures:  # as activations read, which have the beginning
+                failures.pop()
+                may_end.set()
+                raise StoreUnavailableError("the store is away (planted)")
+            return await read(run_id, after, **options)
+
+        monkeypatch.setattr(engine.store, "read", away)
+        engine.scheduler.wake(run.id)  # as a write by another process does
+        async with asyncio.timeout(10):
+            while (await engine.record(run.id)).status != "completed":  # type: ignore[union-attr]
+                await asyncio.sleep(0.05)
+        assert failures == []
