@@ -31,7 +31,8 @@ from tests.client.conftest import AGENT_KEY
 CALL = {"flight": "LH 441", "price": 640, "seats": [{"row": 12, "letter": None}], "note": "🛫 <!channel>"}
 
 PROGRAM = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
 from approvals_bot.client import SyncApprovals
 
 with SyncApprovals() as ap:

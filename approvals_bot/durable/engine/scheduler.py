@@ -437,7 +437,9 @@ class Scheduler:
             due = await self._claim_due()
             busy = self.schedules.is_busy or any(each.is_busy(self.clock.now()) for each, _ in self._active.values())
             if not busy and (due is None or due > self.clock.now() or self.slots.free <= 0):
-                return
+                if not self.progress.is_set():
+                    return
+                continue  # a run was released during the look, perhaps one that is due at once
             with suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE if busy else 0):
                     await self.progress.wait()
