@@ -436,10 +436,9 @@ class Scheduler:
             self.progress.clear()
             due = await self._claim_due()
             busy = self.schedules.is_busy or any(each.is_busy(self.clock.now()) for each, _ in self._active.values())
-            if not busy and (due is None or due > self.clock.now() or self.slots.free <= 0):
-                if not self.progress.is_set():
-                    return
-                continue  # a run was released during the look, perhaps one that is due at once
+            is_quiet = not busy and (due is None or due > self.clock.now() or self.slots.free <= 0)
+            if is_quiet and not self.progress.is_set():  # else a run was released meanwhile, which may be due at once
+                return
             with suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE if busy else 0):
                     await self.progress.wait()
