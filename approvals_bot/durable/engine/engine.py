@@ -400,11 +400,17 @@ class Engine(Interventions):
         return f"{self._base_url}/webhooks/{token}"
 
     async def audit(
-        self, what: str, *, who: str | None = None, run_id: str | None = None, data: dict[str, Any] | None = None
+        self,
+        what: str,
+        *,
+        who: str | None = None,
+        actor: dict[str, Any] | None = None,
+        run_id: str | None = None,
+        data: dict[str, Any] | None = None,
     ) -> None:
-        """Add a line to the audit, for something that no run's log shows."""
+        """Add a line to the audit. `who` is meant by it; `actor` is who acted, as `approvals.acts.Actor` writes it."""
         self._here("audit()")
-        await self.store.audit(AuditEntry(what, who, run_id, data or {}), self.now())
+        await self.store.audit(AuditEntry(what, who, run_id, data or {}, actor), self.now())
 
     # ── for movable clocks ──
 

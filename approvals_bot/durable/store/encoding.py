@@ -240,16 +240,22 @@ def parent_gave_up(run_id: str) -> str:
 # ── the audit's chain: each line's hash covers the line and the hash of the line before ──
 
 
+ACTOR = "$actor"
+"""The name of the actor among a row's data. No other data's name begins with a dollar."""
+
+
 def audit_entry(what: str, who: str | None, run_id: str | None, data: str) -> AuditEntry:
     """Return the entry of a row."""
-    return AuditEntry(as_given(what), as_given(who), as_given(run_id), json.loads(data))
+    given = json.loads(data)
+    actor = given.pop(ACTOR, None)
+    return AuditEntry(as_given(what), as_given(who), as_given(run_id), given, actor)
 
 
 def link_entry(before: str, seq: int, at: int, entry: AuditEntry) -> tuple[str, str]:
-    """Return the entry's data as its line has them, and the line's hash.
+    """Return the entry's data and actor as its line has them, and the line's hash.
 
     `before` is the hash of the line before, or empty for the first; `at` is in microseconds.
     """
-    data = json.dumps(entry.data, sort_keys=True)
+    data = json.dumps(entry.data if entry.actor is None else entry.data | {ACTOR: entry.actor}, sort_keys=True)
     covered = json.dumps([before, seq, at, entry.what, entry.who, entry.run_id, data])
     return data, hashlib.sha256(covered.encode()).hexdigest()

@@ -372,12 +372,16 @@ class StateRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """An event that belongs to no run's log."""
+    """What a line of the audit says.
+
+    `who` is the person or app that is meant, `actor` who acted, and by which key, session or program.
+    """
 
     what: str
     who: str | None = None
     run_id: str | None = None
     data: dict[str, Any] = field(default_factory=dict)
+    actor: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
