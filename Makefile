@@ -4,7 +4,7 @@ PORT   ?= 8000
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test test-all simulate check lock pictures bench clean replicas
+.PHONY: run test test-all simulate check lock sbom pictures bench clean replicas
 
 run: $(VENV)/.installed
 	@$(BIN)/approvals-bot dev --port $(PORT)
@@ -65,11 +65,18 @@ bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m benchmarks.others.install
 	$(BIN)/python -m benchmarks --parts "$(PARTS)" $(if $(OLD),--old "$(OLD)") $(ARGS)
 
-# Lock what development and CI install, for every Python we support.
+# Lock what development and CI install, for every Python we support, with the hash of each file: pip refuses any other.
 lock: $(PY_STAMP)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --extra fast --extra postgres --extra pydantic-ai pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --all-extras --group dev pyproject.toml -o requirements-dev.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate --extra fast --extra postgres --extra pydantic-ai pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate --all-extras --group dev pyproject.toml -o requirements-dev.lock
+
+# Write the list of everything a plain install brings along (CycloneDX 1.6), as it is released beside the package.
+# The tool has dependencies of its own, so it gets a venv of its own.
+sbom:
+	@$(PYTHON) -m venv dist/.sbom
+	@dist/.sbom/bin/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7.5'
+	dist/.sbom/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible --output-file dist/approvals-bot.cdx.json
 
 # Take the pictures of docs/slack.md and docs/email.md again; this needs Chromium.
 pictures: $(VENV)/.installed-dev
