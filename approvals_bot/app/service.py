@@ -154,6 +154,7 @@ async def open_service(
                 extra=routes,
                 open_pages=open_pages,
                 chat=chat_form(configuration.service.chat),
+                loopback_only=open_pages,
             )
 
         def reload(fresh: Configuration) -> Sequence[str]:

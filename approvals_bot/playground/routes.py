@@ -18,6 +18,7 @@ from approvals_bot.playground.pages import Endpoint, PlaygroundPages
 from approvals_bot.playground.playground import Playground
 from approvals_bot.playground.slack.api import respond
 from approvals_bot.playground.slack.person import CannotDoError, NoSuchThingError, words_in
+from approvals_bot.web.guard import is_loopback_host
 
 LARGEST_BODY = 1_000_000  # bytes
 M = TypeVar("M", bound=BaseModel)
@@ -312,16 +313,13 @@ def explained(endpoint: Callable[[Request], Awaitable[Response]]) -> Endpoint:
     return explaining
 
 
-LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
-
-
 def guarded(endpoint: Endpoint, *, allow_remote: bool) -> Endpoint:
     """Wrap an endpoint to refuse other machines, unless remote callers are allowed."""
 
     async def checked(request: Request) -> Response:
         if not allow_remote and not is_local(request):
             return problem(403, "The playground can only be used from the machine it runs on (loopback).")
-        if request.method not in ("GET", "HEAD") and request.headers.get("sec-fetch-site") == "cross-site":
+        if request.method not in ("GET", "HEAD") and not is_same_origin(request):
             return problem(403, "The playground refuses requests from other sites' pages.")
         return await endpoint(request)
 
@@ -331,7 +329,19 @@ def guarded(endpoint: Endpoint, *, allow_remote: bool) -> Endpoint:
 def is_local(request: Request) -> bool:
     """Check the peer and the Host header, since a foreign name may resolve to 127.0.0.1."""
     peer = request.client.host if request.client else ""
-    return is_loopback(peer) and (request.url.hostname or "") in LOOPBACK_NAMES
+    return is_loopback(peer) and is_loopback_host(request.headers.get("host", ""))
+
+
+def is_same_origin(request: Request) -> bool:
+    """Check that this comes from a page of ours, or from no page at all, as far as the browser says.
+
+    Another port of this machine is another origin. Under our `no-referrer`, browsers send `Origin: null` with our own
+    forms; those without Sec-Fetch-Site send it with everybody's, so there it isn't enough.
+    """
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        return site in ("same-origin", "none")
+    return origin in (None, f"http://{request.headers.get('host')}")
 
 
 def is_loopback(host: str) -> bool:

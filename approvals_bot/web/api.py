@@ -186,7 +186,8 @@ class RunsApi:
         wait = min(query_number("wait", asked.get("wait", "0"), 0, 3600), LONGEST_WAIT)
         record = await self._record(request)
         if record.status == "continued" and not asked.get("own"):
-            query = f"?{request.url.query}" if request.url.query else ""
+            given = request.scope["query_string"].decode("latin-1")
+            query = f"?{given}" if given else ""
             there = f"{root_of(self._base_url)}/api/runs/{await self._engine.last(record.id)}{query}"
             return Response(status_code=303, headers={"Location": there})
         if wait and not record.has_ended:

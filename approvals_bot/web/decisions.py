@@ -34,6 +34,7 @@ from approvals_bot.durable.engine import Engine
 from approvals_bot.people import Person
 from approvals_bot.service.act import is_requester, perform, received
 from approvals_bot.service.codes import Codes
+from approvals_bot.web.guard import RefusedTokens
 from approvals_bot.web.links import Link, Links, ShownForm
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import STATUS, Renderer, origin_of, root_of
@@ -77,8 +78,10 @@ class Decisions:
         metrics: Metrics,
         base_url: str,
         now: Callable[[], datetime],
+        refused: RefusedTokens,
     ) -> None:
         self._engine = engine
+        self._refused = refused
         self._channels = channels
         self._pages = pages
         self._metrics = metrics
@@ -92,7 +95,7 @@ class Decisions:
         """GET: the request as it is now. 410 once it ended undecided, 404 for every bad link."""
         link = await self._links.open(request.path_params["signed"])
         if link is None:
-            return self._not_found()
+            return self._not_found(request)
         said = result(link.view, link.address, request.query_params.get("done", ""))
         status = 410 if link.view.state in GONE else 200
         return self._page(
@@ -111,7 +114,7 @@ class Decisions:
         form = await read_form(request)
         link = await self._links.open(request.path_params["signed"])
         if link is None:
-            return self._not_found()
+            return self._not_found(request)
         shown = self._links.shown_form(link, form.get("form_token", ""))
         if refusal := self._refuse(request, link, form, shown):
             status, said = refusal
@@ -246,7 +249,8 @@ class Decisions:
     async def _audit(self, what: str, link: Link, data: dict[str, object]) -> None:
         await self._engine.audit(what, who=link.address, run_id=link.target.hook.run_id, data=data)
 
-    def _not_found(self) -> Response:
+    def _not_found(self, request: HttpRequest) -> Response:
+        self._refused.refuse(request.scope)
         return self._pages.page("not_found.html", 404)
 
 

@@ -20,6 +20,7 @@ from approvals_bot.errors import HookNotFoundError, InvalidTokenError
 from approvals_bot.service.read import request_behind
 from approvals_bot.service.refusals import usable_key
 from approvals_bot.web.api import ApiKey, caller
+from approvals_bot.web.guard import RefusedTokens
 from approvals_bot.web.responses import JsonResponse, Problem, Renderer
 from approvals_bot.web.validation import API_BODY, LINK_BODY, json_body, parse_json, read_body
 
@@ -30,11 +31,14 @@ RESPONSE_LIMIT = 30.0  # seconds; a caller whose manual answer doesn't come by t
 class Webhooks:
     """`/webhooks/{signed}`. Every bad URL is one and the same 404: forged, unknown, over, or no webhook at all."""
 
-    def __init__(self, *, engine: Engine, tokens: Tokens, pages: Renderer, base_url: str) -> None:
+    def __init__(
+        self, *, engine: Engine, tokens: Tokens, pages: Renderer, base_url: str, refused: RefusedTokens
+    ) -> None:
         self._engine = engine
         self._tokens = tokens
         self._pages = pages
         self._base_url = base_url
+        self._refused = refused
 
     async def show(self, request: HttpRequest) -> Response:
         await self._target(request)
@@ -66,10 +70,9 @@ class Webhooks:
     async def _target(self, request: HttpRequest) -> HookTarget:
         payload = self._read(request.path_params["signed"])
         target = await self._engine.find(str(payload.get("h", "")))
-        if target is None or not _takes_calls(target.hook, payload):
-            raise _nothing_waits()
-        if request_behind(target) is not None:
-            # an approval takes votes from people whose identity a channel has established, and from nobody else
+        # an approval takes votes from people whose identity a channel has established, and from nobody else
+        if target is None or not _takes_calls(target.hook, payload) or request_behind(target) is not None:
+            self._refused.refuse(request.scope)
             raise _nothing_waits()
         return target
 

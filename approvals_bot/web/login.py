@@ -18,6 +18,7 @@ from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People, Person
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.sessions import SESSION_TIME, Sessions
+from approvals_bot.web.guard import cookie_of
 from approvals_bot.web.responses import Renderer, origin_of, root_of
 from approvals_bot.web.validation import is_from_own_page, read_form
 
@@ -46,7 +47,7 @@ class SessionCookies:
 
     def who(self, request: HttpRequest) -> str | None:
         """Return the address of the person who has signed in in this browser."""
-        return self._sessions.who(request.cookies.get(self._name, ""))
+        return self._sessions.who(cookie_of(request.scope, self._name))
 
     def begin(self, response: Response, address: str) -> None:
         self._set(response, self._sessions.begin(address), int(SESSION_TIME.total_seconds()))

@@ -279,6 +279,7 @@ FOR_PROGRAMS = ("/api/", "/chat/hooks/", "/webhooks/", "/openapi.json", "/health
 PAGE_TITLES = {
     405: "This page can't do that",
     413: "That's too large",
+    421: "Not at this address",
     429: "Too many requests",
     500: "Something went wrong",
     503: "Unavailable right now",
@@ -296,7 +297,7 @@ class ErrorResponses:
         problem = problem_of(error)
         if problem is None:
             problem = Problem(500, detail="It's our fault, and it has been logged. Please try again.")
-        if (request.url.path + "/").startswith(FOR_PROGRAMS):
+        if (request.scope["path"] + "/").startswith(FOR_PROGRAMS):
             return problem.response()
         if problem.status == 404:
             return self._pages.page("not_found.html", 404)

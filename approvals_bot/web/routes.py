@@ -27,6 +27,7 @@ from approvals_bot.web.api import ApiKey, RunsApi
 from approvals_bot.web.chat import ChatApi, ChatOwners
 from approvals_bot.web.chat_pages import CHAT, PLAYGROUND, ChatPages
 from approvals_bot.web.decisions import Decisions
+from approvals_bot.web.guard import Guard, RefusedTokens, TrustedProxies
 from approvals_bot.web.hooks import HooksApi, Webhooks
 from approvals_bot.web.links import Links
 from approvals_bot.web.login import Login, SessionCookies
@@ -56,6 +57,8 @@ def build(
     extra: Iterable[BaseRoute] = (),
     open_pages: bool = False,
     chat: ChatForm | None = None,
+    loopback_only: bool = False,
+    trusted_proxies: Iterable[str] = (),
     lifespan: Lifespan[Any] | None = None,
 ) -> ASGIApp:
     """The service as an ASGI app.
@@ -64,7 +67,8 @@ def build(
     `connections`: what `/readyz` reports besides the store, by name.
     `extra`: the routes of rooms that not every installation has (Slack, the playground). `open_pages`: the pages for
     people need no session; only for a service that listens on this machine alone. `chat`: how the chat asks people;
-    None leaves it out.
+    None leaves it out. `loopback_only`: answer only to names of this machine. `trusted_proxies`: networks whose
+    `X-Forwarded-…` headers count.
     """
     base_url = base_url.rstrip("/")
     channels = channels or engine.resources.get(Channels) or Channels()
@@ -81,7 +85,8 @@ def build(
     )
     hooks = HooksApi(engine=engine, keys=api_keys)
     claude = ClaudeHook(engine=engine, workflows=workflows, people=people, keys=api_keys, metrics=metrics)
-    webhooks = Webhooks(engine=engine, tokens=tokens, pages=pages, base_url=base_url)
+    refused = RefusedTokens(now)
+    webhooks = Webhooks(engine=engine, tokens=tokens, pages=pages, base_url=base_url, refused=refused)
     links, codes = Links(engine=engine, tokens=tokens, base_url=base_url, now=now), Codes(tokens=tokens, now=now)
     decisions = Decisions(
         engine=engine,
@@ -92,6 +97,7 @@ def build(
         metrics=metrics,
         base_url=base_url,
         now=now,
+        refused=refused,
     )
     sessions = SessionCookies(Sessions(tokens=tokens, now=now), base_url=base_url)
     signing_in = Login(
@@ -183,8 +189,9 @@ def build(
         if open_pages:
             table.append(("GET", "/", in_browser.start))
     routes = [*_resources(table), *extra, Mount("/static", Assets(directory=Path(__file__).parent / "static"))]
+    router = Router(routes, redirect_slashes=False, default=_no_route, lifespan=lifespan)
     app = mcp.app = Middleware(
-        Router(routes, redirect_slashes=False, default=_no_route, lifespan=lifespan),
+        Guard(router, proxies=TrustedProxies(trusted_proxies), loopback_only=loopback_only),
         template_of=_Templates(routes),
         respond=ErrorResponses(pages),
         metrics=metrics,

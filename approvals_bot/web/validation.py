@@ -196,11 +196,12 @@ def read_query(request: HttpRequest, *names: str, prefix: str | None = None) -> 
     Names that begin with `prefix` are known.
     """
     given = request.query_params.multi_items()
-    known = {name for name, _ in given if name in names or (prefix is not None and name.startswith(prefix))}
+    counts = Counter(name for name, _ in given)
+    known = {name for name in counts if name in names or (prefix is not None and name.startswith(prefix))}
     faults = [
         {"loc": ["query", name], "msg": "appears twice" if name in known else "no such filter"}
-        for name in dict.fromkeys(name for name, _ in given)
-        if name not in known or [other for other, _ in given].count(name) > 1
+        for name, count in counts.items()
+        if name not in known or count > 1
     ]
     if faults:
         raise bad_query(faults)

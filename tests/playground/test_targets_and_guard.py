@@ -101,6 +101,11 @@ def asked(playground: Playground, peer: str, host: str) -> httpx2.AsyncClient:
         ("10.0.0.7", "127.0.0.1:8000", {}, 403),
         ("127.0.0.1", "evil.example", {}, 403),
         ("127.0.0.1", "127.0.0.1:8000", {"Sec-Fetch-Site": "cross-site"}, 403),
+        ("127.0.0.1", "127.0.0.1:8000", {"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1:3000"}, 403),
+        ("127.0.0.1", "127.0.0.1:8000", {"Sec-Fetch-Site": "same-origin", "Origin": "null"}, 200),
+        ("127.0.0.1", "127.0.0.1:8000", {"Origin": "http://127.0.0.1:8000"}, 200),
+        ("127.0.0.1", "127.0.0.1:8000", {"Origin": "http://evil.example"}, 403),
+        ("127.0.0.1", "127.0.0.1:8000", {"Origin": "null"}, 403),
     ],
 )
 async def test_only_this_machine_and_its_own_pages_may_use_it(

@@ -101,7 +101,12 @@ def open_service(tmp_path: Path, store_url: str) -> Opened:
 
     @asynccontextmanager
     async def opened(
-        *, keys: bool = True, open_pages: bool = False, channels: Channels | None = None, base_url: str = BASE_URL
+        *,
+        keys: bool = True,
+        open_pages: bool = False,
+        channels: Channels | None = None,
+        base_url: str = BASE_URL,
+        loopback_only: bool = False,
     ) -> AsyncIterator[Service]:
         clock, people, listed = FakeClock(), People(PERSONS, GROUPS, managers=MANAGERS), dict[str, Listed]()
         database = tmp_path / "runs.db"
@@ -123,6 +128,7 @@ def open_service(tmp_path: Path, store_url: str) -> Opened:
                 base_url=base_url,
                 now=clock.now,
                 open_pages=open_pages,
+                loopback_only=loopback_only,
             )
 
             def client(key: str | None) -> httpx2.AsyncClient:

@@ -13,6 +13,7 @@ from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.service.catalog import Listed
+from approvals_bot.web.guard import REFUSED_A_MINUTE
 from approvals_bot.web.links import DECISION
 
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
@@ -258,7 +259,7 @@ async def test_check_45_every_bad_link_is_one_and_the_same_404(asked: Any) -> No
         "of another shape": sign(DECISION, {"x": [1]}),
         "no token": "abc",
         "compressed": "." + good,
-        "huge": "a" * 10_000,
+        "huge": "a" * 7_000,
         "with a NUL": "a%00b",
         "not ASCII": "%C3%A9",
     }
@@ -271,6 +272,16 @@ async def test_check_45_every_bad_link_is_one_and_the_same_404(asked: Any) -> No
         bodies |= {shown.text, posted.text}
     assert len(bodies) == 1
     assert asked.content() == before
+    assert (await asked.web.get(f"/decisions/{'a' * 10_000}")).status_code == 414
+
+
+async def test_bad_links_are_limited_and_good_ones_are_not(asked: Any) -> None:
+    path = await asked.link(await open_request(asked), "ann@acme.eu")
+    statuses = [(await asked.web.get(f"/decisions/{number}")).status_code for number in range(REFUSED_A_MINUTE + 1)]
+    assert statuses == [404] * REFUSED_A_MINUTE + [429]
+    assert (await asked.web.post("/webhooks/x")).status_code == 429
+    assert (await asked.web.get(path)).status_code == 200
+    assert (await press(asked, path, "approve")).status_code == 303
 
 
 async def test_check_50_spellings_of_one_token_are_one_link(asked: Any) -> None:

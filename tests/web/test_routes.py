@@ -282,7 +282,7 @@ async def test_the_openapi_document_is_valid_and_complete(service: Any) -> None:
     described = {
         (method.upper(), path) for path, item in document["paths"].items() for method in item if method != "parameters"
     }
-    router = service.web._transport.app._app
+    router = service.web._transport.app._app._app
     routed = {
         (method, re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path))
         for route in router.routes
