@@ -13,7 +13,7 @@ learn that their group can't be checked, and an outage neither lets anybody in n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -22,13 +22,16 @@ from approvals_bot.people import absences
 from approvals_bot.people.absences import Absence, Away
 from approvals_bot.people.addresses import (
     Address,
+    AddressError,
     GroupAddress,
+    IdentityRules,
     ManagerOf,
     OnBehalfOf,
     OnCall,
     OwnerOf,
     PersonAddress,
     SlackGroupAddress,
+    canonical,
     is_mail,
     parse_address,
 )
@@ -36,9 +39,11 @@ from approvals_bot.people.sources import FileSource, LiveSource, SlackGroupSourc
 
 __all__ = [
     "Address",
+    "AddressError",
     "Directory",
     "FileSource",
     "GroupAddress",
+    "IdentityRules",
     "LiveSource",
     "ManagerOf",
     "OnBehalfOf",
@@ -51,6 +56,7 @@ __all__ = [
     "SlackGroupAddress",
     "SlackGroupSource",
     "SourceUnavailable",
+    "canonical",
     "is_mail",
     "parse_address",
 ]
@@ -111,13 +117,18 @@ class People:
         admins: Sequence[str] = (),
         managers: Mapping[str, str] | None = None,
         group_names: Mapping[str, str] | None = None,
+        rules: IdentityRules | None = None,
+        in_workspace: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         """Collect what the configuration says about people; all mappings are by address.
 
         `slack_group` returns the addresses of a Slack user group's members, or raises SourceUnavailable. `away`: each
         person's absences. `admins`: the people who may reassign every request. `managers`: each person's manager.
-        `group_names`: what people read instead of a group's id, by that id.
+        `group_names`: what people read instead of a group's id, by that id. `rules`: which addresses are one person.
+        `in_workspace` asks whether somebody in the Slack workspace has this address, or raises SourceUnavailable.
         """
+        self.rules = rules or IdentityRules()
+        self._in_workspace = in_workspace
         self._persons = {person.address.lower(): person for person in persons}
         self._by_slack = {person.slack: person for person in self._persons.values() if person.slack}
         self._groups = dict(groups or {})
@@ -127,6 +138,46 @@ class People:
         self.group_names = dict(group_names or {})
         self._managers = {address.lower(): manager.lower() for address, manager in (managers or {}).items()}
         self._away = {address.lower(): tuple(each) for address, each in (away or {}).items()}
+
+    def canonical(self, text: str) -> str:
+        """Return the address by which this person is compared and stored. Raises AddressError."""
+        return self.rules.canonical(text)
+
+    async def knows(self, address: str) -> bool:
+        """Check whether anybody knows this person: the configuration, a group, the directory, or last of all Slack.
+
+        Raises AddressError for what is not an address, and SourceUnavailable if the person is in no source that can be
+        read, and at least one can't.
+        """
+        person = self.canonical(address)
+        if any(each.address == person for each in self.known()):
+            return True
+        unavailable: SourceUnavailable | None = None
+        for name, source in self._groups.items():
+            if not isinstance(source, Sequence):
+                resolved = await self._live(name)
+                if isinstance(resolved, SourceUnavailable):
+                    unavailable = resolved
+                elif any(each.address == person for each in resolved.persons):
+                    return True
+        if not isinstance(self._directory, Directory):
+            try:
+                tables = await self._tables()
+                if person in {self.canonical(each) for each in _listed_in(tables)}:
+                    return True
+            except SourceUnavailable as error:
+                unavailable = error
+        if self._in_workspace is not None and await self._in_workspace(person):
+            return True
+        if unavailable is not None:
+            raise unavailable
+        return False
+
+    async def _live(self, name: str) -> Resolved | SourceUnavailable:
+        try:
+            return await self._group(name)
+        except SourceUnavailable as error:
+            return error
 
     def person(self, address: str) -> Person:
         """Return the person with this address. The name of an unknown one is the address's local part."""
@@ -171,9 +222,7 @@ class People:
             if isinstance(members, Sequence):
                 addresses.update(dict.fromkeys(member.lower() for member in members))
         if isinstance(self._directory, Directory):
-            tables = [self._directory.oncall, *self._directory.owner_of.values()]
-            for table in tables:
-                addresses.update(dict.fromkeys(member.lower() for members in table.values() for member in members))
+            addresses.update(dict.fromkeys(member.lower() for member in _listed_in(self._directory)))
         return tuple(self.person(address) for address in addresses)
 
     @property
@@ -273,6 +322,12 @@ class People:
         if isinstance(self._directory, Directory):
             return self._directory
         return _directory(await _read(self._directory), self._directory.name)
+
+
+def _listed_in(directory: Directory) -> Iterator[str]:
+    for table in (directory.oncall, *directory.owner_of.values()):
+        for members in table.values():
+            yield from members
 
 
 async def _read(source: LiveSource) -> Any:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from approvals_bot.people import (
+    AddressError,
     Directory,
     FileSource,
     GroupAddress,
@@ -209,3 +210,21 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
     except ValueError:
         return
     assert "\n" not in text
+
+
+async def test_somebody_is_known_by_any_source_and_an_outage_is_no_answer(tmp_path: Path) -> None:
+    people, slack = office(tmp_path), Slack()
+    (tmp_path / "people.json").write_text(json.dumps({"people": ["cy@acme.eu", "eve@acme.eu"]}))
+    for spelling in ("Ann@ACME.eu", "cfo@acme.eu", "di@acme.eu", "EVE@acme.eu"):
+        assert await people.knows(spelling)
+    assert not await people.knows("zoe@acme.eu")
+    with pytest.raises(AddressError):
+        await people.knows("zoe")
+    (tmp_path / "people.json").unlink()
+    assert await people.knows("ann@acme.eu")
+    with pytest.raises(SourceUnavailable):
+        await people.knows("zoe@acme.eu")
+    with_slack = office(slack=slack)
+    slack.up = False
+    with pytest.raises(SourceUnavailable):
+        await with_slack.knows("zoe@acme.eu")
