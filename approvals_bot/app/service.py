@@ -74,7 +74,6 @@ async def open_service(
     """
     service = configuration.service
     clock = clock or SystemClock()
-    tokens = Tokens([key.get_secret_value() for key in service.server.signing_keys])
     base_url = str(service.server.base_url).rstrip("/")
     metrics = Metrics()
     switch = Switch()
@@ -82,6 +81,8 @@ async def open_service(
     listing = load_catalog(configuration, asks)
     async with AsyncExitStack() as stack:
         store = await connect(service.server.database.get_secret_value())
+        keys = [key.get_secret_value() for key in service.server.signing_keys]
+        tokens = Tokens(keys, installation=store.installation)
         resources: dict[type, Any] = {}
 
         def run_stalled(workflow: str) -> None:

@@ -114,8 +114,9 @@ async def _engine_of(service: ServiceSettings, clock: TimeSource, *, upgrade: bo
     from approvals_bot.durable.store import connect
     from approvals_bot.durable.tokens import Tokens
 
-    tokens = Tokens([key.get_secret_value() for key in service.server.signing_keys])
     store = await connect(service.server.database.get_secret_value(), upgrade=upgrade)
+    keys = [key.get_secret_value() for key in service.server.signing_keys]
+    tokens = Tokens(keys, installation=store.installation)
     grace = service.server.cancel_grace.total_seconds()
     engine = Engine(
         store,

@@ -93,6 +93,12 @@ def _serve(config: Path, host: str, port: int) -> None:
 def copy_command(
     source: Annotated[str, typer.Option("--from", help="The database to copy: a URL, or env:NAME.", metavar="URL")],
     target: Annotated[str, typer.Option("--to", help="An empty database: a URL, or env:NAME.", metavar="URL")],
+    as_new: Annotated[
+        bool,
+        typer.Option(
+            "--as-new", help="Make it another installation, such as staging: links sent before are void there."
+        ),
+    ] = False,
 ) -> None:
     """Copy a stopped service's database to another one.
 
@@ -104,7 +110,7 @@ def copy_command(
     from approvals_bot.durable.store.copying import copy
 
     urls = _url(source, "--from"), _url(target, "--to")
-    counts = asyncio.run(copy(*urls, lambda text: typer.echo(text, err=True)))
+    counts = asyncio.run(copy(*urls, lambda text: typer.echo(text, err=True), as_new=as_new))
     typer.echo(f"Copied and verified {counts['runs']:,} runs, {counts['events']:,} events and the audit log.")
 
 

@@ -21,24 +21,33 @@ MIN_KEY_BYTES = 32  # the length of SHA-256's output; a shorter key would be the
 MAX_TOKEN = 500  # characters; ours have about 120
 
 
+def check_keys(keys: Sequence[str | bytes]) -> list[bytes]:
+    """Return signing keys as bytes. Raises ValueError for a short one."""
+    found = [key.encode() if isinstance(key, str) else key for key in keys]
+    for number, key in enumerate(found, 1):
+        if len(key) < MIN_KEY_BYTES:
+            raise ValueError(
+                f"signing key {number} has {len(key)} bytes; it needs {MIN_KEY_BYTES} or more. "
+                "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"
+            )
+    return found
+
+
 class Tokens:
     """A signer and reader of tokens. It signs with the first key and accepts all, so rotating keys breaks no links.
 
-    Each purpose has a salt of its own, so a token for one is worthless for another. A token's text isn't canonical (its
-    last character has spare bits): never use it as a key, use its payload.
+    Each purpose of each installation has a salt of its own, so a token for one is worthless for another: also for the
+    same purpose of a second database, such as a copy for staging that has the same keys. A token's text isn't canonical
+    (its last character has spare bits): never use it as a key, use its payload.
     """
 
-    def __init__(self, keys: Sequence[str | bytes]) -> None:
-        self._keys = [key.encode() if isinstance(key, str) else key for key in keys]
-        self._signers: dict[str, Signer] = {}  # by purpose
-        if not self._keys:
+    def __init__(self, keys: Sequence[str | bytes], *, installation: str) -> None:
+        """`installation` is the store's: `store.installation`, `engine.installation`."""
+        self.installation = installation
+        if not keys:
             raise ValueError("no signing key is set, and links can't be signed without one")
-        for number, key in enumerate(self._keys, 1):
-            if len(key) < MIN_KEY_BYTES:
-                raise ValueError(
-                    f"signing key {number} has {len(key)} bytes; it needs {MIN_KEY_BYTES} or more. "
-                    "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"
-                )
+        self._keys = check_keys(keys)
+        self._signers: dict[str, Signer] = {}  # by purpose
 
     def sign(self, purpose: str, payload: dict[str, Any]) -> str:
         """Return a token for this purpose that is safe in a URL's path."""
@@ -71,12 +80,17 @@ class Tokens:
         return any(hmac.compare_digest(self._seal(key, purpose, text).encode(), given) for key in self._keys)
 
     def _seal(self, key: bytes, purpose: str, text: str) -> str:
-        signature = Signer(key, salt=purpose, digest_method=hashlib.sha256).get_signature(text)
+        signature = Signer(key, salt=self._salt(purpose), digest_method=hashlib.sha256).get_signature(text)
         return b32encode(base64_decode(signature)[:10]).decode().lower()
+
+    def _salt(self, purpose: str) -> str:
+        return f"{purpose}\0{self.installation}"
 
     def _signer(self, purpose: str) -> Signer:
         signer = self._signers.get(purpose)
         if signer is None:
             oldest_first = list(reversed(self._keys))  # itsdangerous signs with the last key of its list
-            signer = self._signers[purpose] = Signer(oldest_first, salt=purpose, digest_method=hashlib.sha256)
+            signer = self._signers[purpose] = Signer(
+                oldest_first, salt=self._salt(purpose), digest_method=hashlib.sha256
+            )
         return signer

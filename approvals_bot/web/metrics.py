@@ -5,6 +5,7 @@ Never a person, an address, a path or a token.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -120,6 +121,11 @@ class Metrics:
         return Response(generate_latest(self._registry), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
+def shown_installation(id: str) -> str:
+    """Return what distinguishes installations, without the ID that tokens are bound to."""
+    return hashlib.sha256(f"approvals-bot installation {id}".encode()).hexdigest()[:16]
+
+
 Connection = Callable[[], Awaitable[str]]
 """Says in a few words how a connection is that we keep open: `connected`, `not connected: invalid_auth`."""
 
@@ -131,11 +137,15 @@ class Health:
         self._engine = engine
         self._metrics = metrics
         self._connections = connections
+        self._installation = shown_installation(engine.installation)
         self._counted_at = -math.inf  # seconds of the monotonic clock
 
     async def alive(self, request: HttpRequest) -> Response:
-        """The process answers. It says nothing about the store: restarting us would not mend that."""
-        return JSONResponse({"status": "ok"})
+        """The process answers. It says nothing about the store: restarting us would not mend that.
+
+        `installation` lets `doctor` see whose service answers. It is a hash, which is all that it takes.
+        """
+        return JSONResponse({"status": "ok", "installation": self._installation})
 
     async def ready(self, request: HttpRequest) -> Response:
         """The store takes writes and has the schema that this version needs; 503 otherwise.

@@ -198,7 +198,9 @@ async def chat_api(folder: Path, *attempts: Sequence[Any]) -> AsyncIterator[Chat
     resources = {People: PEOPLE, Calendars: Calendars({}), Channels: channels}
     async with Engine.open(f"sqlite:///{folder}/runs.db", resources=resources) as engine:
         chats = Chats(engine, Catalog({CHAT_WORKFLOW: Listed(live_texts_sample_chat)}), ChatForm())
-        sessions = SessionCookies(Sessions(tokens=Tokens(["k" * 32]), now=engine.now), base_url="")
+        sessions = SessionCookies(
+            Sessions(tokens=Tokens(["k" * 32], installation=engine.installation), now=engine.now), base_url=""
+        )
         owners = ChatOwners(PEOPLE, sessions, [], "", open_pages=True)
         await chats.begin([], "c", "ann@acme.eu", "m", "Hello?")
         yield ChatApi(engine=engine, chats=chats, owners=owners, metrics=Metrics(), base_url="")

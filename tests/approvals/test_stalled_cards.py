@@ -224,7 +224,8 @@ async def test_a_forced_end_closes_cards_once_slack_is_back(office: Any) -> None
 
 
 async def test_a_run_cancelled_by_another_process_is_noticed(office: Any) -> None:
-    terminal = Engine(await connect(office.url), clock=office.clock, tokens=Tokens(["k" * 40]))
+    store = await connect(office.url)
+    terminal = Engine(store, clock=office.clock, tokens=Tokens(["k" * 40], installation=store.installation))
     async with office.open(), terminal.running(work=False):
         opened, cards = await office.ask(), follower(office)
         is_back = asyncio.Event()

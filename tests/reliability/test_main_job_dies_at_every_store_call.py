@@ -97,7 +97,7 @@ class Process:
         people = People([Person("ann@acme.eu", "Ann"), Person("cy@acme.eu", "Cy"), Person("bo@acme.eu", "Bo", "U0BO")])
         engine = Engine(
             store,  # it has every method of the store it wraps
-            tokens=Tokens(["k" * 40]),
+            tokens=Tokens(["k" * 40], installation=store.installation),
             base_url="http://127.0.0.1",
             clock=FakeClock(datetime(2026, 3, 2, 9, 0, tzinfo=UTC)),
             resources={

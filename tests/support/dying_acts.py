@@ -50,7 +50,7 @@ async def live(
     store = kind(await connect(f"sqlite:///{path}"), at, "before" if how.endswith("before") else "after")
     engine = Engine(
         cast(OpenStore, store),
-        tokens=Tokens(["k" * 40]),
+        tokens=Tokens(["k" * 40], installation=store.installation),
         base_url="https://example.test",
         clock=clock,
         resources=resources,

@@ -25,7 +25,7 @@ def with_pages(office: Office) -> None:
     engine, url = office.engine, office.fake_slack.url
     pages = build(
         engine=engine,
-        tokens=Tokens([KEY]),
+        tokens=Tokens([KEY], installation=engine.installation),
         people=engine.resources[People],
         workflows=office.slack.opening.workflows,  # type: ignore[arg-type]
         api_keys=[],
@@ -51,7 +51,9 @@ async def form_of(office: Office, run_id: str, address: str) -> Form:
     hook = await office.engine.find_hook(record.parts[0]["hook_id"])
     assert hook is not None
     recipient = next(id for id, known in record.parts[0]["recipients"].items() if known == address)
-    token = Tokens([KEY]).sign(DECISION, {"h": hook.hook_id, "r": recipient, "g": hook.generation})
+    token = Tokens([KEY], installation=office.engine.installation).sign(
+        DECISION, {"h": hook.hook_id, "r": recipient, "g": hook.generation}
+    )
     page = f"{office.fake_slack.url}/decisions/{token}"
     async with office.http.get(page) as answer:
         assert answer.status == 200

@@ -119,7 +119,7 @@ def open_service(tmp_path: Path, store_url: str) -> Opened:
         ) as engine:
             app = build(
                 engine=engine,
-                tokens=Tokens([KEY]),
+                tokens=Tokens([KEY], installation=engine.installation),
                 people=people,
                 workflows=Catalog(listed),
                 api_keys=[ApiKey("desk", "desk-key", may_vote=True, may=frozenset({"operate"})), ApiKey("ci", "ci-key")]
@@ -136,7 +136,17 @@ def open_service(tmp_path: Path, store_url: str) -> Opened:
                 return httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url=base_url, headers=headers)
 
             async with client("desk-key") as api, client("ci-key") as plain, client(None) as web:
-                yield Service(engine, clock, Tokens([KEY]), listed, database, api, plain, web, app)
+                yield Service(
+                    engine,
+                    clock,
+                    Tokens([KEY], installation=engine.installation),
+                    listed,
+                    database,
+                    api,
+                    plain,
+                    web,
+                    app,
+                )
 
     return opened
 

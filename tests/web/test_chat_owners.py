@@ -57,7 +57,7 @@ async def serving(folder: Path, more: str = CHAT) -> AsyncIterator[tuple[Service
 
 
 def cookie(service: Service, person: str) -> dict[str, str]:
-    sessions = Sessions(tokens=Tokens([KEY]), now=service.engine.now)
+    sessions = Sessions(tokens=Tokens([KEY], installation=service.engine.installation), now=service.engine.now)
     return {"cookie": f"__Host-approvals={sessions.begin(person)}"}
 
 

@@ -152,7 +152,9 @@ async def test_any_replica_can_check_a_code_and_another_key_can_not(guarded: Any
     assert re.fullmatch(r"\d{6}", digits)
     assert there.check(link.binding, token, digits) == "right"
     assert (
-        Codes(tokens=Tokens(["another-key-that-has-32-bytes-too!!"]), now=now).check(link.binding, token, digits)
+        Codes(
+            tokens=Tokens(["another-key-that-has-32-bytes-too!!"], installation=guarded.tokens.installation), now=now
+        ).check(link.binding, token, digits)
         == "over"
     )
 

@@ -245,7 +245,7 @@ async def test_check_45_every_bad_link_is_one_and_the_same_404(asked: Any) -> No
     run_id = await open_request(asked)
     good = (await asked.link(run_id, "ann@acme.eu")).removeprefix("/decisions/")
     hook_id = (await asked.view(run_id))["hook_id"]
-    foreign = Tokens(["another-key-that-has-32-bytes-too!!"])
+    foreign = Tokens(["another-key-that-has-32-bytes-too!!"], installation=asked.tokens.installation)
     sign = asked.tokens.sign
     bad = {
         "cut": good[:-5],

@@ -23,6 +23,7 @@ from approvals_bot.durable.core.api import create_hook, create_webhook, publish,
 from approvals_bot.durable.store.protocol import MAX_UNREAD
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.service.catalog import Listed
+from approvals_bot.web.metrics import shown_installation
 from approvals_bot.web.routes import Resource, build
 
 PATHS = (
@@ -249,7 +250,9 @@ async def test_bad_webhook_urls_are_one_404_and_bad_bodies_refused(service: Any)
     hook_id = (await service.engine.events((await service.api.get("/api/runs")).json()["runs"][0]["id"]))[2].data[
         "hook_id"
     ]
-    foreign = Tokens(["another-key-that-has-32-bytes-too!!"]).sign("webhook.v1", {"h": hook_id, "g": 1})
+    foreign = Tokens(["another-key-that-has-32-bytes-too!!"], installation=service.tokens.installation).sign(
+        "webhook.v1", {"h": hook_id, "g": 1}
+    )
     salted = service.tokens.sign("decision.v1", {"h": hook_id, "g": 1})
     unknown = service.tokens.sign("webhook.v1", {"h": "nothing", "g": 1})
     older = service.tokens.sign("webhook.v1", {"h": hook_id, "g": 0})
@@ -325,7 +328,9 @@ async def test_answers_are_as_the_openapi_document_says(service: Any) -> None:
 
 
 async def test_the_service_says_that_it_lives_and_is_ready(service: Any) -> None:
-    assert (await service.web.get("/healthz")).json() == {"status": "ok"}
+    installation = shown_installation(service.engine.installation)
+    assert (await service.web.get("/healthz")).json() == {"status": "ok", "installation": installation}
+    assert service.engine.installation not in installation
     assert (await service.web.get("/readyz")).json() == {"status": "ready"}
 
 

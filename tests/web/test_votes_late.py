@@ -124,7 +124,12 @@ async def test_one_person_cannot_use_up_a_requests_log(engine: Engine, monkeypat
 async def test_one_person_cannot_fill_a_stalled_request(tmp_path: Path) -> None:
     resources: dict[type, Any] = {Channels: Channels(), People: People()}
     store = await connect(f"sqlite:///{tmp_path}/runs.db")
-    engine = Engine(store, tokens=Tokens(["k" * 40]), base_url="http://127.0.0.1", resources=resources)
+    engine = Engine(
+        store,
+        tokens=Tokens(["k" * 40], installation=store.installation),
+        base_url="http://127.0.0.1",
+        resources=resources,
+    )
     async with engine.running():
         hook_id = await ask(engine)
         found = await engine.find(hook_id)

@@ -36,7 +36,7 @@ from approvals_bot.durable.engine.starting import StartOrResume, first_hook
 from approvals_bot.durable.engine.starts import begins_at
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.protocol import AuditEntry, OpenStore
-from approvals_bot.durable.tokens import Tokens
+from approvals_bot.durable.tokens import Tokens, check_keys
 from approvals_bot.errors import (
     ApprovalsBotError,
     HookNotFoundError,
@@ -80,6 +80,8 @@ class Engine(Interventions):
         well, and of each that a reset has made. `watch_limits` is called with the limit and the percentage of each
         warning.
         """
+        if tokens is not None and tokens.installation != store.installation:
+            raise ValueError("these tokens are of another installation: Tokens(…, installation=store.installation)")
         given = resources if isinstance(resources, Mapping) else {type(item): item for item in resources}
         notifier = Notifier(watch, watch_limits)
         scheduler = Scheduler(
@@ -129,10 +131,11 @@ class Engine(Interventions):
         Raises AnnotationError, which has file and line, if a type in the annotations of a workflow, a step or a hook
         can't be resolved, and UnknownLimitError if a step has a limit that isn't among these.
         """
-        tokens = Tokens(signing_keys) if signing_keys else None
+        check_keys(signing_keys)
         executor = Executor(step_threads, limits)
         check_grace(cancel_grace)
         store = await connect(url)
+        tokens = Tokens(signing_keys, installation=store.installation) if signing_keys else None
         engine = cls(
             store,
             tokens=tokens,

@@ -42,6 +42,11 @@ class Reader:
         self.is_ending = False
         self._loop: asyncio.AbstractEventLoop | None = None  # the loop that the engine is open on
 
+    @property
+    def installation(self) -> str:
+        """The ID of the installation, made with the database and held in it. Signed tokens are bound to it."""
+        return self.store.installation
+
     def now(self) -> datetime:
         return self.clock.now()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from approvals_bot.durable.store import connect
-from approvals_bot.durable.store.copying_tables import TABLES, CopiedTable, Row
+from approvals_bot.durable.store.copying_tables import INSTALLATION, TABLES, CopiedTable, Row
 from approvals_bot.durable.store.encoding import audit_entry, link_entry
 from approvals_bot.errors import StoreCopyError
 
@@ -26,11 +26,15 @@ class Copyable(Protocol):
         """Yield all rows of a table in the order of its key, in chunks."""
 
     async def is_empty(self) -> bool: ...
+    async def forget_installation(self) -> None: ...
     async def add(self, table: CopiedTable, rows: Sequence[Row]) -> None: ...
 
 
-async def copy(source_url: str, target_url: str, say: Callable[[str], None]) -> dict[str, int]:
+async def copy(source_url: str, target_url: str, say: Callable[[str], None], *, as_new: bool = False) -> dict[str, int]:
     """Copy everything, and return the number of rows of each table. `say` is called with lines on the progress.
+
+    The copy is the same installation: links that were sent before work there. `as_new` makes it another one, for
+    staging and the like, where none of them does.
 
     Raises StoreCopyError with the reason; nothing was written then.
     """
@@ -42,16 +46,20 @@ async def copy(source_url: str, target_url: str, say: Callable[[str], None]) -> 
             raise StoreCopyError(
                 "The target isn't empty. Copy into a new database: a copy never mixes with other runs."
             )
-        counts, digest = await _copy_rows(source, target, say)
-        if not any(counts.values()):
+        tables: Sequence[CopiedTable] = TABLES
+        if not as_new:
+            tables = (INSTALLATION, *TABLES)
+            await target.forget_installation()
+        counts, digest = await _copy_rows(source, target, tables, say)
+        if not any(count for name, count in counts.items() if name != INSTALLATION.name):
             raise StoreCopyError("The source is empty, so nothing was copied. Is it the right database?")
         say("Reading it back …")
-        there, same = await _read_back(target)
+        there, same = await _read_back(target, tables)
         if (there, same) != (counts, digest):
             raise StoreCopyError(
                 "The copy doesn't read back as it was written. Nothing was kept, and the source is unchanged."
             )
-    return counts
+    return {name: count for name, count in counts.items() if name != INSTALLATION.name}
 
 
 def _find(source_url: str) -> None:
@@ -71,9 +79,11 @@ def _open(url: str) -> AbstractAsyncContextManager[Copyable]:
     return opened_postgres(url)
 
 
-async def _copy_rows(source: Copyable, target: Copyable, say: Callable[[str], None]) -> tuple[dict[str, int], str]:
+async def _copy_rows(
+    source: Copyable, target: Copyable, tables: Sequence[CopiedTable], say: Callable[[str], None]
+) -> tuple[dict[str, int], str]:
     counts, digest, chain = dict[str, int](), hashlib.sha256(), _Chain()
-    for table in TABLES:
+    for table in tables:
         counts[table.name] = 0
         async for rows in source.rows(table):
             await target.add(table, rows)
@@ -81,13 +91,14 @@ async def _copy_rows(source: Copyable, target: Copyable, say: Callable[[str], No
             _digest(digest, rows)
             if table.name == "audit":
                 chain.follow(rows)
-        say(f"{table.name}: {counts[table.name]:,}")
+        if table is not INSTALLATION:
+            say(f"{table.name}: {counts[table.name]:,}")
     return counts, digest.hexdigest()
 
 
-async def _read_back(target: Copyable) -> tuple[dict[str, int], str]:
+async def _read_back(target: Copyable, tables: Sequence[CopiedTable]) -> tuple[dict[str, int], str]:
     counts, digest = dict[str, int](), hashlib.sha256()
-    for table in TABLES:
+    for table in tables:
         counts[table.name] = 0
         async for rows in target.rows(table):
             counts[table.name] += len(rows)

@@ -30,6 +30,9 @@ class CopiedTable:
     key: tuple[str, ...]
 
 
+INSTALLATION = CopiedTable("installation", ("one", "id"), ("one",))
+"""Which installation the database belongs to. The target was given an ID of its own when it was made."""
+
 TABLES = (
     CopiedTable(
         "runs",
@@ -94,6 +97,9 @@ class _SqliteTables:
         (count,) = self._db.execute("SELECT (SELECT count(*) FROM runs) + (SELECT count(*) FROM audit)").fetchone()
         return bool(count == 0)
 
+    async def forget_installation(self) -> None:
+        self._db.execute("DELETE FROM installation")
+
     async def add(self, table: CopiedTable, rows: Sequence[Row]) -> None:
         places = ", ".join("?" * len(table.columns))
         columns = ", ".join(table.columns)
@@ -103,7 +109,7 @@ class _SqliteTables:
 # ── PostgreSQL ──
 
 _BOOLEANS = {"is_webhook", "has_schema", "is_live"}  # numbers in SQLite
-_NUMBERS = {"seq"}  # of the keys
+_NUMBERS = {"seq", "one"}  # of the keys
 _SERVICES = """
     SELECT count(*) FROM pg_stat_activity
     WHERE application_name = 'approvals-bot' AND datname = current_database() AND pid <> pg_backend_pid()"""
@@ -148,6 +154,9 @@ class _PostgresTables:
     async def is_empty(self) -> bool:
         count = await self._connection.fetchval("SELECT (SELECT count(*) FROM runs) + (SELECT count(*) FROM audit)")
         return bool(count == 0)
+
+    async def forget_installation(self) -> None:
+        await self._connection.execute("DELETE FROM installation")
 
     async def add(self, table: CopiedTable, rows: Sequence[Row]) -> None:
         records = [self._record(table, row) for row in rows]

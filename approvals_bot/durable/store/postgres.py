@@ -37,7 +37,7 @@ from approvals_bot.durable.store.postgres_connection import (
     PostgresConnection,
     connect_to,
 )
-from approvals_bot.durable.store.postgres_schema import VERSION_AND_WRITABLE, judge, migrate
+from approvals_bot.durable.store.postgres_schema import VERSION_AND_WRITABLE, installation_of, judge, migrate
 from approvals_bot.durable.store.protocol import (
     ENDED_HOOKS,
     Append,
@@ -72,9 +72,15 @@ class PostgresStore:
     """The `OpenStore` on PostgreSQL. Writing, reading, lists and LISTEN have a connection each."""
 
     def __init__(
-        self, connect: Connect, myself: str, first: Connection | None = None, connect_for_lists: Connect | None = None
+        self,
+        connect: Connect,
+        myself: str,
+        installation: str,
+        first: Connection | None = None,
+        connect_for_lists: Connect | None = None,
     ) -> None:
         """`myself` is unique to this replica, which recognizes its own notifications by it."""
+        self.installation = installation
         self._write = PostgresConnection(connect, first)
         self._writing = BatchedConnection(self._write, "SELECT answer FROM execute_batch($1::jsonb, $2)", myself)
         self._reading = BatchedConnection(PostgresConnection(connect), _ANSWERS)
@@ -89,11 +95,12 @@ class PostgresStore:
         connection = await connect_to(url, seconds=START, settings=NO_LIMITS)
         try:
             await migrate(connection, url, upgrade=upgrade)
+            installation = await installation_of(connection, url)
         finally:
             connection.terminate()
         first = await connect_to(url, seconds=START)
         for_lists = partial(connect_to, url, settings=LIST_SETTINGS)
-        return cls(partial(connect_to, url), secrets.token_hex(8), first, for_lists)
+        return cls(partial(connect_to, url), secrets.token_hex(8), installation, first, for_lists)
 
     # ── writing ──
 

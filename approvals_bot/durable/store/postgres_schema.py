@@ -71,6 +71,17 @@ async def _apply(connection: Connection, url: str, *, upgrade: bool) -> None:
         raise StoreUnavailableError(f"The database {place(url)} can't be brought up to date: {error}") from None
 
 
+async def installation_of(connection: Connection, url: str) -> str:
+    """Return the ID of the installation that a migrated database belongs to. Raises StoreUnavailableError."""
+    try:
+        found = await connection.fetchval("SELECT id FROM installation")
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        raise StoreUnavailableError(f"The database {place(url)} can't be read: {error}") from None
+    if not found:
+        raise StoreUnavailableError(f"The database {place(url)} doesn't say which installation it belongs to.")
+    return str(found)
+
+
 VERSION_AND_WRITABLE = f"SELECT ({_VERSION}), NOT current_setting('transaction_read_only')::boolean"
 
 

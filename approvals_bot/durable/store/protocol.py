@@ -546,7 +546,12 @@ SCHEMA_IS_OLDER = (
 
 
 class OpenStore(Store, Protocol):
-    """A store with its connections."""
+    """A store with its connections.
+
+    `installation` was made with the database and is held in it. It is no secret.
+    """
+
+    installation: str
 
     async def begin_work(self) -> None:
         """Prepare for working on runs, which commands don't do.

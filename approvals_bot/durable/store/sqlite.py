@@ -68,8 +68,14 @@ class SqliteStore:
     """The `OpenStore` on SQLite. Writing, reading and lists have a connection each, with a thread of its own."""
 
     def __init__(
-        self, path: str, writer: aiosqlite.Connection, reader: aiosqlite.Connection, lists: aiosqlite.Connection
+        self,
+        path: str,
+        installation: str,
+        writer: aiosqlite.Connection,
+        reader: aiosqlite.Connection,
+        lists: aiosqlite.Connection,
     ) -> None:
+        self.installation = installation
         self._path = path
         self._writer = Writer(writer, path)
         self._reader = ReadConnection(reader)
@@ -88,6 +94,7 @@ class SqliteStore:
             await asyncio.to_thread(_try, path)
             connections = [await _connection(path, lambda db: _migrate(db, upgrade=upgrade))]
             try:
+                installation = await in_thread(connections[0], reading.installation)
                 connections += [await _connection(path), await _connection(path)]
             except BaseException:
                 for each in connections:
@@ -95,7 +102,7 @@ class SqliteStore:
                 raise
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailableError(f"The database file {path} can't be opened: {error}") from error
-        return cls(path, *connections)
+        return cls(path, installation, *connections)
 
     async def begin_work(self) -> None:
         try:

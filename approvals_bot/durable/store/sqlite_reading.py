@@ -107,6 +107,14 @@ def taken_before(db: sqlite3.Connection, hook_id: str, resume_id: str) -> Receiv
     return None if row is None else Received(_event(*row[1:]), run_id=row[0])
 
 
+def installation(db: sqlite3.Connection) -> str:
+    """Return the ID of the installation that the database belongs to."""
+    (found,) = db.execute("SELECT id FROM installation").fetchone() or ("",)
+    if not found:
+        raise sqlite3.DatabaseError("it doesn't say which installation it belongs to")
+    return str(found)
+
+
 def last(db: sqlite3.Connection, run_id: str) -> str:
     """Return the ID of the run that goes on in the place of this one."""
     row = db.execute(_LAST_RUN, (storable(run_id),)).fetchone()

@@ -22,7 +22,7 @@ from tests.support.imap_server import ImapServer, imap_server
 from tests.support.judges import judge
 from tests.support.posting import a_posting_service
 
-PATHS = ReturnPaths("bounces@acme.eu", Tokens(["a-key-of-these-tests-that-has-32-bytes!"]))
+PATHS = ReturnPaths("bounces@acme.eu", Tokens(["a-key-of-these-tests-that-has-32-bytes!"], installation="one"))
 REPORT = b"""Content-Type: multipart/report; report-type=delivery-status; boundary=b\r
 \r
 --b\r

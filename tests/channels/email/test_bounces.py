@@ -19,7 +19,7 @@ from approvals_bot.durable.tokens import Tokens
 from approvals_bot.playground.mailbox import MailServer, ReceivedMail
 from tests.support.posting import a_posting_service
 
-PATHS = ReturnPaths("bounces@acme.eu", Tokens(["a-key-of-these-tests-that-has-32-bytes!"]))
+PATHS = ReturnPaths("bounces@acme.eu", Tokens(["a-key-of-these-tests-that-has-32-bytes!"], installation="one"))
 
 
 def report(action: str = "failed", *, kind: str = "multipart/report; report-type=delivery-status") -> bytes:
@@ -143,7 +143,9 @@ async def test_a_forged_bounce_does_nothing(desk: Desk) -> None:
     before = desk.service.content()
     local, _, domain = back.partition("@")
     name, copy, number, seal = local.replace("+", "-").split("-")
-    other = ReturnPaths("bounces@acme.eu", Tokens(["another-key-that-has-32-bytes-too!!"])).of(f"{run}-1-1")
+    other = ReturnPaths("bounces@acme.eu", Tokens(["another-key-that-has-32-bytes-too!!"], installation="one")).of(
+        f"{run}-1-1"
+    )
     assert other is not None
     for forged in (
         f"{name}+{copy}-{number}@{domain}",
@@ -264,7 +266,7 @@ def test_the_reason_is_one_short_line_without_addresses() -> None:
 
 
 def test_a_return_address_fits_whatever_it_names() -> None:
-    paths = ReturnPaths("a-ten-long@acme.eu", Tokens(["a-key-of-these-tests-that-has-32-bytes!"]))
+    paths = ReturnPaths("a-ten-long@acme.eu", Tokens(["a-key-of-these-tests-that-has-32-bytes!"], installation="one"))
     run = "run_" + "0f" * 13 + "0"
     for request, copy in ((run, 1), (run, 9999), (f"{run}.1", 12), (f"{run}.99", 9999)):
         address = paths.of(f"{request}-{copy}-7")

@@ -228,7 +228,9 @@ async def test_a_forged_link_takes_as_long_as_an_unknown_one(posting: Any) -> No
     service, _, _ = posting
     run_id = await service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
     hook_id = (await service.view(run_id))["hook_id"]
-    forged = Tokens(["another-key-that-has-32-bytes-too!!"]).sign(DECISION, {"h": hook_id, "r": "1", "g": 1})
+    forged = Tokens(["another-key-that-has-32-bytes-too!!"], installation=service.tokens.installation).sign(
+        DECISION, {"h": hook_id, "r": "1", "g": 1}
+    )
     unknown = service.tokens.sign(DECISION, {"h": "A" * len(hook_id), "r": "1", "g": 1})
     took: dict[str, list[float]] = {forged: [], unknown: []}
     for _ in range(60):
@@ -273,15 +275,21 @@ async def test_pages_behind_links_and_their_errors_have_the_headers(posting: Any
 async def test_links_survive_key_rotation_until_their_key_is_removed(posting: Any) -> None:
     payload = {"h": "hook", "r": "1", "g": 1}
     old, new = "the-old-key-that-has-32-bytes-or-more", "the-new-key-that-has-32-bytes-or-more"
-    link = Tokens([old]).sign(DECISION, payload)
-    assert Tokens([new, old]).read(DECISION, link) == payload
-    assert Tokens([new]).sign(DECISION, payload) == Tokens([new, old]).sign(DECISION, payload)
-    for reader, purpose in ((Tokens([new]), DECISION), (Tokens([old]), FORM), (Tokens([old]), "webhook.v1")):
+    link = Tokens([old], installation="one").sign(DECISION, payload)
+    assert Tokens([new, old], installation="one").read(DECISION, link) == payload
+    assert Tokens([new], installation="one").sign(DECISION, payload) == Tokens([new, old], installation="one").sign(
+        DECISION, payload
+    )
+    for reader, purpose in (
+        (Tokens([new], installation="one"), DECISION),
+        (Tokens([old], installation="one"), FORM),
+        (Tokens([old], installation="one"), "webhook.v1"),
+    ):
         with pytest.raises(Exception, match=r"link|token|valid"):
             reader.read(purpose, link)
     for weak in ([], [""], ["short"], [old, ""], [old, "x" * 31]):
         with pytest.raises(ValueError, match="key"):
-            Tokens(weak)
+            Tokens(weak, installation="one")
 
 
 @pytest.mark.check(51)

@@ -22,7 +22,7 @@ from approvals_bot.playground.faults import Fault
 from tests.support.postfix import SIZE_LIMIT, needs_postfix, postfix
 from tests.support.posting import a_kept_port, a_posting_service, until
 
-PATHS = ReturnPaths("bounces@acme.eu", Tokens(["a-key-of-these-tests-that-has-32-bytes!"]))
+PATHS = ReturnPaths("bounces@acme.eu", Tokens(["a-key-of-these-tests-that-has-32-bytes!"], installation="one"))
 
 
 def a_mail(to: str, size: int = 100, sender: str = "approvals@acme.eu") -> OutgoingMail:

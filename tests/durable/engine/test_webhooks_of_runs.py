@@ -467,7 +467,10 @@ async def test_the_url_is_signed_and_carries_nothing_but_the_hook(open_engine: O
         assert record is not None
         base, _, signed = record.view["url"].rpartition("/")
         assert base == "https://bot.example.test/base/webhooks"
-        assert Tokens(["k" * 40]).read(WEBHOOK_PURPOSE, signed) == {"h": record.view["hook_id"], "g": 1}
+        assert Tokens(["k" * 40], installation=engine.installation).read(WEBHOOK_PURPOSE, signed) == {
+            "h": record.view["hook_id"],
+            "g": 1,
+        }
 
 
 @pytest.mark.conformance(68)

@@ -100,6 +100,22 @@ async def test_an_installation_copied_to_postgresql_and_back_is_the_same(
     assert await seen(file("new")) == await seen(postgres_url)
 
 
+@pytest.mark.parametrize("as_new", [False, True])
+async def test_a_copy_is_the_same_installation_unless_as_new(
+    postgres_url: str, file: Callable[[str], str], *, as_new: bool
+) -> None:
+    await an_installation(file("old"))
+    await copy(file("old"), postgres_url, quiet, as_new=as_new)
+    await copy(postgres_url, file("back"), quiet, as_new=as_new)
+    found = []
+    for url in (file("old"), postgres_url, file("back")):
+        store = await connect(url)
+        found.append(store.installation)
+        await store.close()
+    assert all(found)
+    assert len(set(found)) == (3 if as_new else 1)
+
+
 async def test_a_target_that_is_not_empty_is_refused(postgres_url: str, file: Callable[[str], str]) -> None:
     await an_installation(file("old"))
     await copy(file("old"), postgres_url, quiet)

@@ -23,7 +23,7 @@ from approvals_bot.durable.store.postgres_schema import migrate
 from approvals_bot.durable.store.protocol import Append, Appended, Fenced, OpenStore, Stale
 from tests.support.simulation.auditor import Auditor, Change
 from tests.support.simulation.loop import virtual_loop
-from tests.support.simulation.store import TABLES, Fate, Mishap
+from tests.support.simulation.store import INSTALLATION, TABLES, Fate, Mishap
 
 T = TypeVar("T")
 
@@ -194,7 +194,7 @@ class SimulatedPostgresStore(PostgresStore):
                 raise NotConnectedError(f"The database can't be reached: {mishap}") from None
             return SimulatedConnection(database, fate)
 
-        super().__init__(connect, fate.process.name)
+        super().__init__(connect, fate.process.name, INSTALLATION)
         self._fate = fate
         self._loop = virtual_loop()
 

@@ -23,6 +23,7 @@ from tests.support.simulation.loop import Process, virtual_loop
 
 T = TypeVar("T")
 
+INSTALLATION = "simulated"
 TABLES = ("events", "hooks", "taken", "attributes", "runs", "schedules", "counters", "audit")
 
 
@@ -175,7 +176,7 @@ class SimulatedStore(SqliteStore):
     ) -> None:
         writing, reading = InlineConnection(raw, fate, writes=True), InlineConnection(raw, fate, writes=False)
         reader = cast(aiosqlite.Connection, reading)
-        super().__init__("simulated", cast(aiosqlite.Connection, writing), reader, reader)
+        super().__init__("simulated", INSTALLATION, cast(aiosqlite.Connection, writing), reader, reader)
         self._writer = WatchedWriter(writing, look)
         self._sole_owner = lock
         self._fate = fate

@@ -23,12 +23,12 @@ from tests.support.simulation.auditor import Auditor, Line, Violation
 from tests.support.simulation.loop import Process, VirtualLoop
 from tests.support.simulation.options import Options
 from tests.support.simulation.shapes import RELEASE
-from tests.support.simulation.store import Database, Mishap, never
+from tests.support.simulation.store import INSTALLATION, Database, Mishap, never
 
 T = TypeVar("T")
 
 BEGIN = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
-KEYS = Tokens(["k" * 40])
+KEYS = Tokens(["k" * 40], installation=INSTALLATION)
 PATIENCE = 20.0  # virtual seconds that people wait for an answer, before they ask again
 
 

@@ -5,6 +5,12 @@
 --     cost as much as writing it.
 --   * Text that isn't JSON (tokens, keys) has NUL, lone surrogates and backslashes as \u escapes (store/encoding.py).
 
+CREATE TABLE installation (
+  one BIGINT PRIMARY KEY CHECK (one = 1),
+  id  TEXT NOT NULL
+);
+INSERT INTO installation VALUES (1, replace(gen_random_uuid()::text, '-', ''));
+
 CREATE TABLE runs (
   id              TEXT PRIMARY KEY,
   workflow        TEXT NOT NULL,

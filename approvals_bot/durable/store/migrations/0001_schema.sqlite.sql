@@ -2,6 +2,14 @@
 -- Times are whole microseconds since 1970 (UTC): exact and sortable. JSON is ASCII text, so NUL and lone surrogates in
 -- people's input pass through either database unchanged.
 
+-- Which installation the database belongs to. Every signed token is bound to it, so a link of one installation is
+-- forged in another one, even under the same signing key. Copies and restored backups keep it by default.
+CREATE TABLE installation (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  id  TEXT NOT NULL
+) STRICT;
+INSERT INTO installation VALUES (1, lower(hex(randomblob(16))));
+
 CREATE TABLE runs (
   id              TEXT PRIMARY KEY,
   workflow        TEXT NOT NULL,              -- the name it is listed under
