@@ -1,19 +1,19 @@
 """Acts: what people do to a request, and the reply they get.
 
-A channel makes an act once it has established the actor's identity. The act travels to the request as a message and is
-applied there, as the same value all the way. A reply is data, which `text` puts into words, so every channel says the
-same.
+A channel makes an act once it has established whom the act is `by`, and who is the `actor`. The act travels to the
+request as a message and is applied there, as the same value all the way. A reply is data, which `text` puts into words,
+so every channel says the same.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, JsonValue, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Discriminator, JsonValue, PlainSerializer, TypeAdapter, ValidationError
 
 from approvals_bot.approvals.port import ChoiceName, Remark, Via
 from approvals_bot.approvals.text import rejection_text, reply_text
@@ -61,6 +61,58 @@ REFUSALS: frozenset[Word] = frozenset(
 """Verdicts on acts that changed nothing, except those whose effect was there already."""
 
 
+ActorKind = Literal["person", "app", "cli", "slack", "mail", "rule", "grant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """The one who acted. The person that the act is `by` may be another: an app passes on what Ann chose.
+
+    `id`: a person's address, `app:ci`, a Slack user's id, or a user of the operating system. `key`: the name of the
+    API key. `session`: the id of a session, which signs nobody in. `peer`: the client's network address. `agent`: the
+    AI agent that acted, by the name it gave itself.
+    """
+
+    kind: ActorKind
+    id: str
+    key: str = ""
+    session: str = ""
+    peer: str = ""
+    agent: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        """Return the actor as logs, the audit and the API have it. What isn't known is left out."""
+        return {name: text for name, text in asdict(self).items() if text}
+
+
+def passed_on_by(by: str, actor: Actor | None) -> str:
+    """Name the app that passed on this person's act: `app desk`; "" if none did.
+
+    A user at the terminal isn't named on cards, only in the log.
+    """
+    match actor:
+        case Actor("app", id, key) if id != by:
+            return f"app {key or id.removeprefix('app:')}"
+        case _:
+            return ""
+
+
+def read_actor(given: Any) -> Actor | None:
+    """Return the actor of a log or the audit; None if there is none."""
+    try:
+        return Actor(**given)
+    except TypeError:
+        return None
+
+
+def _actor_json(actor: Actor | None) -> dict[str, str] | None:
+    return None if actor is None else actor.as_json()
+
+
+KeptActor = Annotated[Actor | None, PlainSerializer(_actor_json)]
+"""An actor as a field of what is kept; None in what was made without an actor."""
+
+
 @dataclass(frozen=True, slots=True)
 class Vote(Remark):
     """One person's choice.
@@ -76,10 +128,19 @@ class Vote(Remark):
     fields: dict[str, JsonValue] = field(default_factory=dict)
     digest: str | None = None
     kind: Literal["vote"] = "vote"
+    actor: KeptActor = field(default=None, kw_only=True)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acted:
+    """An act's actor. None: the person or app that it is by."""
+
+    actor: KeptActor = None
+
+
+# No twin of Vote: the requester changes their own request, and nobody's choice is counted.
 @dataclass(frozen=True, slots=True)
-class Edit:
+class Edit(Acted):
     """A change of fields by the requester."""
 
     by: str
@@ -89,7 +150,7 @@ class Edit:
 
 
 @dataclass(frozen=True, slots=True)
-class Withdraw:
+class Withdraw(Acted):
     """The withdrawal of a request by its requester or an app."""
 
     by: str
@@ -99,7 +160,7 @@ class Withdraw:
 
 
 @dataclass(frozen=True, slots=True)
-class Reassign:
+class Reassign(Acted):
     """A new approver, `person`, in the place of `instead_of`.
 
     `instead_of`: an address; "" for the actor; None to add the person to the approvers there are.
@@ -114,7 +175,7 @@ class Reassign:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Acted):
     """The end of the whole run that made the request, with all its other requests."""
 
     by: str
@@ -187,6 +248,8 @@ def act_word(act: Act) -> str:
 def message_of(act: Act) -> dict[str, Any]:
     """Return the act as the JSON message that goes to the request."""
     dumped: dict[str, Any] = _MESSAGE.dump_python(act, mode="json")
+    if dumped["actor"] is None:
+        del dumped["actor"]
     return {key: dumped[key] for key in ("kind", "by", "choice") if key in dumped} | dumped  # reads well in a log
 
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from approvals_bot.approvals import fields as forms
-from approvals_bot.approvals.acts import Act, Edit, Reassign, Rejection, Reply, Stop, Vote, Withdraw, act_word
+from approvals_bot.approvals.acts import Act, Actor, Edit, Reassign, Rejection, Reply, Stop, Vote, Withdraw, act_word
 from approvals_bot.approvals.ballot import (
     can_be_filled,
     cast,
@@ -370,7 +370,7 @@ def _vote(
             pass
     if rules.definition.policy.grace is not None:
         return _hold(request, stage.id, state, act, at)
-    return decided(request, state, act.by, at, act.via, act.comment), reply
+    return decided(request, state, act.by, at, act.via, act.comment, actor=act.actor), reply
 
 
 def _edited_by_approver(
@@ -404,7 +404,7 @@ def _hold(request: Request, stage_id: str, state: State, act: Vote, at: datetime
     request = request.with_stage(
         replace(stage, state="open"),
         times_held=request.times_held + 1,
-        held=RequestOutcome(state, act.by, at=at, via=act.via, comment=act.comment),
+        held=RequestOutcome(state, act.by, actor=act.actor, at=at, via=act.via, comment=act.comment),
     )
     return request, Reply("counted", True, "held", {"outcome": state.capitalize(), "grace": request.grace})
 
@@ -496,7 +496,8 @@ def _withdraw(request: Request, act: Withdraw | Stop, at: datetime) -> tuple[Req
 def withdrawn(request: Request, act: Withdraw | Stop, at: datetime) -> tuple[Request, Reply]:
     """End the request before its decision: withdrawn by its requester, cancelled by anybody else."""
     is_own = act.by in (request.requester, request.on_behalf_of)
-    ended = decided(request, "withdrawn" if is_own else "cancelled", act.by, at, act.via, act.reason.strip())
+    state: State = "withdrawn" if is_own else "cancelled"
+    ended = decided(request, state, act.by, at, act.via, act.reason.strip(), actor=act.actor)
     return ended, Reply("taken_back", True, "withdrawal" if is_own else "cancellation")
 
 
@@ -514,14 +515,22 @@ def _all_reset(request: Request) -> Request:
 
 
 def decided(
-    request: Request, state: State, by: str, at: datetime, via: Via, comment: str = "", because: str = ""
+    request: Request,
+    state: State,
+    by: str,
+    at: datetime,
+    via: Via,
+    comment: str = "",
+    because: str = "",
+    actor: Actor | None = None,
 ) -> Request:
-    """End the request. It ends once, for good."""
+    """End the request. It ends once, for good. Rules and deadlines need no actor: they act themselves."""
     assert request.outcome is None, "a request is decided once"
+    actor = Actor("rule", by) if via in ("rule", "clock") else actor
     place = next((vote.in_place_of for vote in request.votes if vote.counts and vote.by == by and vote.at == at), "")
     return request.but(
         state=state,
-        outcome=RequestOutcome(state, by, because, place, at=at, via=via, comment=comment),
+        outcome=RequestOutcome(state, by, because, place, actor, at=at, via=via, comment=comment),
         stages=tuple(replace(stage, state="done") if stage.state == "open" else stage for stage in request.stages),
         deadline=None,
         on_deadline="",
@@ -543,4 +552,5 @@ def taken_effect(request: Request) -> Request:
     """Make the held decision final, once the grace period is over."""
     held = request.held
     assert held is not None, "a decision was held"
-    return decided(request.but(held=None), held.state, held.by, held.at, held.via, held.comment)
+    request = request.but(held=None)
+    return decided(request, held.state, held.by, held.at, held.via, held.comment, actor=held.actor)

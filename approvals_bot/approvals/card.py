@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from approvals_bot.approvals.acts import Vote
+from approvals_bot.approvals.acts import Vote, passed_on_by
 from approvals_bot.approvals.ballot import (
     DECISIVE,
     YES,
@@ -91,7 +91,8 @@ def shown_of(view: Request) -> tuple[CardField, ...]:
 
 def _vote(view: Request, cast: RecordedVote) -> CardVote:
     by = view.acting(cast.by, cast.in_place_of)
-    return CardVote(by, cast.choice, cast.counts, at=cast.at, via=cast.vote.via, comment=cast.vote.comment)
+    actor = passed_on_by(cast.by, cast.vote.actor)
+    return CardVote(by, cast.choice, cast.counts, actor, at=cast.at, via=cast.vote.via, comment=cast.vote.comment)
 
 
 def _stage(view: Request, stage: RequestStage, counted: Count | None) -> CardStage:
@@ -120,7 +121,8 @@ def _stage_state(view: Request, stage: RequestStage) -> StageState:
 def _outcome(view: Request, ended: RequestOutcome) -> CardOutcome:
     by = view.acting(ended.by, ended.in_place_of)
     because = ended.because[:1].upper() + ended.because[1:]
-    return CardOutcome(ended.state, by, because, at=ended.at, via=ended.via, comment=ended.comment)
+    actor = passed_on_by(ended.by, ended.actor)
+    return CardOutcome(ended.state, by, because, actor, at=ended.at, via=ended.via, comment=ended.comment)
 
 
 def _choices(view: Request, stage: RequestStage, reader: str | None, now: datetime) -> tuple[CardChoice, ...]:

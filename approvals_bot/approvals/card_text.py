@@ -152,14 +152,19 @@ def vote(cast: CardVote) -> str:
     """Return `✅ Ann Ode approved via Slack`, and whether the vote no longer counts."""
     icon, word = CHOICE_WORDS[cast.choice]
     counts = "" if cast.counts else " (no longer counts)"
-    return f"{icon} {cast.by.text} {word} {VIA_WORDS[cast.via]}".rstrip() + counts
+    return f"{icon} {cast.by.text} {word} {_way(cast)}".rstrip() + counts
 
 
 def outcome(ended: CardOutcome) -> str:
     """Return `✅ Approved by Ann Ode via Slack`; without a name after a deadline."""
     icon, word = STATE_WORDS[ended.state]
     by = f" by {ended.by.text}" if ended.via != "clock" and ended.by.text else ""
-    return f"{icon} {word}{by} {VIA_WORDS[ended.via]}".rstrip()
+    return f"{icon} {word}{by} {_way(ended)}".rstrip()
+
+
+def _way(remark: CardVote | CardOutcome) -> str:
+    """Return `via the API, passed on by app desk`."""
+    return VIA_WORDS[remark.via] + (f", passed on by {remark.passed_on_by}" if remark.passed_on_by else "")
 
 
 def changed(card: Card) -> str:

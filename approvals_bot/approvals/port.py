@@ -139,6 +139,7 @@ class CardVote(DatedRemark):
     by: Name
     choice: ChoiceName
     counts: bool = True  # False: changed, undone, or reset by an edit
+    passed_on_by: str = ""  # "app desk", if that isn't the voter
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,7 @@ class CardOutcome(DatedRemark):
     state: State
     by: Name
     because: str = ""  # the rule's text, or why it expired
+    passed_on_by: str = ""  # "app desk", if that isn't the person who decided
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from approvals_bot.approvals.acts import Reassign, Vote
+from approvals_bot.approvals.acts import KeptActor, Reassign, Vote
 from approvals_bot.approvals.port import (
     CardDelivery,
     CardField,
@@ -142,6 +142,7 @@ class RequestOutcome(DatedRemark):
     by: str
     because: str = ""
     in_place_of: str = ""  # the absent person whose delegate decided
+    actor: KeptActor = None
 
     @property
     def outcome(self) -> Outcome:

@@ -309,8 +309,10 @@ class PendingRequest:
         """Return the request to its requester for changes, or end it with `changes_requested`."""
         if self.ends_with_changes:
             last = changes_vote(self.request)
-            via, comment = last.vote.via, last.vote.comment
-            self.request = decided(self.request, "changes_requested", last.by, last.at, via, comment)
+            vote = last.vote
+            self.request = decided(
+                self.request, "changes_requested", last.by, last.at, vote.via, vote.comment, actor=vote.actor
+            )
             return
         self.start_timers(second_deadline(self.definition, now()))
         self.copies.show(self.request)
@@ -349,7 +351,8 @@ class PendingRequest:
         votes = [vote for vote in self.request.votes if vote.counts]
         if votes:
             last = votes[-1]
-            self.request = decided(self.request, "approved", last.by, last.at, last.vote.via, last.vote.comment)
+            vote = last.vote
+            self.request = decided(self.request, "approved", last.by, last.at, vote.via, vote.comment, actor=vote.actor)
         else:
             because = "no stage applies to this request"
             self.request = decided(self.request, "approved", NO_STAGE, now(), "rule", because=because)

@@ -21,6 +21,7 @@ import typer
 from approvals_bot.cli.terminal import quiet_logs
 
 if TYPE_CHECKING:
+    from approvals_bot.approvals.acts import Actor
     from approvals_bot.config.service import ServiceSettings
     from approvals_bot.durable.engine import Engine, RunRecord, TimeSource
     from approvals_bot.durable.engine.clock import Settles
@@ -46,6 +47,21 @@ def misuse(text: str) -> NoReturn:
     """Print this on standard error and exit with 2, as typer does for arguments that can't be right."""
     typer.echo(text, err=True)
     raise typer.Exit(2)
+
+
+def this_user() -> Actor:
+    """Return the operating system's user, as the actor of what a command does.
+
+    By the process's own id, because anybody can set LOGNAME.
+    """
+    from approvals_bot.approvals.acts import Actor
+
+    try:
+        import pwd
+
+        return Actor("cli", pwd.getpwuid(os.getuid()).pw_name)
+    except (ImportError, KeyError):  # Windows has no such module, and a container may have no such user
+        return Actor("cli", f"uid:{os.getuid()}" if hasattr(os, "getuid") else os.environ.get("USERNAME", "unknown"))
 
 
 @contextmanager

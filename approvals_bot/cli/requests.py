@@ -31,6 +31,7 @@ from approvals_bot.cli.common import (
     read_object,
     read_pairs,
     record_of,
+    this_user,
     with_engine,
 )
 from approvals_bot.cli.show import explained, explained_program, simulated
@@ -192,6 +193,7 @@ def vote(
             answers=_typed(answers, request.stage.asks if request.stage else ()),
             fields=_typed(changes, (*request.editable, *editable_of(request))),
             digest=digest,
+            actor=this_user(),
         )
         reply = await perform(engine, request, given)
         _print_reply({"verdict": reply.verdict, "text": reply.text, "changed": reply.changed}, as_json)
@@ -225,7 +227,8 @@ def reassign(
 
     async def act(engine: Engine, _: ServiceSettings) -> None:
         request, actor = _request_of(await _to_act_on(engine, run)), by.lower() if by else CLI
-        reply = await perform(engine, request, Reassign(actor, person, instead_of, reason, "cli"))
+        given = Reassign(actor, person, instead_of, reason, "cli", actor=this_user())
+        reply = await perform(engine, request, given)
         _print_reply({"verdict": reply.verdict, "text": reply.text, "changed": reply.changed}, as_json)
 
     with_engine(config, act)
@@ -257,7 +260,7 @@ def cancel(
             terminal.say({"run_id": run, "status": now.status}, f"{run} {text}.", as_json)
         else:
             act = Stop if request.number and run == record.id else Withdraw
-            reply = await perform(engine, request, act(CLI, reason, "cli"))
+            reply = await perform(engine, request, act(CLI, reason, "cli", actor=this_user()))
             _print_reply({"run_id": run, "verdict": reply.verdict, "text": reply.text}, as_json)
 
     with_engine(config, end)

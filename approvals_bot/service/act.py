@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from approvals_bot.approvals.acts import Act, Edit, Reply, Vote, act_word, message_of, read_answer
+from approvals_bot.approvals.acts import Act, Actor, ActorKind, Edit, Reply, Vote, act_word, message_of, read_answer
 from approvals_bot.approvals.apply import late_reply
+from approvals_bot.approvals.port import Via
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine, HookTarget, KeptPayload
@@ -79,6 +80,7 @@ async def send_act(
 
     Returns a Reply if none is to come: the act changed nothing, or was repeated.
     """
+    act = with_actor(act)
     if isinstance(request, Request) and not request.hook_id:  # a rule decided before any stage opened
         return await _refuse_late(engine, request, act)
     target = request if isinstance(request, HookTarget) else await engine.find(_hook_of(request))
@@ -97,6 +99,14 @@ async def send_act(
         return BUSY
     except HookNotFoundError:
         return await _too_late(engine, target.hook.id, act)
+
+
+KINDS: dict[Via, ActorKind] = {"slack": "slack", "email": "mail", "api": "app", "cli": "cli"}
+
+
+def with_actor(act: Act) -> Act:
+    """Return the act with its actor: the person it is by, unless its channel has named another."""
+    return act if act.actor is not None else replace(act, actor=Actor(KINDS.get(act.via, "person"), act.by))
 
 
 def _hook_of(request: Request | str) -> str:
@@ -135,7 +145,8 @@ async def _refuse_late(engine: Engine, request: Request, act: Act) -> Reply:
     """Reply how the request ended. An ended run's log no longer grows, so the audit records the refused act."""
     reply = late_reply(request, act, engine.now())
     data = {"act": act_word(act), "via": act.via, "verdict": reply.verdict}
-    await engine.audit("act_refused", who=act.by, run_id=request.run_id, data=data)
+    actor = act.actor.as_json() if act.actor is not None else None
+    await engine.audit("act_refused", who=act.by, actor=actor, run_id=request.run_id, data=data)
     return reply
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from approvals_bot.approvals.acts import passed_on_by, read_actor
 from approvals_bot.approvals.card_text import CHOICE_WORDS, VIA_WORDS
 from approvals_bot.durable.core.events import ENDINGS, Event, from_micros, number_of
 from approvals_bot.durable.core.serialization import decode
@@ -159,20 +160,24 @@ def _act(payload: Any) -> str:
     Our own messages have no URL: what is sent to a webhook's URL can say anything.
     """
     match _json(payload) if isinstance(payload, dict) and payload.get("url") == "" else None:
-        case {"kind": "vote", "by": str(by), "choice": str(choice), "via": str(via)}:
-            return f"{by} {_CHOSE.get(choice, choice)}{_by_way(via)}."
-        case {"kind": "edit", "by": str(by), "via": str(via)}:
-            return f"{by} edited the request{_by_way(via)}."
-        case {"kind": "withdraw", "by": str(by), "via": str(via)}:
-            return f"{by} withdrew the request{_by_way(via)}."
-        case {"kind": "stop", "by": str(by), "via": str(via)}:
-            return f"{by} cancelled the run{_by_way(via)}."
+        case {"kind": "vote", "by": str(by), "choice": str(choice), **more}:
+            return f"{by} {_CHOSE.get(choice, choice)}{_by_way(by, more)}."
+        case {"kind": "edit", "by": str(by), **more}:
+            return f"{by} edited the request{_by_way(by, more)}."
+        case {"kind": "withdraw", "by": str(by), **more}:
+            return f"{by} withdrew the request{_by_way(by, more)}."
+        case {"kind": "stop", "by": str(by), **more}:
+            return f"{by} cancelled the run{_by_way(by, more)}."
     return ""
 
 
-def _by_way(via: str) -> str:
+def _by_way(by: str, act: Mapping[Any, Any]) -> str:
+    """Return ` via the API, passed on by app desk`, as far as the act says so."""
+    via = str(act.get("via", ""))
     words = _VIA.get(via, f"via {via}")
-    return f" {words}" if words else ""
+    actor = read_actor(act.get("actor"))
+    passed_on = actor.id if actor is not None and actor.kind == "cli" else passed_on_by(by, actor)
+    return (f" {words}" if words else "") + (f", passed on by {passed_on}" if passed_on else "")
 
 
 def _json(carried: Any) -> dict[str, Any] | None:

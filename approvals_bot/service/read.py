@@ -254,6 +254,7 @@ def api_request(view: Request) -> dict[str, Any]:
                 "at": _iso(vote.at),
                 "via": vote.vote.via,
             }
+            | ({} if vote.vote.actor is None else {"actor": vote.vote.actor.as_json()})
             | ({"in_place_of": vote.in_place_of} if vote.in_place_of else {})
             for vote in view.votes
             if vote.counts
@@ -269,6 +270,7 @@ def api_request(view: Request) -> dict[str, Any]:
                 "via": done.act.via,
                 "stage": done.stage,
             }
+            | ({} if done.act.actor is None else {"actor": done.act.actor.as_json()})
             for done in view.reassignments
         ],
         "deadline": _iso(view.deadline),

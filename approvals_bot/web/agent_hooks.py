@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from approvals_bot.approvals.acts import Withdraw
+from approvals_bot.approvals.acts import Actor, Withdraw
 from approvals_bot.client.decision import Decision
 from approvals_bot.client.tool_request import TOOL_CALL
 from approvals_bot.client.words import REFUSED, decision_text, error_text
@@ -153,7 +153,8 @@ class ClaudeHook:
         found = await await_request(self._engine, record.id)
         shown = current_request(requests_of(found)) if found is not None else None
         if shown is not None:
-            act = Withdraw(key.address, "nobody decided in the time that the agent waits", "api")
+            why = "nobody decided in the time that the agent waits"
+            act = Withdraw(key.address, why, "api", actor=Actor("app", key.address, key.name))
             self._metrics.voted((await perform(self._engine, shown, act)).verdict, act.via)
         return await self._engine.wait(record.id, WITHDRAWN_WITHIN, is_decided)
 

@@ -10,7 +10,7 @@ from typing import Any, cast, get_args
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from approvals_bot.approvals.acts import Act, Edit, Reply, Stop, Withdraw
+from approvals_bot.approvals.acts import Act, Actor, Edit, Reply, Stop, Withdraw
 from approvals_bot.approvals.agent_policy import TOOL_CALL
 from approvals_bot.approvals.published import REQUEST
 from approvals_bot.approvals.request import Request
@@ -42,6 +42,7 @@ from approvals_bot.service.read import (
 from approvals_bot.service.repairs import Repair, attempt_again, reset
 from approvals_bot.service.waiting import Mask, cancellation_of, waits_of
 from approvals_bot.web.attribute_filters import ATTRIBUTE, wanted_attributes
+from approvals_bot.web.guard import peer_of
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import RETRY_FULL, STATUS, JsonResponse, Problem, root_of
 from approvals_bot.web.schemas import (
@@ -104,6 +105,11 @@ def caller(request: HttpRequest, keys: Sequence[ApiKey]) -> ApiKey:
         else "This service has no API keys. Add one to [api_keys] in its config.toml.",
         headers={"WWW-Authenticate": 'Bearer realm="approvals-bot"'},
     )
+
+
+def actor_of(key: ApiKey, request: HttpRequest) -> Actor:
+    """Return the app of this key as the actor of what it does with this request."""
+    return Actor("app", key.address, key.name, peer=peer_of(request.scope))
 
 
 class RunsApi:
@@ -244,9 +250,10 @@ class RunsApi:
             return JsonResponse({"run_id": record.id}, 202)
         by = _acting(key, asked.by)
         if shown.number and id == record.id:
-            await perform(self._engine, shown, Stop(by, asked.reason, "api"))
+            await perform(self._engine, shown, Stop(by, asked.reason, "api", actor=actor_of(key, request)))
             return JsonResponse({"run_id": record.id}, 202)
-        return await self._perform(shown, Withdraw(by, asked.reason, "api"), changed=202)
+        act = Withdraw(by, asked.reason, "api", actor=actor_of(key, request))
+        return await self._perform(shown, act, changed=202)
 
     async def attempt(self, request: HttpRequest) -> Response:
         """202: a stalled run is tried again, or a new run has the input of one that failed; 200 if there was one."""
@@ -285,7 +292,8 @@ class RunsApi:
         key = caller(request, self._keys)
         asked = validate(FieldChanges, await json_object(request, API_BODY))
         shown, by = await self._request(request), _acting(key, asked.by)
-        return await self._perform(shown, Edit(by, asked.fields, "api"), changed=200)
+        act = Edit(by, asked.fields, "api", actor=actor_of(key, request))
+        return await self._perform(shown, act, changed=200)
 
     async def vote(self, request: HttpRequest) -> Response:
         """201 with the verdict. For keys that may vote: they vouch for the identity of `by`."""
@@ -304,14 +312,14 @@ class RunsApi:
                 "Own request",
                 f"{key.address} made this request itself, so it can't pass on anybody's vote in it.",
             )
-        return await self._perform(shown, vote_of(given), changed=201)
+        return await self._perform(shown, vote_of(given, actor_of(key, request)), changed=201)
 
     async def add_approver(self, request: HttpRequest) -> Response:
         """201: this person is asked, too, or instead of another. For approvers, owners and admins."""
         key = caller(request, self._keys)
         given = validate(NEW_APPROVER, await json_object(request, API_BODY)).model_dump()
         shown, by = await self._request(request), _acting(key, given["by"])
-        return await self._perform(shown, reassign_of(given, by), changed=201)
+        return await self._perform(shown, reassign_of(given, by, actor_of(key, request)), changed=201)
 
     async def _perform(self, shown: Request, act: Act, *, changed: int) -> Response:
         """Do this to the request. `changed`: the status if it was done."""

@@ -9,13 +9,14 @@ the title: the link may have been forwarded.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import cast, get_args
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
-from approvals_bot.approvals.acts import Act, Edit, Reassign, Reply, Vote, Withdraw, Word
+from approvals_bot.approvals.acts import Act, Actor, Edit, Reassign, Reply, Vote, Withdraw, Word
 from approvals_bot.approvals.ballot import have, missing, need, rejections_needed, stage_status, tally
 from approvals_bot.approvals.card import asks_of, card_of, editable_of
 from approvals_bot.approvals.plain_text import clean
@@ -34,7 +35,7 @@ from approvals_bot.durable.engine import Engine
 from approvals_bot.people import Person
 from approvals_bot.service.act import is_requester, perform, received
 from approvals_bot.service.codes import Codes
-from approvals_bot.web.guard import RefusedTokens
+from approvals_bot.web.guard import RefusedTokens, peer_of
 from approvals_bot.web.links import Link, Links, ShownForm
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import STATUS, Renderer, origin_of, root_of
@@ -125,9 +126,9 @@ class Decisions:
         if "look" in form and link.target.hook.is_live:
             return self._page(link, 200, values=form, proven=True)
         if "reassign" in form:
-            return await self._perform(link, reassignment_of(link, form), form)
+            return await self._perform(request, link, reassignment_of(link, form), form)
         if "own" in form:
-            return await self._perform(link, own_act_of(link, form), form)
+            return await self._perform(request, link, own_act_of(link, form), form)
         choice = form.get("choice")
         if choice not in get_args(ChoiceName):
             return self._page(link, 422, said=NO_CHOICE, refused=True, values=form, proven=link.target.hook.is_live)
@@ -137,7 +138,7 @@ class Decisions:
                 link, 422, said=said, refused=True, values={**form, "choice": "edit"}, proven=link.target.hook.is_live
             )
         digest = shown.digest if shown is not None else None
-        return await self._perform(link, vote_of(link, cast(ChoiceName, choice), form, digest), form)
+        return await self._perform(request, link, vote_of(link, cast(ChoiceName, choice), form, digest), form)
 
     def _refuse(
         self, request: HttpRequest, link: Link, form: Mapping[str, str], shown: ShownForm | None
@@ -159,9 +160,10 @@ class Decisions:
                     return 403, CODE_OVER
         return None
 
-    async def _perform(self, link: Link, act: Act, form: Mapping[str, str]) -> Response:
+    async def _perform(self, request: HttpRequest, link: Link, act: Act, form: Mapping[str, str]) -> Response:
         """Do it: 303 to the page that says so; else the page again, with why nothing was changed."""
-        reply = await perform(self._engine, link.target, act)
+        actor = Actor("mail" if link.via == "email" else "person", link.address, peer=peer_of(request.scope))
+        reply = await perform(self._engine, link.target, replace(act, actor=actor))
         self._metrics.voted(reply.verdict, act.via)
         if reply.changed:
             return RedirectResponse(f"{self._root}{link.path}?done={reply.verdict}", 303)

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, JsonValue, StringConstraints, create
 from pydantic.json_schema import models_json_schema
 from pydantic_core import PydanticCustomError
 
-from approvals_bot.approvals.acts import Reassign, Vote
+from approvals_bot.approvals.acts import Actor, ActorKind, Reassign, Vote
 from approvals_bot.approvals.json_values import UnfitError, check_json, check_size
 from approvals_bot.approvals.port import ChoiceName, State
 from approvals_bot.durable.store.protocol import Status
@@ -74,12 +74,13 @@ class FieldChanges(StrictBody):
 
 
 def _act_body(name: str, act: type, about: str, **limits: Any) -> type[StrictBody]:
-    """Return the model of a body that is an act: the act's own fields, but for the way it comes and its kind.
+    """Return the model of a body that is an act: its own fields, but for its kind, the way it comes and its actor.
 
     `limits`: fields that are limited, or required, where strangers send them, as `create_model` takes them.
     """
     hints = get_type_hints(act)
-    own = {each.name: (hints[each.name], _default(each)) for each in fields(act) if each.name not in ("via", "kind")}
+    known = ("via", "kind", "actor")  # to the service, never to the caller
+    own = {each.name: (hints[each.name], _default(each)) for each in fields(act) if each.name not in known}
     made: type[StrictBody] = create_model(name, __base__=StrictBody, __doc__=about, **{**own, **limits})
     return made
 
@@ -110,14 +111,14 @@ NEW_APPROVER = _act_body(
 )
 
 
-def vote_of(given: dict[str, Any]) -> Vote:
-    """Return the vote that a `NEW_VOTE` body gave."""
-    return Vote(via="api", **{**given, "by": given["by"].lower()})
+def vote_of(given: dict[str, Any], actor: Actor) -> Vote:
+    """Return the vote that a `NEW_VOTE` body gave. `actor`: the key that passes it on."""
+    return Vote(via="api", actor=actor, **{**given, "by": given["by"].lower()})
 
 
-def reassign_of(given: dict[str, Any], by: str) -> Reassign:
-    """Return the act that a `NEW_APPROVER` body gave. `by`: the actor, as the key may name them."""
-    return Reassign(via="api", **{**given, "by": by})
+def reassign_of(given: dict[str, Any], by: str, actor: Actor) -> Reassign:
+    """Return the act that a `NEW_APPROVER` body gave. `by`: the person that the key, the actor, acts for."""
+    return Reassign(via="api", actor=actor, **{**given, "by": by})
 
 
 def schemas() -> dict[str, Any]:
@@ -218,11 +219,33 @@ RESPONSES: dict[str, Any] = {
     "RunPage": _object(runs={"type": "array", "items": ref("Run")}, cursor=OPTIONAL_TEXT),
     "StandingVote": {
         "type": "object",
-        "properties": {"by": TEXT, "in_place_of": TEXT, "choice": TEXT, "comment": TEXT, "at": TIME, "via": TEXT},
+        "properties": {
+            "by": TEXT,
+            "in_place_of": TEXT,
+            "choice": TEXT,
+            "comment": TEXT,
+            "at": TIME,
+            "via": TEXT,
+            "actor": ref("Actor"),
+        },
         "required": ["by", "choice", "comment", "at", "via"],
         "description": "`in_place_of`: the absent person whose delegate `by` was, if any.",
     },
-    "Reassignment": _object(by=TEXT, person=TEXT, instead_of=OPTIONAL_TEXT, reason=TEXT, at=TIME, via=TEXT, stage=TEXT)
+    "Actor": {
+        "type": "object",
+        "properties": {
+            "kind": _words(ActorKind),
+            **dict.fromkeys(("id", "key", "session", "peer", "agent"), TEXT),
+        },
+        "required": ["kind", "id"],
+        "description": (
+            "The one who acted: not the person in `by` where a key passes on what they chose. `key` is the name of the "
+            "API key, `peer` the client's network address, `agent` the AI agent, by its own name."
+        ),
+    },
+    "Reassignment": _object(
+        by=TEXT, person=TEXT, instead_of=OPTIONAL_TEXT, reason=TEXT, at=TIME, via=TEXT, stage=TEXT, actor=ref("Actor")
+    )
     | {"description": "`by` had `person` asked in the place of `instead_of`; null: besides all who are asked."},
     "Request": _object(
         title=TEXT,

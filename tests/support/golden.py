@@ -14,6 +14,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from approvals_bot.cli.common import this_user
+
 FOLDER = Path(__file__).parent.parent / "journeys" / "golden"
 RECORDING = os.environ.get("GOLDEN") == "record"
 LONGEST_DIFF = 300  # lines; what differs in many files is seen in the first
@@ -42,6 +44,7 @@ BLURRED: tuple[tuple[str, str], ...] = (
     (r"(?<=Your code is )\d{6}", "<code>"),
     (r"\b\d+\.\d seconds\b", "<n> seconds"),
     (r"\b\d+(?:\.\d+)? ?ms\b", "<n> ms"),
+    (rf'(?<="id": "){re.escape(this_user().id)}(?=")', "<user>"),
     (r"\b120 minutes\b", "2 hours"),  # a time limit of two hours, taken a moment before or after it
 )
 SIGNATURE = re.compile(r"v1,[A-Za-z0-9+/]{43}=")

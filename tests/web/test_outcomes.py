@@ -79,9 +79,9 @@ def stages_of(page: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("end", "state", "opening"),
     [
-        ("rejected", "rejected", "⛔ Rejected by Bo Lund via the API Thu 1 Jan 2026"),
+        ("rejected", "rejected", "⛔ Rejected by Bo Lund via the API, passed on by app desk Thu 1 Jan 2026"),
         ("expired", "expired", "⌛ Expired at the deadline Thu 1 Jan 2026"),
-        ("withdrawn", "withdrawn", "✖ Withdrawn by Di Oz via the API Thu 1 Jan 2026"),
+        ("withdrawn", "withdrawn", "✖ Withdrawn by Di Oz via the API, passed on by app desk Thu 1 Jan 2026"),
         ("cancelled", "cancelled", "✖ Cancelled by ci via the API Thu 1 Jan 2026"),
     ],
 )

@@ -10,12 +10,12 @@ import hashlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import isawaitable
 from typing import Any
 from urllib.parse import urlsplit
 
-from approvals_bot.approvals.acts import Act, Reply
+from approvals_bot.approvals.acts import Act, Actor, Reply
 from approvals_bot.approvals.port import Card
 from approvals_bot.channels.slack.blocks import Block, escape
 from approvals_bot.channels.slack.client import LaterError, NeverError, SlackClient, SlackError
@@ -187,6 +187,7 @@ class SlackDesk:
 
     async def send(self, request: HookTarget | str, act: Act, payload: Mapping[str, Any]) -> SentAct | Reply:
         """Perform the act, as `perform` does, but return once it is durable, before the request has replied."""
+        act = replace(act, actor=Actor("slack", str((payload.get("user") or {}).get("id") or "")))
         return await send_act(self.engine, request, act, press=press_of(payload))
 
     async def reply_to(self, sent: SentAct | Reply, timeout: float = VERDICT_LIMIT) -> Reply:
