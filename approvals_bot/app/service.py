@@ -27,6 +27,7 @@ from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
 from approvals_bot.service.catalog import Catalog, load_catalog
 from approvals_bot.service.host import Attached, ChannelHost
+from approvals_bot.service.roles import Roles
 from approvals_bot.service.schedules import planned, start_scheduled
 from approvals_bot.service.stalls import StalledCards
 from approvals_bot.web.api import ApiKey
@@ -156,6 +157,8 @@ async def open_service(
                 open_pages=open_pages,
                 chat=chat_form(configuration.service.chat),
                 loopback_only=open_pages,
+                login=configuration.service.login,
+                roles=Roles(engine.resources[People], configuration.service.roles.entries),
             )
 
         def reload(fresh: Configuration) -> Sequence[str]:

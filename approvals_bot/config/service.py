@@ -26,6 +26,7 @@ from approvals_bot.approvals.durations import DurationOrZero
 from approvals_bot.approvals.policy import SCHEDULE
 from approvals_bot.config.channels import BUILT_IN, CHANNELS_GROUP, installed_channels, make_channel
 from approvals_bot.config.chat import ChatTable
+from approvals_bot.config.login import LoginTable, RolesTable
 from approvals_bot.config.mail import Email, MailAddress, mail_address
 from approvals_bot.config.secret import Secret, look_up
 from approvals_bot.people.addresses import GroupAddress, parse_address
@@ -49,6 +50,8 @@ class ServiceSettings(Frozen):
     channels: dict[Slug, ChannelTable] = Field(default_factory=dict)
     limits: dict[Slug, Limit] = Field(default_factory=dict)
     chat: ChatTable = Field(default_factory=ChatTable)
+    login: LoginTable = Field(default_factory=LoginTable)
+    roles: RolesTable = Field(default_factory=RolesTable)
 
     @property
     def step_limits(self) -> dict[str, int]:
@@ -94,6 +97,23 @@ class ServiceSettings(Frozen):
         for at, text in enumerate(self.server.admins):
             if text.startswith("@") and text[1:] not in self.groups:
                 raise refuse(f"no group is called {text[1:]}", at=("server", "admins", at))
+        return self
+
+    @model_validator(mode="after")
+    def _roles_exist(self) -> ServiceSettings:
+        for role, entries in self.roles.entries.items():
+            for at, text in enumerate(entries):
+                if text.startswith("@") and text[1:] not in self.groups:
+                    raise refuse(f"no group is called {text[1:]}", at=("roles", role, at))
+        return self
+
+    @model_validator(mode="after")
+    def _people_can_sign_in(self) -> ServiceSettings:
+        for at, method in enumerate(self.login.methods or ()):
+            if method == "code" and self.email is None:
+                raise refuse("codes are mailed, and there is no [email]", at=("login", "methods", at))
+            if method == "slack" and self.slack is None:
+                raise refuse("there is no [slack]", at=("login", "methods", at))
         return self
 
     @model_validator(mode="after")

@@ -1,33 +1,104 @@
-"""Sessions of people who signed in to the pages: signed tokens that end with their time, or with the signing key."""
+"""Sessions of people who have signed in to the pages: rows of the store, new at each sign-in.
+
+A browser holds 32 random bytes, and the store their SHA-256. Every request reads the row again, so a session that one
+replica ends is over at all of them, and a copy of the database signs nobody in.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime, timedelta
+import hashlib
+import re
+import secrets
+from collections.abc import Sequence
+from datetime import timedelta
 
-from approvals_bot.durable.tokens import Tokens
-from approvals_bot.errors import InvalidTokenError
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.store.sessions import SessionRow
 
-SESSION = "session.v1"
-SESSION_TIME = timedelta(hours=12)  # a working day: signing in again costs one mail
+SEEN_EVERY = timedelta(minutes=1)  # a click more or less isn't worth a write
+LONGEST_BROWSER = 60  # characters
+
+IDLE = timedelta(hours=12)  # a working day
+LIFETIME = timedelta(days=7)
+
+_TOKEN = re.compile(r"[\w-]{43}", re.ASCII)  # 32 bytes, as `secrets.token_urlsafe` writes them
 
 
 class Sessions:
-    """Sessions, begun and read. Nothing is stored."""
+    """Sessions, begun, found and ended.
 
-    def __init__(self, *, tokens: Tokens, now: Callable[[], datetime]) -> None:
-        self._tokens = tokens
-        self._now = now
+    `idle`: how long a session lasts without a request; `lifetime`: how long it lasts at all.
+    """
 
-    def begin(self, address: str) -> str:
-        """Return the token of a new session of this person."""
-        return self._tokens.sign(SESSION, {"a": address, "t": self._now().timestamp()})
+    def __init__(self, engine: Engine, *, idle: timedelta = IDLE, lifetime: timedelta = LIFETIME) -> None:
+        self._engine = engine
+        self._idle = idle
+        self._lifetime = lifetime
 
-    def who(self, token: str) -> str | None:
-        """Return the address of the session's person; None if it is invalid or has ended."""
-        try:
-            session = self._tokens.read(SESSION, token)
-        except InvalidTokenError:
+    @property
+    def lifetime(self) -> timedelta:
+        return self._lifetime
+
+    async def begin(self, person: str, *, method: str, browser: str = "") -> str:
+        """Begin a session, and return what the browser has to show from now on."""
+        token, now = secrets.token_urlsafe(32), self._engine.now()
+        row = SessionRow(id_of(token), person, method, now, now, browser, now + self._lifetime)
+        await self._engine.store.add_session(row)
+        return token
+
+    async def find(self, token: str) -> SessionRow | None:
+        """Return the session of this browser; None if it is none of ours, or is over."""
+        if not _TOKEN.fullmatch(token):
             return None
-        age = self._now().timestamp() - float(session["t"])
-        return str(session["a"]) if age <= SESSION_TIME.total_seconds() else None
+        row = await self._engine.store.session(id_of(token))
+        if row is None:
+            return None
+        if self._is_over(row):
+            await self._engine.store.end_sessions(id=row.id)
+            return None
+        now = self._engine.now()
+        if now - row.seen_at >= SEEN_EVERY:
+            await self._engine.store.mark_session(row.id, now)
+        return row
+
+    async def list(self, person: str) -> Sequence[SessionRow]:
+        """Return this person's sessions that aren't over, the newest first."""
+        return [row for row in await self._engine.store.sessions(person) if not self._is_over(row)]
+
+    async def end(self, id: str) -> None:
+        await self._engine.store.end_sessions(id=id)
+
+    async def end_all(self, person: str) -> int:
+        """End all sessions of this person, at every replica. Returns how many there were."""
+        return await self._engine.store.end_sessions(person=person)
+
+    def _is_over(self, row: SessionRow) -> bool:
+        now = self._engine.now()
+        return now >= min(row.created_at + self._lifetime, row.seen_at + self._idle)
+
+
+def id_of(token: str) -> str:
+    """Return the id of the session whose browser shows this."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+_BROWSERS = (("Edg", "Edge"), ("OPR", "Opera"), ("Firefox", "Firefox"), ("Chrome", "Chrome"), ("Safari", "Safari"))
+_SYSTEMS = (
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Android", "Android"),
+    ("Windows", "Windows"),
+    ("Mac OS", "macOS"),
+    ("CrOS", "ChromeOS"),
+    ("Linux", "Linux"),
+)
+
+
+def browser_of(user_agent: str) -> str:
+    """Return what people recognize their browser by: `Firefox on Linux`. For other programs, the first word."""
+    browser = next((name for mark, name in _BROWSERS if f"{mark}/" in user_agent), "")
+    system = next((name for mark, name in _SYSTEMS if mark in user_agent), "")
+    if browser:
+        return f"{browser} on {system}" if system else browser
+    words = "".join(each for each in user_agent if each.isascii() and each.isprintable()).split()
+    return words[0].partition("/")[0][:LONGEST_BROWSER] if words else ""

@@ -26,9 +26,9 @@ from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.engine.notifier import Subscription
 from approvals_bot.people import People
 from approvals_bot.web.api import ApiKey, caller
-from approvals_bot.web.login import SessionCookies
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import STATUS, JsonResponse, Problem
+from approvals_bot.web.sessions import SessionCookies
 from approvals_bot.web.validation import API_BODY, StrictBody, is_from_own_page, json_object, validate
 
 HEARTBEAT = 15.0  # seconds; proxies close a connection on which nothing comes
@@ -54,15 +54,15 @@ class ChatOwners:
         self._origin = origin
         self._open = open_pages
 
-    def reader(self, request: HttpRequest) -> str | None:
+    async def reader(self, request: HttpRequest) -> str | None:
         """Return the address of the person at this browser; None if nobody has signed in."""
-        return self._sessions.who(request) or (self._anybody() if self._open else None)
+        return await self._sessions.who(request) or (self._anybody() if self._open else None)
 
-    def owner(self, request: HttpRequest) -> str:
+    async def owner(self, request: HttpRequest) -> str:
         """Return the owner that this call is for. Raises Problem 401, or 403 for a page that isn't ours."""
         if "authorization" in request.headers and not self._open:
             return caller(request, self._keys).address
-        found = self.reader(request)
+        found = await self.reader(request)
         if found is None:
             return caller(request, self._keys).address
         if request.method != "GET" and not is_from_own_page(request.headers, self._origin):
@@ -112,7 +112,7 @@ class ChatApi:
 
     async def send(self, request: HttpRequest) -> Response:
         """Take a message and answers to approval requests, and stream the answer. A repeated message begins nothing."""
-        owner = self._owners.owner(request)
+        owner = await self._owners.owner(request)
         body = validate(ChatBody, await json_object(request, API_BODY))
         message = last_user_message(body.messages)
         turns = await self._turns(body.id, owner)
@@ -139,7 +139,7 @@ class ChatApi:
 
     async def stream(self, request: HttpRequest) -> Response:
         """Stream the newest answer that goes on: all of it so far, then what comes. 204 if none does."""
-        turns = await self._turns(request.path_params["id"], self._owners.owner(request))
+        turns = await self._turns(request.path_params["id"], await self._owners.owner(request))
         wanted = request.query_params.get("turn")
         going = [turn for turn in turns if not turn.has_ended and wanted in (None, turn.run_id)]
         if not going:
@@ -148,7 +148,7 @@ class ChatApi:
 
     async def approve(self, request: HttpRequest) -> Response:
         """Answer a tool call of a chat. The same answer again is the same 200."""
-        owner = self._owners.owner(request)
+        owner = await self._owners.owner(request)
         given = validate(CallAnswer, await json_object(request, API_BODY))
         turns = await self._turns(request.path_params["id"], owner)
         call = request.path_params["call"]
@@ -157,7 +157,7 @@ class ChatApi:
 
     async def approve_by_call(self, request: HttpRequest) -> Response:
         """Answer a tool call that is named by its id alone."""
-        owner = self._owners.owner(request)
+        owner = await self._owners.owner(request)
         given = validate(NamedCallAnswer, await json_object(request, API_BODY))
         turn = await self._chats.turn_of_call(given.toolCallId, owner)
         return await self._approve(

@@ -24,6 +24,7 @@ from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.port import Card
 from approvals_bot.people import People
 from approvals_bot.web.chat import LONGEST_COMMENT, LONGEST_ID, NOT_OURS, REUSED, ChatApi, ChatOwners
+from approvals_bot.web.login import LoginPage
 from approvals_bot.web.responses import Renderer
 from approvals_bot.web.validation import is_from_own_page, read_form
 
@@ -106,7 +107,7 @@ class ChatPages:
         origin: str,
         root: str,
         nav: tuple[tuple[str, str], ...],
-        by_mail: bool,
+        login: LoginPage,
     ) -> None:
         self._chats = chats
         self._owners = owners
@@ -118,7 +119,7 @@ class ChatPages:
         self._origin = origin
         self._root = root
         self._nav = nav
-        self._by_mail = by_mail
+        self._login = login
 
     async def start(self, request: HttpRequest) -> Response:
         """Lead a visitor of the service to the chat."""
@@ -126,25 +127,25 @@ class ChatPages:
 
     async def front(self, request: HttpRequest) -> Response:
         """Show an empty chat, and the newest of the person's chats."""
-        reader = self._owners.reader(request)
+        reader = await self._owners.reader(request)
         if reader is None:
-            return self._closed()
+            return self._closed(request)
         return await self._page(secrets.token_hex(8), [], reader, is_new=True)
 
     async def show(self, request: HttpRequest) -> Response:
         """Show a chat. To everybody else there is no such chat."""
-        reader = self._owners.reader(request)
+        reader = await self._owners.reader(request)
         if reader is None:
-            return self._closed()
+            return self._closed(request)
         chat = request.path_params["id"]
         turns = await self._turns(chat, reader)
         return await self._page(chat, turns, reader) if turns else self._not_found()
 
     async def send(self, request: HttpRequest) -> Response:
         """Take a message: 303 to the chat, which begins with it if it is the first."""
-        form, reader, chat = await read_form(request), self._owners.reader(request), request.path_params["id"]
+        form, reader, chat = await read_form(request), await self._owners.reader(request), request.path_params["id"]
         if reader is None:
-            return self._closed()
+            return self._closed(request)
         turns = await self._turns(chat, reader)
         if turns is None:
             return self._not_found()
@@ -164,9 +165,9 @@ class ChatPages:
 
     async def decide(self, request: HttpRequest) -> Response:
         """Take the answer to a tool call: 303 to the chat, or the chat with the reason why nothing was changed."""
-        form, reader = await read_form(request), self._owners.reader(request)
+        form, reader = await read_form(request), await self._owners.reader(request)
         if reader is None:
-            return self._closed()
+            return self._closed(request)
         chat, call = request.path_params["id"], request.path_params["call"]
         turns = await self._turns(chat, reader)
         turn = next((turn for turn in reversed(turns or []) if turn.view.tool(call) is not None), None)
@@ -247,9 +248,8 @@ class ChatPages:
             webhook_url=self._link(part.webhook) if part.webhook and part.state == "waiting" else "",
         )
 
-    def _closed(self) -> Response:
-        values = {"said": "", "refused": False, "address": "", "code_token": "", "by_mail": self._by_mail}
-        return self._pages.page("login.html", 401, **values)
+    def _closed(self, request: HttpRequest) -> Response:
+        return self._login.instead_of(request)
 
     def _not_found(self) -> Response:
         return self._pages.page("not_found.html", 404)

@@ -51,7 +51,8 @@ EDITED_BUT_APPROVED = (
     "To approve your values, press “{edit}” below them; to approve the old ones, open this page again."
 )
 WRONG_CODE = "That's not the code we sent you, so nothing was changed. Check the newest email and try again."
-CODE_OVER = "This code has expired or was tried too often, so nothing was changed. Ask for a new one."
+CODE_OVER = "This code has expired, was used, or was tried too often, so nothing was changed. Ask for a new one."
+TOO_MANY_CODES = "There were too many wrong codes from here, so nothing was changed. Wait an hour, then try again."
 NO_MORE_CODES = "We've already sent you several codes. Nothing was changed. Wait an hour, then ask for a new one."
 CODE_NOT_SENT = "We couldn't send the code. Nothing was changed. Try again in a few minutes."
 CODE_MAIL = (
@@ -117,12 +118,14 @@ class Decisions:
         if link is None:
             return self._not_found(request)
         shown = self._links.shown_form(link, form.get("form_token", ""))
-        if refusal := self._refuse(request, link, form, shown):
+        refusal, proof = await self._examine(request, link, form, shown)
+        form = {name: text for name, text in form.items() if name not in ("code", "proof")} | {"proof": proof}
+        if refusal is not None:
             status, said = refusal
             await self._audit("form_refused", link, {"status": status})
             return self._page(link, status, said=said, refused=True, values=form)
         if "send_code" in form and link.target.hook.is_live:
-            return await self._send_code(link, form)
+            return await self._send_code(link, form, peer_of(request.scope))
         if "look" in form and link.target.hook.is_live:
             return self._page(link, 200, values=form, proven=True)
         if "reassign" in form:
@@ -140,25 +143,35 @@ class Decisions:
         digest = shown.digest if shown is not None else None
         return await self._perform(request, link, vote_of(link, cast(ChoiceName, choice), form, digest), form)
 
-    def _refuse(
+    async def _examine(
         self, request: HttpRequest, link: Link, form: Mapping[str, str], shown: ShownForm | None
-    ) -> tuple[int, str] | None:
-        """Say why this form is not taken: it isn't ours, is too old, or its code isn't right."""
+    ) -> tuple[tuple[int, str] | None, str]:
+        """Return why this form is not taken (it isn't ours, is too old, or its code isn't right), and its proof.
+
+        The proof stands for the code, which counts once: it goes into the following form.
+        """
         if not is_from_own_page(request.headers, self._origin):
-            return 403, NOT_OURS
+            return (403, NOT_OURS), ""
         if not link.target.hook.is_live:
-            return None  # there is no form any more; nothing can change, so saying how it ended needs no proof
+            return None, ""  # there is no form any more; nothing can change, so saying how it ended needs no proof
         if shown is None:
-            return 403, NOT_OURS
+            return (403, NOT_OURS), ""
         if not shown.is_fresh:
-            return 403, STALE
-        if link.view.link_auth == "code" and "send_code" not in form:
-            match self._codes.check(link.binding, form.get("code_token", ""), form.get("code", "")):
-                case "wrong":
-                    return 403, WRONG_CODE
-                case "over":
-                    return 403, CODE_OVER
-        return None
+            return (403, STALE), ""
+        if link.view.link_auth != "code" or "send_code" in form:
+            return None, ""
+        if self._codes.is_proven(link.binding, form.get("proof", "")):
+            return None, form["proof"]
+        given = (form.get("code_token", ""), form.get("code", ""))
+        match await self._codes.check(link.binding, *given, link.address, peer_of(request.scope)):
+            case "right":
+                return None, self._codes.prove(link.binding)
+            case "wrong":
+                return (403, WRONG_CODE), ""
+            case "too_many":
+                return (429, TOO_MANY_CODES), ""
+            case _:
+                return (403, CODE_OVER), ""
 
     async def _perform(self, request: HttpRequest, link: Link, act: Act, form: Mapping[str, str]) -> Response:
         """Do it: 303 to the page that says so; else the page again, with why nothing was changed."""
@@ -180,9 +193,9 @@ class Decisions:
             faults={each.path[0]: each.text for each in reply.rejections if each.path},
         )
 
-    async def _send_code(self, link: Link, form: Mapping[str, str]) -> Response:
+    async def _send_code(self, link: Link, form: Mapping[str, str], peer: str) -> Response:
         """Mail new digits to the person of this link, and lead to the page that takes them."""
-        issued = self._codes.issue(link.binding)
+        issued = await self._codes.issue(link.binding, link.address, peer)
         if issued is None:
             await self._audit("code_refused", link, {})
             return self._page(link, 429, said=NO_MORE_CODES, refused=True, values=form)
@@ -230,7 +243,7 @@ class Decisions:
             form_token="" if chosen else self._links.form_token(link),
             with_code=with_code,
             is_closed=with_code and not proven,
-            code=values.get("code", "") if with_code and proven else "",
+            proof=values.get("proof", "") if with_code and proven else "",
             code_token=code_token if with_code and self._codes.is_open(link.binding, code_token) else "",
             said=said,
             refused=refused,

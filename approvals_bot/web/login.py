@@ -1,13 +1,13 @@
-"""Signing in to the pages for people: an address, a six-digit code by mail, and a cookie for the day.
+"""Signing in to the pages for people: an address, a six-digit code by mail, and a session.
 
 There are no passwords and no accounts: anybody who can read an address's mail is its person, as everywhere in this
-service. The answer doesn't reveal whether an address is known; codes go only to people whom the configuration names or
-for whom a request is waiting.
+service. The answer doesn't reveal whether an address is known; codes go only to people whom somebody knows now.
 """
 
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from starlette.background import BackgroundTask
 from starlette.requests import Request as HttpRequest
@@ -15,51 +15,53 @@ from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.approvals.port import Card, Channels, Dispatch, Name, ToPerson
 from approvals_bot.durable.engine import Engine
-from approvals_bot.people import People, Person
+from approvals_bot.people import AddressError, People, Person
 from approvals_bot.service.codes import Codes
-from approvals_bot.service.sessions import SESSION_TIME, Sessions
-from approvals_bot.web.guard import cookie_of
+from approvals_bot.service.known import KnownPeople
+from approvals_bot.web.guard import peer_of
 from approvals_bot.web.responses import Renderer, origin_of, root_of
+from approvals_bot.web.sessions import SessionCookies
 from approvals_bot.web.validation import is_from_own_page, read_form
 
 log = logging.getLogger(__name__)
 
-LONGEST_ADDRESS = 254  # characters; RFC 5321
+LONGEST_NEXT = 1_000  # characters of the page that people come back to
 
 SENT = "If we know this address, we've emailed it a six-digit code. It's valid for ten minutes."
 WRONG = "That's not the code we sent you. Check the newest email and try again."
-OVER = "This code has expired or was tried too often. Ask for a new one."
+OVER = "This code has expired, was used, or was tried too often. Ask for a new one."
+TOO_MANY = "There were too many wrong codes for this address from here. Wait an hour, or use another way to sign in."
+NO_MORE_CODES = "We've already sent several codes. Wait an hour, then ask for a new one."
 NO_ADDRESS = "Enter your email address, like ann@acme.eu."
 ELSEWHERE = "This form didn't come from our own page, so nobody was signed in. Try again here."
+UNKNOWN = "Nobody here knows this address any more, so nobody was signed in. Ask the person who sent you here."
 CODE_MAIL = (
     "Your code is {digits}. Enter it within ten minutes on the page where you asked for it. "
     "If you didn't ask for it, someone else typed in your address. Nobody got in, and you don't need to do anything."
 )
 
 
-class SessionCookies:
-    """The session of a browser, kept in its cookie."""
+class LoginPage:
+    """The page to sign in: shown instead of a page that needs a session."""
 
-    def __init__(self, sessions: Sessions, *, base_url: str) -> None:
-        self._sessions = sessions
-        self._is_secure = base_url.startswith("https:")
-        self._name = "__Host-approvals" if self._is_secure else "approvals"
+    def __init__(self, pages: Renderer, *, by_mail: bool) -> None:
+        self._pages = pages
+        self._by_mail = by_mail
 
-    def who(self, request: HttpRequest) -> str | None:
-        """Return the address of the person who has signed in in this browser."""
-        return self._sessions.who(cookie_of(request.scope, self._name))
+    def show(self, status: int = 200, said: str = "", **values: Any) -> Response:
+        shown = {"said": said, "refused": status >= 400 and bool(said), "address": "", "code_token": "", "next": ""}
+        return self._pages.page("login.html", status, by_mail=self._by_mail, **shown | values)
 
-    def begin(self, response: Response, address: str) -> None:
-        self._set(response, self._sessions.begin(address), int(SESSION_TIME.total_seconds()))
+    def instead_of(self, request: HttpRequest) -> Response:
+        """Return what a page shows without a session: 401, and the way back to it."""
+        query = f"?{request.url.query}" if request.url.query else ""
+        return self.show(401, next=own_path(request.scope["path"] + query) if request.method == "GET" else "")
 
-    def end(self, response: Response) -> None:
-        self._set(response, "", 0)
 
-    def _set(self, response: Response, value: str, seconds: int) -> None:
-        # Lax: a link in a mail opens the inbox; a form from elsewhere does not bring the cookie along.
-        response.set_cookie(
-            self._name, value, max_age=seconds, path="/", secure=self._is_secure, httponly=True, samesite="lax"
-        )
+def own_path(text: str) -> str:
+    """Return this path if it is one of ours, for after signing in; else ""."""
+    is_ours = text.startswith("/") and not text.startswith("//") and text.isascii() and text.isprintable()
+    return text if is_ours and not set('\\" <>') & set(text) and len(text) <= LONGEST_NEXT else ""
 
 
 class Login:
@@ -70,61 +72,78 @@ class Login:
         *,
         engine: Engine,
         people: People,
+        known: KnownPeople,
         channels: Channels,
         codes: Codes,
         sessions: SessionCookies,
-        pages: Renderer,
+        page: LoginPage,
         base_url: str,
     ) -> None:
         self._engine = engine
         self._people = people
+        self._known = known
         self._channels = channels
         self._sessions = sessions
-        self._pages = pages
+        self._page = page
         self._origin = origin_of(base_url)
         self._root = root_of(base_url)
         self._codes = codes
 
     async def show(self, request: HttpRequest) -> Response:
-        return self._page()
+        return self._page.show(next=own_path(request.query_params.get("next", "")))
 
     async def submit(self, request: HttpRequest) -> Response:
-        """First the address, then the digits: 303 into the inbox once they are right."""
+        """First the address, then the digits: 303 into the inbox, or back to the page that was asked for."""
         form = await read_form(request)
+        back = own_path(form.get("next", ""))
         if not is_from_own_page(request.headers, self._origin):
-            return self._page(403, ELSEWHERE)
-        address = form.get("address", "").strip().lower()
-        if not (3 <= len(address) <= LONGEST_ADDRESS and "@" in address and address.isprintable()):
-            return self._page(422, NO_ADDRESS)
+            return self._page.show(403, ELSEWHERE, next=back)
+        try:
+            address = self._people.canonical(form.get("address", "").strip())
+        except AddressError:
+            return self._page.show(422, NO_ADDRESS, next=back)
         if "code" not in form:
-            return self._send(address)
+            return await self._send(address, peer_of(request.scope), back)
         code_token = form.get("code_token", "")
-        match self._codes.check(_binding(address), code_token, form["code"]):
-            case "right":
-                answer = RedirectResponse(f"{self._root}/inbox", 303)
-                self._sessions.begin(answer, address)
-                await self._engine.audit("signed_in", who=address)
-                return answer
+        checked = await self._codes.check(_binding(address), code_token, form["code"], address, peer_of(request.scope))
+        if checked == "right":
+            return await self.sign_in(request, address, "code", back)
+        await self._engine.audit("sign_in_refused", who=address, data={"method": "code", "because": checked})
+        match checked:
             case "wrong":
-                await self._engine.audit("sign_in_refused", who=address)
-                return self._page(403, WRONG, address=address, code_token=code_token)
+                return self._page.show(403, WRONG, address=address, code_token=code_token, next=back)
+            case "too_many":
+                return self._page.show(429, TOO_MANY, address=address, next=back)
             case _:
-                return self._page(403, OVER, address=address)
+                return self._page.show(403, OVER, address=address, next=back)
+
+    async def sign_in(self, request: HttpRequest, address: str, method: str, back: str) -> Response:
+        """Begin the session of a person who has proved their address. Only known people get in."""
+        if not await self._known.knows(address):
+            data = {"method": method, "because": "unknown"}
+            await self._engine.audit("sign_in_refused", who=address, data=data)
+            return self._page.show(403, UNKNOWN)
+        answer = RedirectResponse(f"{self._root}{back or '/inbox'}", 303)
+        await self._sessions.begin(request, answer, address, method)
+        await self._engine.audit("signed_in", who=address, data={"method": method})
+        return answer
 
     async def leave(self, request: HttpRequest) -> Response:
         if not is_from_own_page(request.headers, self._origin):
-            return self._page(403, ELSEWHERE)
+            return self._page.show(403, ELSEWHERE)
         answer = RedirectResponse(f"{self._root}/login", 303)
-        self._sessions.end(answer)
+        person = await self._sessions.end(request, answer)
+        if person is not None:
+            await self._engine.audit("signed_out", who=person)
         return answer
 
-    def _send(self, address: str) -> Response:
+    async def _send(self, address: str, peer: str, back: str) -> Response:
         """Give the same page, as fast, for every address; the mail is sent after it."""
-        issued = self._codes.issue(_binding(address))
+        issued = await self._codes.issue(_binding(address), address, peer)
         if issued is None:
-            return self._page(429, "We've already sent several codes. Wait an hour, then ask for a new one.")
+            return self._page.show(429, NO_MORE_CODES, next=back)
         code_token, digits = issued
-        page = self._page(200, SENT, address=address, code_token=code_token)
+        page = self._page.show(200, SENT, address=address, code_token=code_token, next=back)
         page.background = BackgroundTask(self._mail, address, digits, code_token[-40:])
         return page
 
@@ -134,19 +153,10 @@ class Login:
         person = self._people.person(address)
         to = ToPerson("email", Person(person.address, person.name, zone=person.zone))
         try:
-            if "email" in self._channels and await self._is_known(address):
+            if "email" in self._channels and await self._known.knows(address):
                 await self._channels.send(Dispatch(delivery_id, to, card, "code", CODE_MAIL.format(digits=digits)))
         except Exception as error:  # noqa: BLE001  # neither the store nor a channel breaks an answer that was given
             log.error("%s while a code was mailed", type(error).__name__)
-
-    async def _is_known(self, address: str) -> bool:
-        if any(person.address == address for person in self._people.known()):
-            return True
-        return bool((await self._engine.records(waiting_for=address, is_open=True, limit=1)).records)
-
-    def _page(self, status: int = 200, said: str = "", *, address: str = "", code_token: str = "") -> Response:
-        values = {"said": said, "refused": status >= 400, "address": address, "code_token": code_token}
-        return self._pages.page("login.html", status, by_mail="email" in self._channels, **values)
 
 
 def _binding(address: str) -> dict[str, str]:

@@ -39,6 +39,7 @@ from approvals_bot.errors import (
     StoreUnavailableError,
     WorkflowNotFoundError,
 )
+from approvals_bot.people import SourceUnavailable
 from approvals_bot.service.refusals import OpeningCode, OpeningRefused
 
 FORM_ROOM = 40_000  # bytes of a form's values as browsers send them; bodies may have 64,000, comments take some
@@ -172,6 +173,9 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem(413, "Too large", str(error))
         case HookFullError():
             return Problem(429, "Too many payloads", str(error), headers=RETRY_FULL, run_id=error.run_id)
+        case SourceUnavailable():
+            detail = f"{error}. Who you are, and what you may do here, can't be checked now. Try again in a moment."
+            return Problem(503, "Source unavailable", detail, headers=RETRY_SOON)
         case StoreUnavailableError():
             detail = "We can't say whether this was saved. Try again in a moment."
             return Problem(503, "Store unavailable", detail, headers=RETRY_SOON)

@@ -16,11 +16,14 @@ from starlette.websockets import WebSocketClose
 
 from approvals_bot.agents.chats import ChatForm, Chats
 from approvals_bot.approvals.port import Channels
+from approvals_bot.config.login import LoginTable
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
 from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.codes import Codes
+from approvals_bot.service.known import KnownPeople
+from approvals_bot.service.roles import Roles
 from approvals_bot.service.sessions import Sessions
 from approvals_bot.web.agent_hooks import ClaudeHook
 from approvals_bot.web.api import ApiKey, RunsApi
@@ -30,13 +33,14 @@ from approvals_bot.web.decisions import Decisions
 from approvals_bot.web.guard import Guard, RefusedTokens, TrustedProxies
 from approvals_bot.web.hooks import HooksApi, Webhooks
 from approvals_bot.web.links import Links
-from approvals_bot.web.login import Login, SessionCookies
+from approvals_bot.web.login import Login, LoginPage
 from approvals_bot.web.mcp import McpEndpoint
 from approvals_bot.web.metrics import Connection, Health, Metrics
 from approvals_bot.web.middleware import UNMATCHED, Middleware
 from approvals_bot.web.openapi import OpenApi
 from approvals_bot.web.pages import NAV, OWN_NAV, PeoplePages
 from approvals_bot.web.responses import ErrorResponses, Problem, Renderer, origin_of, root_of
+from approvals_bot.web.sessions import SessionCookies
 
 Endpoint = Callable[[HttpRequest], Awaitable[ASGIApp]]
 Line = tuple[str, str, Endpoint]
@@ -59,6 +63,8 @@ def build(
     chat: ChatForm | None = None,
     loopback_only: bool = False,
     trusted_proxies: Iterable[str] = (),
+    login: LoginTable | None = None,
+    roles: Roles | None = None,
     lifespan: Lifespan[Any] | None = None,
 ) -> ASGIApp:
     """The service as an ASGI app.
@@ -68,7 +74,7 @@ def build(
     `extra`: the routes of rooms that not every installation has (Slack, the playground). `open_pages`: the pages for
     people need no session; only for a service that listens on this machine alone. `chat`: how the chat asks people;
     None leaves it out. `loopback_only`: answer only to names of this machine. `trusted_proxies`: networks whose
-    `X-Forwarded-…` headers count.
+    `X-Forwarded-…` headers count. `login`: how people sign in; `roles`: what some of them may see and do.
     """
     base_url = base_url.rstrip("/")
     channels = channels or engine.resources.get(Channels) or Channels()
@@ -87,7 +93,7 @@ def build(
     claude = ClaudeHook(engine=engine, workflows=workflows, people=people, keys=api_keys, metrics=metrics)
     refused = RefusedTokens(now)
     webhooks = Webhooks(engine=engine, tokens=tokens, pages=pages, base_url=base_url, refused=refused)
-    links, codes = Links(engine=engine, tokens=tokens, base_url=base_url, now=now), Codes(tokens=tokens, now=now)
+    links, codes = Links(engine=engine, tokens=tokens, base_url=base_url, now=now), Codes(engine, tokens=tokens)
     decisions = Decisions(
         engine=engine,
         links=links,
@@ -99,14 +105,18 @@ def build(
         now=now,
         refused=refused,
     )
-    sessions = SessionCookies(Sessions(tokens=tokens, now=now), base_url=base_url)
+    login, roles = login or LoginTable(), roles or Roles(people)
+    known = KnownPeople(people, workflows, roles.named)
+    sessions = SessionCookies(Sessions(engine, idle=login.idle, lifetime=login.lifetime), known, base_url=base_url)
+    login_page = LoginPage(pages, by_mail="email" in channels)
     signing_in = Login(
         engine=engine,
         people=people,
         channels=channels,
         codes=codes,
         sessions=sessions,
-        pages=pages,
+        known=known,
+        page=login_page,
         base_url=base_url,
     )
     people_pages = PeoplePages(
@@ -117,7 +127,7 @@ def build(
         links=links,
         pages=pages,
         now=now,
-        by_mail="email" in channels,
+        login=login_page,
         open_pages=open_pages,
     )
     health = Health(engine=engine, metrics=metrics, connections=connections or {})
@@ -174,7 +184,7 @@ def build(
             origin=origin_of(base_url),
             root=root_of(base_url),
             nav=(CHAT, PLAYGROUND, *NAV) if open_pages else (CHAT, *OWN_NAV),
-            by_mail="email" in channels,
+            login=login_page,
         )
         table += [
             ("GET", "/chat", in_browser.front),

@@ -34,13 +34,13 @@ from approvals_bot.approvals.port import Channels
 from approvals_bot.config.chat import CHAT_WORKFLOW
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.engine.notifier import Notifier
-from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People, Person
 from approvals_bot.service.catalog import Catalog, Listed
+from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.sessions import Sessions
 from approvals_bot.web.chat import ChatApi, ChatOwners, Following
-from approvals_bot.web.login import SessionCookies
 from approvals_bot.web.metrics import Metrics
+from approvals_bot.web.sessions import SessionCookies
 
 PEOPLE = People([Person("ann@acme.eu", "Ann Ode")], {})
 START = {"type": "text-start", "id": "text_0"}
@@ -198,9 +198,7 @@ async def chat_api(folder: Path, *attempts: Sequence[Any]) -> AsyncIterator[Chat
     resources = {People: PEOPLE, Calendars: Calendars({}), Channels: channels}
     async with Engine.open(f"sqlite:///{folder}/runs.db", resources=resources) as engine:
         chats = Chats(engine, Catalog({CHAT_WORKFLOW: Listed(live_texts_sample_chat)}), ChatForm())
-        sessions = SessionCookies(
-            Sessions(tokens=Tokens(["k" * 32], installation=engine.installation), now=engine.now), base_url=""
-        )
+        sessions = SessionCookies(Sessions(engine), KnownPeople(PEOPLE, Catalog({})), base_url="")
         owners = ChatOwners(PEOPLE, sessions, [], "", open_pages=True)
         await chats.begin([], "c", "ann@acme.eu", "m", "Hello?")
         yield ChatApi(engine=engine, chats=chats, owners=owners, metrics=Metrics(), base_url="")

@@ -14,7 +14,6 @@ import pytest
 from approvals_bot.app.service import Service, open_service
 from approvals_bot.config.load import Configuration
 from approvals_bot.config.messages import ConfigErrors
-from approvals_bot.durable.tokens import Tokens
 from approvals_bot.service.catalog import load_catalog, read_configuration
 from approvals_bot.service.sessions import Sessions
 
@@ -28,6 +27,8 @@ signing_keys = ["env:KEY"]
 ci = "env:CI"
 [people."ann@acme.eu"]
 name = "Ann Ode"
+[people."bo@acme.eu"]
+name = "Bo Lund"
 [groups]
 finance = ["fin@acme.eu"]
 """
@@ -56,9 +57,8 @@ async def serving(folder: Path, more: str = CHAT) -> AsyncIterator[tuple[Service
             yield service, http
 
 
-def cookie(service: Service, person: str) -> dict[str, str]:
-    sessions = Sessions(tokens=Tokens([KEY], installation=service.engine.installation), now=service.engine.now)
-    return {"cookie": f"__Host-approvals={sessions.begin(person)}"}
+async def cookie(service: Service, person: str) -> dict[str, str]:
+    return {"cookie": f"__Host-approvals={await Sessions(service.engine).begin(person, method='code')}"}
 
 
 def message(chat: str, text: str = BOOK) -> dict[str, Any]:
@@ -83,7 +83,7 @@ async def test_a_chat_needs_a_session_or_a_key(tmp_path: Path) -> None:
 
 async def test_another_persons_chat_is_not_found(tmp_path: Path) -> None:
     async with serving(tmp_path) as (service, http):
-        ann, bo = cookie(service, "ann@acme.eu"), cookie(service, "bo@acme.eu")
+        ann, bo = await cookie(service, "ann@acme.eu"), await cookie(service, "bo@acme.eu")
         [call] = calls(await http.post("/api/chat", json=message("c"), headers=ann))
         yes, named = {"approved": True}, {"approved": True, "toolCallId": call}
         assert (await http.get("/chat/c", headers=bo)).status_code == 404
@@ -100,7 +100,7 @@ async def test_another_persons_chat_is_not_found(tmp_path: Path) -> None:
 
 async def test_further_approvers_decide_after_the_owner(tmp_path: Path) -> None:
     async with serving(tmp_path, CHAT + 'approvers = ["@finance"]\n') as (service, http):
-        ann = cookie(service, "ann@acme.eu")
+        ann = await cookie(service, "ann@acme.eu")
         [call] = calls(await http.post("/api/chat", json=message("c"), headers=ann))
         answer = await http.post(f"/api/chat/c/approvals/{call}", json={"approved": True}, headers=ann)
         assert answer.json() == {"success": True}
@@ -112,7 +112,7 @@ async def test_further_approvers_decide_after_the_owner(tmp_path: Path) -> None:
 @pytest.mark.agents(9)
 async def test_the_same_yes_with_other_changes_is_another_answer(tmp_path: Path) -> None:
     async with serving(tmp_path) as (service, http):
-        ann = cookie(service, "ann@acme.eu")
+        ann = await cookie(service, "ann@acme.eu")
         [call] = calls(await http.post("/api/chat", json=message("c"), headers=ann))
         for price, status in ((600, 200), (600.0, 200), (1, 409)):
             body = {"approved": True, "arguments": {"price": price}}
@@ -141,7 +141,7 @@ async def test_a_keys_chat_needs_approvers(tmp_path: Path) -> None:
 
 async def test_a_cancelled_answer_says_so_and_runs_nothing(tmp_path: Path) -> None:
     async with serving(tmp_path) as (service, http):
-        ann = cookie(service, "ann@acme.eu")
+        ann = await cookie(service, "ann@acme.eu")
         [call] = calls(await http.post("/api/chat", json=message("c"), headers=ann))
         [record] = (await service.engine.runs("book_flight_chat")).records
         await service.engine.cancel(record.id, "enough")
@@ -159,7 +159,7 @@ async def test_a_cancelled_answer_says_so_and_runs_nothing(tmp_path: Path) -> No
 
 async def test_a_webhook_can_be_what_a_booking_waits_for(tmp_path: Path) -> None:
     async with serving(tmp_path, CHAT + 'approval = "webhook"\n') as (service, http):
-        ann = cookie(service, "ann@acme.eu")
+        ann = await cookie(service, "ann@acme.eu")
         one, two = calls(await http.post("/api/chat", json=message("c", f"{BOOK} and LH 442 for Bo Lund"), headers=ann))
         shown = (await http.get("/chat/c", headers=ann)).text
         url = shown.partition('<code class="whole">')[2].partition("<")[0]

@@ -61,6 +61,7 @@ from approvals_bot.durable.store.protocol import (
     TokenTaken,
     WasReset,
 )
+from approvals_bot.durable.store.sessions import PostgresSessions
 
 START = 5.0  # seconds that the first connection may take
 _ANSWERS = "SELECT answer FROM answers($1::jsonb)"
@@ -68,7 +69,7 @@ _ANSWERS = "SELECT answer FROM answers($1::jsonb)"
 LOOK = 1.0  # seconds between two checks for writes of other replicas while nothing notifies us of them
 
 
-class PostgresStore:
+class PostgresStore(PostgresSessions):
     """The `OpenStore` on PostgreSQL. Writing, reading, lists and LISTEN have a connection each."""
 
     def __init__(

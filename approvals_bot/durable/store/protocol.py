@@ -39,6 +39,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from approvals_bot.durable.core.attributes import Attribute, Wanted
 from approvals_bot.durable.core.commands import OnParentClose
 from approvals_bot.durable.core.events import Event, Log, NewEvent, number_of
+from approvals_bot.durable.store.sessions import SessionStore
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled", "reset", "continued", "stalled"]
 ENDED: frozenset[Status] = frozenset({"completed", "failed", "cancelled", "reset", "continued"})
@@ -545,7 +546,7 @@ SCHEMA_IS_OLDER = (
 """The reason why a command that only reads refuses a database that it would have to migrate first."""
 
 
-class OpenStore(Store, Protocol):
+class OpenStore(Store, SessionStore, Protocol):
     """A store with its connections.
 
     `installation` was made with the database and is held in it. It is no secret.

@@ -20,6 +20,7 @@ from typing import IO, Any, Concatenate, ParamSpec, Self, TypeVar
 import aiosqlite
 
 from approvals_bot.durable.core.events import Log
+from approvals_bot.durable.store import sessions as of_sessions
 from approvals_bot.durable.store import sqlite_reading as reading
 from approvals_bot.durable.store import sqlite_writing as log
 from approvals_bot.durable.store.group_commit import ListConnection, ReadConnection, Writer, in_thread
@@ -122,6 +123,9 @@ class SqliteStore:
     reset = written(log.reset)
     set_schedule = written(log.set_schedule)
     set_counter = written(log.set_counter)
+    add_session = written(of_sessions.add_session)
+    mark_session = written(of_sessions.mark_session)
+    end_sessions = written(of_sessions.end_sessions)
 
     hook = looked_up(reading.hook)
     look = looked_up(reading.look)
@@ -129,10 +133,12 @@ class SqliteStore:
     last = looked_up(reading.last)
     next_wake = looked_up(reading.next_wake)
     counter = looked_up(reading.counter)
+    session = looked_up(of_sessions.find_session)
 
     runs = listed(reading.runs)
     count = listed(reading.count)
     schedules = listed(reading.schedules)
+    sessions = listed(of_sessions.list_sessions)
 
     async def read(self, run_id: str, after: int = 0, *, patient: bool = False) -> tuple[RunRecord, Log] | None:
         connection = self._lists if patient else self._reader

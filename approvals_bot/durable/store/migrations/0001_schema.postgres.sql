@@ -141,6 +141,18 @@ CREATE TABLE counters (
 );
 CREATE INDEX counters_over ON counters (until);
 
+CREATE TABLE sessions (
+  id         TEXT PRIMARY KEY,
+  person     TEXT NOT NULL,
+  method     TEXT NOT NULL,
+  created_at BIGINT NOT NULL,
+  seen_at    BIGINT NOT NULL,
+  browser    TEXT NOT NULL,
+  until      BIGINT NOT NULL
+);
+CREATE INDEX sessions_of_person ON sessions (person, created_at);
+CREATE INDEX sessions_over ON sessions (until);
+
 -- Reading. One statement answers any number of queries from one consistent snapshot, because a round trip costs more
 -- than most answers. Each answer is JSON; its rows are arrays in the order of RunRecord, Event and HookRow.
 --

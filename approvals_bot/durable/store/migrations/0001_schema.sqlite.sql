@@ -138,3 +138,16 @@ CREATE TABLE counters (
   until   INTEGER NOT NULL                    -- from then on, nobody needs it
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX counters_over ON counters (until);
+
+-- People who have signed in to the pages. A browser holds 32 random bytes, this table their SHA-256. Never copied.
+CREATE TABLE sessions (
+  id         TEXT PRIMARY KEY,
+  person     TEXT NOT NULL,
+  method     TEXT NOT NULL,                   -- how they signed in
+  created_at INTEGER NOT NULL,
+  seen_at    INTEGER NOT NULL,                -- written at most once a minute
+  browser    TEXT NOT NULL,
+  until      INTEGER NOT NULL                 -- from then on, the row may be deleted
+) STRICT, WITHOUT ROWID;
+CREATE INDEX sessions_of_person ON sessions (person, created_at);
+CREATE INDEX sessions_over ON sessions (until);

@@ -1,0 +1,107 @@
+"""Attempts to sign in, counted in the store, so limits hold over all replicas and across restarts.
+
+An address and a peer are counted together: guessing from elsewhere locks nobody out. What has succeeded is given back,
+so an office behind one address can sign in however many people it has. Counters are named by digests, and each is
+deleted once its last attempt is an hour old, so there are never more than an hour has brought.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from ipaddress import IPv6Network, ip_address
+from typing import Any, Literal
+
+from approvals_bot.durable.core.events import to_micros
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.store.protocol import StateRow
+
+PERIOD = timedelta(hours=1)
+MOST_OF_PAIR = 10  # within PERIOD, by one address from one peer
+MOST_OF_PEER = 100  # within PERIOD, from one peer, for all addresses together
+
+Kind = Literal["code", "guess", "login"]
+"""A code that is sent, digits that are tried, and an answer that another service gives about a person."""
+
+
+class Attempts:
+    """Attempts, counted."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def take(self, kind: Kind, address: str, peer: str) -> bool:
+        """Count one more attempt. Returns whether it is allowed; if it isn't, nothing is counted."""
+        of_peer, of_pair = _names(kind, address, peer)
+        if not await self._add(of_peer, MOST_OF_PEER):
+            return False
+        if await self._add(of_pair, MOST_OF_PAIR):
+            return True
+        await self._drop(of_peer)
+        return False
+
+    async def give_back(self, kind: Kind, address: str, peer: str) -> None:
+        """Uncount an attempt that has succeeded."""
+        for name in _names(kind, address, peer):
+            await self._drop(name)
+
+    async def _add(self, name: str, most: int) -> bool:
+        now = self._engine.now()
+
+        def decide(state: Mapping[str, Any]) -> dict[str, Any] | None:
+            recent = _recent(state, now)
+            return None if len(recent) >= most else {"at": [*recent, to_micros(now)]}
+
+        return await change_counter(self._engine, name, now + PERIOD, decide)
+
+    async def _drop(self, name: str) -> None:
+        now = self._engine.now()
+
+        def decide(state: Mapping[str, Any]) -> dict[str, Any] | None:
+            recent = _recent(state, now)
+            return {"at": recent[:-1]} if recent else None
+
+        await change_counter(self._engine, name, now + PERIOD, decide)
+
+
+async def change_counter(
+    engine: Engine, name: str, until: datetime, decide: Callable[[Mapping[str, Any]], dict[str, Any] | None]
+) -> bool:
+    """Write what `decide` makes of the counter's state, {} for a new one. None: nothing is written, and this is False.
+
+    Whenever another process has written first, one of its attempts was decided, so this ends.
+    """
+    while True:
+        row = await engine.store.counter(name)
+        following = decide({} if row is None else row.state)
+        if following is None:
+            return False
+        written = StateRow(name, 1 if row is None else row.version + 1, following)
+        if await engine.store.set_counter(written, engine.now(), until):
+            return True
+
+
+def _names(kind: Kind, address: str, peer: str) -> tuple[str, str]:
+    network = network_of(peer)
+    return _name(kind, network), _name(kind, network, address)
+
+
+def _name(*parts: str) -> str:
+    return f"attempts {hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}"
+
+
+def _recent(state: Mapping[str, Any], now: datetime) -> list[int]:
+    since = to_micros(now - PERIOD)
+    return [at for at in state.get("at", ()) if at > since]
+
+
+def network_of(peer: str) -> str:
+    """Return what stands for one caller: their address; of IPv6 the /64, all of which is theirs."""
+    try:
+        ip = ip_address(peer.partition("%")[0])
+    except ValueError:
+        return peer
+    if ip.version == 4:
+        return str(ip)
+    return str(ip.ipv4_mapped or IPv6Network((ip, 64), strict=False).network_address)

@@ -1,0 +1,75 @@
+"""The person at a browser: their session ends with its time, its sign-out, or when they leave."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from approvals_bot.durable.store.sessions import SessionRow
+from approvals_bot.service.known import KnownPeople
+from approvals_bot.service.sessions import Sessions, browser_of
+from approvals_bot.web.guard import cookie_of
+
+COOKIE, SECURE_COOKIE = "approvals", "__Host-approvals"
+
+
+class SessionCookies:
+    """The session of a browser, kept in its cookie."""
+
+    def __init__(self, sessions: Sessions, known: KnownPeople, *, base_url: str) -> None:
+        self.sessions = sessions
+        self._known = known
+        self._is_secure = base_url.startswith("https:")
+        self.cookie = SECURE_COOKIE if self._is_secure else COOKIE
+
+    async def find(self, request: HttpRequest) -> SessionRow | None:
+        """Return this browser's session. Nobody knows its person any more: it ends.
+
+        Raises SourceUnavailable if that can't be known.
+        """
+        row = await self.sessions.find(cookie_of(request.scope, self.cookie))
+        if row is None:
+            return None
+        if not await self._known.knows(row.person):
+            await self.sessions.end(row.id)
+            return None
+        return row
+
+    async def who(self, request: HttpRequest) -> str | None:
+        """Return the address of the person who has signed in in this browser. Raises SourceUnavailable."""
+        row = await self.find(request)
+        return None if row is None else row.person
+
+    async def begin(self, request: HttpRequest, response: Response, person: str, method: str) -> None:
+        """Begin a new session in this browser, in place of the one it had."""
+        await self._end_old(request)
+        browser = browser_of(request.headers.get("user-agent", ""))
+        token = await self.sessions.begin(person, method=method, browser=browser)
+        self._set(response, token, self.sessions.lifetime)
+
+    async def end(self, request: HttpRequest, response: Response) -> str | None:
+        """End this browser's session. Returns whose it was."""
+        person = await self._end_old(request)
+        self._set(response, "", timedelta())
+        return person
+
+    async def _end_old(self, request: HttpRequest) -> str | None:
+        row = await self.sessions.find(cookie_of(request.scope, self.cookie))
+        if row is None:
+            return None
+        await self.sessions.end(row.id)
+        return row.person
+
+    def _set(self, response: Response, value: str, time: timedelta) -> None:
+        # Lax: a link in a mail opens the inbox; a form from elsewhere does not bring the cookie along.
+        response.set_cookie(
+            self.cookie,
+            value,
+            max_age=int(time.total_seconds()),
+            path="/",
+            secure=self._is_secure,
+            httponly=True,
+            samesite="lax",
+        )
