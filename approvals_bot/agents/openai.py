@@ -21,6 +21,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, TypeAdapter
 from pydantic_core import to_jsonable_python
 
+from approvals_bot.agents.model_errors import clean, is_final
 from approvals_bot.agents.segments import run_segment
 from approvals_bot.agents.tool_calls import DEADLINE, approve
 from approvals_bot.approvals.policy import Deliver, Stage
@@ -61,9 +62,6 @@ from agents.tool_context import ToolContext  # isort: skip
 
 HOSTED = (CodeInterpreterTool, FileSearchTool, HostedMCPTool, ImageGenerationTool, WebSearchTool)
 """Tools that the model's provider runs: part of the request to the model."""
-
-MAY_PASS = frozenset({408, 409, 425, 429})
-"""The statuses from 400 to 499 for which a request to a model is worth repeating."""
 
 
 async def hold(
@@ -270,7 +268,8 @@ class DurableModel(Model):
             try:
                 response = await self._resolved().get_response(*args, **kwargs)
             except Exception as error:
-                if _is_final(error):
+                clean(error)
+                if is_final(error):
                     raise FatalError(str(error)) from error
                 raise
             recorded: JsonValue = _RESPONSE.dump_python(response, mode="json", exclude_unset=True)
@@ -286,12 +285,6 @@ class DurableModel(Model):
             return self.inner
         self.provider = self.provider or MultiProvider()
         return self.provider.get_model(self.inner)
-
-
-def _is_final(error: Exception) -> bool:
-    """Return whether the same request to a model would get the same error."""
-    status = getattr(error, "status_code", None)
-    return isinstance(status, int) and 400 <= status < 500 and status not in MAY_PASS
 
 
 def _durable_tool(agent: str, tool: Tool, options: Mapping[str, Any]) -> Tool:

@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar, Literal, TypedDict
 from weakref import WeakKeyDictionary
 
+from approvals_bot.agents.model_errors import cause_of, clean, is_final
 from approvals_bot.agents.tool_calls import DEADLINE, approve
 from approvals_bot.approvals.policy import Deliver, Stage
 from approvals_bot.client.decision import Decision
@@ -71,9 +72,6 @@ WEIGHT = 1_000_000
 An agent that waits after 20 turns holds up to 3.5 MB, so only ten are kept ready to go on at once. All others are rows.
 """
 
-_MAY_PASS = frozenset({408, 409, 425, 429})
-"""The statuses from 400 to 499 for which a request to a model is worth repeating."""
-
 
 class StepOptions(TypedDict, total=False):
     """How steps of an agent are attempted: the options of `@step`."""
@@ -102,8 +100,10 @@ class _Backend(JournalCallableOperationBackend[StepOptions]):
         async def operation() -> Any:
             try:
                 return await body()
-            except (UserError, ModelHTTPError) as error:
-                if _is_final(error):
+            except Exception as error:
+                if not isinstance(operation_id, ToolsetCallToolId):
+                    clean(error)
+                if isinstance(error, UserError) or (isinstance(error, ModelHTTPError) and is_final(error)):
                     raise FatalError(str(error)) from error
                 raise
 
@@ -111,22 +111,9 @@ class _Backend(JournalCallableOperationBackend[StepOptions]):
             return await step(name=name, **config)(operation)()
         except StepFailedError as failed:
             # Hooks and ModelFallback look for these classes.
-            if (error := _of_pydantic_ai(failed)) is not None:
+            if isinstance(error := cause_of(failed), AgentRunError | UserError):
                 raise error from failed
             raise
-
-
-def _is_final(error: UserError | ModelHTTPError) -> bool:
-    """Return whether the same request would get the same error."""
-    return isinstance(error, UserError) or (400 <= error.status_code < 500 and error.status_code not in _MAY_PASS)
-
-
-def _of_pydantic_ai(failed: BaseException) -> Exception | None:
-    """Return the error of pydantic-ai that a step failed with, if it is one."""
-    cause = failed.__cause__
-    while isinstance(cause, FatalError):
-        cause = cause.__cause__
-    return cause if isinstance(cause, AgentRunError | UserError) else None
 
 
 class Durable(BaseDurabilityCapability[AgentDepsT]):
@@ -225,8 +212,15 @@ class Durable(BaseDurabilityCapability[AgentDepsT]):
     async def wrap_run(self, ctx: RunContext[AgentDepsT], *, handler: WrapRunHandler) -> AgentRunResult[Any]:
         if not in_workflow():
             return await super().wrap_run(ctx, handler=handler)
-        with Agent.using_thread_executor(AtOnce()):
-            return await super().wrap_run(ctx, handler=handler)
+        try:
+            with Agent.using_thread_executor(AtOnce()):
+                return await super().wrap_run(ctx, handler=handler)
+        except (AgentRunError, UserError) as error:
+            # The provider is down, or the model answers nonsense: an end of the run, and no bug in any code. A
+            # UserError is one, unless a step has failed with it, which no new release would change.
+            if isinstance(error, AgentRunError) or isinstance(error.__cause__, StepFailedError):
+                current_run("an agent").outcomes.append(error)
+            raise
 
 
 _agent_runs: WeakKeyDictionary[RunState, int] = WeakKeyDictionary()

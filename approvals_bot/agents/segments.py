@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from approvals_bot.agents.model_errors import cause_of, clean
 from approvals_bot.durable.core.steps import step
 from approvals_bot.errors import ApprovalMismatchError, FatalError, InvalidArgumentError, StepFailedError
 
@@ -25,14 +26,14 @@ async def run_segment(name: str, segment: Callable[[], Awaitable[T]], result: ty
             return await segment()
         except FINAL as error:
             raise FatalError(str(error)) from error
+        except Exception as error:
+            clean(error)
+            raise
 
     run.__annotations__["return"] = result
     try:
         return await step(name=name, retries=retries)(run)()
     except StepFailedError as failed:
-        cause = failed.__cause__
-        while isinstance(cause, FatalError):
-            cause = cause.__cause__
-        if isinstance(cause, ApprovalMismatchError):
+        if isinstance(cause := cause_of(failed), ApprovalMismatchError):
             raise cause from None
         raise

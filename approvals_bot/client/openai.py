@@ -82,12 +82,25 @@ async def run_with_approvals(
         except AgentError as error:
             return DecidedCall(call, error)
 
-    return await run_to_its_end(agent, input, decide, options, CallKeys(earlier=_call_ids(input)))
+    return await run_to_its_end(agent, input, decide, options, await _keys_of(input, options))
 
 
-def _call_ids(input: Input) -> list[str]:
-    """Return the ids of the calls in a history that the agent goes on from: the same id again is another call."""
-    items: Iterable[Mapping[str, Any]] = () if isinstance(input, str) else cast(list[dict[str, Any]], input)
+async def _keys_of(input: Input, options: Mapping[str, Any]) -> CallKeys:
+    """Return the keys of a run's calls. An id of the history that comes again is another call.
+
+    In a session, only calls with an output count: the others may be those of this run, before a restart.
+    """
+    items = [] if isinstance(input, str) else cast(list[dict[str, Any]], input)
+    session = options.get("session")
+    kept = [] if session is None else cast(list[dict[str, Any]], await session.get_items())
+    done = {item.get("call_id") for item in kept if item.get("type") == "function_call_output"}
+    ids = [*_call_ids(items), *(id for id in _call_ids(kept) if id in done)]
+    before = [options.get(name) for name in ("previous_response_id", "conversation_id")]
+    goes_on = len(items) > 1 or session is not None or any(before)
+    return CallKeys(earlier=ids, history=[input, before] if goes_on else None)
+
+
+def _call_ids(items: Iterable[Mapping[str, Any]]) -> list[str]:
     return [str(item.get("call_id")) for item in items if item.get("type") == "function_call"]
 
 

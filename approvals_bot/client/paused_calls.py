@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
@@ -39,10 +41,13 @@ class CallKeys:
 
     An id that comes again is another call: some models number those of each answer from 0. `nameless` is put in front
     of the digests where one session has several of these objects. `earlier`: the ids of calls before the first.
+    `history`: what the agent goes on from. A retry goes on from the same, and finds its calls. Any later run doesn't,
+    so none of its calls finds an old yes, also where the history is too short to show that an id comes again.
     """
 
-    def __init__(self, nameless: str = "", earlier: Iterable[str] = ()) -> None:
+    def __init__(self, nameless: str = "", earlier: Iterable[str] = (), history: Any = None) -> None:
         self._prefix = nameless
+        self._of_history = history_mark(history)
         self._times: Counter[str] = Counter(earlier)
 
     def key_of(self, call: PausedCall) -> str:
@@ -51,7 +56,15 @@ class CallKeys:
         key = call.id if has_id else f"{self._prefix}{digest_of(call.tool, call.arguments)}"
         # The history knows of calls before a restart, and of those of earlier runs of the same session.
         self._times[key] = max(self._times[key] + 1, call.number if has_id else 1)
-        return key if has_id and self._times[key] == 1 else f"{key}.{self._times[key]}"
+        named = f"{key}{self._of_history}"
+        return named if has_id and self._times[key] == 1 else f"{named}.{self._times[key]}"
+
+
+def history_mark(history: Any) -> str:
+    """Return what the keys of calls have after their ids where the agent goes on from a history; "" without one."""
+    if not history:
+        return ""
+    return "." + hashlib.sha256(json.dumps(history, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)

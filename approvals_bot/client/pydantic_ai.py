@@ -19,14 +19,20 @@ from pydantic_core import to_jsonable_python
 
 from approvals_bot.client.decision import Decision
 from approvals_bot.client.digests import digest_of
-from approvals_bot.client.paused_calls import LONGEST_ID
+from approvals_bot.client.paused_calls import LONGEST_ID, history_mark
 from approvals_bot.client.tool_request import AskOptions, is_usable_key
 from approvals_bot.client.words import error_text
 from approvals_bot.errors import AgentError, ApprovalMismatchError
 
 try:
     from pydantic_ai.capabilities import AbstractCapability
-    from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
+    from pydantic_ai.messages import (
+        ModelMessage,
+        ModelRequestPart,
+        ModelResponse,
+        ModelResponsePart,
+        ToolCallPart,
+    )
     from pydantic_ai.tools import (
         AgentDepsT,
         DeferredToolRequests,
@@ -147,7 +153,8 @@ class _OverHttp(ApprovalsByPeople[AgentDepsT]):
         if why is not None:
             options["why"] = why
         options.update(self._options)
-        key = f"{session}:{_id_of(call, arguments, ctx.messages)}"
+        before = [part for each in ctx.messages if each.run_id != ctx.run_id for part in map(_said, each.parts)]
+        key = f"{session}:{_id_of(call, arguments, ctx.messages, history_mark(before))}"
         return await self._ap.ask(key, call.tool_name, arguments, **options)
 
 
@@ -157,11 +164,17 @@ def expected_arguments(ctx: RunContext[Any], call: ToolCallPart) -> dict[str, An
     return tool.parameters_json_schema if tool is not None else None
 
 
-def _id_of(call: ToolCallPart, arguments: dict[str, Any], messages: Sequence[ModelMessage]) -> str:
+def _said(part: ModelRequestPart | ModelResponsePart) -> list[Any]:
+    """Return what a part of a message says, without when: a history that is built again has other times."""
+    names = ("part_kind", "content", "tool_name", "tool_call_id", "args")
+    return [to_jsonable_python(getattr(part, name, None), fallback=str) for name in names]
+
+
+def _id_of(call: ToolCallPart, arguments: dict[str, Any], messages: Sequence[ModelMessage], history: str = "") -> str:
     """Return what distinguishes a call from the others of its session, the same after a restart.
 
-    That is the model's id, or the digest where it gave none that can be used. The number of a repetition in the
-    history follows, so an old yes never counts for a new call.
+    That is the model's id, or the digest where it gave none that can be used. What the run goes on from follows
+    (`history_mark`), and the number of a repetition in the history, so an old yes never counts for a new call.
     """
     is_usable = is_usable_key(call.tool_call_id) and len(call.tool_call_id) <= LONGEST_ID
     own = is_usable and not call.tool_call_id.startswith(GENERATED_ID)
@@ -173,7 +186,8 @@ def _id_of(call: ToolCallPart, arguments: dict[str, Any], messages: Sequence[Mod
             number += each.tool_name == call.tool_name and _digest(each.tool_name, each.args_as_dict()) == id
         if each is call or (not own and each.tool_call_id == call.tool_call_id):
             break
-    return f"{id}.{number}" if number > 1 or not own else id
+    named = f"{id}{history}"
+    return f"{named}.{number}" if number > 1 or not own else named
 
 
 def _calls_in(messages: Sequence[ModelMessage]) -> list[ToolCallPart]:

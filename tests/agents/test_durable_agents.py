@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from pydantic_ai import Agent, RunContext, UserError
-from pydantic_ai.exceptions import ModelHTTPError, ModelRetry
+from pydantic_ai.exceptions import ModelAPIError, ModelHTTPError, ModelRetry
 from pydantic_ai.messages import (
     AgentStreamEvent,
     ModelMessage,
@@ -227,6 +227,49 @@ async def test_a_request_is_repeated_where_that_may_help(
         await clock.advance("1h")
         assert await ends(engine, run.id) == f"{status} a-model"
     assert happened["model"] == attempts
+
+
+KEY = "sk-proj-Of4The2Author"
+QUOTES_KEY = (
+    ModelHTTPError(503, "a-model", {"error": {"message": f"{KEY} has no quota left", "code": "overloaded"}}),
+    ModelHTTPError(401, "a-model", {"error": {"message": f"Incorrect API key: {KEY}"}}),
+    ModelAPIError("a-model", f"Illegal header value b'Bearer {KEY}'"),
+    UnicodeEncodeError("ascii", f"Bearer {KEY}…", 28, 29, "ordinal not in range(128)"),
+)
+
+
+@pytest.mark.parametrize("error", QUOTES_KEY, ids=lambda error: type(error).__name__ + str(error)[:16])
+async def test_a_provider_that_is_down_fails_the_run(open_engine: OpenEngine, clock: Any, error: Exception) -> None:
+    async def fails(messages: list[ModelMessage], _: AgentInfo) -> ModelResponse:
+        raise error
+
+    agent = Agent(FunctionModel(fails), name="down", capabilities=[Durable()])
+
+    @workflow(name=f"durable agents: down {QUOTES_KEY.index(error)}")
+    async def requests() -> str:
+        return (await agent.run("?")).output
+
+    async with open_engine() as engine:
+        run = await engine.start(requests)
+        await clock.advance("1h")
+        with pytest.raises(RunFailedError) as failed:
+            await ends(engine, run.id)
+        assert KEY not in str(await engine.events(run.id)) + str(failed.value)
+        if isinstance(error, ModelHTTPError):
+            assert f"status_code: {error.status_code}, model_name: a-model" in str(failed.value)
+
+
+async def test_a_model_that_answers_nonsense_fails_the_run(open_engine: OpenEngine) -> None:
+    agent = Agent(says(*(calls("no such tool") for _ in range(5))), name="nonsense", capabilities=[Durable()])
+
+    @workflow(name="durable agents: nonsense")
+    async def answers() -> str:
+        return (await agent.run("?")).output
+
+    async with open_engine() as engine:
+        run = await engine.start(answers)
+        with pytest.raises(RunFailedError, match="no such tool"):
+            await ends(engine, run.id)
 
 
 async def test_a_retry_that_a_tool_asks_for_is_no_failed_step(open_engine: OpenEngine) -> None:

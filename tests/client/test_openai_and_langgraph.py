@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from agents import Agent, RunConfig
+from agents import Agent, RunConfig, SQLiteSession
 from agents.testing import function_call
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
@@ -26,7 +26,7 @@ from approvals_bot.client.words import NOT_ALLOWED, UNAVAILABLE
 from approvals_bot.errors import ApprovalMismatchError, InvalidArgumentError
 from tests.agents import langgraph_travel, openai_travel
 from tests.agents.effects import happened
-from tests.support.scripted_service import HANG_UP, Answer, scripted_service
+from tests.support.scripted_service import HANG_UP, Answer, Scripted, scripted_service
 
 CALL = {"flight": "LH1", "price": 640}
 YES = {"state": "approved", "by": "ann@acme.eu", "tool": "book", "arguments": CALL, "digest": digest_of("book", CALL)}
@@ -252,5 +252,41 @@ async def test_an_old_yes_is_not_for_a_later_run_of_the_session() -> None:
                 # Without the outputs, so that the scripted model calls again.
                 given = [each for each in result.to_input_list() if each.get("type") != "function_call_output"]
                 given += [{"role": "user", "content": "and again"}]
+    first, later = keys_sent(service)
+    assert first == "trip:call_0"
+    assert later.startswith("trip:call_0.")
+
+
+def keys_sent(service: Scripted) -> list[str]:
     sent = [{name.lower(): value for name, value in each.headers.items()} for each in service.received]
-    assert [each["idempotency-key"] for each in sent if "idempotency-key" in each] == ["trip:call_0", "trip:call_0.2"]
+    return [each["idempotency-key"] for each in sent if "idempotency-key" in each]
+
+
+@pytest.mark.agents(9)
+@pytest.mark.parametrize("kept", ["by a session", "by a trimmed list"])
+async def test_an_old_yes_is_not_for_a_run_that_sees_no_old_call(kept: str) -> None:
+    session: Any = SQLiteSession("s") if kept == "by a session" else None
+
+    async def run(ap: Approvals, given: Any, outputs: list[str]) -> None:
+        model = openai_travel.Scripted(function_call("book", CALL, call_id="call_0"))
+        agent = Agent(name="travel", model=model, tools=[openai_travel.book])
+        options: dict[str, Any] = {"session": session, "run_config": RunConfig(tracing_disabled=True)}
+        result = await openai_agents.run_with_approvals(ap, agent, given, key="trip", **options)
+        outputs.append(result.final_output)
+
+    def input_of(text: str) -> Any:
+        trimmed: Any = [{"role": "assistant", "content": "Where to?"}, {"role": "user", "content": text}]
+        return text if session is not None else trimmed
+
+    with scripted_service(decided(**YES)) as service:
+        async with Approvals(service.url, "key") as ap:
+            outputs: list[str] = []
+            await run(ap, input_of("to Oslo"), outputs)
+            if session is not None:
+                await session.clear_session()
+            await run(ap, input_of("to Oslo"), outputs)  # as after a restart
+            if session is not None:
+                await session.clear_session()
+            await run(ap, input_of("to Oslo, once more"), outputs)
+    first, retried, later = keys_sent(service)
+    assert first == retried != later

@@ -12,15 +12,25 @@ from pydantic import BaseModel
 from pydantic_ai import Agent, RunContext
 from pydantic_ai.capabilities import AbstractCapability, ValidatedToolArgs
 from pydantic_ai.exceptions import ApprovalRequired
-from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    TextPart,
+    ToolCallPart,
+    ToolReturnPart,
+    UserPromptPart,
+)
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.tools import ToolDefinition
 
+from approvals_bot.client import Approvals
 from approvals_bot.client.decision import Decision
 from approvals_bot.client.digests import digest_of
-from approvals_bot.client.pydantic_ai import ApprovalsByPeople, _id_of, expected_arguments
+from approvals_bot.client.pydantic_ai import ApprovalsByPeople, _id_of, approvals, expected_arguments
 from approvals_bot.client.words import SENTENCES, UNAVAILABLE
 from approvals_bot.errors import ApprovalMismatchError, ServiceUnavailableError
+from tests.support.scripted_service import scripted_service
 
 Vote = Callable[[ToolCallPart], Decision]
 
@@ -266,3 +276,29 @@ def test_calls_without_an_id_are_known_by_digest_and_number() -> None:
     first, again = history(), history()
     assert [part.tool_call_id for part in first] != [part.tool_call_id for part in again]
     assert ids(first) == ids(again) == [f"{one}.1", f"{two}.1", f"{one}.2"]
+
+
+@pytest.mark.agents(9)
+async def test_an_old_yes_is_not_for_a_run_with_a_trimmed_history() -> None:
+    async def script(messages: list[ModelMessage], _: AgentInfo) -> ModelResponse:
+        last = messages[-1].parts[-1]
+        called = last.part_kind == "tool-return"
+        return ModelResponse([TextPart("done")] if called else [ToolCallPart("book", {"n": 1}, "call_0")])
+
+    asked: list[str] = []
+    history = [ModelRequest([UserPromptPart("hello")]), ModelResponse([TextPart("Where to?")])]
+    with scripted_service((500, {})) as service:
+        async with Approvals(service.url, "key") as ap:
+            agent = Agent(FunctionModel(script), name="travel", capabilities=[approvals(ap, key="trip", wait=0.05)])
+            agent.tool_plain(requires_approval=True)(book)
+            for given in ([], [], history, history, history[1:]):
+                await agent.run("to Oslo", message_history=given)
+                asked.append({k.lower(): v for k, v in service.received[-1].headers.items()}["idempotency-key"])
+    first, again, second, retried, trimmed = asked
+    assert first == again == "trip:call_0"
+    assert second == retried
+    assert len({first, second, trimmed}) == 3
+
+
+def book(n: int) -> str:
+    return f"booked {n}"

@@ -105,7 +105,7 @@ def _result(run: RunState, workflow: Workflow[..., Any], child: OpenChild, ended
                 raise
         case {"status": "failed", "error": error}:
             raised = decode_error(error)
-            run.outcomes_of_children.append(raised)
+            run.outcomes.append(raised)
             raise raised
         case _:
             raise RunCancelledError(ended.get("run_id", child.run_id), ended.get("reason"))

@@ -96,7 +96,7 @@ class RunState:
         self.timers: dict[int, OpenTimer] = {}
         self.hooks: dict[int, Hook[Any]] = {}
         self.children: dict[int, OpenChild] = {}
-        self.outcomes_of_children: list[BaseException] = []  # the errors that the body has got from them
+        self.outcomes: list[BaseException] = []  # of children and agents: errors with which the body may fail
         self.schemas: dict[int, Any] = {}
 
     def expect(self, events: Log) -> None:
@@ -420,7 +420,7 @@ class RunState:
 
     def bug_in(self, error: BaseException) -> BaseException | None:
         """Return the error that stalls the run, or None if it fails with this one. A child's outcome is no bug."""
-        return self.failures.bug_in(error, self.outcomes_of_children)
+        return self.failures.bug_in(error, self.outcomes)
 
     def stall_on(self, errors: Iterable[BaseException]) -> None:
         """Raise WorkflowBugError for the first of these errors that is a bug. Nothing of the replay is kept then."""

@@ -11,6 +11,7 @@ import asyncio
 import ctypes
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -42,6 +43,9 @@ THREADS = 2
 PATIENCE = 5
 """On a busy machine, a body gets this many times ACTIVATION_TIME of elapsed time, as long as it computes less."""
 
+IMPORT_TIME = 60.0
+"""Seconds that a body may import for, which don't count. Half a library in memory would break every later import."""
+
 
 class Interruptible:
     """A runner of calls, one at a time, that `interrupt` ends with ReplayInterrupted.
@@ -55,6 +59,8 @@ class Interruptible:
         self._thread: int | None = None
         self._is_interrupted = False
         self._began = math.inf
+        self._must_count = math.inf  # from here on, imports count, too
+        self._is_importing = False  # when `computed` was last read
         self._calls = 0
         self._looked_at = 0  # the call for which `_computed_before` was read
         self._computed_before = 0.0  # the thread's processor time when `computed` was first read during the call
@@ -65,12 +71,12 @@ class Interruptible:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the last call began; 0 before the first."""
+        """Seconds since the last call began, or was last seen importing; 0 before the first."""
         return max(0.0, time.monotonic() - self._began)
 
     @property
     def computed(self) -> float:
-        """Seconds of processor time that the call has used since this was first read during it.
+        """Seconds of processor time that the call has used since this was first read during it, apart from imports.
 
         Infinite where that is unknown. It isn't recorded for every call, because reading that clock can take longer
         than a replay.
@@ -84,6 +90,7 @@ class Interruptible:
                 self._is_interrupted = False
                 self._calls += 1
                 self._began = time.monotonic()
+                self._must_count = self._began + IMPORT_TIME
                 self._thread = threading.get_ident()
             try:
                 return call(*given, **named)
@@ -99,7 +106,8 @@ class Interruptible:
         An interruption can be lost, because Python ignores exceptions in finalizers. Repeat it.
         """
         with self._lock:
-            if self._thread is not None and min(self.elapsed, self._computed()) >= beyond:
+            computed = self._computed()  # before `elapsed`, which it may set back
+            if self._thread is not None and not self._is_importing and min(self.elapsed, computed) >= beyond:
                 self._is_interrupted = True
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(self._thread), ctypes.py_object(ReplayInterrupted)
@@ -108,8 +116,11 @@ class Interruptible:
     def _computed(self) -> float:
         if self._thread is None:
             return math.inf
-        used = _processor_time(self._thread)
-        if self._looked_at != self._calls:
+        used, at = _processor_time(self._thread), time.monotonic()
+        self._is_importing = at < self._must_count and _is_importing(self._thread)
+        if self._is_importing:
+            self._began = at
+        if self._is_importing or self._looked_at != self._calls:
             self._looked_at, self._computed_before = self._calls, 0.0 if math.isinf(used) else used
         return used - self._computed_before
 
@@ -129,6 +140,16 @@ class Interruptible:
                 return self._end()
             except ReplayInterrupted:
                 continue
+
+
+def _is_importing(thread: int) -> bool:
+    """Return whether this thread is in the middle of an import."""
+    frame = sys._current_frames().get(thread)
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _processor_time(thread: int) -> float:
@@ -268,17 +289,19 @@ class Replayer:
         self, watched: Interruptible, future: asyncio.Future[ReplayResult], workflow: Workflow[Any, Any]
     ) -> ReplayResult:
         if not (await asyncio.wait([future], timeout=ACTIVATION_TIME))[0]:
-            while not future.done() and (left := ACTIVATION_TIME - _used(watched)) > 0:
-                await asyncio.wait([future], timeout=left)
-            for _ in range(3):
-                watched.interrupt()
-                if (await asyncio.wait([future], timeout=ACTIVATION_TIME / 10))[0]:
-                    break
-            else:
-                # It is in C code or swallows the exception: leave it this thread, and start new ones for the others.
-                self._threads.shutdown(wait=False)
-                self._threads = _threads()
-                raise _spins(workflow)
+            interruptions = 0
+            while not future.done():
+                if (left := ACTIVATION_TIME - _used(watched)) > 0:
+                    await asyncio.wait([future], timeout=left)
+                elif interruptions < 3:
+                    interruptions += 1
+                    watched.interrupt()
+                    await asyncio.wait([future], timeout=ACTIVATION_TIME / 10)
+                else:
+                    # It is in C code or swallows the exception: leave it this thread, and start new ones for others.
+                    self._threads.shutdown(wait=False)
+                    self._threads = _threads()
+                    raise _spins(workflow)
         return future.result()
 
 
@@ -346,7 +369,8 @@ def _used(watched: Interruptible) -> float:
 
     That is its processor time, or a fifth of the elapsed time if that is more. It is 0 until a thread is free for it.
     """
-    return min(watched.elapsed, max(watched.computed, watched.elapsed / PATIENCE))
+    computed = watched.computed  # before `elapsed`, which it may set back
+    return min(watched.elapsed, max(computed, watched.elapsed / PATIENCE))
 
 
 def _threads() -> ThreadPoolExecutor:

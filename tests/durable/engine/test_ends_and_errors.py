@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -486,6 +488,31 @@ async def test_a_spinning_body_is_named_and_blocks_nobody(
             assert record.status == "stalled"
             assert "WorkflowSpinsError" in (record.stalled or "")
             assert "'spins'" in (record.stalled or "") or "loop" in (record.stalled or "")
+
+
+SLOW_TO_IMPORT = """
+import time
+began = time.process_time()
+while time.process_time() < began + 0.8:
+    pass
+"""
+
+
+async def test_an_import_in_a_body_does_not_count_as_spinning(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(replaying, "ACTIVATION_TIME", 0.3)
+    monkeypatch.setattr(replaying, "INLINE_TIME", 0.2)
+    (tmp_path / "slow_to_import.py").write_text(SLOW_TO_IMPORT)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    @workflow
+    async def imports() -> str:
+        await asyncio.sleep(0)
+        return import_module("slow_to_import").__name__
+
+    async with open_engine() as engine:
+        assert await (await engine.start(imports)).return_value() == "slow_to_import"
 
 
 async def test_a_run_that_nothing_can_wake_fails_at_once(open_engine: OpenEngine) -> None:
