@@ -44,6 +44,11 @@ class Turn:
     can_retry: bool = False
 
     @property
+    def has_failed(self) -> bool:
+        """Whether it ended badly, so another turn may answer its message."""
+        return self.has_ended and bool(self.error)
+
+    @property
     def message_id(self) -> str:
         """The id of the answer in the client's list of messages."""
         return f"answer_{self.run_id}"

@@ -113,11 +113,11 @@ class Chats:
         return not owner.startswith("app:") or bool(self._form.approvers) or self._form.approval == "webhook"
 
     async def turns(self, chat: str, owner: str) -> list[Turn] | None:
-        """Return the turns of a chat, the oldest first; [] for a new one. None if it is somebody else's."""
-        page = await self._engine.runs(attributes={CHAT: chat}, oldest_first=True, limit=MOST_TURNS)
-        if any(record.attributes.get(OWNER) != owner for record in page.records):
+        """Return the newest turns of a chat, the oldest first; [] for a new one. None if it is somebody else's."""
+        page = await self._engine.runs(attributes={CHAT: chat, OWNER: owner}, limit=MOST_TURNS)
+        if not page.records and (await self._engine.runs(attributes={CHAT: chat}, limit=1)).records:
             return None
-        return [await self._turn_of(record) for record in page.records]
+        return [await self._turn_of(record) for record in reversed(page.records)]
 
     async def newest(self, owner: str, limit: int) -> list[Turn]:
         """Return the owner's newest turns, of all their chats."""
@@ -135,16 +135,19 @@ class Chats:
         page = await self._engine.runs(attributes={CALL + tool_call_id: True, OWNER: owner}, limit=1)
         return await self._turn_of(page.records[0]) if page.records else None
 
-    async def begin(self, turns: list[Turn], chat: str, owner: str, message: str, text: str) -> str:
+    async def begin(
+        self, turns: list[Turn], chat: str, owner: str, message: str, text: str, *, again: bool = False
+    ) -> str:
         """Begin the turn that answers a message, once; return its run's id.
 
-        Raises MessageReusedError if this id was used for another text.
+        `again`: if that turn has failed, begin another one. Raises MessageReusedError if this id was used for another
+        text.
         """
-        for turn in turns:
-            if turn.view.turn.message == message:
-                if turn.view.turn.text != text:
-                    raise MessageReusedError()
-                return turn.run_id
+        answers = [turn for turn in turns if turn.view.turn.message == message]
+        if any(turn.view.turn.text != text for turn in answers):
+            raise MessageReusedError()
+        if answers and not (again and answers[-1].has_failed):
+            return answers[-1].run_id
         listed = self._workflows.find(CHAT_WORKFLOW)
         assert listed is not None, "somebody asks for `missing` first"
         given = ChatTurn(
@@ -154,10 +157,10 @@ class Chats:
             owner=owner,
             approval=self._form.approval,
             approvers=self._form.approvers,
-            follows=turns[-1].run_id if turns else None,
+            follows=answers[0].view.turn.follows if answers else turns[-1].run_id if turns else None,
         )
         found = {CHAT: chat, OWNER: owner, MESSAGE: message} | ({ON_BEHALF_OF: given.person} if given.person else {})
-        key = _digest(owner, chat, message)
+        key = _digest(owner, chat, message, *([len(answers)] if answers else []))
         try:
             return (await self._engine.start(listed.workflow, given, idempotency_key=key, attributes=found)).id
         except IdempotencyConflictError as error:  # the same message at the same time, perhaps with another text

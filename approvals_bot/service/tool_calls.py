@@ -133,6 +133,21 @@ async def _who_decides(definition: Definition, call: ToolCall, requester: str, p
     return call.to or ()
 
 
+OTHERS_DECIDE = (
+    "The people in `to` aren't asked: workflow.may_ask of the file doesn't cover all of them, so its stages decide."
+)
+
+
+async def note_on_call(
+    listed: Listed | None, input: Mapping[str, JsonValue], requester: str, people: People
+) -> str | None:
+    """Return what the caller of an opened tool call should know: that others are asked than those it named."""
+    file = listed.definition if listed is not None else None
+    if file is None or not file.is_tool_call or not input.get("to"):
+        return None
+    return None if await _who_decides(file, _read(input), requester, people) else OTHERS_DECIDE
+
+
 async def _may_ask(text: str, allowed: Sequence[str], requester: str, people: People) -> bool:
     """Return whether an address is among those that an agent may name, or a person is in a group among them."""
     if text in allowed:

@@ -40,6 +40,7 @@ from approvals_bot.service.read import (
     requests_of,
 )
 from approvals_bot.service.repairs import Repair, attempt_again, reset
+from approvals_bot.service.tool_calls import note_on_call
 from approvals_bot.service.waiting import Mask, cancellation_of, waits_of
 from approvals_bot.web.attribute_filters import ATTRIBUTE, wanted_attributes
 from approvals_bot.web.guard import peer_of
@@ -151,7 +152,9 @@ class RunsApi:
         )
         if run.is_new:
             self._metrics.run_started(asked.workflow)
-        return self._run_answer(run.id, 202 if run.is_new else 200)
+        requester = asked.requester or key.address
+        note = await note_on_call(self._workflows.find(asked.workflow), asked.input, requester, self._people)
+        return self._run_answer(run.id, 202 if run.is_new else 200, **({"note": note} if note else {}))
 
     async def search(self, request: HttpRequest) -> Response:
         """The runs that match every filter, newest first, a page at a time; by a range, the greatest value first."""
@@ -280,9 +283,9 @@ class RunsApi:
     def _repaired(self, done: Repair) -> Response:
         return self._run_answer(done.next_run, 202 if done.is_new or done.act == "retry" else 200)
 
-    def _run_answer(self, run_id: str, status: int) -> Response:
+    def _run_answer(self, run_id: str, status: int, **more: str) -> Response:
         return JsonResponse(
-            {"run_id": run_id, "url": f"{self._base_url}/runs/{run_id}"},
+            {"run_id": run_id, "url": f"{self._base_url}/runs/{run_id}", **more},
             status,
             headers={"Location": f"{root_of(self._base_url)}/api/runs/{run_id}"},
         )
@@ -306,12 +309,7 @@ class RunsApi:
             )
         given = validate(NEW_VOTE, await json_object(request, API_BODY)).model_dump()
         shown = await self._request(request)
-        if shown.requester == key.address:
-            raise Problem(
-                403,
-                "Own request",
-                f"{key.address} made this request itself, so it can't pass on anybody's vote in it.",
-            )
+        _check_not_own(shown, key)
         return await self._perform(shown, vote_of(given, actor_of(key, request)), changed=201)
 
     async def add_approver(self, request: HttpRequest) -> Response:
@@ -319,6 +317,8 @@ class RunsApi:
         key = caller(request, self._keys)
         given = validate(NEW_APPROVER, await json_object(request, API_BODY)).model_dump()
         shown, by = await self._request(request), _acting(key, given["by"])
+        if by != key.address:
+            _check_not_own(shown, key)
         return await self._perform(shown, reassign_of(given, by, actor_of(key, request)), changed=201)
 
     async def _perform(self, shown: Request, act: Act, *, changed: int) -> Response:
@@ -391,6 +391,13 @@ def _operator(key: ApiKey) -> ApiKey:
             f'The key {key.name!r} can\'t retry or reset runs. Its owner can allow it with may = ["operate"].',
         )
     return key
+
+
+def _check_not_own(shown: Request, key: ApiKey) -> None:
+    """Raise Problem 403 if the key made this request itself: it might approve it in somebody's name."""
+    if shown.requester == key.address:
+        detail = f"{key.address} made this request itself, so it can't pass on in it what people do."
+        raise Problem(403, "Own request", detail)
 
 
 def _acting(key: ApiKey, by: str | None) -> str:

@@ -36,6 +36,9 @@ LONGEST_ID = 100  # characters of a chat's or a message's id
 LONGEST_COMMENT = 2_000
 MOST_ANSWERS = 200  # answers to approval requests that are read from one body
 
+REGENERATE = "regenerate-message"
+"""The trigger of the AI SDK's `regenerate()`. An answer that ended well is only repeated: it may have booked."""
+
 NOT_OURS = "This didn't come from our own page, so nothing was changed."
 NO_APPROVERS = "A key can't decide about its own bookings. Name people who can, under [chat] approvers."
 REUSED = "This message's id was used before, for another text. Send it again under a new one."
@@ -82,6 +85,7 @@ class ChatBody(BaseModel):
     id: Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
     messages: list[Any]
     messageId: str | None = None  # as it is posted
+    trigger: str | None = None
 
 
 class CallAnswer(StrictBody):
@@ -131,8 +135,9 @@ class ChatApi:
                     decided = await self.decide(turn, part, owner, response.approved, response.reason)
                     if decided.reply.verdict in REFUSALS and decided.is_approved is None:
                         refused.append(decided.reply.text)
-        run_id = await self._begin(turns, body.id, owner, message)
-        run_id = next((turn.run_id for turn in turns if turn.message_id == body.messageId), run_id)
+        run_id = await self._begin(turns, body.id, owner, message, again=body.trigger == REGENERATE)
+        if body.trigger != REGENERATE:
+            run_id = next((turn.run_id for turn in turns if turn.message_id == body.messageId), run_id)
         turn = await self._chats.turn(run_id)
         sent = after_approvals(list(chunks_of(turn)), answered) if _is_continued(body.messages, turn) else set()
         return self._streamed(request, turn.run_id, sent, answered, refused)
@@ -204,9 +209,9 @@ class ChatApi:
             raise Problem(404, detail="No chat of yours has this id.")
         return turns
 
-    async def _begin(self, turns: list[Turn], chat: str, owner: str, message: UserMessage) -> str:
+    async def _begin(self, turns: list[Turn], chat: str, owner: str, message: UserMessage, *, again: bool) -> str:
         try:
-            return await self._chats.begin(turns, chat, owner, message.id, message.text)
+            return await self._chats.begin(turns, chat, owner, message.id, message.text, again=again)
         except MessageReusedError:
             raise Problem(409, "Message id in use", REUSED) from None
 

@@ -152,7 +152,15 @@ OPTIONAL_TIME = {"type": ["string", "null"], "format": "date-time"}
 
 RESPONSES: dict[str, Any] = {
     "Status": _words(Status),
-    "StartedRun": _object(run_id=TEXT, url=TEXT),
+    "StartedRun": {
+        "type": "object",
+        "properties": {
+            "run_id": TEXT,
+            "url": TEXT,
+            "note": {"type": "string", "description": "What the caller should know, such as that `to` has no effect."},
+        },
+        "required": ["run_id", "url"],
+    },
     "Run": _object(
         id=TEXT,
         workflow=TEXT,

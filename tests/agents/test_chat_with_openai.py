@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -124,6 +125,39 @@ async def test_a_passing_error_is_not_noticed(tmp_path: Path, monkeypatch: pytes
     answers = fake_openai.refusal(503, "later"), fake_openai.text("Hel", "lo")
     turn, _, received = await answered(tmp_path, monkeypatch, f"{KEY}-503", *answers)
     assert (turn.error, turn.view.texts, received) == ("", "Hello", 2)
+
+
+async def test_regenerating_a_failed_answer_tries_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = fake_openai.refusal(401, "no"), fake_openai.text("Hel", "lo")
+    with scripted_service(*answers) as openai:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{openai.url}/v1")
+        resources = {ChatModel: ChatModel("openai:gpt-test", f"{KEY}-again")}
+        async with Engine.open(f"sqlite:///{tmp_path}/runs.db", resources=resources) as engine:
+            chats = Chats(engine, Catalog({CHAT_WORKFLOW: Listed(openai_sample_chat)}), ChatForm())
+
+            async def begin(again: bool) -> str:
+                turns = await chats.turns("c", "ann@acme.eu")
+                run_id = await chats.begin(turns or [], "c", "ann@acme.eu", "m", "Hello?", again=again)
+                await engine.wait(run_id, 10)
+                return run_id
+
+            failed = await begin(again=True)
+            assert await begin(again=False) == failed, "the same message again begins nothing"
+            retried = await begin(again=True)
+            assert retried != failed
+            assert (await chats.turn(retried)).view.texts == "Hello"
+            assert await begin(again=True) == retried, "an answer that ended well is only repeated"
+
+
+async def test_two_people_who_begin_one_chat_id_at_once_have_one_each(tmp_path: Path) -> None:
+    async with Engine.open(f"sqlite:///{tmp_path}/runs.db") as engine:
+        chats = Chats(engine, Catalog({CHAT_WORKFLOW: Listed(openai_sample_chat)}), ChatForm())
+        people = "ann@acme.eu", "bo@acme.eu"
+        await asyncio.gather(*(chats.begin([], "c", person, "m", "Hello?") for person in people))
+        for person in people:
+            turns = await chats.turns("c", person)
+            assert [turn.view.turn.owner for turn in turns or ()] == [person]
+        assert await chats.turns("c", "cy@acme.eu") is None
 
 
 WITHOUT = """

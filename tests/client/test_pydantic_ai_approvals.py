@@ -286,12 +286,13 @@ async def test_an_old_yes_is_not_for_a_run_with_a_trimmed_history() -> None:
         return ModelResponse([TextPart("done")] if called else [ToolCallPart("book", {"n": 1}, "call_0")])
 
     asked: list[str] = []
-    history = [ModelRequest([UserPromptPart("hello")]), ModelResponse([TextPart("Where to?")])]
+    history: list[ModelMessage] = [ModelRequest([UserPromptPart("hello")]), ModelResponse([TextPart("Where to?")])]
     with scripted_service((500, {})) as service:
         async with Approvals(service.url, "key") as ap:
             agent = Agent(FunctionModel(script), name="travel", capabilities=[approvals(ap, key="trip", wait=0.05)])
             agent.tool_plain(requires_approval=True)(book)
-            for given in ([], [], history, history, history[1:]):
+            runs: tuple[list[ModelMessage], ...] = ([], [], history, history, history[1:])
+            for given in runs:
                 await agent.run("to Oslo", message_history=given)
                 asked.append({k.lower(): v for k, v in service.received[-1].headers.items()}["idempotency-key"])
     first, again, second, retried, trimmed = asked

@@ -101,8 +101,11 @@ async def test_silence_expires_a_call(calls: Service) -> None:
     ],
 )
 async def test_an_agent_asks_only_whom_it_may(calls: Service, to: list[str], asked: list[str]) -> None:
-    run = await ask(calls, to=to)
-    assert (await calls.run(run))["request"]["waiting_for"] == asked
+    body = {"workflow": "tool-call", "input": PAY | {"to": to}}
+    answer = (await calls.plain.post("/api/runs", json=body, headers={"Idempotency-Key": "s:1"})).json()
+    assert (await calls.run(answer["run_id"]))["request"]["waiting_for"] == asked
+    are_others = "di@acme.eu" in asked and len(asked) == 3
+    assert ("may_ask" in answer.get("note", "")) == are_others, "the agent learns that others are asked"
 
 
 async def test_conditions_choose_stages_by_tool(service: Service) -> None:
@@ -197,6 +200,9 @@ async def test_a_key_may_not_vote_on_its_own_request(calls: Service) -> None:
     refused = await vote(calls, own.json()["run_id"])
     assert refused.status_code == 403
     assert "app:desk made this request itself" in refused.json()["detail"]
+    by_ann = {"by": "cfo@acme.eu", "person": "ann@acme.eu"}
+    handed_over = await calls.api.post(f"/api/runs/{own.json()['run_id']}/approvers", json=by_ann)
+    assert (handed_over.status_code, handed_over.json()["title"]) == (403, "Own request")
     named = await calls.api.post(
         "/api/runs", json=body | {"requester": "ann@acme.eu"}, headers={"Idempotency-Key": "b"}
     )
