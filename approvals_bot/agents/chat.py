@@ -7,8 +7,13 @@ publishes every part of the answer as soon as the log has it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from contextvars import Context
+from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
     from pydantic_ai import Agent
     from pydantic_ai.messages import ModelMessage, ModelResponse
 
+FRAMEWORK, STREAMING = "pydantic_ai", "approvals_bot.agents.streaming"
 CHOICES = ["approve", "edit", "reject"]
 MOST_INDEXED = 20  # tool calls of a turn that can be found by their id alone; a run has 64 attributes
 LONGEST_INDEXED = 200  # characters of such an id
@@ -178,6 +184,12 @@ class WebhookAnswer(BaseModel):
     comment: str | None = None
 
 
+def import_framework() -> None:
+    """Import what chats need, if it is installed. It takes a second: call it in a thread, before the first message."""
+    if find_spec(FRAMEWORK) is not None:
+        import_module(STREAMING)
+
+
 class Chat:
     """An agent that answers a chat's messages.
 
@@ -191,22 +203,35 @@ class Chat:
     Tools get the turn as `ctx.deps`, a `ChatContext`, and ask people by its `ask`.
     """
 
-    def __init__(self, agent: Agent[ChatContext, str], *, name: str | None = None) -> None:
-        """`name`: what people read instead of the agent's own name, where it asks them."""
-        self._agent = agent
-        self._name = name or agent.name or "agent"
-        from approvals_bot.agents.streaming import Streaming  # imported now: a body has little time
+    def __init__(
+        self, agent: Agent[ChatContext, str] | Callable[[], Agent[ChatContext, str]], *, name: str | None = None
+    ) -> None:
+        """`name`: what people read instead of the agent's own name, where it asks them.
 
-        self._streaming = Streaming
+        `agent` may be a function that makes it, which is called for the first message: until then, its framework isn't
+        imported. Raises ImportError if that isn't installed.
+        """
+        if find_spec(FRAMEWORK) is None:
+            raise ImportError("a chat needs pydantic-ai: pip install 'approvals-bot[pydantic-ai]'", name=FRAMEWORK)
+        self._given = agent
+        self._name = name
+
+    @cached_property
+    def _agent(self) -> Agent[ChatContext, str]:
+        return Context().run(self._made)  # outside of the run: what an import draws is no part of its log
+
+    def _made(self) -> Agent[ChatContext, str]:
+        import_module(STREAMING)
+        return self._given() if isinstance(self._given, FunctionType) else self._given  # type: ignore[return-value]
 
     async def answer(self, turn: ChatTurn) -> str:
         """Answer a message, and return the agent's last words. Works in a workflow's body only.
 
         Raises FatalError if the model can't be reached or refuses to answer: then the run fails.
         """
-        from pydantic_ai.exceptions import ModelAPIError
+        context = ChatContext(turn, self._name or self._agent.name or "agent")
+        from pydantic_ai.exceptions import ModelAPIError  # the agent has imported it
 
-        context = ChatContext(turn, self._name)
         context.show(ChatView(turn=turn, is_writing=True))
         earlier = await earlier_exchanges(turn.follows) if turn.follows is not None else []
         try:
@@ -215,7 +240,9 @@ class Chat:
             raise FatalError(str(error)) from error
 
     async def _answer(self, context: ChatContext, history: list[ModelMessage]) -> str:
-        agent, streaming = self._agent, self._streaming(lambda: len(context.view.parts))
+        from approvals_bot.agents.streaming import Streaming
+
+        agent, streaming = self._agent, Streaming(lambda: len(context.view.parts))
         async with agent.iter(
             context.turn.text, deps=context, message_history=history, capabilities=[streaming]
         ) as run:

@@ -5,6 +5,7 @@ A chat belongs to the person, or the API key, that began it. Nobody else finds i
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import Literal
 
 from pydantic import JsonValue, ValidationError
 
+from approvals_bot.agents.chat import import_framework
 from approvals_bot.agents.chat_stream import Turn, approval_state, requests_by_call
 from approvals_bot.agents.chat_view import (
     CALL,
@@ -102,6 +104,13 @@ class Chats:
         self._engine = engine
         self._workflows = workflows
         self._form = form
+        self._warming: asyncio.Task[None] | None = None
+
+    def warm_up(self) -> asyncio.Task[None]:
+        """Import in the background what an answer needs, when somebody looks at the chat."""
+        if self._warming is None:
+            self._warming = asyncio.create_task(asyncio.to_thread(import_framework))
+        return self._warming
 
     @property
     def missing(self) -> str:
@@ -115,8 +124,12 @@ class Chats:
     async def turns(self, chat: str, owner: str) -> list[Turn] | None:
         """Return the newest turns of a chat, the oldest first; [] for a new one. None if it is somebody else's."""
         page = await self._engine.runs(attributes={CHAT: chat, OWNER: owner}, limit=MOST_TURNS)
-        if not page.records and (await self._engine.runs(attributes={CHAT: chat}, limit=1)).records:
-            return None
+        if not page.records:
+            newest = (await self._engine.runs(attributes={CHAT: chat}, limit=1)).records
+            if newest and newest[0].attributes.get(OWNER) != owner:
+                return None
+            if newest:  # begun since the first look
+                return await self.turns(chat, owner)
         return [await self._turn_of(record) for record in reversed(page.records)]
 
     async def newest(self, owner: str, limit: int) -> list[Turn]:
@@ -159,6 +172,7 @@ class Chats:
             approvers=self._form.approvers,
             follows=answers[0].view.turn.follows if answers else turns[-1].run_id if turns else None,
         )
+        await asyncio.shield(self.warm_up())
         found = {CHAT: chat, OWNER: owner, MESSAGE: message} | ({ON_BEHALF_OF: given.person} if given.person else {})
         key = _digest(owner, chat, message, *([len(answers)] if answers else []))
         try:

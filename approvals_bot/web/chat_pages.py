@@ -202,6 +202,7 @@ class ChatPages:
         text: str = "",
         is_new: bool = False,
     ) -> Response:
+        self._chats.warm_up()
         person = self._people.person(reader)
         earlier = await self._chats.newest(reader, NEWEST * 2) if is_new else []
         chats = {turn.view.turn.chat: turn for turn in earlier}
