@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from approvals_bot.approvals import tool_call
-from approvals_bot.approvals.json_values import UnfitError, check_json, check_whole_size, revealed
+from approvals_bot.approvals.json_values import UnfitError, check_json, check_whole_size
 from approvals_bot.approvals.policy import Deliver, Stage
 from approvals_bot.approvals.published import PublishedRequests
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER
@@ -27,6 +27,7 @@ from approvals_bot.approvals.request_approval import (
     requested,
     table_of,
 )
+from approvals_bot.approvals.visible import revealed
 from approvals_bot.client.decision import Decision
 from approvals_bot.client.digests import changes_between, digest_of
 from approvals_bot.durable.core.api import get_workflow_metadata, projector

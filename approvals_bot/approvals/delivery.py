@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import BeforeValidator, JsonValue
 
+from approvals_bot.approvals.plain_text import clip_value
 from approvals_bot.approvals.port import (
     EMAIL,
     CallResult,
@@ -190,7 +191,9 @@ def wait_before(attempts: int, retry_after: timedelta | None, chance: float) -> 
 def shortened(card: Card, longest: int) -> Card:
     """Cut the card's values to so many characters."""
     fields = [
-        field if len(field.value) <= longest else replace(field, value=field.value[:longest] + "…")
+        field
+        if len(field.value) <= longest
+        else replace(field, value=clip_value(field.value, longest, is_signed=card.signs(field)))
         for field in card.fields
     ]
     return replace(card, fields=tuple(fields))

@@ -11,7 +11,6 @@ rejections that say what is wrong.
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -25,9 +24,7 @@ from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.json_values import (
     TypedText,
     UnfitError,
-    canonical,
     check_size,
-    revealed,
     same_json,
     shown_json,
 )
@@ -35,8 +32,10 @@ from approvals_bot.approvals.leaves import addresses, is_long_text, replaced, ro
 from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.policy import Definition, Policy, Stage
 from approvals_bot.approvals.port import CardField, FormField, Via
-from approvals_bot.approvals.tool_call import shown_arguments
+from approvals_bot.approvals.tool_call import ARGUMENTS, TOOL, shown_arguments
 from approvals_bot.approvals.values import read, read_text, shown_value, value_schema, write
+from approvals_bot.approvals.visible import exact_value, revealed
+from approvals_bot.client.digests import digest_of, request_digest
 from approvals_bot.errors import InvalidPayloadError
 
 Fields = Mapping[str, FieldSpec]
@@ -93,16 +92,23 @@ def shown_field(spec: FieldSpec, name: str, value: Any, was: Mapping[str, JsonVa
     """Return a field for cards. `was`: the earlier values of edited fields."""
     before: str | None = None
     if name in was:
-        before = shown_value(values({name: spec}, {name: was[name]}).get(name))
+        before = _shown(spec, values({name: spec}, {name: was[name]}).get(name))
     return CardField(
         name=name,
         label=label(name, spec),
-        value=shown_value(value),
+        value=_shown(spec, value),
         kind="diff" if spec.view == "diff" else "long" if spec.type == "text" else "short",
         pinned=spec.pinned,
         was=before,
         untrusted=spec.untrusted and value is not None,
     )
+
+
+def _shown(spec: FieldSpec, value: Any) -> str:
+    """Format a typed value for people; of two different pinned values, never the same."""
+    if spec.pinned and isinstance(value, str) and not spec.is_of_call:
+        return exact_value(value, is_block=spec.type == "text")
+    return shown_value(value)
 
 
 def _shown_of(name: str, spec: FieldSpec, value: Any, was: Mapping[str, JsonValue]) -> tuple[CardField, ...]:
@@ -119,7 +125,7 @@ def _shown_of(name: str, spec: FieldSpec, value: Any, was: Mapping[str, JsonValu
             return (replace(field, value=revealed(value), kind="code", pinned=False),)
         case str() if spec.type == "said" and is_long_text(value):
             return (replace(field, value=revealed(value), kind="long"),)
-        case str() if spec.untrusted:
+        case str() if spec.untrusted and not spec.pinned:
             return (replace(field, value=revealed(value)),)
         case _:
             return (field,)
@@ -151,13 +157,18 @@ def label(name: str, spec: FieldSpec) -> str:
     return spec.label or readable(name)
 
 
-def digest(of: Fields, typed: Mapping[str, Any]) -> str:
-    """Return the digest that approvers sign.
+def digest(workflow: str, version: str, of: Fields, typed: Mapping[str, Any]) -> str:
+    """Return the digest that approvers sign; "" if nothing is pinned.
 
-    It is the SHA-256, in hex, of the pinned fields' JSON in its canonical form (RFC 8785); "" if none is pinned.
+    It covers the workflow, its version, and the pinned fields. That of a tool call covers the call alone, wherever it
+    is asked for, so that an agent can compute it without knowing the workflow.
     """
     pinned = {name: write(spec, typed.get(name)) for name, spec in of.items() if spec.pinned}
-    return hashlib.sha256(canonical(pinned).encode()).hexdigest() if pinned else ""
+    if not pinned:
+        return ""
+    if any(of[name].is_of_call for name in pinned):
+        return digest_of(typed[TOOL], typed[ARGUMENTS])
+    return request_digest(workflow, version, pinned)
 
 
 def from_texts(of: Fields, texts: Mapping[str, str]) -> dict[str, JsonValue]:

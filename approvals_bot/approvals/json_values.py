@@ -30,7 +30,6 @@ _INVISIBLE = re.compile(
     "[\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800"
     "\u3000\u3164\ufe00-\ufe0e\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
 )
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f]")
 _JOINED = re.compile("(?<=[\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])\u200d(?=[\u2190-\u2bff\U0001f000-\U0001faff])")
 
 
@@ -207,19 +206,6 @@ def _visible(text: str) -> str:
         return text
     kept = {found.start() for found in _JOINED.finditer(text)}
     return _INVISIBLE.sub(lambda found: found[0] if found.start() in kept else _escaped(found[0]), text)
-
-
-def revealed(text: str) -> str:
-    """Show what can't be seen by its number, as `⟨U+202E⟩`. Line breaks, tabs and emoji stay as they are."""
-    if text.isascii() and text.isprintable():
-        return text
-    kept = {found.start() for found in _JOINED.finditer(text)}
-    text = _INVISIBLE.sub(lambda found: found[0] if found.start() in kept else _numbered(found[0]), text)
-    return _CONTROL.sub(lambda found: _numbered(found[0]), text)
-
-
-def _numbered(character: str) -> str:
-    return f"⟨U+{ord(character):04X}⟩"
 
 
 def _escaped(character: str) -> str:

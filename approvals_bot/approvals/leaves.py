@@ -25,10 +25,10 @@ from approvals_bot.approvals.json_values import (
     canonical,
     check_json,
     parse_typed,
-    revealed,
     same_json,
 )
 from approvals_bot.approvals.port import FormField
+from approvals_bot.approvals.visible import exact_line, revealed
 
 EMPTY = "empty"
 """What people read for null."""
@@ -82,7 +82,7 @@ def lines(value: JsonValue, root: str, was: JsonValue = None, *, is_edited: bool
 
 def shown_leaf(leaf: JsonValue) -> str:
     """Return a leaf as people read it: JSON, but for null."""
-    return EMPTY if leaf is None else revealed(canonical(leaf))
+    return EMPTY if leaf is None else exact_line(canonical(leaf))
 
 
 def is_long_text(text: str) -> bool:

@@ -5,28 +5,28 @@ Pure. Lengths are in UTF-16 code units, the strictest count among mail clients a
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 
 import regex
 
+from approvals_bot.approvals.visible import drawn
+
 _LINE_BREAK = re.compile("\r\n|[\x0b\x0c\r\x85\u2028\u2029]")
-_DROPPED = re.compile(
-    "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f"  # control characters except tab and line breaks
-    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]+"  # changes of the writing direction
-)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _GRAPHEME = regex.compile(r"\X")
 
 ELLIPSIS = "…"
+_HASHED = 32  # hex digits: nobody can make two texts that have the same
 LONGEST_GRAPHEME = 64  # code points; a longer one is stacked accents, not a letter
 
 
 def clean(text: str) -> str:
-    """Remove control characters, bidirectional overrides and lone surrogates; line breaks become `\\n`."""
+    """Show invisible and control characters by their numbers, `⟨U+202E⟩`; line breaks become `\\n`."""
     if text.isascii() and text.isprintable():
         return text
-    return _DROPPED.sub("", _LINE_BREAK.sub("\n", _SURROGATE.sub("\ufffd", text)))
+    return drawn(_LINE_BREAK.sub("\n", _SURROGATE.sub("\ufffd", text)))
 
 
 def one_line(text: str, limit: int = 0) -> str:
@@ -56,6 +56,14 @@ def _cut(text: str, limit: int) -> str:
     if end == 0:  # a single grapheme larger than the limit
         end = max(room // 2, 0)
     return text[:end]
+
+
+def clip_value(text: str, limit: int, *, is_signed: bool) -> str:
+    """Cut a field's value, as shown. If people sign it, add what no other value has."""
+    cut = clip(text, limit)
+    if not is_signed or cut == text:
+        return cut
+    return f"{cut} ({len(text):,} characters, SHA-256 {hashlib.sha256(text.encode()).hexdigest()[:_HASHED]})"
 
 
 def length(text: str) -> int:

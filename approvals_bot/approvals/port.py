@@ -241,6 +241,10 @@ class Card:
         """Whether a model wants this: what it wrote is in the title and in the fields."""
         return any(field.kind == "code" for field in self.fields)
 
+    def signs(self, field: CardField) -> bool:
+        """Return whether a vote is bound to this field's value."""
+        return field.pinned or self.is_tool_call
+
 
 @dataclass(frozen=True, slots=True)
 class Place:

@@ -44,7 +44,7 @@ from approvals_bot.approvals.policy import (
 from approvals_bot.approvals.port import State
 from approvals_bot.approvals.published import PublishedRequests
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening, Request
-from approvals_bot.approvals.rules import KeptDefinition
+from approvals_bot.approvals.rules import KeptDefinition, rules_of
 from approvals_bot.approvals.templates import LONGEST_LINE
 from approvals_bot.approvals.workflow import PendingRequest
 from approvals_bot.durable.core.api import (
@@ -267,7 +267,8 @@ _KINDS: dict[State, Any] = {
 
 
 def _digest(definition: Definition, fields: Mapping[str, Any]) -> str:
-    return forms.digest(definition.fields, forms.values(definition.fields, _given(named(fields)), "fields"))
+    typed = forms.values(definition.fields, _given(named(fields)), "fields")
+    return forms.digest(definition.id, rules_of(definition).digest, definition.fields, typed)
 
 
 def fits_in(kind: type) -> forms.Fits | None:

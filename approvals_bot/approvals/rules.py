@@ -62,7 +62,7 @@ class Ruling:
         self._rules = rules
         self.typed = forms.values(definition.fields, fields)
         self.fields = forms.dump(definition.fields, self.typed)
-        self.digest = forms.digest(definition.fields, self.typed)
+        self.digest = forms.digest(definition.id, rules.digest, definition.fields, self.typed)
         self._judged: dict[str, Judgement] = {}
 
     @cached_property
@@ -146,6 +146,7 @@ def facts_of(request: Request, rules: Rules) -> Facts:
         request=AboutRequest(request.id, request.title, request.digest),
         decision=decision or AboutDecision(),
         answers={stage: answers.get(stage, {}) for stage in asks},
+        revision=request.definition,
     )
 
 

@@ -74,6 +74,7 @@ class Facts:
     request: AboutRequest = AboutRequest()
     decision: AboutDecision = AboutDecision()
     answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    revision: str = ""  # the digest of the workflow's file: `{{ workflow.version }}`
 
 
 def answers_of(definition: Definition, given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -113,7 +114,7 @@ def render_json(value: JsonValue, facts: Facts) -> JsonValue:
 def _render(compiled: Compiled, facts: Facts) -> str:
     known = {
         **facts.fields,
-        "workflow": _Table({"id": facts.workflow}),
+        "workflow": _Table({"id": facts.workflow, "version": facts.revision}),
         "requester": facts.requester,
         "on_behalf_of": facts.on_behalf_of,
         "request": facts.request,
@@ -225,7 +226,7 @@ _METHODS = {
 }  # attribute → whether it is a method
 _CALLED = frozenset(name for names in _METHODS.values() for name, called in names.items() if called)
 _KNOWN = {
-    "workflow": ("id",),
+    "workflow": ("id", "version"),
     "requester": ("name", "email", "address"),
     "on_behalf_of": ("name", "email", "address"),
     "request": ("id", "title", "digest", "url"),

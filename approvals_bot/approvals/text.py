@@ -109,6 +109,9 @@ FAULTS = {
     "not_text": "must be text",
     "broken_character": "contains a broken character (half of a surrogate pair)",
     "control_character": "contains a control character; only line breaks and tabs are allowed",
+    "invisible_character": (
+        "contains an invisible character, {character}, at position {at}; approvers must see all that they sign"
+    ),
     "too_long": "is too long: {length:,} characters, and at most {longest:,} are allowed",
     "too_short": "is too short: at least {shortest:,} characters are needed",
     "required": "is required",

@@ -15,10 +15,11 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from approvals_bot.approvals.json_values import canonical, revealed, same_json
+from approvals_bot.approvals.json_values import canonical, same_json
 from approvals_bot.approvals.leaves import EMPTY, YES_NO, inputs, is_long_text, joined_address, lines, root_of
 from approvals_bot.approvals.port import CardField, FormField
 from approvals_bot.approvals.request import DEADLINE, NO_STAGE, Request
+from approvals_bot.approvals.visible import exact_block, exact_line, revealed
 from approvals_bot.client.decision import Decision
 from approvals_bot.client.words import DecisionState
 
@@ -190,6 +191,6 @@ def shown_scalar(value: JsonValue) -> str:
         case bool():
             return YES_NO[0] if value else YES_NO[1]
         case str() if value:
-            return revealed(value.replace("\r\n", "\n"))
+            return exact_block(value) if "\n" in value else exact_line(value)
         case _:
-            return revealed(canonical(value))
+            return canonical(value)

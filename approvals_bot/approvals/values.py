@@ -34,6 +34,7 @@ from approvals_bot.approvals.json_values import (
     parse_typed,
     shown_json,
 )
+from approvals_bot.approvals.visible import NOT_GIVEN, first_unseen, marked
 
 _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -144,6 +145,8 @@ def _text(spec: FieldSpec, given: Any) -> str:
     text = given.replace("\r\n", "\n")
     if _CONTROL.search(text):
         raise UnfitError("control_character")
+    if spec.pinned and (at := first_unseen(text)) is not None and not spec.is_of_call:
+        raise UnfitError("invisible_character", character=marked(text[at]), at=at + 1)
     if spec.longest is not None and len(text) > spec.longest:
         raise UnfitError("too_long", length=len(text), longest=spec.longest)
     if spec.min_length is None and spec.required and not text.strip():
@@ -332,7 +335,6 @@ _SCHEMA: dict[str, dict[str, Any]] = {
 }
 
 
-NOT_GIVEN = "not given"
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -380,5 +382,7 @@ def shown_duration(span: timedelta) -> str:
 
 
 def shown_moment(moment: datetime) -> str:
-    """Format as "5 Nov 2026, 14:00 UTC"."""
-    return f"{shown_date(moment.date())}, {moment:%H:%M} UTC"
+    """Format as "5 Nov 2026, 14:00 UTC", with the seconds where they aren't zero: "14:00:30.5 UTC"."""
+    seconds = f":{moment:%S}" if moment.second or moment.microsecond else ""
+    fraction = f".{moment:%f}".rstrip("0") if moment.microsecond else ""
+    return f"{shown_date(moment.date())}, {moment:%H:%M}{seconds}{fraction} UTC"

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.plain_text import clean, one_line
+from approvals_bot.approvals.plain_text import clean, clip_value, one_line
 from approvals_bot.approvals.port import STALLED, STATE_WORDS, Card, CardField
 from approvals_bot.approvals.request import Request
 from approvals_bot.cli.terminal import bold
@@ -171,7 +171,11 @@ def _fields(fields: Sequence[CardField]) -> Iterator[str]:
         text = f"“{field.value}”" if is_quoted else field.value
         first, *rest = clean(text).splitlines() or [""]
         mark = "  (pinned)" if field.pinned else ""
-        was = f"  (was {one_line(field.was, 40)})" if field.was is not None and field.is_short else ""
+        was = (
+            f"  (was {clip_value(one_line(field.was), 40, is_signed=field.pinned)})"
+            if field.was is not None and field.is_short
+            else ""
+        )
         yield f"  {field.label.ljust(width)}  {first}{mark}{was}".rstrip()
         yield from (f"  {' ' * width}  {line}".rstrip() for line in rest)
 

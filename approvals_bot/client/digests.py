@@ -1,7 +1,8 @@
-"""The digest of a tool call: what was shown, what was decided, and what is about to run are compared by it.
+"""The digests of tool calls and requests: what was shown, decided, and is about to be done are compared by them.
 
 SHA-256 over the canonical JSON of RFC 8785, so neither the order of keys nor `1` or `1.0` makes a difference.
-Everything else does: invisible characters, Unicode forms, an empty list instead of null.
+Everything else does: invisible characters, Unicode forms, an empty list instead of null. A request's digest names its
+workflow, version and kind, so the same values in another workflow, or as a tool's arguments, have another digest.
 """
 
 from __future__ import annotations
@@ -32,6 +33,20 @@ def digest_of(tool: str, arguments: Mapping[str, Any]) -> str:
     True
     """
     return hashlib.sha256(canonical_json({"tool": tool, "arguments": dict(arguments)})).hexdigest()
+
+
+def request_digest(workflow: str, version: str, pinned: Mapping[str, Any]) -> str:
+    """Return the digest, in hex, that approvers of a workflow's request sign. Raises ValueError for what isn't JSON.
+
+    `version`: the digest of the workflow's file, as results and `{{ workflow.version }}` have it. `pinned`: the pinned
+    fields in the request's canonical JSON, null for those that were left out.
+
+    >>> sandbox, deploy = (request_digest(id, "1f0c", {"version": "7"}) for id in ("sandbox", "deploy"))
+    >>> sandbox == deploy
+    False
+    """
+    signed = {"kind": "approval", "workflow": workflow, "version": version, "fields": dict(pinned)}
+    return hashlib.sha256(canonical_json(signed)).hexdigest()
 
 
 def leaves_of(arguments: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

@@ -22,6 +22,7 @@ from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.json_values import LARGEST_INTEGER
 from approvals_bot.approvals.text import short_digest
 from approvals_bot.approvals.values import Money
+from approvals_bot.client.digests import digest_of
 from approvals_bot.errors import InvalidPayloadError
 from tests.support.thorough import examples
 
@@ -234,12 +235,26 @@ def test_optional_fields_may_be_absent_or_null() -> None:
 
 def test_the_digest_covers_only_pinned_values() -> None:
     of = specs(a={"type": "money", "currency": "EUR", "pinned": True}, b="string")
-    one = fields.digest(of, fields.values(of, {"a": "5", "b": "x"}))
-    assert one == fields.digest(of, fields.values(of, {"a": 5.0, "b": "y"}))
-    assert one != fields.digest(of, fields.values(of, {"a": "5.01", "b": "x"}))
+    one = fields.digest("pay", "1f", of, fields.values(of, {"a": "5", "b": "x"}))
+    assert one == fields.digest("pay", "1f", of, fields.values(of, {"a": 5.0, "b": "y"}))
+    assert one != fields.digest("pay", "1f", of, fields.values(of, {"a": "5.01", "b": "x"}))
     assert len(one) == 64
     assert one.startswith(short_digest(one))
-    assert fields.digest(specs(b="string"), {"b": "x"}) == ""
+    assert fields.digest("pay", "1f", specs(b="string"), {"b": "x"}) == ""
+
+
+def test_the_digest_belongs_to_one_workflow_and_version() -> None:
+    of = specs(a={"type": "string", "pinned": True})
+    some = {fields.digest(id, version, of, {"a": "7"}) for id in ("deploy", "sandbox") for version in ("1f", "2f")}
+    assert len(some) == 4
+
+
+def test_fields_named_like_a_tool_call_have_another_digest() -> None:
+    of = specs(tool={"type": "string", "pinned": True}, arguments={"type": "object", "pinned": True})
+    given = {"tool": "pay", "arguments": {"price": 640}}
+    assert fields.digest("pay", "1f", of, given) != digest_of("pay", {"price": 640})
+    call = specs(tool={"type": "tool", "pinned": True}, arguments={"type": "arguments", "pinned": True})
+    assert fields.digest("pay", "1f", call, given) == digest_of("pay", {"price": 640})
 
 
 def test_typed_in_text_is_converted() -> None:

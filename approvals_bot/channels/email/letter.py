@@ -16,7 +16,7 @@ import css_inline
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from approvals_bot.approvals import card_text
-from approvals_bot.approvals.plain_text import clean, clip, header, one_line
+from approvals_bot.approvals.plain_text import clean, clip, clip_value, header, one_line
 from approvals_bot.approvals.port import STATE_WORDS, Card, CardChoice, CardField, ChoiceName, Dispatch, ToPerson
 from approvals_bot.approvals.text import CHOSEN
 
@@ -178,6 +178,7 @@ def _write(dispatch: Dispatch, now: datetime, room: LetterLimits) -> Letter:
         "more_votes": max(0, len(dispatch.card.votes) - room.rows),
         "card_text": card_text,
         "clip": clip,
+        "cut": lambda field: clip_value(field.value, room.html_long, is_signed=card.signs(field)),
         "room": room,
     }
     html = _INLINER.inline(_TEMPLATES.get_template("letter.html").render(names))
@@ -196,7 +197,7 @@ def _fitting(card: Card, room: LetterLimits) -> Card:
         card,
         title=one_line(card.title, 200),
         instructions=clip(clean(card.instructions), room.text_long),
-        fields=tuple(_fitting_field(field, room) for field in fields),
+        fields=tuple(_fitting_field(card, field, room) for field in fields),
         votes=tuple(replace(vote, comment=clip(clean(vote.comment), room.short)) for vote in card.votes[-room.rows :]),
         stages=tuple(replace(stage, seats=stage.seats[: room.rows]) for stage in card.stages[: room.rows]),
         notes=tuple(one_line(note, 200) for note in card.notes),
@@ -205,10 +206,10 @@ def _fitting(card: Card, room: LetterLimits) -> Card:
     )
 
 
-def _fitting_field(field: CardField, room: LetterLimits) -> CardField:
-    limit = room.short if field.is_short else room.text_long
-    value = clip(clean(field.value[: limit * 4]), limit)
-    was = None if field.was is None else one_line(field.was, min(limit, 200))
+def _fitting_field(card: Card, field: CardField, room: LetterLimits) -> CardField:
+    limit, is_signed = room.short if field.is_short else room.text_long, card.signs(field)
+    value = clip_value(clean(field.value), limit, is_signed=is_signed)
+    was = None if field.was is None else clip_value(one_line(field.was), min(limit, 200), is_signed=is_signed)
     return replace(field, label=one_line(field.label, 100), value=value or "–", was=was)
 
 

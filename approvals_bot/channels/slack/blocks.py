@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from approvals_bot.approvals import card_text
-from approvals_bot.approvals.plain_text import clean, clip, length, one_line
+from approvals_bot.approvals.plain_text import clean, clip, clip_value, length, one_line
 from approvals_bot.approvals.port import BRIEF, Card, CardChoice, CardField, CardOutcome, Dispatch
 from approvals_bot.durable.core.serialization import json_text
 
@@ -140,10 +140,11 @@ def _fields(card: Card, room: CardLimits) -> tuple[list[Block], bool]:
         (short if is_brief or field.is_short else long).append(field)
     left = max(0, len(short) - room.rows) + max(0, len(long) - room.longs)
     is_cut = left > 0
-    elements = [paragraph(*(_short_field(field, room) for field in short[: room.rows]))] if short else []
+    elements = [paragraph(*(_short_field(card, field, room) for field in short[: room.rows]))] if short else []
     for field in long[: room.longs]:
-        value = clip(clean(field.value[: room.long * 8]).strip("\n"), room.long) or "–"
-        is_cut = is_cut or len(value) < len(field.value.strip("\n"))
+        whole = clean(field.value).strip("\n")
+        value = clip_value(whole, room.long, is_signed=card.signs(field)) or "–"
+        is_cut = is_cut or (bool(whole) and value != whole)
         text: Block = {"type": "rich_text_preformatted", "elements": [styled(value)]}
         elements += [paragraph(_label(field)), quotation(value) if field.untrusted and field.kind != "json" else text]
     if left:
@@ -151,11 +152,13 @@ def _fields(card: Card, room: CardLimits) -> tuple[list[Block], bool]:
     return elements, is_cut
 
 
-def _short_field(field: CardField, room: CardLimits) -> list[Block]:
+def _short_field(card: Card, field: CardField, room: CardLimits) -> list[Block]:
     style = {"code": True} if field.kind == "code" else {}
-    line = [*_label(field), styled(": "), styled(cut_to(card_text.line(field), room.short) or "–", **style)]
+    value = clip_value(clean(card_text.line(field)), room.short, is_signed=card.signs(field))
+    line = [*_label(field), styled(": "), styled(value or "–", **style)]
     if field.was is not None:
-        line += [styled(", was "), styled(one_line(field.was, room.short) or "–", strike=True)]
+        was = clip_value(one_line(field.was), room.short, is_signed=card.signs(field))
+        line += [styled(", was "), styled(was or "–", strike=True)]
     return line
 
 

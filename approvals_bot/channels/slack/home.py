@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.plain_text import one_line
+from approvals_bot.approvals.plain_text import clip_value, one_line
 from approvals_bot.approvals.port import Card
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack.blocks import Block, choices, escape, plain
@@ -192,12 +192,14 @@ def _item(card: Card) -> list[Block]:
     status: list[Block] = [{"type": "mrkdwn", "text": status_line(card), "verbatim": True}]
     status.append(plain(one_line(card_text.asked_by(card), 200)))
     pinned = [
-        f"{field.label}: {one_line(field.value, 60)}"
+        f"{one_line(field.label, 60)}: {clip_value(one_line(card_text.line(field)), 60, is_signed=True)}"
         for field in card.fields
         if (field.pinned or card.is_tool_call) and field.is_short
     ]
     if pinned and card.outcome is None:
-        status.append(plain(one_line(" · ".join(pinned[:PINNED_SHOWN]), 250)))
+        left = len(pinned) - PINNED_SHOWN
+        more = [f"… and {left} more pinned {'field' if left == 1 else 'fields'}"] if left > 0 else []
+        status.append(plain(" · ".join(pinned[:PINNED_SHOWN] + more)))
     if card.url:
         status.append({"type": "mrkdwn", "text": f"<{escape(card.url)}|Open>", "verbatim": True})
     return [
