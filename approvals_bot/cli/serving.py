@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 import uvicorn
 
 from approvals_bot.app.service import Service
+from approvals_bot.cli.wire import BACKLOG, IDLE_TIME, file_limit, http_protocol, room, sweep
 from approvals_bot.config.load import Configuration, visible
 from approvals_bot.errors import ApprovalsBotError
 
 POLL_EVERY = 1.0  # seconds between two looks at the files, so that a saved change is live when its author tries it
 SETTLED_AFTER = 0.2  # seconds without a change before a file is read; editors and checkouts write in several steps
-BACKLOG = 2048  # pending connections, uvicorn's default
 DRAIN = 5  # seconds for HTTP requests in progress at shutdown, and at the same time for the engine's running steps
 
 STDERR = 2  # the file descriptor
@@ -116,8 +116,14 @@ def tune_garbage_collector() -> None:
 
 async def serve(service: Service, listening: socket.socket, source: ConfigSource, ready: Callable[[], None]) -> None:
     """Serve until SIGINT or SIGTERM. Reloads on SIGHUP and when a configuration file changes."""
+    most, backlog = room(file_limit())
     options = uvicorn.Config(
         service.app,
+        http=http_protocol(most=most),
+        ws="none",
+        backlog=backlog,
+        timeout_keep_alive=IDLE_TIME,
+        proxy_headers=False,  # it would trust every local process; [server] trusted_proxies says whom
         access_log=False,  # it would log paths, which contain tokens; our own log has route templates
         log_config=None,
         lifespan="off",
@@ -138,6 +144,7 @@ async def serve(service: Service, listening: socket.socket, source: ConfigSource
     _handle_signals(stop, lambda: None if server.should_exit else _reload(service, source))
     serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
     watching = asyncio.create_task(_watch(service, source, _state(service, source)), name="watch the configuration")
+    sweeping = asyncio.create_task(sweep(server.server_state.connections), name="end idle connections")
     while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn has a flag but no event
         await asyncio.sleep(0.01)
     if server.started:
@@ -147,7 +154,8 @@ async def serve(service: Service, listening: socket.socket, source: ConfigSource
         await serving
     finally:
         watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        sweeping.cancel()
+        await asyncio.gather(watching, sweeping, return_exceptions=True)
 
 
 def _handle_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:

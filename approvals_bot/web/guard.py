@@ -190,10 +190,13 @@ def admit(scope: Scope) -> str:
     if cookies > COOKIE_BYTES:
         detail = f"The cookies have more than {COOKIE_BYTES:,} bytes. Delete this site's cookies, then try again."
         raise Problem(431, detail=detail, headers=CLOSE)
-    if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > URL_BYTES:
+    path = scope.get("raw_path") or b"/"
+    if len(path) + len(scope["query_string"]) > URL_BYTES:
         raise Problem(414, detail=f"An address may have at most {URL_BYTES:,} bytes here.", headers=CLOSE)
     if has_length and is_chunked:
         raise Problem(400, detail="A request has a Content-Length or a Transfer-Encoding, never both.", headers=CLOSE)
+    if not path.startswith(b"/"):
+        raise Problem(400, detail="A request names a path of this service.", headers=CLOSE)
     if hosts != 1 or not host:
         raise Problem(400, detail="A request names exactly one Host.", headers=CLOSE)
     return host.decode("latin-1")

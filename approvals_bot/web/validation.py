@@ -25,7 +25,7 @@ API_BODY = 1_000_000  # bytes; a request's fields with a long diff, and room for
 LINK_BODY = 64_000  # bytes; what a form with a comment and a few answers needs, many times over
 JSON_DEPTH = 24  # levels; fields nest 20 deep, and the body holds them a few levels down
 MOST_FIELDS = 200  # of one form; no workflow asks that many things of an approver
-BODY_TIME = 10.0  # seconds for a whole body: a caller that drips bytes must not hold a connection for long
+BODY_TIME = 30.0  # seconds for a whole body: a caller that drips bytes must not hold a connection for long
 
 
 async def read_body(request: HttpRequest, limit: int) -> bytes:
