@@ -150,7 +150,7 @@ class Decisions:
 
         The proof stands for the code, which counts once: it goes into the following form.
         """
-        if not is_from_own_page(request.headers, self._origin):
+        if not is_from_own_page(request.headers, self._origin, has_token=shown is not None):
             return (403, NOT_OURS), ""
         if not link.target.hook.is_live:
             return None, ""  # there is no form any more; nothing can change, so saying how it ended needs no proof

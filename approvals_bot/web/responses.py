@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 from urllib.parse import quote_plus, urlsplit
 
@@ -44,6 +45,8 @@ from approvals_bot.service.refusals import OpeningCode, OpeningRefused
 
 FORM_ROOM = 40_000  # bytes of a form's values as browsers send them; bodies may have 64,000, comments take some
 MOST_INPUTS = 100  # that anybody would look through
+MOST_ERRORS = 20  # faults of one body or query that are named; nobody reads more of them
+
 NAMING = 12  # bytes around the name of an input: the form's part, `=` and `&`
 
 RETRY_FULL = {"Retry-After": "60"}  # seconds; what a workflow doesn't take now, it won't take at once
@@ -97,7 +100,7 @@ class Problem(ApprovalsBotError):
         self.status = status
         self.title = title or HTTPStatus(status).phrase
         self.detail = detail
-        self.errors = [{"loc": list(error["loc"]), "msg": str(error["msg"])} for error in errors]
+        self.errors = [{"loc": list(error["loc"]), "msg": str(error["msg"])} for error in islice(errors, MOST_ERRORS)]
         self.headers = dict(headers or {})
         self.more = more  # members of this kind of problem, such as a vote's verdict
         super().__init__(f"{status} {self.title}: {detail}")

@@ -14,17 +14,15 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
-from starlette.types import Message
 
+from approvals_bot.durable.core.forms import MULTIPART, URL_ENCODED, parse_form, parse_header
 from approvals_bot.web.responses import Problem
 
 API_BODY = 1_000_000  # bytes; a request's fields with a long diff, and room for a batch of hooks' payloads
 LINK_BODY = 64_000  # bytes; what a form with a comment and a few answers needs, many times over
 JSON_DEPTH = 24  # levels; fields nest 20 deep, and the body holds them a few levels down
-MOST_FIELDS = 200  # of one form; no workflow asks that many things of an approver
 BODY_TIME = 30.0  # seconds for a whole body: a caller that drips bytes must not hold a connection for long
 
 
@@ -90,21 +88,25 @@ def parse_json(body: bytes) -> Any:
 
 
 def _inspect(root: Any) -> None:
-    """Inspect depth and texts of a parsed value, without recursion: the value is the caller's."""
-    ahead = [(root, 1)]
-    while ahead:
-        value, depth = ahead.pop()
-        match value:
-            case str():
+    """Inspect depth and texts of a parsed value, level by level and without recursion: the value is the caller's."""
+    level, depth = [root], 0
+    while level:
+        depth += 1
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, str):
                 _inspect_text(value)
-            case dict() | list() if depth > JSON_DEPTH:
-                raise _too_deep()
-            case dict():
+            elif isinstance(value, dict):
                 for key in value:
                     _inspect_text(key)
-                ahead += [(item, depth + 1) for item in value.values()]
-            case list():
-                ahead += [(item, depth + 1) for item in value]
+                below += value.values()
+            elif isinstance(value, list):
+                below += value
+            else:
+                continue
+            if depth > JSON_DEPTH and not isinstance(value, str):
+                raise _too_deep()
+        level = below
 
 
 def _inspect_text(text: str) -> None:
@@ -162,32 +164,34 @@ def validate(shape: type[Shape], value: Any) -> Shape:
             422,
             "Invalid input",
             "Some values don't fit. Nothing was changed.",
-            errors=[{"loc": fault["loc"], "msg": fault["msg"]} for fault in error.errors(include_url=False)],
+            errors=error.errors(include_url=False, include_context=False, include_input=False),
         ) from None
 
 
 async def read_form(request: HttpRequest) -> dict[str, str]:
-    """Read the form's fields; of a repeated one the last, files dropped. Raises Problem 400, 408, 413 or 415."""
-    body = await read_body(request, LINK_BODY)
+    """Read the form's texts, of a repeated field the last one. Files are dropped, and other bodies have no fields.
 
-    async def receive() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
+    Raises Problem 408, 413 or 415, and MalformedBodyError (400).
+    """
+    body, content_type = await read_body(request, LINK_BODY), request.headers.get("content-type", "")
+    if parse_header(content_type)[0] not in (URL_ENCODED, MULTIPART):
+        return {}
+    fields = parse_form(content_type, body)
+    return {name: fields.text(name) for name in fields}
 
-    async with HttpRequest(request.scope, receive).form(max_files=0, max_fields=MOST_FIELDS) as form:
-        return {name: value for name, value in form.items() if not isinstance(value, UploadFile)}
 
-
-def is_from_own_page(headers: Any, base_url: str) -> bool:
+def is_from_own_page(headers: Any, base_url: str, *, has_token: bool = False) -> bool:
     """Tell whether a form was posted from our own page, as far as the browser says.
 
-    Browsers of the last years say it in Sec-Fetch-Site, which no page can set. Under our `no-referrer` their own forms
-    carry `Origin: null`, so null is as good as that word. Clients without either (w3m, old browsers) have only their
-    form token to show.
+    Browsers of the last years say it in Sec-Fetch-Site, which no page can set, unless the page came by plain http.
+    Under our `no-referrer` our own forms carry `Origin: null`, and so may everybody's. Where that is all there is, the
+    proof is a form token, which only our page can have (`has_token`). Clients that send neither (w3m, old browsers)
+    have only their token to show, too.
     """
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site is not None:
         return site == "same-origin" and origin in (None, "null", base_url)
-    return origin in (None, base_url)
+    return origin in (None, base_url) or (origin == "null" and has_token)
 
 
 def read_query(request: HttpRequest, *names: str, prefix: str | None = None) -> dict[str, str]:

@@ -303,7 +303,6 @@ async def test_check_50_spellings_of_one_token_are_one_link(asked: Any) -> None:
         {"Sec-Fetch-Site": "none"},
         {"Sec-Fetch-Site": "same-origin", "Origin": "https://evil.example"},
         {"Origin": "https://evil.example"},
-        {"Origin": "null"},
     ],
     ids=lambda headers: " ".join(headers.values()),
 )
@@ -365,3 +364,43 @@ async def test_large_compressed_and_wrong_bodies_are_refused(asked: Any) -> None
     assert (await asked.web.post(path, json=form, headers=OURS)).status_code == 403
     for method in ("PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
         assert (await asked.web.request(method, path, headers=OURS)).status_code == 405
+
+
+@pytest.mark.parametrize("origin", ["null", "https://approve.acme.eu", None])
+async def test_a_form_token_is_enough_without_fetch_metadata(asked: Any, origin: str | None) -> None:
+    """As browsers send it over plain http, and as Safari below 16.4 does anyway."""
+    headers = {"Origin": origin} if origin else {}
+    path = await asked.link(await open_request(asked), "ann@acme.eu")
+    form = form_of(await asked.web.get(path), "approve")
+    other = await asked.link(await open_request(asked, requester="cy@acme.eu"), "ann@acme.eu")
+    for bad in (
+        {**form, "form_token": ""},
+        {**form, "form_token": form_of(await asked.web.get(other), "")["form_token"]},
+    ):
+        assert (await asked.web.post(path, data=bad, headers=headers)).status_code == 403
+    assert (await asked.web.post(path, data=form, headers={"Origin": "https://evil.example"})).status_code == 403
+    cross = {"Origin": "null", "Sec-Fetch-Site": "cross-site"}
+    assert (await asked.web.post(path, data=form, headers=cross)).status_code == 403
+    assert (await asked.web.post(path, data=form, headers=headers)).status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("multipart/form-data", b"x"),
+        ("multipart/form-data; boundary=", b"x"),
+        ("multipart/form-data; boundary=b", b"--b\r\n\r\n\r\n--b--"),
+        ("multipart/form-data; boundary=b", b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\nx'),
+        ("multipart/form-data; boundary=b; charset=punycode", b"--b\r\n" + b"9" * 60_000),
+        ("multipart/form-data; boundary=" + "b" * 71, b"--b--"),
+        ("application/x-www-form-urlencoded; charset=idna", b"a=1"),
+        ("application/x-www-form-urlencoded", b"a=1&" * 1_100),
+    ],
+)
+async def test_a_form_that_cannot_be_read_is_400(asked: Any, kind: str, body: bytes) -> None:
+    path = await asked.link(await open_request(asked), "ann@acme.eu")
+    before = asked.content()
+    for url in (path, "/login", "/decisions/x"):
+        answer = await asked.web.post(url, content=body, headers={**OURS, "Content-Type": kind})
+        assert answer.status_code == 400, url
+    assert asked.content() == before
