@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import Context
+from dataclasses import replace
 from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
@@ -38,7 +39,7 @@ from approvals_bot.durable.core.context import open_engine
 from approvals_bot.durable.core.durations import as_seconds
 from approvals_bot.durable.engine import Engine
 from approvals_bot.errors import FatalError, RetryableError
-from approvals_bot.people import People, Person
+from approvals_bot.people import People
 
 if TYPE_CHECKING:
     from pydantic_ai import Agent
@@ -317,7 +318,7 @@ async def mail_link(
     person = people.person(address)
     about = get_step_metadata()
     card = Card("", "", "", 0, "waiting", subject, Name(agent, agent), about.first_started_at, "")
-    to = ToPerson(EMAIL, Person(person.address, person.name, zone=person.zone))
+    to = ToPerson(EMAIL, replace(person, slack=None))
     text = WEBHOOK_MAIL.format(url=_engine().link(hook_id), subject=subject)
     match await mail.send(Dispatch(about.step_id, to, card, text=text)):  # no request has a page to link to
         case TryAgain(error=error, after=after):

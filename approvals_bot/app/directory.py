@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,9 +16,6 @@ from approvals_bot.outgoing import OutgoingTargets, TargetSource
 from approvals_bot.people import People, SourceUnavailable
 from approvals_bot.people.absences import Absence
 
-GroupMembers = Callable[[str], Awaitable[Sequence[str]]]
-"""Looks up the addresses of a Slack group's members, by the group's handle."""
-
 
 def build_plain_people(service: configured.ServiceSettings) -> People:
     """Build the people without live sources, for commands that run beside the service."""
@@ -31,6 +28,7 @@ def build_plain_people(service: configured.ServiceSettings) -> People:
         away=_absences(service),
         managers=_managers(service),
         group_names=service.group_names,
+        rules=service.rules,
     )
 
 
@@ -59,12 +57,14 @@ def _absences(service: configured.ServiceSettings) -> dict[str, list[Absence]]:
 
 
 def build_people(
-    service: configured.ServiceSettings, members: GroupMembers | None, targets: OutgoingTargets | None
+    service: configured.ServiceSettings, slack: WithMembers | None, targets: OutgoingTargets | None
 ) -> People:
     """Build the people of the configuration, with their live sources.
 
     A source whose reader is None isn't read; its members are then unknown.
     """
+    if slack is None and service.slack is not None:
+        slack = _UnreadSlack()
 
     def source(given: object) -> Any:
         match given:
@@ -75,7 +75,7 @@ def build_people(
             case configured.HttpSourceEntry(http=name):
                 return TargetSource(name, targets) if targets is not None else _Unread(name)
             case configured.SlackGroupEntry(slack=handle):
-                return directory.SlackGroupSource(handle.removeprefix("@"), members or _never_read)
+                return directory.SlackGroupSource(handle.removeprefix("@"), (slack or _UnreadSlack()).members)
             case configured.DirectoryTable(oncall=oncall, owner_of=owners):
                 return directory.Directory(oncall, owners)
             case _:
@@ -85,11 +85,13 @@ def build_people(
         _persons(service),
         {name: source(group) for name, group in service.groups.items()},
         source(service.directory),
-        members or (_never_read if service.slack is not None else None),
+        slack.members if slack is not None else None,
         _absences(service),
         service.server.admins,
         _managers(service),
         service.group_names,
+        service.rules,
+        slack.has_member if slack is not None else None,
     )
 
 
@@ -104,7 +106,7 @@ async def open_people(
     async with AsyncExitStack() as stack:
         targets = await open_targets(stack, service, now)
         slack = open_channels(stack, service).get(SLACK)
-        yield build_people(service, slack.members if isinstance(slack, WithMembers) else None, targets)
+        yield build_people(service, slack if isinstance(slack, WithMembers) else None, targets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,5 +119,11 @@ class _Unread:
         raise SourceUnavailable(self.name, "it was not read")
 
 
-async def _never_read(handle: str) -> Sequence[str]:
-    raise SourceUnavailable(f"slack:@{handle}", "Slack was not called")
+class _UnreadSlack:
+    """A Slack that is never asked."""
+
+    async def members(self, handle: str) -> Sequence[str]:
+        raise SourceUnavailable(f"slack:@{handle}", "Slack was not called")
+
+    async def has_member(self, address: str) -> bool:
+        raise SourceUnavailable("Slack", "Slack was not called")

@@ -106,11 +106,11 @@ async def open_service(
         targets = await open_targets(stack, service, clock.now)
         channels = open_channels(stack, service)
         slack_groups = channels.get(SLACK)
-        members = slack_groups.members if isinstance(slack_groups, WithMembers) else None
+        workspace = slack_groups if isinstance(slack_groups, WithMembers) else None
         host = ChannelHost(
             engine=engine,
             tokens=tokens,
-            people=build_people(service, members, targets),
+            people=build_people(service, workspace, targets),
             workflows=listing,
             base_url=base_url,
             now=clock.now,
@@ -167,7 +167,7 @@ async def open_service(
             Returns the tables whose changes take effect only after a restart.
             """
             host.workflows = listing = load_catalog(fresh, asks)
-            host.people = engine.resources[People] = build_people(fresh.service, members, targets)
+            host.people = engine.resources[People] = build_people(fresh.service, workspace, targets)
             engine.schedules.use(planned(listing), partial(start_scheduled, host), metrics.scheduled)
             engine.resources[Calendars] = Calendars(fresh.service.calendars)
             engine.resources[ChatModel] = chat_model(fresh.service.chat)

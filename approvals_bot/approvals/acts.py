@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -259,7 +259,7 @@ def read_message(given: Any) -> Message | None:
         message: Message = _MESSAGE.validate_python(given)
     except ValidationError:
         return None
-    return message if isinstance(message, MailReturned) else replace(message, by=message.by.lower())
+    return message
 
 
 def answer_of(reply: Reply) -> dict[str, Any]:

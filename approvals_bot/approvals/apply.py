@@ -71,8 +71,8 @@ def request_of(
         workflow=definition.id,
         definition=rules.digest,
         title=definition.id if title is None else title,
-        requester=opening.requester.lower(),
-        on_behalf_of=opening.on_behalf_of.lower() if opening.on_behalf_of else None,
+        requester=opening.requester,
+        on_behalf_of=opening.on_behalf_of,
         asked_at=at,
         digest=ruling.digest,
         fields=ruling.fields,
@@ -187,7 +187,6 @@ def opened(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
         comment=rule.comment,
         reject=policy.reject,
         recheck=policy.recheck,
-        requesters=context_of(request, rules).barred,
         asks=tuple(form_field(name, spec) for name, spec in rule.ask.items()),
     )
     return seated(request.with_stage(stage), rules, stage, found)
@@ -234,6 +233,7 @@ def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
     """Fill the stage's seats with the people just resolved. A list that couldn't be read stays as it was."""
     request = with_people(request, rules, found.people)
     about, needs = context_of(request, rules), rules.ruling(request.fields).seats(rules.stages[stage.id])
+    stage = replace(stage, requesters=about.barred)
     before = {seat.id: seat for seat in stage.seats}
     if found.away:
         votes = [CountedVote(vote.by, vote.in_place_of) for vote in current_votes(stage)]
@@ -277,10 +277,23 @@ def escalated(request: Request, stage: RequestStage, escalation: Escalation) -> 
 
 
 def with_people(request: Request, rules: Rules, people: Mapping[str, Person]) -> Request:
-    """Take over the names and contact details just looked up."""
+    """Take over the names and contact details just looked up, and the identities of those who count as the requester.
+
+    Those may have changed: a workflow in Python may have named them in another spelling, and today's configuration may
+    say of more addresses that they are one person.
+    """
+    behalf = request.on_behalf_of
+    request = request.but(
+        requester=_identity_of(request.requester, people),
+        on_behalf_of=None if behalf is None else _identity_of(behalf, people),
+    )
     if all(request.people.get(address) == person for address, person in people.items()):
         return request
     return planned(described(request.but(people={**request.people, **people}), rules), rules)
+
+
+def _identity_of(key: str, people: Mapping[str, Person]) -> str:
+    return people[key].address if key in people else key
 
 
 def apply(

@@ -17,7 +17,7 @@ from approvals_bot.approvals.ballot import can_be_filled
 from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.request import RequestSeat
 from approvals_bot.approvals.values import shown_date
-from approvals_bot.people import Person
+from approvals_bot.people import Person, canonical, is_mail
 from approvals_bot.people.absences import Away
 
 SELF = "on-behalf-of"
@@ -205,7 +205,7 @@ def _label(address: str, about: RequestContext, people: Mapping[str, Person]) ->
         case _ if address.startswith("@"):
             return about.group_names.get(address[1:]) or _group(address[1:])
         case _:
-            return _name(address.lower(), people)
+            return _name(canonical(address) if is_mail(address) else address, people)
 
 
 def _group(name: str) -> str:

@@ -459,10 +459,13 @@ class WithStates(Protocol):
 
 @runtime_checkable
 class WithMembers(Protocol):
-    """A channel that knows groups of people."""
+    """A channel that knows people and their groups."""
 
     async def members(self, handle: str) -> Sequence[str]:
         """Return the addresses of a group's members. Raises SourceUnavailable."""
+
+    async def has_member(self, address: str) -> bool:
+        """Check whether this is the address of somebody who may act there. Raises SourceUnavailable."""
 
 
 @runtime_checkable

@@ -23,23 +23,25 @@ from approvals_bot.people import Person, is_mail
 class Rank:
     """What the actor may do beyond their own place, as just looked up.
 
-    `knows`: whether the service knows the new approver. `errors`: of sources that couldn't be read.
+    `knows`: whether anybody knows the new approver. `errors`: of sources that couldn't be read, about the actor;
+    `unsure`: the same about the new approver.
     """
 
     is_owner: bool = False
     is_admin: bool = False
     knows: bool = False
     errors: tuple[str, ...] = ()
+    unsure: tuple[str, ...] = ()
 
 
 def reassigned(
     request: Request, stage: RequestStage, act: Reassign, rank: Rank, at: datetime
 ) -> RecordedReassignment | Reply:
     """Check a reassignment. Returns what to record, or the reply that refuses it."""
-    person, by, people = act.person.strip().lower(), act.by, request.people
+    person, by, people = act.person, act.by, request.people
     requesters = tuple(address for address in (request.requester, request.on_behalf_of) if address)
     own = by if seats_for(stage, by) else ""
-    instead_of = "" if act.instead_of is None else act.instead_of.strip().lower() or own
+    instead_of = "" if act.instead_of is None else act.instead_of or own
     if refused := _may(act, own, instead_of, requesters, rank, request.reassign, stage):
         return refused
     if not is_mail(person):
@@ -48,6 +50,8 @@ def reassigned(
         return _invalid("asked_for_it", _name(person, people))
     if person in eligible_voters(stage) or vote_of(stage, person):
         return _invalid("asked_already", _name(person, people))
+    if not rank.knows:
+        return Reply("group_unknown", code="person_unsure") if rank.unsure else _invalid("person_unknown", person)
     act = replace(act, person=person, reason=act.reason.strip())
     if act.instead_of is None:
         return RecordedReassignment(stage.id, act, at, open_seats(stage))
@@ -75,8 +79,7 @@ def _may(
     if rank.is_admin or (rank.is_owner and who_may != "never"):
         return None
     if own and who_may == "approvers" and instead_of in ("", own):
-        colleague = rank.knows or _domain(act.person) == _domain(act.by)
-        return None if colleague else Reply("invalid", code="no_colleague")
+        return None
     if rank.errors or any(act.by in seat.unsure for seat in stage.seats):
         return Reply("group_unknown", code="rank_unknown")
     if own and who_may == "approvers":
@@ -128,10 +131,6 @@ def reassignment_text(act: Reassign, people: Mapping[str, Person]) -> str:
     else:
         what = f"{by} reassigned this from {_name(act.instead_of, people)} to {person}"
     return f"{what}: {act.reason}" if act.reason else what
-
-
-def _domain(address: str) -> str:
-    return address.strip().lower().rpartition("@")[2]
 
 
 def _name(address: str, people: Mapping[str, Person]) -> str:

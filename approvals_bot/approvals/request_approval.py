@@ -59,7 +59,7 @@ from approvals_bot.durable.core.api import (
 )
 from approvals_bot.durable.core.context import cancellation_reason
 from approvals_bot.errors import InvalidArgumentError, InvalidPayloadError
-from approvals_bot.people import People
+from approvals_bot.people import AddressError, People, canonical
 
 STOPPED_WAITING = "the workflow stopped waiting for it"
 
@@ -347,10 +347,21 @@ def request_spec(
     typed = forms.values(definition.fields, _given(values), "fields")
     opening = Opening(
         forms.dump(definition.fields, typed),
-        str(requester or run.attributes.get(REQUESTER) or f"app:{name}").lower(),
-        str(on_behalf_of or run.attributes.get(ON_BEHALF_OF) or "").lower() or None,
+        _identity("requester", requester or run.attributes.get(REQUESTER) or f"app:{name}"),
+        _identity("on_behalf_of", on_behalf_of or run.attributes.get(ON_BEHALF_OF) or "") or None,
     )
     return RequestSpec(_line(title), opening, definition)
+
+
+def _identity(what: str, given: object) -> str:
+    """Return whom a person's address names, or an app. What the configuration says of addresses is seen to later."""
+    key = str(given)
+    if not key or key.startswith("app:"):
+        return key
+    try:
+        return canonical(key)
+    except AddressError as error:
+        raise InvalidArgumentError(f"{what}: {error}") from None
 
 
 def _literal(text: str | None) -> str | None:

@@ -16,7 +16,7 @@ from approvals_bot.approvals.reassignment import Rank
 from approvals_bot.durable.core.api import resource, step
 from approvals_bot.durable.core.serialization import Proven
 from approvals_bot.errors import StepFailedError
-from approvals_bot.people import People, Person, Resolved
+from approvals_bot.people import AddressError, People, Person, Resolved, SourceUnavailable, is_mail
 from approvals_bot.people.absences import Away
 
 logger = logging.getLogger("approvals_bot.approvals")
@@ -43,11 +43,18 @@ async def look_up(
 async def look_up_rank(
     address: str, person: str, owners: tuple[str, ...], about: RequestContext, people: People = resource(People)
 ) -> Rank:
-    """Look up whether `who` is an owner or an admin, and whether the service knows `person`."""
+    """Look up whether this person is an owner or an admin, and whether anybody knows `person`."""
+    about = with_identities(about, people)
     owns, unsure_owner = await is_among(address, owners, about, people)
     rules, unsure_admin = await is_among(address, people.admins, about, people)
-    knows = person.lower() in [each.address for each in people.known()]
-    return Rank(owns, rules, knows, (*unsure_owner, *unsure_admin))
+    knows, unsure = False, tuple[str, ...]()
+    try:
+        knows = await people.knows(person)
+    except AddressError:
+        pass
+    except SourceUnavailable as error:
+        unsure = (str(error),)
+    return Rank(owns, rules, knows, (*unsure_owner, *unsure_admin), unsure)
 
 
 look_up.only_reads = look_up_rank.only_reads = True
@@ -84,7 +91,8 @@ async def resolve_seats(
     `also`: people whose name and zone are needed, too. `at`: the time at which to check absences; None: don't.
     """
     wanted = (about.requester, about.on_behalf_of, *also)
-    known = {address: people.person(address) for address in wanted if address and not address.startswith("app:")}
+    known = {address: people.person(address) for address in wanted if address and is_mail(address)}
+    about = with_identities(about, people)
     seats = tuple([await _seat(ask, about, people, known) for ask in asks])
     if at is None:
         return Resolution(seats, known)
@@ -104,6 +112,16 @@ def _without_requester(absence: Away, about: RequestContext) -> Away:
     """Drop delegates who count as the requester, whatever `self_approval` says."""
     asking = (about.requester, about.on_behalf_of)
     return replace(absence, delegates=tuple(one for one in absence.delegates if one not in asking))
+
+
+def with_identities(about: RequestContext, people: People) -> RequestContext:
+    """Return the request's context with the identities of its people, by today's configuration."""
+    behalf = about.on_behalf_of
+    return replace(
+        about,
+        requester=people.identity(about.requester),
+        on_behalf_of=None if behalf is None else people.identity(behalf),
+    )
 
 
 async def is_among(

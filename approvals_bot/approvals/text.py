@@ -91,10 +91,13 @@ REPLIES = {
         f"You can reassign only your own place. The workflow's owners and admins can reassign any. {UNCHANGED}"
     ),
     "rank_unknown": f"We couldn't check just now whether you may do this. {UNCHANGED} Please try again.",
-    "no_colleague": (
-        f"You can choose only a colleague with an address like yours. Owners and admins can choose anyone. {UNCHANGED}"
-    ),
     "no_person": f"Name one person by their email address. {UNCHANGED}",
+    "address_refused": "{why}. " + UNCHANGED,
+    "person_unknown": (
+        "We don't know {name}: they aren't in the configuration, a group, the directory or Slack. " + UNCHANGED + " "
+        "Choose somebody else, or ask your Approvals admin to add them."
+    ),
+    "person_unsure": f"We couldn't check just now whether we know this person. {UNCHANGED} Please try again.",
     "asked_for_it": "{name} can't decide their own request. " + UNCHANGED,
     "asked_already": "{name} is already an approver here. " + UNCHANGED,
     "no_place": "{name} isn't an approver here, so there's no place to reassign. " + UNCHANGED,

@@ -35,10 +35,10 @@ from approvals_bot.approvals.json_values import (
     shown_json,
 )
 from approvals_bot.approvals.visible import NOT_GIVEN, first_unseen, marked
+from approvals_bot.people import AddressError, canonical
 
 _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_MAIL = re.compile(r"[^\s@<>\"',;:()\[\]\\]{1,64}@[^\s@<>\"',;:()\[\]\\]{1,253}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _NO_DECIMALS = frozenset(  # ISO 4217
@@ -176,9 +176,12 @@ def _regex(pattern: str) -> TypeAdapter[str]:
 
 
 def _email(spec: FieldSpec, text: str) -> str:
-    if text and (not _MAIL.fullmatch(text) or not text.isprintable()):
-        raise UnfitError("not_email")
-    return _patterned(spec, text.lower())
+    if text:
+        try:
+            text = canonical(text)
+        except AddressError:
+            raise UnfitError("not_email") from None
+    return _patterned(spec, text)
 
 
 def _url(spec: FieldSpec, text: str) -> str:

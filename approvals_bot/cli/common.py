@@ -103,6 +103,18 @@ def read_pairs(given: Sequence[str], option: str) -> dict[str, str]:
     return pairs
 
 
+def identity(text: str, service: ServiceSettings, option: str) -> str:
+    """Return whom an option names: a person by the address they are compared by, or an app."""
+    from approvals_bot.people import AddressError
+
+    if text.startswith("app:"):
+        return text
+    try:
+        return service.rules.canonical(text)
+    except AddressError as error:
+        misuse(f"{option}: {error}")
+
+
 def with_engine(
     config: Path, use: Callable[[Engine, ServiceSettings], Coroutine[Any, Any, T]], *, upgrade: bool = True
 ) -> T:

@@ -326,7 +326,7 @@ def _fitting(configuration: Configuration, own_key: str) -> Iterator[Sample]:
     workflows = {definition.id for definition in configuration.workflows}
     for title, key, body in SAMPLES:
         people = {body[role] for role in ("requester", "on_behalf_of") if role in body}
-        if body["workflow"] not in workflows or not people <= service.people.keys():
+        if body["workflow"] not in workflows or not all(service.person(address) for address in people):
             continue
         if key is None:
             yield Sample(title, body, own_key)

@@ -198,6 +198,7 @@ async def examine_people(service: ServiceSettings, workflows: Sequence[Definitio
     async with open_people(service, lambda: datetime.now(UTC)) as people:
         found = [await _check_reach(service, definition, people) for definition in approvals]
         found += _check_absences(people, datetime.now(UTC))
+        found += await _check_sources(people)
     return found or [Diagnosis("OK", "people", "there is no approval workflow")]
 
 
@@ -232,6 +233,17 @@ async def _check_reach(service: ServiceSettings, definition: Definition, people:
         todo = "Configure [email], or make sure that Slack knows these addresses."
         return Diagnosis("WARN", about, f"reachable only if Slack knows their addresses: {names}", todo)
     return Diagnosis("OK", about, f"{len(asked)} can be reached (direct message)")
+
+
+async def _check_sources(people: People) -> list[Diagnosis]:
+    """Read every live group and the directory, and warn of entries that are no addresses."""
+    await people.read_sources()
+    todo = "Correct them in that source: they are left out, and the people they mean can't vote."
+    return [
+        Diagnosis("WARN", f"people of {source}", f"{count} of its entries aren't email addresses", todo)
+        for source, count in people.bad_entries.items()
+        if count
+    ]
 
 
 def _check_absences(people: People, now: datetime) -> Iterator[Diagnosis]:

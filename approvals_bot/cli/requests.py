@@ -26,6 +26,7 @@ from approvals_bot.cli.common import (
     RunId,
     clock_of,
     fail,
+    identity,
     misuse,
     read_json,
     read_object,
@@ -84,7 +85,7 @@ def start(
                 people=people,
                 name=workflow,
                 input=given,
-                opener=requester.lower() if requester else CLI,
+                opener=identity(requester, service, "--requester") if requester else CLI,
                 on_behalf_of=on_behalf_of,
                 idempotency_key=key,
             )
@@ -122,9 +123,9 @@ def simulate(
     from approvals_bot.service.open import check_requester
     from approvals_bot.service.refusals import OpeningRefused
 
-    given, opener = read_object(input, "--input"), requester.lower()
-    behalf = on_behalf_of.lower() if on_behalf_of else None
-    configuration = read_configuration(config)
+    given, configuration = read_object(input, "--input"), read_configuration(config)
+    opener = identity(requester, configuration.service, "--requester")
+    behalf = identity(on_behalf_of, configuration.service, "--on-behalf-of") if on_behalf_of else None
     listed = load_catalog(configuration).find(workflow)
     if listed is None:
         fail(f"There is no workflow named {workflow!r}. `approvals-bot check` lists them.")
@@ -183,10 +184,11 @@ def vote(
         misuse(f"There is no choice {choice!r}. Choices: {', '.join(get_args(ChoiceName))}.")
     answers, changes = read_pairs(answer or (), "--answer"), read_pairs(field or (), "--field")
 
-    async def act(engine: Engine, _: ServiceSettings) -> None:
+    async def act(engine: Engine, service: ServiceSettings) -> None:
+        voter = identity(by, service, "--by")
         request = _request_of(await _to_act_on(engine, run))
         given = Vote(
-            by=by.lower(),
+            by=voter,
             choice=cast("ChoiceName", choice),
             via="cli",
             comment=comment,
@@ -225,10 +227,11 @@ def reassign(
     from approvals_bot.approvals.acts import Reassign
     from approvals_bot.service.act import perform
 
-    async def act(engine: Engine, _: ServiceSettings) -> None:
-        request, actor = _request_of(await _to_act_on(engine, run)), by.lower() if by else CLI
-        given = Reassign(actor, person, instead_of, reason, "cli", actor=this_user())
-        reply = await perform(engine, request, given)
+    async def act(engine: Engine, service: ServiceSettings) -> None:
+        acting = identity(by, service, "--by") if by else CLI
+        place = identity(instead_of, service, "--from") if instead_of else instead_of
+        given = Reassign(acting, identity(person, service, "--to"), place, reason, "cli", actor=this_user())
+        reply = await perform(engine, _request_of(await _to_act_on(engine, run)), given)
         _print_reply({"verdict": reply.verdict, "text": reply.text, "changed": reply.changed}, as_json)
 
     with_engine(config, act)
@@ -371,9 +374,9 @@ def runs(
     """
     if status is not None and status not in show.STATUSES:
         misuse(f"There is no status {status!r}. Statuses: {', '.join(show.STATUSES)}.")
-    person = waiting_for.lower() if waiting_for else None
 
-    async def look(engine: Engine, _: ServiceSettings) -> Page:
+    async def look(engine: Engine, service: ServiceSettings) -> Page:
+        person = identity(waiting_for, service, "--waiting-for") if waiting_for else None
         try:
             return await engine.records(
                 workflow,

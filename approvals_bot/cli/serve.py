@@ -22,6 +22,7 @@ from approvals_bot.cli import terminal
 from approvals_bot.cli.common import CONFIG, Config, Json, fail, misuse, uncollected, with_engine
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
+from approvals_bot.people.addresses import AddressError, IdentityRules, canonical_in_file
 
 Port = Annotated[int, typer.Option(envvar="PORT", min=0, max=65_535, help="The port to listen on; 0 picks a free one.")]
 
@@ -208,9 +209,12 @@ class Answers:
     def check(self) -> None:
         """Raise ValueError for an answer that can't be used."""
         for address in (self.you, self.colleague):
-            if not re.fullmatch(r"[^\s@\"\\]+@[^\s@\"\\]+", address):
-                raise ValueError(f"{address!r} is not an email address. Nothing was written.")
-        if self.you.lower() == self.colleague.lower():
+            try:
+                canonical_in_file(address)
+            except AddressError as error:
+                raise ValueError(f"{error}. Nothing was written.") from None
+        same = IdentityRules().canonical
+        if same(self.you) == same(self.colleague):
             what = "The two addresses are the same, but nobody can approve their own requests. Nothing was written."
             raise ValueError(what)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}", self.what):

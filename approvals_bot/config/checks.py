@@ -43,6 +43,7 @@ from approvals_bot.config.positions import Path
 from approvals_bot.config.schedules import schedule_faults
 from approvals_bot.config.service import DirectoryTable, PeopleGroupEntry, ServiceSettings
 from approvals_bot.people import (
+    AddressError,
     GroupAddress,
     ManagerOf,
     OnBehalfOf,
@@ -53,6 +54,7 @@ from approvals_bot.people import (
     is_mail,
     parse_address,
 )
+from approvals_bot.people.addresses import canonical_in_file
 
 _RUN = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _NOT_OF_TOOL_CALLS = {
@@ -263,8 +265,16 @@ def _requesters(definition: Definition, service: ServiceSettings) -> Iterator[Fi
                 yield Finding(path, f"no key in [api_keys] is called {text[4:]}", near and f"app:{near}")
         elif text.startswith("@"):
             yield from _address(path, text, definition, service)
-        elif text != "*" and not is_mail(text):
-            yield Finding(path, 'write "*" for everyone, "@group", "app:name" or an email address')
+        elif text != "*":
+            yield from _mail_address(path, text, 'write "*" for everyone, "@group", "app:name" or an email address')
+
+
+def _mail_address(path: Path, text: str, how: str) -> Iterator[Finding]:
+    """Check an address that must be a person's. `how`: what to write, if this is no address at all."""
+    try:
+        canonical_in_file(text)
+    except AddressError as error:
+        yield Finding(path, how if error.is_shapeless else str(error))
 
 
 def _owners(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
@@ -444,8 +454,8 @@ def _seat(
 
 
 def _next_up(person: str, service: ServiceSettings) -> str | None:
-    entry = service.people.get(person)
-    return entry.manager if entry is not None else None
+    entry = service.person(person)
+    return service.rules.canonical(entry.manager) if entry is not None and entry.manager else None
 
 
 def _possible_requesters(definition: Definition, service: ServiceSettings) -> Iterator[str]:
@@ -456,20 +466,20 @@ def _possible_requesters(definition: Definition, service: ServiceSettings) -> It
         elif text.startswith("@"):
             match service.groups.get(text[1:]):
                 case PeopleGroupEntry(people=members):
-                    yield from members
+                    yield from map(service.rules.canonical, members)
                 case None:
                     pass  # said elsewhere
                 case _:
                     yield OUTSIDER
-        else:
-            yield text.lower()
+        elif is_mail(text):
+            yield service.rules.canonical(text)
 
 
 def _crowd(seat: Seat, service: ServiceSettings) -> _Crowd | None:
     """Resolve a seat's addresses as far as the files go. None if one is wrong, which is reported elsewhere."""
     known: dict[str, None] = {}
     more: float = 0
-    directory = service.directory
+    directory, same = service.directory, service.rules.canonical
     for text in seat.from_:
         try:
             address = parse_address(text)
@@ -477,23 +487,23 @@ def _crowd(seat: Seat, service: ServiceSettings) -> _Crowd | None:
             return None
         match address:
             case PersonAddress(person):
-                known[person] = None
+                known[same(person)] = None
             case GroupAddress(name):
                 match service.groups.get(name):
                     case None:
                         return None
                     case PeopleGroupEntry(people=members):
-                        known.update(dict.fromkeys(members))
+                        known.update(dict.fromkeys(map(same, members)))
                     case _:
                         more = inf
             case OnCall(name) if isinstance(directory, DirectoryTable):
                 if name not in directory.oncall:
                     return None
-                known.update(dict.fromkeys(directory.oncall[name]))
+                known.update(dict.fromkeys(map(same, directory.oncall[name])))
             case OwnerOf(name) if isinstance(directory, DirectoryTable):
                 if name not in directory.owner_of:
                     return None
-                more += max((len(owners) for owners in directory.owner_of[name].values()), default=0)
+                more += max((len({*map(same, owners)}) for owners in directory.owner_of[name].values()), default=0)
             case ManagerOf() | OnBehalfOf():
                 more += 1
             case OnCall() | OwnerOf() | SlackGroupAddress():

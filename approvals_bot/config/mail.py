@@ -14,8 +14,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Wi
 from approvals_bot.approvals.base import Frozen, Int, Text, refuse
 from approvals_bot.approvals.durations import Duration
 from approvals_bot.config.secret import Secret
+from approvals_bot.people.addresses import AddressError, canonical_in_file, is_mail
 
-_MAIL_ADDRESS = re.compile(r"[^\s@<>\"',;:()\[\]\\]{1,64}@[^\s@<>\"',;:()\[\]\\]{1,253}")
 _RATE = re.compile(r"([1-9][0-9]{0,5})/([smhd])")
 _PER = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 
@@ -117,14 +117,17 @@ def is_loopback(host: str) -> bool:
 
 
 def mail_address(value: str) -> str:
-    if not _MAIL_ADDRESS.fullmatch(value) or not value.isprintable():
-        raise refuse(f'"{value[:80]}" is not an email address')
-    return value.lower()
+    """Check a mail address. It stays as it is written, since mail goes there; people are compared by identity."""
+    try:
+        canonical_in_file(value)
+    except AddressError as error:
+        raise refuse(str(error)) from None
+    return value
 
 
 def _sender(value: str) -> str:
     name, address = parseaddr(value)
-    if not value.isprintable() or not _MAIL_ADDRESS.fullmatch(address) or (name and "<" not in value):
+    if not value.isprintable() or not is_mail(address) or (name and "<" not in value):
         raise refuse('write a sender like "Approvals <approvals@acme.eu>"')
     return value
 

@@ -11,7 +11,8 @@ from approvals_bot.approvals.policy import SCHEDULE, Definition, WorkflowSchedul
 from approvals_bot.config.messages import Finding
 from approvals_bot.config.positions import Path
 from approvals_bot.config.service import PeopleGroupEntry, ServiceSettings
-from approvals_bot.people import is_mail
+from approvals_bot.people import AddressError, is_mail
+from approvals_bot.people.addresses import canonical_in_file
 
 
 def schedule_faults(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
@@ -46,9 +47,12 @@ def _requester(path: Path, address: str, definition: Definition, service: Servic
             near = nearest(address[4:], service.api_keys)
             yield Finding(path, f"no key in [api_keys] is called {address[4:]}", near and f"app:{near}")
             return
-    elif not is_mail(address):
-        yield Finding(path, "write a person's address, or app:name")
-        return
+    else:
+        try:
+            canonical_in_file(address)
+        except AddressError as error:
+            yield Finding(path, "write a person's address, or app:name" if error.is_shapeless else str(error))
+            return
     if not any(_may_list(entry, address, service) for entry in definition.workflow.request):
         yield Finding(path, f"workflow.request doesn't list {address}", about=("workflow",))
 
@@ -59,5 +63,5 @@ def _may_list(entry: str, address: str, service: ServiceSettings) -> bool:
         return entry == address
     group = service.groups.get(entry.removeprefix("@")) if entry.startswith("@") else None
     if isinstance(group, PeopleGroupEntry):
-        return address.lower() in group.people
-    return entry.lower() in ("*", address.lower()) or entry.startswith(("@", "slack:"))
+        return service.is_among(address, group.people)
+    return entry == "*" or entry.startswith(("@", "slack:")) or (is_mail(entry) and service.is_among(address, (entry,)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -29,7 +31,14 @@ from approvals_bot.config.chat import ChatTable
 from approvals_bot.config.login import LoginTable, RolesTable
 from approvals_bot.config.mail import Email, MailAddress, mail_address
 from approvals_bot.config.secret import Secret, look_up
-from approvals_bot.people.addresses import GroupAddress, parse_address
+from approvals_bot.people.addresses import (
+    AddressError,
+    GroupAddress,
+    IdentityRules,
+    canonical_domain,
+    canonical_in_file,
+    parse_address,
+)
 
 SHORTEST_SIGNING_KEY = 32  # bytes, as long as the SHA-256 digest
 LONGEST_CLEAN_UP = timedelta(days=7)  # MOST_GRACE, see `Server`
@@ -42,6 +51,7 @@ class ServiceSettings(Frozen):
     api_keys: dict[Slug, ApiKeyEntry] = Field(default_factory=dict)
     slack: Slack | None = None
     email: Email | None = None
+    identity: IdentityTable = Field(default_factory=lambda: IdentityTable())
     people: dict[MailAddress, PersonEntry] = Field(default_factory=dict)
     groups: dict[Slug, Group] = Field(default_factory=dict)
     directory: Directory = Field(default_factory=lambda: DirectoryTable())
@@ -57,6 +67,23 @@ class ServiceSettings(Frozen):
     def step_limits(self) -> dict[str, int]:
         """How many steps with each limit may run at a time, as `Engine.open(limits=…)` takes it."""
         return {name: limit.at_once for name, limit in self.limits.items()}
+
+    @cached_property
+    def rules(self) -> IdentityRules:
+        """Which addresses are one person."""
+        return IdentityRules(self.identity.plus, self.identity.domains)
+
+    def person(self, address: str) -> PersonEntry | None:
+        """Return what the file says about the person with this address, however it is written."""
+        return self._persons.get(self.rules.canonical(address))
+
+    def is_among(self, address: str, addresses: Iterable[str]) -> bool:
+        """Return whether one of these addresses is this person's, however they are written."""
+        return self.rules.canonical(address) in map(self.rules.canonical, addresses)
+
+    @cached_property
+    def _persons(self) -> dict[str, PersonEntry]:
+        return {self.rules.canonical(address): person for address, person in self.people.items()}
 
     @property
     def group_names(self) -> dict[str, str]:
@@ -131,7 +158,7 @@ class ServiceSettings(Frozen):
     def _nobody_is_their_own_delegate(self) -> ServiceSettings:
         for address, person in self.people.items():
             for at, absence in enumerate(person.away):
-                if address in absence.delegate:
+                if self.is_among(address, absence.delegate):
                     raise refuse("people can't be their own delegate", at=("people", address, "away", at, "delegate"))
         return self
 
@@ -144,16 +171,16 @@ class ServiceSettings(Frozen):
                 raise refuse(what, at=("people", address, "slack"))
         return self
 
-    @field_validator("people", mode="before")
-    @classmethod
-    def _addresses_differ(cls, people: object) -> object:
-        """Refuse addresses that differ in case only: one entry would silently replace the other."""
+    @model_validator(mode="after")
+    def _people_differ(self) -> ServiceSettings:
+        """Refuse two entries for one person: one would silently replace the other."""
         seen: dict[str, str] = {}
-        for address in people if isinstance(people, dict) else ():
-            other = seen.setdefault(str(address).lower(), address)
+        for address in self.people:
+            other = seen.setdefault(self.rules.canonical(address), address)
             if other != address:
-                raise refuse(f'"{other}" and "{address}" are the same address; merge the two entries', at=address)
-        return people
+                what = f'"{other}" and "{address}" are the same person; merge the two entries'
+                raise refuse(what, at=("people", address))
+        return self
 
     @field_validator("api_keys")
     @classmethod
@@ -218,6 +245,25 @@ class Slack(Frozen):
         if self.signing_secret is None and self.app_token is None:
             raise refuse("Slack needs signing_secret (HTTP) or app_token (Socket Mode)")
         return self
+
+
+class IdentityTable(Frozen):
+    """Which addresses are one person.
+
+    `plus`: whether `bo+x@acme.eu` is `bo@acme.eu`. `domains`: each alias domain, with the domain that it means.
+    """
+
+    plus: Literal["same", "different"] = "same"
+    domains: dict[Domain, Domain] = Field(default_factory=dict)
+
+    @field_validator("domains")
+    @classmethod
+    def _lead_to_a_domain(cls, domains: dict[str, str]) -> dict[str, str]:
+        aliases = {canonical_domain(alias) for alias in domains}
+        for alias, of in domains.items():
+            if canonical_domain(of) in aliases:
+                raise refuse(f"{of} is itself an alias; name the domain that people are known by", at=alias)
+        return domains
 
 
 class PersonEntry(Frozen):
@@ -379,6 +425,14 @@ def _admin(value: str) -> str:
     return value if value.startswith("@") else mail_address(value)
 
 
+def _domain(value: str) -> str:
+    try:
+        canonical_in_file(f"a@{value}")
+    except AddressError:
+        raise refuse(f'"{value[:80]}" is not a domain of email addresses', "acme.eu") from None
+    return value
+
+
 def _private_address(value: str) -> str:
     try:
         url = urlsplit(f"//{value}")
@@ -436,6 +490,7 @@ BaseUrl = Annotated[str, AfterValidator(_base_url)]
 CancelGrace = Annotated[DurationOrZero, AfterValidator(_cancel_grace)]
 Database = Annotated[SecretStr, BeforeValidator(_database), WithJsonSchema({"type": "string"})]
 """A database URL; secret, because it may contain a password."""
+Domain = Annotated[str, AfterValidator(_domain)]
 FolderPath = Annotated[Path, BeforeValidator(_path)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 People = Annotated[

@@ -13,10 +13,13 @@ learn that their group can't be checked, and an outage neither lets anybody in n
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from approvals_bot.people import absences
 from approvals_bot.people.absences import Absence, Away
@@ -61,20 +64,32 @@ __all__ = [
     "parse_address",
 ]
 
+NO_LIST = 'expected a list of email addresses, like {"people": ["ann@acme.eu"]}'
 MOST_PEOPLE = 5_000  # in one group; more is a mistake, and each may get a card
 
+
+log = logging.getLogger(__name__)
 
 # ── values ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A person is their address; the rest is how to reach and show them."""
+    """A person is their address; the rest is how to reach and show them.
+
+    `mail`: the mailbox as it is configured, if that is spelled differently.
+    """
 
     address: str
     name: str
     slack: str | None = None
     zone: str = "UTC"
+    mail: str = ""
+
+    @property
+    def mailbox(self) -> str:
+        """The address that mail goes to."""
+        return self.mail or self.address
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +110,14 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """On-call people and owners: {name: addresses} and {field: {value: addresses}}."""
+    """On-call people and owners: {name: addresses} and {field: {value: addresses}}.
+
+    `unreadable`: the paths of the lists of a live source that have entries, but no address.
+    """
 
     oncall: Mapping[str, Sequence[str]] = field(default_factory=dict)
     owner_of: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    unreadable: frozenset[tuple[str, ...]] = frozenset()
 
 
 # ── the people ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -126,22 +145,37 @@ class People:
         person's absences. `admins`: the people who may reassign every request. `managers`: each person's manager.
         `group_names`: what people read instead of a group's id, by that id. `rules`: which addresses are one person.
         `in_workspace` asks whether somebody in the Slack workspace has this address, or raises SourceUnavailable.
+
+        `bad_entries` counts, by live source, what was no address when it was last read, and so was left out.
         """
         self.rules = rules or IdentityRules()
         self._in_workspace = in_workspace
-        self._persons = {person.address.lower(): person for person in persons}
+        self._persons: dict[str, Person] = {}
+        for person in persons:
+            self._persons.setdefault(self.canonical(person.address), self._identified(person))
         self._by_slack = {person.slack: person for person in self._persons.values() if person.slack}
         self._groups = dict(groups or {})
         self._directory = directory if directory is not None else Directory()
         self._slack_group = slack_group
         self.admins = tuple(admins)
+        self.bad_entries: dict[str, int] = {}
         self.group_names = dict(group_names or {})
-        self._managers = {address.lower(): manager.lower() for address, manager in (managers or {}).items()}
-        self._away = {address.lower(): tuple(each) for address, each in (away or {}).items()}
+        self._managers = {self.canonical(address): manager for address, manager in (managers or {}).items()}
+        self._away = {
+            self.canonical(address): tuple(self._with_canonical_delegates(each) for each in planned)
+            for address, planned in (away or {}).items()
+        }
 
     def canonical(self, text: str) -> str:
         """Return the address by which this person is compared and stored. Raises AddressError."""
         return self.rules.canonical(text)
+
+    def identity(self, key: str) -> str:
+        """Return the identity behind a stored key: a person's address, or `app:ci` and the like as it is."""
+        try:
+            return self.canonical(key)
+        except AddressError:
+            return key
 
     async def knows(self, address: str) -> bool:
         """Check whether anybody knows this person: the configuration, a group, the directory, or last of all Slack.
@@ -153,40 +187,74 @@ class People:
         if any(each.address == person for each in self.known()):
             return True
         unavailable: SourceUnavailable | None = None
-        for name, source in self._groups.items():
-            if not isinstance(source, Sequence):
-                resolved = await self._live(name)
-                if isinstance(resolved, SourceUnavailable):
-                    unavailable = resolved
-                elif any(each.address == person for each in resolved.persons):
-                    return True
-        if not isinstance(self._directory, Directory):
+        for is_listed in (*self._live_groups(), self._live_directory, self._workspace):
             try:
-                tables = await self._tables()
-                if person in {self.canonical(each) for each in _listed_in(tables)}:
+                if await is_listed(person):
                     return True
             except SourceUnavailable as error:
                 unavailable = error
-        if self._in_workspace is not None and await self._in_workspace(person):
-            return True
         if unavailable is not None:
             raise unavailable
         return False
 
-    async def _live(self, name: str) -> Resolved | SourceUnavailable:
+    async def read_sources(self) -> None:
+        """Read every live source once, to fill `bad_entries`. One that is down is passed over."""
+        for name, source in self._groups.items():
+            if not isinstance(source, Sequence):
+                with suppress(SourceUnavailable):
+                    await self._group(name)
+        with suppress(SourceUnavailable):
+            await self._tables()
+
+    def _live_groups(self) -> Iterator[Callable[[str], Awaitable[bool]]]:
+        for name, source in self._groups.items():
+            if not isinstance(source, Sequence):
+                yield partial(self._is_member, name)
+
+    async def _is_member(self, group: str, person: str) -> bool:
+        return any(each.address == person for each in (await self._group(group)).persons)
+
+    async def _live_directory(self, person: str) -> bool:
+        if isinstance(self._directory, Directory):
+            return False
+        return any(self._is_same(each, person) for each in _listed_in(await self._tables()))
+
+    async def _workspace(self, person: str) -> bool:
+        return self._in_workspace is not None and await self._in_workspace(self.person(person).mailbox)
+
+    def _is_same(self, text: object, person: str) -> bool:
         try:
-            return await self._group(name)
-        except SourceUnavailable as error:
-            return error
+            return isinstance(text, str) and self.canonical(text) == person
+        except AddressError:
+            return False
+
+    def _identified(self, person: Person) -> Person:
+        """Return the person by their identity. Their mailbox stays as it is written."""
+        identity = self.canonical(person.address)
+        if identity == person.address:
+            return person
+        return replace(person, address=identity, mail=person.mail or person.address)
+
+    def _different(self, addresses: Iterable[str]) -> tuple[Person, ...]:
+        """Return the different people among these addresses, in order."""
+        found: dict[str, Person] = {}
+        for address in addresses:
+            person = self.person(address)
+            found.setdefault(person.address, person)
+        return tuple(found.values())
+
+    def _with_canonical_delegates(self, absence: Absence) -> Absence:
+        return replace(absence, delegates=tuple(dict.fromkeys(map(self.canonical, absence.delegates))))
 
     def person(self, address: str) -> Person:
         """Return the person with this address. The name of an unknown one is the address's local part."""
-        address = address.lower()
-        return self._persons.get(address) or Person(address, address.partition("@")[0])
+        identity = self.canonical(address)
+        known = self._persons.get(identity)
+        return known or self._identified(Person(address, identity.partition("@")[0]))
 
     def manager_of(self, address: str) -> Person | None:
         """Return this person's manager, or None."""
-        manager = self._managers.get(address.lower())
+        manager = self._managers.get(self.canonical(address))
         return None if manager is None else self.person(manager)
 
     def by_slack(self, user_id: str) -> Person | None:
@@ -198,11 +266,11 @@ class People:
 
     def away(self, address: str, at: datetime) -> Away | None:
         """Return this person's absence at this time, with its delegates; None if they aren't away."""
-        return absences.away(address.lower(), at, self._absences) if self._away else None
+        return absences.away(self.canonical(address), at, self._absences) if self._away else None
 
     def next_change(self, address: str, at: datetime) -> datetime | None:
         """Return when this person next leaves or comes back, by today's configuration; None for never."""
-        return absences.next_change(address.lower(), at, self._absences) if self._away else None
+        return absences.next_change(self.canonical(address), at, self._absences) if self._away else None
 
     @property
     def absences(self) -> Mapping[str, Sequence[Absence]]:
@@ -214,16 +282,15 @@ class People:
 
     def known(self) -> tuple[Person, ...]:
         """List everybody the configuration names, as a person, manager, group member or in the directory."""
-        addresses = dict.fromkeys(self._persons)
-        addresses.update(dict.fromkeys(self._managers.values()))
+        addresses = [*self._persons, *self._managers.values()]
         for planned in self._away.values():
-            addresses.update(dict.fromkeys(delegate for absence in planned for delegate in absence.delegates))
+            addresses += (delegate for absence in planned for delegate in absence.delegates)
         for members in self._groups.values():
             if isinstance(members, Sequence):
-                addresses.update(dict.fromkeys(member.lower() for member in members))
+                addresses += members
         if isinstance(self._directory, Directory):
-            addresses.update(dict.fromkeys(member.lower() for member in _listed_in(self._directory)))
-        return tuple(self.person(address) for address in addresses)
+            addresses += _listed_in(self._directory)
+        return self._different(addresses)
 
     @property
     def groups(self) -> Mapping[str, Sequence[str] | LiveSource]:
@@ -238,7 +305,8 @@ class People:
         resolved = await self.resolve(f"@{group}", requester=address)
         if resolved.errors:
             raise SourceUnavailable(f"@{group}", resolved.errors[0])
-        return any(person.address == address.lower() for person in resolved.persons)
+        person = self.canonical(address)
+        return any(each.address == person for each in resolved.persons)
 
     async def resolve(
         self,
@@ -275,8 +343,8 @@ class People:
                 case OwnerOf(name):
                     return await self._owner(name, (fields or {}).get(name))
                 case OnCall(name):
-                    table = (await self._tables()).oncall
-                    return self._listed(table.get(name, ()), f"on call for {name}", f"nobody is on call for {name}")
+                    listed = await self._in_directory("oncall", name)
+                    return self._listed(listed, f"on call for {name}", f"nobody is on call for {name}")
         except SourceUnavailable as error:
             return Resolved((), str(error), (str(error),))
 
@@ -285,13 +353,35 @@ class People:
         if source is None:
             return Resolved((), f"there is no group {name}")
         if isinstance(source, Sequence):
-            return self._members(name, list(source))
+            shown = self.group_names.get(name, name)
+            return self._listed(source, f"in {shown}", f"nobody is in {shown}")
         return self._members(name, await _read(source), source.name)
 
     def _members(self, group: str, found: Any, source: str | None = None) -> Resolved:
         name = self.group_names.get(group, group)
         members = found.get("people") if isinstance(found, Mapping) else found
-        return self._listed(_addresses(members, source or group), f"in {name}", f"nobody is in {name}")
+        return self._listed(self._addresses(members, source or group), f"in {name}", f"nobody is in {name}")
+
+    def _addresses(self, found: Any, source: str) -> Sequence[str]:
+        """Return the addresses in a live group's list, without what isn't one.
+
+        Raises SourceUnavailable for what is no list of addresses at all.
+        """
+        addresses, bad = _readable(found)
+        if (bad and not addresses) or not isinstance(found, str | list):
+            raise SourceUnavailable(source, NO_LIST)
+        if len(addresses) > MOST_PEOPLE:
+            raise SourceUnavailable(source, f"it has more than {MOST_PEOPLE:,} people")
+        self._note_bad_entries(source, bad)
+        return addresses
+
+    def _note_bad_entries(self, source: str, count: int) -> None:
+        if count != self.bad_entries.get(source, 0):
+            self.bad_entries[source] = count
+            if count:
+                log.warning(
+                    "the source %s has %d entries that aren't email addresses; they are left out", source, count
+                )
 
     def _manager(self, of: str | None, whom: str) -> Resolved:
         if of is None:
@@ -306,11 +396,11 @@ class People:
     async def _owner(self, name: str, value: Any) -> Resolved:
         if value is None:
             return Resolved((), f"the request has no {name}")
-        owners = (await self._tables()).owner_of.get(name, {}).get(str(value), ())
+        owners = await self._in_directory("owner-of", name, str(value))
         return self._listed(owners, f"the owner of {name} {value}", f"nobody owns {name} {value}")
 
     def _listed(self, addresses: Iterable[str], why: str, nobody: str) -> Resolved:
-        persons = tuple(self.person(address) for address in dict.fromkeys(each.lower() for each in addresses))
+        persons = self._different(addresses)
         return Resolved(persons, why if persons else nobody)
 
     def _slack(self, handle: str) -> SlackGroupSource:
@@ -318,10 +408,45 @@ class People:
             raise SourceUnavailable(f"slack:@{handle}", "Slack is not configured")
         return SlackGroupSource(handle, self._slack_group)
 
+    async def _in_directory(self, table: Literal["oncall", "owner-of"], *path: str) -> Sequence[str]:
+        """Return a list of the directory. Raises SourceUnavailable if it can't be read."""
+        found = await self._tables()
+        if (table, *path) in found.unreadable:
+            raise SourceUnavailable(self._directory_name, NO_LIST)
+        match path:
+            case (name,):
+                return found.oncall.get(name, ())
+            case (field, value):
+                return found.owner_of.get(field, {}).get(value, ())
+        return ()
+
+    @property
+    def _directory_name(self) -> str:
+        return "directory" if isinstance(self._directory, Directory) else self._directory.name
+
     async def _tables(self) -> Directory:
         if isinstance(self._directory, Directory):
             return self._directory
-        return _directory(await _read(self._directory), self._directory.name)
+        oncall, owners = _objects(await _read(self._directory), self._directory_name)
+        unreadable, bad = set[tuple[str, ...]](), 0
+
+        def listed(given: Any, *path: str) -> Sequence[str]:
+            nonlocal bad
+            addresses, wrong = _readable(given)
+            bad += wrong
+            if wrong and not addresses:
+                unreadable.add(path)
+            return addresses
+
+        found = Directory(
+            {name: listed(people, "oncall", name) for name, people in oncall.items()},
+            {
+                field: {value: listed(people, "owner-of", field, value) for value, people in of.items()}
+                for field, of in owners.items()
+            },
+        )
+        self._note_bad_entries(self._directory_name, bad)
+        return replace(found, unreadable=frozenset(unreadable))
 
 
 def _listed_in(directory: Directory) -> Iterator[str]:
@@ -336,7 +461,8 @@ async def _read(source: LiveSource) -> Any:
     return await source.read()
 
 
-def _directory(found: Any, source: str) -> Directory:
+def _objects(found: Any, source: str) -> tuple[Mapping[str, Any], Mapping[str, Mapping[str, Any]]]:
+    """Return the two tables of a live directory. Raises SourceUnavailable for anything else."""
     match found:
         case {"oncall": dict()} | {"owner-of": dict()}:
             oncall, owners = found.get("oncall", {}), found.get("owner-of", {})
@@ -344,16 +470,11 @@ def _directory(found: Any, source: str) -> Directory:
             raise SourceUnavailable(source, 'it has neither "oncall" nor "owner-of"')
     if not isinstance(oncall, dict) or not all(isinstance(of, dict) for of in (owners, *owners.values())):
         raise SourceUnavailable(source, '"oncall" and "owner-of" must be objects')
-    return Directory(
-        {name: _addresses(people, source) for name, people in oncall.items()},
-        {name: {value: _addresses(people, source) for value, people in of.items()} for name, of in owners.items()},
-    )
+    return oncall, owners
 
 
-def _addresses(found: Any, source: str) -> Sequence[str]:
-    people = [found] if isinstance(found, str) else found
-    if not isinstance(people, list) or not all(isinstance(each, str) and is_mail(each) for each in people):
-        raise SourceUnavailable(source, 'expected a list of email addresses, like {"people": ["ann@acme.eu"]}')
-    if len(people) > MOST_PEOPLE:
-        raise SourceUnavailable(source, f"it has more than {MOST_PEOPLE:,} people")
-    return people
+def _readable(found: Any) -> tuple[list[str], int]:
+    """Return the addresses in a live source's list, and how many of its entries are none."""
+    entries = found if isinstance(found, list) else [found]
+    addresses = [each for each in entries if isinstance(each, str) and is_mail(each)]
+    return addresses, len(entries) - len(addresses)

@@ -49,6 +49,11 @@ class AddressError(ApprovalsBotError, ValueError):
             }[code]
         )
 
+    @property
+    def is_shapeless(self) -> bool:
+        """Whether this doesn't even look like an address, so that there is nothing to say about it."""
+        return self.code == "not_an_address"
+
 
 @lru_cache(maxsize=16_384)
 def canonical(text: str) -> str:
@@ -64,19 +69,7 @@ def canonical(text: str) -> str:
     folded = text.lower().removesuffix(".") if text.isascii() else ""
     if len(folded) <= LONGEST_ADDRESS and _PLAIN.fullmatch(folded):
         return folded
-    if len(text) > LONGEST_SPELLING:
-        raise AddressError("not_an_address", text)
-    if not text.isascii() and _has_invisible(text):
-        raise AddressError("invisible", text)
-    local, at, domain = unicodedata.normalize("NFKC", text).rpartition("@")
-    if local.startswith(tuple(_EXCLUSIONS)) or local.casefold().startswith("not "):
-        raise AddressError("exclusion", text)
-    domain = _a_labels(domain, text)
-    if not at or not local:
-        raise AddressError("not_an_address", text)
-    found = f"{_folded(local)}@{domain}"
-    _validate(found, text)
-    return found
+    return _validated(text)
 
 
 def canonical_in_file(text: str) -> str:
@@ -128,6 +121,23 @@ class IdentityRules:
 def canonical_domain(text: str) -> str:
     """Return a domain as it is written in canonical addresses. Raises AddressError."""
     return canonical(f"a@{text}")[2:]
+
+
+def _validated(text: str) -> str:
+    """Return any spelling of an address as the canonical one, the slow way. Raises AddressError."""
+    if len(text) > LONGEST_SPELLING:
+        raise AddressError("not_an_address", text)
+    if not text.isascii() and _has_invisible(text):
+        raise AddressError("invisible", text)
+    local, at, domain = unicodedata.normalize("NFKC", text).rpartition("@")
+    if local.startswith(tuple(_EXCLUSIONS)) or local.casefold().startswith("not "):
+        raise AddressError("exclusion", text)
+    domain = _a_labels(domain, text)
+    if not at or not local:
+        raise AddressError("not_an_address", text)
+    found = f"{_folded(local)}@{domain}"
+    _validate(found, text)
+    return found
 
 
 def _folded(text: str) -> str:
@@ -248,7 +258,7 @@ def parse_address(text: str) -> Address:
     try:
         return PersonAddress(canonical_in_file(text))
     except AddressError as error:
-        if error.code != "not_an_address":
+        if not error.is_shapeless:
             raise
         raise ValueError(
             f'"{text[:60]}" is not an address; write ann@acme.eu, @group, slack:@usergroup, manager-of:requester, …'

@@ -11,13 +11,25 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from approvals_bot.approvals.acts import Act, Actor, ActorKind, Edit, Reply, Vote, act_word, message_of, read_answer
+from approvals_bot.approvals.acts import (
+    Act,
+    Actor,
+    ActorKind,
+    Edit,
+    Reassign,
+    Reply,
+    Vote,
+    act_word,
+    message_of,
+    read_answer,
+)
 from approvals_bot.approvals.apply import late_reply
 from approvals_bot.approvals.port import Via
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine, HookTarget, KeptPayload
 from approvals_bot.errors import HookFullError, HookNotFoundError, IdempotencyConflictError, StoreUnavailableError
+from approvals_bot.people import AddressError, IdentityRules, People
 from approvals_bot.service.crowding import has_had_their_share
 from approvals_bot.service.read import request_behind
 
@@ -26,6 +38,7 @@ ANSWER_LIMIT = 3.5  # seconds that a page waits for its verdict. Its answer take
 GLANCE = 0.5  # seconds to see whether an act without a verdict came too late, or what an edit led to
 LOOK_EVERY = 0.02  # seconds
 
+WITHOUT_RULES = People(rules=IdentityRules("different"))
 RECEIVED = Reply("received")
 BUSY = Reply("busy")
 
@@ -80,7 +93,10 @@ async def send_act(
 
     Returns a Reply if none is to come: the act changed nothing, or was repeated.
     """
-    act = with_actor(act)
+    known = _with_identities(engine, act)
+    if isinstance(known, Reply):
+        return known
+    act = with_actor(known)
     if isinstance(request, Request) and not request.hook_id:  # a rule decided before any stage opened
         return await _refuse_late(engine, request, act)
     target = request if isinstance(request, HookTarget) else await engine.find(_hook_of(request))
@@ -107,6 +123,25 @@ KINDS: dict[Via, ActorKind] = {"slack": "slack", "email": "mail", "api": "app", 
 def with_actor(act: Act) -> Act:
     """Return the act with its actor: the person it is by, unless its channel has named another."""
     return act if act.actor is not None else replace(act, actor=Actor(KINDS.get(act.via, "person"), act.by))
+
+
+def _with_identities(engine: Engine, act: Act) -> Act | Reply:
+    """Return the act with the identity of each person in it, however their address was spelled.
+
+    A message in a log has identities: what the configuration says of addresses may change before it is replayed.
+    """
+    people: People = engine.resources.get(People, WITHOUT_RULES)
+    act = replace(act, by=people.identity(act.by))
+    if not isinstance(act, Reassign):
+        return act
+    try:
+        person = people.canonical(act.person.strip())
+    except AddressError as error:
+        if error.is_shapeless:
+            return Reply("invalid", code="no_person")
+        return Reply("invalid", code="address_refused", params={"why": str(error)})
+    instead_of = act.instead_of and people.identity(act.instead_of.strip())
+    return replace(act, person=person, instead_of=instead_of)
 
 
 def _hook_of(request: Request | str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import JsonValue
 
@@ -21,10 +21,10 @@ from approvals_bot.approvals.simulate import find_undecidable_stage
 from approvals_bot.approvals.templates import Facts, TemplateError, Who, render_key
 from approvals_bot.durable.engine import Engine, Run, SentKey
 from approvals_bot.errors import InvalidPayloadError, SerializationError
-from approvals_bot.people import People, SourceUnavailable, is_mail
+from approvals_bot.people import AddressError, People, SourceUnavailable
 from approvals_bot.service.catalog import Catalog, Listed
 from approvals_bot.service.python_workflows import arguments_by_name, takes_whole_input, with_durations
-from approvals_bot.service.refusals import OpeningRefused, usable_key
+from approvals_bot.service.refusals import OpeningCode, OpeningRefused, usable_key
 from approvals_bot.service.tool_calls import CallOpening, open_call
 
 
@@ -48,8 +48,8 @@ async def open_run(
     listed = workflows.find(name)
     if listed is None:
         raise OpeningRefused("workflow_unknown", name=name)
-    asks = _requester(opener, requester)
-    behalf = on_behalf_of.lower() if on_behalf_of is not None else None
+    asks = opener if requester in (None, opener) else _person("requester", requester, people)
+    behalf = None if on_behalf_of is None else _person("on_behalf_of", on_behalf_of, people)
     definition = listed.definition
     if definition is not None:
         await check_requester(definition, opener, asks, behalf, people)
@@ -68,13 +68,15 @@ async def open_run(
     return await engine.start(listed.workflow, opening, idempotency_key=key)
 
 
-def _requester(opener: str, requester: str | None) -> str:
-    """Return the requester: the person who is named, or the opener."""
-    if requester is None or requester.lower() == opener:
-        return opener
-    if not is_mail(requester):
-        raise OpeningRefused("requester_not_a_person", ("requester",))
-    return requester.lower()
+def _person(what: Literal["requester", "on_behalf_of"], text: str, people: People) -> str:
+    """Return the identity of a person who is named. Raises OpeningRefused for what names nobody."""
+    try:
+        return people.canonical(text)
+    except AddressError as error:
+        if not error.is_shapeless:
+            raise OpeningRefused("address_refused", (what,), why=str(error)) from None
+        shapeless: OpeningCode = "requester_not_a_person" if what == "requester" else "behalf_not_a_person"
+        raise OpeningRefused(shapeless, (what,)) from None
 
 
 async def check_requester(
@@ -93,8 +95,6 @@ async def check_requester(
 
 
 def _check_behalf(behalf: str | None, rule: str) -> None:
-    if behalf is not None and not is_mail(behalf):
-        raise OpeningRefused("behalf_not_a_person", ("on_behalf_of",))
     if behalf is None and rule == "required":
         raise OpeningRefused("behalf_missing", ("on_behalf_of",))
     if behalf is not None and rule == "never":

@@ -16,6 +16,7 @@ OpeningCode = Literal[
     "nobody_decides",
     "requester_not_a_person",
     "behalf_not_a_person",
+    "address_refused",
     "behalf_missing",
     "behalf_not_taken",
     "own_key_impossible",
@@ -58,6 +59,7 @@ _TITLES: dict[OpeningCode, tuple[str, str]] = {
 _FAULTS: dict[OpeningCode, str] = {
     "key_unusable": f"1 to {LONGEST_KEY} printable characters",
     "requester_not_a_person": "not a person's address, and not the calling app",
+    "address_refused": "{why}",
     "behalf_not_a_person": "not a person's address",
     "behalf_missing": "is required: name the person this is for",
     "behalf_not_taken": "this workflow can't be requested on behalf of somebody else",

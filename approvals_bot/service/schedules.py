@@ -100,7 +100,7 @@ async def start_scheduled(host: ChannelHost, schedule: Schedule, at: datetime) -
             people=host.people,
             name=schedule.workflow,
             input=entry.input,
-            opener=entry.requester.lower(),
+            opener=host.people.identity(entry.requester),
             idempotency_key=key,
         )
     except StoreUnavailableError:

@@ -157,7 +157,7 @@ async def _may_ask(text: str, allowed: Sequence[str], requester: str, people: Pe
         return False
     for entry in allowed:
         found = await people.resolve(entry, requester=requester)
-        if any(person.address == address.address for person in found.persons):
+        if any(person.address == people.canonical(address.address) for person in found.persons):
             return True
     return False
 

@@ -162,7 +162,7 @@ class RunsApi:
         names = ("workflow", "status", "waiting_for", "key", "open", "cursor", "limit")
         asked = read_query(request, *names, prefix=ATTRIBUTE)
         status = query_choice("status", asked.get("status"), get_args(Status))
-        waiting_for = query_address("waiting_for", asked.get("waiting_for"))
+        waiting_for = query_address("waiting_for", asked.get("waiting_for"), self._people)
         try:
             which = Filter(
                 workflow=query_choice("workflow", asked.get("workflow"), self._workflows.names()),
@@ -406,7 +406,7 @@ def _acting(key: ApiKey, by: str | None) -> str:
         return key.address
     if not key.may_vote:
         raise Problem(403, "Key may not vote", f"The key {key.name!r} can act only as itself, {key.address}.")
-    return by.lower()
+    return by
 
 
 def _reply_response(reply: Reply, *, changed: int) -> Response:

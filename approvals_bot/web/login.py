@@ -7,6 +7,7 @@ service. The answer doesn't reveal whether an address is known; codes go only to
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 from starlette.background import BackgroundTask
@@ -15,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.approvals.port import Card, Channels, Dispatch, Name, ToPerson
 from approvals_bot.durable.engine import Engine
-from approvals_bot.people import AddressError, People, Person
+from approvals_bot.people import AddressError, People
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.known import KnownPeople
 from approvals_bot.web.guard import peer_of
@@ -151,7 +152,7 @@ class Login:
         """Mail the digits to somebody whom we know. The answer is out already, so a failure is only logged."""
         card = Card("", "", "", 0, "waiting", "Sign in to Approvals", Name("", ""), self._engine.now(), "")
         person = self._people.person(address)
-        to = ToPerson("email", Person(person.address, person.name, zone=person.zone))
+        to = ToPerson("email", replace(person, slack=None))
         try:
             if "email" in self._channels and await self._known.knows(address):
                 await self._channels.send(Dispatch(delivery_id, to, card, "code", CODE_MAIL.format(digits=digits)))

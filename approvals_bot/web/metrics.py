@@ -19,6 +19,7 @@ from approvals_bot.durable.core.events import ENDINGS, Event
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store.protocol import Filter, Status
 from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.people import People
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 6.0, 30.0)
@@ -75,6 +76,12 @@ class Metrics:
             registry=self._registry,
         )
         self._runs = Gauge("approvals_runs", "Runs in the store that need a fix.", ("status",), registry=self._registry)
+        self._bad_entries = Gauge(
+            "approvals_people_bad_entries",
+            "Entries of a live group or directory that are no address and were left out, by source, as last read.",
+            ("source",),
+            registry=self._registry,
+        )
         self._deliveries = Counter(
             "approvals_deliveries",
             "Attempts to send or update a copy, by channel and what became of it.",
@@ -105,6 +112,11 @@ class Metrics:
 
     def runs_counted(self, status: Status, count: int) -> None:
         self._runs.labels(status).set(count)
+
+    def people_read(self, bad_entries: Mapping[str, int]) -> None:
+        """Take over how many entries each live source of people has that are no address."""
+        for source, count in bad_entries.items():
+            self._bad_entries.labels(source).set(count)
 
     def appended(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -161,4 +173,7 @@ class Health:
             with suppress(StoreUnavailableError):  # the counts of this process are wanted then all the more
                 self._metrics.runs_counted("stalled", await self._engine.count_runs(STALLED, MOST_COUNTED))
                 self._counted_at = time.monotonic()
+        people = self._engine.resources.get(People)
+        if people is not None:
+            self._metrics.people_read(people.bad_entries)
         return self._metrics.response()

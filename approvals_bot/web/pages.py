@@ -157,7 +157,7 @@ class PeoplePages:
         reader = await self._sessions.who(request)
         if not self._open and reader is None:
             return self._login.instead_of(request)
-        address = reader or request.query_params.get("person")
+        address = reader or self._people.identity(request.query_params.get("person", ""))
         waiting, others = RequestPage([], None, 0, is_whole=True), list[dict[str, Any]]()
         try:
             if address:

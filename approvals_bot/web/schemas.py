@@ -14,9 +14,20 @@ from approvals_bot.approvals.acts import Actor, ActorKind, Reassign, Vote
 from approvals_bot.approvals.json_values import UnfitError, check_json, check_size
 from approvals_bot.approvals.port import ChoiceName, State
 from approvals_bot.durable.store.protocol import Status
+from approvals_bot.people import AddressError, canonical
 from approvals_bot.web.validation import StrictBody
 
+
+def _names_somebody(value: str) -> str:
+    """Refuse what is no person's address and no app's, where it comes in. Identity is established with the act."""
+    try:
+        return value if value.startswith("app:") else canonical(value) and value
+    except AddressError as error:
+        raise PydanticCustomError("address", "{why}", {"why": str(error)}) from None
+
+
 Address = Annotated[str, Field(min_length=1, max_length=320)]
+PersonOrApp = Annotated[Address, AfterValidator(_names_somebody)]
 Comment = Annotated[str, Field(max_length=5_000)]
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=5_000)]
 
@@ -49,7 +60,7 @@ class Cancellation(StrictBody):
     """`POST /api/runs/{id}/cancellation`. `by`: the person who withdraws it, for keys that may vote."""
 
     reason: Comment = ""
-    by: Address | None = None
+    by: PersonOrApp | None = None
 
 
 class NewAttempt(StrictBody):
@@ -70,7 +81,7 @@ class FieldChanges(StrictBody):
     """`PATCH /api/runs/{id}/fields`."""
 
     fields: Annotated[Values, Field(min_length=1)]
-    by: Address | None = None
+    by: PersonOrApp | None = None
 
 
 def _act_body(name: str, act: type, about: str, **limits: Any) -> type[StrictBody]:
@@ -93,7 +104,7 @@ NEW_VOTE = _act_body(
     "NewVote",
     Vote,
     "`POST /api/runs/{id}/votes`. `digest`: of what the person was shown; a vote on something else is refused.",
-    by=(Address, ...),
+    by=(PersonOrApp, ...),
     choice=(ChoiceName, ...),
     comment=(Comment, ""),
     answers=(Values, Field(default_factory=dict)),
@@ -106,14 +117,14 @@ NEW_APPROVER = _act_body(
     "`POST /api/runs/{id}/approvers`. `instead_of`: whose place the person takes; without it, they are asked as well.",
     person=(Address, ...),
     instead_of=(Address | None, None),
-    by=(Address | None, None),
+    by=(PersonOrApp | None, None),
     reason=(Annotated[str, Field(max_length=500)], ""),
 )
 
 
 def vote_of(given: dict[str, Any], actor: Actor) -> Vote:
     """Return the vote that a `NEW_VOTE` body gave. `actor`: the key that passes it on."""
-    return Vote(via="api", actor=actor, **{**given, "by": given["by"].lower()})
+    return Vote(via="api", actor=actor, **given)
 
 
 def reassign_of(given: dict[str, Any], by: str, actor: Actor) -> Reassign:

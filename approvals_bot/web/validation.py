@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
 from approvals_bot.durable.core.forms import MULTIPART, URL_ENCODED, parse_form, parse_header
+from approvals_bot.people import AddressError, People
 from approvals_bot.web.responses import Problem
 
 API_BODY = 1_000_000  # bytes; a request's fields with a long diff, and room for a batch of hooks' payloads
@@ -218,11 +219,13 @@ def query_choice(name: str, value: str | None, known: Sequence[str] | Any) -> st
     return value
 
 
-def query_address(name: str, value: str | None) -> str | None:
-    """Return an address as people are kept, in small letters: otherwise `Ann@…` would find nothing."""
-    if value is not None and (not 3 <= len(value) <= 320 or "@" not in value.strip("@") or not value.isprintable()):
-        raise bad_query([{"loc": ["query", name], "msg": "not a person's address"}])
-    return value.lower() if value is not None else None
+def query_address(name: str, value: str | None, people: People) -> str | None:
+    """Return the identity of the person with this address: otherwise `Ann@…` would find nothing."""
+    try:
+        return people.canonical(value) if value is not None else None
+    except AddressError as error:
+        what = "not a person's address" if error.is_shapeless else str(error)
+        raise bad_query([{"loc": ["query", name], "msg": what}]) from None
 
 
 def query_integer(name: str, value: str, least: int, most: int) -> int:

@@ -256,6 +256,7 @@ def make_office(store_url: str) -> Office:
             "release-managers": [ANN, BO, CY],
             "sre": [BO, CY, DI],
             "finance": [CFO, "fin@acme.eu"],
+            "others": ["gil@acme.eu", "hal@acme.eu", "eve@elsewhere.example"],
             "live": live,
         },
         directory=Directory({"sre": [DI]}, {"account": {"aws-prod": [CY]}}),

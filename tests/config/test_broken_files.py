@@ -166,7 +166,7 @@ BROKEN_SERVICE = [
         '[people."ANN@acme.eu"]  # again',
         "# again",
         'people."ANN@acme.eu"',
-        "are the same address",
+        '"ann@acme.eu" and "ANN@acme.eu" are the same person',
         "",
     ),
     ('name = "Ann Ode"', 'slack = "@ann"', "slack =", 'people."ann@acme.eu".slack', "Slack user ID", ""),

@@ -157,7 +157,7 @@ def test_short_forms_equal_their_long_forms() -> None:
     assert loaded.api_keys["desk"].may_vote
     assert not loaded.api_keys["ci"].may_vote
     assert loaded.groups["sre"] == SlackGroupEntry(slack="@sre")
-    assert loaded.groups["us"] == PeopleGroupEntry(people=("ann@acme.eu",))  # capital letters make no other address
+    assert loaded.groups["us"] == PeopleGroupEntry(people=("Ann@Acme.eu",))  # mail goes there as it is written
     assert loaded.directory == DirectoryTable.model_validate({"owner-of": {"account": {"prod": ["cy@acme.eu"]}}})
     assert loaded.server.base_url == "https://approve.acme.eu"
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+import subprocess
+import sys
+import unicodedata
 
-from approvals_bot.people import AddressError, IdentityRules, canonical, is_mail
-from approvals_bot.people.addresses import canonical_in_file
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from approvals_bot.people import AddressError, IdentityRules, People, Person, addresses, canonical, is_mail
+from approvals_bot.people.addresses import LONGEST_ADDRESS, canonical_in_file
 
 
 @pytest.mark.parametrize(
@@ -87,3 +93,77 @@ def test_rules_say_which_addresses_are_one_person() -> None:
     assert same.canonical("Bo+x@acme.com") == "bo@acme.eu"
     assert same.canonical("+x@acme.eu") == "+x@acme.eu"
     assert different.canonical("Bo+x@acme.com") == "bo+x@acme.com"
+
+
+# ── any spelling ──
+
+LOCALS = st.sampled_from(["bo", "bo.lund", "o'brien", "r&d", "änn", "weiß", "b_o"])
+A_LABELS = {"bücher.example": "xn--bcher-kva.example", "straße.de": "xn--strae-oqa.de", "例え.jp": "xn--r8jz45g.jp"}
+DOMAINS = st.sampled_from(["acme.eu", "sub.acme.local", "a-b.acme.eu", *A_LABELS])
+RULES = IdentityRules(domains={"alias.example": "acme.eu"})
+
+
+@st.composite
+def spellings(draw: st.DrawFn, local: str, domain: str) -> str:
+    """An address in another spelling of the same person."""
+    if draw(st.booleans()):
+        domain = A_LABELS.get(domain, domain)
+    if domain == "acme.eu" and draw(st.booleans()):
+        domain = "alias.example"
+    local = local + draw(st.sampled_from(["", "+x", "+a.b", "+"]))
+    text = f"{local}@{domain}" + draw(st.sampled_from(["", "."]))
+    return "".join(draw(st.sampled_from(_alike(letter))) for letter in text)
+
+
+def _alike(letter: str) -> list[str]:
+    """Characters that mean the same in an address: the other case, another width, a letter and its mark apart."""
+    found = [letter, unicodedata.normalize("NFD", letter)]
+    if letter.isascii() and "!" <= letter <= "~":
+        found.append(chr(ord(letter) + 0xFEE0))
+    if letter != "ß" and len(letter.upper()) == 1:
+        found.append(letter.upper())
+    return found
+
+
+@given(st.data(), LOCALS, DOMAINS)
+def test_no_spelling_makes_another_person(data: st.DataObject, local: str, domain: str) -> None:
+    one, other = (data.draw(spellings(local, domain)) for _ in range(2))
+    assert RULES.canonical(one) == RULES.canonical(other)
+    people = People([Person(one, "Bo")], rules=RULES)
+    assert people.person(other).name == "Bo"
+
+
+@given(st.one_of(st.text(), st.from_regex(r"[A-Za-z0-9.+!'_\u00c0-\u017f\uff21-\uff3a-]{1,9}@[a-zß.\u3002-]{1,9}\.eu")))
+def test_the_canonical_spelling_is_canonical(text: str) -> None:
+    try:
+        found = canonical(text)
+    except AddressError:
+        return
+    assert canonical(found) == found
+    assert RULES.canonical(RULES.canonical(found)) == RULES.canonical(found)
+
+
+@given(st.from_regex(r"\A[a-z0-9.+'!~_-]{1,9}@[a-z0-9.-]{1,12}\Z"))
+@example("ann@acme.eu")
+@example("ann@aa--b.eu")
+@example("ann@acme.e1")
+@example("ann@-a.eu")
+@example("ann@arpa")
+@example("ann@a.arpa")
+@example("a" * 64 + "@" + ".".join(["b" * 63, "c" * 63, "d" * 60]) + ".eu")
+@example("ann@" + "b" * 64 + ".eu")
+def test_the_fast_path_is_what_email_validator_says(text: str) -> None:
+    is_fast = len(text) <= LONGEST_ADDRESS and addresses._PLAIN.fullmatch(text) is not None
+    try:
+        slow = addresses._validated(text)
+    except AddressError:
+        slow = None
+    assert slow == (text if is_fast else slow), "what is taken fast would be taken as it is"
+    if slow == text and not text.startswith(tuple("!~-")):
+        assert is_fast, "and nothing plain goes the slow way"
+
+
+def test_an_everyday_address_imports_no_library() -> None:
+    code = "import sys; from approvals_bot.people import canonical; canonical('Ann+x@ACME.eu.'); "
+    code += "print({'email_validator', 'idna', 'regex'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -16,6 +16,7 @@ from approvals_bot.people import (
     Directory,
     FileSource,
     GroupAddress,
+    IdentityRules,
     ManagerOf,
     OnBehalfOf,
     OnCall,
@@ -79,7 +80,8 @@ async def found(people: People, address: str, **about: Any) -> tuple[list[str], 
 def test_person_is_identified_by_their_address() -> None:
     people = office()
     assert people.person("ANN@acme.eu") == ANN
-    assert people.person("New.Hire@Acme.eu") == Person("new.hire@acme.eu", "new.hire")
+    assert people.person("New.Hire@Acme.eu") == Person("new.hire@acme.eu", "new.hire", mail="New.Hire@Acme.eu")
+    assert people.person("ann+work@acme.eu") == ANN
     assert people.by_slack("U0BO") == BO
     assert people.by_slack("U0NOBODY") is None
 
@@ -228,3 +230,39 @@ async def test_somebody_is_known_by_any_source_and_an_outage_is_no_answer(tmp_pa
     slack.up = False
     with pytest.raises(SourceUnavailable):
         await with_slack.knows("zoe@acme.eu")
+
+
+async def test_a_bad_entry_is_left_out_and_never_its_group(caplog: pytest.LogCaptureFixture) -> None:
+    source = FixedSource({"people": ["Bo+x@acme.eu", "bo@acme.eu", "ann@acme", 5, "cy@ac\u200bme.eu", "cy@acme.eu"]})
+    people = People([ANN, BO], {"live": source})
+    assert await found(people, "@live") == (["bo@acme.eu", "cy@acme.eu"], "in live")
+    assert people.bad_entries == {"hr": 3}
+    assert "hr has 3 entries" in caplog.text
+    assert "@" not in caplog.text
+    await people.resolve("@live", requester="bo@acme.eu")
+    assert len(caplog.records) == 1
+    source.answer = ["bo@acme.eu"]
+    await people.read_sources()
+    assert people.bad_entries == {"hr": 0}
+
+
+async def test_a_bad_entry_of_a_directory_leaves_the_rest() -> None:
+    tables = {"oncall": {"sre": ["x", "di@acme.eu"], "dba": ["x"]}, "owner-of": {"account": {"prod": "Cy@acme.eu"}}}
+    people = People(directory=FixedSource(tables))
+    assert (await found(people, "oncall:sre"))[0] == ["di@acme.eu"]
+    assert (await found(people, "owner-of:account", fields={"account": "prod"}))[0] == ["cy@acme.eu"]
+    assert (await people.resolve("oncall:dba", requester="bo@acme.eu")).errors, "unknown, not nobody"
+    assert people.bad_entries == {"hr": 2}
+
+
+async def test_mail_goes_where_it_is_configured_and_identity_is_one() -> None:
+    rules = IdentityRules(domains={"acme.com": "acme.eu"})
+    work = Person("Ann+Work@acme.com", "Ann Ode")
+    people = People([work], {"us": ("ann@acme.eu", "ANN@acme.com", "Bo+x@acme.eu")}, rules=rules)
+    resolved = await people.resolve("@us", requester="cy@acme.eu")
+    assert [(each.address, each.mailbox) for each in resolved.persons] == [
+        ("ann@acme.eu", "Ann+Work@acme.com"),
+        ("bo@acme.eu", "Bo+x@acme.eu"),
+    ]
+    assert people.identity("app:ci") == "app:ci"
+    assert people.identity("BO@acme.com") == "bo@acme.eu"

@@ -21,6 +21,7 @@ from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import HookFullError, HookNotFoundError
+from approvals_bot.people import AddressError, canonical
 from approvals_bot.service.read import find_record, request_of
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class ReturnPaths:
     """The envelope senders of our mails, made and read: `bounces+<request>-<copy>-<seal>@acme.eu`."""
 
     def __init__(self, address: str, tokens: Tokens) -> None:
-        self._name, _, self._domain = address.lower().rpartition("@")
+        self._name, _, self._domain = canonical(address).rpartition("@")
         self._tokens = tokens
 
     def of(self, delivery_id: str) -> str | None:
@@ -59,7 +60,10 @@ class ReturnPaths:
 
     def read(self, address: str) -> Returned | None:
         """Return the copy that this address was made for, in any case; None if it isn't ours."""
-        local, _, domain = address.lower().rpartition("@")
+        try:
+            local, _, domain = canonical(address).rpartition("@")
+        except AddressError:
+            return None
         found = _LOCAL.fullmatch(local)
         if found is None or (found["name"], domain) != (self._name, self._domain):
             return None

@@ -78,7 +78,7 @@ class OutgoingMail:
 def compose(dispatch: Dispatch, *, sender: Address, now: datetime) -> OutgoingMail:
     """Compose the mail for this dispatch, dated `now`. Raises InvalidAddressError for an invalid address."""
     assert isinstance(dispatch.to, ToPerson), "a mail goes to a mailbox"
-    to = Address.parse(dispatch.to.person.address, dispatch.to.person.name)
+    to = Address.parse(dispatch.to.person.mailbox, dispatch.to.person.name)
     message_id = message_id_of(dispatch.delivery_id, sender.domain)
     written = letter.write(dispatch, now)
     return _mail(sender, to, message_id, written, now, reply_to=_reply_to(dispatch), thread=_thread(dispatch))
@@ -93,7 +93,7 @@ def compose_together(
     """
     first = dispatches[0]
     assert isinstance(first.to, ToPerson), "a mail goes to a mailbox"
-    to = Address.parse(first.to.person.address, first.to.person.name)
+    to = Address.parse(first.to.person.mailbox, first.to.person.name)
     message_id = message_id_of(" ".join(dispatch.delivery_id for dispatch in dispatches), sender.domain)
     folded = {name: value.replace(" ", "\r\n ") for name, value in (more or {}).items()}
     return _mail(sender, to, message_id, letter.write_together(dispatches, now), now, reply_to={}, thread=folded)

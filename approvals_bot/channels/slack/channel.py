@@ -75,6 +75,10 @@ class SlackChannel:
         """Return the addresses of a user group's members. Raises SourceUnavailable."""
         return await self._people.members(handle)
 
+    async def has_member(self, address: str) -> bool:
+        """Check whether this is an active member's address, and no guest's. Raises SourceUnavailable."""
+        return await self._people.has_member(address)
+
     def routes(self) -> Sequence[Route]:
         """Return `POST /slack/events`, in HTTP mode."""
         if self._in is None or self._host is None or self._settings.signing_secret is None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from approvals_bot.channels.slack.client import SlackClient
 from approvals_bot.channels.slack.members import SlackPeople
-from approvals_bot.people import People, SourceUnavailable
+from approvals_bot.people import People, SourceUnavailable, is_mail
 
 LOOK_UP_LIMIT = 1.0  # seconds for asking Slack who somebody is, within the 2.5 that a press has
 GLANCE_LIMIT = 0.3  # seconds for the same about a person whose Slack id is in the configuration
@@ -134,7 +134,7 @@ class SlackIdentities:
         ours = await self.workspace()
         if team and team not in (ours.team, ours.enterprise):
             return self._outsider(user_id)
-        known = Identified(named.address.lower(), user_id) if named is not None else None
+        known = Identified(named.address, user_id) if named is not None else None
         if known is not None and self._client.monotonic() < self._silent_until:
             return known
         try:
@@ -149,9 +149,9 @@ class SlackIdentities:
             return self._outsider(user_id, is_alive=user is not None and not user.is_deleted and not user.is_bot)
         if known is not None:
             return known
-        if user.address is None:
+        if user.address is None or not is_mail(user.address):
             return Unidentified(user_id, "not_an_approver", NO_ADDRESS)
-        return Identified(user.address, user_id)
+        return Identified(self.people.canonical(user.address), user_id)
 
     def _outsider(self, user_id: str, *, is_alive: bool = True) -> Unidentified:
         may_see = is_alive and self.external_users == "see-only"

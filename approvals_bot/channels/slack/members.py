@@ -54,7 +54,13 @@ class SlackPeople:
 
     async def id_of(self, address: str) -> str | None:
         """Return the Slack id of the member with this address; None if there is none."""
-        return await self._by_address.get(address.lower(), self._ask_id)
+        return await self._by_address.get(address, self._ask_id)
+
+    async def has_member(self, address: str) -> bool:
+        """Return whether an active member, and no guest, has this address."""
+        user_id = await self.id_of(address)
+        user = await self.user(user_id) if user_id is not None else None
+        return user is not None and user.is_member
 
     async def members(self, usergroup: str) -> tuple[str, ...]:
         """Return the addresses of a user group's active members. Takes a handle (`sre`, `@sre`) or an id (`S0…`)."""
@@ -111,7 +117,7 @@ def _user(said: dict[str, Any]) -> SlackUser:
     return SlackUser(
         id=str(said["id"]),
         name=str(profile.get("real_name") or said.get("real_name") or said.get("name") or said["id"]),
-        address=str(address).lower() if address else None,
+        address=str(address) if address else None,
         team=str(said.get("team_id") or ""),
         zone=str(said.get("tz") or "UTC"),
         is_deleted=bool(said.get("deleted")),

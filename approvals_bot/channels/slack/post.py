@@ -230,7 +230,9 @@ class SlackOut:
 
     async def _direct_to(self, person: Person) -> str:
         """Return the conversation with this person. Raises NeverError if they have no account."""
-        user = person.slack or await self._people.id_of(person.address)
+        user = person.slack or await self._people.id_of(person.mailbox)
+        if user is None and person.mailbox != person.address:
+            user = await self._people.id_of(person.address)
         if user is None:
             raise NeverError("users.lookupByEmail", NO_ACCOUNT, "nobody in Slack has this address")
         if user not in self._direct:
