@@ -98,7 +98,10 @@ async def resolve_seats(
         return Resolution(seats, known)
     entitled = dict.fromkeys(address for seat in seats for address in seat.eligible)
     absences = {address: absence for address in entitled if (absence := people.away(address, at)) is not None}
-    away = {address: _without_requester(absence, about) for address, absence in absences.items()}
+    away = {
+        address: await _with_known_delegates(_without_requester(absence, about), people)
+        for address, absence in absences.items()
+    }
     for absence in away.values():
         known |= {address: people.person(address) for address in absence.delegates}
     changes = (
@@ -122,6 +125,21 @@ def with_identities(about: RequestContext, people: People) -> RequestContext:
         requester=people.identity(about.requester),
         on_behalf_of=None if behalf is None else people.identity(behalf),
     )
+
+
+async def _with_known_delegates(absence: Away, people: People) -> Away:
+    """Drop delegates whom nobody knows. While a source is down, the configuration's word is enough."""
+    unknown = []
+    for delegate in absence.delegates:
+        try:
+            if not await people.knows(delegate):
+                unknown.append(delegate)
+        except SourceUnavailable:
+            continue
+    if not unknown:
+        return absence
+    trouble = "; ".join(filter(None, (absence.trouble, f"nobody knows {', '.join(unknown)}")))
+    return replace(absence, delegates=tuple(one for one in absence.delegates if one not in unknown), trouble=trouble)
 
 
 async def is_among(

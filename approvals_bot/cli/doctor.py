@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,7 +20,15 @@ from approvals_bot.config.messages import ConfigErrors, ConfigProblem
 from approvals_bot.config.service import ServiceSettings, SlackGroupEntry
 from approvals_bot.durable.store import connect
 from approvals_bot.errors import StoreUnavailableError
-from approvals_bot.people import GroupAddress, OnCall, People, PersonAddress, SlackGroupAddress, parse_address
+from approvals_bot.people import (
+    GroupAddress,
+    OnCall,
+    People,
+    PersonAddress,
+    SlackGroupAddress,
+    SourceUnavailable,
+    parse_address,
+)
 from approvals_bot.service.catalog import check_configuration
 
 ICONS: dict[DiagnosisState, str] = {"OK": "✅", "WARN": "⚠", "FAIL": "⛔"}
@@ -197,7 +205,7 @@ async def examine_people(service: ServiceSettings, workflows: Sequence[Definitio
     approvals = [definition for definition in workflows if definition.workflow.run is None]
     async with open_people(service, lambda: datetime.now(UTC)) as people:
         found = [await _check_reach(service, definition, people) for definition in approvals]
-        found += _check_absences(people, datetime.now(UTC))
+        found += [*_check_absences(people, datetime.now(UTC)), *await _check_delegates(people)]
         found += await _check_sources(people)
     return found or [Diagnosis("OK", "people", "there is no approval workflow")]
 
@@ -233,6 +241,18 @@ async def _check_reach(service: ServiceSettings, definition: Definition, people:
         todo = "Configure [email], or make sure that Slack knows these addresses."
         return Diagnosis("WARN", about, f"reachable only if Slack knows their addresses: {names}", todo)
     return Diagnosis("OK", about, f"{len(asked)} can be reached (direct message)")
+
+
+async def _check_delegates(people: People) -> list[Diagnosis]:
+    """Warn of delegates whom nobody knows: they can't decide."""
+    found = []
+    for address, planned in people.absences.items():
+        for delegate in dict.fromkeys(one for absence in planned for one in absence.delegates):
+            with suppress(SourceUnavailable):
+                if not await people.knows(delegate):
+                    todo = "Add them to [people] or to a group; until then, they aren't asked."
+                    found.append(Diagnosis("WARN", f"absence of {address}", f"nobody knows {delegate}", todo))
+    return found
 
 
 async def _check_sources(people: People) -> list[Diagnosis]:

@@ -158,9 +158,25 @@ class ServiceSettings(Frozen):
     def _nobody_is_their_own_delegate(self) -> ServiceSettings:
         for address, person in self.people.items():
             for at, absence in enumerate(person.away):
+                path = ("people", address, "away", at, "delegate")
+                if stranger := next((one for one in absence.delegate if not self._may_be_known(one)), None):
+                    raise refuse(f"nobody knows {stranger}: add them to [people] or to a group", at=path)
                 if self.is_among(address, absence.delegate):
-                    raise refuse("people can't be their own delegate", at=("people", address, "away", at, "delegate"))
+                    raise refuse("people can't be their own delegate", at=path)
         return self
+
+    def _may_be_known(self, address: str) -> bool:
+        """Return whether the file names this person besides as a delegate, or a live source or Slack may know them."""
+        groups, directory = self.groups.values(), self.directory
+        if self.slack is not None or not isinstance(directory, DirectoryTable):
+            return True
+        if not all(isinstance(group, PeopleGroupEntry) for group in groups):
+            return True
+        named = [*self.people, *(person.manager for person in self.people.values() if person.manager)]
+        named += (one for group in groups if isinstance(group, PeopleGroupEntry) for one in group.people)
+        for table in (directory.oncall, *directory.owner_of.values()):
+            named += (one for people in table.values() for one in people)
+        return self.is_among(address, named)
 
     @model_validator(mode="after")
     def _nobody_has_two_entries(self) -> ServiceSettings:

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 
 from approvals_bot.people import absences
@@ -184,7 +184,7 @@ class People:
         read, and at least one can't.
         """
         person = self.canonical(address)
-        if any(each.address == person for each in self.known()):
+        if person in self._named:
             return True
         unavailable: SourceUnavailable | None = None
         for is_listed in (*self._live_groups(), self._live_directory, self._workspace):
@@ -196,6 +196,10 @@ class People:
         if unavailable is not None:
             raise unavailable
         return False
+
+    @cached_property
+    def _named(self) -> frozenset[str]:
+        return frozenset(person.address for person in self.known())
 
     async def read_sources(self) -> None:
         """Read every live source once, to fill `bad_entries`. One that is down is passed over."""
@@ -283,8 +287,6 @@ class People:
     def known(self) -> tuple[Person, ...]:
         """List everybody the configuration names, as a person, manager, group member or in the directory."""
         addresses = [*self._persons, *self._managers.values()]
-        for planned in self._away.values():
-            addresses += (delegate for absence in planned for delegate in absence.delegates)
         for members in self._groups.values():
             if isinstance(members, Sequence):
                 addresses += members
