@@ -321,7 +321,7 @@ def framed(letter: str) -> str:
 
 
 def is_for(mail: ReceivedMail, reader: User) -> bool:
-    return reader.address.lower() in mail.to.lower().split(", ")
+    return not {reader.address.lower(), reader.person.mailbox.lower()}.isdisjoint(mail.to.lower().split(", "))
 
 
 def detail_of(problem: str) -> str:

@@ -175,7 +175,7 @@ async def open_office(tmp_path: Path) -> AsyncIterator[Open]:
             playground, url = fake.playground, fake.url
             client = await stack.enter_async_context(slack_client(token=BOT_TOKEN, api_url=playground.api_url))
             slack_people = SlackPeople(client, monotonic=lambda: clock.now().timestamp())
-            people = People(PEOPLE, {}, slack_group=slack_people.members)
+            people = People(PEOPLE, {}, slack_group=slack_people.members, in_workspace=slack_people.has_member)
             ways = Channels({"slack": SlackOut(client, slack_people, now=clock.now)})
             engine = await stack.enter_async_context(
                 Engine.open(database, signing_keys=[KEY], base_url=url, clock=clock, resources=[people, ways])
