@@ -41,7 +41,7 @@ def test_wrong_arguments_exit_with_2(site: Site, words: tuple[str, ...], said: s
 
 def test_a_name_that_no_workflow_can_have_is_refused_by_init(site: Site) -> None:
     words = ("init", str(site.folder / "new"), "--you", "ann", "--colleague", "bo@acme.eu", "--what", "leave")
-    assert "'ann' is not an email address" in site.type(*words, fails=2).stderr
+    assert '"ann" is not an email address' in site.type(*words, fails=2).stderr
 
 
 def test_what_the_database_lacks_is_no_wrong_argument(site: Site) -> None:

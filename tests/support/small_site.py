@@ -24,6 +24,7 @@ name = "Bo Lund"
 manager = "ann@acme.eu"
 [groups]
 managers = ["ann@acme.eu", "bo@acme.eu", "cy@acme.eu"]
+others = ["di@acme.eu"]
 """
 
 LEAVE = """\
