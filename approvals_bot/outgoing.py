@@ -22,7 +22,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote_plus, urlsplit
 
 from pydantic import JsonValue
 
@@ -140,7 +140,7 @@ class OutgoingTargets:
             headers |= signature_headers(found.secret, f"read-{target}", self._now(), b"")
         try:
             async with self._call("GET", found.url, headers=headers) as answer:
-                content = await answer.content.read(SOURCE_LIMIT)
+                content = await _whole(answer, SOURCE_LIMIT)
                 if answer.status != 200:
                     raise SourceUnavailable(target, f"it answered {answer.status}")
                 return json.loads(content)
@@ -151,17 +151,20 @@ class OutgoingTargets:
 
     @asynccontextmanager
     async def _call(self, method: str, url: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
-        parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        try:
-            ipaddress.ip_address(parts.hostname or "")
-        except ValueError:
-            pass  # a name; the resolver checks its addresses
-        else:
-            check_address(parts.hostname or "", port, self._allowed)
+        _check_literal(url, self._allowed)
         assert self._session is not None
         async with self._session.request(method, url, allow_redirects=False, **options) as answer:
             yield answer
+
+
+def _check_literal(url: str, allowed: Collection[str]) -> None:
+    """Raise AddressRefused if the URL has an IP address that may not be called. The resolver checks those of names."""
+    parts = urlsplit(url)
+    try:
+        ipaddress.ip_address(parts.hostname or "")
+    except ValueError:
+        return
+    check_address(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80), allowed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +192,57 @@ async def outgoing_targets(
     limit = aiohttp.ClientTimeout(total=CALL_LIMIT)
     async with aiohttp.ClientSession(connector=connector, timeout=limit, trust_env=False) as session:
         yield OutgoingTargets(session, targets, allow_private, now)
+
+
+def address_of(url: str) -> str:
+    """Return the address that this URL is at, as `[server] allow_private` lists addresses: `id.acme.eu:443`."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return f"{f'[{host}]' if ':' in host else host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+
+
+async def fetch_text(
+    url: str,
+    *,
+    allowed: Collection[str],
+    form: Mapping[str, str] | None = None,
+    basic: tuple[str, str] | None = None,
+) -> bytes:
+    """GET a URL of an identity provider, or POST a form to it. Returns the body of an answer with status 200.
+
+    Only public addresses are called, and those that `allowed` lists. `basic`: our name and secret there. Raises
+    SourceUnavailable. People seldom sign in, so each call has a connection of its own.
+    """
+    import aiohttp
+
+    connector = aiohttp.TCPConnector(resolver=checked_resolver(allowed), use_dns_cache=False)
+    options: dict[str, Any] = {"headers": {"accept": "application/json"}, "allow_redirects": False}
+    if basic is not None:
+        ours = ":".join(quote_plus(text) for text in basic)  # RFC 6749, 2.3.1
+        options["headers"]["authorization"] = f"Basic {b64encode(ours.encode()).decode()}"
+    if form is not None:
+        options["data"] = dict(form)
+    try:
+        _check_literal(url, allowed)
+        async with (
+            aiohttp.ClientSession(
+                connector=connector, timeout=aiohttp.ClientTimeout(total=CALL_LIMIT), trust_env=False
+            ) as session,
+            session.request("GET" if form is None else "POST", url, **options) as answer,
+        ):
+            if answer.status != 200:
+                raise SourceUnavailable("the identity provider", f"it answered {answer.status}")
+            return await _whole(answer, SOURCE_LIMIT)
+    except _failures() as error:
+        raise SourceUnavailable("the identity provider", f"no answer ({type(error).__name__})") from None
+
+
+async def _whole(answer: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Return the whole body, or its first `limit` bytes. One read would return only what has arrived by then."""
+    content = b""
+    while len(content) < limit and (part := await answer.content.read(limit - len(content))):
+        content += part
+    return content
 
 
 def _failures() -> tuple[type[Exception], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,17 @@ from approvals_bot.agents.chats import ChatForm
 from approvals_bot.app.connections import channel_settings, open_channels, open_targets, start_task, start_tasks
 from approvals_bot.app.directory import build_people
 from approvals_bot.approvals.business_time import Calendars
-from approvals_bot.approvals.port import SLACK, Channels, Reloads, Targets, WithMembers, WithRoutes, WithStates
+from approvals_bot.approvals.port import (
+    SLACK,
+    Channel,
+    Channels,
+    Reloads,
+    Targets,
+    WithMembers,
+    WithRoutes,
+    WithSignIn,
+    WithStates,
+)
 from approvals_bot.config import service as configured
 from approvals_bot.config.chat import ChatTable
 from approvals_bot.config.load import Configuration
@@ -24,6 +34,7 @@ from approvals_bot.durable.engine import Engine, SystemClock, TimeSource
 from approvals_bot.durable.engine.executor import Executor
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.tokens import Tokens
+from approvals_bot.outgoing import address_of, fetch_text
 from approvals_bot.people import People
 from approvals_bot.service.catalog import Catalog, load_catalog
 from approvals_bot.service.host import Attached, ChannelHost
@@ -34,6 +45,7 @@ from approvals_bot.web.api import ApiKey
 from approvals_bot.web.links import Links
 from approvals_bot.web.metrics import Connection, Metrics
 from approvals_bot.web.routes import build
+from approvals_bot.web.sign_in import SignInSetup
 
 TOOL_CALLS_ASK = ("@ops",)
 """Whom agents' tool calls ask on a developer's machine, without a file."""
@@ -157,7 +169,7 @@ async def open_service(
                 open_pages=open_pages,
                 chat=chat_form(configuration.service.chat),
                 loopback_only=open_pages,
-                login=configuration.service.login,
+                sign_in=sign_in_setup(configuration.service, channels),
                 roles=Roles(engine.resources[People], configuration.service.roles.entries),
             )
 
@@ -212,6 +224,14 @@ def chat_model(table: ChatTable) -> ChatModel:
 def chat_form(table: ChatTable) -> ChatForm | None:
     """Return how the chat asks people; None where there is no chat."""
     return ChatForm(table.approval, table.approvers) if table.enabled else None
+
+
+def sign_in_setup(service: configured.ServiceSettings, channels: Mapping[str, Channel]) -> SignInSetup:
+    """Return how people sign in. The issuer's own address may be called, wherever it is: the file names it."""
+    slack, api = channels.get(SLACK), str(service.slack.api_url) if service.slack is not None else ""
+    own = [url for url in (api, service.login.oidc.issuer if service.login.oidc is not None else "") if url]
+    fetch = partial(fetch_text, allowed=[*service.server.allow_private, *map(address_of, own)])
+    return SignInSetup(service.login, slack if isinstance(slack, WithSignIn) else None, api, fetch)
 
 
 def api_keys(service: configured.ServiceSettings) -> list[ApiKey]:

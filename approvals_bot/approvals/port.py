@@ -469,6 +469,17 @@ class WithMembers(Protocol):
 
 
 @runtime_checkable
+class WithSignIn(Protocol):
+    """A channel whose service can say who somebody is."""
+
+    async def person_of(self, user: str, team: str) -> str | None:
+        """Return the address of this user of ours; None for guests, and people of other teams.
+
+        Raises SourceUnavailable.
+        """
+
+
+@runtime_checkable
 class Reloads(Protocol):
     """A channel that takes a new configuration while it runs."""
 

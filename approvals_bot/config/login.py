@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from importlib.util import find_spec
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -33,6 +34,18 @@ class LoginTable(Frozen):
     oidc: OidcTable | None = None
     slack: SlackLoginTable | None = None
     proxy: ProxyTable | None = None
+
+    def methods_of(self, *, by_mail: bool) -> Sequence[Method]:
+        """Return the methods that the page shows. `by_mail`: whether mails can be sent."""
+        if self.methods is not None:
+            return self.methods
+        return ("code",) if by_mail else ("slack",) if self.slack is not None else ()
+
+    @model_validator(mode="after")
+    def _libraries_are_installed(self) -> LoginTable:
+        if (self.oidc or self.slack) and find_spec("joserfc") is None:
+            raise refuse("needs joserfc: pip install 'approvals-bot[oidc]'", at="oidc" if self.oidc else "slack")
+        return self
 
     @model_validator(mode="after")
     def _methods_are_set_up(self) -> LoginTable:

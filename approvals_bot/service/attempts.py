@@ -46,6 +46,14 @@ class Attempts:
         for name in _names(kind, address, peer):
             await self._drop(name)
 
+    async def take_of_peer(self, kind: Kind, peer: str) -> bool:
+        """Count one more attempt from this peer, whatever address it may be about. Returns whether it is allowed."""
+        return await self._add(_name(kind, network_of(peer)), MOST_OF_PEER)
+
+    async def give_back_of_peer(self, kind: Kind, peer: str) -> None:
+        """Uncount an attempt from this peer that has succeeded."""
+        await self._drop(_name(kind, network_of(peer)))
+
     async def _add(self, name: str, most: int) -> bool:
         now = self._engine.now()
 

@@ -24,7 +24,7 @@ from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.port import Card
 from approvals_bot.people import People
 from approvals_bot.web.chat import LONGEST_COMMENT, LONGEST_ID, NOT_OURS, REUSED, ChatApi, ChatOwners
-from approvals_bot.web.login import LoginPage
+from approvals_bot.web.login import Login
 from approvals_bot.web.responses import Renderer
 from approvals_bot.web.validation import is_from_own_page, read_form
 
@@ -107,7 +107,7 @@ class ChatPages:
         origin: str,
         root: str,
         nav: tuple[tuple[str, str], ...],
-        login: LoginPage,
+        login: Login,
     ) -> None:
         self._chats = chats
         self._owners = owners
@@ -129,14 +129,14 @@ class ChatPages:
         """Show an empty chat, and the newest of the person's chats."""
         reader = await self._owners.reader(request)
         if reader is None:
-            return self._closed(request)
+            return await self._closed(request)
         return await self._page(secrets.token_hex(8), [], reader, is_new=True)
 
     async def show(self, request: HttpRequest) -> Response:
         """Show a chat. To everybody else there is no such chat."""
         reader = await self._owners.reader(request)
         if reader is None:
-            return self._closed(request)
+            return await self._closed(request)
         chat = request.path_params["id"]
         turns = await self._turns(chat, reader)
         return await self._page(chat, turns, reader) if turns else self._not_found()
@@ -145,7 +145,7 @@ class ChatPages:
         """Take a message: 303 to the chat, which begins with it if it is the first."""
         form, reader, chat = await read_form(request), await self._owners.reader(request), request.path_params["id"]
         if reader is None:
-            return self._closed(request)
+            return await self._closed(request)
         turns = await self._turns(chat, reader)
         if turns is None:
             return self._not_found()
@@ -167,7 +167,7 @@ class ChatPages:
         """Take the answer to a tool call: 303 to the chat, or the chat with the reason why nothing was changed."""
         form, reader = await read_form(request), await self._owners.reader(request)
         if reader is None:
-            return self._closed(request)
+            return await self._closed(request)
         chat, call = request.path_params["id"], request.path_params["call"]
         turns = await self._turns(chat, reader)
         turn = next((turn for turn in reversed(turns or []) if turn.view.tool(call) is not None), None)
@@ -249,8 +249,8 @@ class ChatPages:
             webhook_url=self._link(part.webhook) if part.webhook and part.state == "waiting" else "",
         )
 
-    def _closed(self, request: HttpRequest) -> Response:
-        return self._login.instead_of(request)
+    async def _closed(self, request: HttpRequest) -> Response:
+        return await self._login.instead_of(request)
 
     def _not_found(self) -> Response:
         return self._pages.page("not_found.html", 404)

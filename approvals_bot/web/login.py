@@ -7,6 +7,7 @@ service. The answer doesn't reveal whether an address is known; codes go only to
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +15,11 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
+from approvals_bot.approvals.acts import Actor
 from approvals_bot.approvals.port import Card, Channels, Dispatch, Name, ToPerson
+from approvals_bot.config.login import Method
 from approvals_bot.durable.engine import Engine
-from approvals_bot.people import AddressError, People
+from approvals_bot.people import AddressError, People, SourceUnavailable
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.known import KnownPeople
 from approvals_bot.web.guard import peer_of
@@ -35,7 +38,6 @@ TOO_MANY = "There were too many wrong codes for this address from here. Wait an 
 NO_MORE_CODES = "We've already sent several codes. Wait an hour, then ask for a new one."
 NO_ADDRESS = "Enter your email address, like ann@acme.eu."
 ELSEWHERE = "This form didn't come from our own page, so nobody was signed in. Try again here."
-UNKNOWN = "Nobody here knows this address any more, so nobody was signed in. Ask the person who sent you here."
 CODE_MAIL = (
     "Your code is {digits}. Enter it within ten minutes on the page where you asked for it. "
     "If you didn't ask for it, someone else typed in your address. Nobody got in, and you don't need to do anything."
@@ -43,20 +45,21 @@ CODE_MAIL = (
 
 
 class LoginPage:
-    """The page to sign in: shown instead of a page that needs a session."""
+    """The page to sign in, with each method that there is."""
 
-    def __init__(self, pages: Renderer, *, by_mail: bool) -> None:
+    def __init__(self, pages: Renderer, methods: Sequence[Method], *, provider: str = "") -> None:
+        """`provider`: where people sign in with OpenID Connect, as they know it: `id.acme.eu`."""
         self._pages = pages
-        self._by_mail = by_mail
+        self._methods = methods
+        self._provider = provider
 
     def show(self, status: int = 200, said: str = "", **values: Any) -> Response:
         shown = {"said": said, "refused": status >= 400 and bool(said), "address": "", "code_token": "", "next": ""}
-        return self._pages.page("login.html", status, by_mail=self._by_mail, **shown | values)
+        shown |= {"methods": self._methods, "provider": self._provider, "again": False}
+        return self._pages.page("login.html", status, **shown | values)
 
-    def instead_of(self, request: HttpRequest) -> Response:
-        """Return what a page shows without a session: 401, and the way back to it."""
-        query = f"?{request.url.query}" if request.url.query else ""
-        return self.show(401, next=own_path(request.scope["path"] + query) if request.method == "GET" else "")
+    def refused(self, status: int = 403) -> Response:
+        return self._pages.page("not_signed_in.html", status)
 
 
 def own_path(text: str) -> str:
@@ -91,7 +94,20 @@ class Login:
         self._codes = codes
 
     async def show(self, request: HttpRequest) -> Response:
-        return self._page.show(next=own_path(request.query_params.get("next", "")))
+        again = "again" in request.query_params
+        return self._page.show(next=own_path(request.query_params.get("next", "")), again=again)
+
+    async def instead_of(self, request: HttpRequest) -> Response:
+        """Return what a page shows without a session: 401, and the way back to it.
+
+        Where a proxy has signed the person in, their session begins, and the page comes.
+        """
+        query = f"?{request.url.query}" if request.url.query else ""
+        back = own_path(request.scope["path"] + query) if request.method == "GET" else ""
+        person = await self._sessions.named_by_proxy(request) if request.method == "GET" else None
+        if person is not None:
+            return await self.sign_in(request, person, "proxy", back)
+        return self._page.show(401, next=back)
 
     async def submit(self, request: HttpRequest) -> Response:
         """First the address, then the digits: 303 into the inbox, or back to the page that was asked for."""
@@ -109,7 +125,7 @@ class Login:
         checked = await self._codes.check(_binding(address), code_token, form["code"], address, peer_of(request.scope))
         if checked == "right":
             return await self.sign_in(request, address, "code", back)
-        await self._engine.audit("sign_in_refused", who=address, data={"method": "code", "because": checked})
+        await self._audit_refusal("code", checked, peer_of(request.scope), address)
         match checked:
             case "wrong":
                 return self._page.show(403, WRONG, address=address, code_token=code_token, next=back)
@@ -118,16 +134,38 @@ class Login:
             case _:
                 return self._page.show(403, OVER, address=address, next=back)
 
-    async def sign_in(self, request: HttpRequest, address: str, method: str, back: str) -> Response:
-        """Begin the session of a person who has proved their address. Only known people get in."""
-        if not await self._known.knows(address):
-            data = {"method": method, "because": "unknown"}
-            await self._engine.audit("sign_in_refused", who=address, data=data)
-            return self._page.show(403, UNKNOWN)
+    async def sign_in(self, request: HttpRequest, person: str, method: Method, back: str) -> Response:
+        """Begin the session of a person who has proved their address. Only known people get in.
+
+        Raises SourceUnavailable if that can't be known now: then nobody gets in.
+        """
+        peer = peer_of(request.scope)
+        try:
+            is_known = await self._known.knows(person)
+        except SourceUnavailable:
+            await self._audit_refusal(method, "source_unavailable", peer, person)
+            raise
+        if not is_known:
+            return await self.refuse(method, "unknown", peer, person)
         answer = RedirectResponse(f"{self._root}{back or '/inbox'}", 303)
-        await self._sessions.begin(request, answer, address, method)
-        await self._engine.audit("signed_in", who=address, data={"method": method})
+        session = await self._sessions.begin(request, answer, person, method)
+        actor = Actor("person", person, session=session, peer=peer).as_json()
+        await self._engine.audit("signed_in", who=person, actor=actor, data={"method": method})
         return answer
+
+    async def refuse(self, method: Method, because: str, peer: str, person: str = "") -> Response:
+        """Return the one page of all failures; the audit has the cause."""
+        await self._audit_refusal(method, because, peer, person)
+        return self._page.refused(503 if because == "no_answer" else 403)
+
+    def refuse_method(self) -> Response:
+        """Return what a method shows that isn't there: the page with those that are."""
+        return self._page.show(404)
+
+    async def _audit_refusal(self, method: Method, because: str, peer: str, person: str) -> None:
+        actor = Actor("person", person, peer=peer).as_json()
+        data = {"method": method, "because": because}
+        await self._engine.audit("sign_in_refused", who=person or None, actor=actor, data=data)
 
     async def leave(self, request: HttpRequest) -> Response:
         if not is_from_own_page(request.headers, self._origin):
@@ -135,7 +173,8 @@ class Login:
         answer = RedirectResponse(f"{self._root}/login", 303)
         person = await self._sessions.end(request, answer)
         if person is not None:
-            await self._engine.audit("signed_out", who=person)
+            actor = Actor("person", person, peer=peer_of(request.scope)).as_json()
+            await self._engine.audit("signed_out", who=person, actor=actor)
         return answer
 
     async def _send(self, address: str, peer: str, back: str) -> Response:

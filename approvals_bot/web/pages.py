@@ -31,7 +31,7 @@ from approvals_bot.service.read import RequestPage, await_request, list_requests
 from approvals_bot.service.schedules import read_schedules
 from approvals_bot.service.waiting import waits_of
 from approvals_bot.web.links import Links
-from approvals_bot.web.login import LoginPage
+from approvals_bot.web.login import Login
 from approvals_bot.web.responses import Renderer
 from approvals_bot.web.sessions import SessionCookies
 
@@ -62,7 +62,7 @@ class PeoplePages:
         links: Links,
         pages: Renderer,
         now: Callable[[], datetime],
-        login: LoginPage,
+        login: Login,
         open_pages: bool = False,
     ) -> None:
         self._engine = engine
@@ -78,7 +78,7 @@ class PeoplePages:
     async def runs(self, request: HttpRequest) -> Response:
         """The runs, newest first, by status if asked."""
         if not self._open:
-            return self._login.instead_of(request)
+            return await self._login.instead_of(request)
         status = next((word for word in STATUSES if word == request.query_params.get("status")), None)
         cursor = request.query_params.get("cursor")
         try:
@@ -100,7 +100,7 @@ class PeoplePages:
         For a run that has continued as a new one, this is the page of that one, unless `?own` is asked for.
         """
         if not self._open:
-            return self._login.instead_of(request)
+            return await self._login.instead_of(request)
         record = await self._engine.record(request.path_params["id"])
         if record is None:
             return self._pages.page("not_found.html", 404)
@@ -127,7 +127,7 @@ class PeoplePages:
     async def workflow(self, request: HttpRequest) -> Response:
         """Show one workflow: who may request it, and when it starts on its own."""
         if not self._open:
-            return self._login.instead_of(request)
+            return await self._login.instead_of(request)
         name = request.path_params["name"]
         listed = self._workflows.find(name)
         if listed is None:
@@ -140,7 +140,7 @@ class PeoplePages:
         """The card of one request, for those who have to do with it. To all others there is no such request."""
         reader = await self._sessions.who(request)
         if not self._open and reader is None:
-            return self._login.instead_of(request)
+            return await self._login.instead_of(request)
         record = await await_request(self._engine, request.path_params["id"])
         view = request_of(record) if record is not None else None
         if view is None or not (self._open or _concerns(view, reader)):
@@ -156,7 +156,7 @@ class PeoplePages:
         """Show what waits for one person, the oldest first; after signing in, also what they asked for and voted on."""
         reader = await self._sessions.who(request)
         if not self._open and reader is None:
-            return self._login.instead_of(request)
+            return await self._login.instead_of(request)
         address = reader or self._people.identity(request.query_params.get("person", ""))
         waiting, others = RequestPage([], None, 0, is_whole=True), list[dict[str, Any]]()
         try:

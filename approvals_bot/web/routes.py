@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -16,7 +17,6 @@ from starlette.websockets import WebSocketClose
 
 from approvals_bot.agents.chats import ChatForm, Chats
 from approvals_bot.approvals.port import Channels
-from approvals_bot.config.login import LoginTable
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
@@ -39,8 +39,10 @@ from approvals_bot.web.metrics import Connection, Health, Metrics
 from approvals_bot.web.middleware import UNMATCHED, Middleware
 from approvals_bot.web.openapi import OpenApi
 from approvals_bot.web.pages import NAV, OWN_NAV, PeoplePages
+from approvals_bot.web.proxies import ProxyHeader
 from approvals_bot.web.responses import ErrorResponses, Problem, Renderer, origin_of, root_of
 from approvals_bot.web.sessions import SessionCookies
+from approvals_bot.web.sign_in import SignIn, SignInSetup, clients_of
 
 Endpoint = Callable[[HttpRequest], Awaitable[ASGIApp]]
 Line = tuple[str, str, Endpoint]
@@ -63,7 +65,7 @@ def build(
     chat: ChatForm | None = None,
     loopback_only: bool = False,
     trusted_proxies: Iterable[str] = (),
-    login: LoginTable | None = None,
+    sign_in: SignInSetup | None = None,
     roles: Roles | None = None,
     lifespan: Lifespan[Any] | None = None,
 ) -> ASGIApp:
@@ -74,7 +76,7 @@ def build(
     `extra`: the routes of rooms that not every installation has (Slack, the playground). `open_pages`: the pages for
     people need no session; only for a service that listens on this machine alone. `chat`: how the chat asks people;
     None leaves it out. `loopback_only`: answer only to names of this machine. `trusted_proxies`: networks whose
-    `X-Forwarded-…` headers count. `login`: how people sign in; `roles`: what some of them may see and do.
+    `X-Forwarded-…` headers count. `sign_in`: how people sign in; `roles`: what some of them may see and do.
     """
     base_url = base_url.rstrip("/")
     channels = channels or engine.resources.get(Channels) or Channels()
@@ -105,10 +107,19 @@ def build(
         now=now,
         refused=refused,
     )
-    login, roles = login or LoginTable(), roles or Roles(people)
+    setup, roles = sign_in or SignInSetup(), roles or Roles(people)
+    login = setup.table
+    proxy = (
+        ProxyHeader(engine, people, header=login.proxy.header, trusted=login.proxy.trusted)
+        if login.proxy is not None and "proxy" in (login.methods or ())
+        else None
+    )
     known = KnownPeople(people, workflows, roles.named)
-    sessions = SessionCookies(Sessions(engine, idle=login.idle, lifetime=login.lifetime), known, base_url=base_url)
-    login_page = LoginPage(pages, by_mail="email" in channels)
+    sessions = SessionCookies(
+        Sessions(engine, idle=login.idle, lifetime=login.lifetime), known, base_url=base_url, proxy=proxy
+    )
+    methods = login.methods_of(by_mail="email" in channels)
+    login_page = LoginPage(pages, methods, provider=urlsplit(login.oidc.issuer).netloc if login.oidc else "")
     signing_in = Login(
         engine=engine,
         people=people,
@@ -119,6 +130,15 @@ def build(
         page=login_page,
         base_url=base_url,
     )
+    by_others = SignIn(
+        engine=engine,
+        tokens=tokens,
+        people=people,
+        clients=clients_of(login, setup, now=now, base_url=base_url),
+        slack=setup.slack,
+        login=signing_in,
+        base_url=base_url,
+    )
     people_pages = PeoplePages(
         engine=engine,
         people=people,
@@ -127,7 +147,7 @@ def build(
         links=links,
         pages=pages,
         now=now,
-        login=login_page,
+        login=signing_in,
         open_pages=open_pages,
     )
     health = Health(engine=engine, metrics=metrics, connections=connections or {})
@@ -163,6 +183,8 @@ def build(
         ("GET", "/workflows/{name}", people_pages.workflow),
         ("GET", "/login", signing_in.show),
         ("POST", "/login", signing_in.submit),
+        ("GET", "/login/oidc", by_others.oidc),
+        ("GET", "/login/slack", by_others.slack),
         ("POST", "/logout", signing_in.leave),
         ("GET", "/openapi.json", openapi.show),
         ("GET", "/healthz", health.alive),
@@ -184,7 +206,7 @@ def build(
             origin=origin_of(base_url),
             root=root_of(base_url),
             nav=(CHAT, PLAYGROUND, *NAV) if open_pages else (CHAT, *OWN_NAV),
-            login=login_page,
+            login=signing_in,
         )
         table += [
             ("GET", "/chat", in_browser.front),

@@ -9,8 +9,9 @@ from starlette.responses import Response
 
 from approvals_bot.durable.store.sessions import SessionRow
 from approvals_bot.service.known import KnownPeople
-from approvals_bot.service.sessions import Sessions, browser_of
+from approvals_bot.service.sessions import Sessions, browser_of, id_of
 from approvals_bot.web.guard import cookie_of
+from approvals_bot.web.proxies import ProxyHeader
 
 COOKIE, SECURE_COOKIE = "approvals", "__Host-approvals"
 
@@ -18,19 +19,25 @@ COOKIE, SECURE_COOKIE = "approvals", "__Host-approvals"
 class SessionCookies:
     """The session of a browser, kept in its cookie."""
 
-    def __init__(self, sessions: Sessions, known: KnownPeople, *, base_url: str) -> None:
+    def __init__(
+        self, sessions: Sessions, known: KnownPeople, *, base_url: str, proxy: ProxyHeader | None = None
+    ) -> None:
+        """`proxy`: what a proxy in front says about who has signed in there."""
         self.sessions = sessions
+        self._proxy = proxy
         self._known = known
         self._is_secure = base_url.startswith("https:")
         self.cookie = SECURE_COOKIE if self._is_secure else COOKIE
 
     async def find(self, request: HttpRequest) -> SessionRow | None:
-        """Return this browser's session. Nobody knows its person any more: it ends.
+        """Return this browser's session. It ends when nobody knows its person any more.
 
-        Raises SourceUnavailable if that can't be known.
+        One that a proxy has opened counts only where the proxy goes on naming that person. Raises SourceUnavailable.
         """
         row = await self.sessions.find(cookie_of(request.scope, self.cookie))
         if row is None:
+            return None
+        if row.method == "proxy" and await self.named_by_proxy(request) != row.person:
             return None
         if not await self._known.knows(row.person):
             await self.sessions.end(row.id)
@@ -42,12 +49,17 @@ class SessionCookies:
         row = await self.find(request)
         return None if row is None else row.person
 
-    async def begin(self, request: HttpRequest, response: Response, person: str, method: str) -> None:
-        """Begin a new session in this browser, in place of the one it had."""
+    async def named_by_proxy(self, request: HttpRequest) -> str | None:
+        """Return the address of the person whom a trusted proxy names, if there is one."""
+        return None if self._proxy is None else await self._proxy.person_at(request)
+
+    async def begin(self, request: HttpRequest, response: Response, person: str, method: str) -> str:
+        """Begin a new session in this browser, in place of the one it had. Returns the session's id."""
         await self._end_old(request)
         browser = browser_of(request.headers.get("user-agent", ""))
         token = await self.sessions.begin(person, method=method, browser=browser)
         self._set(response, token, self.sessions.lifetime)
+        return id_of(token)
 
     async def end(self, request: HttpRequest, response: Response) -> str | None:
         """End this browser's session. Returns whose it was."""

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Literal
 from starlette.routing import Route
 
 from approvals_bot.approvals.port import CheckUp, Diagnosis, Dispatch, Receipt, Result
-from approvals_bot.channels.slack.client import SlackClient
+from approvals_bot.channels.slack.client import SlackClient, SlackError
+from approvals_bot.channels.slack.identity import Identified, Unidentified
 from approvals_bot.channels.slack.inbound import SlackIn, slack_in, slack_routes
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.channels.slack.post import SlackOut
 from approvals_bot.config.service import Slack
+from approvals_bot.people import SourceUnavailable
 from approvals_bot.service.host import ChannelHost
 
 if TYPE_CHECKING:
@@ -78,6 +80,21 @@ class SlackChannel:
     async def has_member(self, address: str) -> bool:
         """Check whether this is an active member's address, and no guest's. Raises SourceUnavailable."""
         return await self._people.has_member(address)
+
+    async def person_of(self, user: str, team: str) -> str | None:
+        """Return the address of this member of our workspace; None for guests and others. Raises SourceUnavailable."""
+        assert self._in is not None, "only an attached channel knows its people"
+        try:
+            found = await self._in.desk.identities.identify(user, team)
+        except (SlackError, TimeoutError):
+            raise SourceUnavailable("Slack", "it didn't answer") from None
+        match found:
+            case Identified(address=address):
+                return address
+            case Unidentified(verdict="group_unknown"):
+                raise SourceUnavailable("Slack", "it didn't answer")
+            case _:
+                return None
 
     def routes(self) -> Sequence[Route]:
         """Return `POST /slack/events`, in HTTP mode."""
