@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
+from socket import gethostname
 from typing import Any
 
 from starlette.routing import BaseRoute
@@ -30,12 +32,15 @@ from approvals_bot.approvals.port import (
 from approvals_bot.config import service as configured
 from approvals_bot.config.chat import ChatTable
 from approvals_bot.config.load import Configuration
+from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.engine import Engine, SystemClock, TimeSource
 from approvals_bot.durable.engine.executor import Executor
 from approvals_bot.durable.store import connect
+from approvals_bot.durable.store.chain import ChainKey
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.outgoing import address_of, fetch_text
 from approvals_bot.people import People
+from approvals_bot.service.audit_keeper import AuditKeeper
 from approvals_bot.service.catalog import Catalog, load_catalog
 from approvals_bot.service.host import Attached, ChannelHost
 from approvals_bot.service.roles import Roles
@@ -98,6 +103,10 @@ async def open_service(
         tokens = Tokens(keys, installation=store.installation)
         resources: dict[type, Any] = {}
 
+        def appended(events: list[Event]) -> None:
+            metrics.appended(events)
+            keeper.saw(events)
+
         def run_stalled(workflow: str) -> None:
             metrics.run_stalled(workflow)
             cards.wake()
@@ -110,7 +119,8 @@ async def open_service(
             resources=resources,
             executor=Executor(service.server.step_threads, service.step_limits),
             cancel_grace=service.server.cancel_grace.total_seconds(),
-            watch=metrics.appended,
+            audit_key=None if service.audit.seed is None else ChainKey.derive(service.audit.seed),
+            watch=appended,
             watch_stalls=run_stalled,
             watch_cut_off=lambda run_id: cards.wake(run_id),
             watch_limits=metrics.run_near_limit,
@@ -140,9 +150,21 @@ async def open_service(
             ChatModel: chat_model(service.chat),
         }
         engine.schedules.use(planned(listing), partial(start_scheduled, host), metrics.scheduled)
+        keeper = AuditKeeper(
+            engine,
+            service.audit,
+            targets,
+            version=version("approvals-bot"),
+            replica=gethostname(),
+            anchored=metrics.anchored,
+        )
+        keeper.load(configuration)
         cards = StalledCards(engine)
         await cards.remember()
         await stack.enter_async_context(engine.running())
+        await keeper.start()
+        stack.push_async_callback(keeper.stop)
+        start_task(stack, keeper.run(), "the audit")
         start_tasks(stack, channels)
         start_task(stack, cards.run(), "the cards of stalled runs")
         routes: list[BaseRoute] = [*extra]
@@ -188,6 +210,7 @@ async def open_service(
                 if isinstance(channel, Reloads) and name in settings:
                     channel.reload(settings[name])
             switch.app = assemble(fresh, listing)
+            keeper.load(fresh)
             running.configuration = fresh
             return needing_a_restart(configuration.service, fresh.service)
 
@@ -212,6 +235,8 @@ def needing_a_restart(started: configured.ServiceSettings, fresh: configured.Ser
         found.append("[http]")
     if fresh.channels != started.channels:
         found.append("[channels]")
+    if fresh.audit != started.audit:
+        found.append("[audit]")
     if fresh.limits != started.limits:
         found.append("[limits]")
     return found

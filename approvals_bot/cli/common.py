@@ -140,12 +140,14 @@ async def _engine_of(service: ServiceSettings, clock: TimeSource, *, upgrade: bo
     from approvals_bot.durable.engine import Engine
     from approvals_bot.durable.engine.executor import Executor
     from approvals_bot.durable.store import connect
+    from approvals_bot.durable.store.chain import ChainKey
     from approvals_bot.durable.tokens import Tokens
 
     store = await connect(service.server.database.get_secret_value(), upgrade=upgrade)
     keys = [key.get_secret_value() for key in service.server.signing_keys]
     tokens = Tokens(keys, installation=store.installation)
     grace = service.server.cancel_grace.total_seconds()
+    seed = service.audit.seed
     engine = Engine(
         store,
         tokens=tokens,
@@ -153,6 +155,7 @@ async def _engine_of(service: ServiceSettings, clock: TimeSource, *, upgrade: bo
         clock=clock,
         executor=Executor(limits=service.step_limits),
         cancel_grace=grace,
+        audit_key=None if seed is None else ChainKey.derive(seed),
     )
     async with engine.running(work=False):
         yield engine

@@ -26,6 +26,7 @@ from approvals_bot.approvals.base import Bool, Frozen, Int, Label, Slug, Text, n
 from approvals_bot.approvals.business_time import Calendar, Day, TimeZone
 from approvals_bot.approvals.durations import DurationOrZero
 from approvals_bot.approvals.policy import SCHEDULE
+from approvals_bot.config.audit import AuditTable
 from approvals_bot.config.channels import BUILT_IN, CHANNELS_GROUP, installed_channels, make_channel
 from approvals_bot.config.chat import ChatTable
 from approvals_bot.config.login import LoginTable, RolesTable
@@ -62,6 +63,7 @@ class ServiceSettings(Frozen):
     chat: ChatTable = Field(default_factory=ChatTable)
     login: LoginTable = Field(default_factory=LoginTable)
     roles: RolesTable = Field(default_factory=RolesTable)
+    audit: AuditTable = Field(default_factory=AuditTable)
 
     @property
     def step_limits(self) -> dict[str, int]:
@@ -117,6 +119,13 @@ class ServiceSettings(Frozen):
                 raise refuse(f"there is no [http.{source.http}]", at=(*at, "http"))
             if isinstance(source, SlackGroupEntry) and self.slack is None:
                 raise refuse("Slack is not configured", at=at)
+        return self
+
+    @model_validator(mode="after")
+    def _anchors_have_targets(self) -> ServiceSettings:
+        for at, name in self.audit.targets():
+            if name not in self.http:
+                raise refuse(f"there is no [http.{name}]", at=("audit", "anchors", at, "http"))
         return self
 
     @model_validator(mode="after")

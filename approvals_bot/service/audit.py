@@ -1,15 +1,17 @@
 """The exported audit: JSON lines, each chained to the one before, the last one signed.
 
-    {"kind": "header", "format": "approvals-bot audit 1", "exported_at": …, "chain": …}
-    {"kind": "audit", "seq", "at", "what", "who", "run_id", "data", "hash", "chain"}       entries of no run's log
-    {"kind": "run", "run_id", "workflow", "status", "created_at", "events", "chain"}       followed by its log:
-    {"kind": "event", "run_id", "seq", "type", "at", "data", "chain"}
-    {"kind": "manifest", "lines", "audit", "runs", "events", …, "signature", "chain"}
+    {"n": 1, "kind": "header", "format": "approvals-bot audit 2", "exported_at", "selected", "chain"}
+    {"n", "kind": "audit", "seq", "at", "what", "who", "actor", "run_id", "data", "salt" | "sealed", "hash", "chain"}
+    {"n", "kind": "run", "run_id", "workflow", "status", "created_at", "events", "length", "chain"}, then its log:
+    {"n", "kind": "event", "run_id", "seq", "type", "at", "key", "data", "salt" | "sealed", "hash", "chain"}
+    {"n", "kind": "manifest", "lines", "audit", "runs", "events", "faults", …, "key", "signature", "chain"}
 
-`chain` is the SHA-256 of the previous chain (as text) and of the line's canonical JSON without its chain. A line must
-be written exactly in that canonical form, so no byte of the file can change unnoticed. The manifest's signature is an
-HMAC over the chain up to it and its own counts, with a key derived from the service's first signing key. Tokens, links
-and secrets are removed before anything is hashed.
+`chain` is the SHA-256 of the previous chain (as text) and of the line's JSON without its chain. A line must be written
+exactly as we write it, so no byte of the file can change unnoticed. `hash` is the store's own chain (store/chain.py).
+Tokens, links and secrets are removed. What had some has its seal (store/chain.py) instead of its salt.
+
+The manifest is signed by the audit key, if there is one, else with an HMAC under a key derived from the service's first
+signing key. `faults` are what the store's chains show: what was changed in the database before the export.
 """
 
 from __future__ import annotations
@@ -17,20 +19,23 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO, Literal
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, BinaryIO
 
-from approvals_bot.durable.core.events import to_micros
-from approvals_bot.durable.engine import Engine
-from approvals_bot.durable.store.encoding import link_entry
-from approvals_bot.durable.store.protocol import AuditLine
+from approvals_bot.durable.core.events import from_micros
+from approvals_bot.durable.engine import Engine, RunRecord
+from approvals_bot.durable.store.audit import ALL_LINES, AuditFilter, AuditLine, line_content
+from approvals_bot.durable.store.chain import ChainedEvent, seal
+from approvals_bot.service.audit_check import AuditChainCheck, ChainFault, log_fault
+from approvals_bot.service.audit_key import AuditKey, compact
 from approvals_bot.service.read import iso, redact
 
-FORMAT = "approvals-bot audit 1"
+FORMAT = "approvals-bot audit 2"
 PURPOSE = b"approvals-bot audit export v1"
-LONGEST_LINE = 8_000_000  # bytes; a payload has at most one million, and JSON may write each as six
-PAGE = 200  # runs read at once
+PAGE = 200  # runs or lines read at once
+MOST_FAULTS = 100  # that a manifest lists
 
 
 def derive_key(signing_key: str) -> bytes:
@@ -43,225 +48,192 @@ def key_id(key: bytes) -> str:
     return hashlib.sha256(b"id " + key).hexdigest()[:16]
 
 
-def canonical(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+def link(head: str, value: Mapping[str, Any]) -> str:
+    """Return the chain after this line."""
+    return hashlib.sha256(head.encode() + compact(value)).hexdigest()
 
 
-def link(before: str, value: Mapping[str, Any]) -> str:
-    return hashlib.sha256(before.encode() + canonical(value)).hexdigest()
+def mac(key: bytes, head: str, manifest: Mapping[str, Any]) -> str:
+    """Return the signature of a manifest under a key derived from a signing key."""
+    return hmac.new(key, head.encode() + compact(manifest), hashlib.sha256).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What to export. Runs are those that the selected lines name, or all."""
+
+    which: AuditFilter = ALL_LINES
+    workflow: str | None = None
+
+    @property
+    def is_everything(self) -> bool:
+        return self == Selection()
+
+    def as_json(self) -> dict[str, Any]:
+        given = {name: value for name, value in asdict(self.which).items() if value != getattr(ALL_LINES, name)}
+        shown = {name: iso(value) if isinstance(value, datetime) else value for name, value in given.items()}
+        return shown | ({} if self.workflow is None else {"workflow": self.workflow})
+
+
+EVERYTHING = Selection()
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The counts of an export. `broken_at`: the first line that breaks the store's own audit chain, if any."""
+    """The counts of an export, and what was found wrong in the database, at most MOST_FAULTS.
+
+    `keyed_from`: the first line of the audit that is under the audit key, if there is one.
+    """
 
     exported_at: str
     lines: int
     audit: int
     runs: int
     events: int
-    broken_at: int | None
+    faults: list[dict[str, Any]] = field(default_factory=list)
+    keyed_from: int | None = None
 
 
 class _ExportChain:
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, progress: Callable[[int], None]) -> None:
         self._file = file
+        self._progress = progress
         self.head = ""
         self.lines = 0
 
     def add(self, value: dict[str, Any]) -> None:
-        self.head = link(self.head, value)
-        self._file.write(canonical(value | {"chain": self.head}) + b"\n")
         self.lines += 1
+        value = {"n": self.lines} | value
+        self.head = link(self.head, value)
+        self._file.write(compact(value | {"chain": self.head}) + b"\n")
+        self._progress(self.lines)
 
 
-async def write_export(engine: Engine, key: bytes, file: BinaryIO) -> Manifest:
-    """Write everything, newest run first. Runs that open meanwhile may be missing; each log is complete."""
+async def write_export(
+    engine: Engine,
+    key: AuditKey | bytes,
+    file: BinaryIO,
+    selection: Selection = EVERYTHING,
+    progress: Callable[[int], None] = lambda lines: None,
+) -> Manifest:
+    """Write the audit and the logs. Runs that open meanwhile may be missing; each log is complete.
+
+    `key`: the audit key, or the one derived from a signing key. The database's own chains are checked on the way.
+    """
     at = iso(engine.now())
-    chain = _ExportChain(file)
-    chain.add({"kind": "header", "format": FORMAT, "exported_at": at})
-    audit = await engine.audit_lines()
-    for line in audit:
-        entry = asdict(line.entry) | {"data": redact(line.entry.data)}
-        chain.add({"kind": "audit", "seq": line.seq, "at": iso(line.at), **entry, "hash": line.hash})
+    chain = _ExportChain(file, progress)
+    chain.add({"kind": "header", "format": FORMAT, "exported_at": at, "selected": selection.as_json()})
+    check = AuditChainCheck(key.chain if isinstance(key, AuditKey) else None)
+    named: set[str] = set()
+    audit = 0
+    async for line in stored_lines(engine, selection.which):
+        check.take(line)
+        if await is_selected(engine, line, selection):
+            chain.add(audit_as_json(line))
+            audit += 1
+            if line.entry.run_id is not None:
+                named.add(line.entry.run_id)
+    faults = check.finished()
     runs = events = 0
-    cursor: str | None = None
-    while True:
-        page = await engine.records(limit=PAGE, cursor=cursor)
-        for record in page.records:
-            log = await engine.events(record.id)
-            chain.add(
-                {
-                    "kind": "run",
-                    "run_id": record.id,
-                    "workflow": record.workflow,
-                    "status": record.status,
-                    "created_at": iso(record.created_at),
-                    "events": len(log),
-                }
-            )
-            for event in log:
-                chain.add(
-                    {
-                        "kind": "event",
-                        "run_id": record.id,
-                        **event._asdict(),
-                        "at": iso(event.at),
-                        "data": redact(event.data),
-                    }
-                )
-            runs, events = runs + 1, events + len(log)
-        cursor = page.cursor
-        if cursor is None:
-            break
-    manifest = Manifest(at, chain.lines + 1, len(audit), runs, events, broken_at(audit))
-    unsigned = {"kind": "manifest", **asdict(manifest), "key": key_id(key)}
-    chain.add(unsigned | {"signature": _sign(key, chain.head, unsigned)})
+    async for record in _runs(engine, selection, named):
+        log = await engine.store.chained(record.id)
+        found = log_fault(record.id, record.seq, log, check.heads)
+        if found is not None:
+            faults.append(found)
+        chain.add(_run_as_json(record, len(log)))
+        for event in log:
+            chain.add({"kind": "event", "run_id": record.id, **event_as_json(event)})
+        runs, events = runs + 1, events + len(log)
+        check.heads.seen(record.id)
+    if selection.is_everything:
+        faults += [ChainFault("missing", run=run, seq=head.seq) for run, head in check.heads.unseen()]
+    manifest = Manifest(
+        at, chain.lines + 1, audit, runs, events, [each.as_json() for each in faults[:MOST_FAULTS]], check.keyed_from
+    )
+    _sign(chain, manifest, key)
     file.flush()
     return manifest
 
 
-def _sign(key: bytes, head: str, manifest: Mapping[str, Any]) -> str:
-    return hmac.new(key, head.encode() + canonical(manifest), hashlib.sha256).hexdigest()
+def _sign(chain: _ExportChain, manifest: Manifest, key: AuditKey | bytes) -> None:
+    before = chain.head
+    if isinstance(key, AuditKey):
+        unsigned = {"n": chain.lines + 1, "kind": "manifest", **asdict(manifest), "key": key.public, "before": before}
+        chain.add(unsigned | {"signature": key.sign(unsigned)})
+    else:
+        unsigned = {"n": chain.lines + 1, "kind": "manifest", **asdict(manifest), "key": key_id(key), "before": before}
+        chain.add(unsigned | {"signature": mac(key, before, unsigned)})
 
 
-def broken_at(audit: Sequence[AuditLine]) -> int | None:
-    """Return the first line that breaks the store's own chain; None if it is intact."""
-    before = ""
-    for number, line in enumerate(audit, 1):
-        _, digest = link_entry(before, line.seq, to_micros(line.at), line.entry)
-        if line.seq != number or line.hash != digest:
-            return number
-        before = line.hash
-    return None
+async def stored_lines(engine: Engine, which: AuditFilter = ALL_LINES) -> AsyncIterator[AuditLine]:
+    """Yield the lines of the audit in a range of time or numbers, by pages."""
+    above = which.above
+    while True:
+        page = AuditFilter(since=which.since, until=which.until, above=above, below=which.below, limit=PAGE)
+        lines = await engine.audit_lines(page)
+        for line in lines:
+            yield line
+        if len(lines) < PAGE:
+            return
+        above = lines[-1].seq
 
 
-@dataclass(frozen=True, slots=True)
-class AuditFault:
-    """The first line that was tampered with, and what is wrong with it."""
-
-    line: int
-    what: str
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """The result of verifying a file. `origin`: whether one of the given keys was checked and signed it."""
-
-    fault: AuditFault | None = None
-    origin: Literal["checked", "not checked"] = "not checked"
-    manifest: Manifest = Manifest("", 0, 0, 0, 0, None)
-
-    def as_json(self) -> dict[str, Any]:
-        counted = asdict(self.manifest)
-        del counted["lines"]
-        fault = None if self.fault is None else asdict(self.fault)
-        return {"intact": self.fault is None, "fault": fault, "origin": self.origin, **counted}
+async def is_selected(engine: Engine, line: AuditLine, selection: Selection) -> bool:
+    which, entry = selection.which, line.entry
+    if selection.workflow is not None:
+        record = None if entry.run_id is None else await engine.record(entry.run_id)
+        if record is None or record.workflow != selection.workflow:
+            return False
+    wanted = ((which.who, entry.who), (which.what, entry.what), (which.run_id, entry.run_id))
+    return all(each is None or each == found for each, found in wanted)
 
 
-class _Faulty(Exception):
-    def __init__(self, what: str) -> None:
-        self.what = what
-        super().__init__(what)
+async def _runs(engine: Engine, selection: Selection, named: set[str]) -> AsyncIterator[RunRecord]:
+    if not selection.is_everything and selection.workflow is None:
+        for run_id in sorted(named | ({selection.which.run_id} if selection.which.run_id else set())):
+            record = await engine.record(run_id)
+            if record is not None:
+                yield record
+        return
+    cursor: str | None = None
+    while True:
+        page = await engine.records(limit=PAGE, cursor=cursor, workflow=selection.workflow)
+        for record in page.records:
+            yield record
+        cursor = page.cursor
+        if cursor is None:
+            return
 
 
-def verify_lines(lines: Iterable[bytes], keys: Sequence[bytes]) -> Verification:
-    """Verify a whole file. Never raises for what is in it."""
-    reading = _Reading()
-    number = 0
+def audit_as_json(line: AuditLine) -> dict[str, Any]:
+    """Return a line of the audit as exports and evidence have it."""
+    entry = line.entry
+    data, actor = redact(entry.data), redact(entry.actor)
+    is_whole = (data, actor) == (entry.data, entry.actor)
+    sealed = {"salt": line.salt} if is_whole else {"sealed": seal(line.salt, line_content(entry))}
+    return {
+        "kind": "audit", "seq": line.seq, "at": iso(line.at), "what": entry.what, "who": entry.who, "actor": actor,
+        "run_id": entry.run_id, "data": data, **sealed, "hash": line.hash,
+    }  # fmt: skip
+
+
+def event_as_json(event: ChainedEvent) -> dict[str, Any]:
+    """Return an event as exports and evidence have it. Redacted data comes with its seal."""
     try:
-        for number, line in enumerate(lines, 1):  # noqa: B007  # the line where it stopped is the result
-            reading.take(line)
-        number += 1
-        manifest = reading.finished()
-        number -= 1
-        origin = _origin(manifest, reading.before, keys)
-    except _Faulty as fault:
-        return Verification(AuditFault(number, fault.what))
-    audit, runs, events = reading.counts.values()
-    found = Manifest(manifest["exported_at"], reading.lines, audit, runs, events, manifest["broken_at"])
-    return Verification(None, origin, found)
-
-
-class _Reading:
-    """The part of the file that was read so far."""
-
-    def __init__(self) -> None:
-        self.head = ""
-        self.before = ""  # the chain before the last line
-        self.lines = 0
-        self.counts = {"audit": 0, "run": 0, "event": 0}
-        self._exported_at = ""
-        self._manifest: dict[str, Any] | None = None
-        self._run = ("", 0)  # the run whose events come now, and how many
-        self._come = 0
-
-    def take(self, line: bytes) -> None:
-        value = _parse(line)
-        if self._manifest is not None:
-            raise _Faulty("it comes after the manifest")
-        chain = value.pop("chain", None)
-        self.before, self.head = self.head, link(self.head, value)
-        if chain != self.head:
-            raise _Faulty("it was changed, or doesn't follow the line before")
-        self.lines += 1
-        self._place(value)
-
-    def finished(self) -> dict[str, Any]:
-        """Return the manifest, if its counts match what was read."""
-        if self._manifest is None:
-            raise _Faulty("the file ends without a manifest: its end is missing")
-        said = [self._manifest.get(name) for name in ("exported_at", "lines", "audit", "runs", "events")]
-        if said != [self._exported_at, self.lines, *self.counts.values()]:
-            raise _Faulty("the manifest's counts don't match the file")
-        return self._manifest
-
-    def _place(self, value: dict[str, Any]) -> None:
-        """Check that this kind of line may come here, and count it."""
-        match value:
-            case {"kind": "header", "format": "approvals-bot audit 1", "exported_at": str(at)} if self.lines == 1:
-                self._exported_at = at
-            case _ if self.lines == 1:
-                raise _Faulty("it isn't the header of an exported audit")
-            case {"kind": "audit"} if not self.counts["run"]:
-                self.counts["audit"] += 1
-            case {"kind": "run", "run_id": str(run), "events": int(events)} if self._come == self._run[1]:
-                self._run, self._come = (run, events), 0
-                self.counts["run"] += 1
-            case {"kind": "event", "run_id": run} if run == self._run[0] and self._come < self._run[1]:
-                self._come += 1
-                self.counts["event"] += 1
-            case {"kind": "manifest", "broken_at": int() | None} if self._come == self._run[1]:
-                self._manifest = value
-            case _:
-                raise _Faulty("it is in the wrong place")
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    if len(line) > LONGEST_LINE:
-        raise _Faulty("it is longer than any line we write")
-    try:
-        value = json.loads(line)
+        data = json.loads(event.text)
     except (ValueError, RecursionError):
-        raise _Faulty("it isn't JSON") from None
-    if not isinstance(value, dict) or _written(value) != line:
-        raise _Faulty("it isn't in the canonical form")
-    return value
+        data = None
+    shown = redact(data)
+    is_whole = shown == data and compact(shown).decode() == event.text
+    sealed = {"salt": event.salt} if is_whole else {"sealed": event.seal}
+    return {
+        "seq": event.seq, "type": event.kind, "at": iso(from_micros(event.micros)), "key": event.key, "data": shown,
+        **sealed, "hash": event.hash,
+    }  # fmt: skip
 
 
-def _written(value: dict[str, Any]) -> bytes:
-    try:
-        return canonical(value) + b"\n"
-    except (ValueError, RecursionError):
-        raise _Faulty("it isn't in the canonical form") from None
-
-
-def _origin(manifest: dict[str, Any], before: str, keys: Sequence[bytes]) -> Literal["checked", "not checked"]:
-    if not keys:
-        return "not checked"
-    unsigned = {name: value for name, value in manifest.items() if name != "signature"}
-    signature = str(manifest.get("signature"))
-    if any(hmac.compare_digest(_sign(key, before, unsigned).encode(), signature.encode()) for key in keys):
-        return "checked"
-    ids = ", ".join(key_id(key) for key in keys)
-    raise _Faulty(f"none of the given keys ({ids}) signed this; it names the key {manifest.get('key')}")
+def _run_as_json(record: RunRecord, events: int) -> dict[str, Any]:
+    return {
+        "kind": "run", "run_id": record.id, "workflow": record.workflow, "status": record.status,
+        "created_at": iso(record.created_at), "events": events, "length": record.seq,
+    }  # fmt: skip

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
+from datetime import datetime
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.requests import Request as HttpRequest
@@ -88,6 +89,11 @@ class Metrics:
             ("channel", "act", "outcome"),
             registry=self._registry,
         )
+        self._last_anchor = Gauge(
+            "approvals_audit_last_anchor_timestamp_seconds",
+            "Time of the last anchor of the audit that got to a place outside.",
+            registry=self._registry,
+        )
         self._votes = Counter(
             "approvals_votes", "What people did, by verdict and channel.", ("verdict", "via"), registry=self._registry
         )
@@ -128,6 +134,9 @@ class Metrics:
 
     def voted(self, verdict: str, via: str) -> None:
         self._votes.labels(verdict, via).inc()
+
+    def anchored(self, at: datetime) -> None:
+        self._last_anchor.set(at.timestamp())
 
     def response(self) -> Response:
         return Response(generate_latest(self._registry), headers={"content-type": CONTENT_TYPE_LATEST})

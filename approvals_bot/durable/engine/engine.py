@@ -35,7 +35,9 @@ from approvals_bot.durable.engine.scheduler import Scheduler
 from approvals_bot.durable.engine.starting import StartOrResume, first_hook
 from approvals_bot.durable.engine.starts import begins_at
 from approvals_bot.durable.store import connect
-from approvals_bot.durable.store.protocol import AuditEntry, OpenStore
+from approvals_bot.durable.store.audit import AuditEntry, AuditLine
+from approvals_bot.durable.store.chain import ChainKey
+from approvals_bot.durable.store.protocol import OpenStore
 from approvals_bot.durable.tokens import Tokens, check_keys
 from approvals_bot.errors import (
     ApprovalsBotError,
@@ -68,6 +70,7 @@ class Engine(Interventions):
         resources: Iterable[Any] | Mapping[type, Any] = (),
         executor: Executor | None = None,
         cancel_grace: float = CANCEL_GRACE,
+        audit_key: ChainKey | None = None,
         watch: Callable[[list[Event]], None] | None = None,
         watch_stalls: Callable[[str], None] | None = None,
         watch_cut_off: Callable[[str], None] | None = None,
@@ -101,6 +104,7 @@ class Engine(Interventions):
         self.resources = scheduler.resources
         self.schedules = scheduler.schedules
         scheduler.cancel_grace = check_grace(cancel_grace)
+        self.audit_key = audit_key
         self._tokens = tokens
         self._base_url = base_url.rstrip("/") if base_url else None
 
@@ -410,10 +414,10 @@ class Engine(Interventions):
         actor: dict[str, Any] | None = None,
         run_id: str | None = None,
         data: dict[str, Any] | None = None,
-    ) -> None:
-        """Add a line to the audit. `who` is meant by it; `actor` is who acted, as `approvals.acts.Actor` writes it."""
+    ) -> AuditLine:
+        """Add a line to the audit, and return it. `who` is meant by it; `actor` is who acted."""
         self._here("audit()")
-        await self.store.audit(AuditEntry(what, who, run_id, data or {}, actor), self.now())
+        return await self.store.audit(AuditEntry(what, who, run_id, data or {}, actor), self.now(), self.audit_key)
 
     # ── for movable clocks ──
 

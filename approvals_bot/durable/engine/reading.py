@@ -19,7 +19,8 @@ from approvals_bot.durable.engine.notifier import Notifier, Subscription
 from approvals_bot.durable.engine.replayer import INLINE_EVENTS
 from approvals_bot.durable.engine.runs import NO_EVENTS, Ending, HookInfo, Page
 from approvals_bot.durable.engine.scheduler import Scheduler
-from approvals_bot.durable.store.protocol import ENDED, REPLACED, AuditLine, Filter, OpenStore, RunRecord, Status
+from approvals_bot.durable.store.audit import ALL_LINES, AuditFilter, AuditLine
+from approvals_bot.durable.store.protocol import ENDED, REPLACED, Filter, OpenStore, RunRecord, Status
 from approvals_bot.errors import (
     HookNotFoundError,
     InvalidArgumentError,
@@ -215,8 +216,8 @@ class Reader:
         """Raise StoreUnavailableError unless the store can be written to right now."""
         await self.store.check()
 
-    async def audit_lines(self) -> list[AuditLine]:
-        return await self.store.audit(None, self.now())
+    async def audit_lines(self, which: AuditFilter = ALL_LINES) -> list[AuditLine]:
+        return await self.store.audit_lines(which)
 
     def _here(self, what: str) -> None:
         """Refuse calls from a workflow's body and from other event loops.

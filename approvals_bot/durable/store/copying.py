@@ -13,9 +13,12 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
+from approvals_bot.durable.core.events import from_micros
 from approvals_bot.durable.store import connect
+from approvals_bot.durable.store.audit import audit_line, line_hash
+from approvals_bot.durable.store.chain import key_id_of
 from approvals_bot.durable.store.copying_tables import INSTALLATION, TABLES, CopiedTable, Row
-from approvals_bot.durable.store.encoding import audit_entry, link_entry
+from approvals_bot.durable.store.encoding import as_given
 from approvals_bot.errors import StoreCopyError
 
 
@@ -112,15 +115,19 @@ def _digest(digest: Any, rows: Sequence[Row]) -> None:
 
 
 class _Chain:
-    """The source's audit chain, checked line by line. `follow` raises StoreCopyError where it is broken."""
+    """The source's audit chain, checked line by line. `follow` raises StoreCopyError where it is broken.
+
+    Lines under an audit key are copied as they are: `audit verify` checks those.
+    """
 
     def __init__(self) -> None:
         self._before = ""
 
     def follow(self, rows: Sequence[Row]) -> None:
         for seq, at, what, who, run_id, data, digest in rows:
-            entry = audit_entry(what, who, run_id, data)
-            if link_entry(self._before, seq, at, entry) != (data, digest):
+            named = as_given(what), as_given(who), as_given(run_id)
+            line = audit_line(seq, from_micros(at), named, data, digest)
+            if key_id_of(digest) == "" and line_hash(self._before, seq, at, line.entry, line.salt, None) != digest:
                 raise StoreCopyError(
                     f"Line {seq} of the audit is not as it was written. Nothing was copied; check the source."
                 )

@@ -38,7 +38,7 @@ TABLES = (
         "runs",
         ("id", "workflow", "code", "version", "kind", "status", "created_at", "ended_at", "idempotency_key",
          "attributes", "seq", "view", "parts", "indexed", "stalled", "next_run", "parent",
-         "parent_number", "on_parent_close", "wake_at", "epoch", "unread", "received"),
+         "parent_number", "on_parent_close", "wake_at", "epoch", "unread", "received", "sealed"),
         ("id",),
     ),
     CopiedTable(
@@ -47,6 +47,7 @@ TABLES = (
         ("run_id", "name", "value"),
     ),
     CopiedTable("events", ("run_id", "seq", "type", "at", "key", "data"), ("run_id", "seq")),
+    CopiedTable("chain", ("run_id", "seq", "salt", "hash"), ("run_id", "seq")),
     CopiedTable(
         "hooks",
         ("id", "run_id", "number", "token", "is_webhook", "has_schema", "answer", "metadata", "created_at",
@@ -129,6 +130,7 @@ async def opened_postgres(url: str) -> AsyncIterator[_PostgresTables]:
                 f"A service is using the database {place(url)}. Stop it first: the copy would miss what it writes now."
             )
         async with connection.transaction(isolation="repeatable_read"):
+            await connection.execute("SET LOCAL approvals_bot.copying = 'on'")
             tables = ", ".join(table.name for table in TABLES)
             await connection.execute(f"LOCK TABLE {tables} IN EXCLUSIVE MODE")
             yield _PostgresTables(connection)

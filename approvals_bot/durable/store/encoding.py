@@ -1,4 +1,4 @@
-"""The encodings that both databases share: text, JSON, indexed attributes, cursors, and the audit's chain.
+"""The encodings that both databases share: text, JSON, indexed attributes, and cursors.
 
 PostgreSQL's text can't hold NUL or lone surrogates, and SQLite's (from Python) can't hold lone surrogates. People's
 input is kept as ASCII JSON, which escapes both. Tokens, keys and names are kept as plain text, so they are escaped
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 from approvals_bot.durable.core.attributes import Attribute
 from approvals_bot.durable.core.events import from_micros, to_micros
 from approvals_bot.durable.core.serialization import decode, encode, to_json
-from approvals_bot.durable.store.protocol import AuditEntry, Filter, RunRecord, StateRow
+from approvals_bot.durable.store.protocol import Filter, RunRecord, StateRow
 
 logger = logging.getLogger("approvals_bot.durable.store")
 
@@ -235,27 +235,3 @@ def parent_ended(run_id: str) -> str:
 
 def parent_gave_up(run_id: str) -> str:
     return f"its parent, run {run_id}, no longer waits for it"
-
-
-# ── the audit's chain: each line's hash covers the line and the hash of the line before ──
-
-
-ACTOR = "$actor"
-"""The name of the actor among a row's data. No other data's name begins with a dollar."""
-
-
-def audit_entry(what: str, who: str | None, run_id: str | None, data: str) -> AuditEntry:
-    """Return the entry of a row."""
-    given = json.loads(data)
-    actor = given.pop(ACTOR, None)
-    return AuditEntry(as_given(what), as_given(who), as_given(run_id), given, actor)
-
-
-def link_entry(before: str, seq: int, at: int, entry: AuditEntry) -> tuple[str, str]:
-    """Return the entry's data and actor as its line has them, and the line's hash.
-
-    `before` is the hash of the line before, or empty for the first; `at` is in microseconds.
-    """
-    data = json.dumps(entry.data if entry.actor is None else entry.data | {ACTOR: entry.actor}, sort_keys=True)
-    covered = json.dumps([before, seq, at, entry.what, entry.who, entry.run_id, data])
-    return data, hashlib.sha256(covered.encode()).hexdigest()

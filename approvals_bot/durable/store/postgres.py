@@ -17,12 +17,13 @@ from asyncpg import Connection
 
 from approvals_bot.durable.core.events import Event, Log, NewEvent, from_micros, to_micros
 from approvals_bot.durable.core.serialization import to_json
+from approvals_bot.durable.store import postgres_chain as chain
 from approvals_bot.durable.store import postgres_encoding as encoding
+from approvals_bot.durable.store.audit import ALL_LINES, AuditEntry, AuditFilter, AuditLine
+from approvals_bot.durable.store.chain import ChainedEvent, ChainKey, RunHead
 from approvals_bot.durable.store.encoding import (
     as_given,
-    audit_entry,
     cursor_after,
-    link_entry,
     state_row,
     storable,
 )
@@ -42,8 +43,6 @@ from approvals_bot.durable.store.protocol import (
     ENDED_HOOKS,
     Append,
     Appended,
-    AuditEntry,
-    AuditLine,
     Claim,
     Claimed,
     Created,
@@ -206,11 +205,23 @@ class PostgresStore(PostgresSessions):
     async def _statuses(self, which: Filter) -> list[str]:
         return [row[0] for row in await self._lists.fetch(STATUSES_PRESENT)] if needs_statuses(which) else []
 
-    async def audit(self, entry: AuditEntry | None, at: datetime) -> list[AuditLine]:
-        if entry is None:
-            return await _audit_lines(self._lists)
+    async def audit(self, entry: AuditEntry, at: datetime, key: ChainKey | None = None) -> AuditLine:
         async with self._write.in_time():
-            return [await _add_to_audit(self._write, entry, to_micros(at))]
+            return await chain.add_to_audit(self._write, entry, at, key)
+
+    async def audit_lines(self, which: AuditFilter = ALL_LINES) -> list[AuditLine]:
+        return await chain.audit_lines(self._lists, which)
+
+    async def chained(self, run_id: str) -> list[ChainedEvent]:
+        return await chain.chained(self._lists, run_id)
+
+    async def seal_ended(self, at: datetime, key: ChainKey | None, most: int) -> int:
+        async with self._write.in_time():
+            return await chain.seal_ended(self._write, at, key, most)
+
+    async def seal_open(self, at: datetime, key: ChainKey | None, most: int, after: str = "") -> list[RunHead]:
+        async with self._write.in_time():
+            return await chain.seal_open(self._write, at, key, most, after)
 
     async def schedules(self) -> list[StateRow]:
         async with self._lists.in_time():
@@ -272,30 +283,3 @@ _NEXT_COUNT = """
 _FORGET = """
     DELETE FROM counters WHERE name IN (
       SELECT name FROM counters WHERE until <= $1 ORDER BY until LIMIT 10 FOR UPDATE SKIP LOCKED)"""
-
-
-# ── the audit ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-_LAST = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1"
-_ADD = """
-    INSERT INTO audit (seq, at, what, who, run_id, data, hash) VALUES ($1, $2, $3, $4, $5, $6, $7)
-    ON CONFLICT DO NOTHING RETURNING seq"""
-_LINES = "SELECT seq, at, what, who, run_id, data, hash FROM audit ORDER BY seq"
-
-
-async def _add_to_audit(connection: PostgresConnection, entry: AuditEntry, at: int) -> AuditLine:
-    """Add a line to the end of the chain. If another replica adds one first, try again after it."""
-    while True:
-        last = await connection.fetch(_LAST)
-        seq, before = (last[0][0] + 1, last[0][1]) if last else (1, "")
-        data, digest = link_entry(before, seq, at, entry)
-        texts = [storable(text) for text in (entry.what, entry.who, entry.run_id)]
-        if await connection.fetch(_ADD, seq, at, *texts, data, digest):
-            return AuditLine(seq, from_micros(at), entry, digest)
-
-
-async def _audit_lines(connection: PostgresConnection) -> list[AuditLine]:
-    return [
-        AuditLine(seq, from_micros(at), audit_entry(*entry), digest)
-        for seq, at, *entry, digest in await connection.fetch(_LINES)
-    ]

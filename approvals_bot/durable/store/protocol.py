@@ -39,6 +39,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from approvals_bot.durable.core.attributes import Attribute, Wanted
 from approvals_bot.durable.core.commands import OnParentClose
 from approvals_bot.durable.core.events import Event, Log, NewEvent, number_of
+from approvals_bot.durable.store.audit import AuditStore
 from approvals_bot.durable.store.sessions import SessionStore
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled", "reset", "continued", "stalled"]
@@ -371,30 +372,6 @@ class StateRow(NamedTuple):
     state: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class AuditEntry:
-    """What a line of the audit says.
-
-    `who` is the person or app that is meant, `actor` who acted, and by which key, session or program.
-    """
-
-    what: str
-    who: str | None = None
-    run_id: str | None = None
-    data: dict[str, Any] = field(default_factory=dict)
-    actor: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AuditLine:
-    """A line of the audit. `hash` covers it and, through the hash of the line before, all earlier lines."""
-
-    seq: int
-    at: datetime
-    entry: AuditEntry
-    hash: str
-
-
 def why_full(unread: int, received: int, seq: int) -> Full | None:
     """Return why a hook takes no payload: how many are unread, or how many characters or events the run would have."""
     if unread >= MAX_UNREAD:
@@ -406,8 +383,8 @@ def why_full(unread: int, received: int, seq: int) -> Full | None:
     return None
 
 
-class Store(Protocol):
-    """A store of runs. The module's docstring says what each call promises."""
+class Store(AuditStore, Protocol):
+    """A store of runs, and of the audit. The module's docstring says what each call promises."""
 
     async def create(
         self, run: NewRun, at: datetime, lease: Lease | None = None, then: Append | None = None
@@ -516,9 +493,6 @@ class Store(Protocol):
 
         Returns None if nothing is scheduled.
         """
-
-    async def audit(self, entry: AuditEntry | None, at: datetime) -> list[AuditLine]:
-        """Add a line and return it. Without an entry, return all lines."""
 
     async def schedules(self) -> list[StateRow]:
         """Return the state of every schedule that has one. A state that can't be read is empty."""

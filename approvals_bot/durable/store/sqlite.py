@@ -21,10 +21,13 @@ import aiosqlite
 
 from approvals_bot.durable.core.events import Log
 from approvals_bot.durable.store import sessions as of_sessions
+from approvals_bot.durable.store import sqlite_chain as chain
 from approvals_bot.durable.store import sqlite_reading as reading
 from approvals_bot.durable.store import sqlite_writing as log
+from approvals_bot.durable.store.audit import ALL_LINES, AuditEntry, AuditFilter, AuditLine
+from approvals_bot.durable.store.chain import ChainKey, RunHead
 from approvals_bot.durable.store.group_commit import ListConnection, ReadConnection, Writer, in_thread
-from approvals_bot.durable.store.protocol import SCHEMA_IS_OLDER, AuditEntry, AuditLine, RunRecord
+from approvals_bot.durable.store.protocol import SCHEMA_IS_OLDER, RunRecord
 from approvals_bot.errors import StoreUnavailableError
 
 APPLICATION_ID = 0x41707072
@@ -126,6 +129,7 @@ class SqliteStore:
     add_session = written(of_sessions.add_session)
     mark_session = written(of_sessions.mark_session)
     end_sessions = written(of_sessions.end_sessions)
+    seal_ended = written(chain.seal_ended)
 
     hook = looked_up(reading.hook)
     look = looked_up(reading.look)
@@ -139,15 +143,20 @@ class SqliteStore:
     count = listed(reading.count)
     schedules = listed(reading.schedules)
     sessions = listed(of_sessions.list_sessions)
+    chained = listed(chain.chained)
 
     async def read(self, run_id: str, after: int = 0, *, patient: bool = False) -> tuple[RunRecord, Log] | None:
         connection = self._lists if patient else self._reader
         return await connection.run(lambda db: reading.run_and_log(db, run_id, after))
 
-    async def audit(self, entry: AuditEntry | None, at: datetime) -> list[AuditLine]:
-        if entry is None:
-            return await self._lists.run(reading.audit_lines)
-        return await self._writer.run(lambda db: [reading.add_to_audit(db, entry, at)])
+    async def audit(self, entry: AuditEntry, at: datetime, key: ChainKey | None = None) -> AuditLine:
+        return await self._writer.run(lambda db: chain.add_to_audit(db, entry, at, key))
+
+    async def audit_lines(self, which: AuditFilter = ALL_LINES) -> list[AuditLine]:
+        return await self._lists.run(lambda db: chain.audit_lines(db, which))
+
+    async def seal_open(self, at: datetime, key: ChainKey | None, most: int, after: str = "") -> list[RunHead]:
+        return await self._writer.run(lambda db: chain.seal_open(db, at, key, most, after))
 
     def listen(self, heard: Callable[[frozenset[str] | None], None]) -> None:
         """Do nothing: SQLite sends no notifications. Use `changed`."""

@@ -10,9 +10,7 @@ from typing import Any
 from approvals_bot.durable.core.events import Event, Log, from_micros, to_micros
 from approvals_bot.durable.store.encoding import (
     as_given,
-    audit_entry,
     cursor_after,
-    link_entry,
     most_unread,
     readable_attributes,
     readable_json,
@@ -23,8 +21,6 @@ from approvals_bot.durable.store.encoding import (
 from approvals_bot.durable.store.lists import SQLITE, STATUSES_PRESENT, count_of, needs_statuses, page_of
 from approvals_bot.durable.store.protocol import (
     ENDED_HOOKS,
-    AuditEntry,
-    AuditLine,
     Filter,
     HookRow,
     Parent,
@@ -210,26 +206,6 @@ def counter(db: sqlite3.Connection, name: str) -> StateRow | None:
     given = (storable(name),)
     rows = _fetch_leniently(db, "SELECT name, version, state FROM counters WHERE name = ?", given)
     return state_row(*rows[0]) if rows else None
-
-
-# ── the audit ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def add_to_audit(db: sqlite3.Connection, entry: AuditEntry, when: datetime) -> AuditLine:
-    at = to_micros(when)
-    row = db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
-    seq, before = (row[0] + 1, row[1]) if row else (1, "")
-    data, digest = link_entry(before, seq, at, entry)
-    db.execute(
-        "INSERT INTO audit (seq, at, what, who, run_id, data, hash) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (seq, at, storable(entry.what), storable(entry.who), storable(entry.run_id), data, digest),
-    )
-    return AuditLine(seq, from_micros(at), entry, digest)
-
-
-def audit_lines(db: sqlite3.Connection) -> list[AuditLine]:
-    rows = db.execute("SELECT seq, at, what, who, run_id, data, hash FROM audit ORDER BY seq").fetchall()
-    return [AuditLine(seq, from_micros(at), audit_entry(*entry), digest) for seq, at, *entry, digest in rows]
 
 
 # ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────────────

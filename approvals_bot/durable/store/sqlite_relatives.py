@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Any
 
 from approvals_bot.durable.core.events import ChildInLog, HookInLog
 from approvals_bot.durable.core.serialization import to_json
@@ -21,13 +22,13 @@ from approvals_bot.durable.store.encoding import (
     storable,
 )
 from approvals_bot.durable.store.protocol import ChildWrites, NewRun
+from approvals_bot.durable.store.sqlite_chain import insert_events
 from approvals_bot.durable.store.sqlite_reading import last
 
 _CREATE = """
     INSERT INTO runs (id, workflow, code, version, kind, status, created_at, attributes, seq, parent, parent_number,
       on_parent_close, wake_at)
     VALUES (?, ?, ?, ?, ?, 'pending', ?, ?, 1, ?, ?, ?, ?)"""
-_CREATED = "INSERT INTO events (run_id, seq, type, at, key, data) VALUES (?, 1, 'run_created', ?, 'run_created', ?)"
 _FOUND_BY = (
     "INSERT INTO attributes (run_id, name, value, workflow, status, created_at) VALUES (?, ?, ?, ?, 'pending', ?)"
 )
@@ -54,7 +55,8 @@ def _create(db: sqlite3.Connection, children: Sequence[NewRun], at: int) -> None
         pairs = [(row.id, *pair, row.workflow, at) for pair in own_pairs(row.attributes)]
         db.executemany(_FOUND_BY, pairs)
     db.executemany(_CREATE, rows)
-    db.executemany(_CREATED, [(each.row.id, at, to_json(each.data, "run_created")) for each in children])
+    for each in children:
+        insert_events(db, [(each.row.id, 1, "run_created", at, "run_created", to_json(each.data, "run_created"))])
 
 
 _HAS_RELATIVES = """
@@ -63,7 +65,6 @@ _HAS_RELATIVES = """
 _LAST_AT = "(SELECT at FROM events WHERE run_id = {run}.id AND events.seq = {run}.seq)"
 # The ending's data is spliced in as text. It fits into an event, and its copy is a few characters longer.
 _REPORT = f"""
-    INSERT INTO events (run_id, seq, type, at, key, data)
     SELECT above.id, above.seq + 1, 'child_ended', max(:at, {_LAST_AT.format(run="above")}),
       child.parent_number || '.done',
       '{{"id":' || child.parent_number || ',"run_id":' || json_quote(child.id)
@@ -71,15 +72,12 @@ _REPORT = f"""
     FROM runs AS child JOIN runs AS above ON above.id = child.parent
       JOIN events AS ending ON ending.run_id = child.id AND ending.seq = child.seq
     WHERE child.id = :id AND child.status IN ('completed', 'failed', 'cancelled') AND above.ended_at IS NULL
-    ON CONFLICT (run_id, key) DO NOTHING
-    RETURNING run_id"""  # noqa: S608  # our own text
+      AND NOT EXISTS (SELECT 1 FROM events WHERE run_id = above.id AND key = child.parent_number || '.done')"""  # noqa: S608  # our own text
 _ASK = f"""
-    INSERT INTO events (run_id, seq, type, at, key, data)
     SELECT id, seq + 1, 'cancel_requested', max(:at, {_LAST_AT.format(run="runs")}), 'cancel', :data FROM runs
     WHERE parent = :id AND (:number IS NULL OR parent_number = :number) AND ended_at IS NULL
       AND on_parent_close = 'cancel'
-    ON CONFLICT (run_id, key) DO NOTHING
-    RETURNING run_id"""  # noqa: S608  # our own text
+      AND NOT EXISTS (SELECT 1 FROM events WHERE run_id = runs.id AND key = 'cancel')"""  # noqa: S608  # our own text
 _ADOPT = "UPDATE runs SET parent = ?, parent_number = ? WHERE id = ?"
 _WAKE = "UPDATE runs SET seq = seq + 1, wake_at = min(coalesce(wake_at, :at), :at) WHERE id = :id"
 
@@ -91,7 +89,7 @@ def end_relatives(db: sqlite3.Connection, run_id: str, at: int, until: datetime 
     the run in its place is the parent's child then.
     """
     if db.execute(_HAS_RELATIVES, (run_id,)).fetchone()[0]:
-        _wake(db, db.execute(_REPORT, {"id": run_id, "at": at}).fetchall(), at)
+        _write(db, db.execute(_REPORT, {"id": run_id, "at": at}).fetchall(), at)
         _ask(db, run_id, None, parent_ended(run_id), at, until)
 
 
@@ -104,7 +102,7 @@ def adopt_children(db: sqlite3.Connection, run_id: str, children: Iterable[Child
     for child in children:
         current = last(db, child.run_id)
         db.execute(_ADOPT, (run_id, child.number, storable(current)))
-        _wake(db, db.execute(_REPORT, {"id": current, "at": at}).fetchall(), at)
+        _write(db, db.execute(_REPORT, {"id": current, "at": at}).fetchall(), at)
 
 
 # What a hook has taken in the run that it leaves, so the next run knows a repeat of it. An earlier run may have taken
@@ -127,8 +125,11 @@ def move_hooks(db: sqlite3.Connection, run_id: str, hooks: Iterable[HookInLog]) 
 def _ask(db: sqlite3.Connection, run_id: str, number: int | None, reason: str, at: int, until: datetime | None) -> None:
     """Ask the open children of a run to cancel, or the one with this number. Those that go on without it are left."""
     given = {"id": run_id, "number": number, "at": at, "data": to_json(cancel_request(reason, at, until))}
-    _wake(db, db.execute(_ASK, given).fetchall(), at)
+    _write(db, db.execute(_ASK, given).fetchall(), at)
 
 
-def _wake(db: sqlite3.Connection, written: Sequence[tuple[str]], at: int) -> None:
-    db.executemany(_WAKE, [{"id": run_id, "at": at} for (run_id,) in written])
+def _write(db: sqlite3.Connection, events: Sequence[tuple[Any, ...]], at: int) -> None:
+    """Append an event to each of these logs, and wake its run."""
+    for event in events:
+        insert_events(db, [event])
+    db.executemany(_WAKE, [{"id": event[0], "at": at} for event in events])

@@ -46,6 +46,7 @@ from approvals_bot.durable.store.protocol import (
     WasReset,
     why_full,
 )
+from approvals_bot.durable.store.sqlite_chain import insert_events, insert_once
 from approvals_bot.durable.store.sqlite_reading import event_of, hook_that_took, run_and_log, taken_before
 from approvals_bot.durable.store.sqlite_relatives import adopt_children, end_relatives, move_hooks, write_children
 
@@ -365,7 +366,7 @@ def receive(
     # Write the payload before checking who works on the run: it is kept in any case. The planned batch is written only
     # if it was made for exactly this log and for the epoch that a claim would give now. That claim is then part of this
     # transaction: either the run is released in it, or this process goes on with it.
-    if db.execute(f"{_INSERT} ON CONFLICT (run_id, key) DO NOTHING", values).rowcount:
+    if insert_once(db, values):
         if (
             lease is not None
             and is_free
@@ -452,7 +453,7 @@ def _succeed(db: sqlite3.Connection, old: str, successor: Successor, now: int, e
     db.execute(_CREATE, _PENDING | shown | named | placed | child_of)
     _add_pairs(db, new.id, own_pairs(new.attributes))
     rows = [_row(new.id, event, to_micros(event.at)) for event in successor.log]
-    db.executemany(_INSERT, rows)
+    insert_events(db, rows)
     received = sum(len(each[-1]) for each in rows if each[2] == "hook_received")
     unread = to_json(successor.unread, "unread") if successor.unread else None
     db.execute("UPDATE runs SET received = ?, unread = ? WHERE id = ?", (received, unread, new.id))
@@ -474,11 +475,8 @@ def _add(db: sqlite3.Connection, run_id: str, seq: int, events: list[NewEvent], 
         elif event.type == "hook_disposed":
             db.execute("UPDATE hooks SET is_live = 0 WHERE run_id = ? AND number = ?", (run_id, event.data["id"]))
         added.append(Event(number, recorded.type, when, recorded.data))
-    db.executemany(_INSERT, [_row(run_id, event, at) for event in added])
+    insert_events(db, [_row(run_id, event, at) for event in added])
     return added
-
-
-_INSERT = "INSERT INTO events (run_id, seq, type, at, key, data) VALUES (?, ?, ?, ?, ?, ?)"
 
 
 def _row(run_id: str, event: Event, at: int) -> tuple[Any, ...]:

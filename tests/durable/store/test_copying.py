@@ -11,8 +11,9 @@ import pytest
 
 from approvals_bot.durable.core.events import NewEvent
 from approvals_bot.durable.store import connect
+from approvals_bot.durable.store.audit import AuditEntry
 from approvals_bot.durable.store.copying import copy
-from approvals_bot.durable.store.protocol import Append, AuditEntry, Filter, Lease, StateRow
+from approvals_bot.durable.store.protocol import Append, Filter, Lease, StateRow
 from approvals_bot.errors import StoreCopyError
 from tests.support.new_runs import new_run
 from tests.support.postgres_server import PostgresServer
@@ -63,7 +64,7 @@ async def seen(url: str) -> list[object]:
     found: list[object] = [row.id for row in rows]
     found += [await store.read(f"r{n}") for n in range(3)]
     found += [await store.hook(token=f"{ODD} {n}") for n in range(3)]
-    found += [await store.audit(None, T0), sorted(await store.schedules())]
+    found += [await store.audit_lines(), sorted(await store.schedules())]
     await store.close()
     return found
 
@@ -83,6 +84,7 @@ async def test_an_installation_copied_to_postgresql_and_back_is_the_same(
         "runs": 3,
         "attributes": 6,
         "events": 10,
+        "chain": 10,
         "hooks": 3,
         "taken": 0,
         "schedules": 3,

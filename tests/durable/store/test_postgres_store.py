@@ -14,9 +14,10 @@ from asyncpg import Connection
 
 from approvals_bot.durable.core.events import NewEvent
 from approvals_bot.durable.store import connect, postgres_schema
+from approvals_bot.durable.store.audit import AuditEntry
 from approvals_bot.durable.store.postgres_connection import PostgresConnection, connect_to
 from approvals_bot.durable.store.postgres_schema import examine
-from approvals_bot.durable.store.protocol import AuditEntry, Claim, Filter, Received
+from approvals_bot.durable.store.protocol import Claim, Filter, Received
 from approvals_bot.errors import StoreUnavailableError
 from tests.support.new_runs import new_run
 from tests.support.postgres_server import PostgresServer

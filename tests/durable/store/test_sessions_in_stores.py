@@ -6,8 +6,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from approvals_bot.durable.store import connect
+from approvals_bot.durable.store.audit import AuditEntry
 from approvals_bot.durable.store.copying import copy
-from approvals_bot.durable.store.protocol import AuditEntry, OpenStore
+from approvals_bot.durable.store.protocol import OpenStore
 from approvals_bot.durable.store.sessions import SessionRow
 from tests.durable.store.conftest import Connect
 from tests.support.new_runs import T0

@@ -36,7 +36,8 @@ CREATE TABLE runs (
   lease_until     BIGINT,
   epoch           BIGINT NOT NULL DEFAULT 0,
   unread          TEXT,
-  received        BIGINT NOT NULL DEFAULT 0
+  received        BIGINT NOT NULL DEFAULT 0,
+  sealed          BIGINT NOT NULL DEFAULT 0
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
 -- Each run's row is updated a few times, and the indexes of due and of held runs are small and busy. Early vacuuming
 -- keeps them small. A change of wake_at, owner or lease_until makes new entries in all indexes of runs (35 µs against
@@ -51,6 +52,7 @@ CREATE INDEX runs_of_parent ON runs (parent, parent_number) WHERE parent IS NOT 
 CREATE INDEX runs_of_status ON runs (status, created_at, id);
 CREATE INDEX runs_of_workflow ON runs (workflow, status COLLATE "C", created_at, id);
 CREATE INDEX runs_ended ON runs (ended_at, id) WHERE ended_at IS NOT NULL;
+CREATE INDEX runs_unsealed ON runs (ended_at) WHERE ended_at IS NOT NULL AND sealed >= 0;
 
 -- A table as in SQLite, not an array with a GIN index: such an index has no order, so each page would read and sort all
 -- matching runs.
@@ -92,6 +94,42 @@ CREATE TABLE events (
 );
 CREATE UNIQUE INDEX events_once ON events (run_id, key);
 
+CREATE TABLE chain (
+  run_id TEXT NOT NULL,
+  seq    BIGINT NOT NULL,
+  salt   TEXT NOT NULL,
+  hash   TEXT NOT NULL,
+  PRIMARY KEY (run_id, seq)
+);
+
+-- The hash of an event, as in store/chain.py: of the hash before, which is `first` where the state is empty.
+CREATE FUNCTION link_event(state text, first text, seq bigint, type text, at bigint, key text, sealed text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  RETURN encode(
+    sha256(convert_to(concat_ws(E'\n', coalesce(state, first), seq, type, at, key, sealed), 'UTF8')), 'hex');
+END $$;
+CREATE AGGREGATE linked(first text, seq bigint, type text, at bigint, key text, sealed text) (
+  sfunc = link_event, stype = text
+);
+
+-- One place for all functions that add events. A copy brings the links along.
+CREATE FUNCTION chain_events() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO chain (run_id, seq, salt, hash)
+  SELECT run_id, seq, salt,
+    linked(
+      CASE seq WHEN 1 THEN run_id ELSE coalesce(
+        (SELECT hash FROM chain WHERE chain.run_id = salted.run_id AND chain.seq = salted.seq - 1), '') END,
+      seq, type, at, key, encode(sha256(convert_to(salt || data, 'UTF8')), 'hex')
+    ) OVER (PARTITION BY run_id ORDER BY seq)
+  FROM (SELECT *, replace(gen_random_uuid()::text, '-', '') AS salt FROM added) AS salted;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER events_chained AFTER INSERT ON events REFERENCING NEW TABLE AS added FOR EACH STATEMENT
+WHEN (current_setting('approvals_bot.copying', true) IS DISTINCT FROM 'on')
+EXECUTE FUNCTION chain_events();
+
 CREATE TABLE hooks (
   id         TEXT PRIMARY KEY,
   run_id     TEXT NOT NULL,
@@ -126,6 +164,9 @@ CREATE TABLE audit (
   data   TEXT NOT NULL,
   hash   TEXT NOT NULL
 );
+CREATE INDEX audit_of_who ON audit (who, seq) WHERE who IS NOT NULL;
+CREATE INDEX audit_of_what ON audit (what, seq);
+CREATE INDEX audit_of_run ON audit (run_id, seq) WHERE run_id IS NOT NULL;
 
 CREATE TABLE schedules (
   name    TEXT PRIMARY KEY,

@@ -35,7 +35,8 @@ CREATE TABLE runs (
   lease_until     INTEGER,                    -- … and until when, unless renewed
   epoch           INTEGER NOT NULL DEFAULT 0, -- raised by every claim: fences an owner that has lost its lease
   unread          TEXT,                       -- payloads that its body hasn't taken, by hook; NULL: none
-  received        INTEGER NOT NULL DEFAULT 0  -- characters of all its payloads
+  received        INTEGER NOT NULL DEFAULT 0, -- characters of all its payloads
+  sealed          INTEGER NOT NULL DEFAULT 0  -- how much of its log the audit vouches for; -1: all, it has ended
 ) STRICT;
 
 -- For the query that runs all the time: which runs are due? Runs that wait for people aren't in this index.
@@ -51,6 +52,7 @@ CREATE INDEX runs_of_parent ON runs (parent, parent_number) WHERE parent IS NOT 
 CREATE INDEX runs_of_status ON runs (status, created_at, id);
 CREATE INDEX runs_of_workflow ON runs (workflow, status, created_at, id);
 CREATE INDEX runs_ended ON runs (ended_at, id) WHERE ended_at IS NOT NULL;
+CREATE INDEX runs_unsealed ON runs (ended_at) WHERE ended_at IS NOT NULL AND sealed >= 0;
 
 -- The attributes that runs are found by: the runs' own, whose values have a kind and an order (store/encoding.py), and
 -- those of the projections, whose names start with $ and have any number of values. The other columns are the run's.
@@ -81,6 +83,16 @@ CREATE TABLE events (
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX events_once ON events (run_id, key);
 
+-- The chain of each log: an event's hash covers the hash of the event before (store/chain.py). It is a table of its own,
+-- because reading a log doesn't need it.
+CREATE TABLE chain (
+  run_id TEXT NOT NULL,
+  seq    INTEGER NOT NULL,
+  salt   TEXT NOT NULL,
+  hash   TEXT NOT NULL,
+  PRIMARY KEY (run_id, seq)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE hooks (
   id         TEXT PRIMARY KEY,
   run_id     TEXT NOT NULL REFERENCES runs (id),
@@ -110,8 +122,8 @@ CREATE TABLE taken (
   PRIMARY KEY (hook_id, resume_id)
 ) STRICT, WITHOUT ROWID;
 
--- Events that are in no run's log: refused clicks on ended requests, forged links. Each line's hash covers the hash of
--- the line before, so no line can be changed, removed or inserted unnoticed.
+-- What people and programs did, and the head of each log's chain. Each line's hash covers the hash of the line before, under a key that
+-- isn't in the database. `data` has the actor and the salt, too (store/audit.py).
 CREATE TABLE audit (
   seq    INTEGER PRIMARY KEY,
   at     INTEGER NOT NULL,
@@ -121,6 +133,9 @@ CREATE TABLE audit (
   data   TEXT NOT NULL,
   hash   TEXT NOT NULL
 ) STRICT;
+CREATE INDEX audit_of_who ON audit (who, seq) WHERE who IS NOT NULL;
+CREATE INDEX audit_of_what ON audit (what, seq);
+CREATE INDEX audit_of_run ON audit (run_id, seq) WHERE run_id IS NOT NULL;
 
 -- What has become of the times of each schedule. A write names the version that it was decided from, so of several
 -- processes one decides on a time.

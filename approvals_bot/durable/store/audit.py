@@ -1,0 +1,137 @@
+"""The audit in the store: its lines, in a chain, and how each run's chain is named in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from approvals_bot.durable.core.events import from_micros, to_micros
+from approvals_bot.durable.store.chain import ChainedEvent, ChainKey, RunHead, seal, sealed_line_hash
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """What a line of the audit says.
+
+    `who` is the person or app that is meant, `actor` who acted, and by which key, session or program.
+    """
+
+    what: str
+    who: str | None = None
+    run_id: str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+    actor: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLine:
+    """A line of the audit. `hash` covers it and, through the hash of the line before, all earlier lines.
+
+    `salt` is what its content was sealed with (store/chain.py).
+    """
+
+    seq: int
+    at: datetime
+    entry: AuditEntry
+    hash: str
+    salt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """The lines of the audit to read, and their order. `above` and `below` are numbers of lines, not included."""
+
+    who: str | None = None
+    what: str | None = None
+    run_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    above: int | None = None
+    below: int | None = None
+    newest_first: bool = False
+    limit: int = 1_000_000_000
+
+    def conditions(self, mark: Callable[[int], str] = lambda number: "?") -> tuple[str, list[int | str]]:
+        """Return the WHERE clause and its values. `mark` names the parameter with a number, from 1."""
+        wanted: list[tuple[str, int | str | None]] = [
+            ("who =", self.who),
+            ("what =", self.what),
+            ("run_id =", self.run_id),
+            ("at >=", None if self.since is None else to_micros(self.since)),
+            ("at <", None if self.until is None else to_micros(self.until)),
+            ("seq >", self.above),
+            ("seq <", self.below),
+        ]
+        given = [(test, value) for test, value in wanted if value is not None]
+        tests = " AND ".join(f"{test} {mark(number)}" for number, (test, _) in enumerate(given, 1))
+        return f"WHERE {tests}" if given else "", [value for _, value in given]
+
+
+ALL_LINES = AuditFilter()
+
+
+class AuditStore(Protocol):
+    """The part of a store that keeps the audit."""
+
+    async def audit(self, entry: AuditEntry, at: datetime, key: ChainKey | None = None) -> AuditLine:
+        """Add a line to the audit and return it. With a key, its hash is an HMAC."""
+
+    async def audit_lines(self, which: AuditFilter = ALL_LINES) -> list[AuditLine]:
+        """Return the lines of the audit that match."""
+
+    async def chained(self, run_id: str) -> list[ChainedEvent]:
+        """Return the rows of a run's log as they are stored, with their links of the chain."""
+
+    async def seal_ended(self, at: datetime, key: ChainKey | None, most: int) -> int:
+        """Add a line `run_ended` to the audit for each ended run that has none, with the head of its chain.
+
+        Takes `most` runs at a time, and returns how many it took.
+        """
+
+    async def seal_open(self, at: datetime, key: ChainKey | None, most: int, after: str = "") -> list[RunHead]:
+        """Add a line `runs_sealed` with the heads of open runs that have grown since the last such line.
+
+        Takes up to `most` runs whose id is greater than `after`, and returns their heads, in the order of their ids.
+        """
+
+
+# ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+ACTOR, SALT = "$actor", "$salt"
+"""Names among a row's data. No other data's name begins with a dollar."""
+
+
+def audit_row(
+    before: str, seq: int, at: int, entry: AuditEntry, key: ChainKey | None, salt: str
+) -> tuple[str, AuditLine]:
+    """Return the data of a new row, and its line.
+
+    `before` is the hash of the line before, or empty for the first; `at` is in microseconds.
+    """
+    line = AuditLine(seq, from_micros(at), entry, line_hash(before, seq, at, entry, salt, key), salt)
+    actor = {} if entry.actor is None else {ACTOR: entry.actor}
+    return json.dumps(entry.data | actor | {SALT: salt}, sort_keys=True), line
+
+
+def audit_line(seq: int, at: datetime, named: tuple[str, str | None, str | None], data: str, hash: str) -> AuditLine:
+    """Return the line of a row. `named`: what, who and run, as they were given. Of damaged data, nothing is kept."""
+    try:
+        given = json.loads(data)
+    except (ValueError, RecursionError):
+        given = None
+    if not isinstance(given, dict):
+        given = {}
+    actor, salt = given.pop(ACTOR, None), given.pop(SALT, "")
+    return AuditLine(seq, at, AuditEntry(*named, given, actor), hash, salt if isinstance(salt, str) else "")
+
+
+def line_content(entry: AuditEntry) -> str:
+    """Return what a line's seal covers."""
+    return json.dumps([entry.who, entry.actor, entry.data], sort_keys=True)
+
+
+def line_hash(before: str, seq: int, at: int, entry: AuditEntry, salt: str, key: ChainKey | None) -> str:
+    return sealed_line_hash(before, seq, at, entry.what, entry.run_id, seal(salt, line_content(entry)), key)

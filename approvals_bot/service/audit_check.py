@@ -1,0 +1,192 @@
+"""What the store's chains show: which line or log was changed, and how. Pure: it reads nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from approvals_bot.durable.core.events import to_micros
+from approvals_bot.durable.store.audit import AuditLine, line_content
+from approvals_bot.durable.store.chain import (
+    ChainedEvent,
+    ChainKey,
+    RunHead,
+    event_hash,
+    key_id_of,
+    seal,
+    sealed_line_hash,
+)
+
+Kind = Literal["changed", "missing", "moved", "added", "cut"]
+
+ADOPTED = "audit_adopted"
+"""The line by which an operator accepts the lines before it that aren't under the audit key."""
+
+RUN_ENDED, RUNS_SEALED = "run_ended", "runs_sealed"
+"""Lines that name how far logs went, and the hash of their last event."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainFault:
+    """The first place where a chain is broken: in a line of the audit, or in an event of a run's log."""
+
+    kind: Kind
+    line: int | None = None  # of the audit
+    run: str | None = None
+    seq: int | None = None  # of the event
+
+    def as_json(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+class Heads:
+    """How far the audit says that each log went: the last head that it names, and those before."""
+
+    def __init__(self) -> None:
+        self._named: dict[str, dict[int, str]] = {}
+        self._ended: set[str] = set()
+        self._seen: set[str] = set()
+
+    def take(self, what: str, run_id: str | None, data: Any) -> None:
+        """Take the heads that a line of the audit names."""
+        match what, data:
+            case "run_ended", {"seq": int() as seq, "head": str() as head} if run_id is not None:
+                self._named.setdefault(run_id, {})[seq] = head
+                self._ended.add(run_id)
+            case "runs_sealed", {"heads": list() as heads}:
+                for each in heads:
+                    match each:
+                        case [str() as run, int() as seq, str() as head]:
+                            self._named.setdefault(run, {})[seq] = head
+            case _:
+                pass
+
+    def of(self, run_id: str) -> dict[int, str]:
+        return self._named.get(run_id, {})
+
+    def is_ended(self, run_id: str) -> bool:
+        return run_id in self._ended
+
+    def seen(self, run_id: str) -> None:
+        """Note that this run's log has been found."""
+        self._seen.add(run_id)
+
+    def unseen(self) -> Iterator[tuple[str, RunHead]]:
+        """Yield the runs that the audit names, and whose logs weren't found."""
+        for run_id, heads in self._named.items():
+            if run_id not in self._seen:
+                last = max(heads)
+                yield run_id, RunHead(run_id, last, heads[last])
+
+
+class AuditChainCheck:
+    """The audit's chain, read line by line. Without a key, lines under one can't be computed again."""
+
+    def __init__(self, key: ChainKey | None, *, adjacent: bool = True) -> None:
+        """`adjacent`: whether each line follows the one before; not in a selection of lines."""
+        self._key = key
+        self._adjacent = adjacent
+        self._before: tuple[int, str] | None = None
+        self._faults: list[ChainFault] = []
+        self._not_keyed: list[int] = []  # lines that aren't under the key, although there is one
+        self._adopted = 0  # those below this line are accepted
+        self.keyed_from: int | None = None
+        self.heads = Heads()
+
+    def take(self, line: AuditLine) -> None:
+        entry = line.entry
+        sealed = seal(line.salt, line_content(entry))
+        self.take_sealed(line.seq, to_micros(line.at), entry.what, entry.run_id, entry.data, sealed, line.hash)
+
+    def take_sealed(
+        self, seq: int, at: int, what: str, run_id: str | None, data: Any, sealed: str, hash: str
+    ) -> ChainFault | None:
+        """Take the next line. Returns what is wrong with it."""
+        fault = self._fault(seq, at, what, run_id, sealed, hash)
+        if fault is not None:
+            self._faults.append(fault)
+        self._before = seq, hash
+        self._note_key(seq, what, data, hash)
+        self.heads.take(what, run_id, data)
+        return fault
+
+    def _fault(self, seq: int, at: int, what: str, run_id: str | None, sealed: str, hash: str) -> ChainFault | None:
+        before = self._before
+        if before is None:
+            if seq == 1:
+                before = (0, "")
+            elif self._adjacent:
+                self._before = before = (seq - 1, "?")  # a selection that begins later: the line before isn't known
+        if self._adjacent and before is not None and seq != before[0] + 1:
+            return ChainFault("missing" if seq > before[0] + 1 else "moved", before[0] + 1, run_id)
+        if before is None or before[1] == "?" or before[0] != seq - 1 or not self._can_check(hash):
+            return None
+        key = self._key if key_id_of(hash) else None
+        if sealed_line_hash(before[1], seq, at, what, run_id, sealed, key) != hash:
+            return ChainFault("changed", seq, run_id)
+        return None
+
+    def _can_check(self, hash: str) -> bool:
+        name = key_id_of(hash)
+        return name == "" or (self._key is not None and self._key.id == name)
+
+    def _note_key(self, seq: int, what: str, data: Any, hash: str) -> None:
+        if self._key is None:
+            return
+        if key_id_of(hash) != self._key.id:
+            self._not_keyed = [*self._not_keyed[:1], seq] if self._not_keyed else [seq]
+            return
+        if self.keyed_from is None:
+            self.keyed_from = seq
+        if what == ADOPTED and isinstance(data, dict) and isinstance(data.get("below"), int):
+            self._adopted = max(self._adopted, data["below"])
+
+    def finished(self) -> list[ChainFault]:
+        """Return what was found, once all lines were taken."""
+        late = [seq for seq in self._not_keyed if seq >= self._adopted]
+        faults = list(self._faults)
+        if late and not any(fault.line is not None and fault.line <= late[0] for fault in faults):
+            faults.append(ChainFault("changed", late[0]))
+        return faults
+
+
+def log_fault(run_id: str, length: int, log: Sequence[ChainedEvent], heads: Heads) -> ChainFault | None:
+    """Return what is wrong with a run's log. `length`: how many events its row says it has."""
+    before = run_id
+    for number, event in enumerate(log, 1):
+        if event.seq != number:
+            return ChainFault("missing", run=run_id, seq=number)
+        if not event.hash:
+            return ChainFault("added", run=run_id, seq=number)
+        if event.hash != event.hash_after(before):
+            return ChainFault("moved" if _belongs_elsewhere(run_id, event, log) else "changed", run=run_id, seq=number)
+        before = event.hash
+    return head_fault(run_id, {event.seq: event.hash for event in log}, max(length, len(log)), heads)
+
+
+def _belongs_elsewhere(run_id: str, event: ChainedEvent, log: Sequence[ChainedEvent]) -> bool:
+    """Return whether this event's content is that of another link of the chain."""
+    before = run_id
+    for other in log:
+        sealed = seal(other.salt, event.text)
+        if other.seq != event.seq and other.hash == event_hash(
+            before, other.seq, event.kind, event.micros, event.key, sealed
+        ):
+            return True
+        before = other.hash
+    return False
+
+
+def head_fault(run_id: str, hashes: dict[int, str], length: int, heads: Heads) -> ChainFault | None:
+    """Return where a log isn't the one that the audit names."""
+    if len(hashes) < length:
+        return ChainFault("cut", run=run_id, seq=len(hashes) + 1)
+    for seq, head in sorted(heads.of(run_id).items()):
+        if seq not in hashes:
+            return ChainFault("cut", run=run_id, seq=len(hashes) + 1)
+        if hashes[seq] != head:
+            return ChainFault("changed", run=run_id, seq=seq)
+    if heads.is_ended(run_id) and len(hashes) > max(heads.of(run_id)):
+        return ChainFault("added", run=run_id, seq=max(heads.of(run_id)) + 1)
+    return None

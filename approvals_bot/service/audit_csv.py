@@ -1,0 +1,70 @@
+"""The audit as a table for spreadsheets: a row for each line, and no cell that a spreadsheet takes for a formula."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any, BinaryIO
+
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.store.audit import AuditLine
+from approvals_bot.service.audit import Selection, is_selected, stored_lines
+from approvals_bot.service.read import iso, redact
+
+COLUMNS = (
+    "seq", "at", "what", "who", "via", "actor_kind", "actor_id", "actor_key", "peer", "run_id", "request_id", "choice",
+    "outcome", "digest", "shown", "hash",
+)  # fmt: skip
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that a spreadsheet computes."""
+
+
+def cell(value: Any) -> str:
+    """Return a value as a cell has it: one line of text that is no formula."""
+    match value:
+        case None:
+            text = ""
+        case str():
+            text = value
+        case _:
+            text = json.dumps(value)
+    text = text.replace("\x00", "").encode("utf-8", "replace").decode()
+    return f"'{text}" if text.lstrip().startswith(FORMULA) else text
+
+
+def row_of(line: AuditLine) -> list[str]:
+    """Return a line as a row."""
+    entry, actor, data = line.entry, line.entry.actor or {}, redact(line.entry.data)
+    given = {
+        "seq": str(line.seq), "at": iso(line.at), "what": entry.what, "who": entry.who, "actor_kind": actor.get("kind"),
+        "actor_id": actor.get("id"), "actor_key": actor.get("key"), "peer": actor.get("peer"), "run_id": entry.run_id,
+        "hash": line.hash,
+    }  # fmt: skip
+    return [cell(given[name] if name in given else data.get(name)) for name in COLUMNS]
+
+
+def text_of(rows: list[list[str]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+async def csv_lines(engine: Engine, selection: Selection) -> AsyncIterator[bytes]:
+    """Yield the table, row by row."""
+    yield text_of([list(COLUMNS)])
+    async for line in stored_lines(engine, selection.which):
+        if await is_selected(engine, line, selection):
+            yield text_of([row_of(line)])
+
+
+async def write_csv(engine: Engine, file: BinaryIO, selection: Selection, progress: Callable[[int], None]) -> int:
+    """Write the table. Returns how many lines of the audit it has."""
+    count = -1  # the names of the columns
+    async for row in csv_lines(engine, selection):
+        file.write(row)
+        count += 1
+        progress(count)
+    return count

@@ -1,0 +1,201 @@
+"""What a running service writes into the audit on its own: starts, stops, configurations, ends of logs, anchors.
+
+The head of a log gets into the audit a moment after the run's end, not in its transaction: lines of the audit have one
+order among all replicas, and no click waits for that. A replica that dies in between leaves it to the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from approvals_bot.approvals.port import Called, Targets
+from approvals_bot.config.audit import AnchorPlace, AuditTable
+from approvals_bot.config.load import Configuration
+from approvals_bot.durable.core.events import ENDINGS, Event
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.store.audit import AuditFilter
+from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.service.anchors import Anchor, sign_anchor
+from approvals_bot.service.audit_check import RUNS_SEALED
+from approvals_bot.service.audit_key import AuditKey
+from approvals_bot.service.rights import changes, rights_of
+
+EVERY = 1.0  # seconds between two looks at whether there is something to write
+LOOK_AROUND = 60.0  # seconds after which a replica also looks for runs that others have left
+AGAIN = 30.0  # seconds until a place that took no anchor is tried again
+AT_ONCE = 200  # runs that one transaction names
+WAITING = 100  # anchors that wait for a place; an hour each
+
+ANCHORED = "anchored"
+LOADED = "configuration_loaded"
+RIGHTS = "rights_changed"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Place:
+    """A place for anchors, and those that it hasn't taken yet."""
+
+    place: AnchorPlace
+    waiting: list[Anchor] = field(default_factory=list)
+    next_try: float = 0.0
+    is_down: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"http:{self.place.http}" if self.place.file is None else f"file:{self.place.file}"
+
+
+class AuditKeeper:
+    """The task that keeps the audit of a service. `anchored` is called with the time of each anchor that got out."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        table: AuditTable,
+        targets: Targets,
+        *,
+        version: str,
+        replica: str,
+        anchored: Callable[[datetime], None] = lambda at: None,
+    ) -> None:
+        self._engine = engine
+        self._key = None if table.seed is None else AuditKey(table.seed)
+        self._every = table.anchor_every
+        self._places = [_Place(place) for place in table.anchors]
+        self._targets = targets
+        self._about = {"version": version, "replica": replica}
+        self._anchored = anchored
+        self._loaded: list[Configuration] = []
+        self._has_ended = True  # runs may have ended while no service ran
+        self._looked_at = -LOOK_AROUND
+
+    def saw(self, events: Iterable[Event]) -> None:
+        """Take note of what this process has appended."""
+        if any(event.type in ENDINGS for event in events):
+            self._has_ended = True
+
+    def load(self, configuration: Configuration) -> None:
+        """Take note of a configuration that is in force from now on."""
+        self._loaded.append(configuration)
+
+    async def start(self) -> None:
+        """Write that the service starts, and with which configuration."""
+        await self._engine.audit("service_started", data=self._about)
+        await self._write_loaded()
+
+    async def stop(self) -> None:
+        """Write what hasn't been written yet, and that the service stops. The store may be gone."""
+        with suppress(StoreUnavailableError):
+            await self._write_loaded()
+            await self._seal_ended()
+            await self._engine.audit("service_stopped", data=self._about)
+
+    async def run(self) -> None:
+        """Keep the audit until the task is cancelled. While the store is away, everything waits."""
+        while True:
+            with suppress(StoreUnavailableError):
+                await self._write_loaded()
+                if self._has_ended or time.monotonic() > self._looked_at + LOOK_AROUND:
+                    self._has_ended, self._looked_at = False, time.monotonic()
+                    await self._seal_ended()
+                if self._key is not None and self._places:
+                    await self._anchor(self._key)
+            await asyncio.sleep(EVERY)
+
+    # ── logs that have ended ──
+
+    async def _seal_ended(self) -> None:
+        engine = self._engine
+        while await engine.store.seal_ended(engine.now(), engine.audit_key, AT_ONCE) == AT_ONCE:
+            pass
+
+    # ── configurations ──
+
+    async def _write_loaded(self) -> None:
+        while self._loaded:
+            await self._write_configuration(self._loaded[0])
+            del self._loaded[0]
+
+    async def _write_configuration(self, configuration: Configuration) -> None:
+        """Write which files are in force, and what they change in who may do what, compared with the last line."""
+        await self._engine.audit(LOADED, data={"files": dict(configuration.files), **self._about})
+        rights = rights_of(configuration)
+        last = await self._engine.audit_lines(AuditFilter(what=RIGHTS, newest_first=True, limit=1))
+        before = last[0].entry.data.get("rights") if last else None
+        if rights != before:
+            changed = changes(before, rights) if isinstance(before, dict) else []
+            await self._engine.audit(RIGHTS, data={"changed": changed, "rights": rights})
+
+    # ── anchors ──
+
+    async def _anchor(self, key: AuditKey) -> None:
+        """Make an anchor if the last one, of any replica, is old enough; and pass on those that wait."""
+        last = await self._engine.audit_lines(AuditFilter(what=ANCHORED, newest_first=True, limit=1))
+        now = self._engine.now()
+        if not last or last[0].at + self._every <= now:
+            await self._make_anchor(key)
+        for place in self._places:
+            if place.waiting and time.monotonic() >= place.next_try:
+                await self._pass_on(place)
+
+    async def _make_anchor(self, key: AuditKey) -> None:
+        """Name the heads of all logs in the audit, and sign how far it goes."""
+        engine, after = self._engine, ""
+        await self._seal_ended()
+        while heads := await engine.store.seal_open(engine.now(), engine.audit_key, AT_ONCE, after):
+            after = heads[-1].run_id
+        line = await engine.audit(ANCHORED, data={"to": [place.name for place in self._places], "key": key.public})
+        naming = AuditFilter(what=RUNS_SEALED, below=line.seq, newest_first=True, limit=1)
+        named = await engine.audit_lines(naming)
+        anchor = sign_anchor(key, line.seq, line.hash, named[0].hash if named else "", line.at)
+        for place in self._places:
+            place.waiting = [*place.waiting, anchor][-WAITING:]
+
+    async def _pass_on(self, place: _Place) -> None:
+        while place.waiting:
+            anchor = place.waiting[0]
+            why = await self._take(place.place, anchor)
+            if why:
+                place.next_try = time.monotonic() + AGAIN
+                if not place.is_down:
+                    log.error("anchor_failed: %s took no anchor of the audit (%s); it is tried again", place.name, why)
+                place.is_down = True
+                return
+            if place.is_down:
+                log.info("audit_anchored: %s takes anchors of the audit again", place.name)
+            place.is_down = False
+            del place.waiting[0]
+            self._anchored(anchor.at)
+
+    async def _take(self, place: AnchorPlace, anchor: Anchor) -> str:
+        """Pass an anchor on. Returns why that failed; empty if it didn't."""
+        if place.file is not None:
+            try:
+                await asyncio.to_thread(append_line, place.file, json.dumps(anchor.as_json(), separators=(",", ":")))
+            except OSError as error:
+                return error.strerror or type(error).__name__
+            return ""
+        assert place.http is not None
+        result = await self._targets.post(place.http, f"anchor-{anchor.seq}", anchor.as_json())
+        return "" if isinstance(result, Called) else type(result).__name__
+
+
+def append_line(file: Path, line: str) -> None:
+    """Append a line to a file, durably. The file is its owner's alone if it is new."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(descriptor, line.encode() + b"\n")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
