@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.forked import run_command
 from tests.support.journey import Service
 
 
@@ -38,9 +38,7 @@ def test_without_a_key_the_api_reveals_nothing(service: Service) -> None:
 
 
 def check(folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "200", **env}
-    command = [sys.executable, "-m", "approvals_bot", "check"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False, timeout=60)
+    return run_command(["check"], folder, {**os.environ, "COLUMNS": "200", **env})
 
 
 ENVIRONMENT = {

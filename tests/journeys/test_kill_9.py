@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.support.journey import Json, Service, buttons, with_samples
+from tests.support.journey import PROGRAM, Json, Service, buttons, with_samples
 from tests.support.thorough import THOROUGH
 
 RESTART = 30.0  # seconds from the start to "ready" on a busy machine; an idle one takes two or three
@@ -233,10 +233,12 @@ def test_a_kill_during_the_start_leaves_nothing_behind(service: Service, kills: 
     """A start that is killed before it is ready leaves nothing that the next one stumbles over."""
     chance = random.Random(kills)  # noqa: S311
     service.kill()
+    service.program = PROGRAM  # it imports, too
     for _ in range(kills):
         service.launch()
         time.sleep(chance.uniform(0.4, 1.6))
         service.kill()
+    service.program = None
     restart(service)
     run_id = ask(service, "12.1")
     assert service.click("U0ANN", card_of(service, "12.1"), "Approve")["status"] == 200

@@ -16,9 +16,16 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.support.journey import READY, Service
+from tests.support.journey import PROGRAM, READY, Service
 
 ENDS = 10.0  # seconds from SIGTERM to the end
+
+
+@pytest.fixture
+def installed(installed: Service) -> Service:
+    """A service that isn't started yet, and starts with an interpreter of its own."""
+    installed.program = PROGRAM
+    return installed
 
 
 def command(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -148,7 +155,7 @@ def test_an_empty_folder_leads_to_a_request_in_four_commands(tmp_path: Path) -> 
 
     key = (tmp_path / "secrets" / "ci.key").read_text()
     body = {"workflow": "first", "input": {"what": "Tidy up"}, "requester": "you@example.com"}
-    service = Service(tmp_path)
+    service = Service(tmp_path, PROGRAM)
     try:
         service.start(command="serve")  # no relay listens there; the request is open all the same
         opened = service.http.post("/api/runs", json=body, headers={"authorization": f"Bearer {key}"})

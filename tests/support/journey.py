@@ -1,4 +1,7 @@
-"""The product as a user starts it, in a process of its own, with nothing of ours replaced."""
+"""The product as a user starts it, in a process of its own, with nothing of ours replaced.
+
+The process is forked from one that has made the imports (`tests.support.forked`), unless the start itself is tested.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +20,29 @@ from typing import Any
 
 import httpx2
 
+from tests.support.forked import Forked
+
 READY = 60.0  # seconds from the start to the line that says it is ready
 SOON = 30.0  # seconds for what takes a moment on an idle machine
+
+PROGRAM = ("-m", "approvals_bot")
 
 Json = dict[str, Any]
 
 
 class Service:
-    """`approvals-bot dev`, driven from outside: over HTTP, and by signals."""
+    """`approvals-bot dev`, driven from outside: over HTTP, and by signals.
 
-    def __init__(self, folder: Path, program: Sequence[str] = ("-m", "approvals_bot")) -> None:
+    `program`: what Python runs, in an interpreter of its own.
+    """
+
+    def __init__(self, folder: Path, program: Sequence[str] | None = None) -> None:
         self.folder = folder
-        self._program = program
+        self.program = program
         self.port = 0
         self.said = ""  # the line that it prints when it is ready
         self.environment: dict[str, str] = {}  # besides that of the tests
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[str] | Forked | None = None
         self.http = httpx2.Client(timeout=20.0, trust_env=False)
 
     # ── the process ──
@@ -49,14 +59,19 @@ class Service:
 
     def launch(self, *options: str, command: str = "dev", by_environment: bool = False) -> None:
         port = () if by_environment else ("--port", str(self.port))
-        line = [sys.executable, *self._program, command, *port, *options]
+        line = [command, *port, *options]
         environment = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")} | self.environment
         if by_environment:
             environment["PORT"] = str(self.port)
+        program = self.program or (PROGRAM if "PYTHONPATH" in self.environment else None)
         with (self.folder / "log.txt").open("a") as log:
+            if program is None:
+                self.process = Forked(line, self.folder, environment, log)
+                return
             self.process = subprocess.Popen(
-                line, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
-            )
+                [sys.executable, *program, *line],
+                cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=log, text=True,
+            )  # fmt: skip
 
     def log(self) -> str:
         """Return standard error of all starts so far."""
