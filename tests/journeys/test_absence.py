@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from typing import Any
 
+from tests.support.forked import run_command
 from tests.support.journey import Json, Service
 
 LEAVE = """
@@ -48,8 +46,7 @@ def opened(installed: Service) -> str:
 
 
 def command(service: Service, *words: str) -> Json:
-    line = [sys.executable, "-m", "approvals_bot", *words, "--config", ".approvals/config.toml", "--json"]
-    done = subprocess.run(line, cwd=service.folder, env=os.environ, capture_output=True, text=True, timeout=60)
+    done = run_command(service.folder, *words, "--config", ".approvals/config.toml", "--json")
     assert done.returncode == 0, done.stderr
     found: Json = json.loads(done.stdout)
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def test_without_a_key_the_api_reveals_nothing(service: Service) -> None:
 
 
 def check(folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    return run_command(["check"], folder, {**os.environ, "COLUMNS": "200", **env})
+    return run_command(folder, "check", COLUMNS="200", **env)
 
 
 ENVIRONMENT = {

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.support.forked import run_command
 from tests.support.journey import PROGRAM, READY, Service
 
 ENDS = 10.0  # seconds from SIGTERM to the end
@@ -37,7 +38,7 @@ def command(folder: Path, *arguments: str, **environment: str) -> subprocess.Com
 
 def beside(service: Service, *arguments: str) -> str:
     """What a command says that runs beside the playground."""
-    done = command(service.folder, *arguments, "--config", ".approvals/config.toml")
+    done = run_command(service.folder, *arguments, "--config", ".approvals/config.toml", COLUMNS="200")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout
@@ -183,7 +184,7 @@ def test_a_broken_file_is_reported_with_its_place(tmp_path: Path, text: str | No
     if text is not None:
         (tmp_path / "config.toml").write_text(text)
     for name in ("dev", "serve"):
-        done = command(tmp_path, name, "--config", "config.toml", "--port", "0")
+        done = run_command(tmp_path, name, "--config", "config.toml", "--port", "0")
         assert done.returncode == 1
         assert message in done.stderr
         assert "Traceback" not in done.stderr
@@ -192,7 +193,7 @@ def test_a_broken_file_is_reported_with_its_place(tmp_path: Path, text: str | No
 def test_a_mistake_names_the_file_its_author_wrote(folder: Path) -> None:
     config = folder / "config.example.toml"
     config.write_text(config.read_text().replace("[groups]", "[gruops]"))
-    done = command(folder, "dev", "--config", "config.example.toml", "--port", "0")
+    done = run_command(folder, "dev", "--config", "config.example.toml", "--port", "0")
     assert done.returncode == 1
     line = config.read_text()[: config.read_text().index("[gruops]")].count("\n") + 1
     assert f"config.example.toml:{line}: gruops:" in done.stderr

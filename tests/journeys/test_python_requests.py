@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 
 import pytest
 
+from tests.support.forked import run_command
 from tests.support.journey import Json, Service
 
 PROGRAM = """
@@ -55,8 +55,7 @@ def travelling(installed: Service) -> Service:
 
 
 def typed(service: Service, *arguments: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "approvals_bot", *arguments, "--config", ".approvals/config.toml"]
-    return subprocess.run(line, cwd=service.folder, capture_output=True, text=True, check=False, timeout=60)
+    return run_command(service.folder, *arguments, "--config", ".approvals/config.toml")
 
 
 def opened(service: Service, to: str) -> str:

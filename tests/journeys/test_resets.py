@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
+from tests.support.forked import run_command
 from tests.support.journey import Json, Service
 
 
@@ -18,8 +17,7 @@ def service(installed: Service) -> Service:
 
 
 def typed(service: Service, *words: str) -> Any:
-    line = [sys.executable, "-m", "approvals_bot", *words, "--json", "--config", ".approvals/config.toml"]
-    done = subprocess.run(line, cwd=service.folder, capture_output=True, text=True, check=False, timeout=60)
+    done = run_command(service.folder, *words, "--json", "--config", ".approvals/config.toml")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -65,15 +63,8 @@ def test_older_buttons_and_links_still_decide(service: Service) -> None:
     answer = service.press(link, "reject", comment="Not on a Friday.")
     assert "Rejected" in answer.text
     assert service.ended(new)["request"]["votes"][0]["comment"] == "Not on a Friday."
+    exported = run_command(service.folder, "audit", "export", "--config", ".approvals/config.toml")
     line = next(
-        json.loads(line)
-        for line in subprocess.run(
-            [sys.executable, "-m", "approvals_bot", "audit", "export", "--config", ".approvals/config.toml"],
-            cwd=service.folder,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.splitlines()
-        if '"run_reset"' in line and '"audit"' in line
+        json.loads(line) for line in exported.stdout.splitlines() if '"run_reset"' in line and '"audit"' in line
     )
     assert (line["run_id"], line["who"], line["data"]["next_run"]) == (run_id, "app:cli", new)

@@ -42,8 +42,8 @@ FLOORS = {
 }
 """The least that must happen over 1,000 seeds: a simulation without faults proves nothing."""
 
-NEED_MANY_SEEDS = {"loses_a_stalled_run_with_who_took_it_up"}
-"""Planted bugs that only hundreds of seeds find."""
+NEED_MANY_SEEDS = {"keeps_the_parent_that_it_had", "loses_a_stalled_run_with_who_took_it_up"}
+"""Planted bugs that only more than a hundred seeds find."""
 
 happened: dict[int, Counter[str]] = {}
 """What happened in each part that this process has played."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.acme import ANN, BO, CY, Acme
+from tests.support.forked import run_command
 from tests.support.journey import Service, buttons
 
 
@@ -126,15 +127,8 @@ def test_the_requester_is_refused_on_every_channel_and_audited(acme: Acme) -> No
     before = acme.run(run_id)["request"]["votes"]
     in_slack = acme.click("U0BO", acme.card("Scenario 09"), "Approve")["ephemeral"]
     by_api = acme.vote(run_id, BO, "approve")
-    line = [sys.executable, "-m", "approvals_bot", "vote", run_id, "--by", BO, "--choice", "approve"]
-    typed = subprocess.run(
-        [*line, "--config", ".approvals/config.toml"],
-        cwd=acme.folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    vote = ("vote", run_id, "--by", BO, "--choice", "approve")
+    typed = run_command(acme.folder, *vote, "--config", ".approvals/config.toml")
     assert by_api.status_code == 403
     assert typed.returncode == 1
     for said in (in_slack, by_api.json()["detail"], typed.stderr):

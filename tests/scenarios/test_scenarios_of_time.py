@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tests.support.acme import ANN, BERLIN, BO, CFO, CY, TOKYO, Acme, furnish
+from tests.support.forked import run_command
 
 AWAY = """
 [[people."{who}".away]]
@@ -166,8 +165,7 @@ def test_a_delegate_who_is_the_requester_is_skipped(house: Acme) -> None:
 def test_circular_delegates_fall_back_to_the_absent_and_doctor_warns(house: Acme) -> None:
     run_id = house.asks("tokyo", "Scenario 32")
     assert house.request(run_id)["waiting_for"] == [TOKYO]
-    line = [sys.executable, "-m", "approvals_bot", "doctor", "--json", "--config", ".approvals/config.toml"]
-    examined = subprocess.run(line, cwd=house.folder, capture_output=True, text=True, check=False, timeout=120)
+    examined = run_command(house.folder, "doctor", "--json", "--config", ".approvals/config.toml")
     warned = [found["what"] for found in json.loads(examined.stdout)["findings"] if found["state"] == "WARN"]
     assert any("form a circle" in what for what in warned), warned
     house.press(house.link_of(TOKYO, "Scenario 32"), "approve")

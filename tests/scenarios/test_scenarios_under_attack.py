@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import json
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.support.acme import ANN, DI, Acme
+from tests.support.forked import run_command
 
 
 @pytest.mark.scenario(33)
@@ -162,8 +162,7 @@ def test_the_evidence_verifies_offline_and_a_changed_byte_fails(acme: Acme, tmp_
     evidence = tmp_path / "evidence.jsonl"
 
     def audit(*arguments: str) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, "-m", "approvals_bot", "audit", *arguments]
-        return subprocess.run(line, cwd=acme.folder, capture_output=True, text=True, check=False, timeout=60)
+        return run_command(acme.folder, "audit", *arguments)
 
     exported = audit("export", "--config", ".approvals/config.toml", "--output", str(evidence))
     assert exported.returncode == 0, exported.stderr

@@ -1,8 +1,7 @@
 """Processes of the product that are forked from one that has imported it: 0.2 instead of 1.5 CPU seconds a start.
 
-Everything after the imports is as if the process had been started by itself: folder, environment, output, signals and
-exit status. What the interpreter reads from the environment as it starts (`PYTHON…`) is not. Journeys about starting
-use real processes.
+Everything after the imports is as in a process of its own: folder, environment, output, signals and exit status. What
+the interpreter reads from the environment as it starts (`PYTHON…`) is not. Journeys about starting use real processes.
 """
 
 from __future__ import annotations
@@ -85,15 +84,13 @@ class Forked:
         return self.returncode
 
 
-def run_command(
-    arguments: Sequence[str], folder: Path, environment: Mapping[str, str], timeout: float = 60
-) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, as `subprocess.run` does, and return what it printed."""
+def run_command(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `approvals-bot …` in a folder to its end, as `subprocess.run` does. `environment`: besides the tests' own."""
     with tempfile.TemporaryFile("w+") as errors:
-        process = Forked(arguments, folder, environment, errors)
+        process = Forked(arguments, folder, os.environ | environment, errors)
         with process.stdout as output:
             printed = output.read()
-        status = process.wait(timeout)
+        status = process.wait(STARTED)
         errors.seek(0)
         return subprocess.CompletedProcess([*arguments], status, printed, errors.read())
 
@@ -130,6 +127,9 @@ def serve(place: str) -> None:
     """Import the product and fork for each connection. Returns in the forked processes only."""
     for name in IMPORTED:
         import_module(name)
+    commands = import_module("approvals_bot.cli.commands")
+    for command in commands.COMMANDS:
+        commands.load(command)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(place)
