@@ -1,8 +1,9 @@
 """Calls to other services: only to configured targets, and only to permitted addresses.
 
-A target's name is resolved, every resulting address is checked, and the connection goes to a checked one, so no name
-server can point a call at this machine or its neighbours. Redirects aren't followed, and proxies from the environment
-aren't used. Private addresses are refused unless `[server] allow_private` lists them.
+A target's name is resolved, every resulting address is checked, and the address of each socket is checked once more
+before it connects. So no name server, and no other spelling of an address, can point a call at this machine or its
+neighbours. Redirects aren't followed, and proxies from the environment aren't used. Private addresses are refused
+unless `[server] allow_private` lists them; those are called directly, everything else through `[server] proxy`.
 
 aiohttp is imported by the functions that need it: it takes 0.1 s of CPU, and a service without targets never calls.
 """
@@ -17,7 +18,7 @@ import logging
 import socket
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -67,7 +68,38 @@ def is_public(address: str) -> bool:
     return not any(ip in network for network in _REFUSED if network.version == ip.version)
 
 
-def checked_resolver(allowed: Collection[str]) -> AbstractResolver:
+class Allowed:
+    """The private places that may be called: hosts with their ports, names compared as name servers know them."""
+
+    def __init__(self, places: Iterable[str] = ()) -> None:
+        self._places = {_place(text) for text in places}
+
+    def __contains__(self, place: tuple[str, int]) -> bool:
+        host, port = place
+        return (ascii_host(host), port) in self._places
+
+    def add(self, host: str, port: int) -> None:
+        """Allow an address that an allowed name has."""
+        self._places.add((ascii_host(host), port))
+
+
+def ascii_host(host: str) -> str:
+    """Return a host as it is looked up: IDNA's form of a name, in small letters and without the dot of the root."""
+    from yarl import URL
+
+    bare = host.strip("[]").partition("%")[0].rstrip(".")
+    try:
+        return URL.build(scheme="http", host=bare).raw_host or bare
+    except ValueError:
+        return bare.lower()
+
+
+def _place(text: str) -> tuple[str, int]:
+    url = urlsplit(f"//{text}")
+    return ascii_host(url.hostname or ""), url.port or 0
+
+
+def checked_resolver(allowed: Allowed) -> AbstractResolver:
     """Make a resolver that raises AddressRefused if a name has an address that may not be called."""
     from aiohttp.resolver import ThreadedResolver
 
@@ -78,16 +110,17 @@ def checked_resolver(allowed: Collection[str]) -> AbstractResolver:
             found = await super().resolve(host, port, family)
             for result in found:
                 check_address(result["host"], port, allowed, named=host)
+                if (host, port) in allowed:
+                    allowed.add(result["host"], port)
             return found
 
     return CheckedResolver()
 
 
-def check_address(address: str, port: int, allowed: Collection[str], *, named: str = "") -> None:
+def check_address(address: str, port: int, allowed: Allowed, *, named: str = "") -> None:
     """Raise AddressRefused unless the address is public, or `allowed` lists it or its name with this port."""
     bare = address.partition("%")[0]
-    names = {f"{bare}:{port}", f"[{bare}]:{port}", f"{named}:{port}"}
-    if not is_public(bare) and names.isdisjoint(allowed):
+    if not is_public(bare) and (bare, port) not in allowed and (not named or (named, port) not in allowed):
         raise AddressRefused(f"port {port} of a private address may not be called; [server] allow_private can allow it")
 
 
@@ -106,13 +139,15 @@ class OutgoingTargets:
         self,
         session: aiohttp.ClientSession | None,  # None without targets
         targets: Mapping[str, OutgoingTarget],
-        allowed: Collection[str],
+        allowed: Allowed,
         now: Callable[[], datetime],
+        proxy: str | None = None,
     ) -> None:
         self._session = session
         self._targets = targets
         self._allowed = allowed
         self._now = now
+        self._proxy = proxy
 
     async def post(self, target: str, event_id: str, body: dict[str, JsonValue]) -> CallResult:
         """POST this as JSON, signed with the target's secret. Returns what became of the call; never raises for it."""
@@ -151,20 +186,10 @@ class OutgoingTargets:
 
     @asynccontextmanager
     async def _call(self, method: str, url: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
-        _check_literal(url, self._allowed)
         assert self._session is not None
-        async with self._session.request(method, url, allow_redirects=False, **options) as answer:
+        proxy = _proxy_for(url, self._allowed, self._proxy)
+        async with self._session.request(method, url, allow_redirects=False, proxy=proxy, **options) as answer:
             yield answer
-
-
-def _check_literal(url: str, allowed: Collection[str]) -> None:
-    """Raise AddressRefused if the URL has an IP address that may not be called. The resolver checks those of names."""
-    parts = urlsplit(url)
-    try:
-        ipaddress.ip_address(parts.hostname or "")
-    except ValueError:
-        return
-    check_address(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80), allowed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,31 +205,80 @@ class TargetSource:
 
 @asynccontextmanager
 async def outgoing_targets(
-    *, targets: Mapping[str, OutgoingTarget], allow_private: Collection[str], now: Callable[[], datetime]
+    *,
+    targets: Mapping[str, OutgoingTarget],
+    allow_private: Iterable[str],
+    now: Callable[[], datetime],
+    proxy: str | None = None,
 ) -> AsyncIterator[OutgoingTargets]:
-    """Open the targets with a shared HTTP session, which is closed at the end."""
+    """Open the targets with a shared HTTP session, which is closed at the end.
+
+    `proxy`: the URL of an HTTP proxy for all calls but those to `allow_private`. Names are then looked up by the proxy.
+    """
     if not targets:
-        yield OutgoingTargets(None, targets, allow_private, now)
+        yield OutgoingTargets(None, targets, Allowed(), now)
         return
     import aiohttp
 
-    connector = aiohttp.TCPConnector(resolver=checked_resolver(allow_private), use_dns_cache=False)
+    allowed = Allowed(allow_private)
+    connector = checked_connector(allowed, proxy)
     limit = aiohttp.ClientTimeout(total=CALL_LIMIT)
     async with aiohttp.ClientSession(connector=connector, timeout=limit, trust_env=False) as session:
-        yield OutgoingTargets(session, targets, allow_private, now)
+        yield OutgoingTargets(session, targets, allowed, now, proxy)
+
+
+def checked_connector(allowed: Allowed, proxy: str | None = None) -> aiohttp.TCPConnector:
+    """Make a connector that checks each name's addresses, and once more the address that it connects to."""
+    import aiohttp
+
+    if proxy is not None:
+        allowed.add(*_host_and_port(proxy))
+
+    def checked_socket(info: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, address = info
+        check_address(str(address[0]), int(address[1]), allowed)
+        return socket.socket(family, kind, protocol)
+
+    return aiohttp.TCPConnector(resolver=checked_resolver(allowed), use_dns_cache=False, socket_factory=checked_socket)
+
+
+def _proxy_for(url: str, allowed: Allowed, proxy: str | None) -> str | None:
+    """Return the proxy that a call goes through; None for a direct one.
+
+    Raises AddressRefused for a private address: behind a proxy, only the addresses of names are its own affair.
+    """
+    host, port = _host_and_port(url)
+    if proxy is None or (host, port) in allowed:
+        return None
+    if _is_address(host):
+        check_address(host, port, allowed)
+    return proxy
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return ascii_host(parts.hostname or ""), parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host.replace(".", "").isdecimal()  # other spellings, such as 2130706433
+    return True
 
 
 def address_of(url: str) -> str:
     """Return the address that this URL is at, as `[server] allow_private` lists addresses: `id.acme.eu:443`."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    return f"{f'[{host}]' if ':' in host else host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    host, port = _host_and_port(url)
+    return f"{f'[{host}]' if ':' in host else host}:{port}"
 
 
 async def fetch_text(
     url: str,
     *,
-    allowed: Collection[str],
+    allowed: Iterable[str],
+    proxy: str | None = None,
     form: Mapping[str, str] | None = None,
     basic: tuple[str, str] | None = None,
 ) -> bytes:
@@ -215,7 +289,8 @@ async def fetch_text(
     """
     import aiohttp
 
-    connector = aiohttp.TCPConnector(resolver=checked_resolver(allowed), use_dns_cache=False)
+    private = Allowed(allowed)
+    connector = checked_connector(private, proxy)
     options: dict[str, Any] = {"headers": {"accept": "application/json"}, "allow_redirects": False}
     if basic is not None:
         ours = ":".join(quote_plus(text) for text in basic)  # RFC 6749, 2.3.1
@@ -223,7 +298,7 @@ async def fetch_text(
     if form is not None:
         options["data"] = dict(form)
     try:
-        _check_literal(url, allowed)
+        options["proxy"] = _proxy_for(url, private, proxy)
         async with (
             aiohttp.ClientSession(
                 connector=connector, timeout=aiohttp.ClientTimeout(total=CALL_LIMIT), trust_env=False

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import socket
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from aiohttp import web
+from aiohttp.abc import AbstractResolver
 from aiohttp.test_utils import TestServer
 
 from approvals_bot.approvals.port import Called, Refused, TryAgain
 from approvals_bot.outgoing import (
     AddressRefused,
+    Allowed,
     OutgoingTarget,
     check_address,
     is_public,
@@ -58,13 +61,13 @@ def test_private_addresses_are_not_public(address: str) -> None:
 @pytest.mark.parametrize("address", ["93.184.216.34", "1.1.1.1", "2606:4700:4700::1111"])
 def test_public_addresses_may_be_called(address: str) -> None:
     assert is_public(address)
-    check_address(address, 443, ())
+    check_address(address, 443, Allowed())
 
 
 def test_listed_address_may_be_called_on_its_port_only() -> None:
-    check_address("127.0.0.1", 9000, ["127.0.0.1:9000"])
+    check_address("127.0.0.1", 9000, Allowed(["127.0.0.1:9000"]))
     with pytest.raises(AddressRefused):
-        check_address("127.0.0.1", 9001, ["127.0.0.1:9000"])
+        check_address("127.0.0.1", 9001, Allowed(["127.0.0.1:9000"]))
 
 
 async def test_target_gets_signed_json_and_its_response_is_understood() -> None:
@@ -136,3 +139,110 @@ async def test_unreachable_target_is_retried() -> None:
     targets = {"dead": OutgoingTarget(f"http://127.0.0.1:{port}/", "s" * 32)}
     async with outgoing_targets(targets=targets, allow_private=[f"127.0.0.1:{port}"], now=now) as outgoing:
         assert isinstance(await outgoing.post("dead", "evt_1", {}), TryAgain)
+
+
+@pytest.mark.parametrize(
+    ("listed", "host", "same"),
+    [
+        ("bücher.internal:80", "xn--bcher-kva.internal", True),
+        ("xn--bcher-kva.internal:80", "BÜCHER.internal.", True),
+        ("Erp.Acme.eu:80", "erp.acme.eu", True),
+        ("erp.acme.eu.:80", "erp.acme.eu", True),
+        ("[::1]:80", "::1", True),
+        ("[FD00::1]:80", "[fd00:0:0::1]", True),
+        ("127.0.0.1:80", "１２７.０.０.１", True),
+        ("erp.acme.eu:80", "erp.acme.eu.evil.example", False),
+        ("erp.acme.eu:81", "erp.acme.eu", False),
+    ],
+)
+def test_places_are_compared_as_name_servers_know_them(listed: str, host: str, same: bool) -> None:
+    assert ((host, 80) in Allowed([listed])) is same
+
+
+class Names(AbstractResolver):
+    """A name server whose answers change from one look-up to the next."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = list(answers)
+
+    async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_INET) -> list[Any]:
+        address = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        of = socket.AF_INET6 if ":" in address else socket.AF_INET
+        return [{"hostname": host, "host": address, "port": port, "family": of, "proto": 0, "flags": 0}]
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("answer", ["127.0.0.1", "::1", "::ffff:127.0.0.1", "2130706433"])
+async def test_an_address_that_was_not_checked_is_not_connected_to(
+    monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    """Whatever a resolver lets through, the socket itself is checked once more."""
+    called: list[str] = []
+
+    async def take(request: web.Request) -> web.Response:
+        called.append(request.path)
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/", take)
+    monkeypatch.setattr("approvals_bot.outgoing.checked_resolver", lambda allowed: Names(answer))
+    async with TestServer(app) as server:
+        targets = {"erp": OutgoingTarget(f"http://erp.example:{server.port}/", "s" * 32)}
+        async with outgoing_targets(targets=targets, allow_private=[], now=now) as outgoing:
+            result = await outgoing.post("erp", "evt_1", {})
+    assert not called
+    assert not isinstance(result, Called)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "2130706433",
+        "0x7f.1",
+        "127.1",
+        "0",
+        "[::1]",
+        "[::ffff:7f00:1]",
+        "[64:ff9b::7f00:1]",
+        "１２７.0.0.1",
+        "localhost.",
+    ],
+)
+async def test_no_spelling_of_this_machine_is_called(host: str) -> None:
+    called: list[str] = []
+
+    async def take(request: web.Request) -> web.Response:
+        called.append(request.path)
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/", take)
+    async with TestServer(app) as server:
+        targets = {"erp": OutgoingTarget(f"http://{host}:{server.port}/", "s" * 32)}
+        async with outgoing_targets(targets=targets, allow_private=[], now=now) as outgoing:
+            assert not isinstance(await outgoing.post("erp", "evt_1", {}), Called)
+    assert not called
+
+
+async def test_a_proxy_takes_what_is_not_on_private_addresses() -> None:
+    seen: list[str] = []
+
+    async def take(request: web.Request) -> web.Response:
+        seen.append(str(request.url) if request.host.startswith("erp.example") else f"direct {request.path}")
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", take)
+    async with TestServer(app) as server:
+        own = f"127.0.0.1:{server.port}"
+        targets = {
+            "erp": OutgoingTarget("http://erp.example/hooks", "s" * 32),
+            "near": OutgoingTarget(f"http://{own}/near", "s" * 32),
+            "private": OutgoingTarget("http://10.1.2.3/x", "s" * 32),
+        }
+        async with outgoing_targets(targets=targets, allow_private=[own], now=now, proxy=f"http://{own}") as outgoing:
+            results = [await outgoing.post(name, "evt_1", {}) for name in targets]
+    assert seen == ["http://erp.example/hooks", "direct /near"]
+    assert [type(result) for result in results] == [Called, Called, Refused]

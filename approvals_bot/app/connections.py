@@ -28,7 +28,9 @@ async def open_targets(
         for name, target in service.http.items()
     }
     return await stack.enter_async_context(
-        outgoing_targets(targets=targets, allow_private=service.server.allow_private, now=now)
+        outgoing_targets(
+            targets=targets, allow_private=service.server.allow_private, now=now, proxy=service.server.proxy
+        )
     )
 
 

@@ -192,6 +192,7 @@ async def open_service(
                 chat=chat_form(configuration.service.chat),
                 loopback_only=open_pages,
                 sign_in=sign_in_setup(configuration.service, channels),
+                trusted_proxies=service.server.trusted_proxies,
                 roles=Roles(engine.resources[People], configuration.service.roles.entries),
             )
 
@@ -255,7 +256,8 @@ def sign_in_setup(service: configured.ServiceSettings, channels: Mapping[str, Ch
     """Return how people sign in. The issuer's own address may be called, wherever it is: the file names it."""
     slack, api = channels.get(SLACK), str(service.slack.api_url) if service.slack is not None else ""
     own = [url for url in (api, service.login.oidc.issuer if service.login.oidc is not None else "") if url]
-    fetch = partial(fetch_text, allowed=[*service.server.allow_private, *map(address_of, own)])
+    allowed = [*service.server.allow_private, *map(address_of, own)]
+    fetch = partial(fetch_text, allowed=allowed, proxy=service.server.proxy)
     return SignInSetup(service.login, slack if isinstance(slack, WithSignIn) else None, api, fetch)
 
 

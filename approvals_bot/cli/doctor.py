@@ -13,6 +13,7 @@ from approvals_bot.app.connections import open_channels
 from approvals_bot.app.directory import open_people
 from approvals_bot.approvals.policy import Definition, SayInSlack
 from approvals_bot.approvals.port import EMAIL, SLACK, CheckUp, Diagnosis, DiagnosisState, WithCheck
+from approvals_bot.cli.interpreter import known_holes
 from approvals_bot.cli.terminal import bold
 from approvals_bot.config.load import load_service, load_workflows
 from approvals_bot.config.mail import is_loopback
@@ -51,7 +52,12 @@ async def examine(path: Path, env: Mapping[str, str], send: str | None = None) -
         if problems:
             return findings  # reported already; the rest depends on it
         return [*findings, Diagnosis("FAIL", "configuration", str(errors))]
-    findings += [_check_base_url(service), *_check_signing_keys(service), *await _check_store(service)]
+    findings += [
+        *_check_interpreter(),
+        _check_base_url(service),
+        *_check_signing_keys(service),
+        *await _check_store(service),
+    ]
     findings += await examine_channels(service, workflows, send)
     findings += await examine_people(service, workflows)
     return findings
@@ -77,6 +83,11 @@ def _check_configuration(path: Path, problems: Sequence[ConfigProblem]) -> Diagn
     return Diagnosis("OK", "configuration", f"{path} and its workflows are valid")
 
 
+def _check_interpreter() -> Iterator[Diagnosis]:
+    if (holes := known_holes()) is not None:
+        yield Diagnosis("WARN", "Python", holes, "Install a newer release of Python.")
+
+
 def _check_base_url(service: ServiceSettings) -> Diagnosis:
     url = str(service.server.base_url)
     parts = urlsplit(url)
@@ -86,7 +97,7 @@ def _check_base_url(service: ServiceSettings) -> Diagnosis:
     if parts.scheme != "https":
         todo = "Put TLS in front of the service, and write https:// in [server] base_url."
         what = f"{url} is not encrypted, so anybody on the network could use a decision link"
-        return Diagnosis("FAIL", "base_url", what, todo)
+        return Diagnosis("WARN", "base_url", what, todo)  # insecure_http = true; otherwise nothing was loaded
     return Diagnosis("OK", "base_url", url)
 
 

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import uvicorn
 
 from approvals_bot.app.service import Service
+from approvals_bot.cli.interpreter import known_holes
 from approvals_bot.cli.wire import BACKLOG, IDLE_TIME, file_limit, http_protocol, room, sweep
 from approvals_bot.config.load import Configuration, visible
 from approvals_bot.errors import ApprovalsBotError
@@ -116,6 +117,8 @@ def tune_garbage_collector() -> None:
 
 async def serve(service: Service, listening: socket.socket, source: ConfigSource, ready: Callable[[], None]) -> None:
     """Serve until SIGINT or SIGTERM. Reloads on SIGHUP and when a configuration file changes."""
+    if (holes := known_holes()) is not None:
+        logger.warning("%s", holes)
     most, backlog = room(file_limit())
     options = uvicorn.Config(
         service.app,

@@ -29,8 +29,8 @@ from approvals_bot.approvals.policy import SCHEDULE
 from approvals_bot.config.audit import AuditTable
 from approvals_bot.config.channels import BUILT_IN, CHANNELS_GROUP, installed_channels, make_channel
 from approvals_bot.config.chat import ChatTable
-from approvals_bot.config.login import LoginTable, RolesTable
-from approvals_bot.config.mail import Email, MailAddress, mail_address
+from approvals_bot.config.login import LoginTable, Network, RolesTable
+from approvals_bot.config.mail import Email, MailAddress, is_loopback, mail_address
 from approvals_bot.config.secret import Secret, look_up
 from approvals_bot.people.addresses import (
     AddressError,
@@ -234,6 +234,17 @@ class Server(Frozen):
     admins: tuple[Admin, ...] = ()  # "@group" or an address: people who may reassign every request
     step_threads: Annotated[Int, Field(ge=1, le=10_000)] = 32  # STEP_THREADS, whose import would build the engine
     cancel_grace: CancelGrace = timedelta(minutes=1)  # CANCEL_GRACE
+    insecure_http: Bool = False  # base_url may be http:// on a network; anybody on it can read and use links
+    trusted_proxies: tuple[Network, ...] = ()  # whose X-Forwarded-For, -Proto and -Host count
+    proxy: HttpUrl | None = None  # for outgoing calls
+
+    @model_validator(mode="after")
+    def _is_encrypted(self) -> Server:
+        url = urlsplit(str(self.base_url))
+        if url.scheme == "http" and not is_loopback(url.hostname or "") and not self.insecure_http:
+            what = "decision links would travel unencrypted; put TLS in front, or write insecure_http = true"
+            raise refuse(what, str(self.base_url).replace("http:", "https:", 1), at="base_url")
+        return self
 
 
 Right = Literal["operate"]

@@ -6,6 +6,7 @@ one pass over the headers, so a request that is refused has cost next to nothing
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -23,6 +24,8 @@ REFUSED_A_MINUTE = 60  # refused tokens of one peer, after which the next one is
 MOST_PEERS = 10_000  # counted at a time; a flood from more addresses forgets the oldest
 
 CLOSE = {"Connection": "close"}
+
+HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(?::[0-9]{1,5})?")
 
 Header = tuple[bytes, bytes]
 
@@ -197,7 +200,7 @@ def admit(scope: Scope) -> str:
         raise Problem(400, detail="A request has a Content-Length or a Transfer-Encoding, never both.", headers=CLOSE)
     if not path.startswith(b"/"):
         raise Problem(400, detail="A request names a path of this service.", headers=CLOSE)
-    if hosts != 1 or not host:
+    if hosts != 1 or not HOST.fullmatch(host):
         raise Problem(400, detail="A request names exactly one Host.", headers=CLOSE)
     return host.decode("latin-1")
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -34,6 +34,22 @@ SECURITY_HEADERS: dict[str, str] = {
     "cache-control": "no-store",
     "x-robots-tag": "noindex, nofollow",
 }
+HSTS = {"strict-transport-security": "max-age=31536000"}  # a year; subdomains are not ours to speak for
+
+
+def security_headers(base_url: str) -> dict[str, str]:
+    """Return the headers of all answers but those below KEYS, of a service at this URL.
+
+    Over plain http, browsers don't say where a form comes from except in `Origin`, which is null under `no-referrer`.
+    So there, pages whose paths are no keys name themselves to our own pages.
+    """
+    if base_url.startswith("https:"):
+        return SECURITY_HEADERS | HSTS
+    return SECURITY_HEADERS | {"referrer-policy": "same-origin"}
+
+
+KEYS = "/decisions/"
+"""What the paths that are keys begin with."""
 
 
 access_log = logging.getLogger("approvals_bot.access")
@@ -52,9 +68,17 @@ class Middleware:
     """Wraps the whole app. `template_of`: which route took a request. `respond`: what the caller gets for an error."""
 
     def __init__(
-        self, app: ASGIApp, *, template_of: Callable[[Scope], str], respond: RespondToError, metrics: Metrics
+        self,
+        app: ASGIApp,
+        *,
+        template_of: Callable[[Scope], str],
+        respond: RespondToError,
+        metrics: Metrics,
+        base_url: str,
     ) -> None:
         self._app = app
+        self._headers = _encoded(security_headers(base_url))
+        self._key_headers = _encoded(security_headers(base_url) | {"referrer-policy": "no-referrer"})
         self._template_of = template_of
         self._respond = respond
         self._metrics = metrics
@@ -65,6 +89,7 @@ class Middleware:
             return
         started = time.perf_counter()
         status, seconds = 0, 0.0
+        ours = self._key_headers if scope["path"].startswith(KEYS) else self._headers
 
         async def send_safely(message: Message) -> None:
             nonlocal status, seconds
@@ -72,7 +97,7 @@ class Middleware:
                 status = message["status"]
                 headers = list(message.get("headers", ()))
                 given = {name.lower() for name, _ in headers}
-                message["headers"] = headers + [header for header in _SECURITY_HEADERS if header[0] not in given]
+                message["headers"] = headers + [header for header in ours if header[0] not in given]
             await send(message)
             seconds = time.perf_counter() - started  # nobody waits for what is done after the answer's end
 
@@ -99,7 +124,8 @@ class Middleware:
         return await self._respond(HttpRequest(scope), error)
 
 
-_SECURITY_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
 def _log_error(error: Exception, template: str) -> None:

@@ -227,6 +227,7 @@ def build(
         template_of=_Templates(routes),
         respond=ErrorResponses(pages),
         metrics=metrics,
+        base_url=base_url,
     )
     return app
 

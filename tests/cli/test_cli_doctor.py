@@ -17,6 +17,7 @@ from aiosmtpd.controller import Controller
 
 from approvals_bot.channels.slack.check import skew
 from approvals_bot.channels.slack.manifest import SCOPES
+from approvals_bot.cli.interpreter import known_holes
 from tests.support.small_site import LEAVE, Site
 
 CHANNELS = [
@@ -139,11 +140,29 @@ def test_doctor_reports_an_invalid_configuration_first(site: Site) -> None:
 
 @pytest.mark.parametrize(
     ("url", "state"),
-    [("https://approve.acme.eu", "OK"), ("http://approve.acme.eu", "FAIL"), ("https://127.0.0.1", "WARN")],
+    [("https://approve.acme.eu", "OK"), ("http://approve.acme.eu", "WARN"), ("https://127.0.0.1", "WARN")],
 )
 def test_doctor_checks_that_links_are_reachable_and_encrypted(site: Site, url: str, state: str) -> None:
-    site.write("config.toml", site.config.read_text().replace("http://127.0.0.1:8000", url))
-    assert of(findings(site, fails=state == "FAIL"), "base_url")[0][0] == state
+    text = site.config.read_text().replace("http://127.0.0.1:8000", url)
+    site.write("config.toml", text.replace("[server]", "[server]\ninsecure_http = true"))
+    assert of(findings(site), "base_url")[0][0] == state
+    if url == "http://approve.acme.eu":
+        site.write("config.toml", text)
+        assert findings(site, fails=True)[0][:2] == ("FAIL", "configuration")
+
+
+@pytest.mark.parametrize(
+    ("version", "mended"),
+    [((3, 11, 7), "3.11.10"), ((3, 11, 10), ""), ((3, 12, 5), "3.12.6"), ((3, 12, 6), ""), ((3, 13, 0), "")],
+)
+def test_releases_of_python_with_known_holes_are_named(version: tuple[int, int, int], mended: str) -> None:
+    holes = known_holes(version)
+    assert (holes is not None) == bool(mended)
+    assert mended in (holes or "")
+
+
+def test_doctor_names_the_holes_of_this_python(site: Site) -> None:
+    assert [each[0] for each in of(findings(site), "Python")] == (["WARN"] if known_holes() else [])
 
 
 def test_doctor_finds_a_weak_key_and_an_unwritable_store(site: Site) -> None:

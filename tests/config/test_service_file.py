@@ -123,7 +123,7 @@ def test_database_url_from_the_environment_stays_secret(tmp_path: Path) -> None:
     assert plain.get_secret_value() == "postgresql://me@db/x"
     config = tmp_path / "config.toml"
     config.write_text(
-        '[server]\nbase_url = "http://x"\nsigning_keys = ["env:A"]\ndatabase = "env:DATABASE_URL"\n[api_keys]\n'
+        '[server]\nbase_url = "https://x"\nsigning_keys = ["env:A"]\ndatabase = "env:DATABASE_URL"\n[api_keys]\n'
     )
     environment = {"A": "a" * 32, "DATABASE_URL": "postgresql://me:hunter2@db/x"}
     loaded = load_service(config, environment)
@@ -140,7 +140,7 @@ def test_database_url_from_the_environment_stays_secret(tmp_path: Path) -> None:
 def test_secrets_come_from_the_environment_or_a_file(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("from-a-file\n")
     config = tmp_path / "config.toml"
-    config.write_text('[server]\nbase_url = "http://x"\nsigning_keys = ["env:A"]\n[api_keys]\nci = "file:key"\n')
+    config.write_text('[server]\nbase_url = "https://x"\nsigning_keys = ["env:A"]\n[api_keys]\nci = "file:key"\n')
     loaded = load_service(config, {"A": "a" * 32})
     assert loaded.api_keys["ci"].key.get_secret_value() == "from-a-file"
     assert loaded.server.signing_keys[0].get_secret_value() == "a" * 32

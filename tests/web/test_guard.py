@@ -196,3 +196,23 @@ def test_counts_of_refused_tokens_stay_bounded() -> None:
     for number in range(MOST_PEERS + 500):
         refused(counts, f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}")
     assert len(counts._counts) == MOST_PEERS
+
+
+async def test_https_is_remembered_and_plain_http_works(open_service: Any) -> None:
+    async with open_service(base_url="https://approve.acme.eu") as service:
+        for path in ("/login", "/decisions/x", "/api/runs", "/healthz"):
+            headers = (await service.web.get(path)).headers
+            assert headers["strict-transport-security"] == "max-age=31536000"
+            assert headers["referrer-policy"] == "no-referrer"
+
+
+async def test_pages_on_plain_http_say_where_their_forms_come_from(open_service: Any) -> None:
+    async with open_service(base_url="http://approvals.internal") as service:
+        for path, policy in (("/login", "same-origin"), ("/inbox", "same-origin"), ("/decisions/x", "no-referrer")):
+            headers = (await service.web.get(path)).headers
+            assert "strict-transport-security" not in headers
+            assert headers["referrer-policy"] == policy
+        ours, foreign = {"Origin": "http://approvals.internal"}, {"Origin": "null"}
+        form = {"address": "ann@acme.eu"}
+        assert (await service.web.post("/login", data=form, headers=ours)).status_code == 200
+        assert (await service.web.post("/login", data=form, headers=foreign)).status_code == 403
