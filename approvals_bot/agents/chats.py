@@ -39,6 +39,7 @@ from approvals_bot.durable.engine.notifier import Subscription
 from approvals_bot.errors import ApprovalsBotError, HookNotFoundError, IdempotencyConflictError
 from approvals_bot.service.act import perform
 from approvals_bot.service.catalog import Catalog
+from approvals_bot.service.keys import OPENER
 from approvals_bot.service.read import requests_of
 
 MOST_TURNS = 200  # of a chat, shown and read
@@ -119,7 +120,10 @@ class Chats:
 
     def has_approvers(self, owner: str) -> bool:
         """Return whether anybody could decide about a tool call of this owner's chat."""
-        return not owner.startswith("app:") or bool(self._form.approvers) or self._form.approval == "webhook"
+        if not owner.startswith("app:"):
+            return True
+        # A webhook's URL is shown to the chat's owner: a key that called it itself would count as a person's yes.
+        return bool(self._form.approvers) and self._form.approval == "hook"
 
     async def turns(self, chat: str, owner: str) -> list[Turn] | None:
         """Return the newest turns of a chat, the oldest first; [] for a new one. None if it is somebody else's."""
@@ -173,7 +177,9 @@ class Chats:
             follows=answers[0].view.turn.follows if answers else turns[-1].run_id if turns else None,
         )
         await asyncio.shield(self.warm_up())
-        found = {CHAT: chat, OWNER: owner, MESSAGE: message} | ({ON_BEHALF_OF: given.person} if given.person else {})
+        by_app = {OPENER: owner} if owner.startswith("app:") else {}
+        behalf = {ON_BEHALF_OF: given.person} if given.person else {}
+        found = {CHAT: chat, OWNER: owner, MESSAGE: message} | by_app | behalf
         key = _digest(owner, chat, message, *([len(answers)] if answers else []))
         try:
             return (await self._engine.start(listed.workflow, given, idempotency_key=key, attributes=found)).id
@@ -192,7 +198,9 @@ class Chats:
         arguments: Mapping[str, JsonValue] | None = None,
     ) -> AnsweredCall:
         """Answer a tool call as the chat's owner, once. `arguments`: those to change."""
-        if part.webhook:
+        if part.webhook and by.startswith("app:"):
+            reply = Reply("not_an_approver")
+        elif part.webhook:
             reply = await self._call_webhook(turn, part, approved, comment)
         elif (request := turn.requests.get(part.id)) is not None:
             choice: Literal["edit", "approve", "reject"] = "approve" if approved else "reject"

@@ -43,10 +43,10 @@ from approvals_bot.people import People
 from approvals_bot.service.audit_keeper import AuditKeeper
 from approvals_bot.service.catalog import Catalog, load_catalog
 from approvals_bot.service.host import Attached, ChannelHost
+from approvals_bot.service.keys import api_keys
 from approvals_bot.service.roles import Roles
 from approvals_bot.service.schedules import planned, start_scheduled
 from approvals_bot.service.stalls import StalledCards
-from approvals_bot.web.api import ApiKey
 from approvals_bot.web.links import Links
 from approvals_bot.web.metrics import Connection, Metrics
 from approvals_bot.web.routes import build
@@ -84,11 +84,13 @@ async def open_service(
     clock: TimeSource | None = None,
     extra: Iterable[BaseRoute] = (),
     open_pages: bool = False,
+    also_keys: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Service]:
     """Build the service, run it while the block runs, and shut it down in order.
 
     `extra`: additional routes, such as the playground's. `open_pages`: show the pages for signed-in people to anybody,
-    for a service that only this machine can reach.
+    for a service that only this machine can reach. `also_keys`: one more value of some API keys, by name, which needn't
+    be long; for such a service, too.
     """
     service = configuration.service
     clock = clock or SystemClock()
@@ -182,7 +184,7 @@ async def open_service(
                 people=engine.resources[People],
                 channels=engine.resources[Channels],
                 workflows=listing,
-                api_keys=api_keys(configuration.service),
+                api_keys=api_keys(configuration.service.api_keys, also_keys),
                 base_url=base_url,
                 now=clock.now,
                 metrics=metrics,
@@ -259,10 +261,3 @@ def sign_in_setup(service: configured.ServiceSettings, channels: Mapping[str, Ch
     allowed = [*service.server.allow_private, *map(address_of, own)]
     fetch = partial(fetch_text, allowed=allowed, proxy=service.server.proxy)
     return SignInSetup(service.login, slack if isinstance(slack, WithSignIn) else None, api, fetch)
-
-
-def api_keys(service: configured.ServiceSettings) -> list[ApiKey]:
-    return [
-        ApiKey(name, key.key.get_secret_value(), key.may_vote, frozenset(key.may))
-        for name, key in service.api_keys.items()
-    ]

@@ -40,6 +40,7 @@ COMMANDS = {
     "schedules": ("schedules:schedules", "List schedules: their next times, and what became of the last one."),
     "show": ("requests:show_command", "Show a run: its card and its timeline."),
     "resume": ("requests:resume", "Resume a run that waits for a hook."),
+    "keys": ("keys:keys", "Make API keys."),
     "audit": ("audit:app", "Export the audit log, or verify an export."),
     "mcp": ("mcp:mcp", "Serve MCP tools over stdio, by which agents ask for approval."),
     "slack": ("serve:slack_app", "Set up the Slack app."),

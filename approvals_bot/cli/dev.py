@@ -34,6 +34,8 @@ from approvals_bot.service.catalog import read_configuration
 STATE = Path(".approvals")
 CONFIG = "config.toml"  # in there
 API_KEY = "dev"
+ALSO = {API_KEY: API_KEY}
+"""The key's short value. It isn't in the derived file, so no other command and no `serve` takes it."""
 HOST = "127.0.0.1"
 
 
@@ -52,7 +54,7 @@ async def dev(port: int, source: Path | None, fresh: bool) -> None:
     clock = PlaygroundClock(STATE / "clock.json")
     async with (
         build_playground(configuration, base_url, clock) as playground,
-        open_service(configuration, clock=clock, extra=routes(playground), open_pages=True) as service,
+        open_service(configuration, clock=clock, extra=routes(playground), open_pages=True, also_keys=ALSO) as service,
     ):
 
         def read() -> Configuration:
@@ -170,9 +172,9 @@ def _on_this_machine(given: dict[str, Any], source: Path, base_url: str, smtp_po
     given.setdefault("chat", {}).setdefault("enabled", True)
     server["allow_private"] = [base_url.removeprefix("http://")]
     given.setdefault("api_keys", {})[API_KEY] = {
-        "key": _throw_away(secret_folder, "dev", API_KEY),
+        "key": _throw_away(secret_folder, "dev-api-key"),  # a long one: the short one is `dev`'s own
         "may_vote": True,
-        "may": ["operate"],
+        "may": ["operate", "audit"],
     }
     slack = given.setdefault("slack", {})
     slack["bot_token"] = slack.get("bot_token") or _throw_away(secret_folder, "SLACK_BOT_TOKEN")
@@ -331,4 +333,4 @@ def _fitting(configuration: Configuration, own_key: str) -> Iterator[Sample]:
         if key is None:
             yield Sample(title, body, own_key)
         elif key in service.api_keys:
-            yield Sample(title, body, service.api_keys[key].key.get_secret_value())
+            yield Sample(title, body, service.api_keys[key].key[0].get_secret_value())

@@ -15,6 +15,7 @@ from approvals_bot.approvals.policy import Definition, SayInSlack
 from approvals_bot.approvals.port import EMAIL, SLACK, CheckUp, Diagnosis, DiagnosisState, WithCheck
 from approvals_bot.cli.interpreter import known_holes
 from approvals_bot.cli.terminal import bold
+from approvals_bot.config.api_keys import ApiKeyEntry
 from approvals_bot.config.load import load_service, load_workflows
 from approvals_bot.config.mail import is_loopback
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem
@@ -31,6 +32,7 @@ from approvals_bot.people import (
     parse_address,
 )
 from approvals_bot.service.catalog import check_configuration
+from approvals_bot.service.keys import last_use
 
 ICONS: dict[DiagnosisState, str] = {"OK": "✅", "WARN": "⚠", "FAIL": "⛔"}
 BUILT_IN_CHANNELS = {SLACK: "Slack", EMAIL: "mail"}
@@ -38,6 +40,7 @@ BUILT_IN_CHANNELS = {SLACK: "Slack", EMAIL: "mail"}
 
 LITTLE_SPACE = 500_000_000  # bytes on the database's disk, below which the operator is warned
 FEW_CHARACTERS = 12  # different ones in a key; a random key of 32 bytes has about 20
+EXPIRES_SOON = 30  # days
 MOST_NAMED = 10  # people in one line
 
 
@@ -57,6 +60,7 @@ async def examine(path: Path, env: Mapping[str, str], send: str | None = None) -
         _check_base_url(service),
         *_check_signing_keys(service),
         *await _check_store(service),
+        *await _check_api_keys(service, datetime.now(UTC)),
     ]
     findings += await examine_channels(service, workflows, send)
     findings += await examine_people(service, workflows)
@@ -129,6 +133,32 @@ async def _check_store(service: ServiceSettings) -> Sequence[Diagnosis]:
         return await _check_postgres(url)
     found = [Diagnosis("OK", "store", "SQLite is writable, in WAL mode with synchronous=FULL; the schema is current")]
     return [*found, *_check_space(Path(url.removeprefix("sqlite:///")))]
+
+
+async def _check_api_keys(service: ServiceSettings, now: datetime) -> Sequence[Diagnosis]:
+    """Say when each key was used last, and which expire soon."""
+    used: dict[str, datetime | None] = {}
+    with suppress(StoreUnavailableError, ValueError, ModuleNotFoundError):  # the store's own check has reported it
+        store = await connect(service.server.database.get_secret_value(), upgrade=False)
+        try:
+            used = {name: await last_use(store, name) for name in service.api_keys}
+        finally:
+            await store.close()
+    return [_check_api_key(name, entry, used.get(name), now) for name, entry in service.api_keys.items()]
+
+
+def _check_api_key(name: str, entry: ApiKeyEntry, used: datetime | None, now: datetime) -> Diagnosis:
+    about = f"API key {name}"
+    said = f"last used {used:%Y-%m-%d %H:%M} UTC" if used is not None else "not used yet"
+    days = (entry.expires - now.date()).days if entry.expires is not None else None
+    todo = f"Make another value with `approvals-bot keys new {name}`, list both for a while, and move `expires`."
+    if days is not None and days <= 0:
+        return Diagnosis("FAIL", about, f"expired on {entry.expires}; {said}", todo)
+    if days is not None and days <= EXPIRES_SOON:
+        return Diagnosis(
+            "WARN", about, f"expires on {entry.expires}, in {days} day{'' if days == 1 else 's'}; {said}", todo
+        )
+    return Diagnosis("OK", about, said)
 
 
 async def _check_postgres(url: str) -> Sequence[Diagnosis]:

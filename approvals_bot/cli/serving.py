@@ -20,6 +20,7 @@ from approvals_bot.app.service import Service
 from approvals_bot.cli.interpreter import known_holes
 from approvals_bot.cli.wire import BACKLOG, IDLE_TIME, file_limit, http_protocol, room, sweep
 from approvals_bot.config.load import Configuration, visible
+from approvals_bot.config.secret import secret_files
 from approvals_bot.errors import ApprovalsBotError
 
 POLL_EVERY = 1.0  # seconds between two looks at the files, so that a saved change is live when its author tries it
@@ -61,7 +62,7 @@ State = dict[Path, tuple[int, int, int]]
 class ConfigSource:
     """A way to read the configuration, and the files whose changes trigger that.
 
-    Workflow files are always watched, so `files` needn't include them.
+    Workflow files and the files of secrets are always watched, so `files` needn't include them.
     """
 
     read: Callable[[], Configuration]
@@ -208,7 +209,7 @@ def _state(service: Service, source: ConfigSource) -> State:
     """Fingerprint the files without reading them. Missing files are left out."""
     folder = service.configuration.service.server.workflows
     found = {}
-    files = list(source.files)
+    files = [file for named in source.files for file in (named, *secret_files(named))]
     with contextlib.suppress(OSError):
         files += [*visible(folder, ".toml"), *visible(folder, ".py")]
     for file in files:

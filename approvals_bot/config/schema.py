@@ -11,6 +11,7 @@ from typing import Any, get_args
 from approvals_bot.approvals.agent_policy import TOOL_CALL
 from approvals_bot.approvals.field_specs import FieldType
 from approvals_bot.approvals.policy import Definition
+from approvals_bot.config.api_keys import short_form
 from approvals_bot.config.service import ServiceSettings
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -21,7 +22,7 @@ def service_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of config.toml."""
     schema = ServiceSettings.model_json_schema(by_alias=True)
     tables = schema["$defs"]
-    _or(tables, "ApiKeyEntry", {**_SECRET, "description": "The key itself; short for { key = … }."})
+    _or(tables, "ApiKeyEntry", short_form(_SECRET))
     _or(tables, "PeopleGroupEntry", tables["PeopleGroupEntry"]["properties"]["people"])
     _or(tables, "SlackGroupEntry", {"type": "string", "pattern": r"^slack:@\S+$"})
     return {"$schema": DIALECT, **schema, "title": "Approvals Bot: config.toml"}

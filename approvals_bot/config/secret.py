@@ -5,7 +5,9 @@ A value never appears in a repr, a dump or an error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +35,33 @@ def look_up(value: object, info: ValidationInfo) -> SecretStr:
     if scheme == "file" and name:
         return SecretStr(_read(Path(str(context.get("folder", "."))) / name, name))
     raise refuse('secrets don\'t belong in this file; refer to it as "env:NAME" or "file:path"')
+
+
+def secret_files(config: Path) -> list[Path]:
+    """Return the files that a configuration refers to as secrets; [] if it can't be read."""
+    try:
+        status = config.stat()
+        return list(_named_files(config, status.st_mtime_ns, status.st_size))
+    except (OSError, ValueError):  # UnicodeDecodeError and TOMLDecodeError are ValueErrors
+        return []
+
+
+@lru_cache(maxsize=8)
+def _named_files(config: Path, modified_at: int, size: int) -> tuple[Path, ...]:
+    """Return them for this state of the file, which is looked at once a second."""
+    return tuple(config.parent / name for name in _references(tomllib.loads(config.read_text("utf-8-sig"))))
+
+
+def _references(value: object) -> Iterator[str]:
+    match value:
+        case dict():
+            for each in value.values():
+                yield from _references(each)
+        case list():
+            for each in value:
+                yield from _references(each)
+        case str() if value.startswith("file:"):
+            yield value.removeprefix("file:")
 
 
 def _read(path: Path, name: str) -> str:

@@ -26,6 +26,7 @@ from approvals_bot.approvals.base import Bool, Frozen, Int, Label, Slug, Text, n
 from approvals_bot.approvals.business_time import Calendar, Day, TimeZone
 from approvals_bot.approvals.durations import DurationOrZero
 from approvals_bot.approvals.policy import SCHEDULE
+from approvals_bot.config.api_keys import ApiKeyEntry, values_twice
 from approvals_bot.config.audit import AuditTable
 from approvals_bot.config.channels import BUILT_IN, CHANNELS_GROUP, installed_channels, make_channel
 from approvals_bot.config.chat import ChatTable
@@ -153,6 +154,17 @@ class ServiceSettings(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _groups_of_keys_exist(self) -> ServiceSettings:
+        for name, entry in self.api_keys.items():
+            for at, text in enumerate(entry.requesters or ()):
+                if text.startswith("@") and text[1:] not in self.groups:
+                    what = f"no group is called {text[1:]}"
+                    raise refuse(what, nearest(text[1:], self.groups), at=("api_keys", name, "requesters", at))
+                if text.startswith("slack:") and self.slack is None:
+                    raise refuse("Slack is not configured", at=("api_keys", name, "requesters", at))
+        return self
+
+    @model_validator(mode="after")
     def _chat_approvers_exist(self) -> ServiceSettings:
         for at, text in enumerate(self.chat.approvers):
             try:
@@ -210,13 +222,11 @@ class ServiceSettings(Frozen):
     @field_validator("api_keys")
     @classmethod
     def _keys_differ(cls, keys: dict[str, ApiKeyEntry]) -> dict[str, ApiKeyEntry]:
-        seen: dict[str, str] = {}
-        for name, entry in keys.items():
-            if name == SCHEDULE.removeprefix("app:"):
-                raise refuse(f"{SCHEDULE} is the requester of what schedules start; give the key another name", at=name)
-            other = seen.setdefault(entry.key.get_secret_value(), name)
-            if other != name:
-                raise refuse(f'"{other}" and "{name}" have the same key, so a call could be by either')
+        name = SCHEDULE.removeprefix("app:")
+        if name in keys:
+            raise refuse(f"{SCHEDULE} is the requester of what schedules start; give the key another name", at=name)
+        for one, other in values_twice(keys):
+            raise refuse(f'"{one}" and "{other}" have the same key, so a call could be by either')
         return keys
 
 
@@ -245,25 +255,6 @@ class Server(Frozen):
             what = "decision links would travel unencrypted; put TLS in front, or write insecure_http = true"
             raise refuse(what, str(self.base_url).replace("http:", "https:", 1), at="base_url")
         return self
-
-
-Right = Literal["operate"]
-
-
-class ApiKeyEntry(Frozen):
-    """A caller of the API, named by the table's key.
-
-    `may_vote`: may cast a named person's vote. `may`: what it may do beyond that; `operate` is to retry and reset runs.
-    """
-
-    key: Secret
-    may_vote: Bool = False
-    may: tuple[Right, ...] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, value: object) -> object:
-        return {"key": value} if isinstance(value, str) else value
 
 
 class Slack(Frozen):

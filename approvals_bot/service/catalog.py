@@ -10,6 +10,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from approvals_bot.config.load import (
     samples,
 )
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem, Finding
+from approvals_bot.people import is_mail
 
 if TYPE_CHECKING:
     from approvals_bot.durable.core.api import Workflow
@@ -49,7 +51,7 @@ class Listed:
         return self.definition is not None and self.definition.is_approval
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Catalog:
     """The workflows that this configuration offers: TOML files, and Python workflows of the folder or built in.
 
@@ -59,6 +61,12 @@ class Catalog:
     listed: Mapping[str, Listed]
     missing: Mapping[str, str] = field(default_factory=dict)
 
+    @cached_property
+    def named_people(self) -> frozenset[str]:
+        """The addresses that workflow files name: these people are known, whatever else knows them."""
+        definitions = [listed.definition for listed in self.listed.values() if listed.definition is not None]
+        return frozenset(address.lower() for each in definitions for address in _named_by(each) if is_mail(address))
+
     def find(self, name: str) -> Listed | None:
         """Return the workflow of this name, None if there is none."""
         return self.listed.get(name)
@@ -66,6 +74,16 @@ class Catalog:
     def names(self) -> Collection[str]:
         """Return every name that is listed."""
         return self.listed.keys()
+
+
+def _named_by(definition: Definition) -> Iterator[str]:
+    about = definition.workflow
+    yield from (*about.request, *(about.owners or ()), *(about.may_ask or ()))
+    for stage in definition.stage:
+        for seat in stage.seat:
+            yield from (*seat.from_, *(seat.notify or ()))
+    for escalation in definition.escalate:
+        yield from escalation.to
 
 
 def read_configuration(path: Path, env: Mapping[str, str] | None = None) -> Configuration:

@@ -14,18 +14,21 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from approvals_bot.approvals import fields
+from approvals_bot.approvals.acts import Actor, ActorKind
 from approvals_bot.approvals.agent_policy import EVERY_APP
 from approvals_bot.approvals.policy import SCHEDULE, Definition
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
 from approvals_bot.approvals.simulate import find_undecidable_stage
 from approvals_bot.approvals.templates import Facts, TemplateError, Who, render_key
+from approvals_bot.config.api_keys import ANYBODY
 from approvals_bot.durable.engine import Engine, Run, SentKey
 from approvals_bot.errors import InvalidPayloadError, SerializationError
 from approvals_bot.people import AddressError, People, SourceUnavailable
 from approvals_bot.service.catalog import Catalog, Listed
+from approvals_bot.service.keys import OPENER
 from approvals_bot.service.python_workflows import arguments_by_name, takes_whole_input, with_durations
 from approvals_bot.service.refusals import OpeningCode, OpeningRefused, usable_key
-from approvals_bot.service.tool_calls import CallOpening, open_call
+from approvals_bot.service.tool_calls import CallOpening, OpenedBy, open_call
 
 
 async def open_run(
@@ -39,11 +42,15 @@ async def open_run(
     requester: str | None = None,
     on_behalf_of: str | None = None,
     idempotency_key: str | None = None,
+    may_name: Sequence[str] | None = None,
+    actor: Actor | None = None,
 ) -> Run[Any]:
     """Start the workflow of this name; durable before this returns.
 
-    `opener` is the identified app or person, `requester` the person it makes the request for, if that's another. Raises
-    OpeningRefused, IdempotencyConflictError or InvalidPayloadError; then nothing was written.
+    `opener` is the identified app or person, `requester` the person it makes the request for, if that's another.
+    `may_name`: the people whom an API key may name, as requester or as the person it acts for. `actor`: who acted, for
+    the log; by default the opener. Raises OpeningRefused, IdempotencyConflictError or InvalidPayloadError; then nothing
+    was written.
     """
     listed = workflows.find(name)
     if listed is None:
@@ -51,10 +58,14 @@ async def open_run(
     asks = opener if requester in (None, opener) else _person("requester", requester, people)
     behalf = None if on_behalf_of is None else _person("on_behalf_of", on_behalf_of, people)
     definition = listed.definition
+    if may_name is not None:
+        for person in (asks, behalf):
+            if person is not None and person != opener:
+                await _check_naming(workflows, people, opener, person, may_name)
     if definition is not None:
         await check_requester(definition, opener, asks, behalf, people)
     if definition is None or not definition.is_approval:
-        asked = CallOpening(listed, input, opener, asks, behalf, idempotency_key)
+        asked = CallOpening(listed, input, opener, asks, behalf, idempotency_key, _opened_by(opener, actor))
         return await _start_otherwise(engine, people, asked)
     key = None if idempotency_key is None else _callers_key(opener, idempotency_key, input, asks, behalf)
     typed = fields.values(definition.fields, input)
@@ -65,7 +76,41 @@ async def open_run(
     # now is no reason to refuse: it is read again when the stage opens.
     if (problem := await find_undecidable_stage(definition, opening, people, engine.now())) is not None:
         raise OpeningRefused("nobody_decides", stage=problem[0], reason=problem[1])
-    return await engine.start(listed.workflow, opening, idempotency_key=key)
+    by = _opened_by(opener, actor)
+    return await engine.start_by(by.actor, listed.workflow, opening, idempotency_key=key, attributes=by.attributes)
+
+
+def _opened_by(opener: str, actor: Actor | None) -> OpenedBy:
+    """Return what a new run keeps of the one who opened it. Keys find what they have opened by the attribute."""
+    kind: ActorKind = "app" if opener.startswith("app:") else "person"
+    return OpenedBy((actor or Actor(kind, opener)).as_json(), {OPENER: opener} if kind == "app" else {})
+
+
+async def _check_naming(workflows: Catalog, people: People, opener: str, person: str, may_name: Sequence[str]) -> None:
+    """Raise OpeningRefused unless the key may name this person, and somebody knows them."""
+    try:
+        if not await _covers(people, may_name, person):
+            raise OpeningRefused("naming_not_allowed", key=opener.removeprefix("app:"), who=person)
+        if not (person in workflows.named_people or await people.knows(person)):
+            raise OpeningRefused("person_unknown", who=person)
+    except SourceUnavailable as error:
+        raise OpeningRefused("group_unknown", error=str(error)) from None
+
+
+async def _covers(people: People, entries: Sequence[str], person: str) -> bool:
+    """Return whether one of these addresses means the person. Raises SourceUnavailable if that can't be known."""
+    unavailable: SourceUnavailable | None = None
+    for entry in entries:
+        if entry == ANYBODY:
+            return True
+        resolved = await people.resolve(entry, requester=person)
+        if any(each.address == person for each in resolved.persons):
+            return True
+        if resolved.errors:
+            unavailable = SourceUnavailable(entry, resolved.errors[0])
+    if unavailable is not None:
+        raise unavailable
+    return False
 
 
 def _person(what: Literal["requester", "on_behalf_of"], text: str, people: People) -> str:
@@ -82,8 +127,11 @@ def _person(what: Literal["requester", "on_behalf_of"], text: str, people: Peopl
 async def check_requester(
     definition: Definition, opener: str, requester: str, behalf: str | None, people: People
 ) -> None:
-    """Raise OpeningRefused unless the opener or the requester may request this on that behalf."""
-    who = tuple(dict.fromkeys((opener, requester)))
+    """Raise OpeningRefused unless the requester may request this on that behalf.
+
+    The app or person who opens it for somebody else needn't be listed, but the requester must.
+    """
+    who = (requester,)
     try:
         if not await may_open(definition, who, people):
             raise OpeningRefused("not_allowed", who=" and ".join(who), workflow=definition.id)
@@ -179,12 +227,17 @@ async def _start_otherwise(engine: Engine, people: People, asked: CallOpening) -
     if asked.listed.definition is not None and asked.listed.definition.is_tool_call:
         return await open_call(engine, people, asked.listed.definition, asked)
     named = None if key is None else _callers_key(asked.opener, key, asked.input, requester, behalf)
-    who = {REQUESTER: requester} | ({ON_BEHALF_OF: behalf} if behalf else {})
-    return await _start_program(engine, asked.listed, asked.input, named, who)
+    who = {REQUESTER: requester} | ({ON_BEHALF_OF: behalf} if behalf else {}) | asked.by.attributes
+    return await _start_program(engine, asked.listed, asked.input, named, who, asked.by.actor)
 
 
 async def _start_program(
-    engine: Engine, listed: Listed, input: Mapping[str, JsonValue], key: str | None, who: Mapping[str, str]
+    engine: Engine,
+    listed: Listed,
+    input: Mapping[str, JsonValue],
+    key: str | None,
+    who: Mapping[str, str],
+    actor: Mapping[str, str],
 ) -> Run[Any]:
     """Start a Python workflow. The input object is its only argument, or has its arguments by name.
 
@@ -196,13 +249,13 @@ async def _start_program(
     if listed.workflow.signature.first_parameter() is None:
         if given:
             raise OpeningRefused("input_not_taken", ("input",))
-        return await engine.start(listed.workflow, idempotency_key=key, attributes=who)
+        return await engine.start_by(actor, listed.workflow, idempotency_key=key, attributes=who)
     signature = listed.workflow.signature
     if listed.definition is None and not takes_whole_input(signature):
-        return await _start_by_name(engine, listed, given, key, who)
+        return await _start_by_name(engine, listed, given, key, who, actor)
     given = with_durations(signature.annotation(signature.first_parameter() or ""), given)
     try:
-        return await engine.start(listed.workflow, given, idempotency_key=key, attributes=who)
+        return await engine.start_by(actor, listed.workflow, given, idempotency_key=key, attributes=who)
     except InvalidPayloadError as error:
         raise InvalidPayloadError(
             [{"loc": ["input", *fault["loc"]], "msg": fault["msg"]} for fault in error.errors], "input"
@@ -212,11 +265,16 @@ async def _start_program(
 
 
 async def _start_by_name(
-    engine: Engine, listed: Listed, given: Mapping[str, JsonValue], key: str | None, who: Mapping[str, str]
+    engine: Engine,
+    listed: Listed,
+    given: Mapping[str, JsonValue],
+    key: str | None,
+    who: Mapping[str, str],
+    actor: Mapping[str, str],
 ) -> Run[Any]:
     positional, named = arguments_by_name(listed.workflow.signature, given)
     try:
-        return await engine.start(listed.workflow, *positional, idempotency_key=key, attributes=who, **named)
+        return await engine.start_by(actor, listed.workflow, *positional, idempotency_key=key, attributes=who, **named)
     except InvalidPayloadError as error:
         faults = [{"loc": ["input", error.what, *fault["loc"]], "msg": fault["msg"]} for fault in error.errors]
         raise InvalidPayloadError(faults, "input") from None

@@ -11,6 +11,8 @@ LONGEST_KEY = 200  # characters of an idempotency key; several times any usual i
 OpeningCode = Literal[
     "workflow_unknown",
     "not_allowed",
+    "naming_not_allowed",
+    "person_unknown",
     "group_unknown",
     "key_unusable",
     "nobody_decides",
@@ -36,6 +38,16 @@ _TITLES: dict[OpeningCode, tuple[str, str]] = {
     "not_allowed": (
         "Not allowed to request",
         "{who} can't open {workflow!r}. Its file lists who can, under workflow.request.",
+    ),
+    "naming_not_allowed": (
+        "Not allowed to request for others",
+        "The key {key!r} can't name {who} as the person who requests this. The service's operator can allow it, under "
+        "`requesters` of the key.",
+    ),
+    "person_unknown": (
+        "Person unknown",
+        "Nobody here knows {who}: they are in no list of people, group, directory or workflow, nor in the Slack "
+        "workspace. Check the address, or ask the service's operator to add them.",
     ),
     "group_unknown": ("Group unknown", "We can't check right now whether you may request this: {error}"),
     "key_unusable": ("Invalid input", "The idempotency key can't be used."),

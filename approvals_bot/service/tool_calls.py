@@ -37,6 +37,7 @@ from approvals_bot.service.refusals import OpeningRefused, usable_key
 log = logging.getLogger(__name__)
 
 DEADLINE = timedelta(minutes=15)  # an agent that waits holds up its user; the file's [clock] may say otherwise
+LONGEST_AGENT = 200  # characters of an agent's name, in the log
 MOST_ASKED = 20  # addresses that a call may name
 
 
@@ -57,6 +58,14 @@ class ToolCall(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class OpenedBy:
+    """What a new run keeps of the one who opened it: the actor, and attributes to find it by."""
+
+    actor: dict[str, str]
+    attributes: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class CallOpening:
     """What is to be opened that has no form: the workflow, what was sent, by whom, for whom and under which key."""
 
@@ -66,6 +75,7 @@ class CallOpening:
     requester: str
     on_behalf_of: str | None
     key: str | None
+    by: OpenedBy
 
 
 async def open_call(engine: Engine, people: People, file: Definition, asked: CallOpening) -> Run[Any]:
@@ -95,7 +105,8 @@ async def open_call(engine: Engine, people: People, file: Definition, asked: Cal
         await _check_deciders(definition, opening, people, engine.now())
         if file.budget is not None:
             await _check_budget(engine, people, file.budget, asked.opener, call, name)
-    return await engine.start(workflow, opening, idempotency_key=key)
+    actor = asked.by.actor | ({"agent": one_line(call.agent, LONGEST_AGENT)} if call.agent else {})
+    return await engine.start_by(actor, workflow, opening, idempotency_key=key, attributes=asked.by.attributes)
 
 
 def _read(input: Mapping[str, JsonValue]) -> ToolCall:

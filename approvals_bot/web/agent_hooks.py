@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -33,9 +32,11 @@ from approvals_bot.errors import (
 from approvals_bot.people import People
 from approvals_bot.service.act import perform
 from approvals_bot.service.catalog import Catalog
+from approvals_bot.service.keys import ApiKey
 from approvals_bot.service.open import open_run
 from approvals_bot.service.read import await_request, current_request, decision_on, is_decided, requests_of
-from approvals_bot.web.api import ApiKey, caller
+from approvals_bot.service.refusals import OpeningRefused
+from approvals_bot.web.keys import actor_of, key_of
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import JsonResponse, Problem, problem_of
 from approvals_bot.web.validation import API_BODY, json_object, query_choice, query_number, read_query
@@ -71,13 +72,10 @@ class ToolUse(BaseModel):
 class ClaudeHook:
     """`/api/agent-hooks/claude`."""
 
-    def __init__(
-        self, *, engine: Engine, workflows: Catalog, people: People, keys: Sequence[ApiKey], metrics: Metrics
-    ) -> None:
+    def __init__(self, *, engine: Engine, workflows: Catalog, people: People, metrics: Metrics) -> None:
         self._engine = engine
         self._workflows = workflows
         self._people = people
-        self._keys = keys
         self._metrics = metrics
 
     async def decide(self, request: HttpRequest) -> Response:
@@ -88,7 +86,8 @@ class ClaudeHook:
         too, and leaving it to Claude Code's own prompt) or `defer` (the request stays open; `claude -p` ends, and
         resumes with the answer).
         """
-        key = caller(request, self._keys)
+        actor = actor_of(request)
+        key = key_of(request)
         try:
             asked = read_query(request, "to", "deadline", "agent", "wait", "undecided")
             wait = query_number("wait", asked.get("wait", str(WAIT)), 0, LONGEST_WAIT)
@@ -100,7 +99,7 @@ class ClaudeHook:
         except (Problem, ValidationError):
             return JsonResponse({"continue": False, "stopReason": UNREADABLE})
         try:
-            return JsonResponse(await self._answer(key, use, asked, wait, undecided))
+            return JsonResponse(await self._answer(key, actor, use, asked, wait, undecided))
         except ApprovalsBotError as error:
             return JsonResponse(_denied(use, error_text(_as_agents_see(error))))
         except Exception as error:
@@ -108,9 +107,9 @@ class ClaudeHook:
             return JsonResponse(_denied(use, error_text(error)))
 
     async def _answer(
-        self, key: ApiKey, use: ToolUse, asked: dict[str, str], wait: float, undecided: str
+        self, key: ApiKey, actor: Actor, use: ToolUse, asked: dict[str, str], wait: float, undecided: str
     ) -> dict[str, Any]:
-        record = await self._open(key, use, asked)
+        record = await self._open(key, actor, use, asked)
         now = asyncio.get_running_loop().time
         ends = now() + wait
         record = await self._engine.wait(record.id, wait, is_decided)
@@ -119,13 +118,13 @@ class ClaudeHook:
         if _is_open(record) and undecided == "defer" and use.tool_use_id:
             return _hook_output(use, "defer", decision_text("pending"))
         if _is_open(record):
-            record = await self._withdraw(key, record)
+            record = await self._withdraw(actor, record)
             decision = _decision_of(record)
             if decision is None or decision.state == "withdrawn":
                 return {} if undecided == "ask" else _denied(use, decision_text("expired"))
         return _decided(use, record)
 
-    async def _open(self, key: ApiKey, use: ToolUse, asked: dict[str, str]) -> RunRecord:
+    async def _open(self, key: ApiKey, actor: Actor, use: ToolUse, asked: dict[str, str]) -> RunRecord:
         call: dict[str, JsonValue] = {
             "tool": use.tool_name,
             "arguments": use.tool_input,
@@ -135,6 +134,8 @@ class ClaudeHook:
             call["to"] = [*asked["to"].split(",")]
         if asked.get("deadline"):
             call["deadline"] = asked["deadline"]
+        if not key.knows_workflow(TOOL_CALL):
+            raise OpeningRefused("workflow_unknown", name=TOOL_CALL)
         run = await open_run(
             engine=self._engine,
             workflows=self._workflows,
@@ -142,19 +143,21 @@ class ClaudeHook:
             name=TOOL_CALL,
             input=call,
             opener=key.address,
+            may_name=key.requesters,
+            actor=actor,
             idempotency_key=use.key,
         )
         if run.is_new:
             self._metrics.run_started(TOOL_CALL)
         return await self._engine.wait(run.id, 0)
 
-    async def _withdraw(self, key: ApiKey, record: RunRecord) -> RunRecord:
+    async def _withdraw(self, actor: Actor, record: RunRecord) -> RunRecord:
         """Withdraw the request: nobody could get its answer any more. It may have been decided just now."""
         found = await await_request(self._engine, record.id)
         shown = current_request(requests_of(found)) if found is not None else None
         if shown is not None:
             why = "nobody decided in the time that the agent waits"
-            act = Withdraw(key.address, why, "api", actor=Actor("app", key.address, key.name))
+            act = Withdraw(actor.id, why, "api", actor=actor)
             self._metrics.voted((await perform(self._engine, shown, act)).verdict, act.via)
         return await self._engine.wait(record.id, WITHDRAWN_WITHIN, is_decided)
 

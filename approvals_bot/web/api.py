@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast, get_args
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from approvals_bot.approvals.acts import Act, Actor, Edit, Reply, Stop, Withdraw
+from approvals_bot.approvals.acts import Act, Edit, Reply, Stop, Withdraw
 from approvals_bot.approvals.agent_policy import TOOL_CALL
 from approvals_bot.approvals.published import REQUEST
 from approvals_bot.approvals.request import Request
@@ -26,6 +23,7 @@ from approvals_bot.people import People
 from approvals_bot.service.act import perform
 from approvals_bot.service.budgets import keys_of
 from approvals_bot.service.catalog import Catalog
+from approvals_bot.service.keys import OPENER, ApiKey, may_resume
 from approvals_bot.service.open import may_start, open_run
 from approvals_bot.service.read import (
     api_request,
@@ -39,11 +37,12 @@ from approvals_bot.service.read import (
     request_of,
     requests_of,
 )
+from approvals_bot.service.refusals import OpeningRefused
 from approvals_bot.service.repairs import Repair, attempt_again, reset
 from approvals_bot.service.tool_calls import note_on_call
 from approvals_bot.service.waiting import Mask, cancellation_of, waits_of
 from approvals_bot.web.attribute_filters import ATTRIBUTE, wanted_attributes
-from approvals_bot.web.guard import peer_of
+from approvals_bot.web.keys import actor_of, check_reach, key_of, lacks
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import RETRY_FULL, STATUS, JsonResponse, Problem, root_of
 from approvals_bot.web.schemas import (
@@ -74,45 +73,6 @@ PAGE = 50  # runs in one answer, unless the caller asks for another number
 MOST_PER_PAGE = 200
 
 
-@dataclass(frozen=True, slots=True)
-class ApiKey:
-    """A caller of the API. `may_vote`: trusted to pass on what a named person chose. `may`: its further rights."""
-
-    name: str
-    secret: str = field(repr=False)
-    may_vote: bool = False
-    may: frozenset[str] = frozenset()
-
-    @property
-    def address(self) -> str:
-        """The app's name in a request: `app:ci`."""
-        return f"app:{self.name}"
-
-
-def caller(request: HttpRequest, keys: Sequence[ApiKey]) -> ApiKey:
-    """Return the key of this request. Raises Problem 401; without configured keys, always."""
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    offered = given.strip().encode("utf-8", "surrogateescape")
-    found = None
-    for key in keys:  # all of them, in constant time: the time reveals nothing about any key
-        if hmac.compare_digest(offered, key.secret.encode()):
-            found = key
-    if found is not None and scheme.lower() == "bearer":
-        return found
-    raise Problem(
-        401,
-        detail="Send one of the service's API keys as `Authorization: Bearer <key>`."
-        if keys
-        else "This service has no API keys. Add one to [api_keys] in its config.toml.",
-        headers={"WWW-Authenticate": 'Bearer realm="approvals-bot"'},
-    )
-
-
-def actor_of(key: ApiKey, request: HttpRequest) -> Actor:
-    """Return the app of this key as the actor of what it does with this request."""
-    return Actor("app", key.address, key.name, peer=peer_of(request.scope))
-
-
 class RunsApi:
     """`/api/runs`."""
 
@@ -122,7 +82,6 @@ class RunsApi:
         engine: Engine,
         workflows: Catalog,
         people: People,
-        keys: Sequence[ApiKey],
         metrics: Metrics,
         tokens: Tokens,
         base_url: str,
@@ -131,14 +90,15 @@ class RunsApi:
         self._tokens = tokens
         self._workflows = workflows
         self._people = people
-        self._keys = keys
         self._metrics = metrics
         self._base_url = base_url
 
     async def create(self, request: HttpRequest) -> Response:
         """202 with the new run; 200 with the same one when this was asked before under the same key."""
-        key = caller(request, self._keys)
+        key = key_of(request)
         asked = validate(RunBody, await json_object(request, API_BODY))
+        if not key.knows_workflow(asked.workflow):
+            raise OpeningRefused("workflow_unknown", name=asked.workflow)
         run = await open_run(
             engine=self._engine,
             workflows=self._workflows,
@@ -148,6 +108,8 @@ class RunsApi:
             opener=key.address,
             requester=asked.requester,
             on_behalf_of=asked.on_behalf_of,
+            may_name=key.requesters,
+            actor=actor_of(request),
             idempotency_key=request.headers.get("idempotency-key"),
         )
         if run.is_new:
@@ -158,16 +120,20 @@ class RunsApi:
 
     async def search(self, request: HttpRequest) -> Response:
         """The runs that match every filter, newest first, a page at a time; by a range, the greatest value first."""
-        key = caller(request, self._keys)
+        key = key_of(request)
+        listed = [name for name in self._workflows.names() if key.knows_workflow(name)]
+        own = {} if key.reads_all else {OPENER: key.address}
         names = ("workflow", "status", "waiting_for", "key", "open", "cursor", "limit")
         asked = read_query(request, *names, prefix=ATTRIBUTE)
         status = query_choice("status", asked.get("status"), get_args(Status))
         waiting_for = query_address("waiting_for", asked.get("waiting_for"), self._people)
         try:
             which = Filter(
-                workflow=query_choice("workflow", asked.get("workflow"), self._workflows.names()),
+                workflow=query_choice("workflow", asked.get("workflow"), listed),
                 status=cast(Status | None, status),
-                attributes=({projected("waiting_for"): waiting_for} if waiting_for else {}) | wanted_attributes(asked),
+                attributes=({projected("waiting_for"): waiting_for} if waiting_for else {})
+                | wanted_attributes(asked)
+                | own,
                 is_open=True if waiting_for else _is_open(asked.get("open")),
                 keys=keys_of(key.address, asked["key"]) if "key" in asked else None,
                 cursor=asked.get("cursor"),
@@ -176,7 +142,8 @@ class RunsApi:
             page = await self._engine.list_runs(which)
         except ValueError:
             raise bad_query([{"loc": ["query", "cursor"], "msg": "not a cursor that a page gave"}]) from None
-        runs = [run_json(record) | self._keyed(key, record) for record in page.records]
+        shown = [record for record in page.records if key.knows_workflow(record.workflow)]
+        runs = [run_json(record) | self._keyed(key, record) for record in shown]
         return JsonResponse({"runs": runs, "cursor": page.cursor})
 
     def _keyed(self, key: ApiKey, record: RunRecord) -> dict[str, Any]:
@@ -190,7 +157,7 @@ class RunsApi:
 
         303 to the run that goes on in its place, if it has continued; with `?own=1` it is shown itself.
         """
-        key = caller(request, self._keys)
+        key = key_of(request)
         asked = read_query(request, "wait", "own")
         wait = min(query_number("wait", asked.get("wait", "0"), 0, 3600), LONGEST_WAIT)
         record = await self._record(request)
@@ -202,25 +169,27 @@ class RunsApi:
         if wait and not record.has_ended:
             record = await self._engine.wait(record.id, wait, is_decided if record.workflow == TOOL_CALL else None)
         near = [{"limit": use.limit, "used": use.used, "maximum": use.maximum} for use in near_limits(record)]
-        shown = run_json(record) | await self._details(key, record)
+        shown = run_json(record) | await self._details(key, record, await may_resume(self._engine, key, record))
         return JsonResponse(shown | ({"near_limits": near} if near else {}))
 
-    async def _details(self, key: ApiKey, record: RunRecord) -> dict[str, Any]:
-        """Return what the run published and waits for. Tokens and webhooks' URLs are for keys that may start it."""
+    async def _details(self, key: ApiKey, record: RunRecord, may_resume: bool) -> dict[str, Any]:
+        """Return what the run published and waits for.
+
+        Tokens and webhooks' URLs are for keys that may start its workflow, and resume this run.
+        """
         log: list[Event] = []
         if not record.has_ended:
             record, log = await self._engine.read(record.id)
         waits, cancellation = waits_of(record, log, self._engine.steps_in_line(record, log)), cancellation_of(log)
         more = {} if cancellation is None else {"cancellation": cancellation}
         listed = self._workflows.find(record.workflow)
-        if listed is not None and may_start(listed, key.address, names_people=key.may_vote):
+        if may_resume and listed is not None and may_start(listed, key.address, names_people=bool(key.requesters)):
             return {"view": record.view, "waiting": [wait.as_json(self._engine.link) for wait in waits], **more}
         hide = Mask(self._tokens, waits)
         return {"view": hide(record.view), "waiting": [hide(wait.as_json(None)) for wait in waits], **more}
 
     async def events(self, request: HttpRequest) -> Response:
         """The run's log, without what would let the reader act in it."""
-        caller(request, self._keys)
         record = await self._record(request)
         return JsonResponse(
             {
@@ -233,7 +202,7 @@ class RunsApi:
 
     async def cancel(self, request: HttpRequest) -> Response:
         """202: a request is withdrawn by its own workflow, any other run is asked to end. 409 when it has ended."""
-        key = caller(request, self._keys)
+        key = key_of(request)
         asked = validate(Cancellation, await json_object(request, API_BODY))
         id = request.path_params["id"]
         if "." in id:
@@ -251,23 +220,23 @@ class RunsApi:
         if shown is None or (not shown.is_open and shown.number):
             await self._engine.cancel(record.id, asked.reason or None)
             return JsonResponse({"run_id": record.id}, 202)
-        by = _acting(key, asked.by)
+        by = self._acting(key, asked.by, shown)
         if shown.number and id == record.id:
-            await perform(self._engine, shown, Stop(by, asked.reason, "api", actor=actor_of(key, request)))
+            await perform(self._engine, shown, Stop(by, asked.reason, "api", actor=actor_of(request)))
             return JsonResponse({"run_id": record.id}, 202)
-        act = Withdraw(by, asked.reason, "api", actor=actor_of(key, request))
+        act = Withdraw(by, asked.reason, "api", actor=actor_of(request))
         return await self._perform(shown, act, changed=202)
 
     async def attempt(self, request: HttpRequest) -> Response:
         """202: a stalled run is tried again, or a new run has the input of one that failed; 200 if there was one."""
-        key = _operator(caller(request, self._keys))
+        key = key_of(request)
         asked = validate(NewAttempt, await json_object(request, API_BODY))
         record = await self._record(request)
         return self._repaired(await attempt_again(self._engine, record.id, who=key.address, reason=asked.reason))
 
     async def reset(self, request: HttpRequest) -> Response:
         """202: a new run goes on from an event of this one, in its place; 200 if one does so already."""
-        key = _operator(caller(request, self._keys))
+        key = key_of(request)
         asked = validate(NewReset, await json_object(request, API_BODY))
         record = await self._record(request)
         done = await reset(
@@ -292,34 +261,42 @@ class RunsApi:
 
     async def edit(self, request: HttpRequest) -> Response:
         """200: the fields of an open request are changed, and votes reset as its policy says."""
-        key = caller(request, self._keys)
+        key = key_of(request)
         asked = validate(FieldChanges, await json_object(request, API_BODY))
-        shown, by = await self._request(request), _acting(key, asked.by)
-        act = Edit(by, asked.fields, "api", actor=actor_of(key, request))
+        shown = await self._request(request)
+        by = self._acting(key, asked.by, shown)
+        act = Edit(by, asked.fields, "api", actor=actor_of(request))
         return await self._perform(shown, act, changed=200)
 
     async def vote(self, request: HttpRequest) -> Response:
         """201 with the verdict. For keys that may vote: they vouch for the identity of `by`."""
-        key = caller(request, self._keys)
-        if not key.may_vote:
-            raise Problem(
-                403,
-                "Key may not vote",
-                f"The key {key.name!r} can open requests, not vote in them. Its owner can allow it with may_vote.",
-            )
+        key = key_of(request)
         given = validate(NEW_VOTE, await json_object(request, API_BODY)).model_dump()
         shown = await self._request(request)
         _check_not_own(shown, key)
-        return await self._perform(shown, vote_of(given, actor_of(key, request)), changed=201)
+        return await self._perform(shown, vote_of(given, actor_of(request)), changed=201)
 
     async def add_approver(self, request: HttpRequest) -> Response:
         """201: this person is asked, too, or instead of another. For approvers, owners and admins."""
-        key = caller(request, self._keys)
+        key = key_of(request)
         given = validate(NEW_APPROVER, await json_object(request, API_BODY)).model_dump()
-        shown, by = await self._request(request), _acting(key, given["by"])
+        shown = await self._request(request)
+        by = self._acting(key, given["by"], shown)
         if by != key.address:
             _check_not_own(shown, key)
-        return await self._perform(shown, reassign_of(given, by, actor_of(key, request)), changed=201)
+        return await self._perform(shown, reassign_of(given, by, actor_of(request)), changed=201)
+
+    def _acting(self, key: ApiKey, by: str | None, shown: Request) -> str:
+        """Return the person that the key acts for: the app itself, or whom it names if it may.
+
+        Without `vote`, that can be the requester whom it has named when it opened the request.
+        """
+        if by is None or by == key.address:
+            return key.address
+        person = self._people.canonical(by)
+        if "vote" not in key.may and person not in (shown.requester, shown.on_behalf_of):
+            raise lacks(key, ("vote",), f" to act for anybody else; as itself it is {key.address}")
+        return person
 
     async def _perform(self, shown: Request, act: Act, *, changed: int) -> Response:
         """Do this to the request. `changed`: the status if it was done."""
@@ -331,6 +308,8 @@ class RunsApi:
         """Return the run. A request shows itself with its first activation: one that was just opened is waited for."""
         id = request.path_params["id"]
         record = await find_record(self._engine, id)
+        if record is not None:
+            await check_reach(self._engine, request, record)
         if record is not None and record.kind == REQUEST and not record.parts:
             record = await await_request(self._engine, id)
         if record is None:
@@ -339,9 +318,13 @@ class RunsApi:
 
     async def _request(self, request: HttpRequest) -> Request:
         """Return the run's request, which a workflow in Python may be about to make."""
-        record = await await_request(self._engine, request.path_params["id"])
+        id = request.path_params["id"]
+        run = await self._engine.record(id.partition(".")[0])
+        if run is not None:
+            await check_reach(self._engine, request, run)
+        record = await await_request(self._engine, id)
         if record is None:
-            raise RunNotFoundError(request.path_params["id"])
+            raise RunNotFoundError(id)
         requests = requests_of(record)
         shown = current_request(requests)
         if several := choices_of(requests):
@@ -382,31 +365,11 @@ def _is_open(given: str | None) -> bool | None:
     return None if given is None else query_choice("open", given, ("true", "false")) == "true"
 
 
-def _operator(key: ApiKey) -> ApiKey:
-    """Return the key if it may operate."""
-    if "operate" not in key.may:
-        raise Problem(
-            403,
-            "Key may not operate",
-            f'The key {key.name!r} can\'t retry or reset runs. Its owner can allow it with may = ["operate"].',
-        )
-    return key
-
-
 def _check_not_own(shown: Request, key: ApiKey) -> None:
     """Raise Problem 403 if the key made this request itself: it might approve it in somebody's name."""
     if shown.requester == key.address:
         detail = f"{key.address} made this request itself, so it can't pass on in it what people do."
         raise Problem(403, "Own request", detail)
-
-
-def _acting(key: ApiKey, by: str | None) -> str:
-    """Return the acting person: the app itself, or the person it names if it may."""
-    if by is None or by == key.address:
-        return key.address
-    if not key.may_vote:
-        raise Problem(403, "Key may not vote", f"The key {key.name!r} can act only as itself, {key.address}.")
-    return by
 
 
 def _reply_response(reply: Reply, *, changed: int) -> Response:

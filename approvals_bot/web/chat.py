@@ -21,11 +21,12 @@ from approvals_bot.agents.chats import LONGEST_TEXT, AnsweredCall, Chats, Messag
 from approvals_bot.agents.live_texts import live_texts
 from approvals_bot.approvals.acts import REFUSALS
 from approvals_bot.approvals.json_values import same_json
+from approvals_bot.config.chat import CHAT_WORKFLOW
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.engine.notifier import Subscription
 from approvals_bot.people import People
-from approvals_bot.web.api import ApiKey, caller
+from approvals_bot.web.keys import READ, START, KeyGate
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import STATUS, JsonResponse, Problem
 from approvals_bot.web.sessions import SessionCookies
@@ -40,7 +41,9 @@ REGENERATE = "regenerate-message"
 """The trigger of the AI SDK's `regenerate()`. An answer that ended well is only repeated: it may have booked."""
 
 NOT_OURS = "This didn't come from our own page, so nothing was changed."
-NO_APPROVERS = "A key can't decide about its own bookings. Name people who can, under [chat] approvers."
+NO_APPROVERS = (
+    'A key can\'t decide about its own bookings. Name people who can, under [chat] approvers, with approval = "hook".'
+)
 REUSED = "This message's id was used before, for another text. Send it again under a new one."
 DEV_PERSON = "ann@acme.eu"  # whom `dev` acts as, if the configuration has them
 
@@ -49,7 +52,7 @@ class ChatOwners:
     """Whose chat a caller may read and write: the session's person's, or the API key's."""
 
     def __init__(
-        self, people: People, sessions: SessionCookies, keys: Sequence[ApiKey], origin: str, *, open_pages: bool
+        self, people: People, sessions: SessionCookies, keys: KeyGate, origin: str, *, open_pages: bool
     ) -> None:
         self._people = people
         self._sessions = sessions
@@ -64,13 +67,20 @@ class ChatOwners:
     async def owner(self, request: HttpRequest) -> str:
         """Return the owner that this call is for. Raises Problem 401, or 403 for a page that isn't ours."""
         if "authorization" in request.headers and not self._open:
-            return caller(request, self._keys).address
+            return self._app(request)
         found = await self.reader(request)
         if found is None:
-            return caller(request, self._keys).address
+            return self._app(request)
         if request.method != "GET" and not is_from_own_page(request.headers, self._origin):
             raise Problem(403, detail=NOT_OURS)
         return found
+
+    def _app(self, request: HttpRequest) -> str:
+        """Return the app that calls, if its key may have chats."""
+        key = self._keys.admit(request, READ if request.method == "GET" else START)
+        if not key.knows_workflow(CHAT_WORKFLOW):
+            raise Problem(404)
+        return key.address
 
     def _anybody(self) -> str:
         known = [person.address for person in self._people.known()]

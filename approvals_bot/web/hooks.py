@@ -5,7 +5,7 @@ A GET never resumes: link previews and scanners follow every URL that is ever pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from pydantic_core import to_jsonable_python
@@ -13,14 +13,14 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from approvals_bot.durable.core.hooks import WebhookRequest
-from approvals_bot.durable.engine import Engine, HookInfo, HookTarget
+from approvals_bot.durable.engine import Engine, HookInfo, HookTarget, RunRecord
 from approvals_bot.durable.store.protocol import HookRow
 from approvals_bot.durable.tokens import Tokens
-from approvals_bot.errors import HookNotFoundError, InvalidTokenError
+from approvals_bot.errors import HookNotFoundError, InvalidTokenError, RunNotFoundError
 from approvals_bot.service.read import request_behind
 from approvals_bot.service.refusals import usable_key
-from approvals_bot.web.api import ApiKey, caller
 from approvals_bot.web.guard import RefusedTokens
+from approvals_bot.web.keys import actor_of, check_reach
 from approvals_bot.web.responses import JsonResponse, Problem, Renderer
 from approvals_bot.web.validation import API_BODY, LINK_BODY, json_body, parse_json, read_body
 
@@ -94,24 +94,37 @@ def _nothing_waits() -> Problem:
 class HooksApi:
     """`/api/hooks/{token}`. Unknown, disposed and ended hooks are one and the same 404."""
 
-    def __init__(self, *, engine: Engine, keys: Sequence[ApiKey]) -> None:
+    def __init__(self, *, engine: Engine) -> None:
         self._engine = engine
-        self._keys = keys
 
     async def show(self, request: HttpRequest) -> Response:
         """Show what is known of the live hook with this token."""
-        caller(request, self._keys)
-        return JsonResponse(hook_json(await self._engine.get_hook_by_token(request.path_params["token"])))
+        hook = await self._engine.get_hook_by_token(request.path_params["token"])
+        if (record := await self._engine.record(hook.run_id)) is not None:
+            await self._check(request, record)
+        return JsonResponse(hook_json(hook))
 
     async def resume(self, request: HttpRequest) -> Response:
         """The body is the payload; durable before the answer. A repeated Idempotency-Key adds no second payload."""
-        caller(request, self._keys)
         key = request.headers.get("idempotency-key")
         resume_id = None if key is None else usable_key(key)
         payload = await json_body(request, API_BODY)
         # a webhook's token is no hook's: it is called at its own URL, as a request that its workflow may answer
-        resumed = await self._engine.resume_hook(request.path_params["token"], payload, resume_id=resume_id)
+        resumed = await self._engine.resume_hook(
+            request.path_params["token"],
+            payload,
+            resume_id=resume_id,
+            actor=actor_of(request).as_json(),
+            allow=partial(self._check, request),
+        )
         return JsonResponse(hook_json(resumed))
+
+    async def _check(self, request: HttpRequest, record: RunRecord) -> None:
+        """Raise HookNotFoundError if the key may not know of this run, Problem 403 if it may not resume it."""
+        try:
+            await check_reach(self._engine, request, record)
+        except RunNotFoundError:
+            raise HookNotFoundError(request.path_params["token"]) from None
 
 
 def hook_json(hook: HookInfo) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from approvals_bot.web.keys import NEEDS
 from approvals_bot.web.schemas import ref, schemas
 
 PROBLEMS = {
@@ -40,7 +41,19 @@ class OpenApi:
 
 
 def document(base_url: str) -> dict[str, Any]:
-    """The whole document."""
+    """The whole document. Each call says which right of its key is enough, as `web/keys.py` checks it."""
+    whole = _document(base_url)
+    for path, operations in whole["paths"].items():
+        for method, operation in operations.items():
+            needs = NEEDS.get((method.upper(), path.replace("{token}", "{token:path}")))
+            if needs is not None:
+                operation["security"] = [{"key": [right]} for right in needs.any_of]
+                operation["description"] = f"{operation.get('description', '')} {needs.in_words}".strip()
+                operation["responses"] |= _problems("403")
+    return whole
+
+
+def _document(base_url: str) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {
@@ -195,7 +208,7 @@ def _attempt() -> dict[str, Any]:
         "operationId": "attemptAgain",
         "tags": ["runs"],
         "summary": "Retry a stalled run, or start a failed or cancelled one again",
-        "description": "Needs a key with `operate`. A stalled run goes on itself; otherwise a new run has its input.",
+        "description": "A stalled run goes on itself; otherwise a new run has its input.",
         "requestBody": _body("NewAttempt"),
         "responses": _repaired("The run that goes on", "The new run that an earlier attempt has made"),
     }
@@ -206,7 +219,7 @@ def _reset() -> dict[str, Any]:
         "operationId": "resetRun",
         "tags": ["runs"],
         "summary": "Let a new run go on from an event of a run, in its place",
-        "description": "Needs a key with `operate`. Open hooks move to the new run, with their links and tokens.",
+        "description": "Open hooks move to the new run, with their links and tokens.",
         "requestBody": _body("NewReset"),
         "responses": _repaired("The new run", "The run that the same reset has made before"),
     }

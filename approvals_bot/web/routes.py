@@ -22,16 +22,18 @@ from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
 from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.codes import Codes
+from approvals_bot.service.keys import ApiKey
 from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.roles import Roles
 from approvals_bot.service.sessions import Sessions
 from approvals_bot.web.agent_hooks import ClaudeHook
-from approvals_bot.web.api import ApiKey, RunsApi
+from approvals_bot.web.api import RunsApi
 from approvals_bot.web.chat import ChatApi, ChatOwners
 from approvals_bot.web.chat_pages import CHAT, PLAYGROUND, ChatPages
 from approvals_bot.web.decisions import Decisions
 from approvals_bot.web.guard import Guard, RefusedTokens, TrustedProxies
 from approvals_bot.web.hooks import HooksApi, Webhooks
+from approvals_bot.web.keys import KeyGate
 from approvals_bot.web.links import Links
 from approvals_bot.web.login import Login, LoginPage
 from approvals_bot.web.mcp import McpEndpoint
@@ -82,17 +84,17 @@ def build(
     channels = channels or engine.resources.get(Channels) or Channels()
     metrics = metrics or Metrics()
     pages = Renderer(now=now, root=root_of(base_url))
+    gate = KeyGate(engine, api_keys)
     runs = RunsApi(
         engine=engine,
         workflows=workflows,
         people=people,
-        keys=api_keys,
         metrics=metrics,
         tokens=tokens,
         base_url=base_url,
     )
-    hooks = HooksApi(engine=engine, keys=api_keys)
-    claude = ClaudeHook(engine=engine, workflows=workflows, people=people, keys=api_keys, metrics=metrics)
+    hooks = HooksApi(engine=engine)
+    claude = ClaudeHook(engine=engine, workflows=workflows, people=people, metrics=metrics)
     refused = RefusedTokens(now)
     webhooks = Webhooks(engine=engine, tokens=tokens, pages=pages, base_url=base_url, refused=refused)
     links, codes = Links(engine=engine, tokens=tokens, base_url=base_url, now=now), Codes(engine, tokens=tokens)
@@ -152,7 +154,7 @@ def build(
     )
     health = Health(engine=engine, metrics=metrics, connections=connections or {})
     openapi = OpenApi(base_url=base_url)
-    mcp = McpEndpoint(keys=api_keys, base_url=base_url)
+    mcp = McpEndpoint(base_url=base_url)
 
     table: list[Line] = [  # tried in turn: what is called most comes first
         ("GET", "/webhooks/{signed}", webhooks.show),
@@ -193,7 +195,7 @@ def build(
     ]
     if chat is not None:
         chats = Chats(engine, workflows, chat)
-        owners = ChatOwners(people, sessions, api_keys, origin_of(base_url), open_pages=open_pages)
+        owners = ChatOwners(people, sessions, gate, origin_of(base_url), open_pages=open_pages)
         by_programs = ChatApi(engine=engine, chats=chats, owners=owners, metrics=metrics, base_url=base_url)
         in_browser = ChatPages(
             chats=chats,
@@ -220,6 +222,7 @@ def build(
         ]
         if open_pages:
             table.append(("GET", "/", in_browser.start))
+    table = [(method, path, gate.before(method, path, endpoint)) for method, path, endpoint in table]
     routes = [*_resources(table), *extra, Mount("/static", Assets(directory=Path(__file__).parent / "static"))]
     router = Router(routes, redirect_slashes=False, default=_no_route, lifespan=lifespan)
     app = mcp.app = Middleware(

@@ -39,6 +39,7 @@ from approvals_bot.service.catalog import Catalog, Listed
 from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.sessions import Sessions
 from approvals_bot.web.chat import ChatApi, ChatOwners, Following
+from approvals_bot.web.keys import KeyGate
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.sessions import SessionCookies
 
@@ -199,7 +200,7 @@ async def chat_api(folder: Path, *attempts: Sequence[Any]) -> AsyncIterator[Chat
     async with Engine.open(f"sqlite:///{folder}/runs.db", resources=resources) as engine:
         chats = Chats(engine, Catalog({CHAT_WORKFLOW: Listed(live_texts_sample_chat)}), ChatForm())
         sessions = SessionCookies(Sessions(engine), KnownPeople(PEOPLE, Catalog({})), base_url="")
-        owners = ChatOwners(PEOPLE, sessions, [], "", open_pages=True)
+        owners = ChatOwners(PEOPLE, sessions, KeyGate(engine, []), "", open_pages=True)
         await chats.begin([], "c", "ann@acme.eu", "m", "Hello?")
         yield ChatApi(engine=engine, chats=chats, owners=owners, metrics=Metrics(), base_url="")
 

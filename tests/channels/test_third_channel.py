@@ -27,7 +27,12 @@ from approvals_bot.testing import FakeClock
 PACKAGE = Path(__file__).parents[2] / "approvals_bot"
 CHANNEL = Path(__file__).parent / "third" / "chat_by_webhook.py"
 BASE_URL = "https://approve.acme.eu"
-ENV = {"KEY": "a-key-of-the-tests-that-has-32-bytes!", "DESK": "desk-key", "CHAT": "of-the-chat"}
+DESK_KEY = "desk-key-of-the-tests-with-32-bytes"
+ENV = {
+    "KEY": "a-key-of-the-tests-that-has-32-bytes!",
+    "DESK": DESK_KEY,
+    "CHAT": "of-the-chat",
+}
 CONFIG = """
 [server]
 base_url     = "https://approve.acme.eu"
@@ -137,13 +142,13 @@ class Desk:
 
     async def open(self, workflow: str) -> str:
         body = {"workflow": workflow, "input": {"service": "api"}, "requester": "di@acme.eu"}
-        answer = await self.http.post("/api/runs", json=body, headers={"Authorization": "Bearer desk-key"})
+        answer = await self.http.post("/api/runs", json=body, headers={"Authorization": f"Bearer {DESK_KEY}"})
         assert answer.status_code == 202, answer.text
         await self.service.engine.settle()
         return str(answer.json()["run_id"])
 
     async def copies(self, run: str) -> list[tuple[str, str, str]]:
-        answer = await self.http.get(f"/api/runs/{run}", headers={"Authorization": "Bearer desk-key"})
+        answer = await self.http.get(f"/api/runs/{run}", headers={"Authorization": f"Bearer {DESK_KEY}"})
         return [(copy["channel"], copy["to"], copy["state"]) for copy in answer.json()["request"]["deliveries"]]
 
     async def approve(self, link: str) -> None:

@@ -26,7 +26,12 @@ async def book(order: int) -> int:
 async def books_in_the_erp(order: int) -> int:
     return await book(order)
 """
-SETTINGS = '[api_keys]\nci = "file:signing.key"\n[limits]\nshown-erp = { at_once = 1 }\n'
+SETTINGS = """
+[api_keys]
+ci = { key = "file:signing.key", may_vote = true, may = ["operate"] }
+[limits]
+shown-erp = { at_once = 1 }
+"""
 
 
 async def test_a_step_in_line_says_so_everywhere(site: Site) -> None:

@@ -26,7 +26,7 @@ base_url     = "http://127.0.0.1:8000"
 database     = "sqlite:///approvals.db"
 signing_keys = ["file:signing.key"]
 [api_keys]
-ci = "file:ci.key"
+ci = { key = "file:ci.key", may_vote = true }
 """
 
 STEPS = '''

@@ -75,7 +75,8 @@ text = "{{ request.title }}: {{ decision.outcome }}"
 
 ENV = {
     "KEY": "k" * 32,
-    "CI_KEY": "ci-key",
+    "SHORT": "three",
+    "CI_KEY": "ci-key-of-the-tests-with-32-bytes",
     "SLACK_BOT_TOKEN": "xoxb-not-a-real-one",
     "SLACK_SIGNING_SECRET": "5ec2e7",
     "DEPLOY_HMAC": "hmac",
@@ -123,7 +124,27 @@ BROKEN_SERVICE = [
     ('"https://approve.acme.eu"', '"https://x.eu/?a=b"', "base_url", "server.base_url", "without a query", ""),
     ('"https://approve.acme.eu"', '"https://me:pw@x.eu"', "base_url", "server.base_url", "password", ""),
     ('["env:KEY"]', '["env:NOPE"]', "signing_keys", "server.signing_keys[0]", "NOPE is not set", ""),
-    ('["env:KEY"]', '["env:CI_KEY"]', "signing_keys", "server.signing_keys[0]", "32 bytes", ""),
+    ('["env:KEY"]', '["env:SHORT"]', "signing_keys", "server.signing_keys[0]", "32 bytes", ""),
+    ('ci = "env:CI_KEY"', 'ci = "env:SHORT"', "ci =", "api_keys.ci", "at least 32 bytes", ""),
+    ('ci = "env:CI_KEY"', 'ci = ["env:CI_KEY", "env:SHORT"]', "ci =", "api_keys.ci[1]", "at least 32 bytes", ""),
+    ('ci = "env:CI_KEY"', 'ci = { key = "env:CI_KEY", may = ["wote"] }', "ci =", "api_keys.ci.may[0]", "", "vote"),
+    (
+        'ci = "env:CI_KEY"',
+        'ci = { key = "env:CI_KEY", requesters = ["@nobody"] }',
+        "ci =",
+        "api_keys.ci.requesters[0]",
+        "no group",
+        "",
+    ),
+    (
+        'ci = "env:CI_KEY"',
+        'ci = { key = "env:CI_KEY", requesters = ["app:x"] }',
+        "ci =",
+        "api_keys.ci.requesters[0]",
+        "",
+        "",
+    ),
+    ('ci = "env:CI_KEY"', 'ci = { key = "env:CI_KEY", expires = "soon" }', "ci =", "api_keys.ci.expires", "", ""),
     ('["env:KEY"]', "[]", "signing_keys", "server.signing_keys", "must not be empty", ""),
     ('["env:KEY"]', '"env:KEY"', "signing_keys", "server.signing_keys", "must be a list", ""),
     ('["env:KEY"]', '["k-in-the-file-itself-32-bytes-long"]', "signing_keys", "server.signing_keys[0]", "env:NAME", ""),
@@ -478,11 +499,11 @@ def test_errors_and_reprs_never_show_a_secret(office: Office) -> None:
         )
         assert "canary" not in "".join(str(each) + repr(each) for each in office.problems())
     office.env["KEY"] = secret * 2
-    office.env["CI_KEY"] = "canary-ci"
+    office.env["CI_KEY"] = "canary-ci-with-at-least-32-bytes-of-it"
     office.write()
     shown = repr(office.load()) + str(office.load().service.model_dump()) + office.load().service.model_dump_json()
     assert "canary" not in shown
-    assert office.load().service.api_keys["ci"].key.get_secret_value() == "canary-ci"
+    assert office.load().service.api_keys["ci"].key[0].get_secret_value() == "canary-ci-with-at-least-32-bytes-of-it"
 
 
 @pytest.mark.parametrize(

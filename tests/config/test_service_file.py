@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from approvals_bot.config.api_keys import ApiKeyEntry
 from approvals_bot.config.checks import check_definition
 from approvals_bot.config.load import load_configuration, load_service
 from approvals_bot.config.mail import Email
 from approvals_bot.config.service import (
     LONGEST_CLEAN_UP,
-    ApiKeyEntry,
     DirectoryTable,
     FileGroupEntry,
     FileSourceEntry,
@@ -41,7 +41,7 @@ class Everything(dict[str, str]):
     """An environment in which every variable is set."""
 
     def get(self, name: str, default: Any = None) -> Any:
-        return f"{name}-" * 8
+        return f"{name}-" * 16
 
 
 def service(**tables: Any) -> ServiceSettings:
@@ -138,11 +138,11 @@ def test_database_url_from_the_environment_stays_secret(tmp_path: Path) -> None:
 
 
 def test_secrets_come_from_the_environment_or_a_file(tmp_path: Path) -> None:
-    (tmp_path / "key").write_text("from-a-file\n")
+    (tmp_path / "key").write_text("from-a-file-with-at-least-32-bytes\n")
     config = tmp_path / "config.toml"
     config.write_text('[server]\nbase_url = "https://x"\nsigning_keys = ["env:A"]\n[api_keys]\nci = "file:key"\n')
     loaded = load_service(config, {"A": "a" * 32})
-    assert loaded.api_keys["ci"].key.get_secret_value() == "from-a-file"
+    assert loaded.api_keys["ci"].key[0].get_secret_value() == "from-a-file-with-at-least-32-bytes"
     assert loaded.server.signing_keys[0].get_secret_value() == "a" * 32
 
 

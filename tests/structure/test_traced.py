@@ -24,7 +24,7 @@ from approvals_bot.testing import FakeClock
 from tests.support.browsing import a_port, serving
 from tests.support.traced import Traced, Tracer
 
-MOST = (81, 439, 3617)
+MOST = (83, 476, 3860)
 """Files, functions, and lines of code of these functions that one act may walk through."""
 
 OF_SLACK = ("channels/slack/",)
@@ -38,7 +38,7 @@ base_url     = "{url}"
 database     = "sqlite:///approvals.db"
 signing_keys = ["file:signing.key"]
 [api_keys]
-ci = "file:ci.key"
+ci = {{ key = "file:ci.key", may_vote = true }}
 [slack]
 bot_token      = "file:bot.token"
 signing_secret = "file:signing.secret"

@@ -58,8 +58,8 @@ def acknowledge_early() -> None:
         del kept[task]
         task.exception()  # nobody hears of it
 
-    async def early(self: Engine, token: str, payload: Any, *, resume_id: str | None = None) -> HookInfo:
-        task = asyncio.create_task(real(self, token, payload, resume_id=resume_id))
+    async def early(self: Engine, token: str, payload: Any, *, resume_id: str | None = None, **more: Any) -> HookInfo:
+        task = asyncio.create_task(real(self, token, payload, resume_id=resume_id, **more))
         kept[task] = None
         task.add_done_callback(over)
         return await self.get_hook_by_token(token)

@@ -93,14 +93,14 @@ class Replica:
         self.folder = folder
         self._log = (folder / "log.txt").open("a")
         env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-        env |= {"REPLICAS_SIGN_WITH": "k" * 40, "REPLICAS_DESK": "desk-key-of-the-tests"}
+        env |= {"REPLICAS_SIGN_WITH": "k" * 40, "REPLICAS_DESK": "desk-key-of-the-tests-with-32-bytes"}
         env["REPLICAS_SCHEMA"] = schema
         self.process = subprocess.Popen(
             [sys.executable, *program, "serve", "--port", "0"],
             cwd=folder, env=env, stdout=subprocess.PIPE, stderr=self._log, text=True,
         )  # fmt: skip
         self.http = httpx2.Client(
-            timeout=20.0, trust_env=False, headers={"authorization": "Bearer desk-key-of-the-tests"}
+            timeout=20.0, trust_env=False, headers={"authorization": "Bearer desk-key-of-the-tests-with-32-bytes"}
         )
 
     def ready(self) -> Replica:

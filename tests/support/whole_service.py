@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +19,16 @@ from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People, Person
 from approvals_bot.service.catalog import Catalog, Listed
+from approvals_bot.service.keys import ApiKey
 from approvals_bot.testing import FakeClock
-from approvals_bot.web.api import ApiKey
 from approvals_bot.web.links import DECISION
 from approvals_bot.web.routes import build
 from tests.support.slack_office import office, open_office  # noqa: F401  # the fixtures of Slack's tests
 
 BASE_URL = "https://approve.acme.eu"
 KEY = "a-key-of-the-tests-that-has-32-bytes!"
+DESK = ApiKey("desk", ("desk-key",), frozenset({"start", "read-all", "vote", "operate"}), requesters=("*",))
+CI = ApiKey("ci", ("ci-key",), requesters=("@engineers",))
 GROUPS = {
     "engineers": ("ann@acme.eu", "bo@acme.eu", "cy@acme.eu", "di@acme.eu"),
     "release-managers": ("ann@acme.eu", "bo@acme.eu", "cy@acme.eu"),
@@ -86,10 +88,12 @@ class Service:
         return f"/decisions/{token}"
 
     def content(self) -> dict[str, list[Any]]:
-        """Everything in the store, by table."""
+        """Everything in the store, by table, but for notes of the last use of keys: those come when they come."""
         with closing(sqlite3.connect(self.database)) as store:
             tables = [name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-            return {name: sorted(store.execute(f"SELECT * FROM {name}").fetchall(), key=repr) for name in tables}  # noqa: S608
+            rows = {name: store.execute(f"SELECT * FROM {name}").fetchall() for name in tables}  # noqa: S608
+        rows["counters"] = [row for row in rows["counters"] if not str(row[0]).startswith("api_key ")]
+        return {name: sorted(found, key=repr) for name, found in rows.items()}
 
 
 Opened = Callable[..., AbstractAsyncContextManager[Service]]
@@ -107,6 +111,7 @@ def open_service(tmp_path: Path, store_url: str) -> Opened:
         channels: Channels | None = None,
         base_url: str = BASE_URL,
         loopback_only: bool = False,
+        also: Sequence[ApiKey] = (),
     ) -> AsyncIterator[Service]:
         clock, people, listed = FakeClock(), People(PERSONS, GROUPS, managers=MANAGERS), dict[str, Listed]()
         database = tmp_path / "runs.db"
@@ -122,9 +127,7 @@ def open_service(tmp_path: Path, store_url: str) -> Opened:
                 tokens=Tokens([KEY], installation=engine.installation),
                 people=people,
                 workflows=Catalog(listed),
-                api_keys=[ApiKey("desk", "desk-key", may_vote=True, may=frozenset({"operate"})), ApiKey("ci", "ci-key")]
-                if keys
-                else [],
+                api_keys=[DESK, CI, *also] if keys else [],
                 base_url=base_url,
                 now=clock.now,
                 open_pages=open_pages,

@@ -46,7 +46,7 @@ BOOK = "Book LH 441 for Ann Ode"
 def configured(folder: Path, more: str = CHAT) -> Configuration:
     (folder / "workflows").mkdir(exist_ok=True)
     (folder / "config.toml").write_text(CONFIG + more)
-    return read_configuration(folder / "config.toml", {"KEY": KEY, "CI": "ci-key-of-the-tests"})
+    return read_configuration(folder / "config.toml", {"KEY": KEY, "CI": "ci-key-of-the-tests-with-32-bytes"})
 
 
 @asynccontextmanager
@@ -124,7 +124,7 @@ async def test_the_same_yes_with_other_changes_is_another_answer(tmp_path: Path)
 
 async def test_a_keys_chat_is_decided_by_its_approvers(tmp_path: Path) -> None:
     async with serving(tmp_path, CHAT + 'approvers = ["@finance"]\n') as (service, http):
-        key = {"authorization": "Bearer ci-key-of-the-tests"}
+        key = {"authorization": "Bearer ci-key-of-the-tests-with-32-bytes"}
         [call] = calls(await http.post("/api/chat", json=message("c"), headers=key))
         answer = await http.post(f"/api/chat/c/approvals/{call}", json={"approved": True}, headers=key)
         assert answer.status_code == 403
@@ -134,7 +134,7 @@ async def test_a_keys_chat_is_decided_by_its_approvers(tmp_path: Path) -> None:
 
 async def test_a_keys_chat_needs_approvers(tmp_path: Path) -> None:
     async with serving(tmp_path) as (_, http):
-        key = {"authorization": "Bearer ci-key-of-the-tests"}
+        key = {"authorization": "Bearer ci-key-of-the-tests-with-32-bytes"}
         refused = await http.post("/api/chat", json=message("c"), headers=key)
         assert (refused.status_code, "approvers" in refused.json()["detail"]) == (422, True)
 

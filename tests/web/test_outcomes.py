@@ -60,7 +60,7 @@ async def ended_as(service: Any, end: str) -> str:
             assert (await service.api.post(f"/api/runs/{run_id}/cancellation", json=body)).status_code == 202
         case "cancelled":
             body = {"reason": "Cleaning up."}
-            assert (await service.plain.post(f"/api/runs/{run_id}/cancellation", json=body)).status_code == 202
+            assert (await service.api.post(f"/api/runs/{run_id}/cancellation", json=body)).status_code == 202
     await service.engine.settle()
     return run_id
 
@@ -82,7 +82,7 @@ def stages_of(page: Any) -> list[str]:
         ("rejected", "rejected", "⛔ Rejected by Bo Lund via the API, passed on by app desk Thu 1 Jan 2026"),
         ("expired", "expired", "⌛ Expired at the deadline Thu 1 Jan 2026"),
         ("withdrawn", "withdrawn", "✖ Withdrawn by Di Oz via the API, passed on by app desk Thu 1 Jan 2026"),
-        ("cancelled", "cancelled", "✖ Cancelled by ci via the API Thu 1 Jan 2026"),
+        ("cancelled", "cancelled", "✖ Cancelled by desk via the API Thu 1 Jan 2026"),
     ],
 )
 async def test_a_stage_that_fell_short_is_never_done(office: Any, end: str, state: str, opening: str) -> None:

@@ -6,7 +6,7 @@ What it can be asked is in `reading`, what operators do to runs in `intervention
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, ParamSpec, Self, TypeVar, overload
@@ -33,11 +33,11 @@ from approvals_bot.durable.engine.replayer import EntropyPool, Replayer
 from approvals_bot.durable.engine.runs import HookInfo, Run
 from approvals_bot.durable.engine.scheduler import Scheduler
 from approvals_bot.durable.engine.starting import StartOrResume, first_hook
-from approvals_bot.durable.engine.starts import begins_at
+from approvals_bot.durable.engine.starts import StartOptions, begins_at
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.audit import AuditEntry, AuditLine
 from approvals_bot.durable.store.chain import ChainKey
-from approvals_bot.durable.store.protocol import OpenStore
+from approvals_bot.durable.store.protocol import OpenStore, RunRecord
 from approvals_bot.durable.tokens import Tokens, check_keys
 from approvals_bot.errors import (
     ApprovalsBotError,
@@ -293,6 +293,32 @@ class Engine(Interventions):
         for it, and are checked by its schema then. One that doesn't fit isn't delivered; the log has it, with what is
         wrong (`hook_refused`). Raises HookConflictError, with nothing written, if another live hook has the token.
         """
+        options = StartOptions(at, delay, hook_token, idempotency_key, attributes)
+        return await self._start(workflow, args, kwargs, options, None)
+
+    async def start_by(
+        self,
+        actor: Mapping[str, Any] | None,
+        workflow: Workflow[..., Any],
+        /,
+        *args: Any,
+        idempotency_key: str | None = None,
+        attributes: Mapping[str, Settable] | None = None,
+        **kwargs: Any,
+    ) -> Run[Any]:
+        """Start a run as `start` does, and keep in its log who has started it."""
+        options = StartOptions(idempotency_key=idempotency_key, attributes=attributes)
+        return await self._start(workflow, args, kwargs, options, actor)
+
+    async def _start(
+        self,
+        workflow: Workflow[..., Any] | str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: StartOptions,
+        actor: Mapping[str, Any] | None,
+    ) -> Run[Any]:
+        at, delay, hook_token, idempotency_key, attributes = options
         self._here("engine.start()")
         found = registry.newest(workflow) if isinstance(workflow, str) else workflow
         if not isinstance(found, Workflow):
@@ -303,7 +329,9 @@ class Engine(Interventions):
         later = None if at is None and delay is None else begins_at(at, delay, self.now())
         claimed = {} if hook_token is None else {"hook_token": hook_token}
         sent = None if key is None else sent_under(key, found.signature, args, kwargs, given) | claimed
-        more = {} if hook_token is None else {"hooks": [first_hook(hook_token, self.scheduler.entropy())]}
+        more: dict[str, Any] = {} if actor is None else {"actor": dict(actor)}
+        if hook_token is not None:
+            more["hooks"] = [first_hook(hook_token, self.scheduler.entropy())]
         created = await self._intake.start(found, given, key, own, sent, later, **more)
         return Run(self, created.run_id, is_new=created.is_new)
 
@@ -338,7 +366,15 @@ class Engine(Interventions):
 
     # ── resuming ──
 
-    async def resume_hook(self, token: str, payload: Any, *, resume_id: str | None = None) -> HookInfo:
+    async def resume_hook(
+        self,
+        token: str,
+        payload: Any,
+        *,
+        resume_id: str | None = None,
+        actor: Mapping[str, Any] | None = None,
+        allow: Callable[[RunRecord], Awaitable[None]] | None = None,
+    ) -> HookInfo:
         """Give a payload to the live hook with this token. Returns once it is durable.
 
             await engine.resume_hook("order-17", {"text": "yes"}, resume_id="message-4711")
@@ -346,10 +382,14 @@ class Engine(Interventions):
         A second call with the same `resume_id` and payload delivers nothing and returns what the first did, also after
         the hook's end and when another run has its token. With another payload it raises IdempotencyConflictError.
         Raises HookNotFoundError or InvalidPayloadError; nothing was written then.
+
+        `actor`: who resumes it, for the log. `allow` is asked before anything is written, and raises to refuse.
         """
         self._here("resume_hook()")
         target = await self._intake.open_hook(token, resume_id, is_webhook=False)
-        delivered = await self._intake.receive(target, payload, resume_id)
+        if allow is not None:
+            await allow(target.record)
+        delivered = await self._intake.receive(target, payload, resume_id, actor)
         return HookInfo(delivered.hook)
 
     async def resume_webhook(

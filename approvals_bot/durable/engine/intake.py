@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -147,23 +147,29 @@ class Intake:
         assert isinstance(created, Created | TokenTaken)  # only a hook can be missing or full
         return created
 
-    async def receive(self, target: HookTarget, payload: Any, resume_id: str | None) -> KeptPayload:
+    async def receive(
+        self, target: HookTarget, payload: Any, resume_id: str | None, actor: Mapping[str, Any] | None = None
+    ) -> KeptPayload:
         """Write a payload. Returns it as it is in the log; for a repeated `resume_id`, as it was the first time.
 
+        `actor`: who sent it, for the log.
         Raises InvalidPayloadError if it doesn't fit the hook's schema, HookNotFoundError if the hook is closed and
         didn't take this `resume_id` before, IdempotencyConflictError if it came with another payload then.
         """
         if not target.hook.is_live:
             return await self._repeated(target, payload, resume_id)
         key = resume_id or self._scheduler.entropy()[:12].hex()
+        named = {} if actor is None else {"actor": dict(actor)}
         encoded = await self._encoded(target, payload)
-        kept = await self._finish(self._receive(target, encoded, key, _also(target, resume_id, payload, encoded)))
+        also = _also(target, resume_id, payload, encoded) | named
+        kept = await self._finish(self._receive(target, encoded, key, also))
         if kept is None and target.cached is not None:  # by now another hook, with another schema, may have the token
             target = await self._read_target(target.hook.token, resume_id, is_webhook=target.hook.is_webhook)
             if not target.hook.is_live:
                 return await self._repeated(target, payload, resume_id)
             encoded = await self._encoded(target, payload)
-            kept = await self._finish(self._receive(target, encoded, key, _also(target, resume_id, payload, encoded)))
+            also = _also(target, resume_id, payload, encoded) | named
+            kept = await self._finish(self._receive(target, encoded, key, also))
         if kept is None:
             raise HookNotFoundError(target.hook.token)
         if isinstance(kept, Full):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from approvals_bot.durable.core.attributes import attributes_after
@@ -37,7 +38,7 @@ class Interventions(Reader):
         """Return a handle on a run. Never fails, whether or not the run exists."""
         return Run(self, run_id)
 
-    async def cancel(self, run_id: str, reason: str | None = None) -> None:
+    async def cancel(self, run_id: str, reason: str | None = None, *, actor: Mapping[str, Any] | None = None) -> None:
         """Ask a run to end as cancelled. Returns once that is durable.
 
         If the run has continued as a new one, this asks that one.
@@ -50,23 +51,24 @@ class Interventions(Reader):
         that has nothing to tidy up has ended when this returns.
 
         Cancelling a run again while it tidies up changes nothing, the reason neither. Raises RunEndedError if the run
-        had ended, which keeps its status; RunNotFoundError.
+        had ended, which keeps its status; RunNotFoundError. `actor`: the one who cancels it, for the log.
         """
         self._here("cancel()")
         found = await self._row(run_id)
         if found.status == "continued":
-            await self.cancel(await self.store.last(run_id), reason)
+            await self.cancel(await self.store.last(run_id), reason, actor=actor)
             return
         if found.has_ended:
             raise RunEndedError(run_id, found.status)
         until = to_micros(self.now() + self.scheduler.cancel_grace)
-        asked = NewEvent("cancel_requested", {"reason": reason, "until": until})
+        named = {} if actor is None else {"actor": dict(actor)}
+        asked = NewEvent("cancel_requested", {"reason": reason, "until": until, **named})
         if found.status == "stalled":
             await self._end_stalled(run_id, asked)
         elif await self._intake.record(run_id, asked):
             await self.wait(run_id, TIDY_AT_ONCE)
         elif (after := await self._row(run_id)).status == "continued":  # in between
-            await self.cancel(run_id, reason)
+            await self.cancel(run_id, reason, actor=actor)
         elif after.has_ended:
             raise RunEndedError(run_id, after.status)
 

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from approvals_bot.durable.core.api import Workflow
-from approvals_bot.durable.core.attributes import Attribute
+from approvals_bot.durable.core.attributes import Attribute, Settable
 from approvals_bot.durable.core.commands import CancelChild, Command, StartChild
 from approvals_bot.durable.core.durations import Duration, as_seconds, seconds_until
 from approvals_bot.durable.core.serialization import encode, to_json
 from approvals_bot.durable.store.protocol import ChildWrites, NewRun, Parent, RunRecord
 from approvals_bot.errors import InvalidArgumentError
+
+
+class StartOptions(NamedTuple):
+    """The options of a start, as `Engine.start` takes them."""
+
+    at: datetime | None = None
+    delay: Duration | None = None
+    hook_token: str | None = None
+    idempotency_key: str | None = None
+    attributes: Mapping[str, Settable] | None = None
+
 
 PYTHON = platform.python_version()
 
