@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import quopri
 import re
+import unicodedata
 from base64 import b32encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,11 @@ from datetime import datetime
 from email.header import Header
 from email.utils import format_datetime
 
-from email_validator import EmailNotValidError, validate_email
-
 from approvals_bot.approvals.plain_text import header
 from approvals_bot.approvals.port import Dispatch, ToPerson
 from approvals_bot.channels.email import letter
 from approvals_bot.errors import ApprovalsBotError
+from approvals_bot.people import AddressError, canonical
 
 NAMED = re.compile(r"(?P<name>[^<>\r\n]*)<(?P<address>[^<>\s]+)>")
 SPECIALS = re.compile(r"[^A-Za-z0-9 !#$%&\'*+/=?^_`{|}~-]")  # a display name with one of these needs quotes
@@ -49,13 +49,12 @@ class Address:
     def parse(cls, address: str, name: str = "") -> Address:
         """Parse `ann@acme.eu`. Raises InvalidAddressError for anything but one bare address."""
         try:
-            valid = validate_email(
-                address, check_deliverability=False, globally_deliverable=False, test_environment=True
-            )
-        except EmailNotValidError as reason:
-            raise InvalidAddressError(f"Not a valid mail address: {reason}") from None
+            domain = canonical(address).rpartition("@")[2]
+        except AddressError as error:
+            raise InvalidAddressError(f"Not a valid mail address: {error}") from None
         # The local part stays as given: only its own server knows whether it is case-sensitive.
-        return cls(f"{valid.local_part}@{valid.ascii_domain}", header(name, 80), valid.smtputf8)
+        local = unicodedata.normalize("NFKC", address).rpartition("@")[0]
+        return cls(f"{local}@{domain}", header(name, 80), not local.isascii())
 
     @classmethod
     def parse_sender(cls, text: str) -> Address:

@@ -245,3 +245,15 @@ def test_untrusted_text_is_a_quotation_in_the_html(card: Card, now: datetime) ->
     fields = (CardField("why", "Why", "cheap\nand fast", "long", untrusted=True), CardField("n", "Name", "x", "long"))
     html = part(parsed(mail(replace(card, fields=fields), now)), "html")
     assert html.count('long prose quoted"') == 1
+
+
+@pytest.mark.parametrize(
+    ("mailbox", "recipient"),
+    [
+        ("Ann+Work@ACME.eu", "Ann+Work@acme.eu"),
+        ("o'brien@acme.local", "o'brien@acme.local"),
+        ("\uff41nn\uff20acme\u3002eu.", "ann@acme.eu"),
+    ],
+)
+def test_mail_goes_to_the_mailbox_as_it_is_configured(card: Card, now: datetime, mailbox: str, recipient: str) -> None:
+    assert mail(card, now, Person("ann@acme.eu", "Ann", mail=mailbox)).recipient == recipient
