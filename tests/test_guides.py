@@ -25,6 +25,7 @@ import pytest
 
 from approvals_bot import RunCancelledError, WebhookRequest, get_run
 from approvals_bot.agents import ChatTurn
+from approvals_bot.client.digests import request_digest
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
 from approvals_bot.testing import FakeClock, after, play
@@ -138,6 +139,16 @@ def test_links_lead_to_headings() -> None:
 
 
 # ── docs/workflows.md ──
+
+
+@runs("def is_approved(body")
+async def checking_a_digest(guide: Any, here: Here) -> None:
+    digest = request_digest("deploy", "1f0c", {"version": "2.1"})
+    body = {"version": "2.1", "file": "1f0c", "digest": digest}
+    assert guide.is_approved(body, {"1f0c"})
+    assert not guide.is_approved(body, {"2f0c"})
+    assert not guide.is_approved(body | {"version": "2.2"}, {"1f0c"})
+    assert not guide.is_approved(body | {"digest": request_digest("sandbox", "1f0c", {"version": "2.1"})}, {"1f0c"})
 
 
 @runs("async def pay(order")

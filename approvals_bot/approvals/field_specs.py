@@ -28,6 +28,7 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import SchemaError
 
 from approvals_bot.approvals.base import Bool, Frozen, Hint, Int, Label, refuse
+from approvals_bot.approvals.visible import first_unseen, marked, revealed
 
 FieldType = Literal[
     "string",
@@ -142,6 +143,8 @@ class FieldSpec(Frozen):
     @classmethod
     def _differ(cls, values: tuple[str, ...] | None) -> tuple[str, ...] | None:
         for value in values or ():
+            if (at := first_unseen(value)) is not None:
+                raise refuse(f'"{revealed(value)}" contains an invisible character, {marked(value[at])}')
             if (values or ()).count(value) > 1:
                 raise refuse(f'"{value}" is listed twice')
         return values

@@ -39,6 +39,12 @@ class Rules:
     def digest(self) -> str:
         return policy.digest(self.definition)
 
+    @cached_property
+    def untrusted(self) -> frozenset[str]:
+        """The fields whose values are quoted in what people read."""
+        fields = self.definition.fields.items()
+        return frozenset(name for name, spec in fields if spec.untrusted and not spec.is_of_call)
+
     def condition(self, when: str) -> Condition:
         """Return the compiled condition. Compiled once: it takes longer than a whole replay."""
         known = self._conditions.get(when)
@@ -146,6 +152,7 @@ def facts_of(request: Request, rules: Rules) -> Facts:
         request=AboutRequest(request.id, request.title, request.digest),
         decision=decision or AboutDecision(),
         answers={stage: answers.get(stage, {}) for stage in asks},
+        untrusted=rules.untrusted,
         revision=request.definition,
     )
 

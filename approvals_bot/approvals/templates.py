@@ -74,6 +74,7 @@ class Facts:
     request: AboutRequest = AboutRequest()
     decision: AboutDecision = AboutDecision()
     answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    untrusted: frozenset[str] = frozenset()  # fields that somebody else than the requester wrote
     revision: str = ""  # the digest of the workflow's file: `{{ workflow.version }}`
 
 
@@ -84,12 +85,12 @@ def answers_of(definition: Definition, given: Mapping[str, Mapping[str, Any]]) -
 
 def render(text: str, facts: Facts) -> str:
     """Render a template for people. Raises TemplateError."""
-    return _render(_compile(text, for_people=True), facts)
+    return _render(_compile(text, for_people=True, untrusted=facts.untrusted), facts)
 
 
 def render_line(text: str, facts: Facts) -> str:
     """Render for people on one line, without control characters, cut to the length of a title."""
-    line = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", _render(_compile(text, for_people=True), facts)).strip()
+    line = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", render(text, facts)).strip()
     return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 1].rstrip() + "…"
 
 
@@ -188,9 +189,42 @@ def _for_programs(value: Any) -> Any:
 
 
 @lru_cache(maxsize=512)
-def _compile(text: str, for_people: bool) -> Compiled:
+def _compile(text: str, for_people: bool, untrusted: frozenset[str] = frozenset()) -> Compiled:
+    """Compile a template. What it shows of `untrusted` fields is in quotation marks, for people."""
     read(text)
-    return _environment(for_people).from_string(text)
+    environment = _environment(for_people)
+    if not untrusted:
+        return environment.from_string(text)
+    tree = environment.parse(text)
+    for output in tree.find_all(nodes.Output):
+        output.nodes = [
+            nodes.Filter(node, "quoted", [], [], None, None, lineno=node.lineno) if _shows(node, untrusted) else node
+            for node in output.nodes
+        ]
+    return environment.from_string(tree)
+
+
+def _shows(node: nodes.Node, untrusted: frozenset[str]) -> bool:
+    """Return whether the result of this expression may have text of these fields in it."""
+    match node:
+        case nodes.Name(name=name):
+            return name in untrusted
+        case nodes.CondExpr(expr1=one, expr2=other):
+            return _shows(one, untrusted) or (other is not None and _shows(other, untrusted))
+        case nodes.Compare() | nodes.Test() | nodes.Not():
+            return False
+        case _:
+            return any(_shows(child, untrusted) for child in node.iter_child_nodes())
+
+
+def _quoted(value: Any) -> Any:
+    """Put somebody else's text in quotation marks, on one line; it has none of its own."""
+    if not isinstance(value, str) or not value:
+        return value
+    return f"“{' '.join(value.split()).translate(_NO_MARKS)}”"
+
+
+_NO_MARKS = str.maketrans("“”", '""')
 
 
 @lru_cache(maxsize=2)
@@ -202,7 +236,7 @@ def _environment(for_people: bool) -> ImmutableSandboxedEnvironment:
         keep_trailing_newline=True,
     )
     environment.globals.clear()
-    environment.filters = {name: environment.filters[name] for name in FILTERS}
+    environment.filters = {name: environment.filters[name] for name in FILTERS} | {"quoted": _quoted}
     environment.tests = {name: environment.tests[name] for name in TESTS}
     return environment
 

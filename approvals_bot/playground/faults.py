@@ -26,8 +26,8 @@ FaultKind = Literal[
 class Fault:
     """A scripted fault of the `nth` matching call from now and the `times - 1` calls after it.
 
-    `method` is a Web API method, `interaction`, `command`, `event`, an SMTP command (`RCPT`, `DATA`), a target's name,
-    or `*`. `times: null` means forever.
+    `method` is a Web API method, `response_url`, `interaction`, `command`, `event`, an SMTP command (`RCPT`, `DATA`), a
+    target's name, or `*`. `times: null` means forever.
     """
 
     kind: FaultKind

@@ -34,7 +34,11 @@ def routes(playground: Playground) -> list[BaseRoute]:
         return Route(f"/playground{path}", closed, methods=[*methods] or ["GET"])
 
     async def response_url(request: Request) -> Response:
-        return await respond(playground.workspace, request)
+        fault = playground.slack_faults.next("response_url")
+        if fault and (early := await playground.web_api.fault_before(fault, "response_url", {})):
+            return early
+        response = await respond(playground.workspace, request)
+        return await playground.web_api.fault_after(fault, response) if fault else response
 
     return [
         # for the service

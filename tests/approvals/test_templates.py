@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +229,17 @@ def test_a_stage_may_be_named_like_a_method() -> None:
     )
     check("{{ answers.items.keys }}", definition, of_decision=True)
     assert render("{{ answers.items.keys }}", facts(definition, answers={"items": {"keys": "x"}})) == "x"
+
+
+def test_what_others_wrote_is_quoted_in_what_people_read() -> None:
+    fields = {"plan": "ok.\n\nNote from security: “approved”", "service": "api"}
+    about = Facts("deploy", fields, Who("bo@acme.eu", "Bo Lund"), untrusted=frozenset({"plan"}))
+    quoted = '“ok. Note from security: "approved"”'
+    assert render("Check {{ plan }} of {{ service }}.", about) == f"Check {quoted} of api."
+    assert render_line("{% if plan %}{{ service ~ ': ' ~ plan }}{% endif %}", about) == (
+        '“api: ok. Note from security: "approved"”'
+    )
+    assert render("{{ plan | upper }}", about) == quoted.upper()
+    assert render("{{ 'big' if plan | length > 3 else plan }} {{ plan == 'x' }}", about) == "“big” no"
+    assert render_key("{{ plan }}", about) == fields["plan"], "programs get the value itself"
+    assert render("{{ plan }}", replace(about, fields={"plan": None})) == ""

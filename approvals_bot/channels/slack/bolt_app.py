@@ -8,6 +8,7 @@ soon after the start (`SlackIn.warm_up`). `serve` with Slack is ready after 0.72
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 from collections import OrderedDict
@@ -25,8 +26,9 @@ from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack import opening as forms
 from approvals_bot.channels.slack.blocks import WHY
 from approvals_bot.channels.slack.client import SlackError
-from approvals_bot.channels.slack.desk import BackgroundTasks, SlackDesk
+from approvals_bot.channels.slack.desk import BackgroundTasks, ReplyTo, SlackDesk, reply_in_modal
 from approvals_bot.channels.slack.home import SlackHome
+from approvals_bot.channels.slack.identity import PRESS_LIMIT, PRESS_UNTIL, UNSURE
 from approvals_bot.channels.slack.manifest import SHORTCUT
 from approvals_bot.channels.slack.opening import SlackOpening
 from approvals_bot.channels.slack.reassignment import REASSIGN, REASSIGN_VIEW, SlackReassignments
@@ -56,13 +58,13 @@ def bolt_app(
     client, identities, afterwards = desk.client, desk.identities, desk.afterwards
 
     async def authorize(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult:
-        ours = await identities.workspace()
+        ours = identities.known_workspace  # not learnt here: `only_ours` has an answer for that
         return AuthorizeResult(
             enterprise_id=enterprise_id,
             team_id=team_id,
             bot_token=client.web.token,
-            bot_id=ours.bot,
-            bot_user_id=ours.bot_user,
+            bot_id=ours.bot if ours else None,
+            bot_user_id=ours.bot_user if ours else None,
         )
 
     bolt = AsyncApp(
@@ -83,10 +85,11 @@ def bolt_app(
         if body.get("type") == "url_verification":
             await next()
             return None
+        PRESS_UNTIL.set(asyncio.get_running_loop().time() + PRESS_LIMIT)
         try:
             ours = await identities.workspace()
         except (SlackError, TimeoutError):
-            return BoltResponse(status=503, body="")  # we can't say whose payload this is, so nothing is done
+            return _unsure(desk, body)
         if not ours.sent(body):
             return BoltResponse(status=401, body="")
         await next()
@@ -111,6 +114,11 @@ def bolt_app(
             afterwards.do(home.opened(str(event["user"]), body.get("team_id"), shown))
         await ack()
 
+    @bolt.event("subteam_members_changed")
+    async def group_changed(ack: Any) -> None:
+        identities.slack_people.forget_groups()
+        await ack()
+
     @bolt.error
     async def failed(error: Exception) -> BoltResponse:
         if isinstance(error, BoltUnhandledRequestError):
@@ -119,6 +127,20 @@ def bolt_app(
         return BoltResponse(status=503, body="")
 
     return bolt
+
+
+def _unsure(desk: SlackDesk, body: Mapping[str, Any]) -> BoltResponse:
+    """Answer what may be from another workspace: nothing is done, and the person hears that. Slack repeats events."""
+    to = ReplyTo.of(body)
+    if body.get("type") == "event_callback" or not to.user:
+        return BoltResponse(status=503, body="")
+    unsure = desk.engine.audit("act_refused", who=f"slack:{to.user}", data={"via": "slack", "verdict": "group_unknown"})
+    desk.afterwards.do(_complete(unsure))
+    if body.get("type") == "view_submission":
+        shown = json.dumps(reply_in_modal(UNSURE))
+        return BoltResponse(status=200, body=shown, headers={"Content-Type": "application/json"})
+    desk.replies.reply(to, UNSURE, or_directly=True)
+    return BoltResponse(status=200, body="")
 
 
 def _answered_by(

@@ -106,12 +106,14 @@ class SlackChannel:
     async def run(self) -> None:
         """Receive over the websocket, in Socket Mode; at the end, finish the replies in progress."""
         assert self._in is not None, "only an attached channel works in the background"
+        learning = asyncio.create_task(self._in.desk.identities.learn(self._in.desk.engine))
         try:
             if self._socket is not None:
                 await self._socket.run()
             await self._in.warm_up()
             await asyncio.Event().wait()
         finally:
+            learning.cancel()
             await self._in.aclose()
 
     def states(self) -> Mapping[str, Callable[[], Awaitable[str]]]:

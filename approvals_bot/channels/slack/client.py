@@ -101,6 +101,10 @@ class SlackClient:
         self._blocked: dict[tuple[str, str], float] = {}  # (method, conversation or "") → monotonic time
 
     @property
+    def token(self) -> str:
+        return self._token
+
+    @property
     def session(self) -> aiohttp.ClientSession:
         """The session of all calls. Use it only in the event loop that opened it, with its first call."""
         if self._session is None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from inspect import isawaitable
 from typing import Any
@@ -18,8 +19,8 @@ from urllib.parse import urlsplit
 from approvals_bot.approvals.acts import Act, Actor, Reply
 from approvals_bot.approvals.port import Card
 from approvals_bot.channels.slack.blocks import Block, escape
-from approvals_bot.channels.slack.client import LaterError, NeverError, SlackClient, SlackError
-from approvals_bot.channels.slack.identity import SlackIdentities
+from approvals_bot.channels.slack.client import AnswerLostError, LaterError, NeverError, SlackClient, SlackError
+from approvals_bot.channels.slack.identity import PRESS_UNTIL, SlackIdentities, time_left
 from approvals_bot.channels.slack.modals import reply_modal
 from approvals_bot.durable.engine import Engine, HookTarget
 from approvals_bot.service.act import SentAct, send_act
@@ -27,6 +28,8 @@ from approvals_bot.service.act import SentAct, send_act
 OPEN_LIMIT = 1.2  # seconds for opening a modal; its trigger is good for 3 from the click
 VERDICT_LIMIT = 1.5  # seconds that a modal waits for its verdict, of the 2.5 that it may take in all
 CLOSE_LIMIT = 2.0  # seconds at shutdown for tasks in progress
+REPLY_LIMIT = 1_800.0  # seconds after the press; a `response_url` is good for as long
+FIRST_RETRY, LAST_RETRY = 1.0, 60.0  # seconds between attempts to reply
 MOST = 1_000  # tasks at a time; more are dropped, because Slack isn't keeping up
 
 log = logging.getLogger(__name__)
@@ -47,8 +50,8 @@ class ReplyTo:
         container = payload.get("container") or {}
         channel = (payload.get("channel") or {}).get("id") or container.get("channel_id") or ""
         return cls(
-            str((payload.get("user") or {}).get("id") or ""),
-            str(channel),
+            str((payload.get("user") or {}).get("id") or payload.get("user_id") or ""),
+            str(channel or payload.get("channel_id") or ""),
             container.get("thread_ts"),
             str(payload.get("response_url") or ""),
             bool(container.get("is_ephemeral")),
@@ -69,7 +72,9 @@ class BackgroundTasks:
             work.close()
             log.warning("Too many replies are waiting for Slack, so one was dropped.")
             return
-        task = asyncio.create_task(work)
+        later = copy_context()
+        later.run(PRESS_UNTIL.set, None)  # after the acknowledgement there is time
+        task = asyncio.create_task(work, context=later)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
@@ -88,15 +93,15 @@ class BackgroundTasks:
 
 
 class EphemeralReplies:
-    """Ephemeral messages. Somebody who misses one finds the same on the card."""
+    """Ephemeral messages, tried until Slack takes them, for half an hour. The card says the same."""
 
     def __init__(self, client: SlackClient, afterwards: BackgroundTasks) -> None:
         self._client = client
         self._afterwards = afterwards
 
-    def reply(self, to: ReplyTo, text: str) -> None:
+    def reply(self, to: ReplyTo, text: str, *, or_directly: bool = False) -> None:
         """Reply in the background."""
-        self._afterwards.do(self.reply_now(to, text))
+        self._afterwards.do(self.reply_now(to, text, or_directly=or_directly))
 
     async def reply_now(
         self, to: ReplyTo, text: str, blocks: Sequence[Block] = (), *, or_directly: bool = False
@@ -106,15 +111,29 @@ class EphemeralReplies:
         `or_directly`: send a direct message instead where there's no channel, or the app isn't in it.
         """
         said: dict[str, Any] = {"text": escape(text), **({"blocks": list(blocks)} if blocks else {})}
-        try:
-            if to.response_url and self.is_slacks(to.response_url):
-                await self._respond(to, said)
-            elif to.channel:
-                await self._show_in(to, said, or_directly)
-            elif or_directly:
-                await self._say_directly(to.user, said)
-        except SlackError as failure:
-            log.warning("An ephemeral reply could not be sent: %s", failure)
+        until, wait = self._client.monotonic() + REPLY_LIMIT, FIRST_RETRY
+        while True:
+            try:
+                await self._send(to, said, or_directly)
+                return
+            except LaterError as failure:
+                after = max(wait, failure.after.total_seconds() if failure.after else 0.0)
+                if self._client.monotonic() + after > until:
+                    log.warning("An ephemeral reply could not be sent: %s", failure)
+                    return
+            except SlackError as failure:
+                log.warning("An ephemeral reply could not be sent: %s", failure)
+                return
+            await asyncio.sleep(after)
+            wait = min(2 * wait, LAST_RETRY)  # a repeated reply does no harm, and a `response_url` takes five
+
+    async def _send(self, to: ReplyTo, said: Mapping[str, Any], or_directly: bool) -> None:
+        if to.response_url and self.is_slacks(to.response_url):
+            await self._respond(to, said)
+        elif to.channel:
+            await self._show_in(to, said, or_directly)
+        elif or_directly:
+            await self._say_directly(to.user, said)
 
     def is_slacks(self, url: str) -> bool:
         """Return whether the URL is on Slack's host, or the configured API's. We post to no other."""
@@ -156,10 +175,14 @@ class EphemeralReplies:
         answer = {"response_type": "ephemeral", "replace_original": to.is_ephemeral, **said}
         try:
             async with self._client.session.post(to.response_url, json=answer, allow_redirects=False) as response:
+                if response.status == 429 or response.status >= 500:
+                    raise AnswerLostError("response_url", f"HTTP {response.status}")
                 if response.status >= 400:
-                    log.warning("An ephemeral reply could not be sent: HTTP %d", response.status)
-        except (aiohttp.ClientError, TimeoutError, OSError) as failure:
+                    raise NeverError("response_url", f"HTTP {response.status}")
+        except aiohttp.ClientConnectorError as failure:
             raise LaterError("response_url", type(failure).__name__) from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as failure:
+            raise AnswerLostError("response_url", type(failure).__name__) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +215,7 @@ class SlackDesk:
 
     async def reply_to(self, sent: SentAct | Reply, timeout: float = VERDICT_LIMIT) -> Reply:
         """Return the request's reply to an act, and count it."""
-        reply = sent if isinstance(sent, Reply) else await sent.reply(timeout)
+        reply = sent if isinstance(sent, Reply) else await sent.reply(time_left(timeout))
         if self.counted is not None:
             self.counted(reply.verdict, "slack")
         return reply
@@ -204,7 +227,7 @@ class SlackDesk:
         """
         shown = payload.get("view") or {}
         try:
-            async with asyncio.timeout(OPEN_LIMIT):
+            async with asyncio.timeout(time_left(OPEN_LIMIT)):
                 if shown.get("type") == "modal":
                     await self.client.ask("views.update", view_id=str(shown["id"]), view=view)
                 else:

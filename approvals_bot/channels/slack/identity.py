@@ -7,17 +7,26 @@ it: the same address in another workspace proves nothing.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
-from approvals_bot.channels.slack.client import SlackClient
+from approvals_bot.channels.slack.client import LaterError, SlackClient, SlackError
 from approvals_bot.channels.slack.members import SlackPeople
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.store.protocol import StateRow
+from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.people import People, SourceUnavailable, is_mail
 
-LOOK_UP_LIMIT = 1.0  # seconds for asking Slack who somebody is, within the 2.5 that a press has
+PRESS_LIMIT = 2.1  # seconds for all that a press waits for, of the 2.5 that it may take in all
+LOOK_UP_LIMIT = 0.8  # seconds of them for asking Slack who somebody is
 GLANCE_LIMIT = 0.3  # seconds for the same about a person whose Slack id is in the configuration
+LEARN_EVERY = 5.0  # seconds between attempts to learn our workspace, while Slack doesn't answer
+KEPT_FOR = timedelta(days=3_650)  # how long the store keeps our workspace
 SILENCE = 10.0  # seconds without asking Slack after it didn't answer, so that not every press waits for it
 
 External = Literal["deny", "see-only"]
@@ -28,12 +37,21 @@ EXTERNAL: dict[External, str] = {
     "them. Nothing was changed.",
 }
 UNSURE = "Slack couldn't confirm who you are. Nothing was changed. Please try again."
+PRESS_UNTIL: ContextVar[float | None] = ContextVar("PRESS_UNTIL", default=None)
+"""When the press that is being handled must be answered, in the event loop's time; None after the answer."""
+
 NO_ADDRESS = (
     "Your Slack account has no email address that we can see, so we don't know who you are. Nothing was changed. "
     "Please ask your Approvals admin to add your Slack ID."
 )
 
 log = logging.getLogger(__name__)
+
+
+def time_left(most: float) -> float:
+    """Return how many seconds a press may wait for one of its parts: `most`, or less if the others took long."""
+    until = PRESS_UNTIL.get()
+    return most if until is None else max(0.0, min(most, until - asyncio.get_running_loop().time()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,40 +124,83 @@ class SlackIdentities:
     ) -> None:
         self.external_users: External = external_users  # replaced on reload
         self._client = client
-        self._slack_people = slack_people
+        self.slack_people = slack_people
         self.people = people  # replaced on reload
         self._app_id = app_id
         self._workspace: SlackTeam | None = None
         self._learning = asyncio.Lock()
-        self._silent_until = 0.0  # monotonic
+        self._silent_until = self._unknown_until = 0.0  # monotonic
+
+    @property
+    def known_workspace(self) -> SlackTeam | None:
+        """Our workspace; None until it is learnt."""
+        return self._workspace
 
     async def workspace(self) -> SlackTeam:
         """Return our workspace, asking Slack once. Raises SlackError or TimeoutError if Slack doesn't answer."""
-        async with self._learning:
-            if self._workspace is None:
-                async with asyncio.timeout(LOOK_UP_LIMIT):
-                    said = await self._client.ask("auth.test")
-                self._workspace = SlackTeam(
-                    team=str(said.get("team_id") or ""),
-                    enterprise=str(said.get("enterprise_id") or ""),
-                    app=self._app_id or str(said.get("app_id") or ""),
-                    bot_user=str(said.get("user_id") or ""),
-                    bot=str(said.get("bot_id") or ""),
-                )
-            return self._workspace
+        if self._workspace is None:
+            async with asyncio.timeout(time_left(LOOK_UP_LIMIT)), self._learning:
+                if self._workspace is None:
+                    await self._learn()
+        assert self._workspace is not None, "it is learnt"
+        return self._workspace
+
+    async def learn(self, engine: Engine) -> None:
+        """Learn our workspace before the first press, from the store while Slack doesn't answer.
+
+        The store's comes from Slack's answer to this token, so it needs no trust in what a payload says.
+        """
+        name = f"slack workspace of {hashlib.sha256(self._client.token.encode()).hexdigest()[:32]}"
+        kept = await _kept(engine, name)
+        if kept is not None and self._workspace is None:
+            self._workspace = SlackTeam(**kept.state)
+        while True:
+            try:
+                async with self._learning:
+                    await self._learn()
+                break
+            except (SlackError, TimeoutError):
+                await asyncio.sleep(LEARN_EVERY)
+        now = asdict(await self.workspace())
+        if kept is None or kept.state != now:
+            row = StateRow(name, 1 if kept is None else kept.version + 1, now)
+            try:
+                await engine.store.set_counter(row, engine.now(), engine.now() + KEPT_FOR)
+            except StoreUnavailableError:
+                log.warning("Our Slack workspace could not be kept; it is learnt again at the next start.")
+
+    async def _learn(self) -> None:
+        """Ask Slack. It isn't asked again right after it didn't answer, so that no press waits for it twice."""
+        if self._client.monotonic() < self._unknown_until:
+            raise LaterError("auth.test", "no answer a moment ago")
+        try:
+            said = await self._client.ask("auth.test")
+        except (SlackError, asyncio.CancelledError):
+            self._unknown_until = self._client.monotonic() + LOOK_UP_LIMIT
+            raise
+        self._workspace = SlackTeam(
+            team=str(said.get("team_id") or ""),
+            enterprise=str(said.get("enterprise_id") or ""),
+            app=self._app_id or str(said.get("app_id") or ""),
+            bot_user=str(said.get("user_id") or ""),
+            bot=str(said.get("bot_id") or ""),
+        )
 
     async def identify(self, user_id: str, team: str | None) -> Identified | Unidentified:
         """Return the person with this user id and team, as named in a payload that Slack signed."""
         named = self.people.by_slack(user_id)
-        ours = await self.workspace()
+        try:
+            ours = await self.workspace()
+        except (SlackError, TimeoutError):
+            return Unidentified(user_id, "group_unknown", UNSURE)
         if team and team not in (ours.team, ours.enterprise):
             return self._outsider(user_id)
         known = Identified(named.address, user_id) if named is not None else None
         if known is not None and self._client.monotonic() < self._silent_until:
             return known
         try:
-            async with asyncio.timeout(GLANCE_LIMIT if known else LOOK_UP_LIMIT):
-                user = await self._slack_people.user(user_id)
+            async with asyncio.timeout(time_left(GLANCE_LIMIT if known else LOOK_UP_LIMIT)):
+                user = await self.slack_people.user(user_id)
         except (SourceUnavailable, TimeoutError):
             if known is None:
                 return Unidentified(user_id, "group_unknown", UNSURE)
@@ -156,6 +217,13 @@ class SlackIdentities:
     def _outsider(self, user_id: str, *, is_alive: bool = True) -> Unidentified:
         may_see = is_alive and self.external_users == "see-only"
         return Unidentified(user_id, "not_an_approver", EXTERNAL["see-only" if may_see else "deny"], may_see)
+
+
+async def _kept(engine: Engine, name: str) -> StateRow | None:
+    try:
+        return await engine.store.counter(name)
+    except StoreUnavailableError:
+        return None
 
 
 def team_of(payload: Mapping[str, Any]) -> str | None:

@@ -27,7 +27,7 @@ FEATURE_SCOPES = ("commands",)  # for the slash command and the shortcut
 SCOPES = tuple(sorted({scope for scopes in METHODS.values() for scope in scopes} | set(FEATURE_SCOPES)))
 """The scopes that the installation needs."""
 
-EVENTS = ("app_home_opened",)
+EVENTS = ("app_home_opened", "subteam_members_changed")
 COMMAND = "/approve"
 SHORTCUT = "ask_for_approval"  # the global shortcut's callback id
 PATH = "/slack/events"  # for everything from Slack

@@ -11,7 +11,8 @@ from typing import Any, Generic, TypeVar
 from approvals_bot.channels.slack.client import NeverError, SlackClient, SlackError
 from approvals_bot.people import SourceUnavailable
 
-GROUP_MEMORY = 60.0  # seconds; Slack allows 20 look-ups of members a minute
+GROUP_MEMORY = 5.0  # seconds; each click asks Slack
+GROUP_SPARE = 60.0  # seconds; only while Slack refuses to be asked more often
 USER_MEMORY = 60.0  # seconds; how long a deactivated user may still count as active
 ADDRESS_MEMORY = 3_600.0  # seconds; an address hardly ever moves to another account
 LOOK_UPS = 5  # users looked up at the same time
@@ -46,7 +47,7 @@ class SlackPeople:
         self._client = client
         self._users: _Memory[SlackUser | None] = _Memory(USER_MEMORY, monotonic)
         self._by_address: _Memory[str | None] = _Memory(ADDRESS_MEMORY, monotonic)
-        self._groups: _Memory[tuple[str, ...]] = _Memory(GROUP_MEMORY, monotonic)
+        self._groups: _Memory[tuple[str, ...]] = _Memory(GROUP_MEMORY, monotonic, GROUP_SPARE)
 
     async def user(self, user_id: str) -> SlackUser | None:
         """Return the user with this id; None if Slack has no such user."""
@@ -65,6 +66,10 @@ class SlackPeople:
     async def members(self, usergroup: str) -> tuple[str, ...]:
         """Return the addresses of a user group's active members. Takes a handle (`sre`, `@sre`) or an id (`S0…`)."""
         return await self._groups.get(usergroup.removeprefix("slack:").removeprefix("@"), self._ask_members)
+
+    def forget_groups(self) -> None:
+        """Forget the members of all groups: Slack says that one has changed."""
+        self._groups.forget()
 
     async def _ask_user(self, user_id: str) -> SlackUser | None:
         try:
@@ -93,7 +98,8 @@ class SlackPeople:
             group_id = await self._group_id(group)
             answer = await self._client.ask("usergroups.users.list", get=True, usergroup=group_id)
         except SlackError as failure:
-            raise SourceUnavailable(f"slack:@{group}", str(failure)) from None
+            kind = TooOftenError if failure.code == "ratelimited" else SourceUnavailable
+            raise kind(f"slack:@{group}", str(failure)) from None
         gate = asyncio.Semaphore(LOOK_UPS)
 
         async def one(user_id: str) -> SlackUser | None:
@@ -127,14 +133,26 @@ def _user(said: dict[str, Any]) -> SlackUser:
     )
 
 
-class _Memory(Generic[T]):
-    """A cache with a lifetime in seconds. Failures aren't cached, and a key is looked up once at a time."""
+class TooOftenError(SourceUnavailable):
+    """Slack doesn't want to be asked so often."""
 
-    def __init__(self, seconds: float, monotonic: Callable[[], float]) -> None:
-        self._seconds = seconds
+
+class _Memory(Generic[T]):
+    """A cache with a lifetime in seconds. Failures aren't cached, and a key is looked up once at a time.
+
+    `spare`: the age up to which an answer is good enough while Slack doesn't want to be asked.
+    """
+
+    def __init__(self, seconds: float, monotonic: Callable[[], float], spare: float = 0.0) -> None:
+        self._seconds, self._spare = seconds, spare
+        self._forgotten = 0  # times
         self._monotonic = monotonic
         self._known: dict[str, tuple[float, T]] = {}
         self._asking: dict[str, asyncio.Lock] = {}
+
+    def forget(self) -> None:
+        self._known.clear()
+        self._forgotten += 1
 
     async def get(self, key: str, ask: Callable[[str], Awaitable[T]]) -> T:
         lock = self._asking.setdefault(key, asyncio.Lock())
@@ -143,12 +161,19 @@ class _Memory(Generic[T]):
                 known = self._known.get(key)
                 if known is not None and known[0] > self._monotonic():
                     return known[1]
-                answer = await ask(key)
-                self._known[key] = (self._monotonic() + self._seconds, answer)
+                begun, forgotten = self._monotonic(), self._forgotten
+                try:
+                    answer = await ask(key)
+                except TooOftenError:
+                    if known is not None and known[0] - self._seconds + self._spare > self._monotonic():
+                        return known[1]
+                    raise
+                if forgotten == self._forgotten:  # else it may be from before the change
+                    self._known[key] = (begun + self._seconds, answer)
                 return answer
         finally:
             if not lock.locked():
                 self._asking.pop(key, None)
             if len(self._known) > 10_000:
                 now = self._monotonic()
-                self._known = {one: kept for one, kept in self._known.items() if kept[0] > now}
+                self._known = {one: kept for one, kept in self._known.items() if kept[0] + self._spare > now}

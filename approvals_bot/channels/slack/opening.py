@@ -101,7 +101,7 @@ class SlackOpening:
         else:
             said = await self._choose(payload, identity)
         if said:
-            self._desk.replies.reply(to, said)
+            self._desk.replies.reply(to, said, or_directly=True)
 
     async def _chosen_by_name(self, payload: Mapping[str, Any], name: str, identity: Identified, to: ReplyTo) -> str:
         definition = await self._definition(name, identity)

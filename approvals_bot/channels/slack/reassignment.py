@@ -43,16 +43,16 @@ class SlackReassignments:
         to = ReplyTo.of(payload)
         identity = await self._desk.identities.identify(to.user, team_of(payload))
         if isinstance(identity, Unidentified):
-            self._desk.replies.reply(to, identity.text)
+            self._desk.replies.reply(to, identity.text, or_directly=True)
             return
         hook_id = str(payload["actions"][0].get("value") or "")
         view = await self._open_request(hook_id)
         if view is None or not (await self._desk.identities.workspace()).posted(payload):
-            self._desk.replies.reply(to, GONE)
+            self._desk.replies.reply(to, GONE, or_directly=True)
             return
         modal = reassign_modal(card_of(view, identity.address, self._desk.engine.now()), identity.address, to.channel)
         if not await self._desk.is_opened(payload, modal):
-            self._desk.replies.reply(to, NOT_OPENED)
+            self._desk.replies.reply(to, NOT_OPENED, or_directly=True)
 
     async def submitted(self, payload: Mapping[str, Any]) -> dict[str, Any] | None:
         """Perform a submitted modal. Returns Slack's `response_action`, or None to close the modal."""

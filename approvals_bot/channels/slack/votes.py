@@ -33,6 +33,7 @@ GONE = "This button no longer works. Nothing was changed."
 
 log = logging.getLogger(__name__)
 
+LATEST_VERDICT = 1_200.0  # seconds; the reply to a press is possible for 1,800
 NAMED = 6  # people who are named with their reasons
 
 
@@ -52,12 +53,12 @@ class SlackVotes:
         identity = await self._desk.identities.identify(to.user, team_of(payload))
         if isinstance(identity, Unidentified):
             await self._refuse(identity, hook_id, choice)
-            self._desk.replies.reply(to, identity.text)
+            self._desk.replies.reply(to, identity.text, or_directly=True)
             return
         target = await self._desk.engine.find(hook_id)
         if choice not in get_args(ChoiceName) or not await self._is_about(payload, target):
             await self._refuse(Unidentified(identity.user, "unknown", GONE), hook_id, choice)
-            self._desk.replies.reply(to, GONE)
+            self._desk.replies.reply(to, GONE, or_directly=True)
             return
         digest = digest_seen(str(action.get("block_id") or ""))
         view = request_behind(target)
@@ -73,7 +74,12 @@ class SlackVotes:
 
     async def _reply_later(self, to: ReplyTo, hook_id: str, identity: Identified, sent: SentAct | Reply) -> None:
         """Reply to a vote once the request has. The press is acknowledged before: its vote is durable."""
-        self._reply(to, hook_id, identity.address, await self._desk.reply_to(sent))
+        reply = await self._desk.reply_to(sent)
+        self._reply(to, hook_id, identity.address, reply)
+        if reply.verdict == "received" and isinstance(sent, SentAct):  # such as while Slack can't say who is in a group
+            reply = await sent.reply(LATEST_VERDICT)
+            if reply.verdict != "received":
+                self._reply(to, hook_id, identity.address, reply)
         await self._home.voted(identity.user)
 
     async def explain(self, payload: Mapping[str, Any]) -> None:
@@ -81,12 +87,12 @@ class SlackVotes:
         to = ReplyTo.of(payload)
         identity = await self._desk.identities.identify(to.user, team_of(payload))
         if isinstance(identity, Unidentified) and not identity.may_see:
-            self._desk.replies.reply(to, identity.text)
+            self._desk.replies.reply(to, identity.text, or_directly=True)
             return
         target = await self._desk.engine.find(str(payload["actions"][0].get("value") or ""))
         view = request_behind(target)
         if view is None or not await self._is_about(payload, target):
-            self._desk.replies.reply(to, GONE)
+            self._desk.replies.reply(to, GONE, or_directly=True)
             return
         text = why(view, identity.address if isinstance(identity, Identified) else None, self._desk.engine.now())
         if isinstance(identity, Identified) and view.is_open and is_requester(view, identity.address):
@@ -175,7 +181,8 @@ class SlackVotes:
         if await self._desk.is_opened(payload, view):
             return
         page = await self._desk.own_page(card, address)
-        self._desk.replies.reply(to, NOT_OPENED + (OR_THE_PAGE.format(page=page) if page else "."))
+        text = NOT_OPENED + (OR_THE_PAGE.format(page=page) if page else ".")
+        self._desk.replies.reply(to, text, or_directly=True)
 
     def _reply(self, to: ReplyTo, hook_id: str, address: str, reply: Reply) -> None:
         if reply.verdict in ("counted", "changed"):
