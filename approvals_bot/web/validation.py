@@ -37,7 +37,7 @@ async def read_body(request: HttpRequest, limit: int) -> bytes:
         raise Problem(400, detail="Content-Length is not a number of bytes.")
     if int(declared) > limit:
         raise _too_large(limit)
-    body = b""
+    body = bytearray()  # adding to bytes would copy all of them for every part, and a caller may send single ones
     try:
         async with asyncio.timeout(BODY_TIME):
             async for part in request.stream():
@@ -48,7 +48,7 @@ async def read_body(request: HttpRequest, limit: int) -> bytes:
         raise Problem(408, detail=f"The body did not arrive within {BODY_TIME:g} seconds.") from None
     except ClientDisconnect:
         raise Problem(400, detail="The connection closed before the body was complete.") from None
-    return body
+    return bytes(body)
 
 
 def _too_large(limit: int) -> Problem:
