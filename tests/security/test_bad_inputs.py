@@ -22,6 +22,7 @@ from approvals_bot.cli.wire import BODY_END, IDLE_TIME, file_limit
 from approvals_bot.config.load import load_configuration
 from approvals_bot.config.messages import ConfigErrors
 from approvals_bot.service.catalog import Listed
+from approvals_bot.web.guard import REFUSED_A_MINUTE
 from tests.support.served import PARSERS, served, status
 
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
@@ -107,6 +108,19 @@ def loads(tmp: Path, text: str) -> int:
     except ConfigErrors as errors:
         return 422 if all(problem.file for problem in errors.problems) else 500
     return 200
+
+
+@bad("B33", "a token of 10 MB", 414, on_sockets=True)
+async def _long_token(asked: Any) -> Iterable[int]:
+    head = b"GET /decisions/" + b"a" * 10_000_000 + b" HTTP/1.1\r\nHost: approve.acme.eu\r\n\r\n"
+    short = b"GET /decisions/" + b"a" * 9_000 + b" HTTP/1.1\r\nHost: approve.acme.eu\r\nConnection: close\r\n\r\n"
+    return [status(await site.ask(sent)) for site in asked.sites for sent in (head, short)]
+
+
+@bad("B34", "NUL in a token", 404)
+async def _nul_in_token(asked: Any) -> Iterable[int]:
+    paths = (f"{asked.path}%00", asked.path.replace("/decisions/", "/decisions/%00"), "/webhooks/%00")
+    return [(await asked.web.request(method, path)).status_code for method in ("GET", "POST") for path in paths]
 
 
 @bad("B53", "100 kB dotted key", 422)
@@ -203,6 +217,16 @@ async def _slow_texts(asked: Any) -> Iterable[int]:
             found.append((await asked.web.post(path, data=form, headers=OURS)).status_code)
         found.append((await asked.web.get("/inbox", headers={"Cookie": f"__Host-approvals={text}"})).status_code)
         found.append((await asked.web.get("/decisions/" + text.replace(" ", "+"))).status_code)
+    return found
+
+
+@bad("B83", "a forged X-Forwarded-For", 404, 429)
+async def _forged_peer(asked: Any) -> Iterable[int]:
+    found = []
+    for number in range(REFUSED_A_MINUTE + 5):
+        forged = {"X-Forwarded-For": f"198.51.100.{number}", "X-Real-IP": "::1", "Forwarded": "for=127.0.0.1"}
+        found.append((await asked.web.get("/decisions/x", headers=forged)).status_code)
+    assert found.count(429) == 5, "a caller's own header made it another caller"
     return found
 
 
