@@ -38,7 +38,7 @@ from approvals_bot.approvals.eligibility import (
 from approvals_bot.approvals.fields import form_field
 from approvals_bot.approvals.json_values import same_json
 from approvals_bot.approvals.plain_text import readable
-from approvals_bot.approvals.policy import Escalation
+from approvals_bot.approvals.policy import MAX_AGE, Deliver, Escalation
 from approvals_bot.approvals.port import State, Via
 from approvals_bot.approvals.reassignment import Rank, reassigned, with_reassignments
 from approvals_bot.approvals.request import (
@@ -82,10 +82,16 @@ def request_of(
         ),
         labels=definition.labels.given(),
         link_auth=definition.deliver.link_auth,
+        max_age=_max_age(definition.deliver),
         grace=shown_duration(policy.grace) if policy.grace else "",
         reassign=policy.reassign or "approvers",
     )
     return planned(request, rules)
+
+
+def _max_age(deliver: Deliver) -> int:
+    """Return how many seconds before a decision its sign-in may be; 0 where none is asked for."""
+    return int((deliver.max_age or MAX_AGE).total_seconds()) if deliver.link_auth == "login" else 0
 
 
 def context_of(request: Request, rules: Rules) -> RequestContext:

@@ -45,6 +45,7 @@ from approvals_bot.approvals.durations import Duration
 from approvals_bot.approvals.field_specs import Ask, FieldName, FieldSpec
 
 LONGEST_GRACE = timedelta(days=1)
+MAX_AGE = timedelta(minutes=10)
 LONGEST_CATCH_UP = timedelta(days=7)
 
 SCHEDULE = "app:schedule"
@@ -146,6 +147,7 @@ class WorkflowInfo(Frozen):
     instructions: Annotated[Text, StringConstraints(max_length=2_000)] | None = None  # for approvers
     request: Annotated[tuple[Text, ...], Field(min_length=1)]  # "*" every person, "@group", "app:ci", an address
     owners: tuple[Text, ...] | None = None  # "@group", "app:desk", an address: who may reassign
+    viewers: tuple[Text, ...] | None = None  # "@group", an address: who may see its requests, besides those concerned
     on_behalf_of: Literal["required", "optional", "never"] = "optional"
     key: Text | None = None
     run: Annotated[str, StringConstraints(max_length=200)] | None = None  # "module:function"
@@ -325,7 +327,8 @@ class Deliver(Frozen):
     slack: Annotated[str, StringConstraints(pattern=r"^(#[^\s#]{1,80}|[CG][A-Z0-9]{5,20})$")] | None = None
     dm: Bool = False
     email: MailDelay = None  # None: no mail · 0: at once · else if nobody has voted in the stage by then
-    link_auth: Literal["link", "code"] = "link"
+    link_auth: Literal["link", "code", "login"] = "link"
+    max_age: Duration | None = None  # of the sign-in that `login` asks for; None: MAX_AGE
 
     if TYPE_CHECKING:
 
@@ -335,9 +338,16 @@ class Deliver(Frozen):
             slack: str | None = ...,
             dm: bool = ...,
             email: bool | str = ...,
-            link_auth: Literal["link", "code"] = ...,
+            link_auth: Literal["link", "code", "login"] = ...,
+            max_age: str | None = ...,
             **channels: Literal[True] | str,
         ) -> None: ...
+
+    @model_validator(mode="after")
+    def _only_a_sign_in_has_an_age(self) -> Deliver:
+        if self.max_age is not None and self.link_auth != "login":
+            raise refuse('applies to link_auth = "login" only', at="max_age")
+        return self
 
     @property
     def channels(self) -> Mapping[str, DeliverTo]:

@@ -206,7 +206,8 @@ class Request(BaseModel):
     deliveries: tuple[CardDelivery, ...] = ()
     follow_ups: tuple[FollowUp, ...] = ()
     recipients: dict[str, str] = {}  # opaque id → address: the people who may have a link
-    link_auth: Literal["link", "code"] = "link"
+    link_auth: Literal["link", "code", "login"] = "link"
+    max_age: int = 0  # seconds since the sign-in that `login` asks for
     labels: dict[ChoiceName, str] = {}  # the buttons' labels, as far as the workflow has some
     instructions: str = ""  # to the approvers
     held: RequestOutcome | None = None  # a decision that takes effect after `grace`, unless its vote is undone

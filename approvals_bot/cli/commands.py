@@ -41,6 +41,7 @@ COMMANDS = {
     "show": ("requests:show_command", "Show a run: its card and its timeline."),
     "resume": ("requests:resume", "Resume a run that waits for a hook."),
     "keys": ("keys:keys", "Make API keys."),
+    "sessions": ("sessions:app", "List or end a person's sessions."),
     "audit": ("audit:app", "Export the audit log, or verify an export."),
     "mcp": ("mcp:mcp", "Serve MCP tools over stdio, by which agents ask for approval."),
     "slack": ("serve:slack_app", "Set up the Slack app."),

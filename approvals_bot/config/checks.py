@@ -92,6 +92,8 @@ def _approval(definition: Definition, service: ServiceSettings) -> Iterator[Find
     yield from _conditions(definition)
     yield from _templates(definition)
     yield from _owners(definition, service)
+    yield from _viewers(definition, service)
+    yield from _sign_in(definition, service)
     yield from _policy(definition)
     yield from _stages(definition, service)
     yield from _clock(definition, service)
@@ -275,6 +277,22 @@ def _mail_address(path: Path, text: str, how: str) -> Iterator[Finding]:
         canonical_in_file(text)
     except AddressError as error:
         yield Finding(path, how if error.is_shapeless else str(error))
+
+
+def _viewers(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
+    for at, text in enumerate(definition.workflow.viewers or ()):
+        path = ("workflow", "viewers", at)
+        if text.startswith("@"):
+            yield from _address(path, text, definition, service)
+        elif not is_mail(text):
+            yield Finding(path, 'write "@group" or an email address')
+
+
+def _sign_in(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
+    """Find a decision that needs a sign-in which nobody could repeat. A proxy in front can't be asked for one."""
+    methods = service.login.methods_of(by_mail=service.email is not None)
+    if definition.deliver.link_auth == "login" and not set(methods) - {"proxy"}:
+        yield Finding(("deliver", "link_auth"), "nobody can sign in: [login] methods needs oidc, slack or code")
 
 
 def _owners(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:

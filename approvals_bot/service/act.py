@@ -29,8 +29,9 @@ from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine, HookTarget, KeptPayload
 from approvals_bot.errors import HookFullError, HookNotFoundError, IdempotencyConflictError, StoreUnavailableError
-from approvals_bot.people import AddressError, IdentityRules, People
+from approvals_bot.people import AddressError, IdentityRules, People, SourceUnavailable, is_mail
 from approvals_bot.service.crowding import has_had_their_share
+from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.read import request_behind
 
 ANSWER_LIMIT = 3.5  # seconds that a page waits for its verdict. Its answer takes at most 6 in all: a store lookup of up
@@ -102,6 +103,8 @@ async def send_act(
     target = request if isinstance(request, HookTarget) else await engine.find(_hook_of(request))
     if target is None:
         return Reply("unknown")
+    if (refusal := await _refuse(engine, target, act)) is not None:
+        return refusal
     if await has_had_their_share(engine, target, act.by):
         return BUSY
     try:
@@ -115,6 +118,32 @@ async def send_act(
         return BUSY
     except HookNotFoundError:
         return await _too_late(engine, target.hook.id, act)
+
+
+async def _refuse(engine: Engine, target: HookTarget, act: Act) -> Reply | None:
+    """Refuse people whom nobody knows any more, and presses in Slack where a sign-in is needed. The audit records it.
+
+    Slack itself knows those who press there: they are identified by its signature, and members of the workspace.
+    """
+    request, refusal = request_behind(target), None
+    if act.via == "slack":
+        if request is not None and request.is_open and request.link_auth == "login":
+            refusal = Reply("not_an_approver", code="sign_in_needed", params={"page": _page_of(engine, request)})
+    elif (known := engine.resources.get(KnownPeople)) is not None and is_mail(act.by):
+        try:
+            if not await known.may_act(act.by, target.record.workflow):
+                refusal = Reply("not_an_approver", code="left")
+        except SourceUnavailable:
+            refusal = Reply("group_unknown", code="rank_unknown")
+    if refusal is not None:
+        data = {"act": act_word(act), "via": act.via, "verdict": refusal.verdict, "because": refusal.code}
+        actor = act.actor.as_json() if act.actor is not None else None
+        await engine.audit("act_refused", who=act.by, run_id=target.record.id, actor=actor, data=data)
+    return refusal
+
+
+def _page_of(engine: Engine, request: Request) -> str:
+    return f"{engine.base_url}/requests/{request.id}"
 
 
 KINDS: dict[Via, ActorKind] = {"slack": "slack", "email": "mail", "api": "app", "cli": "cli"}

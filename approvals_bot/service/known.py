@@ -7,11 +7,16 @@ offered now.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from typing import TYPE_CHECKING
 
-from approvals_bot.approvals.policy import Definition
-from approvals_bot.people import People, PersonAddress, parse_address
-from approvals_bot.service.catalog import Catalog
+from approvals_bot.approvals.published import Relation
+from approvals_bot.durable.engine import Engine
+from approvals_bot.people import People, PersonAddress, SourceUnavailable, parse_address
+from approvals_bot.service.read import list_requests
+
+if TYPE_CHECKING:
+    from approvals_bot.approvals.policy import Definition
+    from approvals_bot.service.catalog import Catalog
 
 
 class KnownPeople:
@@ -25,9 +30,38 @@ class KnownPeople:
 
     async def knows(self, address: str) -> bool:
         """Return whether anybody knows this person now. Raises SourceUnavailable if a source that may can't be read."""
-        return self._people.canonical(address) in self._named or await self._people.knows(address)
+        return self._people.canonical(address) in self._named() or await self._people.knows(address)
 
-    @cached_property
+    async def may_act(self, address: str, workflow: str) -> bool:
+        """Return whether this person may have to do with this workflow's requests. Raises SourceUnavailable.
+
+        A Python workflow names people in its own code, which nobody can look through: those are known there.
+        """
+        return self._is_code(workflow) or await self.knows(address)
+
+    async def may_sign_in(self, engine: Engine, address: str) -> bool:
+        """Return whether this person has anything to do here: they are known, or a Python workflow has asked them.
+
+        Raises SourceUnavailable.
+        """
+        try:
+            if await self.knows(address):
+                return True
+        except SourceUnavailable:
+            if not await self._is_asked_by_code(engine, address):
+                raise
+            return True
+        return await self._is_asked_by_code(engine, address)
+
+    async def _is_asked_by_code(self, engine: Engine, address: str) -> bool:
+        relations: tuple[Relation, ...] = ("waiting_for", "voted_by")
+        pages = [await list_requests(engine, relation, address) for relation in relations]
+        return any(self._is_code(record.workflow) for page in pages for record, _ in page.rows)
+
+    def _is_code(self, workflow: str) -> bool:
+        listed = self._workflows.find(workflow)
+        return listed is not None and (listed.definition is None or listed.definition.workflow.run is not None)
+
     def _named(self) -> frozenset[str]:
         """The addresses that workflow files and the rest of the configuration name."""
         definitions = (each.definition for each in self._workflows.listed.values() if each.definition is not None)
@@ -39,6 +73,8 @@ def _people_in(definition: Definition) -> Iterator[str]:
     """Yield what a workflow's file has where it names people."""
     yield from definition.workflow.request
     yield from definition.workflow.owners or ()
+    yield from definition.workflow.viewers or ()
+    yield from definition.workflow.may_ask or ()
     for stage in definition.stage:
         for seat in stage.seat:
             yield from seat.from_

@@ -31,7 +31,7 @@ class Sessions:
     """
 
     def __init__(self, engine: Engine, *, idle: timedelta = IDLE, lifetime: timedelta = LIFETIME) -> None:
-        self._engine = engine
+        self.engine = engine
         self._idle = idle
         self._lifetime = lifetime
 
@@ -41,39 +41,39 @@ class Sessions:
 
     async def begin(self, person: str, *, method: str, browser: str = "") -> str:
         """Begin a session, and return what the browser has to show from now on."""
-        token, now = secrets.token_urlsafe(32), self._engine.now()
+        token, now = secrets.token_urlsafe(32), self.engine.now()
         row = SessionRow(id_of(token), person, method, now, now, browser, now + self._lifetime)
-        await self._engine.store.add_session(row)
+        await self.engine.store.add_session(row)
         return token
 
     async def find(self, token: str) -> SessionRow | None:
         """Return the session of this browser; None if it is none of ours, or is over."""
         if not _TOKEN.fullmatch(token):
             return None
-        row = await self._engine.store.session(id_of(token))
+        row = await self.engine.store.session(id_of(token))
         if row is None:
             return None
         if self._is_over(row):
-            await self._engine.store.end_sessions(id=row.id)
+            await self.engine.store.end_sessions(id=row.id)
             return None
-        now = self._engine.now()
+        now = self.engine.now()
         if now - row.seen_at >= SEEN_EVERY:
-            await self._engine.store.mark_session(row.id, now)
+            await self.engine.store.mark_session(row.id, now)
         return row
 
     async def list(self, person: str) -> Sequence[SessionRow]:
         """Return this person's sessions that aren't over, the newest first."""
-        return [row for row in await self._engine.store.sessions(person) if not self._is_over(row)]
+        return [row for row in await self.engine.store.sessions(person) if not self._is_over(row)]
 
     async def end(self, id: str) -> None:
-        await self._engine.store.end_sessions(id=id)
+        await self.engine.store.end_sessions(id=id)
 
     async def end_all(self, person: str) -> int:
         """End all sessions of this person, at every replica. Returns how many there were."""
-        return await self._engine.store.end_sessions(person=person)
+        return await self.engine.store.end_sessions(person=person)
 
     def _is_over(self, row: SessionRow) -> bool:
-        now = self._engine.now()
+        now = self.engine.now()
         return now >= min(row.created_at + self._lifetime, row.seen_at + self._idle)
 
 

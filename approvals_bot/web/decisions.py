@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import cast, get_args
 
 from starlette.requests import Request as HttpRequest
@@ -39,6 +39,7 @@ from approvals_bot.web.guard import RefusedTokens, peer_of
 from approvals_bot.web.links import Link, Links, ShownForm
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import STATUS, Renderer, origin_of, root_of
+from approvals_bot.web.sessions import SessionCookies
 from approvals_bot.web.validation import is_from_own_page, read_form
 
 STALE = "This page was open too long, so nothing was changed. Check the request, then press again."
@@ -51,6 +52,7 @@ EDITED_BUT_APPROVED = (
     "To approve your values, press “{edit}” below them; to approve the old ones, open this page again."
 )
 WRONG_CODE = "That's not the code we sent you, so nothing was changed. Check the newest email and try again."
+SIGN_IN_FIRST = "This request needs a new sign-in, so nothing was changed. Sign in, then decide."
 CODE_OVER = "This code has expired, was used, or was tried too often, so nothing was changed. Ask for a new one."
 TOO_MANY_CODES = "There were too many wrong codes from here, so nothing was changed. Wait an hour, then try again."
 NO_MORE_CODES = "We've already sent you several codes. Nothing was changed. Wait an hour, then ask for a new one."
@@ -81,9 +83,11 @@ class Decisions:
         base_url: str,
         now: Callable[[], datetime],
         refused: RefusedTokens,
+        sessions: SessionCookies,
     ) -> None:
         self._engine = engine
         self._refused = refused
+        self._sessions = sessions
         self._channels = channels
         self._pages = pages
         self._metrics = metrics
@@ -105,6 +109,7 @@ class Decisions:
             status,
             said=said or "",
             chosen=said is not None,
+            proven=link.view.link_auth == "login" and await self._has_signed_in(request, link),
             values={
                 "code_token": request.query_params.get("code", ""),
                 "choice": request.query_params.get("choice", ""),  # shown first, and no more than that
@@ -143,6 +148,13 @@ class Decisions:
         digest = shown.digest if shown is not None else None
         return await self._perform(request, link, vote_of(link, cast(ChoiceName, choice), form, digest), form)
 
+    async def _has_signed_in(self, request: HttpRequest, link: Link) -> bool:
+        """Return whether the person of this link has signed in in this browser lately, by a method that asked them."""
+        session = await self._sessions.find(request)
+        if session is None or session.person != link.address or session.method == "proxy":
+            return False
+        return self._now() - session.created_at <= timedelta(seconds=link.view.max_age)
+
     async def _examine(
         self, request: HttpRequest, link: Link, form: Mapping[str, str], shown: ShownForm | None
     ) -> tuple[tuple[int, str] | None, str]:
@@ -158,6 +170,8 @@ class Decisions:
             return (403, NOT_OURS), ""
         if not shown.is_fresh:
             return (403, STALE), ""
+        if link.view.link_auth == "login" and not await self._has_signed_in(request, link):
+            return (403, SIGN_IN_FIRST), ""
         if link.view.link_auth != "code" or "send_code" in form:
             return None, ""
         if self._codes.is_proven(link.binding, form.get("proof", "")):
@@ -231,7 +245,7 @@ class Decisions:
         """
         card, person = self._card(link), self._person(link)
         code_token = values.get("code_token", "")
-        with_code = link.view.link_auth == "code"
+        with_code, with_login = link.view.link_auth == "code", link.view.link_auth == "login"
         wished = (values.get("choice"), values.get("look"))
         return self._pages.page(
             "decision.html",
@@ -242,7 +256,8 @@ class Decisions:
             action=link.path,
             form_token="" if chosen else self._links.form_token(link),
             with_code=with_code,
-            is_closed=with_code and not proven,
+            with_login=with_login,
+            is_closed=(with_code or with_login) and not proven,
             proof=values.get("proof", "") if with_code and proven else "",
             code_token=code_token if with_code and self._codes.is_open(link.binding, code_token) else "",
             said=said,

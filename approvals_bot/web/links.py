@@ -18,6 +18,7 @@ from approvals_bot.durable.engine import Engine, HookTarget
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import InvalidTokenError
 from approvals_bot.people import is_mail
+from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.read import request_behind
 
 PAGES = "/decisions"
@@ -96,9 +97,14 @@ class Links:
             return None
         recipient = str(payload.get("r"))
         address = view.recipients.get(recipient) or requester_of(view, recipient)
-        if address is None:
+        if address is None or not await self._is_known(address, target.record.workflow):
             return None
         return Link(signed, target, recipient, address, view, "inbox" if payload.get("v") == "inbox" else "email")
+
+    async def _is_known(self, address: str, workflow: str) -> bool:
+        """Return whether anybody knows the person of a link now. Raises SourceUnavailable."""
+        known = self._engine.resources.get(KnownPeople)
+        return known is None or await known.may_act(address, workflow)
 
     def form_token(self, link: Link) -> str:
         """Make the proof for the form on this link's page: its sender has seen the page, and what it showed."""

@@ -141,7 +141,7 @@ class Login:
         """
         peer = peer_of(request.scope)
         try:
-            is_known = await self._known.knows(person)
+            is_known = await self._known.may_sign_in(self._engine, person)
         except SourceUnavailable:
             await self._audit_refusal(method, "source_unavailable", peer, person)
             raise
@@ -193,7 +193,7 @@ class Login:
         person = self._people.person(address)
         to = ToPerson("email", replace(person, slack=None))
         try:
-            if "email" in self._channels and await self._known.knows(address):
+            if "email" in self._channels and await self._known.may_sign_in(self._engine, address):
                 await self._channels.send(Dispatch(delivery_id, to, card, "code", CODE_MAIL.format(digits=digits)))
         except Exception as error:  # noqa: BLE001  # neither the store nor a channel breaks an answer that was given
             log.error("%s while a code was mailed", type(error).__name__)

@@ -28,8 +28,9 @@ from approvals_bot.service.act import is_requester
 from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.history import Span, history_of
 from approvals_bot.service.read import RequestPage, await_request, list_requests, request_of, requests_of
+from approvals_bot.service.roles import Roles
 from approvals_bot.service.schedules import read_schedules
-from approvals_bot.service.waiting import waits_of
+from approvals_bot.service.waiting import Wait, waits_of
 from approvals_bot.web.links import Links
 from approvals_bot.web.login import Login
 from approvals_bot.web.responses import Renderer
@@ -40,6 +41,7 @@ NAV = (("/runs", "Runs"), ("/inbox", "Inbox"))
 OWN_NAV = (("/inbox", "Inbox"),)
 WAITING_SHOWN = 100  # requests on one page of an inbox
 NEXT_SHOWN = 3  # of a schedule's next times
+NO_VIEWER = "Your inbox has the requests that concern you. Ask an operator if you need to see all of them."
 OTHERS_SHOWN = 50  # on one page of what a person asked for, and voted on
 
 LISTS: tuple[tuple[Relation, str, str], ...] = (
@@ -63,6 +65,8 @@ class PeoplePages:
         pages: Renderer,
         now: Callable[[], datetime],
         login: Login,
+        roles: Roles,
+        root: str,
         open_pages: bool = False,
     ) -> None:
         self._engine = engine
@@ -71,14 +75,16 @@ class PeoplePages:
         self._workflows = workflows
         self._sessions = sessions
         self._login = login
+        self._roles = roles
+        self._root = root
         self._pages = pages
         self._now = now
         self._open = open_pages
 
     async def runs(self, request: HttpRequest) -> Response:
         """The runs, newest first, by status if asked."""
-        if not self._open:
-            return await self._login.instead_of(request)
+        if (refusal := await self._refuse_all_but_viewers(request)) is not None:
+            return refusal
         status = next((word for word in STATUSES if word == request.query_params.get("status")), None)
         cursor = request.query_params.get("cursor")
         try:
@@ -99,8 +105,8 @@ class PeoplePages:
 
         For a run that has continued as a new one, this is the page of that one, unless `?own` is asked for.
         """
-        if not self._open:
-            return await self._login.instead_of(request)
+        if (refusal := await self._refuse_all_but_viewers(request)) is not None:
+            return refusal
         record = await self._engine.record(request.path_params["id"])
         if record is None:
             return self._pages.page("not_found.html", 404)
@@ -118,16 +124,43 @@ class PeoplePages:
             requests=[self._row_of(record, view) for view in requests_of(record) if view.number],
             lines=[wait.in_words for wait in waits if wait.kind == "limit"],
             children=[wait.more for wait in waits if wait.kind == "child"],
-            calls=[(wait, self._engine.link(wait.hook_id) if wait.kind == "webhook" else "") for wait in calls],
+            calls=[(wait, self._url_of(wait)) for wait in calls if wait.kind != "webhook" or self._open],
             history=history,
             near_limits=near_limits(record),
             drawing=draw(history.spans, start=record.created_at, end=record.ended_at or self._now()),
         )
 
+    def _url_of(self, wait: Wait) -> str:
+        """Return a webhook's URL. Anybody who has it can call it, so only a developer's machine shows it."""
+        return self._engine.link(wait.hook_id) if wait.kind == "webhook" else ""
+
+    async def _refuse_all_but_viewers(self, request: HttpRequest) -> Response | None:
+        """Return what people see who may not see all runs: how to sign in, or a sentence. Raises SourceUnavailable."""
+        if self._open:
+            return None
+        reader = await self._sessions.who(request)
+        if reader is None:
+            return await self._login.instead_of(request)
+        if await self._roles.is_viewer(reader):
+            return None
+        return self._pages.page("error.html", 403, title="This page is for viewers", detail=NO_VIEWER)
+
+    async def _may_view(self, view: Request, reader: str | None) -> bool:
+        """Return whether this person may see a request that doesn't concern them. Raises SourceUnavailable."""
+        if reader is None:
+            return False
+        listed = self._workflows.find(view.workflow)
+        viewers = listed.definition.workflow.viewers if listed is not None and listed.definition is not None else None
+        return await self._roles.is_among(reader, (*(viewers or ()), *self._roles.named))
+
+    async def start(self, request: HttpRequest) -> Response:
+        """Lead from the bare address to the inbox."""
+        return RedirectResponse(f"{self._root}/inbox", 303)
+
     async def workflow(self, request: HttpRequest) -> Response:
         """Show one workflow: who may request it, and when it starts on its own."""
-        if not self._open:
-            return await self._login.instead_of(request)
+        if (refusal := await self._refuse_all_but_viewers(request)) is not None:
+            return refusal
         name = request.path_params["name"]
         listed = self._workflows.find(name)
         if listed is None:
@@ -143,7 +176,7 @@ class PeoplePages:
             return await self._login.instead_of(request)
         record = await await_request(self._engine, request.path_params["id"])
         view = request_of(record) if record is not None else None
-        if view is None or not (self._open or _concerns(view, reader)):
+        if view is None or not (self._open or _concerns(view, reader) or await self._may_view(view, reader)):
             return self._pages.page("not_found.html", 404)
         if view.run_id != request.path_params["id"].partition(".")[0]:  # that run was reset
             return RedirectResponse(view.id, 303)
@@ -222,7 +255,9 @@ class PeoplePages:
 
     def _page(self, template: str, here: str, reader: str | None = None, **values: Any) -> Response:
         zone = self._people.person(reader).zone if reader else "UTC"
-        return self._pages.page(template, nav=NAV if self._open else OWN_NAV, here=here, zone=zone, **values)
+        return self._pages.page(
+            template, nav=NAV if self._open or here == "/runs" else OWN_NAV, here=here, zone=zone, **values
+        )
 
 
 def _concerns(view: Request, reader: str | None) -> bool:

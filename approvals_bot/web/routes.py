@@ -37,6 +37,7 @@ from approvals_bot.web.keys import KeyGate
 from approvals_bot.web.links import Links
 from approvals_bot.web.login import Login, LoginPage
 from approvals_bot.web.mcp import McpEndpoint
+from approvals_bot.web.me import MyPage
 from approvals_bot.web.metrics import Connection, Health, Metrics
 from approvals_bot.web.middleware import UNMATCHED, Middleware
 from approvals_bot.web.openapi import OpenApi
@@ -98,6 +99,17 @@ def build(
     refused = RefusedTokens(now)
     webhooks = Webhooks(engine=engine, tokens=tokens, pages=pages, base_url=base_url, refused=refused)
     links, codes = Links(engine=engine, tokens=tokens, base_url=base_url, now=now), Codes(engine, tokens=tokens)
+    setup, roles = sign_in or SignInSetup(), roles or Roles(people)
+    login = setup.table
+    proxy = (
+        ProxyHeader(engine, people, header=login.proxy.header, trusted=login.proxy.trusted)
+        if login.proxy is not None and "proxy" in (login.methods or ())
+        else None
+    )
+    engine.resources[KnownPeople] = known = KnownPeople(people, workflows, roles.named)
+    sessions = SessionCookies(
+        Sessions(engine, idle=login.idle, lifetime=login.lifetime), known, base_url=base_url, proxy=proxy
+    )
     decisions = Decisions(
         engine=engine,
         links=links,
@@ -108,17 +120,7 @@ def build(
         base_url=base_url,
         now=now,
         refused=refused,
-    )
-    setup, roles = sign_in or SignInSetup(), roles or Roles(people)
-    login = setup.table
-    proxy = (
-        ProxyHeader(engine, people, header=login.proxy.header, trusted=login.proxy.trusted)
-        if login.proxy is not None and "proxy" in (login.methods or ())
-        else None
-    )
-    known = KnownPeople(people, workflows, roles.named)
-    sessions = SessionCookies(
-        Sessions(engine, idle=login.idle, lifetime=login.lifetime), known, base_url=base_url, proxy=proxy
+        sessions=sessions,
     )
     methods = login.methods_of(by_mail="email" in channels)
     login_page = LoginPage(pages, methods, provider=urlsplit(login.oidc.issuer).netloc if login.oidc else "")
@@ -150,7 +152,12 @@ def build(
         pages=pages,
         now=now,
         login=signing_in,
+        roles=roles,
+        root=root_of(base_url),
         open_pages=open_pages,
+    )
+    me = MyPage(
+        engine=engine, people=people, tokens=tokens, sessions=sessions, login=signing_in, pages=pages, base_url=base_url
     )
     health = Health(engine=engine, metrics=metrics, connections=connections or {})
     openapi = OpenApi(base_url=base_url)
@@ -188,11 +195,15 @@ def build(
         ("GET", "/login/oidc", by_others.oidc),
         ("GET", "/login/slack", by_others.slack),
         ("POST", "/logout", signing_in.leave),
+        ("GET", "/me", me.show),
+        ("POST", "/me", me.sign_out_everywhere),
         ("GET", "/openapi.json", openapi.show),
         ("GET", "/healthz", health.alive),
         ("GET", "/readyz", health.ready),
         ("GET", "/metrics", health.metrics),
     ]
+    if not open_pages:
+        table.append(("GET", "/", people_pages.start))
     if chat is not None:
         chats = Chats(engine, workflows, chat)
         owners = ChatOwners(people, sessions, gate, origin_of(base_url), open_pages=open_pages)

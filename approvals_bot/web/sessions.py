@@ -39,7 +39,7 @@ class SessionCookies:
             return None
         if row.method == "proxy" and await self.named_by_proxy(request) != row.person:
             return None
-        if not await self._known.knows(row.person):
+        if not await self._known.may_sign_in(self.sessions.engine, row.person):
             await self.sessions.end(row.id)
             return None
         return row

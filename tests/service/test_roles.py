@@ -36,3 +36,6 @@ async def test_nobody_gets_in_by_a_group_that_cant_be_read(roles: Roles, tmp_pat
     with pytest.raises(SourceUnavailable):
         await roles.of("cy@acme.eu")
     assert await roles.of("di@acme.eu") == {"viewer", "operator"}  # named by another entry
+    assert await roles.is_viewer("ann@acme.eu")  # by a group that can be read
+    with pytest.raises(SourceUnavailable):
+        await roles.is_viewer("bo@acme.eu")

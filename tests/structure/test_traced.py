@@ -24,11 +24,12 @@ from approvals_bot.testing import FakeClock
 from tests.support.browsing import a_port, serving
 from tests.support.traced import Traced, Tracer
 
-MOST = (83, 476, 3860)
+MOST = (83, 477, 3864)
 """Files, functions, and lines of code of these functions that one act may walk through."""
 
 OF_SLACK = ("channels/slack/",)
-OF_MAIL = ("channels/email/", "web/", "durable/tokens.py")  # a mail's way in is a page, behind a signed link
+# A mail's way in is a page behind a signed link, whose person somebody still has to know. Slack says who presses there.
+OF_MAIL = ("channels/email/", "web/", "durable/tokens.py", "service/known.py", "service/catalog.py")
 
 TIMES = 3  # each journey is made so often; what it walks through is what ran each time
 

@@ -106,8 +106,8 @@ async def test_a_request_opens_only_for_people_it_concerns(browser: Browser) -> 
         assert page.status_code == status
         assert ('href="/decisions/' in page.text) == bool(offered)
         assert offered in page.text
-        assert (await browser.http.get("/runs")).status_code == 401  # runs are for the operators
-        assert (await browser.http.get(f"/runs/{run}")).status_code == 401
+        assert (await browser.http.get("/runs")).status_code == 403  # runs are for viewers
+        assert (await browser.http.get(f"/runs/{run}")).status_code == 403
     await browser.sign_in("di@acme.eu")
     inbox = await browser.http.get("/inbox")
     assert "You're all caught up." in inbox.text

@@ -437,6 +437,11 @@ class Engine(Interventions):
             case _:
                 return accepted()
 
+    @property
+    def base_url(self) -> str:
+        """The beginning of all URLs; "" if there is none."""
+        return self._base_url or ""
+
     def link(self, hook_id: str) -> str:
         """Return the signed URL of a webhook. Raises ApprovalsBotError without signing keys and a base URL."""
         if self._tokens is None or self._base_url is None:

@@ -1,0 +1,79 @@
+"""`sessions list` and `sessions end`: where somebody is signed in to the pages."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from typing import Annotated, Any
+
+import typer
+
+from approvals_bot.approvals import card_text
+from approvals_bot.cli.common import CONFIG, Config, Json, fail, with_engine
+from approvals_bot.config.service import ServiceSettings
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.store.sessions import SessionRow
+from approvals_bot.people import AddressError
+from approvals_bot.service.read import iso
+
+Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="A person's email address.")]
+
+app = typer.Typer(help="List or end a person's sessions.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_sessions(address: Address, config: Config = CONFIG, as_json: Json = False) -> None:
+    """List where this person is signed in: since when, how, and in which browser.
+
+    \b
+    Example: approvals-bot sessions list ann@acme.eu
+    """
+
+    async def read(engine: Engine, service: ServiceSettings) -> list[SessionRow]:
+        from approvals_bot.service.sessions import Sessions
+
+        sessions = Sessions(engine, idle=service.login.idle, lifetime=service.login.lifetime)
+        return list(await sessions.list(_canonical(address, service)))
+
+    rows = with_engine(config, read, upgrade=False)
+    if as_json:
+        typer.echo(json.dumps([_as_json(row) for row in rows], indent=2))
+        return
+    if not rows:
+        typer.echo(f"{address} isn't signed in anywhere.")
+    for row in rows:
+        since, seen = (card_text.moment(at, "UTC") for at in (row.created_at, row.seen_at))
+        typer.echo(f"{row.browser or 'unknown browser'}: signed in {since} with {row.method}, last seen {seen}")
+
+
+@app.command("end")
+def end_sessions(address: Address, config: Config = CONFIG) -> None:
+    """Sign this person out everywhere, at once. They can sign in again, unless nobody knows them any more.
+
+    \b
+    Example: approvals-bot sessions end ann@acme.eu
+    """
+
+    async def end(engine: Engine, service: ServiceSettings) -> int:
+        person = _canonical(address, service)
+        ended = await engine.store.end_sessions(person=person)
+        actor = {"kind": "cli", "id": getpass.getuser()}
+        await engine.audit("signed_out_everywhere", who=person, actor=actor, data={"sessions": ended})
+        return ended
+
+    ended = with_engine(config, end, upgrade=False)
+    typer.echo(f"Ended {ended} session{'' if ended == 1 else 's'} of {address}.")
+
+
+def _canonical(address: str, service: ServiceSettings) -> str:
+    from approvals_bot.app.directory import build_plain_people
+
+    try:
+        return build_plain_people(service).canonical(address)
+    except AddressError as error:
+        fail(str(error))
+
+
+def _as_json(row: SessionRow) -> dict[str, Any]:
+    times = {"signed_in_at": iso(row.created_at), "seen_at": iso(row.seen_at)}
+    return {"id": row.id[:12], "person": row.person, "method": row.method, "browser": row.browser} | times

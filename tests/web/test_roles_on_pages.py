@@ -1,0 +1,297 @@
+"""What people see and do by role, their own page, and rights that end when they leave."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from approvals_bot.app.service import Service, open_service
+from approvals_bot.approvals.acts import Vote
+from approvals_bot.approvals.request import Request
+from approvals_bot.config.load import Configuration
+from approvals_bot.config.messages import ConfigErrors
+from approvals_bot.durable.tokens import Tokens
+from approvals_bot.service.act import perform
+from approvals_bot.service.catalog import read_configuration
+from approvals_bot.service.read import request_of
+from approvals_bot.service.sessions import Sessions
+from approvals_bot.testing import FakeClock
+from approvals_bot.web.links import Links
+
+KEY, DESK = "a signing key of the tests: 0123456789abcdef", "a key of the desk, in the tests: 0123456789"
+BASE = "https://approve.acme.eu"
+OURS = {"Sec-Fetch-Site": "same-origin", "Origin": BASE}
+CONFIG = """
+[server]
+base_url = "https://approve.acme.eu"
+database = "sqlite:///runs.db"
+signing_keys = ["env:KEY"]
+[api_keys]
+desk = { key = "env:DESK", may_vote = true }
+[people."ann@acme.eu"]
+name = "Ann Ode"
+[people."bo@acme.eu"]
+name = "Bo Lund"
+[people."di@acme.eu"]
+name = "Di Oz"
+[people."eve@acme.eu"]
+name = "Eve"
+[groups]
+sre = { file = "sre.json" }
+[email]
+host = "127.0.0.1"
+port = 2525
+security = "none"
+sender = "Approvals <approvals@acme.eu>"
+[roles]
+viewer = ["@sre"]
+operator = ["di@acme.eu"]
+"""
+WORKFLOW = """
+[workflow]
+id = "{id}"
+title = "Deploy"
+request = ["*"]
+viewers = ["eve@acme.eu"]
+[[stage]]
+id = "go"
+from = ["ann@acme.eu", "cy@acme.eu"]
+[deliver]
+email = "after 1h"
+{more}
+"""
+
+
+@dataclass
+class House:
+    folder: Path
+    service: Service
+    http: httpx2.AsyncClient
+    clock: FakeClock
+
+    async def cookie(self, person: str, method: str = "code") -> dict[str, str]:
+        token = await Sessions(self.service.engine).begin(person, method=method, browser="Firefox on Linux")
+        return {"cookie": f"__Host-approvals={token}"}
+
+    async def api(self, path: str, body: dict[str, object]) -> httpx2.Response:
+        answer = await self.http.post(path, json=body, headers={"Authorization": f"Bearer {DESK}"})
+        await self.service.engine.settle()
+        return answer
+
+    async def open(self) -> str:
+        body: dict[str, object] = {"workflow": "ship", "requester": "bo@acme.eu", "input": {}}
+        answer = await self.api("/api/runs", body)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["run_id"])
+
+    async def get(self, path: str, person: str = "") -> httpx2.Response:
+        return await self.http.get(path, headers=await self.cookie(person) if person else {})
+
+    async def request(self, run: str) -> Request:
+        record = await self.service.engine.record(run)
+        view = None if record is None else request_of(record)
+        assert view is not None
+        return view
+
+    async def link(self, run: str, person: str) -> str:
+        engine = self.service.engine
+        tokens = Tokens([KEY], installation=engine.installation)
+        links = Links(engine=engine, tokens=tokens, base_url="", now=self.clock.now)
+        return await links.url((await self.request(run)).hook_id, person)
+
+    def reconfigure(self, file: str, change: str, to: str = "") -> None:
+        path = self.folder / file
+        assert change in path.read_text()
+        path.write_text(path.read_text().replace(change, to))
+        self.service.reload(configured(self.folder))
+
+
+def configured(folder: Path) -> Configuration:
+    return read_configuration(folder / "config.toml", {"KEY": KEY, "DESK": DESK})
+
+
+def write(folder: Path, more: str = "", config: str = CONFIG) -> None:
+    (folder / "workflows").mkdir(exist_ok=True)
+    (folder / "config.toml").write_text(config)
+    (folder / "sre.json").write_text('["cy@acme.eu"]')
+    (folder / "workflows" / "ship.toml").write_text(WORKFLOW.format(id="ship", more=more))
+
+
+@pytest.fixture
+async def house(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[House]:
+    write(tmp_path, getattr(request, "param", ""))
+    clock = FakeClock()
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(open_service(configured(tmp_path), clock=clock))
+        transport = httpx2.ASGITransport(service.app, client=("192.0.2.7", 5000))
+        http = await stack.enter_async_context(httpx2.AsyncClient(transport=transport, base_url=BASE))
+        yield House(tmp_path, service, http, clock)
+
+
+async def test_pages_open_by_role_and_concern(house: House) -> None:
+    run = await house.open()
+    for person, request, runs in (
+        ("", 401, 401),
+        ("bo@acme.eu", 200, 403),  # the requester
+        ("ann@acme.eu", 200, 403),  # an approver
+        ("cy@acme.eu", 200, 200),  # a viewer, by group
+        ("di@acme.eu", 200, 200),  # an operator
+        ("eve@acme.eu", 200, 403),  # sees the requests of this workflow
+    ):
+        assert (await house.get(f"/requests/{run}", person)).status_code == request, person
+        for path in ("/runs", f"/runs/{run}", "/workflows/ship", "/runs/none"):
+            expected = 404 if (path, runs) == ("/runs/none", 200) else runs
+            assert (await house.get(path, person)).status_code == expected, (person, path)
+    house.reconfigure("workflows/ship.toml", 'viewers = ["eve@acme.eu"]')
+    assert (await house.get(f"/requests/{run}", "eve@acme.eu")).status_code == 404
+    assert "This page is for viewers" in (await house.get("/runs", "bo@acme.eu")).text
+    assert (await house.get("/")).headers["location"] == "/inbox"
+
+
+async def test_a_role_whose_group_is_down_shows_nothing(house: House) -> None:
+    run = await house.open()
+    (house.folder / "sre.json").write_text("oops")
+    for path in ("/runs", f"/runs/{run}"):
+        page = await house.get(path, "eve@acme.eu")
+        assert (page.status_code, "ship" in page.text) == (503, False)
+        assert "read" in page.text
+    assert (await house.get("/runs", "di@acme.eu")).status_code == 200  # named by address
+
+
+async def test_an_operators_role_gives_no_vote(house: House) -> None:
+    run = await house.open()
+    path = f"/api/runs/{run}/votes"
+    refused = await house.api(path, {"by": "di@acme.eu", "choice": "approve"})
+    assert (refused.status_code, refused.json()["verdict"]) == (403, "not_an_approver")
+    page = await house.get(f"/requests/{run}", "di@acme.eu")
+    assert "/decisions/" not in page.text
+
+
+async def test_people_see_and_end_their_sessions(house: House) -> None:
+    here, there, bo = [await house.cookie(each) for each in ("ann@acme.eu", "ann@acme.eu", "bo@acme.eu")]
+    page = await house.http.get("/me", headers=here)
+    assert page.text.count("Firefox on Linux") == 2
+    assert page.text.count("this browser") == 1
+    assert "a code by email" in page.text
+    token = page.text.partition('name="form_token" value="')[2].partition('"')[0]
+    elsewhere = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}
+    for headers, form in ((OURS, ""), (OURS, "x"), (elsewhere, token)):
+        refused = await house.http.post("/me", data={"form_token": form}, headers=headers | here)
+        assert refused.status_code == 403
+    assert (await house.http.post("/me", data={"form_token": token}, headers=OURS | bo)).status_code == 403
+    done = await house.http.post("/me", data={"form_token": token}, headers=OURS | here)
+    assert done.headers["location"] == "/login"
+    for cookie, status in ((here, 401), (there, 401), (bo, 200)):
+        assert (await house.http.get("/me", headers=cookie)).status_code == status
+    lines = await house.service.engine.audit_lines()
+    assert [line.entry.data for line in lines if line.entry.what == "signed_out_everywhere"] == [{"sessions": 2}]
+
+
+async def test_rights_end_when_a_person_leaves(house: House) -> None:
+    (house.folder / "sre.json").write_text("[]")
+    run = await house.open()
+    link = await house.link(run, "cy@acme.eu")
+    assert (await house.get(link)).status_code == 200
+    assert (await house.get("/inbox", "cy@acme.eu")).status_code == 200
+    house.reconfigure("workflows/ship.toml", ', "cy@acme.eu"')  # the open run has pinned the file of before
+    assert (await house.get(link)).status_code == 404
+    assert (await house.get("/inbox", "cy@acme.eu")).status_code == 401
+    reply = await perform(house.service.engine, await house.request(run), Vote("cy@acme.eu", "approve", via="api"))
+    assert (reply.verdict, reply.code, reply.changed) == ("not_an_approver", "left", False)
+    (house.folder / "sre.json").write_text("oops")
+    assert (await house.get(link)).status_code == 503
+    reply = await perform(house.service.engine, await house.request(run), Vote("cy@acme.eu", "approve", via="api"))
+    assert reply.verdict == "group_unknown"
+    (house.folder / "sre.json").write_text('["cy@acme.eu"]')  # they are back, in a group
+    assert (await house.get(link)).status_code == 200
+
+
+SIGN_IN = 'link_auth = "login"\nmax_age = "5m"'
+
+
+@pytest.mark.parametrize("house", [SIGN_IN], indirect=True)
+async def test_a_decision_needs_a_sign_in_of_just_now(house: House) -> None:
+    run = await house.open()
+    link = await house.link(run, "ann@acme.eu")
+    page = await house.get(link)
+    assert "Sign in to decide" in page.text
+    assert 'name="choice"' not in page.text
+    again = f"/login?again=1&amp;next={link}"
+    assert again in page.text
+    old, proxied, bo = (
+        await house.cookie("ann@acme.eu"),
+        await house.cookie("ann@acme.eu", "proxy"),
+        await house.cookie("bo@acme.eu"),
+    )
+    await house.clock.advance("6m")
+    new = await house.cookie("ann@acme.eu")
+    shown = await house.http.get(link, headers=new)
+    assert 'name="choice"' in shown.text
+    form = {"form_token": shown.text.partition('name="form_token" value="')[2].partition('"')[0], "choice": "approve"}
+    for cookie in ({}, old, proxied, bo):
+        refused = await house.http.post(link, data=form, headers=OURS | cookie)
+        assert (refused.status_code, "needs a new sign-in" in refused.text) == (403, True)
+    assert (await house.http.post(link, data=form, headers=OURS | new)).status_code == 303
+    await house.service.engine.settle()
+    assert (await house.request(run)).state == "approved"
+
+
+@pytest.mark.parametrize("house", [SIGN_IN], indirect=True)
+async def test_a_press_in_slack_leads_to_the_sign_in(house: House) -> None:
+    run = await house.open()
+    reply = await perform(house.service.engine, await house.request(run), Vote("ann@acme.eu", "approve", via="slack"))
+    assert (reply.code, reply.changed) == ("sign_in_needed", False)
+    assert f"{BASE}/requests/{run}" in reply.text
+    assert (await house.request(run)).is_open
+
+
+@pytest.mark.parametrize(
+    ("change", "to", "expected"),
+    [
+        ('viewer = ["@sre"]', 'viewer = ["@sr"]', "no group is called sr"),
+        ('viewer = ["@sre"]', 'viewer = ["nobody"]', "is not an email address"),
+        ("[roles]", '[login]\nmethods = ["oidc"]\n[roles]', "there is no [login.oidc]"),
+        (
+            "[roles]",
+            '[login]\nmethods = ["slack"]\n[login.slack]\nclient_id = "1"\nclient_secret = "env:KEY"\n[roles]',
+            "there is no [slack]",
+        ),
+        ("[roles]", '[login]\nlifetime = "365d"\n[roles]', "90 days at most"),
+        (
+            "[roles]",
+            '[login.oidc]\nissuer = "http://id.acme.eu"\nclient_id = "a"\nclient_secret = "env:KEY"\n[roles]',
+            "an issuer has https",
+        ),
+        (
+            "[roles]",
+            '[login.proxy]\nheader = "X-User"\ntrusted = ["10/8"]\n[roles]',
+            'write a network like "10.0.0.0/8"',
+        ),
+        ("[roles]", '[login]\nmethods = ["code", "code"]\n[roles]', "is listed twice"),
+    ],
+)
+def test_mistakes_in_login_and_roles_are_named(tmp_path: Path, change: str, to: str, expected: str) -> None:
+    write(tmp_path, config=CONFIG.replace(change, to))
+    with pytest.raises(ConfigErrors) as errors:
+        configured(tmp_path)
+    assert expected in str(errors.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ('link_auth = "code"\nmax_age = "5m"', 'applies to link_auth = "login" only'),
+        ('link_auth = "login"', "nobody can sign in"),
+    ],
+)
+def test_mistakes_about_sign_ins_of_workflows_are_named(tmp_path: Path, more: str, expected: str) -> None:
+    proxy = '[login]\nmethods = ["proxy"]\n[login.proxy]\nheader = "X-User"\ntrusted = ["10.0.0.0/8"]\n[roles]'
+    write(tmp_path, more, CONFIG.replace("[roles]", proxy))
+    with pytest.raises(ConfigErrors) as errors:
+        configured(tmp_path)
+    assert expected in str(errors.value)
