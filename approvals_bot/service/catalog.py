@@ -27,7 +27,7 @@ from approvals_bot.config.load import (
     samples,
 )
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem, Finding
-from approvals_bot.people import is_mail
+from approvals_bot.people import canonical, is_mail
 
 if TYPE_CHECKING:
     from approvals_bot.durable.core.api import Workflow
@@ -65,7 +65,7 @@ class Catalog:
     def named_people(self) -> frozenset[str]:
         """The addresses that workflow files name: these people are known, whatever else knows them."""
         definitions = [listed.definition for listed in self.listed.values() if listed.definition is not None]
-        return frozenset(address.lower() for each in definitions for address in _named_by(each) if is_mail(address))
+        return frozenset(canonical(address) for each in definitions for address in _named_by(each) if is_mail(address))
 
     def find(self, name: str) -> Listed | None:
         """Return the workflow of this name, None if there is none."""

@@ -91,7 +91,7 @@ async def _check_naming(workflows: Catalog, people: People, opener: str, person:
     try:
         if not await _covers(people, may_name, person):
             raise OpeningRefused("naming_not_allowed", key=opener.removeprefix("app:"), who=person)
-        if not (person in workflows.named_people or await people.knows(person)):
+        if not (person in map(people.canonical, workflows.named_people) or await people.knows(person)):
             raise OpeningRefused("person_unknown", who=person)
     except SourceUnavailable as error:
         raise OpeningRefused("group_unknown", error=str(error)) from None

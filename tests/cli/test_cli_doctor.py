@@ -341,3 +341,13 @@ def test_doctor_finds_delegates_that_lead_nowhere(site: Site) -> None:
     [(state, what)] = of(findings(site), "absence of ann@acme.eu")
     assert state == "WARN"
     assert "the delegates form a circle (ann@acme.eu → bo@acme.eu → ann@acme.eu)" in what
+
+
+def test_doctor_names_sources_with_bad_entries_and_unknown_delegates(site: Site) -> None:
+    away = '\n[[people."ann@acme.eu".away]]\nfrom = "2026-01-01"\nuntil = "2099-12-31"\ndelegate = "zoe@acme.eu"\n'
+    text = site.config.read_text().replace("[groups]\n", '[groups]\nlive = { file = "live.json" }\n')
+    site.write("config.toml", text + away)
+    site.write("live.json", '{"people": ["Ann+x@ACME.eu", "bo@acme", 5]}')
+    found = findings(site)
+    assert of(found, "people of live.json") == [("WARN", "2 of its entries aren't email addresses")]
+    assert ("WARN", "nobody knows zoe@acme.eu") in of(found, "absence of ann@acme.eu")

@@ -517,3 +517,26 @@ async def test_a_webhooks_token_is_not_resumed_by_the_api(office: Any) -> None:
     forged = {"kind": "vote", "by": "ann@acme.eu", "choice": "approve", "via": "slack"}
     assert problem(await office.api.post(f"/api/hooks/{hook.token}", json=forged), 404)["title"] == "Hook not found"
     assert (await office.run(run_id))["request"]["votes"] == []
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("ann@acme", "no dot"),
+        ("!ann@acme.eu", "exclusion"),
+        ("a\u200bnn@acme.eu", "invisible character"),
+        ("@x", "not"),
+    ],
+)
+async def test_an_address_that_names_nobody_is_refused_where_it_comes_in(office: Any, address: str, says: str) -> None:
+    for key in ("requester", "on_behalf_of"):
+        body = {"workflow": "deploy", "input": PROD, "requester": "bo@acme.eu", key: address}
+        refused = await office.api.post("/api/runs", json=body)
+        assert problem(refused, 422)
+        assert places(refused) == [[key]]
+        assert says in refused.text
+    run_id = await office.start("deploy", PROD, requester="bo@acme.eu")
+    voted = await office.api.post(f"/api/runs/{run_id}/votes", json={"by": address, "choice": "approve"})
+    assert places(voted) == [["by"]]
+    listed = await office.api.get("/api/runs", params={"waiting_for": address})
+    assert (listed.status_code, says in listed.text) == (422, True)
