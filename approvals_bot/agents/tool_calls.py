@@ -31,8 +31,16 @@ from approvals_bot.approvals.visible import revealed
 from approvals_bot.client.decision import Decision
 from approvals_bot.client.digests import changes_between, digest_of
 from approvals_bot.durable.core.api import get_workflow_metadata, projector
+from approvals_bot.durable.core.serialization import json_text
 from approvals_bot.errors import InvalidArgumentError, InvalidPayloadError, KeyReusedError
 from approvals_bot.people import is_mail
+
+MOST_OPEN = 400_000
+"""Bytes of the arguments of all open calls of a run. It publishes them twice, as they are and as shown, within 1 MB."""
+
+TOO_MUCH = (
+    "with those of the run's other open calls, they have {:,} bytes, of at most {:,}: ask again once some are decided"
+)
 
 CHOICES = ("approve", "edit", "reject", "answer")
 DEADLINE = "15m"
@@ -75,7 +83,10 @@ async def approve(
     calls, digest = projector(PublishedRequests).calls, digest_of(tool, given)
     call = calls.get(tool_call_id)
     if call is None:
-        call = calls[tool_call_id] = _Call(digest, given)
+        size = len(json_text(given).encode())
+        if (taken := size + sum(each.size for each in calls.values() if each.is_open)) > MOST_OPEN:
+            raise InvalidPayloadError([{"loc": ["arguments"], "msg": TOO_MUCH.format(taken, MOST_OPEN)}], "arguments")
+        call = calls[tool_call_id] = _Call(digest, given, size)
 
         def made() -> RequestSpec:
             said = tool_call.values(tool, given, agent=agent, why=why, tool_call_id=tool_call_id)
@@ -102,8 +113,13 @@ class _Call:
 
     digest: str
     arguments: dict[str, JsonValue]
+    size: int
     request: WorkflowRequest | None = None
     is_requested: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_open(self) -> bool:
+        return self.request is None or not self.request.settled.is_set()
 
 
 def _json(arguments: Mapping[str, Any]) -> dict[str, JsonValue]:

@@ -20,7 +20,8 @@ request is open. `ended_vote_of`: people who voted, once the request has ended.
 """
 
 MOST_ENDED = 50  # decided requests still shown; links to older ones aren't found
-ENDED_SIZE = 400_000  # characters of JSON for all of them; a projection must stay under 1 MB
+ENDED_SIZE = 400_000  # characters of JSON for all of them, or as many as the open ones leave
+WHOLE_SIZE = 850_000  # characters of JSON, and the last part may be above it; a projection must stay under 1 MB
 
 
 class PublishedRequests:
@@ -40,9 +41,10 @@ class PublishedRequests:
 
     def __call__(self) -> Projection:
         """Return the open requests, and the last ones that have ended."""
-        shown, parts, room, ended = list[Request](), list[dict[str, Any]](), ENDED_SIZE, 0
-        for make in reversed(self._requests):
-            request = make()
+        requests = [make() for make in self._requests]
+        taken = sum(len(json_text(dumped(one))) for one in requests if one.is_open) if len(requests) > 1 else 0
+        shown, parts, room, ended = list[Request](), list[dict[str, Any]](), min(ENDED_SIZE, WHOLE_SIZE - taken), 0
+        for request in reversed(requests):
             if not request.is_open and (ended >= MOST_ENDED or room <= 0):
                 continue
             part = dumped(request)

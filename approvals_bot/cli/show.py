@@ -48,6 +48,7 @@ def record_json(record: RunRecord) -> dict[str, Any]:
         "status": record.status,
         "result": record.result,
         "error": record.error,
+        "stalled": record.stalled,
         "created_at": iso(record.created_at),
         "request": None if request is None else api_request(request),
         **({"next_run": record.next_run} if record.next_run else {}),

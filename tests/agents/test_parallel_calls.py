@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from contextlib import AsyncExitStack
 from copy import copy
@@ -9,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from approvals_bot import workflow
+from approvals_bot.agents import approve
+from approvals_bot.errors import RunFailedError
 from tests.agents.test_approve import books_by_agent, open_requests, send
 from tests.approvals.conftest import ANN, office
 
@@ -17,6 +21,13 @@ __all__ = ["office"]
 LEAST: dict[str, Any] = {"expects": None, "to": ANN, "deliver": {}, "deadline": None}  # no card, no clock
 MOST_EVENTS = 13
 """Of a call: the request and two look-ups of people are a step each, of three events, and its webhook has four."""
+
+
+@workflow(name="parallel calls: at length")
+async def calls_at_length(count: int) -> list[str]:
+    arguments = {"text": "x" * 64_000}
+    asked = (approve("write", arguments, tool_call_id=f"call_{number}", **LEAST) for number in range(count))
+    return [decision.state for decision in await asyncio.gather(*asked)]
 
 
 async def asks_many(offices: list[Any], count: int) -> None:
@@ -38,6 +49,22 @@ async def asks_many(offices: list[Any], count: int) -> None:
         assert (decision["arguments"], decision["comment"]) == ({"n": number}, f"about {number}")
     events = await run.events()
     assert len(events) <= MOST_EVENTS * count + 3
+
+
+@pytest.mark.agents(14)
+@pytest.mark.parametrize(("count", "fit"), [(6, True), (7, False)])
+async def test_many_large_calls_work_or_are_refused(office: Any, count: int, fit: bool) -> None:
+    async with office.open():
+        run = await office.engine.start(calls_at_length, count)
+        await office.settle()
+        if fit:
+            views = await open_requests(office, run)
+            for view in views:
+                await send(office, view, choice="approve")
+            assert await run.return_value() == ["approved"] * count
+        else:
+            with pytest.raises(RunFailedError, match="ask again once some are decided"):
+                await run.return_value()
 
 
 @pytest.mark.agents(7)
