@@ -27,22 +27,23 @@ PROBLEMS = {
 
 
 class OpenApi:
-    """`/openapi.json`."""
+    """`/openapi.json`. `chat`: whether this service has the chat."""
 
-    def __init__(self, *, base_url: str) -> None:
+    def __init__(self, *, base_url: str, chat: bool = False) -> None:
         self._base_url = base_url
+        self._chat = chat
 
     @cached_property
     def _document(self) -> dict[str, Any]:
-        return document(self._base_url)
+        return document(self._base_url, chat=self._chat)
 
     async def show(self, request: HttpRequest) -> Response:
         return JSONResponse(self._document)
 
 
-def document(base_url: str) -> dict[str, Any]:
+def document(base_url: str, *, chat: bool = False) -> dict[str, Any]:
     """The whole document. Each call says which right of its key is enough, as `web/keys.py` checks it."""
-    whole = _document(base_url)
+    whole = _document(base_url, chat)
     for path, operations in whole["paths"].items():
         for method, operation in operations.items():
             needs = NEEDS.get((method.upper(), path.replace("{token}", "{token:path}")))
@@ -53,7 +54,7 @@ def document(base_url: str) -> dict[str, Any]:
     return whole
 
 
-def _document(base_url: str) -> dict[str, Any]:
+def _document(base_url: str, chat: bool) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {
@@ -68,6 +69,7 @@ def _document(base_url: str) -> dict[str, Any]:
             {"name": "runs", "description": "Runs of workflows; a request is a run of an approval."},
             {"name": "hooks", "description": "Where a run waits for a payload from outside."},
             {"name": "service", "description": "The service itself."},
+            *([{"name": "chat", "description": "A chat with an agent."}] if chat else []),
         ],
         "paths": {
             "/api/runs": {"get": _list_runs(), "post": _start_run()},
@@ -90,7 +92,8 @@ def _document(base_url: str) -> dict[str, Any]:
                 )
             },
             "/metrics": {"get": _metrics()},
-        },
+        }
+        | (_chat_paths() if chat else {}),
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "A key of [api_keys]."}},
             "schemas": schemas(),
@@ -320,6 +323,42 @@ def _claude_hook() -> dict[str, Any]:
     }
 
 
+def _chat_paths() -> dict[str, Any]:
+    """The chat's routes, which speak the UI message stream of the AI SDK."""
+    turn = _query("turn", {"type": "string"}, "Of this run only.")
+    hold = _query("hold", {"const": "1"}, "Keep the stream open while others are to decide.")
+    comment = {"type": "string", "maxLength": 2000}
+    answer = {"approved": {"type": "boolean"}, "comment": comment, "arguments": {"type": "object"}}
+    sent = {"id": {"type": "string", "maxLength": 100}, "messages": {"type": "array"}, "trigger": {"type": "string"}}
+    messages = {"type": "object", "properties": sent, "required": ["id", "messages"]}
+    decision = {"type": "object", "properties": answer, "required": ["approved"], "additionalProperties": False}
+    problems = ("401", "403", "404")
+    of_bodies = ("400", *problems, "408", "409", "413", "415", "422", "429", "503")
+    return {
+        "/api/chat": {
+            "post": _chat("sendMessage", "Send a message, and stream the answer", messages, STREAM, of_bodies)
+            | {"parameters": [hold]}
+        },
+        "/api/chat/{id}/stream": {
+            "parameters": [CHAT],
+            "get": _chat("resumeStream", "Stream the newest answer that goes on", None, STREAM | NO_ANSWER, problems)
+            | {"parameters": [turn, hold]},
+        },
+        "/api/chat/{id}/approvals/{call}": {
+            "parameters": [CHAT, CALL],
+            "post": _chat("answerToolCall", "Approve or reject a tool call", decision, ANSWERED, of_bodies),
+        },
+    }
+
+
+def _chat(
+    name: str, summary: str, body: dict[str, Any] | None, answers: dict[str, Any], problems: tuple[str, ...]
+) -> dict[str, Any]:
+    taken = {} if body is None else {"requestBody": {"required": True, "content": _json(body)}}
+    found = {"operationId": name, "tags": ["chat"], "summary": summary, "responses": answers | _problems(*problems)}
+    return found | taken
+
+
 def _webhook() -> dict[str, Any]:
     page = {"description": "A page that says what this address is for", "content": {"text/html": {}}}
     show = {
@@ -386,6 +425,11 @@ def _path(name: str, description: str) -> dict[str, Any]:
 
 
 RUN = _path("id", "The run's id.")
+CHAT = _path("id", "The chat's id, which the client chooses.")
+CALL = _path("call", "The tool call's id.")
+STREAM = {"200": {"description": "Server-sent events: a UI message stream", "content": {"text/event-stream": {}}}}
+NO_ANSWER = {"204": {"description": "No answer goes on"}}
+ANSWERED = {"200": {"description": "It is counted, now or before", "content": _json({"type": "object"})}}
 TOKEN = _path("token", "The hook's token.")
 SIGNED = _path("signed", "The last part of the URL that `create_webhook` gave.")
 KEY = {

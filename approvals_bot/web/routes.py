@@ -160,7 +160,7 @@ def build(
         engine=engine, people=people, tokens=tokens, sessions=sessions, login=signing_in, pages=pages, base_url=base_url
     )
     health = Health(engine=engine, metrics=metrics, connections=connections or {})
-    openapi = OpenApi(base_url=base_url)
+    openapi = OpenApi(base_url=base_url, chat=chat is not None)
     mcp = McpEndpoint(base_url=base_url)
 
     table: list[Line] = [  # tried in turn: what is called most comes first
