@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import pytest
-from agents import Agent, RunHooks, WebSearchTool, function_tool
+from agents import Agent, ModelResponse, RunHooks, WebSearchTool, function_tool
 from agents.testing import function_call
+from openai import BadRequestError
 from pydantic import BaseModel
 
 import approvals_bot.agents.openai as adapter
@@ -308,3 +310,33 @@ async def test_tools_of_an_agent_that_is_a_tool_wait_as_well(office: Any, kind: 
     assert "booked LH1 for 640" in said
     assert "this kind of tool can't take" in said
     assert {each for each in happened if each.startswith("book")} == {"book LH1 640"}
+
+
+KEY = "sk-proj-Of4The2Author"
+
+
+class Refusing(Scripted):
+    """A model whose provider refuses the key, and quotes it."""
+
+    async def get_response(self, *args: Any, **kwargs: Any) -> ModelResponse:
+        said = {"error": {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}}
+        response = httpx2.Response(400, request=httpx2.Request("POST", "https://models.test"))
+        raise BadRequestError(f"Error code: 400 - {said}", response=response, body=said)
+
+
+REFUSED: dict[str, Agent[Any]] = {"held": Agent(name="refused", model=Refusing())}
+REFUSED["durable"] = durable(REFUSED["held"])
+
+
+@workflow(name="openai agents: refused")
+async def refused_travel(kind: str) -> Any:
+    return await hold(REFUSED[kind], "to Oslo", to=ANN)
+
+
+@both
+async def test_a_key_that_a_provider_quotes_is_not_logged(office: Any, kind: str) -> None:
+    async with office.open():
+        run = await office.engine.start(refused_travel, kind)
+        with pytest.raises(RunFailedError, match="invalid_api_key") as failed:
+            await end_of(run)
+        assert KEY not in str(failed.value) + str(await run.events())
