@@ -307,7 +307,8 @@ class GoldenHouse(Service):
             self.book.json(f"called: {call['name']}", call | {"headers": kept})
         self._seen_calls = len(calls)
         log = self.log()
-        lines = [line for line in log[self._seen_log :].splitlines() if "/playground" not in line]
+        mine = ("/playground", "has known security holes")  # of the machine that the journey runs on
+        lines = [line for line in log[self._seen_log :].splitlines() if not any(each in line for each in mine)]
         self._seen_log = len(log)
         if lines:
             self.book.text("log", "\n".join(sorted(lines, key=anonymous)))

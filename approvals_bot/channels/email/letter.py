@@ -25,10 +25,17 @@ TEXT_LIMIT = 60_000  # bytes
 
 _INLINER = css_inline.CSSInliner(keep_style_tags=True, load_remote_stylesheets=False, extra_css=None)
 
+
+def _clean(value: Any) -> Any:
+    """Show what nobody could see in people's text, such as a name that changes the direction of what comes after it."""
+    return clean(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
 _TEMPLATES = Environment(
     loader=PackageLoader("approvals_bot.channels.email", "templates"),
     autoescape=select_autoescape(["html"]),
     undefined=StrictUndefined,
+    finalize=_clean,
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
