@@ -88,7 +88,7 @@ class TimedConnection(asyncio.Protocol):
         self.head_bytes = 0
         self.has_line = False  # the unfinished head has at least its first line
         self.body_since = self.heard  # when the newest head was complete
-        self.received = b""  # the newest piece
+        self.received = b""  # the piece that is being parsed
         self.pending = 0  # bytes that the caller hasn't taken, at the last look
         self.refused_at: float | None = None
 
@@ -126,6 +126,7 @@ class TimedConnection(asyncio.Protocol):
             self.head_since, self.body_since = None, self.heard
         elif not self.is_working and not self.reads_body():
             self._count_head(data)
+        self.received = b""
 
     def _count_head(self, data: bytes) -> None:
         if self.head_since is None:
