@@ -76,6 +76,12 @@ def stalled(card: Card) -> str:
     return KEPT_MEANWHILE if card.is_stalled else ""
 
 
+def whole(card: Card) -> str:
+    """Return what a vote is about, as every channel shows it: title, requester, instructions and all fields."""
+    fields = [f"{field.label}: {field.value}" for field in card.fields]
+    return "\n".join(each for each in (card.title, asked_by(card), card.instructions, *fields) if each)
+
+
 def progress(card: Card) -> str:
     """Return `1 of 2`, or "" if no vote is needed now."""
     return f"{card.have} of {card.need}" if card.need and card.outcome is None else ""

@@ -74,7 +74,7 @@ def export(
 
     async def write(engine: Engine, service: ServiceSettings) -> Manifest | int:
         with ExitStack() as stack:
-            file: BinaryIO = sys.stdout.buffer if output is None else stack.enter_context(_new(output))
+            file: BinaryIO = sys.stdout.buffer if output is None else stack.enter_context(new_file(output))
             data = {"selected": selection.as_json(), "format": form}
             await engine.audit("audit_exported", actor=operator(), data=data)
             if form == "csv":
@@ -180,7 +180,7 @@ def operator() -> dict[str, str]:
         return {"kind": "cli", "id": str(os.getuid()) if hasattr(os, "getuid") else "unknown"}
 
 
-def _new(path: Path) -> BinaryIO:
+def new_file(path: Path) -> BinaryIO:
     """Create a file that only its owner can read, whatever the umask."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
@@ -225,10 +225,7 @@ def _derived(service: ServiceSettings) -> Sequence[bytes]:
 def _given_keys(config: Path | None, key: str | None, public_key: Path | None) -> Keys:
     """Return the keys to verify with; none if only the chain is to be checked."""
     if public_key is not None:
-        text = public_key.read_text("ascii").strip()
-        if len(text) != 64 or set(text) - set("0123456789abcdef"):
-            fail(f"{public_key} isn't a public key; `approvals-bot audit key` prints it.")
-        return Keys(public=[text])
+        return Keys(public=[read_public_key(public_key)])
     if key is not None:
         kind, _, name = key.partition(":")
         match kind:
@@ -247,6 +244,14 @@ def _given_keys(config: Path | None, key: str | None, public_key: Path | None) -
             return Keys(public=[own.public], chain=own.chain)
         return Keys(derived=_derived(service))
     return Keys()
+
+
+def read_public_key(file: Path) -> str:
+    """Return the public key in a file, in hexadecimal."""
+    text = file.read_text("ascii").strip()
+    if len(text) != 64 or set(text) - set("0123456789abcdef"):
+        fail(f"{file} isn't a public key; `approvals-bot audit key` prints it.")
+    return text
 
 
 def _counted(manifest: Manifest) -> str:

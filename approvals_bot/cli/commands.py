@@ -43,6 +43,7 @@ COMMANDS = {
     "keys": ("keys:keys", "Make API keys."),
     "sessions": ("sessions:app", "List or end a person's sessions."),
     "audit": ("audit:app", "Export the audit log, or verify an export."),
+    "evidence": ("evidence:app", "Write the signed evidence of a request, or verify such a file."),
     "mcp": ("mcp:mcp", "Serve MCP tools over stdio, by which agents ask for approval."),
     "slack": ("serve:slack_app", "Set up the Slack app."),
 }

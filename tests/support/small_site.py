@@ -110,7 +110,7 @@ class Site:
         asyncio.run(until_quiet())
 
     def _config(self, words: tuple[str, ...]) -> list[str]:
-        takes_none = words[0] in ("init", "schema", "--help", "--version") or words[:2] == ("audit", "verify")
+        takes_none = words[0] in ("init", "schema", "--help", "--version") or words[1:2] == ("verify",)
         return [] if takes_none or "--config" in words or "--help" in words else ["--config", str(self.config)]
 
 

@@ -1,0 +1,94 @@
+"""`evidence RUN` and `evidence verify FILE`: what an outsider needs to believe one request."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from approvals_bot.cli import terminal
+from approvals_bot.cli.audit import new_file, read_public_key
+from approvals_bot.cli.common import CONFIG, Config, Json, fail, record_of, with_engine
+from approvals_bot.config.service import ServiceSettings
+from approvals_bot.durable.engine import Engine
+from approvals_bot.service.audit_key import AuditKey
+from approvals_bot.service.evidence import make_evidence
+from approvals_bot.verify_evidence import NotVerified
+from approvals_bot.verify_evidence import verify as verify_evidence
+
+
+class _RunOrVerify(TyperGroup):
+    """`evidence RUN` is short for `evidence make RUN`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["make", *args]
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    help="Write the signed evidence of a request, or verify such a file.", no_args_is_help=True, cls=_RunOrVerify
+)
+
+
+@app.command()
+def make(
+    run: Annotated[str, typer.Argument(help="The run's ID.", metavar="RUN")],
+    config: Config = CONFIG,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", help="The file to write; it must not exist. Default: standard output.", metavar="FILE"
+        ),
+    ] = None,
+) -> None:
+    """Write the evidence of one request: its rules, votes, outcome and log, signed with the audit key.
+
+    `evidence RUN` does the same.
+
+    \b
+    Example: approvals-bot evidence run_0198c1 --output evidence.json
+    """
+
+    async def write(engine: Engine, service: ServiceSettings) -> bytes:
+        seed = service.audit.seed
+        return await make_evidence(engine, await record_of(engine, run), None if seed is None else AuditKey(seed))
+
+    content = with_engine(config, write, upgrade=False)
+    if output is None:
+        sys.stdout.buffer.write(content)
+        return
+    try:
+        with new_file(output) as file:
+            file.write(content)
+    except FileExistsError:
+        fail(f"{output} already exists. Nothing was written. Choose another name.")
+    typer.echo(f"{output}: the evidence of {run}.")
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="A file that `evidence` wrote.", metavar="FILE")],
+    public_key: Annotated[
+        Path, typer.Option("--public-key", help="The public key, as `audit key` prints it.", metavar="FILE")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Verify that evidence is as it was signed, and that its log, votes and texts fit together.
+
+    Works offline, as `python verify_evidence.py FILE KEY` does without this program. Exits with 1 if it isn't.
+
+    \b
+    Example: approvals-bot evidence verify evidence.json --public-key audit.pub
+    """
+    try:
+        found = verify_evidence(file.read_bytes(), bytes.fromhex(read_public_key(public_key)))
+    except NotVerified as error:
+        terminal.say({"verified": False, "because": str(error)}, f"⛔ Not verified: {error}.", as_json)
+        raise typer.Exit(1) from None
+    run, votes = found["run"]["id"], len(found["votes"])
+    text = f"✅ Run {run}: {votes} votes, {len(found['log'])} events, as they were signed on {found['made_at']}."
+    terminal.say({"verified": True, "run": run, "made_at": found["made_at"]}, text, as_json)
