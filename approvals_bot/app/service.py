@@ -41,6 +41,7 @@ from approvals_bot.durable.tokens import Tokens
 from approvals_bot.outgoing import address_of, fetch_text
 from approvals_bot.people import People
 from approvals_bot.service.audit_keeper import AuditKeeper
+from approvals_bot.service.audit_key import AuditKey
 from approvals_bot.service.catalog import Catalog, load_catalog
 from approvals_bot.service.host import Attached, ChannelHost
 from approvals_bot.service.keys import api_keys
@@ -152,6 +153,7 @@ async def open_service(
             ChatModel: chat_model(service.chat),
         }
         engine.schedules.use(planned(listing), partial(start_scheduled, host), metrics.scheduled)
+        engine.audits_peers = service.audit.peers == "keep"
         keeper = AuditKeeper(
             engine,
             service.audit,
@@ -196,6 +198,7 @@ async def open_service(
                 sign_in=sign_in_setup(configuration.service, channels),
                 trusted_proxies=service.server.trusted_proxies,
                 roles=Roles(engine.resources[People], configuration.service.roles.entries),
+                audit_key=None if service.audit.seed is None else AuditKey(service.audit.seed),
             )
 
         def reload(fresh: Configuration) -> Sequence[str]:

@@ -60,7 +60,7 @@ class SentAct:
     target: HookTarget
     act: Act
     kept: KeptPayload
-    seen: Request | None = None  # as it was right before the act
+    seen: Request | None = None  # as it was right before the act; None for a repeat, which the audit has
 
     async def reply(self, timeout: float) -> Reply:
         """Return the reply; `received` if it hasn't come within `timeout` seconds."""
@@ -122,7 +122,8 @@ async def send_act(
     try:
         message = WebhookRequest.of_json(message_of(act))
         kept = await engine.send_to_webhook(target, message, resume_id=press)
-        return SentAct(engine, target, act, kept, request_behind(target))
+        is_repeat = kept.hook.run_id == target.record.id and kept.events[0].seq <= target.record.seq
+        return SentAct(engine, target, act, kept, None if is_repeat else request_behind(target))
     except (
         IdempotencyConflictError
     ):  # the same press with another message, perhaps after a reload: the first one counts
@@ -232,17 +233,16 @@ async def _note(engine: Engine, seen: Request | None, act: Act, reply: Reply) ->
 
     The text that a voter saw is the card's, as far as all channels show it alike. It is kept once.
     """
-    data = {"act": act_word(act), "via": act.via, "verdict": reply.verdict}
-    run_id = None if seen is None else seen.run_id
+    if seen is None:
+        return
+    data = {"act": act_word(act), "via": act.via, "verdict": reply.verdict, "request_id": seen.id}
     with suppress(StoreUnavailableError):
-        if seen is not None:
-            data["request_id"] = seen.id
         if isinstance(act, Vote):
             data |= {"choice": act.choice} | ({"digest": act.digest} if act.digest else {})
-            if seen is not None and act.digest in (None, seen.digest):
+            if act.digest in (None, seen.digest):
                 data["shown"] = await _keep_shown(engine, seen)
         actor = act.actor.as_json() if act.actor is not None else None
-        await engine.audit(ACTED, who=act.by, actor=actor, run_id=run_id, data=data)
+        await engine.audit(ACTED, who=act.by, actor=actor, run_id=seen.run_id, data=data)
 
 
 async def _keep_shown(engine: Engine, seen: Request) -> str:

@@ -6,8 +6,9 @@ A key that lacks a right is refused with 403 and the reason. What a key doesn't 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 
 from starlette.requests import Request as HttpRequest
 from starlette.types import ASGIApp
@@ -15,12 +16,15 @@ from starlette.types import ASGIApp
 from approvals_bot.approvals.acts import Actor
 from approvals_bot.config.api_keys import Right
 from approvals_bot.durable.engine import Engine, RunRecord
-from approvals_bot.errors import RunNotFoundError
+from approvals_bot.errors import RunNotFoundError, StoreUnavailableError
 from approvals_bot.service.keys import ApiKey, LastUses, Reach, find_key, reach_of
 from approvals_bot.web.guard import peer_of
 from approvals_bot.web.responses import Problem
 
 Endpoint = Callable[[HttpRequest], Awaitable[ASGIApp]]
+
+A_MINUTE = timedelta(minutes=1)
+MOST_REFUSED = 1_000  # names and peers that are remembered for a minute; more get no line
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ NEEDS: Mapping[tuple[str, str], Needs] = {
     ("GET", "/api/runs"): READ,
     ("GET", "/api/runs/{id}"): READ,
     ("GET", "/api/runs/{id}/events"): READ,
+    ("GET", "/api/runs/{id}/evidence"): READ,
     ("POST", "/api/runs/{id}/cancellation"): Needs("start", ("vote", "operate")),
     ("POST", "/api/runs/{id}/attempts"): OPERATE,
     ("POST", "/api/runs/{id}/reset"): OPERATE,
@@ -90,6 +95,7 @@ class KeyGate:
         self._engine = engine
         self._keys = keys
         self._uses = LastUses(engine)
+        self._refused: dict[tuple[str, str], datetime] = {}  # when a key of this name, from this peer, was refused last
 
     def before(self, method: str, path: str, endpoint: Endpoint) -> Endpoint:
         """Return the endpoint behind the check that its route asks for. Raises KeyError for a route without needs."""
@@ -98,7 +104,11 @@ class KeyGate:
         needs = NEEDS[method, path]
 
         async def checked(request: HttpRequest) -> ASGIApp:
-            self.admit(request, needs)
+            try:
+                self.admit(request, needs)
+            except Problem as refused:
+                await self._note_refusal(request, refused.status)
+                raise
             return await endpoint(request)
 
         return checked
@@ -111,6 +121,22 @@ class KeyGate:
         request.scope[KEY], request.scope[NEEDED] = key, needs
         self._uses.note(key)
         return key
+
+    async def _note_refusal(self, request: HttpRequest, status: int) -> None:
+        """Write a refused key into the audit, by its name if it has one, once a minute and peer."""
+        _, _, given = request.headers.get("authorization", "").partition(" ")
+        found = find_key(self._keys, given.strip())
+        name, peer = "unknown" if found is None else found.name, peer_of(request.scope)
+        now = self._engine.now()
+        if len(self._refused) >= MOST_REFUSED:
+            self._refused = {each: at for each, at in self._refused.items() if at + A_MINUTE > now}
+        last = self._refused.get((name, peer))
+        if len(self._refused) >= MOST_REFUSED or (last is not None and last + A_MINUTE > now):
+            return
+        self._refused[name, peer] = now
+        with suppress(StoreUnavailableError):
+            who, actor = None if found is None else found.address, {"kind": "app", "key": name, "peer": peer}
+            await self._engine.audit("key_refused", who=who, actor=actor, data={"status": status})
 
     def _caller(self, request: HttpRequest) -> ApiKey:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")

@@ -75,6 +75,7 @@ def _document(base_url: str, chat: bool) -> dict[str, Any]:
             "/api/runs": {"get": _list_runs(), "post": _start_run()},
             "/api/runs/{id}": {"parameters": [RUN], "get": _show_run()},
             "/api/runs/{id}/events": {"parameters": [RUN], "get": _events()},
+            "/api/runs/{id}/evidence": {"parameters": [RUN], "get": _evidence()},
             "/api/runs/{id}/cancellation": {"parameters": [RUN], "post": _cancel()},
             "/api/runs/{id}/attempts": {"parameters": [RUN], "post": _attempt()},
             "/api/runs/{id}/reset": {"parameters": [RUN], "post": _reset()},
@@ -185,6 +186,20 @@ def _events() -> dict[str, Any]:
         "summary": "Read a run's log",
         "responses": {
             "200": _response("The log, without tokens and links", "Events"),
+            **_problems("401", "404", "503"),
+        },
+    }
+
+
+def _evidence() -> dict[str, Any]:
+    content = {"application/json": {"schema": {"type": "object"}}}
+    return {
+        "operationId": "getEvidence",
+        "tags": ["runs"],
+        "summary": "Get a run's evidence, signed with the audit key",
+        "description": "`approvals-bot evidence verify` and verify_evidence.py check it. Without an audit key: 404.",
+        "responses": {
+            "200": {"description": "The evidence", "content": content},
             **_problems("401", "404", "503"),
         },
     }

@@ -68,7 +68,9 @@ class PeoplePages:
         roles: Roles,
         root: str,
         open_pages: bool = False,
+        has_evidence: bool = False,
     ) -> None:
+        self._has_evidence = has_evidence
         self._engine = engine
         self._links = links
         self._people = people
@@ -183,7 +185,16 @@ class PeoplePages:
         card = card_of(view, None, self._now())
         decide = await self._links.inbox_path(view, reader) if reader else ""
         is_hers = reader is not None and is_requester(view, reader) and not card_of(view, reader, self._now()).choices
-        return self._page("request.html", "", reader, card=card, run_id=view.run_id, decide=decide, is_hers=is_hers)
+        return self._page(
+            "request.html",
+            "",
+            reader,
+            card=card,
+            run_id=view.run_id,
+            decide=decide,
+            is_hers=is_hers,
+            evidence=self._has_evidence,
+        )
 
     async def inbox(self, request: HttpRequest) -> Response:
         """Show what waits for one person, the oldest first; after signing in, also what they asked for and voted on."""

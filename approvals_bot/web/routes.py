@@ -20,6 +20,7 @@ from approvals_bot.approvals.port import Channels
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
+from approvals_bot.service.audit_key import AuditKey
 from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.keys import ApiKey
@@ -28,6 +29,7 @@ from approvals_bot.service.roles import Roles
 from approvals_bot.service.sessions import Sessions
 from approvals_bot.web.agent_hooks import ClaudeHook
 from approvals_bot.web.api import RunsApi
+from approvals_bot.web.audit_pages import AuditPages
 from approvals_bot.web.chat import ChatApi, ChatOwners
 from approvals_bot.web.chat_pages import CHAT, PLAYGROUND, ChatPages
 from approvals_bot.web.decisions import Decisions
@@ -70,6 +72,7 @@ def build(
     trusted_proxies: Iterable[str] = (),
     sign_in: SignInSetup | None = None,
     roles: Roles | None = None,
+    audit_key: AuditKey | None = None,
     lifespan: Lifespan[Any] | None = None,
 ) -> ASGIApp:
     """The service as an ASGI app.
@@ -80,6 +83,7 @@ def build(
     people need no session; only for a service that listens on this machine alone. `chat`: how the chat asks people;
     None leaves it out. `loopback_only`: answer only to names of this machine. `trusted_proxies`: networks whose
     `X-Forwarded-…` headers count. `sign_in`: how people sign in; `roles`: what some of them may see and do.
+    `audit_key`: signs evidence and exports of the audit.
     """
     base_url = base_url.rstrip("/")
     channels = channels or engine.resources.get(Channels) or Channels()
@@ -155,10 +159,21 @@ def build(
         roles=roles,
         root=root_of(base_url),
         open_pages=open_pages,
+        has_evidence=audit_key is not None,
     )
     me = MyPage(
         engine=engine, people=people, tokens=tokens, sessions=sessions, login=signing_in, pages=pages, base_url=base_url
     )
+    audit_pages = AuditPages(
+        engine=engine,
+        sessions=sessions,
+        roles=roles,
+        pages=pages,
+        login=signing_in,
+        key=audit_key,
+        open_pages=open_pages,
+    )
+
     health = Health(engine=engine, metrics=metrics, connections=connections or {})
     openapi = OpenApi(base_url=base_url, chat=chat is not None)
     mcp = McpEndpoint(base_url=base_url)
@@ -173,6 +188,7 @@ def build(
         ("GET", "/api/runs", runs.search),
         ("GET", "/api/runs/{id}", runs.show),
         ("GET", "/api/runs/{id}/events", runs.events),
+        ("GET", "/api/runs/{id}/evidence", audit_pages.evidence_for_programs),
         ("POST", "/api/runs/{id}/cancellation", runs.cancel),
         ("POST", "/api/runs/{id}/attempts", runs.attempt),
         ("POST", "/api/runs/{id}/reset", runs.reset),
@@ -187,6 +203,10 @@ def build(
         ("POST", "/decisions/{signed}", decisions.decide),
         ("GET", "/inbox", people_pages.inbox),
         ("GET", "/requests/{id}", people_pages.request),
+        ("GET", "/requests/{id}/evidence", audit_pages.evidence),
+        ("GET", "/audit", audit_pages.show),
+        ("GET", "/audit.csv", audit_pages.table),
+        ("GET", "/audit.jsonl", audit_pages.lines),
         ("GET", "/runs", people_pages.runs),
         ("GET", "/runs/{id}", people_pages.run),
         ("GET", "/workflows/{name}", people_pages.workflow),

@@ -45,7 +45,7 @@ def evidence(site: Site) -> Path:
 
 
 def alone(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run the script by itself: a bare Python, without this package or any other."""
+    """Run the script on a bare Python, without this package or any other."""
     script = folder / "verify_evidence.py"
     shutil.copy(verify_evidence.__file__, script)
     command = [sys.executable, "-I", "-S", str(script), *words]

@@ -105,6 +105,7 @@ class Engine(Interventions):
         self.schedules = scheduler.schedules
         scheduler.cancel_grace = check_grace(cancel_grace)
         self.audit_key = audit_key
+        self.audits_peers = True  # whether lines of the audit keep the network addresses of those who act
         self._tokens = tokens
         self._base_url = base_url.rstrip("/") if base_url else None
 
@@ -462,6 +463,8 @@ class Engine(Interventions):
     ) -> AuditLine:
         """Add a line to the audit, and return it. `who` is meant by it; `actor` is who acted."""
         self._here("audit()")
+        if actor is not None and not self.audits_peers:
+            actor = {name: value for name, value in actor.items() if name != "peer"}
         return await self.store.audit(AuditEntry(what, who, run_id, data or {}, actor), self.now(), self.audit_key)
 
     # ── for movable clocks ──
