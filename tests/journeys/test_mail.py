@@ -12,7 +12,7 @@ from tests.support.journey import Json, Service
 
 ASKED = {"account": "aws-prod", "role": "admin", "duration": "4h", "reason": "The nightly backup fails since Monday."}
 GUESS = "not the code we sent you"
-OVER = "expired or was tried too often"
+OVER = "expired, was used, or was tried too often"
 
 
 @pytest.mark.check(60)
