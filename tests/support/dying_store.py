@@ -26,6 +26,7 @@ class DyingStore:
         self._when = when
         self.calls = 0
         self.is_dead = False
+        self.installation = store.installation
 
     def __getattr__(self, name: str) -> Any:
         return self._mortal(getattr(self._store, name))
