@@ -104,8 +104,9 @@ class Origin:
             raise
 
     def write(self, text: str) -> None:
+        STATE.mkdir(mode=0o700, exist_ok=True)
         secret_folder = STATE / "secrets"
-        secret_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        secret_folder.mkdir(mode=0o700, exist_ok=True)
         given = _with_secrets(tomllib.loads(text), secret_folder, self.source.parent.resolve())
         made = _on_this_machine(given, self.source, self.base_url, self.smtp_port)
         write_whole(
@@ -168,7 +169,8 @@ def _on_this_machine(given: dict[str, Any], source: Path, base_url: str, smtp_po
     server["base_url"] = base_url
     server["database"] = "sqlite:///approvals.db"
     server["workflows"] = str((source.parent / server.get("workflows", "workflows")).resolve())
-    server.setdefault("signing_keys", [_throw_away(secret_folder, "APPROVALS_KEY")])
+    # Everybody on this machine reads the playground's mailbox, so what is signed here must be worth nothing elsewhere.
+    server["signing_keys"] = [_throw_away(secret_folder, "dev-signing.key")]
     given.setdefault("chat", {}).setdefault("enabled", True)
     server["allow_private"] = [base_url.removeprefix("http://")]
     given.setdefault("api_keys", {})[API_KEY] = {

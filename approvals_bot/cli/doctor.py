@@ -13,6 +13,7 @@ from approvals_bot.app.connections import open_channels
 from approvals_bot.app.directory import open_people
 from approvals_bot.approvals.policy import Definition, SayInSlack
 from approvals_bot.approvals.port import EMAIL, SLACK, CheckUp, Diagnosis, DiagnosisState, WithCheck
+from approvals_bot.cli.doctor_secrets import check_secrets
 from approvals_bot.cli.interpreter import known_holes
 from approvals_bot.cli.terminal import bold
 from approvals_bot.config.api_keys import ApiKeyEntry
@@ -39,7 +40,6 @@ BUILT_IN_CHANNELS = {SLACK: "Slack", EMAIL: "mail"}
 """The channels that a report lists even if they aren't configured."""
 
 LITTLE_SPACE = 500_000_000  # bytes on the database's disk, below which the operator is warned
-FEW_CHARACTERS = 12  # different ones in a key; a random key of 32 bytes has about 20
 EXPIRES_SOON = 30  # days
 MOST_NAMED = 10  # people in one line
 
@@ -58,7 +58,7 @@ async def examine(path: Path, env: Mapping[str, str], send: str | None = None) -
     findings += [
         *_check_interpreter(),
         _check_base_url(service),
-        *_check_signing_keys(service),
+        *check_secrets(service, path),
         *await _check_store(service),
         *await _check_api_keys(service, datetime.now(UTC)),
     ]
@@ -103,17 +103,6 @@ def _check_base_url(service: ServiceSettings) -> Diagnosis:
         what = f"{url} is not encrypted, so anybody on the network could use a decision link"
         return Diagnosis("WARN", "base_url", what, todo)  # insecure_http = true; otherwise nothing was loaded
     return Diagnosis("OK", "base_url", url)
-
-
-def _check_signing_keys(service: ServiceSettings) -> Iterator[Diagnosis]:
-    keys = [key.get_secret_value() for key in service.server.signing_keys]
-    for number, key in enumerate(keys, 1):
-        if len(set(key)) < FEW_CHARACTERS:
-            todo = "Generate one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"
-            yield Diagnosis("WARN", "signing keys", f"key {number} doesn't look random", todo)
-    if len(set(keys)) < len(keys):
-        yield Diagnosis("WARN", "signing keys", "the same key is listed twice", "Remove the second one.")
-    yield Diagnosis("OK", "signing keys", f"{len(keys)}; the first one signs, all are accepted")
 
 
 async def _check_store(service: ServiceSettings) -> Sequence[Diagnosis]:

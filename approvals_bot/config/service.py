@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import timedelta
 from functools import cached_property
@@ -442,9 +443,14 @@ def _path(value: object, info: ValidationInfo) -> object:
     return _in_folder(Path(value), info) if isinstance(value, (str, Path)) else value
 
 
+_PLACEHOLDER = re.compile(r"(?i)(change|replace)[-_ ]?(me|this)|your[-_ ]?(signing|secret|key)|insert[-_ ]|<[^>]*>")
+
+
 def _signing_key(value: SecretStr) -> SecretStr:
     if len(value.get_secret_value().encode()) < SHORTEST_SIGNING_KEY:
         raise refuse(f"a signing key has at least {SHORTEST_SIGNING_KEY} bytes; `approvals-bot init` makes one")
+    if _PLACEHOLDER.search(value.get_secret_value()):
+        raise refuse("this signing key is a placeholder from an example; `approvals-bot init` makes one")
     return value
 
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from approvals_bot.durable.core.private_files import create_private
 from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.playground.mailbox import MailServer, ReceivedMail
 from approvals_bot.playground.slack.shapes import Json, Message, Numbers, View
@@ -54,6 +55,7 @@ class Memory:
     def open(self) -> None:
         """Restore what was remembered, except for what the configuration no longer has."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
+        create_private(self.file)  # it has the mails and their links
         try:
             self.db = sqlite3.connect(self.file)
             self.db.execute("PRAGMA journal_mode = WAL")

@@ -20,6 +20,7 @@ from typing import IO, Any, Concatenate, ParamSpec, Self, TypeVar
 import aiosqlite
 
 from approvals_bot.durable.core.events import Log
+from approvals_bot.durable.core.private_files import create_private
 from approvals_bot.durable.store import sessions as of_sessions
 from approvals_bot.durable.store import sqlite_chain as chain
 from approvals_bot.durable.store import sqlite_reading as reading
@@ -185,7 +186,12 @@ class SqliteStore:
 
 
 def _try(path: str) -> None:
-    """Raise early if a file can't be opened: aiosqlite would leave a thread behind that fails once the loop is gone."""
+    """Raise early if a file can't be opened: aiosqlite would leave a thread behind that fails once the loop is gone.
+
+    A new file is for its owner alone. SQLite gives the -wal and the -shm beside it the same mode.
+    """
+    if path != ":memory:":  # which is refused later, for it has no WAL
+        create_private(path)
     sqlite3.connect(path).close()
 
 
@@ -309,6 +315,7 @@ class SoleOwner:
             return False
         import fcntl
 
+        create_private(self._path)
         self._file = self._path.open("ab")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
