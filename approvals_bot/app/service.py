@@ -45,6 +45,7 @@ from approvals_bot.service.audit_key import AuditKey
 from approvals_bot.service.catalog import Catalog, load_catalog
 from approvals_bot.service.host import Attached, ChannelHost
 from approvals_bot.service.keys import api_keys
+from approvals_bot.service.replicas import Replicas, digest_of
 from approvals_bot.service.roles import Roles
 from approvals_bot.service.schedules import planned, start_scheduled
 from approvals_bot.service.stalls import StalledCards
@@ -52,6 +53,8 @@ from approvals_bot.web.links import Links
 from approvals_bot.web.metrics import Connection, Metrics
 from approvals_bot.web.routes import build
 from approvals_bot.web.sign_in import SignInSetup
+
+PACKAGE = "approvals-bot"
 
 TOOL_CALLS_ASK = ("@ops",)
 """Whom agents' tool calls ask on a developer's machine, without a file."""
@@ -104,6 +107,7 @@ async def open_service(
         store = await connect(service.server.database.get_secret_value())
         keys = [key.get_secret_value() for key in service.server.signing_keys]
         tokens = Tokens(keys, installation=store.installation)
+        replicas = Replicas(store, tokens, version=version(PACKAGE), now=clock.now, config_digest=digest(configuration))
         resources: dict[type, Any] = {}
 
         def appended(events: list[Event]) -> None:
@@ -158,7 +162,7 @@ async def open_service(
             engine,
             service.audit,
             targets,
-            version=version("approvals-bot"),
+            version=version(PACKAGE),
             replica=gethostname(),
             anchored=metrics.anchored,
         )
@@ -169,6 +173,9 @@ async def open_service(
         await keeper.start()
         stack.push_async_callback(keeper.stop)
         start_task(stack, keeper.run(), "the audit")
+        stack.push_async_callback(replicas.leave)
+        await replicas.announce()  # before anything is signed, and before it is ready
+        start_task(stack, replicas.keep_announcing(), "the row of this replica")
         start_tasks(stack, channels)
         start_task(stack, cards.run(), "the cards of stalled runs")
         routes: list[BaseRoute] = [*extra]
@@ -191,6 +198,7 @@ async def open_service(
                 now=clock.now,
                 metrics=metrics,
                 connections=connections,
+                replicas=replicas,
                 extra=routes,
                 open_pages=open_pages,
                 chat=chat_form(configuration.service.chat),
@@ -217,6 +225,7 @@ async def open_service(
                     channel.reload(settings[name])
             switch.app = assemble(fresh, listing)
             keeper.load(fresh)
+            replicas.use([key.get_secret_value() for key in fresh.service.server.signing_keys], digest(fresh))
             running.configuration = fresh
             return needing_a_restart(configuration.service, fresh.service)
 
@@ -225,10 +234,17 @@ async def open_service(
         yield running
 
 
+def digest(configuration: Configuration) -> str:
+    """Return what shows whether two replicas run the same configuration. Secrets aren't in it."""
+    files = {definition.id: definition.model_dump_json() for definition in configuration.workflows}
+    return digest_of({"": configuration.service.model_dump_json(exclude={"server": {"workflows"}})} | files)
+
+
 def needing_a_restart(started: configured.ServiceSettings, fresh: configured.ServiceSettings) -> Sequence[str]:
     """List the tables with changes that only a restart applies: connections, keys, addresses."""
     found = []
-    if fresh.server.model_copy(update={"workflows": started.server.workflows}) != started.server:
+    applied = {"workflows": started.server.workflows, "signing_keys": started.server.signing_keys}
+    if fresh.server.model_copy(update=applied) != started.server:
         found.append("[server]")
     if fresh.slack is None or started.slack is None:
         if fresh.slack != started.slack:

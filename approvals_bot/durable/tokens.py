@@ -34,7 +34,7 @@ def check_keys(keys: Sequence[str | bytes]) -> list[bytes]:
 
 
 class Tokens:
-    """A signer and reader of tokens. It signs with the first key and accepts all, so rotating keys breaks no links.
+    """A signer and reader of tokens. It signs with one key and accepts all, so rotating keys breaks no links.
 
     Each purpose of each installation has a salt of its own, so a token for one is worthless for another: also for the
     same purpose of a second database, such as a copy for staging that has the same keys. A token's text isn't canonical
@@ -42,11 +42,24 @@ class Tokens:
     """
 
     def __init__(self, keys: Sequence[str | bytes], *, installation: str) -> None:
-        """`installation` is the store's: `store.installation`, `engine.installation`."""
+        """Sign with the first key. `installation` is the store's: `store.installation`, `engine.installation`."""
         self.installation = installation
+        self.signs_with = ""
+        self.use(keys)
+
+    def use(self, keys: Sequence[str | bytes]) -> None:
+        """Accept these keys from now on. If the one that signs isn't among them, the first signs."""
         if not keys:
             raise ValueError("no signing key is set, and links can't be signed without one")
-        self._keys = check_keys(keys)
+        self._by_id = {self._id(key): key for key in check_keys(keys)}
+        self.key_ids = tuple(self._by_id)
+        self.sign_with(self.signs_with if self.signs_with in self._by_id else self.key_ids[0])
+
+    def sign_with(self, key_id: str) -> None:
+        """Sign with the key that has this id. Raises KeyError if there is none."""
+        first = self._by_id[key_id]
+        self.signs_with = key_id
+        self._keys = [first, *(key for key in self._by_id.values() if key != first)]
         self._signers: dict[str, Signer] = {}  # by purpose
 
     def sign(self, purpose: str, payload: dict[str, Any]) -> str:
@@ -66,8 +79,17 @@ class Tokens:
             raise InvalidTokenError()
         return payload
 
+    def derive(self, purpose: str, payload: dict[str, Any]) -> list[bytes]:
+        """Return 32 bytes that follow from a payload and a key, for each key: the one that signs comes first.
+
+        For what is compared and not read, such as digits: compare with all, because another replica may sign with
+        another key.
+        """
+        text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+        return [hmac.digest(key, self._salt(purpose).encode() + b"\0" + text, hashlib.sha256) for key in self._keys]
+
     def seal(self, purpose: str, text: str) -> str:
-        """Return 16 letters and digits that only a holder of the first key can compute for a text.
+        """Return 16 letters and digits that only a holder of the key that signs can compute for a text.
 
         They serve where a token is too long or case may be lost, such as in a mail address. A guess has a chance of
         1 in 2⁸⁰.
@@ -82,6 +104,10 @@ class Tokens:
     def _seal(self, key: bytes, purpose: str, text: str) -> str:
         signature = Signer(key, salt=self._salt(purpose), digest_method=hashlib.sha256).get_signature(text)
         return b32encode(base64_decode(signature)[:10]).decode().lower()
+
+    def _id(self, key: bytes) -> str:
+        """Return what stands for a key where others can read it. It reveals nothing about a random key."""
+        return hmac.digest(key, self._salt("key id").encode(), hashlib.sha256).hex()[:16]
 
     def _salt(self, purpose: str) -> str:
         return f"{purpose}\0{self.installation}"

@@ -21,6 +21,7 @@ from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store.protocol import Filter, Status
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.people import People
+from approvals_bot.service.replicas import Replicas
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 6.0, 30.0)
@@ -154,10 +155,18 @@ Connection = Callable[[], Awaitable[str]]
 class Health:
     """`/healthz`, `/readyz`, `/metrics`."""
 
-    def __init__(self, *, engine: Engine, metrics: Metrics, connections: Mapping[str, Connection]) -> None:
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        metrics: Metrics,
+        connections: Mapping[str, Connection],
+        replicas: Replicas | None = None,
+    ) -> None:
         self._engine = engine
         self._metrics = metrics
         self._connections = connections
+        self._replicas = replicas
         self._installation = shown_installation(engine.installation)
         self._counted_at = -math.inf  # seconds of the monotonic clock
 
@@ -171,9 +180,12 @@ class Health:
     async def ready(self, request: HttpRequest) -> Response:
         """The store takes writes and has the schema that this version needs; 503 otherwise.
 
-        How the connections are is said beside it. It doesn't make us unready: links, pages and the API work without.
+        503, too, for a replica that lacks a key which others sign with. How the connections are is said beside it. It
+        doesn't make us unready: links, pages and the API work without.
         """
         await self._engine.ready()
+        if self._replicas is not None and self._replicas.missing:
+            return JSONResponse({"status": "key_not_everywhere", "missing": self._replicas.missing}, status_code=503)
         return JSONResponse({"status": "ready"} | {name: await state() for name, state in self._connections.items()})
 
     async def metrics(self, request: HttpRequest) -> Response:

@@ -25,6 +25,7 @@ from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.keys import ApiKey
 from approvals_bot.service.known import KnownPeople
+from approvals_bot.service.replicas import Replicas
 from approvals_bot.service.roles import Roles
 from approvals_bot.service.sessions import Sessions
 from approvals_bot.web.agent_hooks import ClaudeHook
@@ -65,6 +66,7 @@ def build(
     channels: Channels | None = None,
     metrics: Metrics | None = None,
     connections: Mapping[str, Connection] | None = None,
+    replicas: Replicas | None = None,
     extra: Iterable[BaseRoute] = (),
     open_pages: bool = False,
     chat: ChatForm | None = None,
@@ -173,8 +175,7 @@ def build(
         key=audit_key,
         open_pages=open_pages,
     )
-
-    health = Health(engine=engine, metrics=metrics, connections=connections or {})
+    health = Health(engine=engine, metrics=metrics, connections=connections or {}, replicas=replicas)
     openapi = OpenApi(base_url=base_url, chat=chat is not None)
     mcp = McpEndpoint(base_url=base_url)
 

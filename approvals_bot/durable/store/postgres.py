@@ -38,7 +38,13 @@ from approvals_bot.durable.store.postgres_connection import (
     PostgresConnection,
     connect_to,
 )
-from approvals_bot.durable.store.postgres_schema import VERSION_AND_WRITABLE, installation_of, judge, migrate
+from approvals_bot.durable.store.postgres_schema import (
+    VERSION_AND_WRITABLE,
+    installation_of,
+    judge,
+    migrate,
+    migrations,
+)
 from approvals_bot.durable.store.protocol import (
     ENDED_HOOKS,
     Append,
@@ -60,6 +66,7 @@ from approvals_bot.durable.store.protocol import (
     TokenTaken,
     WasReset,
 )
+from approvals_bot.durable.store.replicas import PostgresReplicas
 from approvals_bot.durable.store.sessions import PostgresSessions
 
 START = 5.0  # seconds that the first connection may take
@@ -68,8 +75,10 @@ _ANSWERS = "SELECT answer FROM answers($1::jsonb)"
 LOOK = 1.0  # seconds between two checks for writes of other replicas while nothing notifies us of them
 
 
-class PostgresStore(PostgresSessions):
+class PostgresStore(PostgresSessions, PostgresReplicas):
     """The `OpenStore` on PostgreSQL. Writing, reading, lists and LISTEN have a connection each."""
+
+    is_shared = True
 
     def __init__(
         self,
@@ -101,6 +110,10 @@ class PostgresStore(PostgresSessions):
         first = await connect_to(url, seconds=START)
         for_lists = partial(connect_to, url, settings=LIST_SETTINGS)
         return cls(partial(connect_to, url), secrets.token_hex(8), installation, first, for_lists)
+
+    @property
+    def schema(self) -> int:
+        return len(migrations())
 
     # ── writing ──
 

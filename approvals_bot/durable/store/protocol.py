@@ -40,6 +40,7 @@ from approvals_bot.durable.core.attributes import Attribute, Wanted
 from approvals_bot.durable.core.commands import OnParentClose
 from approvals_bot.durable.core.events import Event, Log, NewEvent, number_of
 from approvals_bot.durable.store.audit import AuditStore
+from approvals_bot.durable.store.replicas import ReplicaStore
 from approvals_bot.durable.store.sessions import SessionStore
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled", "reset", "continued", "stalled"]
@@ -520,13 +521,18 @@ SCHEMA_IS_OLDER = (
 """The reason why a command that only reads refuses a database that it would have to migrate first."""
 
 
-class OpenStore(Store, SessionStore, Protocol):
+class OpenStore(Store, SessionStore, ReplicaStore, Protocol):
     """A store with its connections.
 
-    `installation` was made with the database and is held in it. It is no secret.
+    `installation` was made with the database and is held in it. It is no secret. `is_shared` is whether several
+    processes are meant to serve it, `schema` the version of the schema that this program works with.
     """
 
     installation: str
+    is_shared: bool
+
+    @property
+    def schema(self) -> int: ...
 
     async def begin_work(self) -> None:
         """Prepare for working on runs, which commands don't do.

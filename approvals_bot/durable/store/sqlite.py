@@ -21,6 +21,7 @@ import aiosqlite
 
 from approvals_bot.durable.core.events import Log
 from approvals_bot.durable.core.private_files import create_private
+from approvals_bot.durable.store import replicas as of_replicas
 from approvals_bot.durable.store import sessions as of_sessions
 from approvals_bot.durable.store import sqlite_chain as chain
 from approvals_bot.durable.store import sqlite_reading as reading
@@ -72,6 +73,8 @@ def listed(work: Work[P, T]) -> Call[P, T]:
 class SqliteStore:
     """The `OpenStore` on SQLite. Writing, reading and lists have a connection each, with a thread of its own."""
 
+    is_shared = False
+
     def __init__(
         self,
         path: str,
@@ -109,6 +112,10 @@ class SqliteStore:
             raise StoreUnavailableError(f"The database file {path} can't be opened: {error}") from error
         return cls(path, installation, *connections)
 
+    @property
+    def schema(self) -> int:
+        return len(_migrations())
+
     async def begin_work(self) -> None:
         try:
             if self._sole_owner.acquire():
@@ -127,6 +134,8 @@ class SqliteStore:
     reset = written(log.reset)
     set_schedule = written(log.set_schedule)
     set_counter = written(log.set_counter)
+    announce = written(of_replicas.announce)
+    leave = written(of_replicas.leave)
     add_session = written(of_sessions.add_session)
     mark_session = written(of_sessions.mark_session)
     end_sessions = written(of_sessions.end_sessions)
@@ -143,6 +152,7 @@ class SqliteStore:
     runs = listed(reading.runs)
     count = listed(reading.count)
     schedules = listed(reading.schedules)
+    replicas = listed(of_replicas.list_replicas)
     sessions = listed(of_sessions.list_sessions)
     chained = listed(chain.chained)
 

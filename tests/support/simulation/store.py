@@ -24,7 +24,10 @@ from tests.support.simulation.loop import Process, virtual_loop
 T = TypeVar("T")
 
 INSTALLATION = "simulated"
-TABLES = ("chain", "events", "hooks", "taken", "attributes", "runs", "schedules", "counters", "sessions", "audit")
+TABLES = (
+    *("chain", "events", "hooks", "taken", "attributes", "runs", "schedules", "counters", "sessions", "replicas"),
+    "audit",
+)
 
 
 class Mishap(Exception):

@@ -182,6 +182,17 @@ CREATE TABLE counters (
 );
 CREATE INDEX counters_over ON counters (until);
 
+CREATE TABLE replicas (
+  id            TEXT PRIMARY KEY,
+  version       TEXT NOT NULL,
+  since         BIGINT NOT NULL,
+  seen_at       BIGINT NOT NULL,
+  schema        BIGINT NOT NULL,
+  key_ids       TEXT NOT NULL,
+  signs_with    TEXT NOT NULL,
+  config_digest TEXT NOT NULL
+);
+
 CREATE TABLE sessions (
   id         TEXT PRIMARY KEY,
   person     TEXT NOT NULL,

@@ -154,6 +154,18 @@ CREATE TABLE counters (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX counters_over ON counters (until);
 
+-- The processes that serve this installation, and the signing keys that each accepts. Never copied.
+CREATE TABLE replicas (
+  id            TEXT PRIMARY KEY,
+  version       TEXT NOT NULL,
+  since         INTEGER NOT NULL,
+  seen_at       INTEGER NOT NULL,             -- silent for 30 seconds, it is gone
+  schema        INTEGER NOT NULL,
+  key_ids       TEXT NOT NULL,                -- an array, in its order
+  signs_with    TEXT NOT NULL,                -- one of them
+  config_digest TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- People who have signed in to the pages. A browser holds 32 random bytes, this table their SHA-256. Never copied.
 CREATE TABLE sessions (
   id         TEXT PRIMARY KEY,
