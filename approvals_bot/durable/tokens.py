@@ -18,6 +18,9 @@ from itsdangerous.encoding import base64_decode, base64_encode
 from approvals_bot.errors import InvalidTokenError
 
 MIN_KEY_BYTES = 32  # the length of SHA-256's output; a shorter key would be the weakest part
+WEBHOOK = "webhook.v1"
+"""The purpose of webhooks' URLs. Their payload is `{"h": hook id, "g": generation}`."""
+
 MAX_TOKEN = 500  # characters; ours have about 120
 
 

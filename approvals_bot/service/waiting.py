@@ -16,9 +16,8 @@ from pydantic import JsonValue
 
 from approvals_bot.durable.core.events import ENDINGS, Event, from_micros
 from approvals_bot.durable.engine import RunRecord
-from approvals_bot.durable.engine.engine import WEBHOOK_PURPOSE
 from approvals_bot.durable.engine.lines import InLine
-from approvals_bot.durable.tokens import Tokens
+from approvals_bot.durable.tokens import WEBHOOK, Tokens
 from approvals_bot.errors import InvalidTokenError
 from approvals_bot.service.read import REDACTED, iso, requests_of
 
@@ -152,6 +151,6 @@ class Mask:
 
     def _is_signed(self, token: str) -> bool:
         try:
-            return bool(self._tokens.read(WEBHOOK_PURPOSE, token))
+            return bool(self._tokens.read(WEBHOOK, token))
         except InvalidTokenError:
             return False

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine, HookInfo, HookTarget, RunRecord
 from approvals_bot.durable.store.protocol import HookRow
-from approvals_bot.durable.tokens import Tokens
+from approvals_bot.durable.tokens import WEBHOOK, Tokens
 from approvals_bot.errors import HookNotFoundError, InvalidTokenError, RunNotFoundError
 from approvals_bot.service.read import request_behind
 from approvals_bot.service.refusals import usable_key
@@ -24,7 +24,6 @@ from approvals_bot.web.keys import actor_of, check_reach
 from approvals_bot.web.responses import JsonResponse, Problem, Renderer
 from approvals_bot.web.validation import API_BODY, LINK_BODY, json_body, parse_json, read_body
 
-WEBHOOK = "webhook.v1"
 RESPONSE_LIMIT = 30.0  # seconds; a caller whose manual answer doesn't come by then gets 504, and the run goes on
 
 

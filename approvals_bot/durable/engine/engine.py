@@ -38,7 +38,7 @@ from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.audit import AuditEntry, AuditLine
 from approvals_bot.durable.store.chain import ChainKey
 from approvals_bot.durable.store.protocol import OpenStore, RunRecord
-from approvals_bot.durable.tokens import Tokens, check_keys
+from approvals_bot.durable.tokens import WEBHOOK, Tokens, check_keys
 from approvals_bot.errors import (
     ApprovalsBotError,
     HookNotFoundError,
@@ -48,8 +48,6 @@ from approvals_bot.errors import (
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-
-WEBHOOK_PURPOSE = "webhook.v1"
 
 
 class Engine(Interventions):
@@ -107,6 +105,7 @@ class Engine(Interventions):
         self.audit_key = audit_key
         self.audits_peers = True  # whether lines of the audit keep the network addresses of those who act
         self._tokens = tokens
+        store.bearers.tokens = tokens
         self._base_url = base_url.rstrip("/") if base_url else None
 
     @classmethod
@@ -449,7 +448,7 @@ class Engine(Interventions):
             raise ApprovalsBotError(
                 "A webhook's URL needs signing keys and a base URL: Engine.open(…, signing_keys=[…], base_url='https://…')."
             )
-        token = self._tokens.sign(WEBHOOK_PURPOSE, {"h": hook_id, "g": 1})
+        token = self._tokens.sign(WEBHOOK, {"h": hook_id, "g": 1})
         return f"{self._base_url}/webhooks/{token}"
 
     async def audit(

@@ -20,6 +20,7 @@ from approvals_bot.durable.core.serialization import to_json
 from approvals_bot.durable.store import postgres_chain as chain
 from approvals_bot.durable.store import postgres_encoding as encoding
 from approvals_bot.durable.store.audit import ALL_LINES, AuditEntry, AuditFilter, AuditLine
+from approvals_bot.durable.store.bearers import Bearers
 from approvals_bot.durable.store.chain import ChainedEvent, ChainKey, RunHead
 from approvals_bot.durable.store.encoding import (
     as_given,
@@ -70,6 +71,7 @@ from approvals_bot.durable.store.replicas import PostgresReplicas
 from approvals_bot.durable.store.sessions import PostgresSessions
 
 START = 5.0  # seconds that the first connection may take
+_WRITES = "SELECT answer FROM execute_batch($1::jsonb, $2)"
 _ANSWERS = "SELECT answer FROM answers($1::jsonb)"
 
 LOOK = 1.0  # seconds between two checks for writes of other replicas while nothing notifies us of them
@@ -91,8 +93,9 @@ class PostgresStore(PostgresSessions, PostgresReplicas):
         """`myself` is unique to this replica, which recognizes its own notifications by it."""
         self.installation = installation
         self._write = PostgresConnection(connect, first)
-        self._writing = BatchedConnection(self._write, "SELECT answer FROM execute_batch($1::jsonb, $2)", myself)
-        self._reading = BatchedConnection(PostgresConnection(connect), _ANSWERS)
+        self.bearers = Bearers()
+        self._writing = BatchedConnection(self._write, self.bearers, _WRITES, myself)
+        self._reading = BatchedConnection(PostgresConnection(connect), self.bearers, _ANSWERS)
         # What people look at may take its time here. No click waits for it.
         self._lists = PostgresConnection(connect_for_lists or connect)
         self._listening = Listening(connect, myself)
@@ -164,7 +167,7 @@ class PostgresStore(PostgresSessions, PostgresReplicas):
         if patient:
             async with self._lists.in_time():
                 ((text,),) = await self._lists.fetch(_ANSWERS, json.dumps([query]))
-            answer = json.loads(text or "null")
+            answer = json.loads(self.bearers.signed(text or "null"))
         else:
             answer = await self._reading.call(query)
         return None if answer is None else encoding.run_and_log(answer)
@@ -203,8 +206,8 @@ class PostgresStore(PostgresSessions, PostgresReplicas):
     async def runs(self, which: Filter) -> tuple[list[RunRecord], str | None]:
         async with self._lists.in_time():
             sql, given = page_of(which, await self._statuses(which), "run_json(runs)", POSTGRES)
-            found = await self._lists.fetch(sql, *given)
-        page = [encoding.run_row(json.loads(row[0])) for row in found[: which.limit]]
+            found = await self._lists.fetch(sql, *self.bearers.compared(given))
+        page = [encoding.run_row(json.loads(self.bearers.signed(row[0]))) for row in found[: which.limit]]
         if which.keys is not None:
             page = [record._replace(key=as_given(row[1])) for record, row in zip(page, found, strict=False)]
         return page, cursor_after(page[-1], which, found[which.limit - 1][1]) if len(found) > which.limit else None
@@ -212,7 +215,7 @@ class PostgresStore(PostgresSessions, PostgresReplicas):
     async def count(self, which: Filter, most: int) -> int:
         async with self._lists.in_time():
             sql, given = count_of(which, await self._statuses(which), most, POSTGRES)
-            ((number,),) = await self._lists.fetch(sql, *given)
+            ((number,),) = await self._lists.fetch(sql, *self.bearers.compared(given))
         return int(number)
 
     async def _statuses(self, which: Filter) -> list[str]:

@@ -18,6 +18,7 @@ import asyncpg
 from asyncpg import Connection
 from pydantic_core import to_json
 
+from approvals_bot.durable.store.bearers import Bearers
 from approvals_bot.durable.store.group_commit import settle
 from approvals_bot.errors import StoreUnavailableError
 
@@ -207,8 +208,9 @@ class BatchedConnection:
     a row of JSON for each.
     """
 
-    def __init__(self, connection: PostgresConnection, sql: str, *given: str) -> None:
+    def __init__(self, connection: PostgresConnection, bearers: Bearers, sql: str, *given: str) -> None:
         self._connection = connection
+        self._bearers = bearers
         self._sql = sql
         self._given = given
         self._queue: deque[tuple[str, asyncio.Future[Any]]] = deque()
@@ -221,7 +223,8 @@ class BatchedConnection:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        self._queue.append((to_json(call).decode(), future))  # four times as fast as json's
+        text = to_json(call).decode()  # four times as fast as json's
+        self._queue.append((self._bearers.without(text), future))
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush(), name="store: batches")
         limit = loop.call_later(CALL, self._is_late, future)
@@ -278,7 +281,7 @@ class BatchedConnection:
             for call in batch:
                 await self._execute_batch([call])
         else:
-            answers = json.loads(f"[{','.join(row[0] or 'null' for row in rows)}]")
+            answers = json.loads(self._bearers.signed(f"[{','.join(row[0] or 'null' for row in rows)}]"))
             for (_, future), answer in zip(batch, answers, strict=True):
                 settle(future, answer)
 

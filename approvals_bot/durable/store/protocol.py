@@ -40,6 +40,7 @@ from approvals_bot.durable.core.attributes import Attribute, Wanted
 from approvals_bot.durable.core.commands import OnParentClose
 from approvals_bot.durable.core.events import Event, Log, NewEvent, number_of
 from approvals_bot.durable.store.audit import AuditStore
+from approvals_bot.durable.store.bearers import Bearers
 from approvals_bot.durable.store.replicas import ReplicaStore
 from approvals_bot.durable.store.sessions import SessionStore
 
@@ -525,11 +526,13 @@ class OpenStore(Store, SessionStore, ReplicaStore, Protocol):
     """A store with its connections.
 
     `installation` was made with the database and is held in it. It is no secret. `is_shared` is whether several
-    processes are meant to serve it, `schema` the version of the schema that this program works with.
+    processes are meant to serve it, `schema` the version of the schema that this program works with. `bearers`
+    keeps signed URLs out of the database.
     """
 
     installation: str
     is_shared: bool
+    bearers: Bearers
 
     @property
     def schema(self) -> int: ...

@@ -27,9 +27,10 @@ from approvals_bot.durable.store import sqlite_chain as chain
 from approvals_bot.durable.store import sqlite_reading as reading
 from approvals_bot.durable.store import sqlite_writing as log
 from approvals_bot.durable.store.audit import ALL_LINES, AuditEntry, AuditFilter, AuditLine
+from approvals_bot.durable.store.bearers import Bearers
 from approvals_bot.durable.store.chain import ChainKey, RunHead
 from approvals_bot.durable.store.group_commit import ListConnection, ReadConnection, Writer, in_thread
-from approvals_bot.durable.store.protocol import SCHEMA_IS_OLDER, RunRecord
+from approvals_bot.durable.store.protocol import SCHEMA_IS_OLDER, Filter, RunRecord
 from approvals_bot.errors import StoreUnavailableError
 
 APPLICATION_ID = 0x41707072
@@ -79,11 +80,13 @@ class SqliteStore:
         self,
         path: str,
         installation: str,
+        bearers: Bearers,
         writer: aiosqlite.Connection,
         reader: aiosqlite.Connection,
         lists: aiosqlite.Connection,
     ) -> None:
         self.installation = installation
+        self.bearers = bearers
         self._path = path
         self._writer = Writer(writer, path)
         self._reader = ReadConnection(reader)
@@ -100,17 +103,18 @@ class SqliteStore:
             elif not Path(path).exists():  # noqa: ASYNC240  # once, at start
                 raise StoreUnavailableError(f"There is no database {path} yet. `approvals-bot migrate` creates it.")
             await asyncio.to_thread(_try, path)
-            connections = [await _connection(path, lambda db: _migrate(db, upgrade=upgrade))]
+            bearers = Bearers()
+            connections = [await _connection(path, bearers.register, lambda db: _migrate(db, upgrade=upgrade))]
             try:
                 installation = await in_thread(connections[0], reading.installation)
-                connections += [await _connection(path), await _connection(path)]
+                connections += [await _connection(path, bearers.register) for _ in range(2)]
             except BaseException:
                 for each in connections:
                     await asyncio.shield(each.close())
                 raise
         except (sqlite3.Error, OSError) as error:
             raise StoreUnavailableError(f"The database file {path} can't be opened: {error}") from error
-        return cls(path, installation, *connections)
+        return cls(path, installation, bearers, *connections)
 
     @property
     def schema(self) -> int:
@@ -149,8 +153,6 @@ class SqliteStore:
     counter = looked_up(reading.counter)
     session = looked_up(of_sessions.find_session)
 
-    runs = listed(reading.runs)
-    count = listed(reading.count)
     schedules = listed(reading.schedules)
     replicas = listed(of_replicas.list_replicas)
     sessions = listed(of_sessions.list_sessions)
@@ -168,6 +170,12 @@ class SqliteStore:
 
     async def seal_open(self, at: datetime, key: ChainKey | None, most: int, after: str = "") -> list[RunHead]:
         return await self._writer.run(lambda db: chain.seal_open(db, at, key, most, after))
+
+    async def runs(self, which: Filter) -> tuple[list[RunRecord], str | None]:
+        return await self._lists.run(lambda db: reading.runs(db, self.bearers, which))
+
+    async def count(self, which: Filter, most: int) -> int:
+        return await self._lists.run(lambda db: reading.count(db, self.bearers, which, most))
 
     def listen(self, heard: Callable[[frozenset[str] | None], None]) -> None:
         """Do nothing: SQLite sends no notifications. Use `changed`."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from approvals_bot.durable.core.events import to_micros
 from approvals_bot.durable.store.audit import AuditEntry, AuditFilter, AuditLine, audit_line, audit_row
+from approvals_bot.durable.store.bearers import without_urls
 from approvals_bot.durable.store.chain import ChainedEvent, ChainKey, RunHead, chain_rows, new_salt
 from approvals_bot.durable.store.encoding import as_given, readable_time, storable
 
@@ -22,15 +23,17 @@ _HEAD = "SELECT hash FROM chain WHERE run_id = ? AND seq = ?"
 def insert_events(db: sqlite3.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
     """Insert rows (run, seq, type, at, key, data) of one run that follow one another, with their links."""
     if rows:
-        db.executemany(_INSERT, rows)
-        _link(db, rows)
+        held = [(*row[:-1], without_urls(db, row[-1])) for row in rows]  # before it is hashed
+        db.executemany(_INSERT, held)
+        _link(db, held)
 
 
 def insert_once(db: sqlite3.Connection, row: tuple[Any, ...]) -> bool:
     """Insert an event with its link, unless the log has one with its key. Returns whether it was inserted."""
-    if not db.execute(f"{_INSERT} ON CONFLICT (run_id, key) DO NOTHING", row).rowcount:
+    held = (*row[:-1], without_urls(db, row[-1]))
+    if not db.execute(f"{_INSERT} ON CONFLICT (run_id, key) DO NOTHING", held).rowcount:
         return False
-    _link(db, [row])
+    _link(db, [held])
     return True
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from approvals_bot.durable.core.events import Event, Log, from_micros, to_micros
+from approvals_bot.durable.store.bearers import Bearers, with_urls
 from approvals_bot.durable.store.encoding import (
     as_given,
     cursor_after,
@@ -29,15 +30,17 @@ from approvals_bot.durable.store.protocol import (
     StateRow,
 )
 
-_RUN_COLUMNS = """
-    runs.id, workflow, code, version, kind, status, runs.created_at, ended_at, attributes, seq, view, parts,
-      stalled, wake_at, epoch,
-      (SELECT data FROM events WHERE run_id = runs.id AND events.seq = runs.seq AND ended_at IS NOT NULL) AS ending,
+_ENDING = f"SELECT {with_urls('data')} FROM events WHERE run_id = runs.id AND events.seq = runs.seq"  # noqa: S608  # our own text
+_RUN_COLUMNS = f"""
+    runs.id, workflow, code, version, kind, status, runs.created_at, ended_at,
+      {with_urls("attributes")}, seq, {with_urls("view")}, {with_urls("parts")}, stalled, wake_at, epoch,
+      ({_ENDING} AND ended_at IS NOT NULL) AS ending,
       next_run, received, unread, parent, parent_number, on_parent_close"""
 _SELECT_RUN = f"SELECT {_RUN_COLUMNS} FROM runs WHERE runs.id = ?"  # noqa: S608  # our own text
-_SELECT_HOOK = """
-    SELECT id, run_id, number, token, is_webhook, has_schema, answer, metadata, created_at, generation, is_live
-    FROM hooks"""
+_SELECT_HOOK = f"""
+    SELECT id, run_id, number, token, is_webhook, has_schema, {with_urls("answer")}, {with_urls("metadata")},
+      created_at, generation, is_live
+    FROM hooks"""  # noqa: S608  # our own text
 _LIVE = f"{_SELECT_HOOK} WHERE token = ? AND is_live = 1"
 _TOOK = f"""{_SELECT_HOOK} WHERE id = (
       SELECT id FROM (
@@ -47,20 +50,21 @@ _TOOK = f"""{_SELECT_HOOK} WHERE id = (
         SELECT 1 FROM events WHERE run_id = ended.run_id AND key = ended.number || '.received.' || :resume_id)
         OR EXISTS (SELECT 1 FROM taken WHERE hook_id = ended.id AND resume_id = :resume_id)
       LIMIT 1)"""  # noqa: S608  # our own text
-_TAKEN = """
-    SELECT events.run_id, seq, type, at, data FROM hooks JOIN events ON events.run_id = hooks.run_id
+_TAKEN = f"""
+    SELECT events.run_id, seq, type, at, {with_urls("data")} FROM hooks JOIN events ON events.run_id = hooks.run_id
       AND key = number || '.received.' || :resume_id
-    WHERE id = :hook_id"""
-_TAKEN_BEFORE = """
-    SELECT run_id, seq, type, at, data FROM taken JOIN events USING (run_id, seq)
-    WHERE hook_id = ? AND resume_id = ?"""
+    WHERE id = :hook_id"""  # noqa: S608  # our own text
+_TAKEN_BEFORE = f"""
+    SELECT run_id, seq, type, at, {with_urls("data")} FROM taken JOIN events USING (run_id, seq)
+    WHERE hook_id = ? AND resume_id = ?"""  # noqa: S608  # our own text
 _LAST_RUN = """
     WITH RECURSIVE place (id) AS (
       VALUES (?)
       UNION
       SELECT next_run FROM runs JOIN place USING (id) WHERE status IN ('reset', 'continued') AND next_run IS NOT NULL)
     SELECT id FROM place JOIN runs USING (id) WHERE status NOT IN ('reset', 'continued') OR next_run IS NULL"""
-_SELECT_EVENTS = "SELECT seq, type, at, data FROM events WHERE run_id = ? AND seq > ? ORDER BY seq"
+_EVENT = f"SELECT seq, type, at, {with_urls('data')} FROM events WHERE run_id = ?"  # noqa: S608  # our own text
+_SELECT_EVENTS = f"{_EVENT} AND seq > ? ORDER BY seq"
 
 
 def run_and_log(db: sqlite3.Connection, run_id: str, after: int = 0) -> tuple[RunRecord, Log] | None:
@@ -71,9 +75,7 @@ def run_and_log(db: sqlite3.Connection, run_id: str, after: int = 0) -> tuple[Ru
 
 
 def event_of(db: sqlite3.Connection, run_id: str, key: str) -> Event | None:
-    row = db.execute(
-        "SELECT seq, type, at, data FROM events WHERE run_id = ? AND key = ?", (run_id, storable(key))
-    ).fetchone()
+    row = db.execute(f"{_EVENT} AND key = ?", (run_id, storable(key))).fetchone()
     return None if row is None else _event(*row)
 
 
@@ -156,18 +158,18 @@ def next_wake(db: sqlite3.Connection, owner: str, at: datetime) -> datetime | No
 # ── lists ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def runs(db: sqlite3.Connection, which: Filter) -> tuple[list[RunRecord], str | None]:
+def runs(db: sqlite3.Connection, bearers: Bearers, which: Filter) -> tuple[list[RunRecord], str | None]:
     sql, given = page_of(which, _statuses(db, which), _RUN_COLUMNS, SQLITE)
-    rows = _fetch_leniently(db, sql, _numbered(given))
+    rows = _fetch_leniently(db, sql, _numbered(bearers.compared(given)))
     page = [_run_row(row[:-1]) for row in rows[: which.limit]]
     if which.keys is not None:
         page = [record._replace(key=as_given(row[-1])) for record, row in zip(page, rows, strict=False)]
     return page, cursor_after(page[-1], which, rows[which.limit - 1][-1]) if len(rows) > which.limit else None
 
 
-def count(db: sqlite3.Connection, which: Filter, most: int) -> int:
+def count(db: sqlite3.Connection, bearers: Bearers, which: Filter, most: int) -> int:
     sql, given = count_of(which, _statuses(db, which), most, SQLITE)
-    (number,) = db.execute(sql, _numbered(given)).fetchone()
+    (number,) = db.execute(sql, _numbered(bearers.compared(given))).fetchone()
     return int(number)
 
 

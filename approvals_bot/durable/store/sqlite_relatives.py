@@ -13,6 +13,7 @@ from typing import Any
 
 from approvals_bot.durable.core.events import ChildInLog, HookInLog
 from approvals_bot.durable.core.serialization import to_json
+from approvals_bot.durable.store.bearers import with_urls
 from approvals_bot.durable.store.encoding import (
     cancel_request,
     own_json,
@@ -28,10 +29,10 @@ from approvals_bot.durable.store.sqlite_reading import last
 _CREATE = """
     INSERT INTO runs (id, workflow, code, version, kind, status, created_at, attributes, seq, parent, parent_number,
       on_parent_close, wake_at)
-    VALUES (?, ?, ?, ?, ?, 'pending', ?, ?, 1, ?, ?, ?, ?)"""
-_FOUND_BY = (
-    "INSERT INTO attributes (run_id, name, value, workflow, status, created_at) VALUES (?, ?, ?, ?, 'pending', ?)"
-)
+    VALUES (?, ?, ?, ?, ?, 'pending', ?, without_urls(?), 1, ?, ?, ?, ?)"""
+_FOUND_BY = """
+    INSERT INTO attributes (run_id, name, value, workflow, status, created_at)
+    VALUES (?, ?, without_urls(?), ?, 'pending', ?)"""
 
 
 def write_children(db: sqlite3.Connection, run_id: str, children: ChildWrites, at: int, until: datetime | None) -> None:
@@ -68,7 +69,7 @@ _REPORT = f"""
     SELECT above.id, above.seq + 1, 'child_ended', max(:at, {_LAST_AT.format(run="above")}),
       child.parent_number || '.done',
       '{{"id":' || child.parent_number || ',"run_id":' || json_quote(child.id)
-      || ',"status":' || json_quote(child.status) || ',' || substr(ending.data, 2)
+      || ',"status":' || json_quote(child.status) || ',' || substr({with_urls("ending.data")}, 2)
     FROM runs AS child JOIN runs AS above ON above.id = child.parent
       JOIN events AS ending ON ending.run_id = child.id AND ending.seq = child.seq
     WHERE child.id = :id AND child.status IN ('completed', 'failed', 'cancelled') AND above.ended_at IS NULL

@@ -25,6 +25,7 @@ from approvals_bot.durable.core.events import (
     to_micros,
 )
 from approvals_bot.durable.core.serialization import to_json
+from approvals_bot.durable.store.bearers import with_urls
 from approvals_bot.durable.store.encoding import Indexed, Pair, indexed, log_unreadable, own_json, own_pairs, storable
 from approvals_bot.durable.store.protocol import (
     Append,
@@ -56,14 +57,15 @@ FREE_LEASES = "UPDATE runs SET owner = NULL, lease_until = NULL WHERE owner IS N
 # ── creating ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _TAKEN = "SELECT 1 FROM runs WHERE id = ? OR idempotency_key = ?"
-_CREATED = """
-    SELECT runs.id, events.data FROM runs JOIN events ON run_id = runs.id AND events.seq = 1
-    WHERE runs.id = ? OR idempotency_key = ?"""
+_CREATED = f"""
+    SELECT runs.id, {with_urls("events.data")} FROM runs JOIN events ON run_id = runs.id AND events.seq = 1
+    WHERE runs.id = ? OR idempotency_key = ?"""  # noqa: S608  # our own text
 _CREATE = """
     INSERT INTO runs (id, workflow, code, version, kind, created_at, idempotency_key, attributes, seq, status, ended_at,
       stalled, view, parts, indexed, parent, parent_number, on_parent_close, epoch, wake_at, owner, lease_until)
-    VALUES (:id, :workflow, :code, :version, :kind, :created_at, :key, :attributes, :seq, :status, :ended_at,
-      :stalled, :view, :parts, :indexed, :parent, :parent_number, :on_parent_close, :epoch, :wake_at, :owner, :until)"""
+    VALUES (:id, :workflow, :code, :version, :kind, :created_at, :key, without_urls(:attributes), :seq, :status,
+      :ended_at, :stalled, without_urls(:view), without_urls(:parts), :indexed, :parent, :parent_number,
+      :on_parent_close, :epoch, :wake_at, :owner, :until)"""
 
 
 def create(
@@ -137,7 +139,8 @@ _NOW = (
     f"seq, epoch, ended_at, {_LAST_AT}, status, indexed, indexed IS NOT NULL OR attributes <> '{{}}', unread, received"
 )
 _CURRENT = f"SELECT {_NOW} FROM runs WHERE id = ?"  # noqa: S608  # our own text
-_SHOWN = """view = coalesce(:view, view), parts = coalesce(:parts, parts), indexed = coalesce(:indexed, indexed),
+_SHOWN = """view = coalesce(without_urls(:view), view), parts = coalesce(without_urls(:parts), parts),
+      indexed = coalesce(:indexed, indexed),
       unread = :unread, received = :received"""
 _KEEP = f"""
     UPDATE runs SET seq = :seq, status = 'running', stalled = NULL, {_SHOWN}
@@ -251,7 +254,7 @@ def _after(batch: Append, wanted: Indexed | None, events: list[Event], at: int, 
 
 
 _OF_THE_PROJECTION, _OWN = (
-    f"SELECT name, value FROM attributes WHERE run_id = ? AND substr(name, 1, 1) {is_of} '$'"  # noqa: S608  # our own text
+    f"SELECT name, {with_urls('value')} FROM attributes WHERE run_id = ? AND substr(name, 1, 1) {is_of} '$'"  # noqa: S608  # our own text
     for is_of in ("=", "<>")
 )
 
@@ -260,14 +263,16 @@ def _index(db: sqlite3.Connection, run_id: str, wanted: Sequence[Pair], known_by
     """Update the rows of `attributes`, of the projection or the run's own. Only the differences are written."""
     known = db.execute(known_by, (run_id,)).fetchall()
     gone = [(run_id, *pair) for pair in set(known).difference(wanted)]
-    db.executemany("DELETE FROM attributes WHERE run_id = ? AND name = ? AND value = ?", gone)
+    db.executemany("DELETE FROM attributes WHERE run_id = ? AND name = ? AND value = without_urls(?)", gone)
     _add_pairs(db, run_id, sorted(set(wanted).difference(known)))
+
+
+_SET_OWN = "UPDATE runs SET attributes = without_urls(:own) WHERE id = :id AND attributes <> without_urls(:own)"
 
 
 def _set_own(db: sqlite3.Connection, run_id: str, own: Mapping[str, Attribute]) -> None:
     """Update the run's own attributes, in its row and in `attributes`, if they have changed."""
-    text = own_json(own)
-    if db.execute("UPDATE runs SET attributes = ? WHERE id = ? AND attributes <> ?", (text, run_id, text)).rowcount:
+    if db.execute(_SET_OWN, {"id": run_id, "own": own_json(own)}).rowcount:
         _index(db, run_id, own_pairs(own), _OWN)
 
 
@@ -276,7 +281,7 @@ def _add_pairs(db: sqlite3.Connection, run_id: str, pairs: Sequence[Pair]) -> No
     if pairs:
         db.executemany(
             """INSERT INTO attributes (run_id, name, value, workflow, status, created_at)
-               SELECT id, ?, ?, workflow, status, created_at FROM runs WHERE id = ?""",
+               SELECT id, ?, without_urls(?), workflow, status, created_at FROM runs WHERE id = ?""",
             [(name, value, run_id) for name, value in pairs],
         )
 
@@ -496,7 +501,7 @@ def _open_hook(db: sqlite3.Connection, run_id: str, event: NewEvent, at: int) ->
     token = storable(data["token"])
     inserted = db.execute(
         """INSERT INTO hooks (id, run_id, number, token, is_webhook, has_schema, answer, metadata, created_at)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+           VALUES (?, ?, ?, ?, ?, ?, without_urls(?), without_urls(?), ?)
            ON CONFLICT (token) WHERE is_live = 1 DO NOTHING""",
         (
             data["hook_id"], run_id, data["id"], token, answer is not None, bool(data.get("has_schema")),
@@ -515,7 +520,7 @@ def _adopt_hook(db: sqlite3.Connection, event: NewEvent, at: int) -> NewEvent:
     data = event.data
     metadata, hook_id = to_json(data.get("metadata"), "metadata"), storable(data["hook_id"])
     db.execute(
-        "UPDATE hooks SET has_schema = ?, metadata = ?, created_at = ? WHERE id = ?",
+        "UPDATE hooks SET has_schema = ?, metadata = without_urls(?), created_at = ? WHERE id = ?",
         (bool(data.get("has_schema")), metadata, at, hook_id),
     )
     return event

@@ -29,8 +29,7 @@ from approvals_bot import (
 from approvals_bot.durable.core.api import Answer
 from approvals_bot.durable.core.hooks import MAX_ANSWER_BYTES
 from approvals_bot.durable.engine import Engine
-from approvals_bot.durable.engine.engine import WEBHOOK_PURPOSE
-from approvals_bot.durable.tokens import Tokens
+from approvals_bot.durable.tokens import WEBHOOK, Tokens
 from approvals_bot.testing.fixtures import OpenEngine
 
 
@@ -467,7 +466,7 @@ async def test_the_url_is_signed_and_carries_nothing_but_the_hook(open_engine: O
         assert record is not None
         base, _, signed = record.view["url"].rpartition("/")
         assert base == "https://bot.example.test/base/webhooks"
-        assert Tokens(["k" * 40], installation=engine.installation).read(WEBHOOK_PURPOSE, signed) == {
+        assert Tokens(["k" * 40], installation=engine.installation).read(WEBHOOK, signed) == {
             "h": record.view["hook_id"],
             "g": 1,
         }

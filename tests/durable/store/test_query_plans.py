@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from approvals_bot.durable.store import connect, sqlite_reading
+from approvals_bot.durable.store.bearers import Bearers
 from approvals_bot.durable.store.encoding import cursor_after
 from approvals_bot.durable.store.lists import POSTGRES, STATUSES, STATUSES_PRESENT, count_of, page_of
 from approvals_bot.durable.store.postgres_connection import LIST_SETTINGS, connect_to
@@ -140,6 +141,7 @@ def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         "SELECT n FROM n WHERE n <= {last})"
     )
     with closing(sqlite3.connect(made, isolation_level=None)) as db:
+        Bearers().register(db)
         db.execute("PRAGMA synchronous = OFF")
         for sql in filling(shape, numbers):
             db.execute(sql)
@@ -164,10 +166,10 @@ def test_a_list_on_sqlite_reads_no_more_than_its_page(full: sqlite3.Connection) 
         full.set_progress_handler(count, 1)
         for which in (*LISTS, *BY_VALUE, BY_END):
             steps = 0
-            sqlite_reading.runs(full, which)
+            sqlite_reading.runs(full, Bearers(), which)
             assert steps <= STEPS, (statistics, which)
             steps = 0
-            sqlite_reading.count(full, which, 50)
+            sqlite_reading.count(full, Bearers(), which, 50)
             assert steps <= STEPS, (statistics, which)
         full.set_progress_handler(None, 0)
 
@@ -185,11 +187,11 @@ def test_every_list_on_sqlite_is_the_page_that_a_filter_gives(full: sqlite3.Conn
             and all((id, name, value) in pairs for name, value in asked["attributes"].items())
             and ("cursor" not in asked or (created_at, id) > (FIRST + 25_000, "run_10000"))
         ]
-        page, cursor = sqlite_reading.runs(full, which)
+        page, cursor = sqlite_reading.runs(full, Bearers(), which)
         expected = [id for _, id in sorted(found, reverse="cursor" not in asked)]
         assert [run.id for run in page] == expected[:50], which
         assert (cursor is None) == (len(expected) <= 50)
-        assert sqlite_reading.count(full, Filter(**{**asked, "cursor": None}), 50) <= 50
+        assert sqlite_reading.count(full, Bearers(), Filter(**{**asked, "cursor": None}), 50) <= 50
 
 
 # ── PostgreSQL ──

@@ -15,6 +15,7 @@ import aiosqlite
 
 from approvals_bot.durable.core.events import Log
 from approvals_bot.durable.store import sqlite, sqlite_reading
+from approvals_bot.durable.store.bearers import Bearers
 from approvals_bot.durable.store.group_commit import Writer
 from approvals_bot.durable.store.protocol import Append, Appended, Fenced, OpenStore, Stale
 from approvals_bot.durable.store.sqlite import SoleOwner, SqliteStore
@@ -80,6 +81,9 @@ class SqliteDatabase:
         self._connections = [
             sqlite3.connect(path, uri=True, isolation_level=None, cached_statements=256) for _ in range(nodes)
         ]
+        self._bearers = [Bearers() for _ in self._connections]
+        for connection, bearers in zip(self._connections, self._bearers, strict=True):
+            bearers.register(connection)
         sqlite._migrate(self._connections[0])
 
     def clear(self) -> None:
@@ -100,7 +104,7 @@ class SqliteDatabase:
 
     def store(self, node: int, fate: Fate, auditor: Auditor, holders: set[object]) -> OpenStore:
         lock = SharedLock(holders, lambda other: isinstance(other, Process) and not other.is_dead, fate.process)
-        return SimulatedStore(self._connections[node], fate, auditor.look, lock)
+        return SimulatedStore(self._connections[node], self._bearers[node], fate, auditor.look, lock)
 
 
 class InlineConnection:
@@ -173,13 +177,14 @@ class SimulatedStore(SqliteStore):
     def __init__(
         self,
         raw: sqlite3.Connection,
+        bearers: Bearers,
         fate: Fate,
         look: Callable[[sqlite3.Connection], Any],
         lock: SharedLock,
     ) -> None:
         writing, reading = InlineConnection(raw, fate, writes=True), InlineConnection(raw, fate, writes=False)
         reader = cast(aiosqlite.Connection, reading)
-        super().__init__("simulated", INSTALLATION, cast(aiosqlite.Connection, writing), reader, reader)
+        super().__init__("simulated", INSTALLATION, bearers, cast(aiosqlite.Connection, writing), reader, reader)
         self._writer = WatchedWriter(writing, look)
         self._sole_owner = lock
         self._fate = fate
