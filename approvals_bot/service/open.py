@@ -48,8 +48,8 @@ async def open_run(
     """Start the workflow of this name; durable before this returns.
 
     `opener` is the identified app or person, `requester` the person it makes the request for, if that's another.
-    `may_name`: the people whom an API key may name, as requester or as the person it acts for. `actor`: who acted, for
-    the log; by default the opener. Raises OpeningRefused, IdempotencyConflictError or InvalidPayloadError; then nothing
+    `may_name`: of an API key, the people whom it may name, as requester or as the person it acts for. `actor`: who
+    acted, for the log; by default the opener. Raises OpeningRefused, IdempotencyConflictError or InvalidPayloadError; then nothing
     was written.
     """
     listed = workflows.find(name)
@@ -57,7 +57,7 @@ async def open_run(
         raise OpeningRefused("workflow_unknown", name=name)
     asks = opener if requester in (None, opener) else _person("requester", requester, people)
     behalf = None if on_behalf_of is None else _person("on_behalf_of", on_behalf_of, people)
-    definition = listed.definition
+    definition, by = listed.definition, _opened_by(opener, actor, by_key=may_name is not None)
     if may_name is not None:
         for person in (asks, behalf):
             if person is not None and person != opener:
@@ -65,7 +65,7 @@ async def open_run(
     if definition is not None:
         await check_requester(definition, opener, asks, behalf, people)
     if definition is None or not definition.is_approval:
-        asked = CallOpening(listed, input, opener, asks, behalf, idempotency_key, _opened_by(opener, actor))
+        asked = CallOpening(listed, input, opener, asks, behalf, idempotency_key, by)
         return await _start_otherwise(engine, people, asked)
     key = None if idempotency_key is None else _callers_key(opener, idempotency_key, input, asks, behalf)
     typed = fields.values(definition.fields, input)
@@ -76,14 +76,13 @@ async def open_run(
     # now is no reason to refuse: it is read again when the stage opens.
     if (problem := await find_undecidable_stage(definition, opening, people, engine.now())) is not None:
         raise OpeningRefused("nobody_decides", stage=problem[0], reason=problem[1])
-    by = _opened_by(opener, actor)
     return await engine.start_by(by.actor, listed.workflow, opening, idempotency_key=key, attributes=by.attributes)
 
 
-def _opened_by(opener: str, actor: Actor | None) -> OpenedBy:
+def _opened_by(opener: str, actor: Actor | None, *, by_key: bool) -> OpenedBy:
     """Return what a new run keeps of the one who opened it. Keys find what they have opened by the attribute."""
     kind: ActorKind = "app" if opener.startswith("app:") else "person"
-    return OpenedBy((actor or Actor(kind, opener)).as_json(), {OPENER: opener} if kind == "app" else {})
+    return OpenedBy((actor or Actor(kind, opener)).as_json(), {OPENER: opener} if by_key else {})
 
 
 async def _check_naming(workflows: Catalog, people: People, opener: str, person: str, may_name: Sequence[str]) -> None:
