@@ -207,6 +207,7 @@ async def open_service(
                 trusted_proxies=service.server.trusted_proxies,
                 roles=Roles(engine.resources[People], configuration.service.roles.entries),
                 audit_key=None if service.audit.seed is None else AuditKey(service.audit.seed),
+                keeps_peers=configuration.service.audit.peers == "keep",
             )
 
         def reload(fresh: Configuration) -> Sequence[str]:

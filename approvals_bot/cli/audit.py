@@ -15,7 +15,7 @@ from typing import Annotated, BinaryIO, Literal
 import typer
 
 from approvals_bot.cli import terminal
-from approvals_bot.cli.common import CONFIG, Config, Json, fail, misuse, with_engine
+from approvals_bot.cli.common import CONFIG, Config, Json, fail, misuse, this_user, with_engine
 from approvals_bot.config.load import load_service
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
@@ -76,7 +76,7 @@ def export(
         with ExitStack() as stack:
             file: BinaryIO = sys.stdout.buffer if output is None else stack.enter_context(new_file(output))
             data = {"selected": selection.as_json(), "format": form}
-            await engine.audit("audit_exported", actor=operator(), data=data)
+            await engine.audit("audit_exported", actor=this_user().as_json(), data=data)
             if form == "csv":
                 return await write_csv(engine, file, selection, _progress())
             return await write_export(engine, _signing(service), file, selection, _progress())
@@ -164,20 +164,10 @@ def key_command(
         async def accept(engine: Engine, _: ServiceSettings) -> None:
             newest = await engine.audit_lines(AuditFilter(newest_first=True, limit=1))
             below = newest[0].seq + 1 if newest else 1
-            await engine.audit(ADOPTED, actor=operator(), data={"below": below, "key": public})
+            await engine.audit(ADOPTED, actor=this_user().as_json(), data={"below": below, "key": public})
 
         with_engine(config, accept)
     terminal.say({"key": public}, public, as_json)
-
-
-def operator() -> dict[str, str]:
-    """Return who runs this command, as lines of the audit name them."""
-    import getpass
-
-    try:
-        return {"kind": "cli", "id": getpass.getuser()}
-    except (OSError, KeyError, ImportError):  # a container's user may have no name
-        return {"kind": "cli", "id": str(os.getuid()) if hasattr(os, "getuid") else "unknown"}
 
 
 def new_file(path: Path) -> BinaryIO:

@@ -14,7 +14,7 @@ from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.cli import show, terminal
 from approvals_bot.cli.check_runs import Progress
 from approvals_bot.cli.commands import error_text
-from approvals_bot.cli.common import CONFIG, Config, Json, clock_of, fail, misuse, record_of, with_engine
+from approvals_bot.cli.common import CONFIG, Config, Json, clock_of, fail, misuse, record_of, this_user, with_engine
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.core.durations import parse_duration
 from approvals_bot.durable.engine import Engine, RunRecord
@@ -276,9 +276,12 @@ async def _each(
     for number, record in enumerate(found, 1):
         try:
             if to is None:
-                repair = await attempt_again(engine, record.id, who=CLI, reason=reason)
+                repair = await attempt_again(engine, record.id, who=CLI, actor=this_user(), reason=reason)
             else:
-                repair = await reset_run(engine, record.id, to, who=CLI, reason=reason, drop_payloads=drop_payloads)
+                user = this_user()
+                repair = await reset_run(
+                    engine, record.id, to, who=CLI, actor=user, reason=reason, drop_payloads=drop_payloads
+                )
             done.repairs.append(repair)
         except ApprovalsBotError as error:
             if not chosen.is_bulk:

@@ -88,6 +88,7 @@ def start(
                 opener=identity(requester, service, "--requester") if requester else CLI,
                 on_behalf_of=on_behalf_of,
                 idempotency_key=key,
+                actor=this_user(),
             )
         listed = listing.find(workflow)
         page = "requests" if listed is not None and listed.is_approval else "runs"  # a Python run may request nothing
@@ -257,7 +258,7 @@ def cancel(
         record = await _opened(engine, run)
         request = request_of(record)
         if request is None or record.has_ended or (request.number and not request.is_open):
-            await engine.cancel(record.id, reason or None)
+            await engine.cancel(record.id, reason or None, actor=this_user().as_json())
             now = await engine.wait(record.id, LOOKING)
             text = "was cancelled" if now.has_ended else "was asked to end, and may still tidy up"
             terminal.say({"run_id": run, "status": now.status}, f"{run} {text}.", as_json)
@@ -421,7 +422,7 @@ def resume(
 
     async def give(engine: Engine, service: ServiceSettings) -> None:
         import_programs(service.server.workflows)  # a hook's schema is in its workflow's code
-        info = await engine.resume_hook(token, value, resume_id=resume_id)
+        info = await engine.resume_hook(token, value, resume_id=resume_id, actor=this_user().as_json())
         terminal.say({"run_id": info.run_id, "hook_id": info.hook_id}, f"{info.run_id} was resumed.", as_json)
 
     with_engine(config, give)

@@ -49,8 +49,8 @@ async def open_run(
 
     `opener` is the identified app or person, `requester` the person it makes the request for, if that's another.
     `may_name`: of an API key, the people whom it may name, as requester or as the person it acts for. `actor`: who
-    acted, for the log; by default the opener. Raises OpeningRefused, IdempotencyConflictError or InvalidPayloadError; then nothing
-    was written.
+    acted, for the log; by default the opener. Raises OpeningRefused, IdempotencyConflictError or InvalidPayloadError;
+    then nothing was written.
     """
     listed = workflows.find(name)
     if listed is None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
+from approvals_bot.approvals.acts import Actor
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.durable.store.protocol import ENDED, Filter, Status
 from approvals_bot.errors import (
@@ -57,7 +58,7 @@ def why_not_again(record: RunRecord) -> ApprovalsBotError | None:
     return (RunEndedError if record.has_ended else RunNotStalledError)(record.id, record.status)
 
 
-async def attempt_again(engine: Engine, run_id: str, *, who: str, reason: str) -> Repair:
+async def attempt_again(engine: Engine, run_id: str, *, who: str, actor: Actor, reason: str) -> Repair:
     """Retry a stalled run, or start a failed or cancelled one again, as a new run with the same input.
 
     A repeat returns the same new run. Raises as `Engine.attempt` does; nothing was changed then.
@@ -66,11 +67,14 @@ async def attempt_again(engine: Engine, run_id: str, *, who: str, reason: str) -
     run = await engine.attempt(run_id)
     act: Act = "retry" if run.id == run_id else "new_run"
     data = {"reason": reason, "status": record.status, "next_run": run.id}
-    await engine.audit("run_retried" if act == "retry" else "run_attempted", who=who, run_id=run_id, data=data)
+    what = "run_retried" if act == "retry" else "run_attempted"
+    await engine.audit(what, who=who, actor=actor.as_json(), run_id=run_id, data=data)
     return Repair(run_id, act, run.id, run.is_new)
 
 
-async def reset(engine: Engine, run_id: str, to: int, *, who: str, reason: str, drop_payloads: bool = False) -> Repair:
+async def reset(
+    engine: Engine, run_id: str, to: int, *, who: str, actor: Actor, reason: str, drop_payloads: bool = False
+) -> Repair:
     """Let a new run go on from event `to` of a run, in its place.
 
     A repeat returns the same new run while that is open. Raises as `Engine.reset` does; nothing was changed then.
@@ -78,7 +82,7 @@ async def reset(engine: Engine, run_id: str, to: int, *, who: str, reason: str, 
     record = await _record(engine, run_id)
     run = await engine.reset(run_id, to=to, drop_payloads=drop_payloads)
     data = {"reason": reason, "status": record.status, "next_run": run.id, "to": to, "drop_payloads": drop_payloads}
-    await engine.audit("run_reset", who=who, run_id=run_id, data=data)
+    await engine.audit("run_reset", who=who, actor=actor.as_json(), run_id=run_id, data=data)
     return Repair(run_id, "reset", run.id, run.is_new)
 
 

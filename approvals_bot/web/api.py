@@ -23,7 +23,7 @@ from approvals_bot.people import People
 from approvals_bot.service.act import perform
 from approvals_bot.service.budgets import keys_of
 from approvals_bot.service.catalog import Catalog
-from approvals_bot.service.keys import OPENER, ApiKey, may_resume
+from approvals_bot.service.keys import OPENER, ApiKey, has_opened, may_resume
 from approvals_bot.service.open import may_start, open_run
 from approvals_bot.service.read import (
     api_request,
@@ -218,7 +218,9 @@ class RunsApi:
             raise Problem(409, "Run has ended", f"The run has already ended ({record.status}); nothing was changed.")
         shown = request_of(record)
         if shown is None or (not shown.is_open and shown.number):
-            await self._engine.cancel(record.id, asked.reason or None)
+            if "operate" not in key.may and not await has_opened(self._engine, key, record):
+                raise lacks(key, ("operate",), " to cancel a run that it hasn't opened itself")
+            await self._engine.cancel(record.id, asked.reason or None, actor=actor_of(request).as_json())
             return JsonResponse({"run_id": record.id}, 202)
         by = self._acting(key, asked.by, shown)
         if shown.number and id == record.id:
@@ -232,7 +234,9 @@ class RunsApi:
         key = key_of(request)
         asked = validate(NewAttempt, await json_object(request, API_BODY))
         record = await self._record(request)
-        return self._repaired(await attempt_again(self._engine, record.id, who=key.address, reason=asked.reason))
+        return self._repaired(
+            await attempt_again(self._engine, record.id, who=key.address, actor=actor_of(request), reason=asked.reason)
+        )
 
     async def reset(self, request: HttpRequest) -> Response:
         """202: a new run goes on from an event of this one, in its place; 200 if one does so already."""
@@ -244,6 +248,7 @@ class RunsApi:
             record.id,
             asked.to,
             who=key.address,
+            actor=actor_of(request),
             reason=asked.reason,
             drop_payloads=asked.drop_payloads,
         )

@@ -35,7 +35,7 @@ from approvals_bot.durable.engine import Engine
 from approvals_bot.people import Person
 from approvals_bot.service.act import is_requester, perform, received
 from approvals_bot.service.codes import Codes
-from approvals_bot.web.guard import RefusedTokens, peer_of
+from approvals_bot.web.guard import RefusedTokens, audited_peer_of, peer_of
 from approvals_bot.web.links import Link, Links, ShownForm
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import STATUS, Renderer, origin_of, root_of
@@ -189,7 +189,7 @@ class Decisions:
 
     async def _perform(self, request: HttpRequest, link: Link, act: Act, form: Mapping[str, str]) -> Response:
         """Do it: 303 to the page that says so; else the page again, with why nothing was changed."""
-        actor = Actor("mail" if link.via == "email" else "person", link.address, peer=peer_of(request.scope))
+        actor = Actor("mail" if link.via == "email" else "person", link.address, peer=audited_peer_of(request.scope))
         reply = await perform(self._engine, link.target, replace(act, actor=actor))
         self._metrics.voted(reply.verdict, act.via)
         if reply.changed:

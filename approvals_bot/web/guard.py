@@ -59,6 +59,14 @@ def peer_of(scope: Scope) -> str:
     return client[0] if client else ""
 
 
+KEEPS_PEERS = "approvals_bot.keeps_peers"  # False where [audit] has peers = "none"
+
+
+def audited_peer_of(scope: Scope) -> str:
+    """Return the caller's address for logs and the audit; "" where the configuration keeps none."""
+    return peer_of(scope) if scope.get(KEEPS_PEERS, True) else ""
+
+
 def proxy_of(scope: Scope) -> str:
     """Return the address of the trusted proxy that the request came through; "" if it came directly."""
     proxy: str = scope.get("approvals_bot.proxy", "")

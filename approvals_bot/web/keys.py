@@ -18,7 +18,7 @@ from approvals_bot.config.api_keys import Right
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.errors import RunNotFoundError, StoreUnavailableError
 from approvals_bot.service.keys import ApiKey, LastUses, Reach, find_key, reach_of
-from approvals_bot.web.guard import peer_of
+from approvals_bot.web.guard import audited_peer_of
 from approvals_bot.web.responses import Problem
 
 Endpoint = Callable[[HttpRequest], Awaitable[ASGIApp]]
@@ -126,7 +126,7 @@ class KeyGate:
         """Write a refused key into the audit, by its name if it has one, once a minute and peer."""
         _, _, given = request.headers.get("authorization", "").partition(" ")
         found = find_key(self._keys, given.strip())
-        name, peer = "unknown" if found is None else found.name, peer_of(request.scope)
+        name, peer = "unknown" if found is None else found.name, audited_peer_of(request.scope)
         now = self._engine.now()
         if len(self._refused) >= MOST_REFUSED:
             self._refused = {each: at for each, at in self._refused.items() if at + A_MINUTE > now}
@@ -174,7 +174,7 @@ def key_of(request: HttpRequest) -> ApiKey:
 
 def actor_of(request: HttpRequest) -> Actor:
     """Return the app that calls, as the actor of what it does."""
-    return key_of(request).actor(peer_of(request.scope))
+    return key_of(request).actor(audited_peer_of(request.scope))
 
 
 async def check_reach(engine: Engine, request: HttpRequest, record: RunRecord) -> Reach:

@@ -22,7 +22,7 @@ from approvals_bot.durable.engine import Engine
 from approvals_bot.people import AddressError, People, SourceUnavailable
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.known import KnownPeople
-from approvals_bot.web.guard import peer_of
+from approvals_bot.web.guard import audited_peer_of, peer_of
 from approvals_bot.web.responses import Renderer, origin_of, root_of
 from approvals_bot.web.sessions import SessionCookies
 from approvals_bot.web.validation import is_from_own_page, read_form
@@ -125,7 +125,7 @@ class Login:
         checked = await self._codes.check(_binding(address), code_token, form["code"], address, peer_of(request.scope))
         if checked == "right":
             return await self.sign_in(request, address, "code", back)
-        await self._audit_refusal("code", checked, peer_of(request.scope), address)
+        await self._audit_refusal("code", checked, audited_peer_of(request.scope), address)
         match checked:
             case "wrong":
                 return self._page.show(403, WRONG, address=address, code_token=code_token, next=back)
@@ -139,7 +139,7 @@ class Login:
 
         Raises SourceUnavailable if that can't be known now: then nobody gets in.
         """
-        peer = peer_of(request.scope)
+        peer = audited_peer_of(request.scope)
         try:
             is_known = await self._known.may_sign_in(self._engine, person)
         except SourceUnavailable:
@@ -173,7 +173,7 @@ class Login:
         answer = RedirectResponse(f"{self._root}/login", 303)
         person = await self._sessions.end(request, answer)
         if person is not None:
-            actor = Actor("person", person, peer=peer_of(request.scope)).as_json()
+            actor = Actor("person", person, peer=audited_peer_of(request.scope)).as_json()
             await self._engine.audit("signed_out", who=person, actor=actor)
         return answer
 

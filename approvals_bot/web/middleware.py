@@ -17,6 +17,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from approvals_bot.web.guard import KEEPS_PEERS
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import RETRY_SOON, Problem, problem_of
 
@@ -65,7 +66,11 @@ RespondToError = Callable[[HttpRequest, Exception], Awaitable[Response]]
 
 
 class Middleware:
-    """Wraps the whole app. `template_of`: which route took a request. `respond`: what the caller gets for an error."""
+    """Wraps the whole app.
+
+    `template_of`: which route took a request. `respond`: what the caller gets for an error. `keeps_peers`: whether logs
+    and the audit keep the addresses of callers.
+    """
 
     def __init__(
         self,
@@ -75,8 +80,10 @@ class Middleware:
         respond: RespondToError,
         metrics: Metrics,
         base_url: str,
+        keeps_peers: bool = True,
     ) -> None:
         self._app = app
+        self._keeps_peers = keeps_peers
         self._headers = _encoded(security_headers(base_url))
         self._key_headers = _encoded(security_headers(base_url) | {"referrer-policy": "no-referrer"})
         self._template_of = template_of
@@ -87,6 +94,7 @@ class Middleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope[KEEPS_PEERS] = self._keeps_peers
         started = time.perf_counter()
         status, seconds = 0, 0.0
         ours = self._key_headers if scope["path"].startswith(KEYS) else self._headers

@@ -75,6 +75,7 @@ def build(
     sign_in: SignInSetup | None = None,
     roles: Roles | None = None,
     audit_key: AuditKey | None = None,
+    keeps_peers: bool = True,
     lifespan: Lifespan[Any] | None = None,
 ) -> ASGIApp:
     """The service as an ASGI app.
@@ -86,6 +87,7 @@ def build(
     None leaves it out. `loopback_only`: answer only to names of this machine. `trusted_proxies`: networks whose
     `X-Forwarded-…` headers count. `sign_in`: how people sign in; `roles`: what some of them may see and do.
     `audit_key`: signs evidence and exports of the audit.
+    `keeps_peers`: whether logs and the audit keep the addresses of callers.
     """
     base_url = base_url.rstrip("/")
     channels = channels or engine.resources.get(Channels) or Channels()
@@ -263,6 +265,7 @@ def build(
         respond=ErrorResponses(pages),
         metrics=metrics,
         base_url=base_url,
+        keeps_peers=keeps_peers,
     )
     return app
 

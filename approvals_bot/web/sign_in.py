@@ -25,7 +25,7 @@ from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import InvalidTokenError
 from approvals_bot.people import AddressError, People, SourceUnavailable
 from approvals_bot.service.attempts import Attempts, change_counter
-from approvals_bot.web.guard import cookie_of, peer_of
+from approvals_bot.web.guard import audited_peer_of, cookie_of, peer_of
 from approvals_bot.web.login import Login, own_path
 from approvals_bot.web.openid import (
     STARTED,
@@ -110,7 +110,7 @@ class SignIn:
         try:
             return await (self._finish(request, method, client) if is_answer else self._start(request, method, client))
         except SignInRefused as refused:
-            answer = await self._login.refuse(method, refused.because, peer_of(request.scope))
+            answer = await self._login.refuse(method, refused.because, audited_peer_of(request.scope))
             if is_answer:
                 self._forget(answer)
             return answer

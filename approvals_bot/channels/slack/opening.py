@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from approvals_bot.approvals import card_text, fields
+from approvals_bot.approvals.acts import Actor
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.fields import form_field
@@ -182,6 +183,7 @@ class SlackOpening:
                 opener=identity.address,
                 on_behalf_of=behalf.address if behalf is not None else None,
                 idempotency_key=None if listed.definition.workflow.key else f"slack:{payload['view'].get('id')}",
+                actor=Actor("slack", identity.user),
             )
         except InvalidPayloadError as unfit:
             return _errors(values, unfit.errors, str(unfit))
