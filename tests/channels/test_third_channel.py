@@ -41,6 +41,8 @@ signing_keys = ["env:KEY"]
 [api_keys.desk]
 key      = "env:DESK"
 may_vote = true
+[people."di@acme.eu"]
+name = "Di Oz"
 [email]
 host     = "127.0.0.1"
 port     = {mail}
