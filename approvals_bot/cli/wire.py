@@ -27,6 +27,7 @@ BODY_END = BODY_TIME + 2.0  # seconds from a head to the end of its body, after 
 IDLE_TIME = 75  # seconds without a byte either way; longer than proxies keep their connections (nginx: 60)
 LINGER = 3.0  # seconds for a caller to read why it was refused, while what it still sends is dropped
 HEAD_BYTES = HEADER_BYTES + URL_BYTES + 1_000  # of an unfinished head; finished ones are measured by the guard
+FRAMING = 8  # bytes for each of a body: chunks of single bytes take six
 
 MOST_CONNECTIONS = 10_000  # at a time, if the file limit allows more
 RESERVE = 512  # files for the store, mail, Slack and imports, or half of all where there are fewer
@@ -67,6 +68,7 @@ def file_limit() -> int:
 class _Cycle(Protocol):
     """What uvicorn's two classes of a request in progress have in common."""
 
+    response_started: bool
     response_complete: bool
 
 
@@ -96,6 +98,10 @@ class TimedConnection(asyncio.Protocol):
         """Whether the body of the newest request is incomplete."""
         raise NotImplementedError
 
+    def reads_head(self) -> bool:
+        """Whether what comes now belongs to a head. h11 reads no second one while a request is being answered."""
+        return not self.is_working and not self.reads_body()
+
     @property
     def is_working(self) -> bool:
         """Whether a request is being answered."""
@@ -124,7 +130,7 @@ class TimedConnection(asyncio.Protocol):
         super().data_received(data)
         if self.cycle is not before:
             self.head_since, self.body_since = None, self.heard
-        elif not self.is_working and not self.reads_body():
+        elif self.reads_head():
             self._count_head(data)
         self.received = b""
 
@@ -133,7 +139,9 @@ class TimedConnection(asyncio.Protocol):
             self.head_since, self.head_bytes, self.has_line = self.heard, 0, False
         self.head_bytes += len(data)
         self.has_line = self.has_line or b"\n" in data
-        if self.head_bytes > HEAD_BYTES:
+        if self.head_bytes > HEAD_BYTES and self.is_working:
+            self.transport.abort()  # whatever we said would be taken for the answer to the request before it
+        elif self.head_bytes > HEAD_BYTES:
             self._refuse_length()
 
     def _refuse_length(self) -> None:
@@ -174,6 +182,9 @@ class TimedConnection(asyncio.Protocol):
     def refuse(self, status: int, detail: str) -> None:
         """Say why, and read no more from this connection. It is closed once the caller has had time to read that."""
         if self.refused_at is not None or self.transport.is_closing():
+            return
+        if self.is_working and self.cycle is not None and self.cycle.response_started:
+            self.transport.abort()  # a second answer in the middle of the first would be read as a part of it
             return
         self.refused_at = self.loop.time()
         problem = Problem(status, detail=detail, headers={"Connection": "close"})
@@ -230,16 +241,42 @@ def _httptools() -> type[asyncio.Protocol]:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
     class HttptoolsConnection(TimedConnection, HttpToolsProtocol):  # type: ignore[misc]  # as above
-        body_is_open = False
+        head_is_open = body_is_open = False
+        framing = 0  # bytes since the body's last one: chunk sizes, their extensions, trailers
 
         def reads_body(self) -> bool:
             return self.body_is_open
 
+        def reads_head(self) -> bool:
+            # also that of a next request while one is being answered: uvicorn reads on until it is complete
+            return self.head_is_open or super().reads_head()
+
+        def data_received(self, data: bytes) -> None:
+            if self.body_is_open:
+                self.framing += len(data)
+            super().data_received(data)
+            if self.body_is_open and self.framing > HEAD_BYTES:
+                self.refuse(431, f"A body may bring at most {HEAD_BYTES:,} bytes of trailers and chunk extensions.")
+
+        def on_message_begin(self) -> None:
+            self.head_is_open = True
+            super().on_message_begin()
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            # uvicorn would add trailers to the headers, after everybody before us has checked those; h11 drops them
+            if not self.body_is_open:
+                super().on_header(name, value)
+
         def on_headers_complete(self) -> None:
+            self.head_is_open = False
             if not self.url.startswith(b"/"):
                 _refuse_target()
-            self.body_is_open = True
+            self.body_is_open, self.framing = True, 0
             super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            self.framing = max(0, self.framing - FRAMING * len(body))
+            super().on_body(body)
 
         def on_message_complete(self) -> None:
             self.body_is_open = False

@@ -199,6 +199,63 @@ async def test_drops_of_a_head_are_counted_together(site: Site) -> None:
     writer.close()
 
 
+CHUNKED = b"POST /echo HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n"
+TRAILERS = b"0\r\nX-User: boss@acme.eu\r\nCookie: approvals=planted\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n"
+
+
+async def test_trailers_are_no_headers(site: Site) -> None:
+    for parts in ([b"3\r\nabc\r\n" + TRAILERS], [b"3\r\nabc\r\n", TRAILERS]):
+        answer = await site.ask(CHUNKED + b"Connection: close\r\n\r\n" + parts[0], *parts[1:])
+        assert (status(answer), answer[-3:]) == (200, b"abc")
+        assert [name for name, _ in site.headers] == [b"host", b"transfer-encoding", b"connection"]
+
+
+@pytest.mark.parametrize("drip", [b"X: " + b"a" * 9_000 + b"\r\n", b"a" * 9_000, b"\r\n" + b"X: a\r\n" * 1_500])
+async def test_trailers_end_at_the_limit_of_headers(site: Site, drip: bytes) -> None:
+    await ends_while_writing(site, CHUNKED + b"\r\n3\r\nabc\r\n0\r\nX: a\r\nY: ", drip)
+
+
+async def test_chunk_extensions_end_at_the_limit_of_headers(site: Site) -> None:
+    await ends_while_writing(site, CHUNKED + b"\r\n3;", b"a" * 9_000)
+
+
+async def test_a_next_head_is_limited_while_a_request_is_answered(site: Site) -> None:
+    slow = b"GET /slow HTTP/1.1\r\nHost: a.example\r\n\r\n"
+    await ends_while_writing(site, slow + HEAD, b"X: " + b"a" * 9_000 + b"\r\n")
+
+
+async def ends_while_writing(site: Site, begin: bytes, drip: bytes) -> None:
+    """Check that the service takes no 10 MB of this: it refuses, closes, or reads no more."""
+    _, writer = await site.connect()
+    writer.write(begin)
+    connection = await site.one()
+    taken, arrived = 0, connection.data_received
+
+    def count(data: bytes) -> None:
+        nonlocal taken
+        if connection.refused_at is None:  # what comes after it is dropped
+            taken += len(data)
+        arrived(data)
+
+    connection.data_received = count  # type: ignore[method-assign]
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        async with asyncio.timeout(2):
+            for _ in range(10_000_000 // len(drip)):
+                if connection.refused_at is not None or connection.transport.is_closing():
+                    break
+                writer.write(drip)
+                await writer.drain()
+                await asyncio.sleep(0)
+    assert taken < 1_000_000
+    writer.transport.abort()
+
+
+async def test_a_body_in_single_bytes_is_taken(site: Site) -> None:
+    body = b"1\r\nx\r\n" * 20_000
+    answer = await site.ask(CHUNKED + b"Connection: close\r\n\r\n", body, b"0\r\n\r\n")
+    assert (status(answer), answer[-20_000:]) == (200, b"x" * 20_000)
+
+
 @pytest.mark.parametrize("parser", PARSERS)
 async def test_a_newcomer_takes_the_place_of_the_quietest(parser: str) -> None:
     async with served(parser, most=5) as site:

@@ -23,6 +23,7 @@ class Site:
         self.server: Any = None
         self.port = 0
         self.go_on = asyncio.Event()
+        self.headers: list[tuple[bytes, bytes]] = []  # of the newest request, as the app has them in the end
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         body = b""
@@ -34,6 +35,7 @@ class Site:
             body += message.get("body", b"")
         if scope["path"] == "/huge":
             body = b"x" * 30_000_000
+        self.headers = [*scope["headers"]]
         headers = [(b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
