@@ -197,6 +197,17 @@ class People:
             raise unavailable
         return False
 
+    def is_colleague(self, address: str) -> bool:
+        """Check whether the configuration names anybody with an address of the same domain.
+
+        Raises AddressError for what is not an address.
+        """
+        return self.canonical(address).rpartition("@")[2] in self._domains
+
+    @cached_property
+    def _domains(self) -> frozenset[str]:
+        return frozenset(address.rpartition("@")[2] for address in self._named)
+
     @cached_property
     def _named(self) -> frozenset[str]:
         return frozenset(person.address for person in self.known())

@@ -75,11 +75,12 @@ ONE_RIGHT = [key(right) for right in RIGHTS]
 SEEING = key("start", "read-all")
 DEPLOYER = ApiKey("deployer", (secret_of("deployer"),), frozenset(RIGHTS), workflows=frozenset({"keyed-deploy"}))
 NAMER = ApiKey("namer", (secret_of("namer"), "the-older-secret-of-namer"), requesters=("@finance", "zoe@acme.eu"))
+TRUSTED = ApiKey("trusted", (secret_of("trusted"),), requesters=("*",))
 
 
 @pytest.fixture
 async def office(open_service: Any) -> Any:
-    async with open_service(also=[*ONE_RIGHT, SEEING, DEPLOYER, NAMER]) as service:
+    async with open_service(also=[*ONE_RIGHT, SEEING, DEPLOYER, NAMER, TRUSTED]) as service:
         service.workflows[keys_wait_for_hook.name] = Listed(keys_wait_for_hook)
         service.workflows["keyed-deploy"] = Listed(approval.under("keyed-deploy", pinned(DEPLOY)), DEPLOY)
         yield service
@@ -180,6 +181,10 @@ async def test_a_key_names_only_whom_it_may(office: Any) -> None:
     assert "ann@acme.eu" in refused.json()["detail"]
     unknown = await opened("zoe@acme.eu")  # may be named, but nobody knows them
     assert (unknown.status_code, unknown.json()["title"]) == (403, "Person unknown")
+    # A desk's key vouches for colleagues whom no file lists, and for nobody from elsewhere.
+    assert (await opened("o'brien@acme.eu", TRUSTED.secrets[0])).status_code == 202
+    stranger = await opened("zoe@elsewhere.example", TRUSTED.secrets[0])
+    assert (stranger.status_code, stranger.json()["title"]) == (403, "Person unknown")
 
 
 async def test_a_run_keeps_who_opened_it(office: Any) -> None:
