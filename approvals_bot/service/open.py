@@ -88,7 +88,7 @@ def _opened_by(opener: str, actor: Actor | None, *, by_key: bool) -> OpenedBy:
 async def _check_naming(workflows: Catalog, people: People, opener: str, person: str, may_name: Sequence[str]) -> None:
     """Raise OpeningRefused unless the key may name this person, and somebody knows them.
 
-    A key that may name anybody, a desk's, vouches for colleagues whom no file lists: it knows who stands before it.
+    A key that may name anybody, a desk's, vouches for colleagues whom no file lists.
     """
     try:
         if not await _covers(people, may_name, person):
