@@ -51,6 +51,7 @@ async def play(catalog: Catalog, path: Path, at: int | None, how: How) -> tuple[
 
     async def settle(engine: Engine) -> None:
         await engine.settle()
+        await clock.advance("40s")  # a run whose store call was not answered is tried again by then
 
     def answer(at: int, approved: bool) -> Act:
         async def act(engine: Engine) -> None:
@@ -61,6 +62,7 @@ async def play(catalog: Catalog, path: Path, at: int | None, how: How) -> tuple[
 
     async def see(engine: Engine) -> Any:
         await engine.settle()
+        await clock.advance("40s")  # a run whose store call was not answered is tried again by then
         turn, log = await chats(engine).turn(run_id), await engine.events(run_id)
         names = {event.data["id"]: event.data["name"] for event in log if event.type == "step_created"}
         ran = Counter(names[event.data["id"]] for event in log if event.type == "step_completed")
