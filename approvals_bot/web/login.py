@@ -22,12 +22,15 @@ from approvals_bot.durable.engine import Engine
 from approvals_bot.people import AddressError, People, SourceUnavailable
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.known import KnownPeople
-from approvals_bot.web.guard import audited_peer_of, peer_of
+from approvals_bot.web.guard import AuditedRefusals, audited_peer_of, peer_of
 from approvals_bot.web.responses import Renderer, origin_of, root_of
 from approvals_bot.web.sessions import SessionCookies
 from approvals_bot.web.validation import is_from_own_page, read_form
 
 log = logging.getLogger(__name__)
+
+FREE = frozenset(("over", "too_many", "state", "too_late", "too_many_attempts", "no_answer"))
+"""Why a sign-in is refused before it counts as an attempt: anybody may send any number of those."""
 
 LONGEST_NEXT = 1_000  # characters of the page that people come back to
 
@@ -92,6 +95,7 @@ class Login:
         self._origin = origin_of(base_url)
         self._root = root_of(base_url)
         self._codes = codes
+        self._audited = AuditedRefusals(engine.now)
 
     async def show(self, request: HttpRequest) -> Response:
         again = "again" in request.query_params
@@ -163,6 +167,8 @@ class Login:
         return self._page.show(404)
 
     async def _audit_refusal(self, method: Method, because: str, peer: str, person: str) -> None:
+        if because in FREE and not self._audited.has_room(peer):
+            return
         actor = Actor("person", person, peer=peer).as_json()
         data = {"method": method, "because": because}
         await self._engine.audit("sign_in_refused", who=person or None, actor=actor, data=data)

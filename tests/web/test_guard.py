@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 
 from approvals_bot.web.guard import (
+    AUDITED_A_MINUTE,
+    AUDITED_OF_PEER,
     COOKIE_BYTES,
     HEADER_BYTES,
     MOST_PEERS,
     REFUSED_A_MINUTE,
     URL_BYTES,
+    AuditedRefusals,
+    PeerCounts,
     RefusedTokens,
     TrustedProxies,
     admit,
@@ -192,9 +196,9 @@ def test_refused_tokens_are_limited_by_peer_and_minute() -> None:
 
 def test_counts_of_refused_tokens_stay_bounded() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    counts = RefusedTokens(lambda: now)
+    counts = PeerCounts(lambda: now)
     for number in range(MOST_PEERS + 500):
-        refused(counts, f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}")
+        counts.add(f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}")
     assert len(counts._counts) == MOST_PEERS
 
 
@@ -216,3 +220,20 @@ async def test_pages_on_plain_http_say_where_their_forms_come_from(open_service:
         form = {"address": "ann@acme.eu"}
         assert (await service.web.post("/login", data=form, headers=ours)).status_code == 200
         assert (await service.web.post("/login", data=form, headers=foreign)).status_code == 403
+
+
+def test_the_audit_has_room_for_each_peer_and_for_all() -> None:
+    now = datetime(2026, 11, 5, 9, tzinfo=UTC)
+    audited = AuditedRefusals(lambda: now)
+    assert sum(audited.has_room("192.0.2.1") for _ in range(100)) == AUDITED_OF_PEER
+    assert audited.has_room("192.0.2.2")
+    assert sum(audited.has_room(f"10.0.{n // 250}.{n % 250}") for n in range(5_000)) == AUDITED_A_MINUTE - 11
+    now += timedelta(minutes=1)
+    assert audited.has_room("192.0.2.1")
+
+
+def test_v4_peers_at_a_v6_socket_are_counted_one_by_one() -> None:
+    counts = PeerCounts(lambda: datetime(2026, 11, 5, 9, tzinfo=UTC))
+    counts.add("::ffff:192.0.2.1")
+    assert counts.add("::ffff:192.0.2.2")[0] == 0
+    assert counts.add("192.0.2.1")[0] == 1

@@ -17,6 +17,7 @@ from approvals_bot.service.attempts import Attempts
 from approvals_bot.service.catalog import read_configuration
 from approvals_bot.service.sessions import Sessions, browser_of
 from approvals_bot.testing import FakeClock
+from approvals_bot.web.guard import AUDITED_OF_PEER
 
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "https://approve.acme.eu"}
 BASE = "https://approve.acme.eu"
@@ -171,6 +172,19 @@ async def test_one_peer_has_a_hundred_attempts_an_hour(replicas: Replicas) -> No
     for n in range(30):
         await attempts.take("code", "ann@acme.eu", f"192.0.2.{n}")
     assert len(await names(replicas)) <= 60  # what is over goes, ten for each that comes
+
+
+async def test_refusals_that_cost_nothing_fill_no_audit(replicas: Replicas) -> None:
+    tries = [{"address": f"p{n}@acme.eu", "code_token": "forged", "code": "123456"} for n in range(30)]
+    for each in tries:
+        assert (await replicas.browsers[0].post("/login", headers=OURS, data=each)).status_code == 403
+    engine = replicas.services[0].engine
+    lines = [line for line in await engine.audit_lines() if line.entry.what == "sign_in_refused"]
+    assert len(lines) == AUDITED_OF_PEER
+    await replicas.clock.advance("61s")
+    await replicas.browsers[0].post("/login", headers=OURS, data=tries[0])
+    lines = [line for line in await engine.audit_lines() if line.entry.what == "sign_in_refused"]
+    assert len(lines) == AUDITED_OF_PEER + 1
 
 
 async def names(replicas: Replicas) -> list[str]:
