@@ -78,7 +78,7 @@ async def test_a_chat_needs_a_session_or_a_key(tmp_path: Path) -> None:
         assert (await http.post("/api/chat", json=message("c"))).status_code == 401
         assert (await http.get("/api/chat/c/stream")).status_code == 401
         assert (await http.post("/chat/hooks/approval", json={})).status_code == 401
-        assert (await http.get("/")).status_code == 404
+        assert (await http.get("/")).status_code == 303
         described = (await http.get("/openapi.json")).json()["paths"]
         of_chat = {"/api/chat", "/api/chat/{id}/stream", "/api/chat/{id}/approvals/{call}"}
         assert {path for path in described if "chat" in path} == of_chat
