@@ -111,15 +111,16 @@ def verify(content: bytes, public_key: bytes) -> dict[str, Any]:
     if evidence.get("key") != public_key.hex():
         raise NotVerified("it names another public key")
     try:
-        signature = bytes.fromhex(evidence["signature"])
+        signature = signature_of(evidence["signature"])
     except (KeyError, TypeError, ValueError):
         raise NotVerified("it has no signature") from None
-    if not verify_signature(public_key, compact(signed), signature):
+    if list(evidence)[-1] != "signature" or not verify_signature(public_key, compact(signed), signature):
         raise NotVerified("the signature is of another content, or by another key")
     try:
         _check_log(evidence)
         _check_votes(evidence)
-        _check_anchor(evidence, public_key)
+        if evidence["anchor"] is not None and not verify_anchor(evidence["anchor"], public_key):
+            raise NotVerified("the anchor isn't signed by this key")
     except (KeyError, TypeError, AttributeError, ValueError, IndexError):
         raise NotVerified("parts of it are missing") from None
     return evidence
@@ -157,17 +158,18 @@ def _check_votes(evidence: dict[str, Any]) -> None:
             raise NotVerified(f"the text that {vote['by']} saw is another one")
 
 
-def _check_anchor(evidence: dict[str, Any], public_key: bytes) -> None:
-    anchor = evidence["anchor"]
-    if anchor is not None and not verify_anchor(anchor, public_key):
-        raise NotVerified("the anchor isn't signed by this key")
+def signature_of(text: str) -> bytes:
+    """Return a signature as it is written: 64 bytes in lower case. Raises ValueError for every other spelling."""
+    if (signature := bytes.fromhex(text)).hex() != text:
+        raise ValueError(text)
+    return signature
 
 
 def verify_anchor(anchor: dict[str, Any], public_key: bytes) -> bool:
     """Return whether this key has signed the anchor."""
     signed = {name: anchor[name] for name in ("seq", "head", "open_runs_head", "at", "key")}
     named = anchor["key"] == public_key.hex()
-    return named and verify_signature(public_key, compact(signed), bytes.fromhex(anchor["signature"]))
+    return named and verify_signature(public_key, compact(signed), signature_of(anchor["signature"]))
 
 
 def _micros(at: str) -> int:

@@ -253,12 +253,13 @@ def cancel(
     """
     from approvals_bot.approvals.acts import Stop, Withdraw
     from approvals_bot.service.act import perform
+    from approvals_bot.service.repairs import cancel_run
 
     async def end(engine: Engine, _: ServiceSettings) -> None:
         record = await _opened(engine, run)
         request = request_of(record)
         if request is None or record.has_ended or (request.number and not request.is_open):
-            await engine.cancel(record.id, reason or None, actor=this_user().as_json())
+            await cancel_run(engine, record.id, who=CLI, actor=this_user(), reason=reason)
             now = await engine.wait(record.id, LOOKING)
             text = "was cancelled" if now.has_ended else "was asked to end, and may still tidy up"
             terminal.say({"run_id": run, "status": now.status}, f"{run} {text}.", as_json)

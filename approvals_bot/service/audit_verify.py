@@ -15,7 +15,7 @@ from approvals_bot.service.anchors import Anchor, AnchorCheck
 from approvals_bot.service.audit import FORMAT, Manifest, key_id, link, mac
 from approvals_bot.service.audit_check import AuditChainCheck, ChainFault, Kind, log_fault
 from approvals_bot.service.audit_key import compact
-from approvals_bot.verify_evidence import verify_signature
+from approvals_bot.verify_evidence import signature_of, verify_signature
 
 LONGEST_LINE = 8_000_000  # bytes; a payload has at most one million, and JSON may write each as six
 
@@ -308,6 +308,13 @@ def _written(value: Mapping[str, Any]) -> bytes:
         raise _Faulty("it isn't written as we write lines") from None
 
 
+def _has_signed(public: str, message: bytes, signature: str) -> bool:
+    try:
+        return verify_signature(bytes.fromhex(public), message, signature_of(signature))
+    except ValueError:
+        return False
+
+
 def _origin(manifest: dict[str, Any], before: str, keys: Keys) -> Literal["checked", "not checked"]:
     if manifest.get("before") != before:
         raise _Faulty("it was signed for other lines")
@@ -316,7 +323,7 @@ def _origin(manifest: dict[str, Any], before: str, keys: Keys) -> Literal["check
     unsigned = {name: value for name, value in manifest.items() if name != "signature"}
     signature, named = str(manifest.get("signature")), str(manifest.get("key"))
     for public in keys.public:
-        if named == public and verify_signature(bytes.fromhex(public), compact(unsigned), bytes.fromhex(signature)):
+        if named == public and _has_signed(public, compact(unsigned), signature):
             return "checked"
     for key in keys.derived if not keys.public else ():
         if hmac.compare_digest(mac(key, before, unsigned).encode(), signature.encode()):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from approvals_bot.approvals.acts import REFUSALS
 from approvals_bot.approvals.explain import explain
 from approvals_bot.approvals.request import RecordedVote, Request
 from approvals_bot.durable.engine import Engine, RunRecord
@@ -85,6 +86,9 @@ def _vote(vote: RecordedVote, request: Request, lines: Sequence[AuditLine]) -> d
             if each.entry.what == ACTED
             and (each.entry.who, each.entry.data.get("choice")) == (vote.by, vote.choice)
             and each.entry.data.get("digest") in (None, vote.vote.digest)
+            and each.entry.data.get("via") == vote.vote.via
+            and each.entry.data.get("verdict") not in REFUSALS  # of the same press before, such as without a comment
+            and each.at >= vote.at
         ),
         None,
     )

@@ -21,6 +21,7 @@ from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
 from approvals_bot.approvals.simulate import find_undecidable_stage
 from approvals_bot.approvals.templates import Facts, TemplateError, Who, render_key
 from approvals_bot.config.api_keys import ANYBODY
+from approvals_bot.config.chat import CHAT_WORKFLOW
 from approvals_bot.durable.engine import Engine, Run, SentKey
 from approvals_bot.errors import InvalidPayloadError, SerializationError
 from approvals_bot.people import AddressError, People, SourceUnavailable
@@ -59,9 +60,11 @@ async def open_run(
     behalf = None if on_behalf_of is None else _person("on_behalf_of", on_behalf_of, people)
     definition, by = listed.definition, _opened_by(opener, actor, by_key=may_name is not None)
     if may_name is not None:
+        if name == CHAT_WORKFLOW:  # its input says whose chat it is; a key has its own chats under /api/chat
+            raise OpeningRefused("not_allowed", who=opener, workflow=name)
         for person in (asks, behalf):
             if person is not None and person != opener:
-                await _check_naming(workflows, people, opener, person, may_name)
+                await check_naming(workflows, people, opener, person, may_name)
     if definition is not None:
         await check_requester(definition, opener, asks, behalf, people)
     if definition is None or not definition.is_approval:
@@ -85,7 +88,7 @@ def _opened_by(opener: str, actor: Actor | None, *, by_key: bool) -> OpenedBy:
     return OpenedBy((actor or Actor(kind, opener)).as_json(), {OPENER: opener} if by_key else {})
 
 
-async def _check_naming(workflows: Catalog, people: People, opener: str, person: str, may_name: Sequence[str]) -> None:
+async def check_naming(workflows: Catalog, people: People, opener: str, person: str, may_name: Sequence[str]) -> None:
     """Raise OpeningRefused unless the key may name this person, and somebody knows them.
 
     A key that may name anybody, a desk's, vouches for colleagues whom no file lists.

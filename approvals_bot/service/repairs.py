@@ -86,6 +86,12 @@ async def reset(
     return Repair(run_id, "reset", run.id, run.is_new)
 
 
+async def cancel_run(engine: Engine, run_id: str, *, who: str, actor: Actor, reason: str) -> None:
+    """Ask a run that is no request to end. Raises as `Engine.cancel` does; nothing was changed then."""
+    await engine.cancel(run_id, reason or None, actor=actor.as_json())
+    await engine.audit("run_cancelled", who=who, actor=actor.as_json(), run_id=run_id, data={"reason": reason})
+
+
 async def _record(engine: Engine, run_id: str) -> RunRecord:
     record = await engine.record(run_id)
     if record is None:

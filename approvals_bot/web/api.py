@@ -18,13 +18,13 @@ from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.durable.engine.near_limits import near_limits
 from approvals_bot.durable.store.protocol import Filter, Status
 from approvals_bot.durable.tokens import Tokens
-from approvals_bot.errors import RunNotFoundError
+from approvals_bot.errors import IdempotencyConflictError, RunNotFoundError
 from approvals_bot.people import People
 from approvals_bot.service.act import perform
 from approvals_bot.service.budgets import keys_of
 from approvals_bot.service.catalog import Catalog
-from approvals_bot.service.keys import OPENER, ApiKey, has_opened, may_resume
-from approvals_bot.service.open import may_start, open_run
+from approvals_bot.service.keys import OPENER, ApiKey, has_opened, may_resume, reach_of
+from approvals_bot.service.open import check_naming, may_start, open_run
 from approvals_bot.service.read import (
     api_request,
     await_request,
@@ -38,7 +38,7 @@ from approvals_bot.service.read import (
     requests_of,
 )
 from approvals_bot.service.refusals import OpeningRefused
-from approvals_bot.service.repairs import Repair, attempt_again, reset
+from approvals_bot.service.repairs import Repair, attempt_again, cancel_run, reset
 from approvals_bot.service.tool_calls import note_on_call
 from approvals_bot.service.waiting import Mask, cancellation_of, waits_of
 from approvals_bot.web.attribute_filters import ATTRIBUTE, wanted_attributes
@@ -72,6 +72,8 @@ LONGEST_WAIT = 60.0  # seconds of one long poll; proxies commonly cut idle conne
 PAGE = 50  # runs in one answer, unless the caller asks for another number
 MOST_PER_PAGE = 200
 
+KEY_OF_ANOTHER = "This key was already used for another run, with other input. Nothing was changed."
+
 
 class RunsApi:
     """`/api/runs`."""
@@ -99,24 +101,33 @@ class RunsApi:
         asked = validate(RunBody, await json_object(request, API_BODY))
         if not key.knows_workflow(asked.workflow):
             raise OpeningRefused("workflow_unknown", name=asked.workflow)
-        run = await open_run(
-            engine=self._engine,
-            workflows=self._workflows,
-            people=self._people,
-            name=asked.workflow,
-            input=asked.input,
-            opener=key.address,
-            requester=asked.requester,
-            on_behalf_of=asked.on_behalf_of,
-            may_name=key.requesters,
-            actor=actor_of(request),
-            idempotency_key=request.headers.get("idempotency-key"),
-        )
+        try:
+            run = await open_run(
+                engine=self._engine,
+                workflows=self._workflows,
+                people=self._people,
+                name=asked.workflow,
+                input=asked.input,
+                opener=key.address,
+                requester=asked.requester,
+                on_behalf_of=asked.on_behalf_of,
+                may_name=key.requesters,
+                actor=actor_of(request),
+                idempotency_key=request.headers.get("idempotency-key"),
+            )
+        except IdempotencyConflictError as conflict:
+            if await self._may_know(key, conflict.run_id):
+                raise
+            raise Problem(409, "Idempotency conflict", KEY_OF_ANOTHER) from None
         if run.is_new:
             self._metrics.run_started(asked.workflow)
         requester = asked.requester or key.address
         note = await note_on_call(self._workflows.find(asked.workflow), asked.input, requester, self._people)
         return self._run_answer(run.id, 202 if run.is_new else 200, **({"note": note} if note else {}))
+
+    async def _may_know(self, key: ApiKey, run_id: str) -> bool:
+        record = await self._engine.record(run_id)
+        return record is not None and await reach_of(self._engine, key, record, "read", ("read-all",)) != "none"
 
     async def search(self, request: HttpRequest) -> Response:
         """The runs that match every filter, newest first, a page at a time; by a range, the greatest value first."""
@@ -220,9 +231,10 @@ class RunsApi:
         if shown is None or (not shown.is_open and shown.number):
             if "operate" not in key.may and not await has_opened(self._engine, key, record):
                 raise lacks(key, ("operate",), " to cancel a run that it hasn't opened itself")
-            await self._engine.cancel(record.id, asked.reason or None, actor=actor_of(request).as_json())
+            actor = actor_of(request)
+            await cancel_run(self._engine, record.id, who=key.address, actor=actor, reason=asked.reason)
             return JsonResponse({"run_id": record.id}, 202)
-        by = self._acting(key, asked.by, shown)
+        by = await self._acting(key, asked.by, shown)
         if shown.number and id == record.id:
             await perform(self._engine, shown, Stop(by, asked.reason, "api", actor=actor_of(request)))
             return JsonResponse({"run_id": record.id}, 202)
@@ -269,7 +281,7 @@ class RunsApi:
         key = key_of(request)
         asked = validate(FieldChanges, await json_object(request, API_BODY))
         shown = await self._request(request)
-        by = self._acting(key, asked.by, shown)
+        by = await self._acting(key, asked.by, shown)
         act = Edit(by, asked.fields, "api", actor=actor_of(request))
         return await self._perform(shown, act, changed=200)
 
@@ -278,7 +290,7 @@ class RunsApi:
         key = key_of(request)
         given = validate(NEW_VOTE, await json_object(request, API_BODY)).model_dump()
         shown = await self._request(request)
-        _check_not_own(shown, key)
+        await self._check_not_own(shown, key)
         return await self._perform(shown, vote_of(given, actor_of(request)), changed=201)
 
     async def add_approver(self, request: HttpRequest) -> Response:
@@ -286,22 +298,36 @@ class RunsApi:
         key = key_of(request)
         given = validate(NEW_APPROVER, await json_object(request, API_BODY)).model_dump()
         shown = await self._request(request)
-        by = self._acting(key, given["by"], shown)
+        by = await self._acting(key, given["by"], shown)
         if by != key.address:
-            _check_not_own(shown, key)
+            await self._check_not_own(shown, key)
         return await self._perform(shown, reassign_of(given, by, actor_of(request)), changed=201)
 
-    def _acting(self, key: ApiKey, by: str | None, shown: Request) -> str:
+    async def _acting(self, key: ApiKey, by: str | None, shown: Request) -> str:
         """Return the person that the key acts for: the app itself, or whom it names if it may.
 
-        Without `vote`, that can be the requester whom it has named when it opened the request.
+        Without `vote`, that can be the requester of a request that it has opened, if it may name them.
         """
         if by is None or by == key.address:
             return key.address
         person = self._people.canonical(by)
-        if "vote" not in key.may and person not in (shown.requester, shown.on_behalf_of):
+        if "vote" in key.may:
+            return person
+        if person not in (shown.requester, shown.on_behalf_of) or not await self._is_own(shown, key):
             raise lacks(key, ("vote",), f" to act for anybody else; as itself it is {key.address}")
+        await check_naming(self._workflows, self._people, key.address, person, key.requesters)
         return person
+
+    async def _is_own(self, shown: Request, key: ApiKey) -> bool:
+        record = await self._engine.record(shown.run_id)
+        return record is not None and await has_opened(self._engine, key, record)
+
+    async def _check_not_own(self, shown: Request, key: ApiKey) -> None:
+        """Raise Problem 403 if the key made this request itself: it might approve it in somebody's name."""
+        is_apps = shown.requester.startswith("app:")  # a workflow in Python may name another app than the key
+        if shown.requester == key.address or (is_apps and await self._is_own(shown, key)):
+            detail = f"{key.address} made this request itself, so it can't pass on in it what people do."
+            raise Problem(403, "Own request", detail)
 
     async def _perform(self, shown: Request, act: Act, *, changed: int) -> Response:
         """Do this to the request. `changed`: the status if it was done."""
@@ -368,13 +394,6 @@ def run_json(record: RunRecord) -> dict[str, Any]:
 def _is_open(given: str | None) -> bool | None:
     """Return what `open` of a query asks for: runs that haven't ended, those that have, or both."""
     return None if given is None else query_choice("open", given, ("true", "false")) == "true"
-
-
-def _check_not_own(shown: Request, key: ApiKey) -> None:
-    """Raise Problem 403 if the key made this request itself: it might approve it in somebody's name."""
-    if shown.requester == key.address:
-        detail = f"{key.address} made this request itself, so it can't pass on in it what people do."
-        raise Problem(403, "Own request", detail)
 
 
 def _reply_response(reply: Reply, *, changed: int) -> Response:

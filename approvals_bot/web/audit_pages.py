@@ -14,6 +14,7 @@ from starlette.responses import Response, StreamingResponse
 
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.durable.store.audit import ALL_LINES, AuditFilter, AuditLine
+from approvals_bot.errors import RunNotFoundError
 from approvals_bot.people import SourceUnavailable
 from approvals_bot.service.audit import Selection, write_export
 from approvals_bot.service.audit_csv import csv_lines
@@ -116,7 +117,7 @@ class AuditPages:
         """Return the evidence of a run that the caller's key may read."""
         record = await find_record(self._engine, request.path_params["id"])
         if record is None:
-            raise Problem(404, detail="There is no such run.")
+            raise RunNotFoundError(request.path_params["id"])  # as for a run that the key doesn't reach
         await check_reach(self._engine, request, record)
         return await self._evidence_of(record)
 

@@ -209,6 +209,15 @@ def test_lines_without_the_key_are_refused_until_they_are_adopted(site: Site) ->
     assert checked((site.folder / "b.jsonl").read_bytes()).is_sound
 
 
+@pytest.mark.parametrize("spelled", ["upper", "no signature", ""])
+def test_a_signature_in_another_spelling_is_refused(exported: bytes, spelled: str) -> None:
+    lines = exported.splitlines(keepends=True)
+    last = json.loads(lines[-1])
+    last["signature"] = last["signature"].upper() if spelled == "upper" else spelled
+    found = checked(rechained([*lines[:-1], compact(last) + b"\n"]), SIGNED_BY)
+    assert found.fault is not None
+
+
 def test_reformatted_json_lines_are_refused(exported: bytes) -> None:
     lines = exported.splitlines(keepends=True)
     spaced = json.dumps(json.loads(lines[2])).encode() + b"\n"

@@ -91,6 +91,16 @@ def test_one_changed_byte_fails_the_evidence(evidence: Path) -> None:
     _change_bytes(evidence.read_bytes(), 40)
 
 
+def test_evidence_has_one_spelling(evidence: Path) -> None:
+    found = json.loads(evidence.read_bytes())
+    signature = found.pop("signature")
+    spelled = [found | {"signature": each} for each in (signature.upper(), f" {signature}", f"{signature}\n")]
+    for changed in (*spelled, {"signature": signature} | found):
+        with pytest.raises(NotVerified):
+            verify(verify_evidence.written(changed), PUBLIC)
+    assert verify(verify_evidence.written(found | {"signature": signature}), PUBLIC)
+
+
 def test_evidence_that_its_signer_made_up_does_not_fit_together(evidence: Path) -> None:
     """The holder of the key can sign anything, but votes are those of the log, and the log is a chain."""
     found = json.loads(evidence.read_bytes())

@@ -142,6 +142,18 @@ async def test_a_keys_chat_needs_approvers(tmp_path: Path) -> None:
         assert (refused.status_code, "approvers" in refused.json()["detail"]) == (422, True)
 
 
+async def test_a_key_starts_no_chat_in_somebodys_name(tmp_path: Path) -> None:
+    """The input of a turn says whose chat it is, and how its bookings are approved."""
+    async with serving(tmp_path) as (service, http):
+        key = {"authorization": "Bearer ci-key-of-the-tests-with-32-bytes"}
+        turn = {"chat": "c", "message": "m", "text": BOOK, "owner": "ann@acme.eu", "approval": "webhook"}
+        for given in (turn, {"turn": turn}):
+            body = {"workflow": "book_flight_chat", "input": given}
+            refused = await http.post("/api/runs", json=body, headers=key)
+            assert refused.status_code == 403, refused.text
+        assert not (await service.engine.runs("book_flight_chat")).records
+
+
 async def test_a_cancelled_answer_says_so_and_runs_nothing(tmp_path: Path) -> None:
     async with serving(tmp_path) as (service, http):
         ann = await cookie(service, "ann@acme.eu")

@@ -26,7 +26,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 BETWEEN = re.compile(r"(?<=<!-- needs -->\n).*?(?=<!-- end of needs -->)", re.DOTALL)
 RIGHTS: tuple[Right, ...] = get_args(Right)
 OF_RUNS = [(method, path) for method, path in NEEDS if path.startswith(("/api/runs/{id}", "/api/hooks"))]
-BODIES = {
+BODIES: dict[str, dict[str, Any]] = {
     "/votes": {"by": "ann@acme.eu", "choice": "approve"},
     "/approvers": {"by": "di@acme.eu", "person": "cy@acme.eu"},
     "/fields": {"by": "di@acme.eu", "fields": {"version": "3"}},
@@ -134,6 +134,15 @@ async def test_each_route_takes_only_keys_with_its_right(office: Any, called: tu
             expected = ("lacks", "lacks")
         assert (verdict(others), verdict(own)) == expected, (called, of.name, others.text, own.text)
         assert verdict(own) != "lacks" or f"'{of.name}'" in own.json()["detail"]
+
+
+@pytest.mark.parametrize("called", [each for each in OF_RUNS if each[1].startswith("/api/runs")], ids=" ".join)
+async def test_a_run_out_of_reach_is_answered_like_none(office: Any, called: tuple[str, str]) -> None:
+    caller = Caller(office, DEPLOYER)
+    _, token = await caller.open("app:deployer", 1)
+    run = (await office.engine.get_hook_by_token(token)).run_id
+    there, nowhere = await caller.call(*called, run, token), await caller.call(*called, "0" * len(run), token)
+    assert there.text.replace(run, "") == nowhere.text.replace("0" * len(run), "")
 
 
 @pytest.mark.parametrize("called", OF_RUNS, ids=" ".join)
@@ -272,3 +281,56 @@ def test_no_repr_shows_a_secret() -> None:
 
 if __name__ == "__main__":
     DOCUMENT.write_text(BETWEEN.sub(lambda _: table(), DOCUMENT.read_text()))
+
+
+async def test_no_key_acts_for_a_requester_it_may_not_name(office: Any) -> None:
+    operator = Caller(office, key("operate"))
+    run, _ = await operator.open("app:other", 1)
+    refused = await operator.office.web.post(
+        f"/api/runs/{run}/cancellation", json={"by": "di@acme.eu"}, headers=operator.headers
+    )
+    assert (refused.status_code, refused.json()["title"]) == (403, "Key may not vote")
+    starter = Caller(office, key("start"))
+    own, _ = await starter.open("app:start", 2)  # its requester was named by the workflow's own code
+    for path, method in (("cancellation", "POST"), ("fields", "PATCH")):
+        body = BODIES[f"/{path}"] | {"by": "di@acme.eu"}
+        answer = await office.web.request(method, f"/api/runs/{own}/{path}", json=body, headers=starter.headers)
+        assert (answer.status_code, answer.json()["title"]) == (403, "Not allowed to request for others")
+
+
+async def test_a_key_passes_on_no_votes_in_its_own_run_for_an_app(office: Any) -> None:
+    opened = office.workflows["keyed-deploy"].workflow
+    opening = Opening({"version": "2"}, "app:ci")  # as a workflow in Python may say it
+    run = await office.engine.start(opened, opening, attributes={OPENER: "app:desk"})
+    await office.engine.settle()
+    body = {"by": "ann@acme.eu", "choice": "approve"}
+    answer = await office.api.post(f"/api/runs/{run.id}/votes", json=body)
+    assert (answer.status_code, answer.json()["title"]) == (403, "Own request")
+
+
+async def test_another_keys_request_stays_unknown_in_a_conflict(office: Any) -> None:
+    table = {"id": "keyed-deploy", "request": ["*", "app:start"], "key": "{{ version }}"}
+    file = DEPLOY.model_copy(update={"workflow": type(DEPLOY.workflow).model_validate(table)})
+    office.workflows["keyed-deploy"] = Listed(approval.under("keyed-deploy", pinned(file)), file)
+    body = {"workflow": "keyed-deploy", "input": {"version": "9"}, "requester": "cfo@acme.eu"}
+
+    async def opened(by: ApiKey, **more: Any) -> Any:
+        return await office.web.post("/api/runs", json=body | more, headers=Caller(office, by).headers)
+
+    run = (await opened(NAMER)).json()["run_id"]
+    again = await opened(key("start"), requester="app:start")
+    assert again.status_code == 409
+    assert run not in again.text
+    assert "cfo" not in again.text
+
+
+async def test_a_cancelled_run_has_a_line_with_its_actor(office: Any) -> None:
+    operator = Caller(office, key("operate"))
+    _, token = await operator.open("app:other", 3)
+    run = (await office.engine.get_hook_by_token(token)).run_id
+    path = f"/api/runs/{run}/cancellation"
+    assert (await office.web.post(path, json={"reason": "enough"}, headers=operator.headers)).status_code == 202
+    [line] = [line.entry for line in await office.engine.audit_lines() if line.entry.what == "run_cancelled"]
+    assert (line.who, line.run_id, line.data) == ("app:operate", run, {"reason": "enough"})
+    assert line.actor is not None
+    assert (line.actor["kind"], line.actor["key"]) == ("app", "operate")
