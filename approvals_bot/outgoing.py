@@ -20,6 +20,7 @@ from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,9 @@ _REFUSED = [
     )
 ]
 
+_found: ContextVar[set[tuple[str, int]]] = ContextVar("found")
+"""The private addresses that an allowed name has, as found in this call: they count for no other call."""
+
 log = logging.getLogger(__name__)
 
 
@@ -78,9 +82,11 @@ class Allowed:
         host, port = place
         return (ascii_host(host), port) in self._places
 
-    def add(self, host: str, port: int) -> None:
-        """Allow an address that an allowed name has."""
-        self._places.add((ascii_host(host), port))
+    def plus(self, host: str, port: int) -> Allowed:
+        """Return these places and one more."""
+        more = Allowed()
+        more._places = self._places | {(ascii_host(host), port)}
+        return more
 
 
 def ascii_host(host: str) -> str:
@@ -111,7 +117,7 @@ def checked_resolver(allowed: Allowed) -> AbstractResolver:
             for result in found:
                 check_address(result["host"], port, allowed, named=host)
                 if (host, port) in allowed:
-                    allowed.add(result["host"], port)
+                    _found.get().add((result["host"], port))
             return found
 
     return CheckedResolver()
@@ -187,6 +193,7 @@ class OutgoingTargets:
     @asynccontextmanager
     async def _call(self, method: str, url: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         assert self._session is not None
+        _found.set(set())
         proxy = _proxy_for(url, self._allowed, self._proxy)
         async with self._session.request(method, url, allow_redirects=False, proxy=proxy, **options) as answer:
             yield answer
@@ -232,11 +239,12 @@ def checked_connector(allowed: Allowed, proxy: str | None = None) -> aiohttp.TCP
     import aiohttp
 
     if proxy is not None:
-        allowed.add(*_host_and_port(proxy))
+        allowed = allowed.plus(*_host_and_port(proxy))
 
     def checked_socket(info: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, protocol, _, address = info
-        check_address(str(address[0]), int(address[1]), allowed)
+        if (address[0], address[1]) not in _found.get():
+            check_address(str(address[0]), int(address[1]), allowed)
         return socket.socket(family, kind, protocol)
 
     return aiohttp.TCPConnector(resolver=checked_resolver(allowed), use_dns_cache=False, socket_factory=checked_socket)
@@ -299,6 +307,7 @@ async def fetch_text(
         options["data"] = dict(form)
     try:
         options["proxy"] = _proxy_for(url, private, proxy)
+        _found.set(set())
         async with (
             aiohttp.ClientSession(
                 connector=connector, timeout=aiohttp.ClientTimeout(total=CALL_LIMIT), trust_env=False

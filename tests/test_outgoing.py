@@ -196,6 +196,28 @@ async def test_an_address_that_was_not_checked_is_not_connected_to(
     assert not isinstance(result, Called)
 
 
+async def test_an_allowed_names_address_is_allowed_for_its_own_calls_only() -> None:
+    called: list[str] = []
+
+    async def take(request: web.Request) -> web.Response:
+        called.append(request.path)
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/{path}", take)
+    async with TestServer(app) as server:
+        listed = f"localhost:{server.port}"
+        targets = {
+            "listed": OutgoingTarget(f"http://{listed}/listed", "s" * 32),
+            "other": OutgoingTarget(f"http://127.0.0.1:{server.port}/other", "s" * 32),
+        }
+        async with outgoing_targets(targets=targets, allow_private=[listed], now=now) as outgoing:
+            for _ in range(2):
+                assert isinstance(await outgoing.post("listed", "evt_1", {}), Called)
+                assert isinstance(await outgoing.post("other", "evt_1", {}), Refused)
+    assert called == ["/listed", "/listed"]
+
+
 @pytest.mark.parametrize(
     "host",
     [

@@ -17,8 +17,8 @@ from approvals_bot.cli.doctor_secrets import check_secrets
 from approvals_bot.cli.interpreter import known_holes
 from approvals_bot.cli.terminal import bold
 from approvals_bot.config.api_keys import ApiKeyEntry
+from approvals_bot.config.hosts import is_loopback
 from approvals_bot.config.load import load_service, load_workflows
-from approvals_bot.config.mail import is_loopback
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem
 from approvals_bot.config.service import ServiceSettings, SlackGroupEntry
 from approvals_bot.durable.store import connect

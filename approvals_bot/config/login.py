@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from importlib.util import find_spec
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from approvals_bot.approvals.base import Frozen, Text, refuse
 from approvals_bot.approvals.durations import Duration
+from approvals_bot.config.hosts import is_loopback
 from approvals_bot.config.mail import mail_address
 from approvals_bot.config.secret import Secret
 
@@ -109,14 +110,6 @@ def _issuer(value: str) -> str:
     if url.scheme != "https" and not (url.scheme == "http" and is_loopback(url.hostname or "")):
         raise refuse("an issuer has https; only one on this machine may have http")
     return value
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether this is a name or address of this machine alone."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _network(value: str) -> str:

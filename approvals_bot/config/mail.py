@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Wi
 
 from approvals_bot.approvals.base import Frozen, Int, Text, refuse
 from approvals_bot.approvals.durations import Duration
+from approvals_bot.config.hosts import is_loopback
 from approvals_bot.config.secret import Secret
 from approvals_bot.people.addresses import AddressError, canonical_in_file, is_mail
 
@@ -106,14 +107,6 @@ class Bounces(Frozen):
         if len(name) > 10 or "+" in name or not self.address.isascii():
             raise refuse('must leave room for an id: at most 10 letters before the "@", and no "+"', at="address")
         return self
-
-
-def is_loopback(host: str) -> bool:
-    """Whether this host name or address means this machine."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def mail_address(value: str) -> str:

@@ -31,8 +31,9 @@ from approvals_bot.config.api_keys import ApiKeyEntry, values_twice
 from approvals_bot.config.audit import AuditTable
 from approvals_bot.config.channels import BUILT_IN, CHANNELS_GROUP, installed_channels, make_channel
 from approvals_bot.config.chat import ChatTable
+from approvals_bot.config.hosts import is_loopback
 from approvals_bot.config.login import LoginTable, Network, RolesTable
-from approvals_bot.config.mail import Email, MailAddress, is_loopback, mail_address
+from approvals_bot.config.mail import Email, MailAddress, mail_address
 from approvals_bot.config.secret import Secret, look_up
 from approvals_bot.people.addresses import (
     AddressError,

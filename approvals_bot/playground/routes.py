@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from ipaddress import ip_address
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -13,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from approvals_bot.config.hosts import is_loopback
 from approvals_bot.playground.faults import Faults, read_faults
 from approvals_bot.playground.pages import Endpoint, PlaygroundPages
 from approvals_bot.playground.playground import Playground
@@ -346,13 +346,6 @@ def is_same_origin(request: Request) -> bool:
     if site is not None:
         return site in ("same-origin", "none")
     return origin in (None, f"http://{request.headers.get('host')}")
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def problem(status: int, detail: str) -> Response:

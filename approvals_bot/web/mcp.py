@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request as HttpRequest
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from mcp.server.mcpserver import Context
 
     from approvals_bot.client import Approvals
+
+_caller: ContextVar[tuple[str, int]] = ContextVar("caller")
+"""The address and port that the call came from. What its tools ask of the service comes from there, too."""
 
 LARGEST_BODY = 262_144  # bytes; four times the arguments that a request takes
 
@@ -54,7 +58,7 @@ class McpEndpoint:
 
         _, _, key = (context.headers or {}).get("authorization", "").partition(" ")
         assert self.app is not None
-        transport = httpx2.ASGITransport(app=self.app)
+        transport = httpx2.ASGITransport(app=self.app, client=_caller.get())
         async with Approvals(self._base_url, key.strip(), transport=transport) as approvals:
             yield approvals
 
@@ -77,5 +81,6 @@ class _McpCall:
             max_request_body_size=LARGEST_BODY,
         )
         manager = self._server.session_manager
+        _caller.set(tuple(scope.get("client") or ("", 0)))
         async with manager.run():
             await manager.handle_request(scope, receive, send)

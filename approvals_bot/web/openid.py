@@ -7,6 +7,7 @@ time, and signed with an algorithm that nobody can confuse with another.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -19,7 +20,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlencode, urlsplit
 
-from approvals_bot.config.login import is_loopback
+from approvals_bot.config.hosts import is_loopback
 from approvals_bot.people import SourceUnavailable
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 ALGORITHMS = ("RS256", "ES256", "EdDSA")  # with public keys only: none is confused with a shared secret
 CACHED = timedelta(minutes=10)  # what a provider says about itself, and its keys
+FAILED = timedelta(seconds=10)  # before a provider that didn't say where its endpoints are is asked again
 REFETCH = timedelta(seconds=30)  # before an unknown key is looked for once more
 LEEWAY = 60  # seconds that the provider's clock may differ
 STARTED = timedelta(minutes=10)  # how long a sign-in may take at the provider
@@ -111,6 +113,8 @@ class OpenIdClient:
         self._now = now
         self._redirect_uri = redirect_uri
         self._endpoints: tuple[datetime, Endpoints] | None = None
+        self._failed: tuple[datetime, str] | None = None
+        self._asking = asyncio.Lock()  # many who come at once wait for one answer
         self._keys: tuple[datetime, KeySet] | None = None
 
     async def authorization_url(self, secret: BrowserSecret, state: str, *, again: bool) -> str:
@@ -195,18 +199,29 @@ class OpenIdClient:
     async def _find_endpoints(self) -> Endpoints:
         if self._provider.endpoints is not None:
             return self._provider.endpoints
-        if self._endpoints is None or self._endpoints[0] + CACHED <= self._now():
-            issuer = self._provider.issuer
-            said = await self._object(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
-            if said.get("issuer") != issuer:
-                raise SignInRefused("issuer")
-            urls = [said.get(name) for name in ("authorization_endpoint", "token_endpoint", "jwks_uri")]
-            if not all(isinstance(url, str) and _is_safe(url, issuer) for url in urls):
-                raise SignInRefused("endpoints")
-            ways = said.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
-            is_basic = isinstance(ways, list) and "client_secret_basic" in ways
-            self._endpoints = self._now(), Endpoints(issuer, str(urls[0]), str(urls[1]), str(urls[2]), is_basic)
-        return self._endpoints[1]
+        async with self._asking:
+            if self._endpoints is None or self._endpoints[0] + CACHED <= self._now():
+                if self._failed is not None and self._now() < self._failed[0] + FAILED:
+                    raise SignInRefused(self._failed[1])
+                try:
+                    self._endpoints = self._now(), await self._discovered()
+                except SignInRefused as refused:
+                    self._failed = self._now(), refused.because
+                    raise
+            return self._endpoints[1]
+
+    async def _discovered(self) -> Endpoints:
+        """Ask the provider where its endpoints are: anybody can make us ask, so not at each start of a sign-in."""
+        issuer = self._provider.issuer
+        said = await self._object(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+        if said.get("issuer") != issuer:
+            raise SignInRefused("issuer")
+        urls = [said.get(name) for name in ("authorization_endpoint", "token_endpoint", "jwks_uri")]
+        if not all(isinstance(url, str) and _is_safe(url, issuer) for url in urls):
+            raise SignInRefused("endpoints")
+        ways = said.get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
+        is_basic = isinstance(ways, list) and "client_secret_basic" in ways
+        return Endpoints(issuer, str(urls[0]), str(urls[1]), str(urls[2]), is_basic)
 
     async def _find_keys(self, endpoints: Endpoints, *, again: bool) -> KeySet:
         """Return the provider's keys. `again`: the cached ones lacked one, so they are read again, unless just read."""

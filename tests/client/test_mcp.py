@@ -17,7 +17,10 @@ from mcp import Client, StdioServerParameters
 from mcp.client.context import ClientRequestContext
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import ElicitRequestParams, ElicitResult
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 
+from approvals_bot.web.mcp import McpEndpoint
 from tests.support.journey import Service, with_samples
 
 ARGUMENTS = {"flight": "LH 441", "passenger": {"name": "Ann Ode", "bags": [1, 2]}}
@@ -175,3 +178,29 @@ async def test_a_service_that_is_down_denies(service: Service, tmp_path: Path) -
         found = await prompt(client, tool_name="Bash", input={"command": "ls"})
         assert found["behavior"] == "deny"
         assert "can't be reached" in found["message"]
+
+
+async def test_what_a_tool_asks_of_the_service_comes_from_the_callers_address() -> None:
+    """In this process there is no connection, and 127.0.0.1 would be recorded."""
+    seen: list[Any] = []
+
+    async def service(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["client"])
+        await JSONResponse({"detail": "no"}, 404)(scope, receive, send)
+
+    endpoint = McpEndpoint(base_url="https://approve.acme.eu")
+    endpoint.app = service
+
+    async def entrance(scope: Any, receive: Any, send: Any) -> None:
+        await (await endpoint.respond(Request(scope)))(scope, receive, send)
+
+    async def ask(peer: str) -> None:
+        transport = httpx2.ASGITransport(entrance, client=(peer, 5000))
+        async with (
+            httpx2.AsyncClient(transport=transport, headers={"Authorization": f"Bearer {KEY}"}) as http,
+            Client(streamable_http_client("https://approve.acme.eu/mcp", http_client=http)) as client,
+        ):
+            await client.call_tool("get_approval", {"key": "a"})
+
+    await asyncio.gather(*(ask(f"192.0.2.{number}") for number in range(3)))
+    assert {tuple(client) for client in seen} == {(f"192.0.2.{number}", 5000) for number in range(3)}

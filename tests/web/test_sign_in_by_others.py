@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -14,7 +15,9 @@ import pytest
 from joserfc.jwk import RSAKey
 
 from approvals_bot.app.service import Service, open_service
+from approvals_bot.people import SourceUnavailable
 from approvals_bot.service.catalog import read_configuration
+from approvals_bot.web.openid import BrowserSecret, OpenIdClient, Provider, SignInRefused
 from tests.support.browsing import a_port, serving
 from tests.support.issuer import CLIENT, SECRET, Issuer
 
@@ -244,3 +247,28 @@ async def test_an_answer_counts_once_however_fast_it_is_repeated(house: House) -
 
     assert set(await asyncio.gather(*(forge() for _ in range(3)))) <= {403, 503}
     assert (await house.refusals()).count("replayed") == 2
+
+
+async def test_a_provider_that_is_down_is_asked_once_in_ten_seconds() -> None:
+    calls, at = 0, datetime(2026, 11, 5, 9, tzinfo=UTC)
+
+    async def fetch(url: str, **_: Any) -> bytes:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(0.01)
+        raise SourceUnavailable("the identity provider", "it is down")
+
+    provider = Provider("https://id.acme.eu", CLIENT, SECRET)
+    client = OpenIdClient(provider, fetch=fetch, now=lambda: at, redirect_uri=f"{BASE}/login/oidc")
+
+    async def start() -> None:
+        with pytest.raises(SignInRefused, match="no_answer"):
+            await client.authorization_url(BrowserSecret.new(), "state", again=False)
+
+    await asyncio.gather(*(start() for _ in range(5)))
+    at += timedelta(seconds=9)
+    await start()
+    assert calls == 1
+    at += timedelta(seconds=1)
+    await start()
+    assert calls == 2

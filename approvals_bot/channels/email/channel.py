@@ -17,7 +17,8 @@ from approvals_bot.channels.email.lmtp import mail_in
 from approvals_bot.channels.email.message import Address, InvalidAddressError, OutgoingMail
 from approvals_bot.channels.email.post import Mailer
 from approvals_bot.channels.email.smtp import Accepted, Relay, Turns
-from approvals_bot.config.mail import Email, is_loopback
+from approvals_bot.config.hosts import is_loopback
+from approvals_bot.config.mail import Email
 from approvals_bot.durable.engine import Engine
 from approvals_bot.service.host import ChannelHost
 

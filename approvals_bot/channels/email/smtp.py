@@ -23,7 +23,8 @@ import aiosmtplib
 from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.port import Refused, TryAgain
 from approvals_bot.channels.email.message import OutgoingMail
-from approvals_bot.config.mail import MailAccount, is_loopback
+from approvals_bot.config.hosts import is_loopback
+from approvals_bot.config.mail import MailAccount
 from approvals_bot.errors import ConfigError
 
 OPERATION_LIMIT = 15.0  # seconds for one command and its answer; RFC 5321 allows minutes, people don't

@@ -146,7 +146,7 @@ class SlackGuard:
 
 
 async def _body(request: Request) -> bytes:
-    body = b""
+    body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIME):
             async for part in request.stream():
@@ -155,7 +155,7 @@ async def _body(request: Request) -> bytes:
                     raise RefusedRequestError("body too large", 413)
     except ClientDisconnect:
         raise RefusedRequestError("gone before the body was complete") from None
-    return body
+    return bytes(body)
 
 
 def _payload(headers: Mapping[str, str], body: bytes) -> Mapping[str, Any]:

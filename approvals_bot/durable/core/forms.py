@@ -159,8 +159,13 @@ def _url_encoded(body: bytes, charset: str | None) -> list[tuple[str, str | Form
     if body.count(b"&") >= MAX_FIELDS:
         raise MalformedBodyError("form", f"more than {MAX_FIELDS:,} fields")
     text = body.decode(charset or "utf-8", errors="replace")
-    encoding = charset or known_charset(dict(parse_qsl(text)).get("_charset_")) or "utf-8"
+    encoding = charset or _named_charset(text) or "utf-8"
     return [*parse_qsl(text, keep_blank_values=True, encoding=encoding, errors="replace")]
+
+
+def _named_charset(text: str) -> str | None:
+    """Return the charset that a form's field `_charset_` names. Most forms have none, and are read only once."""
+    return known_charset(dict(parse_qsl(text)).get("_charset_")) if "_charset_" in text else None
 
 
 def _multipart(body: bytes, boundary: str, charset: str | None) -> list[tuple[str, str | FormFile]]:

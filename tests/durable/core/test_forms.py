@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from typing import Any
+from urllib.parse import parse_qsl
 
 import httpx2
 import pytest
@@ -204,3 +206,18 @@ def test_a_form_takes_time_in_proportion_to_its_size(body: bytes) -> None:
     with contextlib.suppress(MalformedBodyError):
         parse_form(MULTIPART, body + b"--b--")
     assert time.process_time() - began < 1
+
+
+def test_a_form_is_read_once_unless_it_names_its_charset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body of bare `%` is the slowest to read: 60 kB of it take 0.1 s each time."""
+    read = []
+
+    def counted(text: str, **how: Any) -> list[tuple[str, str]]:
+        read.append(len(text))
+        return parse_qsl(text, **how)
+
+    monkeypatch.setattr("approvals_bot.durable.core.forms.parse_qsl", counted)
+    assert parse_form(URL_ENCODED, b"a=" + b"%" * 1_000)["a"] == "%" * 1_000
+    assert read == [1_002]
+    assert parse_form(URL_ENCODED, b"_charset_=latin1&a=caf%E9")["a"] == "café"
+    assert len(read) == 3
