@@ -135,15 +135,16 @@ async def send_act(
 
 
 async def _refuse(engine: Engine, target: HookTarget, act: Act) -> Reply | None:
-    """Refuse people whom nobody knows any more, and presses in Slack where a sign-in is needed. The audit records it.
+    """Refuse people whom nobody knows any more, and presses in Slack or a chat where a sign-in is needed.
+
+    The audit records it.
 
     Slack itself knows those who press there: they are identified by its signature, and members of the workspace.
     """
     request, refusal = request_behind(target), None
-    if act.via == "slack":
-        if request is not None and request.is_open and request.link_auth == "login":
-            refusal = Reply("not_an_approver", code="sign_in_needed", params={"page": _page_of(engine, request)})
-    elif (known := engine.resources.get(KnownPeople)) is not None and is_mail(act.by):
+    if act.via in ("slack", "chat") and request is not None and request.is_open and request.link_auth == "login":
+        refusal = Reply("not_an_approver", code="sign_in_needed", params={"page": _page_of(engine, request)})
+    elif act.via != "slack" and (known := engine.resources.get(KnownPeople)) is not None and is_mail(act.by):
         try:
             if not await known.may_act(act.by, target.record.workflow):
                 refusal = Reply("not_an_approver", code="left")

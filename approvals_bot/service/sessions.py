@@ -39,10 +39,13 @@ class Sessions:
     def lifetime(self) -> timedelta:
         return self._lifetime
 
-    async def begin(self, person: str, *, method: str, browser: str = "") -> str:
-        """Begin a session, and return what the browser has to show from now on."""
+    async def begin(self, person: str, *, method: str, browser: str = "", proved: bool = True) -> str:
+        """Begin a session, and return what the browser has to show from now on.
+
+        `proved`: whether the person proved who they are just now.
+        """
         token, now = secrets.token_urlsafe(32), self.engine.now()
-        row = SessionRow(id_of(token), person, method, now, now, browser, now + self._lifetime)
+        row = SessionRow(id_of(token), person, method, now, now, browser, now + self._lifetime, proved)
         await self.engine.store.add_session(row)
         return token
 

@@ -149,9 +149,9 @@ class Decisions:
         return await self._perform(request, link, vote_of(link, cast(ChoiceName, choice), form, digest), form)
 
     async def _has_signed_in(self, request: HttpRequest, link: Link) -> bool:
-        """Return whether the person of this link has signed in in this browser lately, by a method that asked them."""
+        """Return whether the person of this link has signed in in this browser lately, and was asked for it."""
         session = await self._sessions.find(request)
-        if session is None or session.person != link.address or session.method == "proxy":
+        if session is None or session.person != link.address or not session.proved:
             return False
         return self._now() - session.created_at <= timedelta(seconds=link.view.max_age)
 

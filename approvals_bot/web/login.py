@@ -110,7 +110,7 @@ class Login:
         back = own_path(request.scope["path"] + query) if request.method == "GET" else ""
         person = await self._sessions.named_by_proxy(request) if request.method == "GET" else None
         if person is not None:
-            return await self.sign_in(request, person, "proxy", back)
+            return await self.sign_in(request, person, "proxy", back, proved=False)
         return self._page.show(401, next=back)
 
     async def submit(self, request: HttpRequest) -> Response:
@@ -128,7 +128,7 @@ class Login:
         code_token = form.get("code_token", "")
         checked = await self._codes.check(_binding(address), code_token, form["code"], address, peer_of(request.scope))
         if checked == "right":
-            return await self.sign_in(request, address, "code", back)
+            return await self.sign_in(request, address, "code", back, proved=True)
         await self._audit_refusal("code", checked, audited_peer_of(request.scope), address)
         match checked:
             case "wrong":
@@ -138,9 +138,10 @@ class Login:
             case _:
                 return self._page.show(403, OVER, address=address, next=back)
 
-    async def sign_in(self, request: HttpRequest, person: str, method: Method, back: str) -> Response:
-        """Begin the session of a person who has proved their address. Only known people get in.
+    async def sign_in(self, request: HttpRequest, person: str, method: Method, back: str, *, proved: bool) -> Response:
+        """Begin the session of a person whose address is certain. Only known people get in.
 
+        `proved`: whether they proved it just now; a provider may have remembered them.
         Raises SourceUnavailable if that can't be known now: then nobody gets in.
         """
         peer = audited_peer_of(request.scope)
@@ -152,7 +153,7 @@ class Login:
         if not is_known:
             return await self.refuse(method, "unknown", peer, person)
         answer = RedirectResponse(f"{self._root}{back or '/inbox'}", 303)
-        session = await self._sessions.begin(request, answer, person, method)
+        session = await self._sessions.begin(request, answer, person, method, proved=proved)
         actor = Actor("person", person, session=session, peer=peer).as_json()
         await self._engine.audit("signed_in", who=person, actor=actor, data={"method": method})
         return answer

@@ -53,11 +53,11 @@ class SessionCookies:
         """Return the address of the person whom a trusted proxy names, if there is one."""
         return None if self._proxy is None else await self._proxy.person_at(request)
 
-    async def begin(self, request: HttpRequest, response: Response, person: str, method: str) -> str:
+    async def begin(self, request: HttpRequest, response: Response, person: str, method: str, *, proved: bool) -> str:
         """Begin a new session in this browser, in place of the one it had. Returns the session's id."""
         await self._end_old(request)
         browser = browser_of(request.headers.get("user-agent", ""))
-        token = await self.sessions.begin(person, method=method, browser=browser)
+        token = await self.sessions.begin(person, method=method, browser=browser, proved=proved)
         self._set(response, token, self.sessions.lifetime)
         return id_of(token)
 

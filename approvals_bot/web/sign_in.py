@@ -142,7 +142,7 @@ class SignIn:
         claims = await client.claims(code, started.secret, since=since)
         person = await (self._of_slack(claims) if method == "slack" else self._of_claims(claims))
         await self._attempts.give_back_of_peer("login", peer_of(request.scope))
-        answer = await self._login.sign_in(request, person, method, started.back)
+        answer = await self._login.sign_in(request, person, method, started.back, proved=started.again)
         self._forget(answer)
         return answer
 

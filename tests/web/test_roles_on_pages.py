@@ -12,6 +12,7 @@ import pytest
 
 from approvals_bot.app.service import Service, open_service
 from approvals_bot.approvals.acts import Vote
+from approvals_bot.approvals.port import Via
 from approvals_bot.approvals.request import Request
 from approvals_bot.config.load import Configuration
 from approvals_bot.config.messages import ConfigErrors
@@ -75,7 +76,9 @@ class House:
     clock: FakeClock
 
     async def cookie(self, person: str, method: str = "code") -> dict[str, str]:
-        token = await Sessions(self.service.engine).begin(person, method=method, browser="Firefox on Linux")
+        token = await Sessions(self.service.engine).begin(
+            person, method=method, browser="Firefox on Linux", proved=method == "code"
+        )
         return {"cookie": f"__Host-approvals={token}"}
 
     async def api(self, path: str, body: dict[str, object]) -> httpx2.Response:
@@ -225,7 +228,7 @@ async def test_a_decision_needs_a_sign_in_of_just_now(house: House) -> None:
     assert again in page.text
     old, proxied, bo = (
         await house.cookie("ann@acme.eu"),
-        await house.cookie("ann@acme.eu", "proxy"),
+        await house.cookie("ann@acme.eu", "oidc"),
         await house.cookie("bo@acme.eu"),
     )
     await house.clock.advance("6m")
@@ -242,9 +245,10 @@ async def test_a_decision_needs_a_sign_in_of_just_now(house: House) -> None:
 
 
 @pytest.mark.parametrize("house", [SIGN_IN], indirect=True)
-async def test_a_press_in_slack_leads_to_the_sign_in(house: House) -> None:
+@pytest.mark.parametrize("via", ["slack", "chat"])
+async def test_a_press_elsewhere_leads_to_the_sign_in(house: House, via: Via) -> None:
     run = await house.open()
-    reply = await perform(house.service.engine, await house.request(run), Vote("ann@acme.eu", "approve", via="slack"))
+    reply = await perform(house.service.engine, await house.request(run), Vote("ann@acme.eu", "approve", via=via))
     assert (reply.code, reply.changed) == ("sign_in_needed", False)
     assert f"{BASE}/requests/{run}" in reply.text
     assert (await house.request(run)).is_open

@@ -199,6 +199,13 @@ async def test_a_new_sign_in_is_asked_for_and_checked(house: House) -> None:
         assert (await house.refusals())[-1] == "not_signed_in_again"
 
 
+async def test_a_sign_in_that_the_provider_remembers_proves_nothing(house: House) -> None:
+    for path, proved in (("/login/oidc", False), ("/login/oidc?again=1", True)):
+        assert (await house.sign_in(path)).status_code == 303
+        [session] = await house.service.engine.store.sessions("ann@acme.eu")
+        assert session.proved is proved
+
+
 async def test_discovery_and_keys_are_read_once_in_ten_minutes(house: House) -> None:
     for _ in range(3):
         assert (await house.sign_in()).status_code == 303

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # its driver is an extra
 class SessionRow(NamedTuple):
     """A signed-in browser. `id` is the digest of what it holds; from `until` on, the row may be deleted.
 
+    `proved`: whether the person proved who they are for this session. A provider or a proxy may have remembered them.
     All texts are printable, so either database takes them as they are.
     """
 
@@ -29,6 +30,7 @@ class SessionRow(NamedTuple):
     seen_at: datetime
     browser: str
     until: datetime
+    proved: bool
 
 
 class SessionStore(Protocol):
@@ -50,26 +52,28 @@ class SessionStore(Protocol):
         """End the session with this id, and all of this person's. Returns how many there were."""
 
 
-def session_values(row: SessionRow) -> tuple[str, str, str, int, int, str, int]:
+def session_values(row: SessionRow) -> tuple[str, str, str, int, int, str, int, int]:
     """Return the row's columns."""
     created, seen, until = (to_micros(at) for at in (row.created_at, row.seen_at, row.until))
-    return row.id, row.person, row.method, created, seen, row.browser, until
+    return row.id, row.person, row.method, created, seen, row.browser, until, int(row.proved)
 
 
-def session_row(id: str, person: str, method: str, created: int, seen: int, browser: str, until: int) -> SessionRow:
+def session_row(
+    id: str, person: str, method: str, created: int, seen: int, browser: str, until: int, proved: int
+) -> SessionRow:
     """Return the row with these columns."""
     times = (from_micros(created), from_micros(seen))
-    return SessionRow(id, person, method, *times, browser, from_micros(until))
+    return SessionRow(id, person, method, *times, browser, from_micros(until), bool(proved))
 
 
-_COLUMNS = "id, person, method, created_at, seen_at, browser, until"
+_COLUMNS = "id, person, method, created_at, seen_at, browser, until, proved"
 _NEWEST_FIRST = "ORDER BY created_at DESC, id"
 
 # ── SQLite ──
 
 _ONE = f"SELECT {_COLUMNS} FROM sessions WHERE id = ?"  # noqa: S608  # our own names, here and below
 _ALL = f"SELECT {_COLUMNS} FROM sessions WHERE person = ? {_NEWEST_FIRST}"  # noqa: S608
-_ADD = f"INSERT INTO sessions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"  # noqa: S608
+_ADD = f"INSERT INTO sessions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"  # noqa: S608
 _FORGET = "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE until <= ? ORDER BY until LIMIT 10)"
 
 
@@ -99,7 +103,7 @@ def end_sessions(db: sqlite3.Connection, *, id: str | None = None, person: str |
 
 _ONE_PG = f"SELECT {_COLUMNS} FROM sessions WHERE id = $1"  # noqa: S608
 _ALL_PG = f"SELECT {_COLUMNS} FROM sessions WHERE person = $1 {_NEWEST_FIRST}"  # noqa: S608
-_ADD_PG = f"INSERT INTO sessions ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING"  # noqa: S608
+_ADD_PG = f"INSERT INTO sessions ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING"  # noqa: S608
 _FORGET_PG = """
     DELETE FROM sessions WHERE id IN (
       SELECT id FROM sessions WHERE until <= $1 ORDER BY until LIMIT 10 FOR UPDATE SKIP LOCKED)"""

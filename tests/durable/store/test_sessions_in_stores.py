@@ -14,8 +14,8 @@ from tests.durable.store.conftest import Connect
 from tests.support.new_runs import T0
 
 WEEK, MINUTE = timedelta(days=7), timedelta(minutes=1)
-ANN = SessionRow("a" * 64, "ann@acme.eu", "code", T0, T0, "Firefox on Linux", T0 + WEEK)
-BO = ANN._replace(id="b" * 64, person="bø@acme.eu", method="oidc", browser="Опера")
+ANN = SessionRow("a" * 64, "ann@acme.eu", "code", T0, T0, "Firefox on Linux", T0 + WEEK, True)
+BO = ANN._replace(id="b" * 64, person="bø@acme.eu", method="oidc", browser="Опера", proved=False)
 
 
 async def test_a_session_is_read_as_it_was_written(store: OpenStore) -> None:

@@ -200,7 +200,8 @@ CREATE TABLE sessions (
   created_at BIGINT NOT NULL,
   seen_at    BIGINT NOT NULL,
   browser    TEXT NOT NULL,
-  until      BIGINT NOT NULL
+  until      BIGINT NOT NULL,
+  proved     BIGINT NOT NULL
 );
 CREATE INDEX sessions_of_person ON sessions (person, created_at);
 CREATE INDEX sessions_over ON sessions (until);

@@ -174,7 +174,8 @@ CREATE TABLE sessions (
   created_at INTEGER NOT NULL,
   seen_at    INTEGER NOT NULL,                -- written at most once a minute
   browser    TEXT NOT NULL,
-  until      INTEGER NOT NULL                 -- from then on, the row may be deleted
+  until      INTEGER NOT NULL,                -- from then on, the row may be deleted
+  proved     INTEGER NOT NULL                 -- whether they proved who they are for it, and no provider remembered
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX sessions_of_person ON sessions (person, created_at);
 CREATE INDEX sessions_over ON sessions (until);
