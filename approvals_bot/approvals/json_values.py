@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from approvals_bot.approvals.text import rejection_text
+from approvals_bot.approvals.visible import EMOJI_JOINERS, PICTURELESS
 
 LARGEST_INTEGER = 2**53 - 1  # every JSON parser reads it exactly
 MOST_BYTES = 65_536  # of all fields together, in canonical form
@@ -26,11 +27,6 @@ LINE = 38  # characters of a list or object on one line: what a phone shows with
 MOST_GROWTH = 2  # how many times longer indented JSON may get; beyond that it stays on one line
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_INVISIBLE = re.compile(
-    "[\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800"
-    "\u3000\u3164\ufe00-\ufe0e\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
-)
-_JOINED = re.compile("(?<=[\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])\u200d(?=[\u2190-\u2bff\U0001f000-\U0001faff])")
 
 
 class UnfitError(ValueError):
@@ -204,8 +200,8 @@ def _visible(text: str) -> str:
     """Escape what can't be seen, as JSON does, but for the joiners inside an emoji."""
     if text.isascii() and "\x7f" not in text:
         return text
-    kept = {found.start() for found in _JOINED.finditer(text)}
-    return _INVISIBLE.sub(lambda found: found[0] if found.start() in kept else _escaped(found[0]), text)
+    kept = {found.start() for found in EMOJI_JOINERS.finditer(text)}
+    return PICTURELESS.sub(lambda found: found[0] if found.start() in kept else _escaped(found[0]), text)
 
 
 def _escaped(character: str) -> str:

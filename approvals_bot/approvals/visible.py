@@ -30,11 +30,17 @@ _NEEDED = re.compile(
     f"|(?<=[{_JOINING}])[\u200c\u200d](?=[{_JOINING}])"
 )
 """Joiners and variation selectors where Unicode's rules have them: inside an emoji, between letters that join."""
+EMOJI_JOINERS = re.compile(
+    f"(?<=[{_SYMBOL}])\ufe0f|(?<=[#*0-9])\ufe0f(?=\u20e3)|(?<=[{_SYMBOL}\ufe0f])\u200d(?=[{_SYMBOL}])"
+)
+"""Joiners and variation selectors inside an emoji."""
 
 _REFUSED = re.compile(f"[{_UNSEEN}]")
 _REVEALED = re.compile(f"[{_UNSEEN}{_BLANKS}{_CONTROLS}]|⟨(?=U\\+)")
 _DRAWN = re.compile(f"[{_UNSEEN}{_CONTROLS}]")
 _INEXACT = re.compile(f"[{_UNSEEN}{_BLANKS}{_CONTROLS}{_PRIVATE}]|⟨(?=U\\+)")
+PICTURELESS = re.compile(f"[{_UNSEEN}{_BLANKS}{_CONTROLS}{_PRIVATE}]")
+"""What no font draws, or each font differently."""
 _WORD = re.compile("[A-Za-z\xc0-\u024f\u0370-\u0523]+")
 _LATIN, _ALIKE = re.compile("[A-Za-z]"), re.compile("[\u0370-\u0523]")  # Greek and Cyrillic: many letters look Latin
 _EDGE = re.compile("^ +| +$|(?<= ) +")

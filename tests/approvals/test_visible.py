@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from approvals_bot.approvals import fields
 from approvals_bot.approvals.field_specs import FieldSpec
+from approvals_bot.approvals.json_values import shown_json
 from approvals_bot.approvals.plain_text import clean, clip_value, one_line
 from approvals_bot.approvals.values import Money
 from approvals_bot.approvals.visible import exact_value, first_unseen
@@ -139,3 +141,15 @@ def test_moments_are_shown_with_their_seconds() -> None:
     assert shown(30) == "5 Nov 2026, 14:00:30 UTC"
     assert shown(0.5) == "5 Nov 2026, 14:00:00.5 UTC"
     assert fields.shown_field(FieldSpec(type="date"), "at", date(2026, 11, 5), {}).value == "5 Nov 2026"
+
+
+@pytest.mark.parametrize(
+    "character", ["\u200b", "\ufe0f", "\u2800", "\ue000", "\U00013430", "\U00016fe4", "\U0001bca0", "\U0001d173"]
+)
+def test_json_that_people_sign_has_no_character_without_a_picture(character: str) -> None:
+    """Its escape reads back as itself, in keys and in texts."""
+    values: list[dict[str, Any]] = [{f"a{character}": 1}, {"a": [f"b{character}"]}]
+    for value in values:
+        assert character not in shown_json(value)
+        assert json.loads(shown_json(value)) == value
+    assert shown_json(["❤\ufe0f", "👩\u200d🚀", "1\ufe0f\u20e3"]) == '["❤\ufe0f", "👩\u200d🚀", "1\ufe0f\u20e3"]'

@@ -298,16 +298,6 @@ async def test_no_key_acts_for_a_requester_it_may_not_name(office: Any) -> None:
         assert (answer.status_code, answer.json()["title"]) == (403, "Not allowed to request for others")
 
 
-async def test_a_key_passes_on_no_votes_in_its_own_run_for_an_app(office: Any) -> None:
-    opened = office.workflows["keyed-deploy"].workflow
-    opening = Opening({"version": "2"}, "app:ci")  # as a workflow in Python may say it
-    run = await office.engine.start(opened, opening, attributes={OPENER: "app:desk"})
-    await office.engine.settle()
-    body = {"by": "ann@acme.eu", "choice": "approve"}
-    answer = await office.api.post(f"/api/runs/{run.id}/votes", json=body)
-    assert (answer.status_code, answer.json()["title"]) == (403, "Own request")
-
-
 async def test_another_keys_request_stays_unknown_in_a_conflict(office: Any) -> None:
     table = {"id": "keyed-deploy", "request": ["*", "app:start"], "key": "{{ version }}"}
     file = DEPLOY.model_copy(update={"workflow": type(DEPLOY.workflow).model_validate(table)})

@@ -21,7 +21,7 @@ from approvals_bot.durable.store.protocol import MAX_UNREAD
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
 from approvals_bot.service import crowding
-from approvals_bot.service.act import RECEIVED, perform
+from approvals_bot.service.act import RECEIVED, SentAct, perform, send_act
 
 ANN, BO, CY = "ann@acme.eu", "bo@acme.eu", "cy@acme.eu"
 DEPLOY = Definition.model_validate(
@@ -45,7 +45,9 @@ class Slow:
     async def send_to_webhook(self, hook: HookTarget, request: Any, *, resume_id: str | None = None) -> Any:
         if self._meanwhile is None:
             return await self._engine.send_to_webhook(hook, request, resume_id=resume_id)
-        return await perform(self._engine, hook.hook.id, self._meanwhile)
+        sent = await send_act(self._engine, hook.hook.id, self._meanwhile)
+        assert isinstance(sent, SentAct)
+        return sent.kept
 
     async def answer_to(self, kept: object, timeout: float) -> Response:
         await self._engine.settle()
