@@ -146,7 +146,8 @@ def _check_log(evidence: dict[str, Any]) -> None:
 
 def _check_votes(evidence: dict[str, Any]) -> None:
     """Each vote is in the log, with the same person, choice and digest."""
-    received = [event["data"]["payload"] for event in evidence["log"] if event["type"] == "hook_received"]
+    events = [event for event in evidence["log"] if event["type"] == "hook_received"]
+    received = [event["data"]["payload"] for event in events if event["data"] is not None]  # others are only sealed
     sent = [json.loads(payload["text"]) for payload in received if isinstance(payload.get("text"), str)]
     known = {(vote.get("by"), vote.get("choice"), vote.get("digest")) for vote in sent if vote.get("kind") == "vote"}
     for vote in evidence["votes"]:

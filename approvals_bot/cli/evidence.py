@@ -16,6 +16,7 @@ from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
 from approvals_bot.service.audit_key import AuditKey
 from approvals_bot.service.evidence import make_evidence
+from approvals_bot.service.read import request_of
 from approvals_bot.verify_evidence import NotVerified
 from approvals_bot.verify_evidence import verify as verify_evidence
 
@@ -54,8 +55,9 @@ def make(
     """
 
     async def write(engine: Engine, service: ServiceSettings) -> bytes:
-        seed = service.audit.seed
-        return await make_evidence(engine, await record_of(engine, run), None if seed is None else AuditKey(seed))
+        seed, record = service.audit.seed, await record_of(engine, run)
+        only = request_of(record) if run != record.id else None
+        return await make_evidence(engine, record, None if seed is None else AuditKey(seed), only=only)
 
     content = with_engine(config, write, upgrade=False)
     if output is None:

@@ -34,6 +34,7 @@ from approvals_bot.durable.engine import Engine, HookTarget, KeptPayload
 from approvals_bot.durable.store.audit import AuditFilter
 from approvals_bot.errors import HookFullError, HookNotFoundError, IdempotencyConflictError, StoreUnavailableError
 from approvals_bot.people import AddressError, IdentityRules, People, SourceUnavailable, is_mail
+from approvals_bot.service.audited import audit_refusal
 from approvals_bot.service.crowding import has_had_their_share
 from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.read import request_behind
@@ -153,7 +154,7 @@ async def _refuse(engine: Engine, target: HookTarget, act: Act) -> Reply | None:
     if refusal is not None:
         data = {"act": act_word(act), "via": act.via, "verdict": refusal.verdict, "because": refusal.code}
         actor = act.actor.as_json() if act.actor is not None else None
-        await engine.audit("act_refused", who=act.by, run_id=target.record.id, actor=actor, data=data)
+        await audit_refusal(engine, "act_refused", who=act.by, run_id=target.record.id, actor=actor, data=data)
     return refusal
 
 
@@ -225,7 +226,7 @@ async def _refuse_late(engine: Engine, request: Request, act: Act) -> Reply:
     reply = late_reply(request, act, engine.now())
     data = {"act": act_word(act), "via": act.via, "verdict": reply.verdict}
     actor = act.actor.as_json() if act.actor is not None else None
-    await engine.audit("act_refused", who=act.by, actor=actor, run_id=request.run_id, data=data)
+    await audit_refusal(engine, "act_refused", who=act.by, actor=actor, run_id=request.run_id, data=data)
     return reply
 
 

@@ -13,6 +13,7 @@ from approvals_bot.approvals.explain import explain
 from approvals_bot.approvals.request import RecordedVote, Request
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.durable.store.audit import AuditFilter, AuditLine
+from approvals_bot.durable.store.chain import ChainedEvent
 from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.service.act import ACTED, SHOWN
 from approvals_bot.service.anchors import sign_anchor
@@ -31,8 +32,14 @@ class NoAuditKeyError(ApprovalsBotError):
         super().__init__("Evidence is signed with the audit key. Set key in [audit] of config.toml.")
 
 
-async def make_evidence(engine: Engine, record: RunRecord, key: AuditKey | None) -> bytes:
-    """Return the evidence of a run as a file. Raises NoAuditKeyError."""
+async def make_evidence(
+    engine: Engine, record: RunRecord, key: AuditKey | None, *, only: Request | None = None
+) -> bytes:
+    """Return the evidence of a run as a file. Raises NoAuditKeyError.
+
+    `only`: one of the run's requests, whose evidence it is. Of the run's other events, there are only the seals then,
+    which the chain needs; and nothing of its input, which may be about other people.
+    """
     if key is None:
         raise NoAuditKeyError
     # The audit vouches for the log up to here: a run that has ended, or its head now.
@@ -45,6 +52,9 @@ async def make_evidence(engine: Engine, record: RunRecord, key: AuditKey | None)
     lines = await engine.audit_lines(AuditFilter(run_id=record.id, limit=MOST_LINES))
     events = [event_as_json(event) for event in log]
     requests = requests_of(record)
+    if only is not None and only.number:  # without a number, the run is this request
+        requests = (only,)
+        lines, events = _lines_of(only, lines), _events_of(only, log, events)
     unsigned = {
         "format": FORMAT,
         "made_at": iso(line.at),
@@ -68,6 +78,34 @@ async def make_evidence(engine: Engine, record: RunRecord, key: AuditKey | None)
     return written(unsigned | {"signature": key.sign(unsigned)})
 
 
+def _events_of(request: Request, log: Sequence[ChainedEvent], events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the events with the content of those that are this request's acts and replies; of others, the seals."""
+    hooks = {
+        event["data"].get("id")
+        for event in events
+        if event["type"] == "hook_created" and event["data"].get("hook_id") == request.hook_id
+    }
+    return [
+        shown
+        if shown["type"].startswith("hook_") and shown["data"].get("id") in hooks
+        else {name: shown[name] for name in ("seq", "type", "at", "key", "hash")} | {"data": None, "sealed": event.seal}
+        for event, shown in zip(log, events, strict=True)
+    ]
+
+
+def _lines_of(request: Request, lines: Sequence[AuditLine]) -> list[AuditLine]:
+    """Return the lines about this request and its run's log, with the texts that its voters saw."""
+    own = [each for each in lines if each.entry.data.get("request_id") == request.id]
+    seen = {each.entry.data.get("shown") for each in own}
+    return [
+        each
+        for each in lines
+        if each in own
+        or each.entry.what in ("evidence_made", "run_ended")
+        or (each.entry.what == SHOWN and each.entry.data.get("sha256") in seen)
+    ]
+
+
 def _asked(request: Request) -> dict[str, Any]:
     """Return who was asked in each stage, and why; and why each rule applied."""
     stages = [
@@ -83,7 +121,7 @@ def _vote(vote: RecordedVote, request: Request, lines: Sequence[AuditLine]) -> d
         (
             each
             for each in lines
-            if each.entry.what == ACTED
+            if (each.entry.what, each.entry.data.get("request_id")) == (ACTED, request.id)
             and (each.entry.who, each.entry.data.get("choice")) == (vote.by, vote.choice)
             and each.entry.data.get("digest") in (None, vote.vote.digest)
             and each.entry.data.get("via") == vote.vote.via

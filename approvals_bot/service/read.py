@@ -54,6 +54,16 @@ def current_request(requests: Sequence[Request]) -> Request | None:
     return next((view for view in requests if view.is_open), requests[-1] if requests else None)
 
 
+def is_concerned(view: Request, reader: str | None) -> bool:
+    """Return whether this person asked, is or was asked, or voted."""
+    return reader is not None and (
+        reader in (view.requester, view.on_behalf_of)
+        or reader in view.recipients.values()
+        or reader in view.waiting_for
+        or any(vote.by == reader for vote in view.votes)
+    )
+
+
 def decision_on(record: RunRecord) -> Decision | None:
     """Return what came of the tool call that this run is about. None for other runs, and while nobody has decided.
 

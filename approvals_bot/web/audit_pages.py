@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
+from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.durable.store.audit import ALL_LINES, AuditFilter, AuditLine
 from approvals_bot.errors import RunNotFoundError
@@ -21,7 +22,7 @@ from approvals_bot.service.audit_csv import csv_lines
 from approvals_bot.service.audit_keeper import ANCHORED
 from approvals_bot.service.audit_key import AuditKey
 from approvals_bot.service.evidence import NoAuditKeyError, make_evidence
-from approvals_bot.service.read import find_record, redact, request_of
+from approvals_bot.service.read import find_record, is_concerned, redact, request_of
 from approvals_bot.service.roles import Roles
 from approvals_bot.web.keys import check_reach
 from approvals_bot.web.login import Login
@@ -102,16 +103,19 @@ class AuditPages:
         return _download(_exported(self._engine, self._key, selection), "application/jsonl", "audit.jsonl")
 
     async def evidence(self, request: HttpRequest) -> Response:
-        """Return the evidence of one request, for those whom it concerns and for viewers."""
+        """Return the evidence of one request, for those whom it concerns. Viewers may have that of a whole run."""
         reader = await self._sessions.who(request)
         if not self._open and reader is None:
             return await self._login.instead_of(request)
         record = await find_record(self._engine, request.path_params["id"])
         view = None if record is None else request_of(record)
-        concerned = reader is not None and view is not None and reader in _people_of(view)
-        if record is None or not (self._open or concerned or "viewer" in await self._roles_of(reader)):
+        if record is None:
             return self._pages.page("not_found.html", 404)
-        return await self._evidence_of(record)
+        if self._open or "viewer" in await self._roles_of(reader):
+            return await self._evidence_of(record, _named(request, record))
+        if view is None or not is_concerned(view, reader):
+            return self._pages.page("not_found.html", 404)
+        return await self._evidence_of(record, view)
 
     async def evidence_for_programs(self, request: HttpRequest) -> Response:
         """Return the evidence of a run that the caller's key may read."""
@@ -119,11 +123,11 @@ class AuditPages:
         if record is None:
             raise RunNotFoundError(request.path_params["id"])  # as for a run that the key doesn't reach
         await check_reach(self._engine, request, record)
-        return await self._evidence_of(record)
+        return await self._evidence_of(record, _named(request, record))
 
-    async def _evidence_of(self, record: RunRecord) -> Response:
+    async def _evidence_of(self, record: RunRecord, only: Request | None) -> Response:
         try:
-            content = await make_evidence(self._engine, record, self._key)
+            content = await make_evidence(self._engine, record, self._key, only=only)
         except NoAuditKeyError as error:
             raise Problem(404, detail=str(error)) from None
         headers = {"content-disposition": f'attachment; filename="evidence-{record.id}.json"'}
@@ -147,8 +151,9 @@ class AuditPages:
             raise Problem(503, detail=UNAVAILABLE) from None
 
 
-def _people_of(view: Any) -> set[str]:
-    return {view.requester, *view.recipients.values(), *view.waiting_for, *(vote.by for vote in view.votes)}
+def _named(request: HttpRequest, record: RunRecord) -> Request | None:
+    """Return the request whose own id the address has; None if it has the run's."""
+    return request_of(record) if request.path_params["id"] != record.id else None
 
 
 FILTERS = ("who", "what", "run", "after", "before")

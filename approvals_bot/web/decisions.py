@@ -34,6 +34,7 @@ from approvals_bot.approvals.request import RecordedVote, Request, RequestStage
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import Person
 from approvals_bot.service.act import is_requester, perform, received
+from approvals_bot.service.audited import audit_refusal
 from approvals_bot.service.codes import Codes
 from approvals_bot.web.guard import RefusedTokens, audited_peer_of, peer_of
 from approvals_bot.web.links import Link, Links, ShownForm
@@ -127,7 +128,7 @@ class Decisions:
         form = {name: text for name, text in form.items() if name not in ("code", "proof")} | {"proof": proof}
         if refusal is not None:
             status, said = refusal
-            await self._audit("form_refused", link, {"status": status})
+            await self._audit_refusal("form_refused", link, {"status": status})
             return self._page(link, status, said=said, refused=True, values=form)
         if "send_code" in form and link.target.hook.is_live:
             return await self._send_code(link, form, peer_of(request.scope))
@@ -211,7 +212,7 @@ class Decisions:
         """Mail new digits to the person of this link, and lead to the page that takes them."""
         issued = await self._codes.issue(link.binding, link.address, peer)
         if issued is None:
-            await self._audit("code_refused", link, {})
+            await self._audit_refusal("code_refused", link, {})
             return self._page(link, 429, said=NO_MORE_CODES, refused=True, values=form)
         code_token, digits = issued
         card = self._card(link)
@@ -278,6 +279,10 @@ class Decisions:
 
     async def _audit(self, what: str, link: Link, data: dict[str, object]) -> None:
         await self._engine.audit(what, who=link.address, run_id=link.target.hook.run_id, data=data)
+
+    async def _audit_refusal(self, what: str, link: Link, data: dict[str, object]) -> None:
+        """Write that something of this link was refused. Its holder may send any number of those."""
+        await audit_refusal(self._engine, what, who=link.address, run_id=link.target.hook.run_id, data=data)
 
     def _not_found(self, request: HttpRequest) -> Response:
         self._refused.refuse(request.scope)

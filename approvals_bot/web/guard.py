@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from approvals_bot.service.attempts import network_of
+from approvals_bot.service.audited import PeerCounts
 from approvals_bot.web.responses import Problem
 
 HEADER_BYTES = 32_000  # of all headers with their separators; browsers and proxies send a few thousand
@@ -22,9 +22,6 @@ URL_BYTES = 8_000  # path and query as sent; our longest link has less than 1,00
 COOKIE_BYTES = 8_000  # of all cookies; ours has about 100
 
 REFUSED_A_MINUTE = 60  # refused tokens of one peer, after which the next one is 429
-AUDITED_OF_PEER = 10  # lines a minute in the audit about refusals of one peer that cost it nothing
-AUDITED_A_MINUTE = 200  # such lines about all peers
-MOST_PEERS = 10_000  # counted at a time; a flood from more addresses forgets the oldest
 
 CLOSE = {"Connection": "close"}
 
@@ -131,26 +128,6 @@ def _plain(text: str) -> str:
     return str(mapped or ip)
 
 
-class PeerCounts:
-    """How often each peer has done something within the minute. A flood from more of them forgets the oldest."""
-
-    def __init__(self, now: Callable[[], datetime]) -> None:
-        self._now = now
-        self._counts: dict[str, tuple[datetime, int]] = {}
-
-    def add(self, peer: str) -> tuple[int, timedelta]:
-        """Count once more. Returns how often it was before, and how long ago the first time was."""
-        network, now = network_of(peer), self._now()
-        since, count = self._counts.get(network, (now, 0))
-        if not timedelta() <= now - since < timedelta(minutes=1):
-            since, count = now, 0
-            self._counts.pop(network, None)
-        if network not in self._counts and len(self._counts) >= MOST_PEERS:
-            del self._counts[next(iter(self._counts))]
-        self._counts[network] = (since, count + 1)
-        return count, now - since
-
-
 class RefusedTokens:
     """Counts of the forged, unknown and ended tokens that each peer has sent within the minute.
 
@@ -169,21 +146,6 @@ class RefusedTokens:
                 detail="Too many addresses from here led nowhere. A link that still works opens as always.",
                 headers={"Retry-After": str(60 - int(age.total_seconds()))},
             )
-
-
-class AuditedRefusals:
-    """Which refusals get a line in the audit, of those that cost a stranger nothing: only so many a minute.
-
-    Each peer has a share, so that nobody's lines are crowded out by one other. Where the audit keeps no peers, they
-    share one.
-    """
-
-    def __init__(self, now: Callable[[], datetime]) -> None:
-        self._peers, self._all = PeerCounts(now), PeerCounts(now)
-
-    def has_room(self, peer: str) -> bool:
-        """Count a refusal. Returns whether there is room for its line."""
-        return self._peers.add(peer)[0] < AUDITED_OF_PEER and self._all.add("")[0] < AUDITED_A_MINUTE
 
 
 class Guard:

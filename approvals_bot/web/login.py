@@ -20,9 +20,10 @@ from approvals_bot.approvals.port import Card, Channels, Dispatch, Name, ToPerso
 from approvals_bot.config.login import Method
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import AddressError, People, SourceUnavailable
+from approvals_bot.service.audited import AuditedRefusals
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.known import KnownPeople
-from approvals_bot.web.guard import AuditedRefusals, audited_peer_of, peer_of
+from approvals_bot.web.guard import audited_peer_of, peer_of
 from approvals_bot.web.responses import Renderer, origin_of, root_of
 from approvals_bot.web.sessions import SessionCookies
 from approvals_bot.web.validation import is_from_own_page, read_form

@@ -27,7 +27,7 @@ from approvals_bot.people import People
 from approvals_bot.service.act import is_requester
 from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.history import Span, history_of
-from approvals_bot.service.read import RequestPage, await_request, list_requests, request_of, requests_of
+from approvals_bot.service.read import RequestPage, await_request, is_concerned, list_requests, request_of, requests_of
 from approvals_bot.service.roles import Roles
 from approvals_bot.service.schedules import read_schedules
 from approvals_bot.service.waiting import Wait, waits_of
@@ -178,7 +178,7 @@ class PeoplePages:
             return await self._login.instead_of(request)
         record = await await_request(self._engine, request.path_params["id"])
         view = request_of(record) if record is not None else None
-        if view is None or not (self._open or _concerns(view, reader) or await self._may_view(view, reader)):
+        if view is None or not (self._open or is_concerned(view, reader) or await self._may_view(view, reader)):
             return self._pages.page("not_found.html", 404)
         if view.run_id != request.path_params["id"].partition(".")[0]:  # that run was reset
             return RedirectResponse(view.id, 303)
@@ -269,16 +269,6 @@ class PeoplePages:
         return self._pages.page(
             template, nav=NAV if self._open or here == "/runs" else OWN_NAV, here=here, zone=zone, **values
         )
-
-
-def _concerns(view: Request, reader: str | None) -> bool:
-    """Whether this person asked, is or was asked, or voted."""
-    return reader is not None and (
-        reader in (view.requester, view.on_behalf_of)
-        or reader in view.recipients.values()
-        or reader in view.waiting_for
-        or any(vote.by == reader for vote in view.votes)
-    )
 
 
 # The timeline: where each span's bar is drawn, as numbers for the template. Pure.

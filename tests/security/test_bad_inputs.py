@@ -197,7 +197,17 @@ async def _compressed(asked: Any) -> Iterable[int]:
     return found
 
 
-@bad("B63", "texts that make careless patterns slow", 401, 403, 404, 413, 414, 422, audited=("form_refused",) * 5)
+@bad(
+    "B63",
+    "texts that make careless patterns slow",
+    401,
+    403,
+    404,
+    413,
+    414,
+    422,
+    audited=("key_refused", *["form_refused"] * 5),
+)
 async def _slow_texts(asked: Any) -> Iterable[int]:
     found = []
     for text in (

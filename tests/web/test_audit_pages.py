@@ -7,24 +7,30 @@ import csv
 import io
 import json
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from approvals_bot import request_approval, workflow
 from approvals_bot.app.service import Service, open_service
+from approvals_bot.approvals.acts import Vote
+from approvals_bot.approvals.request import Request
 from approvals_bot.durable.store.audit import AuditFilter
+from approvals_bot.service.act import perform
 from approvals_bot.service.anchors import AnchorError, read_anchors, sign_anchor
 from approvals_bot.service.audit_key import AuditKey
 from approvals_bot.service.audit_verify import Keys, verify_lines
 from approvals_bot.service.catalog import read_configuration
+from approvals_bot.service.read import is_concerned
 from approvals_bot.service.sessions import Sessions
 from approvals_bot.testing import FakeClock
 from approvals_bot.verify_evidence import verify
 from tests.support.small_site import KEY, LEAVE
 
+NOW = datetime(2026, 11, 29, tzinfo=UTC)
 SEED = "7a" * 32
 OWN = AuditKey(bytes.fromhex(SEED))
 KEYS = Keys(public=[OWN.public], chain=OWN.chain)
@@ -154,6 +160,49 @@ async def test_evidence_is_for_those_concerned(opened: Opened) -> None:
     assert "evidence" in (await opened.get(f"/requests/{run}", "ann@acme.eu")).text
     assert (await opened.browser.get(f"/api/runs/{run}/evidence")).status_code == 401
     assert (await opened.browser.get("/api/runs/none/evidence", headers=CI)).status_code == 404
+
+
+@workflow
+async def evidence_of_two_requests(secret: str) -> None:
+    ann = request_approval("Refund the green hat", approvers="ann@acme.eu", requester="bo@acme.eu")
+    cy = request_approval("Dismiss the gardener", approvers="cy@acme.eu", requester="bo@acme.eu")
+    await asyncio.gather(ann, cy)
+
+
+async def test_evidence_of_one_request_has_nothing_of_its_siblings(opened: Opened) -> None:
+    engine = opened.service.engine
+    run = await engine.start(evidence_of_two_requests, "the house is sold")
+    await engine.settle()
+    siblings = ("gardener", "cy@acme.eu", "the house is sold")
+    current = await opened.get(f"/requests/{run.id}/evidence", "ann@acme.eu")  # the run's id stands for its first one
+    verify(current.content, bytes.fromhex(OWN.public))
+    assert ("green hat" in current.text, [word for word in siblings if word in current.text]) == (True, [])
+    for number, person in ((2, "cy@acme.eu"), (1, "ann@acme.eu")):
+        record = await engine.record(run.id)
+        assert record is not None
+        request = record.parts[number - 1]
+        vote = Vote(person, "approve", via="inbox", comment=f"said by {person}")
+        assert (await perform(engine, str(request["hook_id"]), vote)).changed
+    await engine.settle()
+    answer = await opened.get(f"/requests/{run.id}.1/evidence", "ann@acme.eu")
+    found = verify(answer.content, bytes.fromhex(OWN.public))
+    assert [vote["comment"] for vote in found["votes"]] == ["said by ann@acme.eu"]
+    assert found["votes"][0]["actor"]["id"] == "ann@acme.eu"
+    assert "green hat" in found["shown"][found["votes"][0]["shown"]]
+    assert len(found["log"]) == found["head"]["seq"]
+    assert not [word for word in siblings if word in answer.text]
+    assert (await opened.get(f"/requests/{run.id}.1/evidence", "cy@acme.eu")).status_code == 404
+    by_key = await opened.browser.get(f"/api/runs/{run.id}/evidence", headers=CI)
+    whole = verify(by_key.content, bytes.fromhex(OWN.public))
+    assert {vote["by"] for vote in whole["votes"]} == {"ann@acme.eu", "cy@acme.eu"}
+
+
+def test_a_request_concerns_the_person_it_is_for() -> None:
+    request = Request(
+        run_id="run_1", workflow="leave", definition="", requester="app:hr", on_behalf_of="bo@acme.eu", asked_at=NOW
+    )
+    assert is_concerned(request, "bo@acme.eu")
+    assert not is_concerned(request, "di@acme.eu")
 
 
 async def test_anchors_vouch_for_what_was_before(opened: Opened) -> None:

@@ -12,6 +12,7 @@ import pytest
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.tokens import Tokens
+from approvals_bot.service.audited import AUDITED_OF_PEER
 from approvals_bot.service.catalog import Listed
 from approvals_bot.web.guard import REFUSED_A_MINUTE
 from approvals_bot.web.links import DECISION
@@ -150,6 +151,25 @@ async def test_check_45_once_decided_the_opposite_choice_is_409(asked: Any) -> N
     assert asked.content()["events"] == before
     refused = [line.entry for line in await asked.engine.audit_lines() if line.entry.what == "act_refused"]
     assert [line.data["verdict"] for line in refused] == ["already_voted", "already_decided", "already_decided"]
+
+
+async def test_nobody_fills_the_audit_with_refusals(asked: Any) -> None:
+    first, second = await open_request(asked), await open_request(asked)
+    paths = {run_id: await asked.link(run_id, "cy@acme.eu") for run_id in (first, second)}
+    forms = {run_id: form_of(await asked.web.get(path), "reject", comment="No.") for run_id, path in paths.items()}
+
+    async def refused(what: str) -> list[str | None]:
+        return [line.entry.run_id for line in await asked.engine.audit_lines() if line.entry.what == what]
+
+    foreign = {"Origin": "https://evil.example"}
+    for run_id in [first] * 15 + [second] * 5:
+        answer = await asked.web.post(paths[run_id], data=forms[run_id], headers=foreign)
+        assert answer.status_code == 403
+    assert await refused("form_refused") == [first] * AUDITED_OF_PEER + [second]
+    await asked.clock.advance("5h")
+    for _ in range(15):
+        assert (await asked.web.post(paths[first], data=forms[first], headers=OURS)).status_code == 410
+    assert len(await refused("act_refused")) == AUDITED_OF_PEER
 
 
 async def test_check_45_after_the_deadline_the_link_is_gone(asked: Any) -> None:

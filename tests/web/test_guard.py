@@ -8,16 +8,12 @@ from typing import Any
 
 import pytest
 
+from approvals_bot.service.audited import AUDITED_A_MINUTE, AUDITED_OF_PEER, MOST_PEERS, AuditedRefusals, PeerCounts
 from approvals_bot.web.guard import (
-    AUDITED_A_MINUTE,
-    AUDITED_OF_PEER,
     COOKIE_BYTES,
     HEADER_BYTES,
-    MOST_PEERS,
     REFUSED_A_MINUTE,
     URL_BYTES,
-    AuditedRefusals,
-    PeerCounts,
     RefusedTokens,
     TrustedProxies,
     admit,
@@ -228,6 +224,8 @@ def test_the_audit_has_room_for_each_peer_and_for_all() -> None:
     assert sum(audited.has_room("192.0.2.1") for _ in range(100)) == AUDITED_OF_PEER
     assert audited.has_room("192.0.2.2")
     assert sum(audited.has_room(f"10.0.{n // 250}.{n % 250}") for n in range(5_000)) == AUDITED_A_MINUTE - 11
+    assert audited.has_room("192.0.2.1", about="ann@acme.eu run_1")
+    assert not audited.has_room("192.0.2.1", about="ann@acme.eu run_1")
     now += timedelta(minutes=1)
     assert audited.has_room("192.0.2.1")
 

@@ -14,10 +14,10 @@ import pytest
 from approvals_bot.app.service import Service, open_service
 from approvals_bot.config.load import Configuration
 from approvals_bot.service.attempts import Attempts
+from approvals_bot.service.audited import AUDITED_OF_PEER
 from approvals_bot.service.catalog import read_configuration
 from approvals_bot.service.sessions import Sessions, browser_of
 from approvals_bot.testing import FakeClock
-from approvals_bot.web.guard import AUDITED_OF_PEER
 
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "https://approve.acme.eu"}
 BASE = "https://approve.acme.eu"

@@ -75,6 +75,8 @@ class SlackGuard:
         self._now = now
         self._refused = refused
         self._verifier = SignatureVerifier(signing_secret, clock=_Clock(now))
+        # In memory alone. What is replayed at another replica, or after a restart, gets through once more, and changes
+        # nothing: an act's resume id is a hash of its payload (`press_of`), and a form's view opens one request.
         self._seen: OrderedDict[str, datetime] = OrderedDict()
         self._audited: tuple[datetime, int] = (now(), 0)
 

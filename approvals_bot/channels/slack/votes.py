@@ -24,6 +24,7 @@ from approvals_bot.channels.slack.identity import Identified, Unidentified, team
 from approvals_bot.channels.slack.reassignment import may_reassign, with_reassign_button
 from approvals_bot.durable.engine import HookTarget
 from approvals_bot.service.act import SentAct, is_requester
+from approvals_bot.service.audited import audit_refusal
 from approvals_bot.service.read import goes_on_as, request_behind
 
 NOT_OPENED = "Slack couldn't open the form. Nothing was changed. Please try again"
@@ -168,7 +169,8 @@ class SlackVotes:
 
     async def _refuse(self, identity: Unidentified, hook_id: str, choice: str) -> None:
         hook = await self._desk.engine.find_hook(hook_id)
-        await self._desk.engine.audit(
+        await audit_refusal(
+            self._desk.engine,
             "act_refused",
             who=f"slack:{identity.user}",
             run_id=hook.run_id if hook is not None else None,

@@ -87,6 +87,17 @@ async def test_a_modal_repeated_at_another_replica_counts_once(open_office: Open
     assert (vote["by"], vote["answers"], vote["comment"]) == ("ann@acme.eu", {"code": "A-1"}, "As agreed")
 
 
+async def test_a_press_that_was_undone_stays_undone_when_it_is_repeated(open_office: Open, tmp_path: Path) -> None:
+    first, second, kept = await two_offices(open_office, tmp_path)
+    run_id = await first.ask(stage=TWO)
+    await first.press("U0ANN", "Approve")
+    (shown,) = first.ephemerals("U0ANN")
+    await first.press("U0ANN", "Undo vote", ts=shown.ts)
+    assert [await replayed(second, press) for press in kept.sent] == [200, 200]
+    assert await payloads(second, run_id) == 2
+    assert [vote["counts"] for vote in await second.votes(run_id)] == [False]
+
+
 def test_presses_are_distinguished_by_their_whole_payload() -> None:
     press = {"trigger_id": "1.2", "user": {"id": "U0ANN"}, "actions": [{"action_ts": "3.4"}]}
     assert press_of(press) == press_of(dict(reversed(press.items())))
