@@ -78,12 +78,14 @@ class Catalog:
 
 def _named_by(definition: Definition) -> Iterator[str]:
     about = definition.workflow
-    yield from (*about.request, *(about.owners or ()), *(about.may_ask or ()))
+    yield from (*about.request, *(about.owners or ()), *(about.viewers or ()), *(about.may_ask or ()))
     for stage in definition.stage:
         for seat in stage.seat:
             yield from (*seat.from_, *(seat.notify or ()))
     for escalation in definition.escalate:
         yield from escalation.to
+    for schedule in definition.schedule:
+        yield schedule.requester
 
 
 def read_configuration(path: Path, env: Mapping[str, str] | None = None) -> Configuration:

@@ -7,6 +7,7 @@ offered now.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from approvals_bot.approvals.published import Relation
@@ -15,7 +16,6 @@ from approvals_bot.people import People, PersonAddress, SourceUnavailable, parse
 from approvals_bot.service.read import list_requests
 
 if TYPE_CHECKING:
-    from approvals_bot.approvals.policy import Definition
     from approvals_bot.service.catalog import Catalog
 
 
@@ -30,7 +30,7 @@ class KnownPeople:
 
     async def knows(self, address: str) -> bool:
         """Return whether anybody knows this person now. Raises SourceUnavailable if a source that may can't be read."""
-        return self._people.canonical(address) in self._named() or await self._people.knows(address)
+        return self._people.canonical(address) in self._named or await self._people.knows(address)
 
     async def may_act(self, address: str, workflow: str) -> bool:
         """Return whether this person may have to do with this workflow's requests. Raises SourceUnavailable.
@@ -62,27 +62,11 @@ class KnownPeople:
         listed = self._workflows.find(workflow)
         return listed is not None and (listed.definition is None or listed.definition.workflow.run is not None)
 
+    @cached_property
     def _named(self) -> frozenset[str]:
-        """The addresses that workflow files and the rest of the configuration name."""
-        definitions = (each.definition for each in self._workflows.listed.values() if each.definition is not None)
-        texts = (*self._others, *(text for each in definitions for text in _people_in(each)))
-        return frozenset(self._people.canonical(mail) for text in texts for mail in _mails(text))
-
-
-def _people_in(definition: Definition) -> Iterator[str]:
-    """Yield what a workflow's file has where it names people."""
-    yield from definition.workflow.request
-    yield from definition.workflow.owners or ()
-    yield from definition.workflow.viewers or ()
-    yield from definition.workflow.may_ask or ()
-    for stage in definition.stage:
-        for seat in stage.seat:
-            yield from seat.from_
-            yield from seat.notify or ()
-    for escalation in definition.escalate:
-        yield from escalation.to
-    for schedule in definition.schedule:
-        yield schedule.requester
+        """The people whom workflow files and the rest of the configuration name."""
+        others = [mail for text in self._others for mail in _mails(text)]
+        return frozenset(map(self._people.canonical, (*others, *self._workflows.named_people)))
 
 
 def _mails(text: str) -> Iterator[str]:
