@@ -59,14 +59,19 @@ async def open_run(
     asks = opener if requester in (None, opener) else _person("requester", requester, people)
     behalf = None if on_behalf_of is None else _person("on_behalf_of", on_behalf_of, people)
     definition, by = listed.definition, _opened_by(opener, actor, by_key=may_name is not None)
-    if may_name is not None:
-        if name == CHAT_WORKFLOW:  # its input says whose chat it is; a key has its own chats under /api/chat
-            raise OpeningRefused("not_allowed", who=opener, workflow=name)
-        for person in (asks, behalf):
-            if person is not None and person != opener:
-                await check_naming(workflows, people, opener, person, may_name)
-    if definition is not None:
-        await check_requester(definition, opener, asks, behalf, people)
+    try:
+        if may_name is not None:
+            if name == CHAT_WORKFLOW:  # its input says whose chat it is; a key has its own chats under /api/chat
+                raise OpeningRefused("not_allowed", who=opener, workflow=name)
+            for person in (asks, behalf):
+                if person is not None and person != opener:
+                    await check_naming(workflows, people, opener, person, may_name)
+        if definition is not None:
+            await check_requester(definition, opener, asks, behalf, people)
+    except OpeningRefused as refused:
+        data = {"workflow": name, "for": asks, "because": refused.code}
+        await engine.audit("opening_refused", who=opener, actor=by.actor, data=data)
+        raise
     if definition is None or not definition.is_approval:
         asked = CallOpening(listed, input, opener, asks, behalf, idempotency_key, by)
         return await _start_otherwise(engine, people, asked)

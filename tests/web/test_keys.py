@@ -188,6 +188,8 @@ async def test_a_key_names_only_whom_it_may(office: Any) -> None:
     assert (refused.status_code, refused.json()["title"]) == (403, "Not allowed to request for others")
     assert "'namer'" in refused.json()["detail"]
     assert "ann@acme.eu" in refused.json()["detail"]
+    (line,) = [each.entry for each in await office.engine.audit_lines() if each.entry.what == "opening_refused"]
+    assert (line.who, line.data["for"], line.data["because"]) == ("app:namer", "ann@acme.eu", "naming_not_allowed")
     unknown = await opened("zoe@acme.eu")  # may be named, but nobody knows them
     assert (unknown.status_code, unknown.json()["title"]) == (403, "Person unknown")
     # A desk's key vouches for colleagues whom no file lists, and for nobody from elsewhere.
