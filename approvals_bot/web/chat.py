@@ -25,6 +25,7 @@ from approvals_bot.config.chat import CHAT_WORKFLOW
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.engine.notifier import Subscription
+from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.people import People
 from approvals_bot.web.keys import READ, START, KeyGate
 from approvals_bot.web.metrics import Metrics
@@ -74,6 +75,13 @@ class ChatOwners:
         if request.method != "GET" and not is_from_own_page(request.headers, self._origin):
             raise Problem(403, detail=NOT_OURS)
         return found
+
+    async def is_still(self, request: HttpRequest, owner: str) -> bool:
+        """Return whether this call is still the owner's: sessions end, people leave, and keys expire."""
+        try:
+            return await self.owner(request) == owner
+        except ApprovalsBotError:
+            return False
 
     def _app(self, request: HttpRequest) -> str:
         """Return the app that calls, if its key may have chats."""
@@ -150,16 +158,17 @@ class ChatApi:
             run_id = next((turn.run_id for turn in turns if turn.message_id == body.messageId), run_id)
         turn = await self._chats.turn(run_id)
         sent = after_approvals(list(chunks_of(turn)), answered) if _is_continued(body.messages, turn) else set()
-        return self._streamed(request, turn.run_id, sent, answered, refused)
+        return self._streamed(request, owner, turn.run_id, sent, answered, refused)
 
     async def stream(self, request: HttpRequest) -> Response:
         """Stream the newest answer that goes on: all of it so far, then what comes. 204 if none does."""
-        turns = await self._turns(request.path_params["id"], await self._owners.owner(request))
+        owner = await self._owners.owner(request)
+        turns = await self._turns(request.path_params["id"], owner)
         wanted = request.query_params.get("turn")
         going = [turn for turn in turns if not turn.has_ended and wanted in (None, turn.run_id)]
         if not going:
             return Response(status_code=204)
-        return self._streamed(request, going[-1].run_id, set(), (), ())
+        return self._streamed(request, owner, going[-1].run_id, set(), (), ())
 
     async def approve(self, request: HttpRequest) -> Response:
         """Answer a tool call of a chat. The same answer again is the same 200."""
@@ -226,17 +235,32 @@ class ChatApi:
             raise Problem(409, "Message id in use", REUSED) from None
 
     def _streamed(
-        self, request: HttpRequest, run_id: str, sent: set[str], answered: Collection[str], refused: Sequence[str]
+        self,
+        request: HttpRequest,
+        owner: str,
+        run_id: str,
+        sent: set[str],
+        answered: Collection[str],
+        refused: Sequence[str],
     ) -> Response:
-        hold = request.query_params.get("hold") == "1"
-        events = self._events(run_id, sent, answered, refused, hold)
+        events = self._events(request, owner, run_id, sent, answered, refused)
         headers = PROTOCOL | {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
         return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
     async def _events(
-        self, run_id: str, sent: set[str], answered: Collection[str], refused: Sequence[str], hold: bool
+        self,
+        request: HttpRequest,
+        owner: str,
+        run_id: str,
+        sent: set[str],
+        answered: Collection[str],
+        refused: Sequence[str],
     ) -> AsyncIterator[str]:
-        """Yield what a turn shows, as it comes. `sent`: the keys of chunks that the client has."""
+        """Yield what a turn shows, as it comes. `sent`: the keys of chunks that the client has.
+
+        It ends with its session: people sign out in another browser, and leave.
+        """
+        hold = request.query_params.get("hold") == "1"
         poll = min(self._engine.scheduler.poll or HEARTBEAT, HEARTBEAT)
         following = Following(self._engine.notifier, run_id, None, poll)
         with following, live_texts.reading(run_id, following.wake_for_text) as texts:
@@ -272,6 +296,8 @@ class ChatApi:
                         for piece in texts.so_far():
                             yield event(piece)
                     is_text = await following.is_only_text()
+                if not await self._owners.is_still(request, owner):
+                    return
             for piece in texts.close():
                 yield event(piece)
         yield event(FINISH.data)

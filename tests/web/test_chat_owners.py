@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -99,6 +100,22 @@ async def test_another_persons_chat_is_not_found(tmp_path: Path) -> None:
         assert "/chat/c" in (await http.get("/chat", headers=ann)).text
         assert "/chat/c" not in (await http.get("/chat", headers=bo)).text
         assert (await http.post(f"/api/chat/c/approvals/{call}", json=yes, headers=ann)).json() == {"success": True}
+
+
+async def test_an_open_stream_ends_with_its_session(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (service, http):
+        ann = await cookie(service, "ann@acme.eu")
+        (call,) = calls(await http.post("/api/chat", json=message("c"), headers=ann))
+        reading = asyncio.create_task(http.get("/api/chat/c/stream?hold=1", headers=ann))
+        await service.engine.settle()
+        await Sessions(service.engine).end_all("ann@acme.eu")
+        again = await cookie(service, "ann@acme.eu")
+        yes = {"approved": True}
+        assert (await http.post(f"/api/chat/c/approvals/{call}", json=yes, headers=again)).json() == {"success": True}
+        seen = (await asyncio.wait_for(reading, 20)).text
+        assert call in seen
+        assert "tool-output-available" not in seen
+        assert "[DONE]" not in seen
 
 
 async def test_further_approvers_decide_after_the_owner(tmp_path: Path) -> None:
