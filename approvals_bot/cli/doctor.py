@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,6 +22,7 @@ from approvals_bot.config.load import load_service, load_workflows
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem
 from approvals_bot.config.service import ServiceSettings, SlackGroupEntry
 from approvals_bot.durable.store import connect
+from approvals_bot.durable.store.replicas import ReplicaRow
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.people import (
     GroupAddress,
@@ -34,6 +35,7 @@ from approvals_bot.people import (
 )
 from approvals_bot.service.catalog import check_configuration
 from approvals_bot.service.keys import last_use
+from approvals_bot.service.replicas import SILENT
 
 ICONS: dict[DiagnosisState, str] = {"OK": "✅", "WARN": "⚠", "FAIL": "⛔"}
 BUILT_IN_CHANNELS = {SLACK: "Slack", EMAIL: "mail"}
@@ -114,10 +116,25 @@ async def _check_store(service: ServiceSettings) -> Sequence[Diagnosis]:
         return [Diagnosis("FAIL", "store", str(error), "Check [server] database and its permissions.")]
     try:
         await opened.check()
+        others = [*_check_replicas(await opened.replicas(), datetime.now(UTC))]
     except StoreUnavailableError as error:
         return [Diagnosis("FAIL", "store", str(error), "Make it writable; until then, nothing can be accepted.")]
     finally:
         await opened.close()
+    return [*await _check_database(url), *others]
+
+
+def _check_replicas(rows: Sequence[ReplicaRow], now: datetime) -> Iterator[Diagnosis]:
+    """Warn of processes with different configurations: a second service, such as a copy, may use this database."""
+    living = [row for row in rows if now - row.seen_at < timedelta(seconds=SILENT)]
+    if len({row.config_digest for row in living}) > 1:
+        told = ", ".join(f"{row.id} (version {row.version})" for row in living)
+        what = f"the processes that serve this installation have different configurations: {told}"
+        hint = "If no rollout is going on, two services claim it. Give a copy an ID of its own: copy --as-new."
+        yield Diagnosis("WARN", "replicas", what, hint)
+
+
+async def _check_database(url: str) -> Sequence[Diagnosis]:
     if not url.startswith("sqlite:///"):
         return await _check_postgres(url)
     found = [Diagnosis("OK", "store", "SQLite is writable, in WAL mode with synchronous=FULL; the schema is current")]

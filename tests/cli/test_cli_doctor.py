@@ -18,6 +18,8 @@ from aiosmtpd.controller import Controller
 from approvals_bot.channels.slack.check import skew
 from approvals_bot.channels.slack.manifest import SCOPES
 from approvals_bot.cli.interpreter import known_holes
+from approvals_bot.durable.store import connect
+from approvals_bot.durable.store.replicas import ReplicaRow
 from tests.support.small_site import LEAVE, Site
 
 CHANNELS = [
@@ -351,3 +353,17 @@ def test_doctor_names_sources_with_bad_entries_and_unknown_delegates(site: Site)
     found = findings(site)
     assert of(found, "people of live.json") == [("WARN", "2 of its entries aren't email addresses")]
     assert ("WARN", "nobody knows zoe@acme.eu") in of(found, "absence of ann@acme.eu")
+
+
+def test_doctor_names_two_services_of_one_installation(site: Site) -> None:
+    async def announce() -> None:
+        store = await connect(f"sqlite:///{site.config.parent / 'approvals.db'}")
+        now = datetime.now(UTC)
+        for name, digest in (("first", "a" * 16), ("second", "b" * 16)):
+            await store.announce(ReplicaRow(name, "0.1.0", now, now, 1, ("k1",), "k1", digest))
+        await store.close()
+
+    asyncio.run(announce())
+    ((state, what),) = of(findings(site), "replicas")
+    assert state == "WARN"
+    assert what.endswith("different configurations: first (version 0.1.0), second (version 0.1.0)")
