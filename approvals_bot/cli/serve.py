@@ -151,7 +151,7 @@ signing_keys = ["file:secrets/signing.key"]        # the first signs, all verify
 workflows    = "workflows"
 
 [api_keys]
-ci = { key = "file:secrets/ci.key", may_vote = false }   # Authorization: Bearer <the content of that file>
+ci = { key = "file:secrets/ci.key", requesters = ["*"] }  # Authorization: Bearer <the content of that file>
 
 # [slack]                                          # `approvals-bot slack manifest` prints the manifest of the app
 # bot_token      = "env:SLACK_BOT_TOKEN"

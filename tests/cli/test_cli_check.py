@@ -228,7 +228,7 @@ def test_schema_prints_valid_json_schemas(site: Site, of: str) -> None:
 def test_init_writes_a_configuration_that_checks(site: Site) -> None:
     folder = site.folder / "new"
     answers = ("--you", "me@here.eu", "--colleague", "you@here.eu", "--what", "purchase")
-    assert "'me@' is not an email address" in site.type("init", str(folder), "--you", "me@", fails=2).stderr
+    assert '"me@" is not an email address' in site.type("init", str(folder), "--you", "me@", fails=2).stderr
     assert not folder.exists()
     assert "config.toml" in site.type("init", str(folder), *answers).stdout
     assert "you@here.eu" in (folder / "config.toml").read_text()

@@ -94,7 +94,13 @@ NEVER_SERVED = (
 )
 
 
-@pytest.mark.parametrize(("config", "needed"), [(CONFIG.partition("[slack]")[0], set()), (CONFIG, {"slack_sdk"})])
+NEEDED = [
+    (CONFIG.partition("[slack]")[0], set[str]()),
+    (CONFIG, {"slack_sdk", "aiohttp"}),  # whose app this is, is asked at the start
+]
+
+
+@pytest.mark.parametrize(("config", "needed"), NEEDED)
 def test_serve_loads_what_it_needs_until_it_is_ready(folder: Path, config: str, needed: set[str]) -> None:
     (folder / "config.toml").write_text(config)
     code = f"""

@@ -19,6 +19,16 @@ from tests.support.journey import Service, with_samples
 from tests.support.judges import node_packages
 
 ASK = "Book LH 441 for Ann Ode and LH 442 for Bo Lund"
+GONE = """
+import sys
+
+class Gone:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "pydantic_ai":
+            raise ModuleNotFoundError("not installed", name="pydantic_ai")
+
+sys.meta_path.insert(0, Gone())
+"""
 AI_SDK = Path(__file__).parent.parent / "support" / "ai_sdk"
 
 
@@ -145,12 +155,12 @@ def test_the_ai_sdks_own_client_talks_to_it(service: Service, version: str) -> N
 
 
 def test_without_its_framework_the_chat_says_how_to_install_it(tmp_path: Path) -> None:
-    gone = tmp_path / "gone" / "pydantic_ai"
-    gone.mkdir(parents=True)
-    (gone / "__init__.py").write_text('raise ModuleNotFoundError("not installed", name="pydantic_ai")\n')
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    (gone / "sitecustomize.py").write_text(GONE)
     service = Service(with_samples(tmp_path / "site"))
     before = os.environ.get("PYTHONPATH", "")
-    service.environment["PYTHONPATH"] = os.pathsep.join(path for path in (str(gone.parent), before) if path)
+    service.environment["PYTHONPATH"] = os.pathsep.join(path for path in (str(gone), before) if path)
     try:
         service.start()
         shown = service.http.get("/", follow_redirects=True)

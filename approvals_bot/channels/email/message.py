@@ -50,8 +50,8 @@ class Address:
         """Parse `ann@acme.eu`. Raises InvalidAddressError for anything but one bare address."""
         try:
             domain = canonical(address).rpartition("@")[2]
-        except AddressError as error:
-            raise InvalidAddressError(f"Not a valid mail address: {error}") from None
+        except AddressError:
+            raise InvalidAddressError("Not a valid mail address.") from None  # errors and logs quote no address
         # The local part stays as given: only its own server knows whether it is case-sensitive.
         local = unicodedata.normalize("NFKC", address).rpartition("@")[0]
         return cls(f"{local}@{domain}", header(name, 80), not local.isascii())

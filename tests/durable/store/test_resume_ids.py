@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from approvals_bot.durable.store import connect, sqlite_reading
+from approvals_bot.durable.store.bearers import Bearers
 from tests.support.postgres_server import PostgresServer
 
 HOOK_THAT_TOOK = """
@@ -31,6 +32,7 @@ def test_sqlite_finds_a_resume_id_by_two_indexes(tmp_path: Path) -> None:
     asyncio.run(make())
     asked: list[str] = []
     with closing(sqlite3.connect(tmp_path / "runs.db")) as db:
+        Bearers().register(db)
         db.set_trace_callback(asked.append)
         assert sqlite_reading.hook_that_took(db, "t", "r") is None
         plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {asked[-1]}").fetchall()]
