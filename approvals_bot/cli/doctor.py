@@ -128,8 +128,8 @@ def _check_replicas(rows: Sequence[ReplicaRow], now: datetime) -> Iterator[Diagn
     """Warn of processes with different configurations: a second service, such as a copy, may use this database."""
     living = [row for row in rows if now - row.seen_at < timedelta(seconds=SILENT)]
     if len({row.config_digest for row in living}) > 1:
-        told = ", ".join(f"{row.id} (version {row.version})" for row in living)
-        what = f"the processes that serve this installation have different configurations: {told}"
+        listed = ", ".join(f"{row.id} (version {row.version})" for row in living)
+        what = f"the processes that serve this installation have different configurations: {listed}"
         hint = "If no rollout is going on, two services claim it. Give a copy an ID of its own: copy --as-new."
         yield Diagnosis("WARN", "replicas", what, hint)
 

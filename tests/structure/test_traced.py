@@ -24,10 +24,10 @@ from approvals_bot.testing import FakeClock
 from tests.support.browsing import a_port, serving
 from tests.support.traced import Traced, Tracer
 
-MOST = (85, 496, 3963)
+MOST = (86, 487, 3920)
 """Files, functions, and lines of code of these functions that one act may walk through."""
 
-OF_SLACK = ("channels/slack/",)
+OF_SLACK = ("channels/slack/", "config/hosts.py")  # the playground, which presses here, asks who calls it
 # A mail's way in is a page behind a signed link, whose person somebody still has to know. Slack says who presses there.
 OF_MAIL = ("channels/email/", "web/", "durable/tokens.py", "service/known.py", "service/catalog.py")
 
