@@ -230,6 +230,7 @@ async def test_an_allowed_names_address_is_allowed_for_its_own_calls_only() -> N
         "[64:ff9b::7f00:1]",
         "１２７.0.0.1",
         "localhost.",
+        "deploy.acme.eu@127.0.0.1",
     ],
 )
 async def test_no_spelling_of_this_machine_is_called(host: str) -> None:

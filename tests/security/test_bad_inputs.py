@@ -9,8 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,53 +22,9 @@ from approvals_bot.config.load import load_configuration
 from approvals_bot.config.messages import ConfigErrors
 from approvals_bot.service.catalog import Listed
 from approvals_bot.web.guard import REFUSED_A_MINUTE
+from tests.security import bad_links  # noqa: F401  # adds its rows
+from tests.security.table import OF_AUDIT, OURS, TABLE, Bad, bad
 from tests.support.served import PARSERS, served, status
-
-OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
-OF_AUDIT = ("audit", "audit_head")
-MOST_CPU = 0.1  # seconds an answer, of this process, which is caller and service in one
-
-Play = Callable[[Any], Awaitable[Iterable[int]]]
-
-
-@dataclass(frozen=True)
-class Bad:
-    """A bad input.
-
-    `audited`: the lines of the audit that it leaves, if any. `on_sockets`: it needs `asked.sites`, a server for each
-    HTTP parser. `cpu`: seconds an answer.
-    """
-
-    number: str
-    what: str
-    statuses: frozenset[int]
-    play: Play
-    audited: tuple[str, ...]
-    on_sockets: bool
-    cpu: float
-
-    def __str__(self) -> str:
-        return self.number
-
-
-TABLE: list[Bad] = []
-
-
-def bad(
-    number: str,
-    what: str,
-    *statuses: int,
-    audited: tuple[str, ...] = (),
-    on_sockets: bool = False,
-    cpu: float = MOST_CPU,
-) -> Callable[[Play], Play]:
-    """Add a row to the table."""
-
-    def add(play: Play) -> Play:
-        TABLE.append(Bad(number, what, frozenset(statuses), play, audited, on_sockets, cpu))
-        return play
-
-    return add
 
 
 @pytest.fixture
