@@ -206,7 +206,7 @@ def test_sigterm_ends_the_service_whatever_a_step_does(folder: Path, what: str) 
     process, http = serve(folder)
     with http:
         try:
-            opened = http.post("/api/runs", json={"workflow": "hangs", "input": {"what": what}})
+            opened = http.post("/api/runs", json={"workflow": "hangs", "input": {"what": what}}, timeout=5)
         except httpx2.TimeoutException:
             assert what in BLOCKING
         else:

@@ -62,7 +62,7 @@ async def all_runs(url: str) -> list[tuple[RunRecord, str, datetime]]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+@pytest.mark.parametrize("database", [pytest.param("sqlite", marks=pytest.mark.long), "postgres"])
 def test_each_time_starts_once_however_replicas_die(
     database: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
