@@ -83,10 +83,11 @@ class Heads:
 class AuditChainCheck:
     """The audit's chain, read line by line. Without a key, lines under one can't be computed again."""
 
-    def __init__(self, key: ChainKey | None, *, adjacent: bool = True) -> None:
-        """`adjacent`: whether each line follows the one before; not in a selection of lines."""
+    def __init__(self, key: ChainKey | None, *, adjacent: bool = True, is_whole: bool = True) -> None:
+        """`adjacent`: whether each line follows the one before; `is_whole`: whether the first comes first."""
         self._key = key
         self._adjacent = adjacent
+        self._is_whole = is_whole
         self._before: tuple[int, str] | None = None
         self._faults: list[ChainFault] = []
         self._not_keyed: list[int] = []  # lines that aren't under the key, although there is one
@@ -114,7 +115,7 @@ class AuditChainCheck:
     def _fault(self, seq: int, at: int, what: str, run_id: str | None, sealed: str, hash: str) -> ChainFault | None:
         before = self._before
         if before is None:
-            if seq == 1:
+            if seq == 1 or self._is_whole:
                 before = (0, "")
             elif self._adjacent:
                 self._before = before = (seq - 1, "?")  # a selection that begins later: the line before isn't known

@@ -193,7 +193,7 @@ class _Reading:
                 if form != FORMAT:
                     raise _Faulty(f"it is of another version: {form}")
                 self._header, self._is_whole = value, not selected
-                self._audit = AuditChainCheck(self._key, adjacent=not selected.keys() - _RANGES)
+                self._audit = AuditChainCheck(self._key, adjacent=not selected.keys() - _RANGES, is_whole=not selected)
             case {"kind": "audit"} if self._header is not None and self.counts["run"] == 0:
                 self._take_audit(value)
             case {"kind": "run", "run_id": str() as run_id, "events": int() as events, "length": int() as length} if (
