@@ -13,6 +13,7 @@ from approvals_bot.channels.slack import desk
 from approvals_bot.channels.slack.client import SlackError
 from approvals_bot.channels.slack.identity import UNSURE, SlackIdentities
 from approvals_bot.channels.slack.members import GROUP_MEMORY, GROUP_SPARE, SlackPeople
+from approvals_bot.durable.store.audit import AuditEntry
 from approvals_bot.people import SourceUnavailable
 from approvals_bot.playground import APP_ID
 from tests.support.slack_office import DEPLOY, Office
@@ -72,7 +73,13 @@ async def test_nobody_votes_while_our_workspace_is_unknown(office: Office, outag
     assert (answer["status"], answer["ack_ms"] < 2_500) == (200, True), answer
     await heard(office, "U0ANN", lambda text: text == UNSURE)
     assert await office.votes(run_id) == []
-    lines = [line.entry for line in await office.engine.audit_lines() if line.entry.what == "act_refused"]
+
+    async def refused() -> list[AuditEntry]:
+        return [line.entry for line in await office.engine.audit_lines() if line.entry.what == "act_refused"]
+
+    async with asyncio.timeout(10):  # the line is written beside the answer, which never waits for it
+        while not (lines := await refused()):
+            await asyncio.sleep(0.01)
     assert [(line.who, line.data["verdict"]) for line in lines] == [("slack:U0ANN", "group_unknown")]
     office.playground.slack_faults.clear()
     async with asyncio.timeout(20):
