@@ -27,8 +27,9 @@ from pydantic import JsonValue
 from approvals_bot.approvals.base import nearest
 from approvals_bot.approvals.durations import duration_text
 from approvals_bot.approvals.field_specs import FieldSpec
+from approvals_bot.approvals.numbers import Money, decimal_text
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.approvals.values import Money, decimal_text, shown_value
+from approvals_bot.approvals.values import shown_value
 from approvals_bot.errors import ApprovalsBotError
 
 LONGEST_RESULT = 100_000  # characters; a text field has 50,000

@@ -128,6 +128,11 @@ FAULTS = {
     "integer_range": "must be between -{largest} and {largest}",
     "not_number": 'must be a number, like "1250.00"',
     "number_form": 'must be a number like "1250.00", of at most 15 digits and 9 decimals',
+    "amount_form": 'must be an amount like "{example}", of at most 15 digits before the point',
+    "ambiguous_amount": (
+        "can be read in two ways, {given}: write {thousands} for the larger amount or {rounded} for the smaller one"
+    ),
+    "too_many_decimals": "has more decimals than the currency, {given}: write {rounded} if that is what you mean",
     "not_date": 'must be a date, like "2026-11-05"',
     "not_datetime": ('must be a time with its offset, like "2026-11-05T14:00:00Z" or "2026-11-05T15:00:00+01:00"'),
     "not_duration": 'must be a duration, like "1h30m", or a number of seconds',
@@ -194,7 +199,7 @@ def reply_text(code: str, params: Mapping[str, Any], faults: Sequence[tuple[tupl
 
 
 def rejection_text(code: str, params: Mapping[str, Any]) -> str:
-    """Word what is wrong with a value. The text follows the field's name and never quotes the value."""
+    """Word what is wrong with a value. The text follows the field's name and quotes no value but digits."""
     near = params.get("near")
     meant = f' (did you mean "{near}"?)' if near else ""
     if code == "not_listed":

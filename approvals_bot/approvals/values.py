@@ -4,7 +4,7 @@
 |---|---|---|
 | string, text, enum, email, url | string | str |
 | integer, boolean | number, true/false | int, bool |
-| decimal, money | string such as "1250.00" (numbers are accepted) | Decimal, Money |
+| decimal, money | string such as "1250.00" (numbers are accepted; numbers.py) | Decimal, Money |
 | date, datetime | "2026-11-05", "2026-11-05T14:00:00Z" | date, aware datetime in UTC |
 | duration | "1h30m" (seconds are accepted) | timedelta |
 | array, object | a list, an object; text that a person typed is parsed | list, dict |
@@ -34,35 +34,21 @@ from approvals_bot.approvals.json_values import (
     parse_typed,
     shown_json,
 )
+from approvals_bot.approvals.numbers import (
+    Money,
+    amount,
+    decimal_text,
+    decimals_of,
+    read_decimal,
+    read_integer,
+    shown_money,
+)
 from approvals_bot.approvals.visible import NOT_GIVEN, first_unseen, marked
 from approvals_bot.people import AddressError, canonical
 
-_NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-_NO_DECIMALS = frozenset(  # ISO 4217
-    {"BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"}
-)
-_THREE_DECIMALS = frozenset({"BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"})
-
-
-class Money(Decimal):
-    """An exact amount with its currency. It compares and calculates as the plain number."""
-
-    currency: str
-
-    def __new__(cls, amount: Decimal | str | int, currency: str) -> Money:
-        money = super().__new__(cls, amount)
-        money.currency = currency
-        return money
-
-    def __str__(self) -> str:
-        """Return the canonical digits, without the currency: "1250.00"."""
-        return decimal_text(self, _decimals(self.currency))
-
-    def __reduce__(self) -> Any:
-        return Money, (str(self), self.currency)
 
 
 def read(spec: FieldSpec, given: Any) -> Any:
@@ -75,7 +61,7 @@ def read(spec: FieldSpec, given: Any) -> Any:
         case "boolean":
             return _boolean(given)
         case "money":
-            return Money(_bounded(spec, _decimal(given)), spec.currency or "")
+            return Money(_bounded(spec, amount(given, spec.currency or "")), spec.currency or "")
         case "array" | "object" | "arguments":
             return _json(spec, given)
         case type:
@@ -87,9 +73,9 @@ def read_text(type: str, text: str) -> Any:
     """Parse a bound (`min`, `max`). Returns the typed value; raises UnfitError."""
     match type:
         case "integer":
-            return _integer(int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else text)
+            return read_integer(int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else text)
         case "decimal" | "money":
-            return _decimal(text)
+            return read_decimal(text)
         case "date":
             return _date(text)
         case "datetime":
@@ -106,7 +92,7 @@ def write(spec: FieldSpec, value: Any) -> JsonValue:
         case None | bool() | int() | str():
             return value
         case Decimal():
-            return decimal_text(value, _decimals(spec.currency) if spec.type == "money" else 0)
+            return decimal_text(value, decimals_of(spec.currency) if spec.type == "money" else 0)
         case datetime():
             return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
         case date():
@@ -221,26 +207,6 @@ def _boolean(given: Any) -> bool:
     return given
 
 
-def _integer(given: Any) -> int:
-    if isinstance(given, bool) or not isinstance(given, int):
-        raise UnfitError("not_integer")
-    if abs(given) > LARGEST_INTEGER:
-        raise UnfitError("integer_range", largest=LARGEST_INTEGER)
-    return given
-
-
-def _decimal(given: Any) -> Decimal:
-    if isinstance(given, bool) or not isinstance(given, (str, int, float, Decimal)):
-        raise UnfitError("not_number")
-    if isinstance(given, int):
-        text = str(_integer(given))
-    else:
-        text = given if isinstance(given, str) else format(Decimal(str(given)), "f")
-    if not _NUMBER.fullmatch(text):
-        raise UnfitError("number_form")
-    return Decimal(text) + 0  # + 0: no minus zero
-
-
 def _date(given: Any) -> date:
     if isinstance(given, str) and _DATE.fullmatch(given):
         try:
@@ -273,8 +239,8 @@ def _duration(given: Any) -> timedelta:
 
 
 _READ_BOUNDED: dict[str, Callable[[Any], Any]] = {
-    "integer": _integer,
-    "decimal": _decimal,
+    "integer": read_integer,
+    "decimal": read_decimal,
     "date": _date,
     "datetime": _datetime,
     "duration": _duration,
@@ -299,21 +265,6 @@ def _bounded(spec: FieldSpec, value: Any) -> Any:
     if spec.max is not None and value > read_text(spec.type, spec.max):
         raise UnfitError("above_max", max=spec.max)
     return value
-
-
-def _decimals(currency: str | None) -> int:
-    return 0 if currency in _NO_DECIMALS else 3 if currency in _THREE_DECIMALS else 2
-
-
-def decimal_text(value: Decimal, decimals: int = 0) -> str:
-    """Return all significant digits, without an exponent, with at least so many decimals."""
-    text = format(Decimal(value), "f")
-    if "." in text:
-        text = text.rstrip("0").rstrip(".")
-    have = len(text.partition(".")[2])
-    if have < decimals:
-        text += ("" if have else ".") + "0" * (decimals - have)
-    return text
 
 
 _SCHEMA: dict[str, dict[str, Any]] = {
@@ -362,11 +313,6 @@ def shown_value(value: Any) -> str:
             return shown_json(value)
         case _:
             return str(value)
-
-
-def shown_money(money: Money) -> str:
-    """Format as "1,250.00 EUR": never rounded, with at least the currency's decimals."""
-    return f"{Decimal(str(money)):,f} {money.currency}".strip()
 
 
 def shown_date(day: date) -> str:

@@ -25,6 +25,9 @@ REFUSED_A_MINUTE = 60  # refused tokens of one peer, after which the next one is
 
 CLOSE = {"Connection": "close"}
 
+SENT = ("/decisions/", "/requests/", "/runs/")  # pages that mails and messages link to
+OURS = re.compile("[^&]*[A-Za-z0-9_-]")  # an address of those, without what has been added to it
+
 HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(?::[0-9]{1,5})?")
 
 Header = tuple[bytes, bytes]
@@ -165,6 +168,9 @@ class Guard:
             if self._loopback_only and not is_loopback_host(host):
                 raise Problem(421, detail="Here, this service answers only to localhost, 127.0.0.1 and [::1].")
             self._proxies.apply(scope)
+            if scope["path"].startswith(SENT) and (ours := OURS.match(scope["path"])):
+                # Mail programs that make links of plain text take a full stop along, and gateways add parameters.
+                scope["path"] = ours[0]
         await self._app(scope, receive, send)
 
 

@@ -20,8 +20,8 @@ from pydantic import ValidationError
 from approvals_bot.approvals import fields
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.json_values import LARGEST_INTEGER
+from approvals_bot.approvals.numbers import Money
 from approvals_bot.approvals.text import short_digest
-from approvals_bot.approvals.values import Money
 from approvals_bot.client.digests import digest_of
 from approvals_bot.errors import InvalidPayloadError
 from tests.support.thorough import examples
@@ -201,7 +201,9 @@ def test_a_money_amount_is_exact_and_never_rounded() -> None:
         ("0.1", "0.10", "0.10 EUR"),
         (0.1, "0.10", "0.10 EUR"),
         (1000000, "1000000.00", "1,000,000.00 EUR"),
-        ("12.3456", "12.3456", "12.3456 EUR"),
+        (Decimal("12.5000"), "12.50", "12.50 EUR"),
+        ("1,250.00 EUR", "1250.00", "1,250.00 EUR"),
+        ("1,250,000.50", "1250000.50", "1,250,000.50 EUR"),
         ("-0", "0.00", "0.00 EUR"),
         ("-7.5", "-7.50", "-7.50 EUR"),
     ):
@@ -209,6 +211,41 @@ def test_a_money_amount_is_exact_and_never_rounded() -> None:
         assert fields.dump(of, value)["eur"] == written
         assert fields.shown(of, "eur", value["eur"]) == read_by_people
         assert fields.shown(of, "jpy", value["jpy"]) == "5 JPY"
+
+
+@pytest.mark.parametrize(
+    ("currency", "amount", "readings"),
+    [
+        ("EUR", "12.345", ("12.345 EUR", "12345.00", "12.35")),
+        ("EUR", "12.000", ("12.000 EUR", "12000.00", "12.00")),
+        ("EUR", "1,250", ("1,250 EUR", "1250.00", "1.25")),
+        ("EUR", "1,250 EUR", ("1,250 EUR", "1250.00", "1.25")),
+        ("EUR", 12.345, ("12.345 EUR", "12345.00", "12.35")),
+        ("EUR", "12.3456", ("12.3456 EUR", "12.35")),
+        ("EUR", "1234.567", ("1234.567 EUR", "1234.57")),
+        ("JPY", "12.345", ("12.345 JPY", "12345", "12")),
+        ("JPY", "12.5", ("12.5 JPY", "13")),
+        ("KWD", "1,250", ("1,250 KWD", "1250.000", "1.250")),
+        ("KWD", "1.2345", ("1.2345 KWD", "1.235")),
+        ("EUR", "1.234.567", ('"1250.00"',)),
+        ("EUR", "1.234,56", ('"1250.00"',)),
+        ("EUR", "1,25.00", ('"1250.00"',)),
+        ("EUR", "1,250.00 USD", ('"1250.00"',)),
+        ("JPY", "x", ('"1250"',)),
+    ],
+)
+def test_an_amount_that_could_mean_two_is_refused(currency: str, amount: Any, readings: tuple[str, ...]) -> None:
+    fault = faults_of(specs(a={"type": "money", "currency": currency}), {"a": amount})["a"]
+    assert all(reading in fault for reading in readings), fault
+
+
+@given(st.decimals(-(10**12), 10**12, places=3), st.sampled_from(["EUR", "JPY", "KWD"]))
+def test_an_amount_as_people_read_it_is_accepted_back(amount: Decimal, currency: str) -> None:
+    of = specs(a={"type": "money", "currency": currency})
+    decimals = {"EUR": 2, "JPY": 0, "KWD": 3}[currency]
+    value = fields.values(of, {"a": str(round(amount, decimals) if decimals else int(amount))})
+    assert fields.values(of, {"a": fields.shown(of, "a", value["a"])}) == value
+    assert fields.values(of, fields.dump(of, value)) == value
 
 
 def test_money_keeps_its_currency_when_copied() -> None:

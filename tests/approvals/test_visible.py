@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from approvals_bot.approvals import fields
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.json_values import shown_json
+from approvals_bot.approvals.numbers import Money
 from approvals_bot.approvals.plain_text import clean, clip_value, one_line
-from approvals_bot.approvals.values import Money
 from approvals_bot.approvals.visible import exact_value, first_unseen
 from tests.support.thorough import examples
 

@@ -295,6 +295,33 @@ async def test_check_45_every_bad_link_is_one_and_the_same_404(asked: Any) -> No
     assert (await asked.web.get(f"/decisions/{'a' * 10_000}")).status_code == 414
 
 
+@pytest.mark.parametrize(
+    "tail",
+    [
+        "?utm_source=mail&mc_eid=1",
+        "&utm_source=mail",
+        ".",
+        ")",
+        "%3E",
+        ",",
+        "/",
+        "%22",
+        ").",
+        "%E2%80%A6",
+        "%20",
+        "%0A",
+    ],
+)
+async def test_what_mail_programs_add_to_a_link_is_ignored(asked: Any, tail: str) -> None:
+    run_id = await open_request(asked)
+    path = await asked.link(run_id, "ann@acme.eu")
+    page = await asked.web.get(path + tail)
+    assert page.status_code == 200
+    assert f'action="{path}"' in page.text
+    answer = await asked.web.post(path + tail, data=form_of(page, "approve"), headers=OURS)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{path}?done=counted")
+
+
 async def test_bad_links_are_limited_and_good_ones_are_not(asked: Any) -> None:
     path = await asked.link(await open_request(asked), "ann@acme.eu")
     statuses = [(await asked.web.get(f"/decisions/{number}")).status_code for number in range(REFUSED_A_MINUTE + 1)]

@@ -158,6 +158,9 @@ async def test_a_request_and_the_inbox_show_its_card(open_office: Any) -> None:
     for words in ("Team offsite", "Requested by Bo Lund", "Manager", "Ann Ode", "Due", '<span class="added">'):
         assert words in text
     assert "<form" not in text
+    for tail in (".", ")", "/", "?utm_source=mail", "&utm_source=mail"):
+        assert (await open_office.web.get(f"/requests/{run_id}{tail}")).status_code == 200, tail
+        assert (await open_office.web.get(f"/runs/{run_id}{tail}")).status_code == 200, tail
     assert "1 request is waiting for ann@acme.eu" in sound(await open_office.web.get("/inbox?person=ann@acme.eu"))
     assert "bo@acme.eu is all caught up." in sound(await open_office.web.get("/inbox?person=bo@acme.eu"))
     assert "Whose inbox?" in sound(await open_office.web.get("/inbox"))
