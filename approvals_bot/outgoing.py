@@ -3,7 +3,8 @@
 A target's name is resolved, every resulting address is checked, and the address of each socket is checked once more
 before it connects. So no name server, and no other spelling of an address, can point a call at this machine or its
 neighbours. Redirects aren't followed, and proxies from the environment aren't used. Private addresses are refused
-unless `[server] allow_private` lists them; those are called directly, everything else through `[server] proxy`.
+unless `[server] allow_private` lists them; those and `no_proxy` are called directly, all else through `[server] proxy`.
+The proxy looks up the names that it gets, so nothing here can check their addresses.
 
 aiohttp is imported by the functions that need it: it takes 0.1 s of CPU, and a service without targets never calls.
 """
@@ -89,6 +90,27 @@ class Allowed:
         return more
 
 
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy, and the hosts that are called without it: `erp.acme.eu`, or `.acme.eu` for all below it."""
+
+    url: str
+    direct: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, url: str | None, direct: Iterable[str] = ()) -> Proxy | None:
+        """Return the proxy with this URL; None without one."""
+        if url is None:
+            return None
+        return cls(url, frozenset("." * host.startswith(".") + ascii_host(host.removeprefix(".")) for host in direct))
+
+    def takes(self, host: str) -> bool:
+        """Return whether calls to this host go through the proxy."""
+        labels = host.split(".")
+        above = {f".{'.'.join(labels[at:])}" for at in range(1, len(labels))}
+        return self.direct.isdisjoint({host, *above})
+
+
 def ascii_host(host: str) -> str:
     """Return a host as it is looked up: IDNA's form of a name, in small letters and without the dot of the root."""
     from yarl import URL
@@ -147,7 +169,7 @@ class OutgoingTargets:
         targets: Mapping[str, OutgoingTarget],
         allowed: Allowed,
         now: Callable[[], datetime],
-        proxy: str | None = None,
+        proxy: Proxy | None = None,
     ) -> None:
         self._session = session
         self._targets = targets
@@ -216,11 +238,11 @@ async def outgoing_targets(
     targets: Mapping[str, OutgoingTarget],
     allow_private: Iterable[str],
     now: Callable[[], datetime],
-    proxy: str | None = None,
+    proxy: Proxy | None = None,
 ) -> AsyncIterator[OutgoingTargets]:
     """Open the targets with a shared HTTP session, which is closed at the end.
 
-    `proxy`: the URL of an HTTP proxy for all calls but those to `allow_private`. Names are then looked up by the proxy.
+    `proxy`: for all calls but those to `allow_private`.
     """
     if not targets:
         yield OutgoingTargets(None, targets, Allowed(), now)
@@ -234,12 +256,12 @@ async def outgoing_targets(
         yield OutgoingTargets(session, targets, allowed, now, proxy)
 
 
-def checked_connector(allowed: Allowed, proxy: str | None = None) -> aiohttp.TCPConnector:
+def checked_connector(allowed: Allowed, proxy: Proxy | None = None) -> aiohttp.TCPConnector:
     """Make a connector that checks each name's addresses, and once more the address that it connects to."""
     import aiohttp
 
     if proxy is not None:
-        allowed = allowed.plus(*_host_and_port(proxy))
+        allowed = allowed.plus(*_host_and_port(proxy.url))
 
     def checked_socket(info: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, protocol, _, address = info
@@ -250,17 +272,18 @@ def checked_connector(allowed: Allowed, proxy: str | None = None) -> aiohttp.TCP
     return aiohttp.TCPConnector(resolver=checked_resolver(allowed), use_dns_cache=False, socket_factory=checked_socket)
 
 
-def _proxy_for(url: str, allowed: Allowed, proxy: str | None) -> str | None:
-    """Return the proxy that a call goes through; None for a direct one.
+def _proxy_for(url: str, allowed: Allowed, proxy: Proxy | None) -> str | None:
+    """Return the URL of the proxy that a call goes through; None for a direct one, whose addresses are then checked.
 
-    Raises AddressRefused for a private address: behind a proxy, only the addresses of names are its own affair.
+    Raises AddressRefused for a private address, and for names of this machine, which would be the proxy's own: only
+    the addresses of other names are the proxy's affair.
     """
     host, port = _host_and_port(url)
-    if proxy is None or (host, port) in allowed:
+    if proxy is None or (host, port) in allowed or not proxy.takes(host):
         return None
-    if _is_address(host):
+    if _is_address(host) or host == "localhost" or host.endswith(".localhost"):
         check_address(host, port, allowed)
-    return proxy
+    return proxy.url
 
 
 def _host_and_port(url: str) -> tuple[str, int]:
@@ -286,7 +309,7 @@ async def fetch_text(
     url: str,
     *,
     allowed: Iterable[str],
-    proxy: str | None = None,
+    proxy: Proxy | None = None,
     form: Mapping[str, str] | None = None,
     basic: tuple[str, str] | None = None,
 ) -> bytes:

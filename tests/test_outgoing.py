@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import connector, web
 from aiohttp.abc import AbstractResolver
 from aiohttp.test_utils import TestServer
 
@@ -16,11 +17,14 @@ from approvals_bot.outgoing import (
     AddressRefused,
     Allowed,
     OutgoingTarget,
+    Proxy,
     check_address,
     is_public,
     outgoing_targets,
     signature_headers,
 )
+from tests.support.certificates import certificate
+from tests.support.web_proxy import web_proxy
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -265,7 +269,79 @@ async def test_a_proxy_takes_what_is_not_on_private_addresses() -> None:
             "near": OutgoingTarget(f"http://{own}/near", "s" * 32),
             "private": OutgoingTarget("http://10.1.2.3/x", "s" * 32),
         }
-        async with outgoing_targets(targets=targets, allow_private=[own], now=now, proxy=f"http://{own}") as outgoing:
+        async with outgoing_targets(
+            targets=targets, allow_private=[own], now=now, proxy=Proxy(f"http://{own}")
+        ) as outgoing:
             results = [await outgoing.post(name, "evt_1", {}) for name in targets]
     assert seen == ["http://erp.example/hooks", "direct /near"]
     assert [type(result) for result in results] == [Called, Called, Refused]
+
+
+async def test_a_proxy_gets_names_and_looks_them_up_itself(tmp_path: Path) -> None:
+    """By CONNECT: what is said to the target is not for the proxy."""
+    tls = certificate(tmp_path, "erp.example")
+    connector._SSL_CONTEXT_VERIFIED.load_verify_locations(tmp_path / "erp.example.pem")  # it is for this name only
+    seen: list[str] = []
+
+    async def take(request: web.Request) -> web.Response:
+        seen.append(f"{request.host}{request.path}")
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/hooks", take)
+    server = TestServer(app, scheme="https")
+    await server.start_server(ssl=tls)
+    async with server:
+        assert server.port is not None
+        async with web_proxy({"erp.example:443": server.port}, "bot:pass") as proxy:
+            targets = {"erp": OutgoingTarget("https://erp.example/hooks", "s" * 32)}
+            named = Proxy(f"http://bot:pass@127.0.0.1:{proxy.port}")
+            async with outgoing_targets(targets=targets, allow_private=[], now=now, proxy=named) as outgoing:
+                assert await outgoing.post("erp", "evt_1", {}) == Called(200)
+    assert (proxy.seen, seen) == (["CONNECT erp.example:443"], ["erp.example/hooks"])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost:{port}/",  # no_proxy names it: called directly, and checked
+        "http://127.0.0.1:{port}/",
+        "http://api.localhost:{port}/",  # this would be the proxy's own machine
+        "http://2130706433:{port}/",
+        "http://[::ffff:127.0.0.1]:{port}/",
+        "http://10.1.2.3/",
+    ],
+)
+async def test_a_proxy_is_no_way_around_the_checks(url: str) -> None:
+    called: list[str] = []
+
+    async def take(request: web.Request) -> web.Response:
+        called.append(request.path)
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/", take)
+    async with TestServer(app) as server, web_proxy({}) as proxy:
+        targets = {"erp": OutgoingTarget(url.format(port=server.port), "s" * 32)}
+        named = Proxy.of(proxy.url, ["localhost"])
+        async with outgoing_targets(targets=targets, allow_private=[], now=now, proxy=named) as outgoing:
+            assert isinstance(await outgoing.post("erp", "evt_1", {}), Refused)
+    assert (called, proxy.seen) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("host", "is_taken"),
+    [
+        ("erp.acme.eu", False),
+        ("acme.eu", True),
+        ("evilacme.eu", True),
+        ("a.b.acme.eu", False),
+        ("hr.example", False),
+        ("x.hr.example", True),
+        ("xn--bcher-kva.example", False),
+    ],
+)
+def test_hosts_without_a_proxy_are_named_or_below_a_domain(host: str, is_taken: bool) -> None:
+    proxy = Proxy.of("http://proxy.example:3128", [".Acme.eu", "hr.example", "bücher.example"])
+    assert proxy is not None
+    assert proxy.takes(host) is is_taken

@@ -15,7 +15,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from approvals_bot.agents.chat_model import ChatModel
 from approvals_bot.agents.chats import ChatForm
-from approvals_bot.app.connections import channel_settings, open_channels, open_targets, start_task, start_tasks
+from approvals_bot.app.connections import (
+    channel_settings,
+    open_channels,
+    open_targets,
+    proxy_of,
+    start_task,
+    start_tasks,
+)
 from approvals_bot.app.directory import build_people
 from approvals_bot.approvals.business_time import Calendars
 from approvals_bot.approvals.port import (
@@ -38,7 +45,7 @@ from approvals_bot.durable.engine.executor import Executor
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.chain import ChainKey
 from approvals_bot.durable.tokens import Tokens
-from approvals_bot.outgoing import address_of, fetch_text
+from approvals_bot.outgoing import Proxy, address_of, fetch_text
 from approvals_bot.people import People
 from approvals_bot.service.audit_keeper import AuditKeeper
 from approvals_bot.service.audit_key import AuditKey
@@ -279,5 +286,10 @@ def sign_in_setup(service: configured.ServiceSettings, channels: Mapping[str, Ch
     slack, api = channels.get(SLACK), str(service.slack.api_url) if service.slack is not None else ""
     own = [url for url in (api, service.login.oidc.issuer if service.login.oidc is not None else "") if url]
     allowed = [*service.server.allow_private, *map(address_of, own)]
-    fetch = partial(fetch_text, allowed=allowed, proxy=service.server.proxy)
+    proxy, slacks = proxy_of(service.server), Proxy.of(service.slack.proxy_url) if service.slack is not None else None
+
+    async def fetch(url: str, **options: Any) -> bytes:
+        is_slacks = bool(api) and address_of(url) == address_of(api)
+        return await fetch_text(url, allowed=allowed, proxy=slacks if is_slacks else proxy, **options)
+
     return SignInSetup(service.login, slack if isinstance(slack, WithSignIn) else None, api, fetch)

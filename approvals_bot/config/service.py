@@ -34,6 +34,7 @@ from approvals_bot.config.chat import ChatTable
 from approvals_bot.config.hosts import is_loopback
 from approvals_bot.config.login import LoginTable, Network, RolesTable
 from approvals_bot.config.mail import Email, MailAddress, mail_address
+from approvals_bot.config.proxy import DirectHost, ProxyUrl
 from approvals_bot.config.secret import Secret, look_up
 from approvals_bot.people.addresses import (
     AddressError,
@@ -248,7 +249,8 @@ class Server(Frozen):
     cancel_grace: CancelGrace = timedelta(minutes=1)  # CANCEL_GRACE
     insecure_http: Bool = False  # base_url may be http:// on a network; anybody on it can read and use links
     trusted_proxies: tuple[Network, ...] = ()  # whose X-Forwarded-For, -Proto and -Host count
-    proxy: HttpUrl | None = None  # for outgoing calls
+    proxy: ProxyUrl | None = None  # for calls to [http.*]
+    no_proxy: tuple[DirectHost, ...] = ()  # hosts that are called without it
 
     @model_validator(mode="after")
     def _is_encrypted(self) -> Server:
@@ -268,6 +270,11 @@ class Slack(Frozen):
     api_url: HttpUrl = "https://slack.com/api/"
     external_users: Literal["deny", "see-only"] = "deny"
     app_id: Text | None = None
+    proxy: ProxyUrl | None = None  # for all calls to Slack, the websocket included
+
+    @property
+    def proxy_url(self) -> str | None:
+        return None if self.proxy is None else self.proxy.get_secret_value()
 
     @model_validator(mode="after")
     def _has_a_way_in(self) -> Slack:

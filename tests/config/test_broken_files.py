@@ -153,7 +153,7 @@ BROKEN_SERVICE = [
     ("[server]", '[server]\nallow_private = ["10.0.0.1"]', "allow_private", "server.allow_private[0]", "port", ""),
     ('"https://approve.acme.eu"', '"http://approve.acme.eu"', "base_url", "server.base_url", "unencrypted", "https://"),
     ("[server]", '[server]\ntrusted_proxies = ["10.0.0.0/33"]', "trusted", "server.trusted_proxies[0]", "network", ""),
-    ("[server]", '[server]\nproxy = "proxy:3128"', "proxy", "server.proxy", "write a URL", ""),
+    ("[server]", '[server]\nproxy = "proxy:3128"', "proxy", "server.proxy", "write a proxy", ""),
     ("[server]", "[server]\nstep_threads = 0", "step_threads", "server.step_threads", "at least 1", ""),
     ("[server]", "[server]\ncancel_grace = 60", "cancel_grace", "server.cancel_grace", "write a duration", ""),
     ("[server]", '[server]\ncancel_grace = "8d"', "cancel_grace", "server.cancel_grace", "a week at most", "7d"),

@@ -173,7 +173,7 @@ async def _complete(acting: Awaitable[object]) -> None:
 def _without_token(web: AsyncWebClient) -> AsyncWebClient:
     """Make a client for bolt. Bolt copies it for each request and takes the token from `authorize`."""
     bare = AsyncWebClient(base_url=web.base_url, session=web.session, retry_handlers=[])
-    bare.proxy = None
+    bare.proxy = web.proxy
     return bare
 
 

@@ -34,7 +34,8 @@ class SlackChannel:
 
     def __init__(self, settings: Slack) -> None:
         self._settings = settings
-        self._client = SlackClient(token=settings.bot_token.get_secret_value(), api_url=str(settings.api_url))
+        token = settings.bot_token.get_secret_value()
+        self._client = SlackClient(token=token, api_url=str(settings.api_url), proxy=settings.proxy_url)
         self._people = SlackPeople(self._client)
         self._host: ChannelHost | None = None
         self._out: SlackOut | None = None

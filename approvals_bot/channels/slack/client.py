@@ -79,8 +79,9 @@ class AnswerLostError(LaterError):
 
 
 class SlackClient:
-    """One workspace's Web API over one session, which is opened with the first call. Proxies named in the environment
-    are not used.
+    """One workspace's Web API over one session, which is opened with the first call.
+
+    All calls go through `proxy`, if there is one, which looks up Slack's name. The environment's proxies are not used.
 
     Calls go over that session directly: the same through slack_sdk took twice the CPU (benchmarks/parts/approval.py),
     because it writes each request and response down for a debug line, whether or not anybody logs it.
@@ -91,9 +92,11 @@ class SlackClient:
         *,
         token: str,
         api_url: str = "https://slack.com/api/",
+        proxy: str | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.monotonic = monotonic
+        self.proxy = proxy
         self._token = token
         self._api_url = api_url if api_url.endswith("/") else f"{api_url}/"
         self._session: aiohttp.ClientSession | None = None
@@ -111,7 +114,7 @@ class SlackClient:
             import aiohttp
 
             limit, jar = aiohttp.ClientTimeout(total=CALL_LIMIT, connect=CONNECT_LIMIT), aiohttp.DummyCookieJar()
-            self._session = aiohttp.ClientSession(timeout=limit, trust_env=False, cookie_jar=jar)
+            self._session = aiohttp.ClientSession(timeout=limit, trust_env=False, cookie_jar=jar, proxy=self.proxy)
         return self._session
 
     @property
@@ -122,7 +125,7 @@ class SlackClient:
 
             url, session = self._api_url, self.session
             self._web = AsyncWebClient(token=self._token, base_url=url, session=session, retry_handlers=[])
-            self._web.proxy = None  # the constructor takes HTTPS_PROXY and knows no NO_PROXY
+            self._web.proxy = self.proxy  # the constructor takes HTTPS_PROXY and knows no NO_PROXY
         return self._web
 
     async def aclose(self) -> None:
@@ -195,10 +198,14 @@ class SlackClient:
 
 @asynccontextmanager
 async def slack_client(
-    *, token: str, api_url: str = "https://slack.com/api/", monotonic: Callable[[], float] = time.monotonic
+    *,
+    token: str,
+    api_url: str = "https://slack.com/api/",
+    proxy: str | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[SlackClient]:
     """Open a client that is closed when the block ends."""
-    client = SlackClient(token=token, api_url=api_url, monotonic=monotonic)
+    client = SlackClient(token=token, api_url=api_url, proxy=proxy, monotonic=monotonic)
     try:
         yield client
     finally:

@@ -15,6 +15,7 @@ GROUP_MEMORY = 5.0  # seconds; each click asks Slack
 GROUP_SPARE = 60.0  # seconds; only while Slack refuses to be asked more often
 USER_MEMORY = 60.0  # seconds; how long a deactivated user may still count as active
 ADDRESS_MEMORY = 3_600.0  # seconds; an address hardly ever moves to another account
+ABSENCE_MEMORY = 120.0  # seconds; a person without an account may get one
 LOOK_UPS = 5  # users looked up at the same time
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ class SlackPeople:
     def __init__(self, client: SlackClient, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._client = client
         self._users: _Memory[SlackUser | None] = _Memory(USER_MEMORY, monotonic)
-        self._by_address: _Memory[str | None] = _Memory(ADDRESS_MEMORY, monotonic)
+        self._by_address: _Memory[str | None] = _Memory(ADDRESS_MEMORY, monotonic, absent=ABSENCE_MEMORY)
         self._groups: _Memory[tuple[str, ...]] = _Memory(GROUP_MEMORY, monotonic, GROUP_SPARE)
 
     async def user(self, user_id: str) -> SlackUser | None:
@@ -140,11 +141,15 @@ class TooOftenError(SourceUnavailable):
 class _Memory(Generic[T]):
     """A cache with a lifetime in seconds. Failures aren't cached, and a key is looked up once at a time.
 
-    `spare`: the age up to which an answer is good enough while Slack doesn't want to be asked.
+    `spare`: the age up to which an answer is good enough while Slack doesn't want to be asked. `absent`: the lifetime
+    of None, if that's another.
     """
 
-    def __init__(self, seconds: float, monotonic: Callable[[], float], spare: float = 0.0) -> None:
+    def __init__(
+        self, seconds: float, monotonic: Callable[[], float], spare: float = 0.0, *, absent: float | None = None
+    ) -> None:
         self._seconds, self._spare = seconds, spare
+        self._absent = seconds if absent is None else absent
         self._forgotten = 0  # times
         self._monotonic = monotonic
         self._known: dict[str, tuple[float, T]] = {}
@@ -169,7 +174,7 @@ class _Memory(Generic[T]):
                         return known[1]
                     raise
                 if forgotten == self._forgotten:  # else it may be from before the change
-                    self._known[key] = (begun + self._seconds, answer)
+                    self._known[key] = (begun + (self._absent if answer is None else self._seconds), answer)
                 return answer
         finally:
             if not lock.locked():

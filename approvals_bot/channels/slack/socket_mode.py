@@ -23,7 +23,7 @@ class SocketMode:
 
     def __init__(self, bolt: AsyncApp, *, app_token: str, client: SlackClient) -> None:
         self._handler = AsyncSocketModeHandler(bolt, app_token, web_client=client.web)
-        self._handler.client.proxy = None  # ignore the environment's proxy, as for the Web API
+        self._handler.client.proxy = client.proxy  # not the environment's, as for the Web API
         self.trouble = ""  # why it couldn't connect: Slack's error code, or the exception's name
 
     async def is_connected(self) -> bool:

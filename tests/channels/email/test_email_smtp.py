@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
@@ -23,6 +22,7 @@ from approvals_bot.channels.email.smtp import Relay
 from approvals_bot.config.mail import MailAccount
 from approvals_bot.errors import ConfigError
 from approvals_bot.people import Person
+from tests.support.certificates import certificate
 
 ANN = ToPerson("email", Person("ann@acme.eu", "Ann Ode"))
 
@@ -225,17 +225,6 @@ async def test_non_ascii_addresses_need_a_relay_that_accepts_them(start: Start, 
 
 
 # ── who may read along ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def certificate(folder: Path, name: str) -> ssl.SSLContext:
-    """A server's context with a self-signed certificate for this name."""
-    key, cert = folder / f"{name}.key", folder / f"{name}.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
-    extension = ["-addext", f"subjectAltName={'IP' if name[0].isdigit() else 'DNS'}:{name}"]
-    subprocess.run([*command, *extension, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
-    return context
 
 
 @pytest.mark.check(56)

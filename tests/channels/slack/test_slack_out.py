@@ -23,7 +23,7 @@ from approvals_bot.approvals.port import (
 )
 from approvals_bot.channels.slack.post import SlackOut
 from approvals_bot.people import Person, SourceUnavailable
-from approvals_bot.playground import SeedChannel
+from approvals_bot.playground import SeedChannel, User
 from tests.support.fake_slack import Ticks
 
 if TYPE_CHECKING:
@@ -223,6 +223,20 @@ async def test_a_groups_members_are_cached_for_a_minute(stage: Stage) -> None:
     assert await stage.people.members("sre") == ("bo@acme.eu", "cy@acme.eu")
     stage.monotonic.at += 61
     assert await stage.people.members("sre") == ("ann@acme.eu",)
+
+
+async def test_people_without_an_account_are_looked_up_again(stage: Stage) -> None:
+    """An address of an account is kept for an hour, none for two minutes."""
+    assert await stage.people.id_of("new@acme.eu") is None
+    stage.playground.workspace.add_people_and_channels([User(Person("new@acme.eu", "New", "U0NEW"))], ())
+    stage.monotonic.at += 119
+    assert await stage.people.id_of("new@acme.eu") is None
+    stage.monotonic.at += 2
+    assert await stage.people.id_of("new@acme.eu") == "U0NEW"
+    asked = len(stage.playground.web_api.seen)
+    stage.monotonic.at += 3_000
+    assert await stage.people.id_of("new@acme.eu") == "U0NEW"
+    assert len(stage.playground.web_api.seen) == asked
 
 
 async def test_an_unreadable_group_is_an_error_and_never_empty(stage: Stage) -> None:
