@@ -39,8 +39,8 @@ LONGEST_TRY = timedelta(hours=48)
 
 FIRST_WAIT = 4.0  # seconds; with the jitter, 2 to 4
 LONGEST_WAIT = 900.0  # seconds
-ALL_DOWN = timedelta(minutes=1)
-"""The wait before trying a channel that refuses everything."""
+FILTERED = timedelta(minutes=15)
+"""The wait before trying a mail that a filter refused: it takes a person to mend it."""
 
 LONGEST_VALUE, LONGEST_MAIL_VALUE = 9_000, 24_000
 """Characters of one field that a channel gets, and the log keeps: more than it ever shows."""
@@ -166,10 +166,12 @@ class Pause:
 def pause_after(tries: int, result: TryAgain | Refused, *, is_mail: bool) -> Pause | None:
     """Return the wait after an attempt that failed; None: it was refused for good."""
     match result:
-        case Refused() if result.install and is_mail:
+        case Refused(code="install") if is_mail:
             # All mail is down, perhaps because of a password: nothing is wrong with this one, and it goes out once the
-            # relay works again.
-            return Pause(tries, ALL_DOWN)
+            # relay works again. The relay itself isn't asked each time.
+            return Pause(tries, None)
+        case Refused(code="message") if is_mail:
+            return Pause(tries, FILTERED)
         case Refused():
             return None
         case TryAgain(after=timedelta() as turn, held=True):

@@ -335,15 +335,19 @@ class TryAgain:
     kind: Literal["try_again"] = "try_again"
 
 
-RefusedCode = Literal["not_configured", "no_account", "install", "other"]
-"""Why a channel refuses for good. `not_configured`: this installation has no such channel. `no_account`: the person has
-no account there, so a fallback is normal. `install`: the whole channel is down (a revoked token, SMTP 535).
+RefusedCode = Literal["not_configured", "no_account", "install", "message", "other"]
+"""Why a channel refuses. `not_configured`: this installation has no such channel. `no_account`: the person has no
+account there, so a fallback is normal. `install`: the whole channel is down (a revoked token, SMTP 535). `message`: a
+filter refused this one mail, and may be mended.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Never: no such channel, address refused, bot not invited. `error` is for people, `code` for programs."""
+    """No: no such channel, address refused, bot not invited. `error` is for people, `code` for programs.
+
+    That is final, but for mail that is refused for a fault of ours (`install`, `message`).
+    """
 
     error: str
     code: RefusedCode = "other"

@@ -58,7 +58,10 @@ async def a_posting_service(
             )
 
         channel = Mailer(
-            relay=Relay(MailAccount(host="127.0.0.1", port=mailbox.port, security="none")),
+            relay=Relay(
+                MailAccount(host="127.0.0.1", port=mailbox.port, security="none"),
+                monotonic=lambda: opened[0].clock.now().timestamp(),
+            ),
             sender="Approvals <approvals@acme.eu>",
             now=lambda: opened[0].clock.now(),
             turns=turns,

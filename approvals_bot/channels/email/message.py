@@ -118,7 +118,7 @@ def _mail(
         "Message-ID": f"<{message_id}>",
         **thread,
         "Auto-Submitted": "auto-generated",  # RFC 3834: suppresses out-of-office replies
-        "X-Auto-Response-Suppress": "All",  # the same for Exchange
+        "X-Auto-Response-Suppress": "OOF, AutoReply, DR, RN, NRN",  # the same for Exchange; All would mean bounces, too
         "MIME-Version": "1.0",
         "Content-Type": f'multipart/alternative; boundary="{boundary}"',
     }

@@ -21,7 +21,8 @@ from typing import TypeVar
 import aiosmtplib
 
 from approvals_bot.approvals.plain_text import one_line
-from approvals_bot.approvals.port import Refused, TryAgain
+from approvals_bot.approvals.port import Refused, RefusedCode, TryAgain
+from approvals_bot.channels.email.blame import Command, blame_for
 from approvals_bot.channels.email.message import OutgoingMail
 from approvals_bot.config.hosts import is_loopback
 from approvals_bot.config.mail import MailAccount
@@ -31,7 +32,9 @@ OPERATION_LIMIT = 15.0  # seconds for one command and its answer; RFC 5321 allow
 MAIL_LIMIT = 45.0  # seconds for one mail, connecting included
 IDLE_LIMIT = 60.0  # seconds a connection is kept unused; relays hang up soon after
 MAILS_PER_CONNECTION = 50  # some relays limit them
-REFUSED_LOGIN_PAUSE = 60.0  # seconds without another try: repeating a wrong password could lock the account
+FIRST_STOP, LONGEST_STOP = 10.0, 60.0  # seconds that nothing is sent after our account was refused, doubled each time;
+# the longest at once after a rejected login, because repeating a wrong password could lock the account
+PATIENCE = timedelta(minutes=1)  # what a 4xx asks for, by itself or as greylists and full mailboxes do
 
 log = logging.getLogger(__name__)
 
@@ -92,15 +95,16 @@ class Relay:
         self._connection: aiosmtplib.SMTP | None = None
         self._sent = 0
         self._idle: asyncio.TimerHandle | None = None
-        self._shut_until = 0.0
-        self._shut_because = Refused("")
+        self._stopped_until = 0.0
+        self._stopped_because = Refused("")
+        self._stops = 0  # in a row, without an accepted mail in between
         self._is_sending_text = False
 
     async def deliver(self, mail: OutgoingMail) -> Accepted | Lost | TryAgain | Refused:
         """Send one mail. Returns within 45 seconds, whatever the relay does."""
         async with self._lock:
-            if self._monotonic() < self._shut_until:
-                return self._shut_because
+            if self._monotonic() < self._stopped_until:
+                return self._stopped_because
             self._is_sending_text = False
             try:
                 async with asyncio.timeout(MAIL_LIMIT):
@@ -148,6 +152,7 @@ class Relay:
             self._drop()
             raise
         self._sent += 1
+        self._stops = 0
         self._wait_idle()
         return Accepted()
 
@@ -217,19 +222,8 @@ class Relay:
 
     def _judge(self, failure: Exception) -> Lost | TryAgain | Refused:
         match failure:
-            case aiosmtplib.SMTPAuthenticationError(code=code) if code >= 500:
-                return self._shut(Refused(f"the relay rejects our login: {_said(failure)}", "install"))
-            case aiosmtplib.SMTPSenderRefused(code=code) if code >= 500 and code != 552:  # 552: this mail is too large
-                return self._loud(Refused(f"the relay rejects our sender address: {_said(failure)}", "install"))
-            case aiosmtplib.SMTPConnectResponseError() | aiosmtplib.SMTPHeloError():
-                return TryAgain(f"the relay is not available now: {_said(failure)}")
-            case aiosmtplib.SMTPResponseException(code=code):
-                if code == 421:
-                    self._drop()
-                if code < 500:
-                    return TryAgain(f"the relay asks to try later: {_said(failure)}", _patience(code))
-                log.warning("The relay rejected a mail: %s", _said(failure))
-                return Refused(f"the relay rejects the mail: {_said(failure)}")
+            case aiosmtplib.SMTPResponseException():
+                return self._judge_reply(failure, _command_of(failure))
             case aiosmtplib.SMTPNotSupported():
                 return Refused(failure.message)
             case _ if self._is_sending_text:
@@ -245,18 +239,59 @@ class Relay:
             case NoTlsError():
                 return self._loud(TryAgain("the relay offers no TLS, so nothing was sent (security = starttls)"))
             case NoLoginError():
-                return self._shut(Refused("the relay offers no login that we can use", "install"))
+                return self._stop("the relay offers no login that we can use", "login")
             case _:
                 return Refused(f"the mail can't be sent: {type(failure).__name__}")
 
-    def _shut(self, verdict: Refused) -> Refused:
-        self._shut_until = self._monotonic() + REFUSED_LOGIN_PAUSE
-        self._shut_because = verdict
-        return self._loud(verdict)
+    def _judge_reply(self, reply: aiosmtplib.SMTPResponseException, command: Command) -> TryAgain | Refused:
+        """Judge a refusal by who is to blame for it."""
+        if reply.code == 421:
+            self._drop()
+        match blame_for(reply.code, one_line(reply.message, 400), command):
+            case "nobody" if isinstance(reply, aiosmtplib.SMTPConnectError | aiosmtplib.SMTPHeloError):
+                return TryAgain(f"the relay is not available now: {_said(reply)}")
+            case "nobody":
+                return TryAgain(f"the relay asks to try later: {_said(reply)}", PATIENCE)
+            case "account":
+                return self._stop(f"{_NOT_OURS[command]}: {_said(reply)}", command)
+            case blame:
+                log.warning("The relay rejected a mail: %s", _said(reply))
+                return Refused(
+                    f"the relay rejects the mail: {_said(reply)}", "message" if blame == "message" else "other"
+                )
+
+    def _stop(self, error: str, command: Command) -> Refused:
+        """Send nothing for a while: all mail would be refused like this one, and trying may make it worse."""
+        length = LONGEST_STOP if command == "login" else min(FIRST_STOP * 2 ** min(self._stops, 16), LONGEST_STOP)
+        self._stops += 1
+        self._stopped_until = self._monotonic() + length
+        self._stopped_because = self._loud(Refused(error, "install"))
+        return self._stopped_because
 
     def _loud(self, verdict: V) -> V:
         log.error("Mail doesn't work: %s. Check [email] in the configuration.", verdict.error)
         return verdict
+
+
+_NOT_OURS: dict[Command, str] = {
+    "login": "the relay rejects our login",
+    "sender": "the relay rejects our sender address",
+    "recipient": "the relay accepts no mail from our account",
+    "text": "the relay accepts no mail from our account",
+}
+
+
+def _command_of(failure: aiosmtplib.SMTPResponseException) -> Command:
+    """Return the command that was answered."""
+    match failure:
+        case aiosmtplib.SMTPSenderRefused():
+            return "sender"
+        case aiosmtplib.SMTPRecipientRefused():
+            return "recipient"
+        case aiosmtplib.SMTPAuthenticationError() | aiosmtplib.SMTPConnectError() | aiosmtplib.SMTPHeloError():
+            return "login"
+        case _:
+            return "text"
 
 
 def _said(failure: Exception) -> str:
@@ -264,11 +299,6 @@ def _said(failure: Exception) -> str:
     assert isinstance(failure, aiosmtplib.SMTPResponseException), "only answers have a text"
     text = re.sub(r"<?[^\s<>]+@[^\s<>]+>?", "<…>", one_line(failure.message, 400))
     return one_line(f"{failure.code} {text}", 160)
-
-
-def _patience(code: int) -> timedelta | None:
-    """Return how long to wait before the next try. Full mailboxes, greylists and busy relays need a minute."""
-    return timedelta(minutes=1) if code in (421, 450, 451, 452) else None
 
 
 class Turns:

@@ -149,20 +149,23 @@ async def test_fifty_mails_are_enough_for_one_connection(start: Start, card: Car
     assert server.connections == 2
 
 
+LATER = timedelta(minutes=1)
+
+
 @pytest.mark.check(55)
 @pytest.mark.parametrize(
     ("command", "reply", "expected"),
     [
-        ("RCPT", "450 4.2.1 busy", TryAgain("the relay asks to try later: 450 4.2.1 busy", timedelta(minutes=1))),
-        ("RCPT", "452 full", TryAgain("the relay asks to try later: 452 full", timedelta(minutes=1))),
+        ("RCPT", "450 4.2.1 busy", TryAgain("the relay asks to try later: 450 4.2.1 busy", LATER)),
+        ("RCPT", "452 full", TryAgain("the relay asks to try later: 452 full", LATER)),
         ("RCPT", "550 5.1.1 <ann@acme.eu> unknown", Refused("the relay rejects the mail: 550 5.1.1 <…> unknown")),
-        ("MAIL", "451 later", TryAgain("the relay asks to try later: 451 later", timedelta(minutes=1))),
-        ("MAIL", "553 not yours", Refused("the relay rejects our sender address: 553 not yours", "install")),
-        ("DATA", "554 5.7.1 spam", Refused("the relay rejects the mail: 554 5.7.1 spam")),
-        ("DATA", "421 4.3.2 closing", TryAgain("the relay asks to try later: 421 4.3.2 closing", timedelta(minutes=1))),
+        ("MAIL", "451 later", TryAgain("the relay asks to try later: 451 later", LATER)),
+        ("DATA", "554 5.7.1 spam", Refused("the relay rejects the mail: 554 5.7.1 spam", "message")),
+        ("DATA", "552 5.3.4 too large", Refused("the relay rejects the mail: 552 5.3.4 too large")),
+        ("DATA", "421 4.3.2 closing", TryAgain("the relay asks to try later: 421 4.3.2 closing", LATER)),
     ],
 )
-async def test_4xx_is_retried_and_5xx_is_final(
+async def test_a_reply_is_judged_by_whose_fault_it_is(
     start: Start, card: Card, command: str, reply: str, expected: TryAgain | Refused
 ) -> None:
     server, channel, _ = await start()
@@ -170,6 +173,42 @@ async def test_4xx_is_retried_and_5xx_is_final(
     assert await channel.send(dispatch(card)) == expected
     assert isinstance(await channel.send(dispatch(card)), Delivered)
     assert len(server.mails) == 1
+
+
+@pytest.mark.check(55)
+@pytest.mark.parametrize(
+    ("command", "reply", "error"),
+    [
+        ("MAIL", "553 not yours", "the relay rejects our sender address: 553 not yours"),
+        ("RCPT", "554 5.7.1 <ann@acme.eu>: Relay access denied", "554 5.7.1 <…>: Relay access denied"),
+        ("DATA", "550 5.4.5 Daily user sending limit exceeded.", "550 5.4.5 Daily user sending limit exceeded."),
+        ("DATA", "554 5.2.252 SendAsDenied; a@acme.eu not allowed to send as b@acme.eu", "554 5.2.252 SendAsDenied; "),
+    ],
+)
+async def test_a_fault_of_our_account_stops_the_queue_loudly(
+    start: Start, card: Card, caplog: pytest.LogCaptureFixture, command: str, reply: str, error: str
+) -> None:
+    time = 0
+    server, channel, _ = await start({"monotonic": lambda: time})
+    server.answers[command] = [reply] * 6
+    tried = []
+    while server.answers[command]:
+        left = len(server.answers[command])
+        answer = await channel.send(dispatch(card))
+        assert isinstance(answer, Refused)
+        assert answer.install
+        assert error in answer.error
+        tried += [time] * (left - len(server.answers[command]))
+        time += 5
+    assert tried == [0, 10, 30, 70, 130, 190]  # in between, nobody asked the relay
+    assert caplog.text.count("Mail doesn't work") == 6
+    assert "@acme.eu" not in caplog.text
+    time += 55
+    assert isinstance(await channel.send(dispatch(card)), Delivered)
+    server.answers[command] = [reply]
+    await channel.send(dispatch(card))
+    time += 10  # the first stop again, because a mail was accepted since
+    assert isinstance(await channel.send(dispatch(card)), Delivered)
 
 
 async def test_a_rejected_mail_is_logged_once_without_its_address(
