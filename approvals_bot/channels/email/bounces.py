@@ -1,22 +1,21 @@
-"""Bounced mails: which copy a bounce is about, and why the mail failed.
+"""Bounced mails: which copy a bounce is about, and its way into the request's log.
 
 Each mail has its own envelope sender (VERP). The address names the request and the copy, and carries a seal that needs
-the signing key. Mail to any other address is not a bounce. We take the reason from the report's text, but never the
-recipient. An address has no room for several requests, so a digest names all of them in a header with a seal of its
-own; reports include the headers of the mail that bounced.
+the signing key. Mail to any other address is not a bounce. A report marks that copy only if it is about its mailbox:
+people who forward their mail cause reports about others. An address has no room for several requests, so a digest names
+all of them in a header with a seal of its own; reports include the headers of the mail that bounced.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from email import message_from_bytes, message_from_string
-from email.message import Message
-from typing import Any
 
-from approvals_bot.approvals.plain_text import one_line
+from approvals_bot.channels.email.reports import Failure, parts_of, read_failures
+from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.tokens import Tokens
@@ -97,48 +96,17 @@ def _returned(copy: str) -> Returned:
 
 def _header_of_returned(report: bytes) -> str:
     """Find the header in the bounced mail. A report includes that mail in full, or its headers alone."""
-    for part in _parts(message_from_bytes(report)):
+    for part in parts_of(message_from_bytes(report)):
         match part.get_content_type():
-            case "message/rfc822" | "message/global":
-                returned = _parts(part)[:1]
-            case "text/rfc822-headers" | "message/global-headers":
+            case "message/rfc822" | "message/global" | "message/global-headers":  # all three hold a mail, for Python
+                returned = parts_of(part)[:1]
+            case "text/rfc822-headers":
                 returned = [message_from_string(str(part.get_payload()))]
             case _:
                 continue
         for mail in returned:
             return str(mail.get(TOGETHER, ""))
     return ""
-
-
-def why_it_failed(content: bytes) -> str | None:
-    """Return why a mail failed for good, by its delivery report (RFC 3464). One line, without addresses.
-
-    None for everything else: a delay, a receipt, an out-of-office reply, a person's reply, a malformed report.
-    """
-    mail = message_from_bytes(content)
-    if mail.get_content_type() != "multipart/report" or not mail.is_multipart():
-        return None
-    if str(mail.get_param("report-type", "")).lower() != "delivery-status":
-        return None
-    for part in _parts(mail):
-        if part.get_content_type() in ("message/delivery-status", "message/global-delivery-status"):
-            for recipient in _parts(part):
-                if str(recipient.get("Action", "")).strip().lower() == "failed":
-                    return _reason(recipient)
-    return None
-
-
-def _parts(mail: Message[Any, Any]) -> list[Message[Any, Any]]:
-    payload = mail.get_payload()
-    return [part for part in payload if isinstance(part, Message)] if isinstance(payload, list) else []
-
-
-def _reason(recipient: Message[Any, Any]) -> str:
-    """Return `5.1.1: no such user`: the status, and the server's own words as plain text."""
-    status = re.match(r"\s*([245]\.\d{1,3}\.\d{1,3})", str(recipient.get("Status", "")))
-    words = str(recipient.get("Diagnostic-Code", "")).partition(";")[2]
-    words = one_line(re.sub(r"<?[^\s<>]+@[^\s<>]+>?", "<…>", one_line(words, 400)), 120)
-    return ": ".join(filter(None, (status[1] if status else "", words))) or "no reason was given"
 
 
 class Reports:
@@ -154,29 +122,47 @@ class Reports:
         Raises ApprovalsBotError or OSError when it can't be stored now.
         """
         try:
-            reason = why_it_failed(content)
-            together = self._return_paths.read_together(content) if reason else ()
+            failures = read_failures(content)
+            together = self._return_paths.read_together(content) if failures else ()
         except Exception as error:  # noqa: BLE001  # a stranger's bytes may make the parser raise anything
             log.warning("A mail to a return address can't be parsed (%s).", type(error).__name__)
             return False
-        if reason is None:
-            return False
-        for each in together if returned in together else (returned,):
-            await self._record(each, reason)
-        return True
+        for each in (together if returned in together else (returned,)) if failures else ():
+            await self._record(each, failures)
+        return bool(failures)
 
-    async def _record(self, returned: Returned, reason: str) -> None:
+    async def _record(self, returned: Returned, failures: Sequence[Failure]) -> None:
         """Add the bounce to the request's log. After the decision, only the audit keeps it."""
         record = await find_record(self._engine, returned.request_id)
         view = request_of(record) if record is not None else None
         target = await self._engine.find(view.hook_id) if view is not None else None
         if target is None:
             return
+        mailboxes = mailboxes_of(await self._engine.events(target.record.id), returned)
+        failure = next((each for each in failures if each.is_about(mailboxes)), None) if mailboxes else failures[0]
+        if failure is None:
+            # Forwarded by the recipient, or by their server to several others: our mail has reached its mailbox.
+            log.info("A report is about another mailbox than the mail's, so it marks no delivery.")
+            return
+        if failure.blame != "recipient":
+            log.error("Mail doesn't work: it came back for a fault of ours: %s. Check [email].", failure.reason)
+        reason, data = failure.reason, {"copy": returned.copy, "why": failure.reason}
         message = {"kind": "bounced", "by": "relay", "via": "email", "copy": returned.copy, "reason": reason}
-        await self._engine.audit("mail_came_back", run_id=target.record.id, data={"copy": returned.copy, "why": reason})
+        await self._engine.audit("mail_came_back", run_id=target.record.id, data=data)
         try:
             await self._engine.resume_webhook(target, WebhookRequest.of_json(message))
         except HookNotFoundError:
             log.info("A mail bounced after its request was decided.")
         except HookFullError as error:
             log.warning("A mail bounced, and its request doesn't show it: %s", error)
+
+
+def mailboxes_of(events: Iterable[Event], returned: Returned) -> tuple[str, ...]:
+    """Return the mailbox that a copy was mailed to, and its person's address; () if the log doesn't say."""
+    prefix = f"{returned.request_id}-{returned.copy}-"
+    for event in events:
+        dispatch = event.data["input"].get("dispatch") if event.type == "step_created" else None
+        if isinstance(dispatch, dict) and dispatch["delivery_id"].startswith(prefix):
+            person = dispatch["to"].get("person", {})
+            return tuple(person[name] for name in ("mail", "address") if person.get(name))
+    return ()

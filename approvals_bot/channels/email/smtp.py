@@ -21,7 +21,7 @@ from typing import TypeVar
 import aiosmtplib
 
 from approvals_bot.approvals.plain_text import one_line
-from approvals_bot.approvals.port import Refused, RefusedCode, TryAgain
+from approvals_bot.approvals.port import Refused, TryAgain
 from approvals_bot.channels.email.blame import Command, blame_for
 from approvals_bot.channels.email.message import OutgoingMail
 from approvals_bot.config.hosts import is_loopback

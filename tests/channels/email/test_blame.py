@@ -21,7 +21,10 @@ ACCOUNT: list[tuple[Command, str]] = [
     ("recipient", "550 5.7.0 Mail relay denied."),
     ("text", "550 5.7.1 Daily SMTP relay limit exceeded for customer."),
     ("text", "550 5.7.26 This mail has been blocked because the sender is unauthenticated."),
-    ("text", "550 5.7.28 Our system has detected an unusual rate of unsolicited mail originating from your IP address."),
+    (
+        "text",
+        "550 5.7.28 Our system has detected an unusual rate of unsolicited mail from your IP.",
+    ),
     # Exchange Online
     ("text", "554 5.2.252 SendAsDenied; bot@acme.eu not allowed to send as approvals@acme.eu"),
     ("text", "554 5.2.0 STOREDRV.Submission.Exception:SendAsDeniedException.MapiExceptionSendAsDenied; Failed"),
@@ -78,7 +81,10 @@ RECIPIENT: list[tuple[Command, str]] = [
     ("recipient", "550 5.4.4 Invalid arguments"),
     ("recipient", "550 5.2.1 The email account that you tried to reach is disabled."),
     ("recipient", "552 5.2.2 The email account that you tried to reach is over quota."),
-    ("text", "554 5.2.2 mailbox full; STOREDRV.Deliver.Exception:QuotaExceededException.MapiExceptionShutoffQuotaExceeded"),
+    (
+        "text",
+        "554 5.2.2 mailbox full; STOREDRV.Deliver.Exception:QuotaExceededException.MapiException",
+    ),
     ("recipient", "550 Mailbox quota exceeded / user sending limit does not matter"),
     ("recipient", "550 User unknown"),
     ("recipient", "550 scripted fault"),

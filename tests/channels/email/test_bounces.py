@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import quopri
 import smtplib
 import socket
 from collections.abc import AsyncIterator
@@ -13,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.channels.email.bounces import TOGETHER, Returned, ReturnPaths, why_it_failed
+from approvals_bot.channels.email.bounces import TOGETHER, Returned, ReturnPaths
 from approvals_bot.channels.email.lmtp import mail_in
+from approvals_bot.channels.email.reports import read_failures
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.playground.mailbox import MailServer, ReceivedMail
 from tests.support.posting import a_posting_service
@@ -256,13 +259,101 @@ async def test_a_report_affects_only_requests_that_we_sealed(open_service: Any) 
 
 def test_the_reason_is_one_short_line_without_addresses() -> None:
     long = report().replace(b"User unknown", b"x" * 5_000 + b" bob@secret.example \x07")
-    reason = why_it_failed(long)
-    assert reason is not None
-    assert len(reason) <= 140
-    assert "@" not in reason
-    assert why_it_failed(report().replace(b"Diagnostic-Code", b"X").replace(b"Status: ", b"S: ")) == (
-        "no reason was given"
-    )
+    (failure,) = read_failures(long)
+    assert len(failure.reason) <= 140
+    assert "@" not in failure.reason
+    (failure,) = read_failures(report().replace(b"Diagnostic-Code", b"X").replace(b"Status: ", b"S: "))
+    assert failure.reason == "no reason was given"
+
+
+def about(name: str, *, kind: str = "message/delivery-status", original: str = "") -> bytes:
+    """A report about this mailbox, as the headers of RFC 3464 and 6533 name it."""
+    also = f"\r\nOriginal-Recipient: {original}" if original else ""
+    text = report().decode().replace("rfc822; ann@acme.eu", name + also).replace("message/delivery-status", kind)
+    return text.encode()
+
+
+GLOBAL = "message/global-delivery-status"
+OF_ANN = [
+    about("rfc822;ANN@Acme.EU"),
+    about("rfc822; <ann@acme.eu>"),
+    about("rfc822; ann+approvals@acme.eu"),
+    about("ann@acme.eu"),
+    about("rfc822; ann.ode@mail.acme.eu", original="rfc822; ann@acme.eu"),  # an alias, rewritten by its server
+    about("utf-8; änn@acme.eu", kind=GLOBAL),  # the name of the same mailbox for those who can write it
+    about("utf-8; ann@acme.eu", kind=GLOBAL),
+    about(r"utf-8; \x{E4}nn@acme.eu", kind=GLOBAL),
+    about("rfc822; ann@acme.eu").replace(b"failed", b"error"),  # OpenSMTPD
+]
+OF_OTHERS = [
+    about("rfc822; bo@acme.eu"),  # somebody who has a card of their own
+    about("rfc822; ann@elsewhere.example"),  # where Ann forwards her mail
+    about("utf-8; änne@acme.eu", kind=GLOBAL),
+    about("rfc822; assistant@acme.eu", original="rfc822; assistant@acme.eu"),
+]
+
+
+@pytest.mark.check(58)
+def test_a_report_of_any_standard_names_its_mailbox() -> None:
+    for content in OF_ANN:
+        (failure,) = read_failures(content)
+        assert (failure.is_about(("ann@acme.eu",)), failure.blame) == (True, "recipient"), content.decode()
+
+
+@pytest.mark.check(58)
+async def test_a_report_about_somebody_else_marks_nobody(desk: Desk) -> None:
+    await desk.first_mail("bo@acme.eu")
+    _, _, back = await desk.first_mail("ann@acme.eu")
+    before = desk.service.content()
+    for content in (*OF_OTHERS, QMAIL.replace(b"ann@", b"bo@")):
+        assert await desk.send(back, content) == 250
+    assert desk.service.content() == before
+
+
+def encoded(how: str) -> bytes:
+    """A report about Ann whose status is encoded, as RFC 6533 allows."""
+    head, status, rest = about("utf-8; änn@acme.eu", kind=GLOBAL).partition(f"Content-Type: {GLOBAL}\r\n\r\n".encode())
+    blocks, border, tail = rest.partition(b"\r\n--b\r\n")
+    body = base64.encodebytes(blocks) if how == "base64" else quopri.encodestring(blocks)
+    status = status.rstrip() + f"\r\nContent-Transfer-Encoding: {how}\r\n\r\n".encode()
+    return head + status + body.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") + border + tail
+
+
+@pytest.mark.parametrize("how", ["base64", "quoted-printable"])
+def test_an_encoded_status_is_decoded(how: str) -> None:
+    (failure,) = read_failures(encoded(how))
+    assert (failure.recipients, failure.blame) == (("änn@acme.eu",), "recipient")
+
+
+QMAIL = b"""From: MAILER-DAEMON@mx.acme.eu\r
+Subject: failure notice\r
+\r
+Hi. This is the qmail-send program at mx.acme.eu.\r
+I'm afraid I wasn't able to deliver your message to the following addresses.\r
+This is a permanent error; I've given up. Sorry it didn't work out.\r
+\r
+<ann@acme.eu>:\r
+Sorry, no mailbox here by that name. (#5.1.1)\r
+\r
+--- Below this line is a copy of the message.\r
+\r
+Return-Path: <approvals@acme.eu>\r
+"""
+
+
+@pytest.mark.check(58)
+def test_an_old_servers_report_is_read_by_the_library() -> None:
+    (failure,) = read_failures(QMAIL)
+    assert failure.is_about(("ann@acme.eu",))
+
+
+async def test_a_report_of_a_fault_of_ours_is_loud(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    run, _, back = await desk.first_mail("ann@acme.eu")
+    ours = report().replace(b"5.1.1", b"5.7.26").replace(b"<ann@acme.eu>: Recipient address rejected:", b"blocked")
+    assert await desk.send(back, ours) == 250
+    assert (await desk.copies(run))["email ann@acme.eu"][0] == "not_delivered"
+    (line,) = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert "a fault of ours: 5.7.26" in line.getMessage()
 
 
 def test_a_return_address_fits_whatever_it_names() -> None:
