@@ -1,4 +1,4 @@
-"""Who is to blame for a mail server's refusal, by its code, its enhanced status, or else its words. Pure.
+"""The blame for a mail server's refusal, by its code, its enhanced status, or else its words. Pure.
 
 A refusal of our account concerns all mail, one of the message only that mail, and neither says anything about the
 recipient: such mails are kept and tried again. Only what the recipient's side has decided is final.

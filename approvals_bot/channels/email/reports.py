@@ -98,7 +98,7 @@ def _named(value: str) -> str:
 def _is_same(name: str, mailbox: str) -> bool:
     """Return whether two names are of one mailbox.
 
-    Case, the domain's spelling and what follows a plus are no matter. A mailbox beyond ASCII has an ASCII name for
+    Case, the domain's spelling and the part after a plus are no matter. A mailbox beyond ASCII has an ASCII name for
     servers that need one, by custom the same without accents: either may be in the report.
     """
     one, other = _identity(name), _identity(mailbox)

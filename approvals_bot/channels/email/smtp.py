@@ -34,7 +34,7 @@ IDLE_LIMIT = 60.0  # seconds a connection is kept unused; relays hang up soon af
 MAILS_PER_CONNECTION = 50  # some relays limit them
 FIRST_STOP, LONGEST_STOP = 10.0, 60.0  # seconds that nothing is sent after our account was refused, doubled each time;
 # the longest at once after a rejected login, because repeating a wrong password could lock the account
-PATIENCE = timedelta(minutes=1)  # what a 4xx asks for, by itself or as greylists and full mailboxes do
+PATIENCE = timedelta(minutes=1)  # what greylists and busy relays want, which is what most 4xx are
 
 log = logging.getLogger(__name__)
 

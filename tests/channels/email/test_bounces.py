@@ -287,7 +287,7 @@ OF_ANN = [
 ]
 OF_OTHERS = [
     about("rfc822; bo@acme.eu"),  # somebody who has a card of their own
-    about("rfc822; ann@elsewhere.example"),  # where Ann forwards her mail
+    about("rfc822; ann@elsewhere.example"),  # a mailbox to which Ann forwards mail
     about("utf-8; änne@acme.eu", kind=GLOBAL),
     about("rfc822; assistant@acme.eu", original="rfc822; assistant@acme.eu"),
 ]
