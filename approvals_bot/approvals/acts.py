@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -35,6 +36,11 @@ Word = Literal[
     "edited",
     "reassigned",
     "added",
+    "commented",
+    "claimed",
+    "released",
+    "reminded",
+    "snoozed",
     "received",
     "unknown",
     "busy",
@@ -185,6 +191,46 @@ class Stop(Acted):
 
 
 @dataclass(frozen=True, slots=True)
+class Comment(Acted):
+    """A remark without a vote. `thread`: the copy under which it was written, as `thread_of` names it."""
+
+    by: str
+    text: str = ""
+    via: Via = "api"
+    thread: str = ""
+    kind: Literal["comment"] = "comment"
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOn(Acted):
+    """“I'm on it”, said by an approver; `ends`: no longer."""
+
+    by: str
+    ends: bool = False
+    via: Via = "api"
+    kind: Literal["claim"] = "claim"
+
+
+@dataclass(frozen=True, slots=True)
+class Remind(Acted):
+    """A reminder that the requester asks for, besides those of the workflow's file."""
+
+    by: str
+    via: Via = "api"
+    kind: Literal["remind"] = "remind"
+
+
+@dataclass(frozen=True, slots=True)
+class Snooze(Acted):
+    """An approver's wish for no reminders before `until`; None: they want them again."""
+
+    by: str
+    until: datetime | None = None
+    via: Via = "api"
+    kind: Literal["snooze"] = "snooze"
+
+
+@dataclass(frozen=True, slots=True)
 class MailReturned:
     """A bounce: the relay accepted a mail and the mailbox refused it. `copy`: the number of the copy it was."""
 
@@ -193,7 +239,13 @@ class MailReturned:
     kind: Literal["bounced"] = "bounced"
 
 
-Act = Vote | Edit | Withdraw | Reassign | Stop
+Talk = Comment | TakeOn | Remind | Snooze
+"""What people do about a request without deciding or changing it."""
+
+Change = Vote | Edit | Withdraw | Reassign | Stop
+"""What may change or decide a request."""
+
+Act = Change | Talk
 """What a person, an app or an operator can do to a request."""
 
 Message = Act | MailReturned

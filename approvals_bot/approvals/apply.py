@@ -13,7 +13,19 @@ from datetime import datetime
 from typing import Any
 
 from approvals_bot.approvals import fields as forms
-from approvals_bot.approvals.acts import Act, Actor, Edit, Reassign, Rejection, Reply, Stop, Vote, Withdraw, act_word
+from approvals_bot.approvals.acts import (
+    Act,
+    Actor,
+    Change,
+    Edit,
+    Reassign,
+    Rejection,
+    Reply,
+    Stop,
+    Vote,
+    Withdraw,
+    act_word,
+)
 from approvals_bot.approvals.ballot import (
     can_be_filled,
     cast,
@@ -183,6 +195,8 @@ def opened(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
         stages=tuple(replace(one, state="ahead") if one.state == "open" else one for one in request.stages),
         state="waiting",
         is_reset=False,
+        claim=request.claim if request.claim is not None and request.claim.stage == stage.id else None,
+        snoozes={},  # what is to be decided is new
         version=request.version + 1,
     )
     stage = replace(
@@ -304,7 +318,7 @@ def _identity_of(key: str, people: Mapping[str, Person]) -> str:
 
 def apply(
     request: Request,
-    act: Act,
+    act: Change,
     at: datetime,
     *,
     rules: Rules,
@@ -319,14 +333,14 @@ def apply(
     """
     request = with_people(request, rules, found.people)
     if request.held is not None and not _may_change_mind(request, act):
-        return request, _held(request, request.held, act, at)
+        return request, held_reply(request, request.held, act, at)
     match act:
         case Withdraw() | Stop():
             return _withdraw(request, act, at)
         case Edit():
             return _edit(request, act, rules, fits)
         case _ if request.state == "changes_requested":
-            return request, _not_now(request, act, at)
+            return request, not_now(request, act, at)
         case Reassign():
             return _reassign(request, act, at, rules, found, rank or Rank())
         case Vote():
@@ -444,13 +458,13 @@ def _may_change_mind(request: Request, act: Act) -> bool:
     return has_voted or isinstance(act, Withdraw)
 
 
-def _held(request: Request, held: RequestOutcome, act: Act, at: datetime) -> Reply:
+def held_reply(request: Request, held: RequestOutcome, act: Act, at: datetime) -> Reply:
     """Reply to an act that comes in the grace period of a decision."""
     params = {"state": held.state, "by": request.called(held.by), **_moment(request, held.at, at, act.by)}
     return Reply("already_decided", code="ended", params=params)
 
 
-def _not_now(request: Request, act: Act, at: datetime) -> Reply:
+def not_now(request: Request, act: Act, at: datetime) -> Reply:
     """Reply to a vote while the request is back with its requester."""
     vote = changes_vote(request)
     params = {"by": request.called(vote.by), "requester": request.called(request.requester)}

@@ -26,6 +26,7 @@ from approvals_bot.approvals.ballot import (
 from approvals_bot.approvals.port import (
     Card,
     CardChoice,
+    CardComment,
     CardField,
     CardOutcome,
     CardSeat,
@@ -34,9 +35,10 @@ from approvals_bot.approvals.port import (
     ChoiceName,
     FormField,
     StageState,
+    TalkName,
 )
 from approvals_bot.approvals.reassignment import reassignment_text
-from approvals_bot.approvals.request import RecordedVote, Request, RequestOutcome, RequestStage
+from approvals_bot.approvals.request import RecordedComment, RecordedVote, Request, RequestOutcome, RequestStage
 from approvals_bot.approvals.text import TO_CHANGE, VOTE
 from approvals_bot.approvals.tool_call import inputs_of, with_lines
 
@@ -74,6 +76,10 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
         outcome=_outcome(view, view.outcome) if view.outcome is not None else None,
         deliveries=view.deliveries,
         follow_ups=view.follow_ups,
+        comments=tuple(comment_of(view, made) for made in view.comments),
+        claimed_by=view.name(view.claimed_by) if view.claimed_by is not None else None,
+        talk=_talk(view, reader),
+        snoozed_until=until if reader is not None and (until := view.snoozes.get(reader)) and until > now else None,
         notes=_notes(view),
         may_reassign=stage is not None and reader is not None and _may_reassign(view, stage, reader),
         instructions=view.instructions if view.is_open else "",
@@ -93,6 +99,29 @@ def _vote(view: Request, cast: RecordedVote) -> CardVote:
     by = view.acting(cast.by, cast.in_place_of)
     actor = passed_on_by(cast.by, cast.vote.actor)
     return CardVote(by, cast.choice, cast.counts, actor, at=cast.at, via=cast.vote.via, comment=cast.vote.comment)
+
+
+def comment_of(view: Request, made: RecordedComment) -> CardComment:
+    """Return a comment as people see it."""
+    act = made.act
+    actor = passed_on_by(act.by, act.actor)
+    return CardComment(view.name(act.by), actor, at=made.at, via=act.via, comment=act.text)
+
+
+def _talk(view: Request, reader: str | None) -> tuple[TalkName, ...]:
+    """Return what this reader can do besides deciding; in a place, what anybody there can."""
+    if not view.is_open or view.is_stalled:
+        return ()
+    if view.state != "waiting" or view.held is not None:
+        return ("comment",)
+    found: list[TalkName] = ["comment"]
+    if reader is None:
+        return ("comment", "claim", "snooze", "remind")
+    if reader in view.waiting_for:
+        found += ["unclaim" if view.claimed_by == reader else "claim", "snooze"]
+    if reader in (view.requester, view.on_behalf_of):
+        found.append("remind")
+    return tuple(found)
 
 
 def _stage(view: Request, stage: RequestStage, counted: Count | None) -> CardStage:

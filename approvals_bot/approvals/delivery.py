@@ -190,12 +190,16 @@ def wait_before(attempts: int, retry_after: timedelta | None, chance: float) -> 
     return own if retry_after is None else max(own, min(retry_after, timedelta(days=1)))
 
 
+MOST_COMMENTS = 5  # of a request that a copy shows; its page has them all
+
+
 def shortened(card: Card, longest: int) -> Card:
-    """Cut the card's values to so many characters."""
+    """Cut the card's values to so many characters, and leave the newest comments."""
     fields = [
         field
         if len(field.value) <= longest
         else replace(field, value=clip_value(field.value, longest, is_signed=card.signs(field)))
         for field in card.fields
     ]
-    return replace(card, fields=tuple(fields))
+    comments, earlier = card.comments[-MOST_COMMENTS:], max(0, len(card.comments) - MOST_COMMENTS)
+    return replace(card, fields=tuple(fields), comments=comments, earlier_comments=earlier)

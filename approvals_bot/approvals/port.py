@@ -142,6 +142,19 @@ class CardVote(DatedRemark):
     passed_on_by: str = ""  # "app desk", if that isn't the voter
 
 
+# No twin of Decision: a comment decides nothing and ends nothing.
+@dataclass(frozen=True, slots=True)
+class CardComment(DatedRemark):
+    """A comment without a vote."""
+
+    by: Name
+    passed_on_by: str = ""  # "app desk", if that isn't the author
+
+
+TalkName = Literal["comment", "claim", "unclaim", "remind", "snooze"]
+"""What a reader can do about a request besides deciding it: each is a button or a form where the card is shown."""
+
+
 @dataclass(frozen=True, slots=True)
 class FormField:
     """A field that people fill in. `value` is its initial text in a form.
@@ -229,6 +242,11 @@ class Card:
     outcome: CardOutcome | None = None
     deliveries: tuple[CardDelivery, ...] = ()
     follow_ups: tuple[FollowUp, ...] = ()
+    comments: tuple[CardComment, ...] = ()  # oldest first
+    earlier_comments: int = 0  # that were left out before them
+    claimed_by: Name | None = None  # the approver who is on it
+    talk: tuple[TalkName, ...] = ()  # what this reader can do besides deciding
+    snoozed_until: datetime | None = None  # until when this reader wants no reminders
     notes: tuple[str, ...] = ()  # what else has happened: "⇄ Ann Ode reassigned this to Di Ops: on holiday"
     may_reassign: bool = False  # whether this reader may reassign it
     instructions: str = ""  # to the approvers
@@ -281,7 +299,7 @@ class Receipt:
     version: int = 0  # the card version it shows
 
 
-Occasion = Literal["request", "reminder", "escalation", "change", "reassigned", "vote", "code", "outcome"]
+Occasion = Literal["request", "reminder", "escalation", "change", "comment", "reassigned", "vote", "code", "outcome"]
 """Why something is sent now. `reassigned`: to the person whose place somebody else got. `vote`: to a voter, to confirm
 what was done in their name. `code`: the digits that they need besides their link."""
 
@@ -293,7 +311,7 @@ class Dispatch:
     `delivery_id`: the idempotency key, the same at every attempt. `thread`: the first copy at this destination, if any.
     `lost_at`: the time of the first attempt whose confirmation was lost, so that it may have arrived; None: none was.
     `link`: the reader's own decision page; "" for a place, or if they have none. It is added when the dispatch leaves,
-    so that no link is ever in a log.
+    so that no link is ever in a log. `comments`: those that it tells of.
     """
 
     delivery_id: str
@@ -304,6 +322,7 @@ class Dispatch:
     thread: Receipt | None = None
     lost_at: datetime | None = None
     link: str = ""
+    comments: tuple[CardComment, ...] = ()
 
     @property
     def url(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from approvals_bot.approvals.acts import KeptActor, Reassign, Vote
+from approvals_bot.approvals.acts import Comment, KeptActor, Reassign, TakeOn, Vote
 from approvals_bot.approvals.port import (
     CardDelivery,
     CardField,
@@ -103,6 +103,23 @@ class RecordedReassignment:
     at: datetime
     seats: tuple[int, ...]
     place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedComment:
+    """A comment, and when it was made."""
+
+    act: Comment
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedClaim:
+    """Who said “I'm on it”, when, and in which stage."""
+
+    act: TakeOn
+    at: datetime
+    stage: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +230,10 @@ class Request(BaseModel):
     held: RequestOutcome | None = None  # a decision that takes effect after `grace`, unless its vote is undone
     times_held: int = 0
     grace: str = ""  # "30 s"
+    comments: tuple[RecordedComment, ...] = ()
+    claim: RecordedClaim | None = None  # the last one in this stage
+    snoozes: dict[str, datetime] = {}  # address → when reminders start again
+    reminded_at: datetime | None = None  # when the requester last sent a reminder
     is_reset: bool = False  # votes were reset, and the stage hasn't reopened yet
     reassign: Literal["approvers", "owners", "never"] = "approvers"  # who may reassign, besides admins
     timers: tuple[RequestTimer, ...] = ()
@@ -232,6 +253,11 @@ class Request(BaseModel):
     @property
     def is_open(self) -> bool:
         return self.outcome is None
+
+    @property
+    def claimed_by(self) -> str | None:
+        """The approver who is on it, as long as their vote is waited for."""
+        return self.claim.act.by if self.claim is not None and self.claim.act.by in self.waiting_for else None
 
     @property
     def votes(self) -> tuple[RecordedVote, ...]:

@@ -106,6 +106,28 @@ REPLIES = {
     "has_voted": "{name} has already voted. Their vote must be undone first. " + UNCHANGED,
     "added": "{person} was added as an approver and has been notified.",
     "reassigned": "{person} now decides instead of {instead_of} and has been notified.",
+    # comments and what else decides nothing
+    "comment_empty": f"There's no text in this comment. {UNCHANGED}",
+    "comment_too_long": "A comment has at most {most:,} characters. " + UNCHANGED,
+    "comments_full": "This request has {most} comments, and takes no more. " + UNCHANGED,
+    "comments_often": "You've written {most} comments in the last hour. " + UNCHANGED + " Please try again later.",
+    "not_concerned": f"You have nothing to do with this request, so you can't comment on it. {UNCHANGED}",
+    "commented": "Your comment was added. The others involved will be notified.",
+    "nothing_owed": f"Nobody is waiting for your vote here. {UNCHANGED}",
+    "no_claim": f"You haven't said that you're on it. {UNCHANGED}",
+    "claimed": "You're on it, and everybody can see that. It's no vote yet.",
+    "claimed_already": f"You've already said that you're on it. {UNCHANGED}",
+    "claimed_instead": "You're on it now, instead of {instead_of}. It's no vote yet.",
+    "released": "You're no longer on it, and everybody can see that.",
+    "all_snoozed": f"Everybody who could vote now has snoozed their reminders. {UNCHANGED}",
+    "nobody_to_remind": f"There's nobody to remind now. {UNCHANGED}",
+    "snooze_over": "You'll get reminders again.",
+    "snooze_range": "Name a time in the next {days} days. " + UNCHANGED,
+    "snooze_unreadable": (
+        'Write when your reminders should start again: "1h", "tomorrow", "now", or a time like '
+        '"2026-11-05T14:00:00Z". ' + UNCHANGED
+    ),
+    "done_soon": "This is saved and shows in a moment; you don't need to do it again.",
     "held": "{outcome}: your vote takes effect in {grace}. Until then, you can undo it.",
 }
 """Replies that are just templates for their parameters."""
@@ -187,6 +209,14 @@ def reply_text(code: str, params: Mapping[str, Any], faults: Sequence[tuple[tupl
             return _request_changed(params)
         case "ended":
             return _ended(params)
+        case "reminded":
+            return f"Reminded {_names(params['people'])}."
+        case "reminded_lately":
+            return (
+                f"The last reminder was less than an hour ago. You can send another one {_moment(params)}. {UNCHANGED}"
+            )
+        case "snoozed":
+            return f"No reminders for you until {_clock(params)}. The deadline stays as it is."
         case "with_requester":
             return (
                 f"{params['by']} requested changes {_moment(params)}. "
@@ -216,13 +246,18 @@ def short_digest(whole: str) -> str:
 
 def time_of_day(at: datetime, now: datetime, zone: str) -> str:
     """Format a time: `at 10:42`, with the day unless it is today. In this zone; `at 10:42 UTC` without one."""
+    return f"at {clock_time(at, now, zone)}"
+
+
+def clock_time(at: datetime, now: datetime, zone: str) -> str:
+    """Format a time: `10:42`, `10:42 UTC on 3 May`."""
     try:
         tz = ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         tz = ZoneInfo("UTC")
     at, now = at.astimezone(tz), now.astimezone(tz)
     day = "" if at.date() == now.date() else f" on {at.day} {at:%B}" + ("" if at.year == now.year else f" {at.year}")
-    return f"at {at:%H:%M}{' UTC' if tz.key == 'UTC' else ''}{day}"
+    return f"{at:%H:%M}{' UTC' if tz.key == 'UTC' else ''}{day}"
 
 
 def waiting(missing: Iterable[tuple[str, int]]) -> str:
@@ -280,8 +315,18 @@ def _by(name: str) -> str:
 
 
 def _moment(params: Mapping[str, Any]) -> str:
+    return f"at {_clock(params)}"
+
+
+def _clock(params: Mapping[str, Any]) -> str:
     at, now = (datetime.fromisoformat(params[each]) for each in ("at", "now"))
-    return time_of_day(at, now, params["zone"])
+    return clock_time(at, now, params["zone"])
+
+
+def _names(names: Sequence[str], most: int = 6) -> str:
+    """Join names: `Ann and Bo`; of a long list, the first and the number of others."""
+    shown = [*names[:most], *([f"{len(names) - most} more"] if len(names) > most else [])]
+    return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + " and " + shown[-1]
 
 
 def _faults(faults: Sequence[tuple[tuple[str, ...], str]]) -> str:

@@ -19,7 +19,7 @@ from approvals_bot.approvals.request import Request, RequestTimer
 from approvals_bot.durable.core.api import now
 from approvals_bot.durable.core.loop import WorkflowLoop
 
-Kind = Literal["deadline", "reminder", "escalation", "mail", "people", "absence", "grace"]
+Kind = Literal["deadline", "reminder", "escalation", "mail", "people", "absence", "grace", "snooze"]
 
 THEN = {
     "expire": "then it expires",

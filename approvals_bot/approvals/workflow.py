@@ -14,7 +14,21 @@ from __future__ import annotations
 import asyncio
 from typing import Any, assert_never
 
-from approvals_bot.approvals.acts import Act, MailReturned, Message, Reassign, Reply, Stop, answer_of, read_message
+from approvals_bot.approvals.acts import (
+    Change,
+    Comment,
+    MailReturned,
+    Message,
+    Reassign,
+    Remind,
+    Reply,
+    Snooze,
+    Stop,
+    TakeOn,
+    Talk,
+    answer_of,
+    read_message,
+)
 from approvals_bot.approvals.apply import (
     apply,
     changes_vote,
@@ -37,7 +51,7 @@ from approvals_bot.approvals.apply import (
     with_recipients,
     withdrawn,
 )
-from approvals_bot.approvals.ballot import current_votes, owed
+from approvals_bot.approvals.ballot import current_votes
 from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.eligibility import Resolution
 from approvals_bot.approvals.fields import Fits
@@ -58,6 +72,7 @@ from approvals_bot.approvals.reassignment import Rank
 from approvals_bot.approvals.request import DEADLINE, NO_STAGE, Opening, Request, RequestStage
 from approvals_bot.approvals.resolution import find_people, find_rank
 from approvals_bot.approvals.rules import KeptDefinition, facts_of, rules_of
+from approvals_bot.approvals.talk import comment_cards, comment_copies, snoozes_over, talked, to_be_reminded
 from approvals_bot.approvals.timers import (
     Due,
     StageTimers,
@@ -238,10 +253,12 @@ class PendingRequest:
                 await send_reply(message, late_reply(self.request, act, came_at))
             case Stop() as act:
                 await send_reply(message, self.stop(act))
+            case Comment() | TakeOn() | Remind() | Snooze() as act:
+                await self.talk(act, message)
             case act:
                 await self.perform(act, message)
 
-    async def perform(self, act: Act, message: WebhookRequest) -> None:
+    async def perform(self, act: Change, message: WebhookRequest) -> None:
         came_at, before = now(), self.request
         assert before.stage is not None, "a stage is open while nobody has decided"
         rank, also, self.unanswered = None, list[str](), message
@@ -262,6 +279,33 @@ class PendingRequest:
             self.notify_reassigned(before.stage.id)
         if reply.verdict in ("counted", "changed") and act.via == "email" and self.request.outcome is None:
             self.copies.confirm_vote(act.by)
+
+    async def talk(self, act: Talk, message: WebhookRequest) -> None:
+        """Take what decides nothing: reply, show it, and notify those whom it is for."""
+        came_at = now()
+        if act.by not in self.request.people and is_mail(act.by):
+            self.unanswered = message
+            found = await find_people([], context_of(self.request, self.rules), [act.by])
+            self.unanswered = None
+            self.request = with_people(self.request, self.rules, found.people)
+        self.request, reply = talked(self.request, act, came_at)
+        await send_reply(message, reply)
+        if not reply.changed:
+            return
+        match act:
+            case Comment():
+                self.copies.show(self.request)
+                self.notify_comment(act)
+            case TakeOn():
+                self.copies.show(self.request)
+            case Remind():
+                self.copies.follow_up(to_remind(self.copies.all, to_be_reminded(self.request, came_at)), "reminder")
+            case Snooze(until=until) if until is not None:
+                self.timers.add(Time(until, "snooze", f"a reminder to {self.request.called(act.by)}, who snoozed it"))
+            case Snooze():
+                pass
+            case _:
+                assert_never(act)
 
     def stop(self, act: Stop) -> Reply:
         """Cancel the request: a run that is one request has nothing else to stop."""
@@ -404,8 +448,10 @@ class PendingRequest:
             case "deadline":
                 await self.reach_deadline(stage)
             case "reminder":
-                owe = [address for address in owed(self.request) if address in stage.notified]
-                self.copies.follow_up(to_remind(self.copies.all, owe), "reminder")
+                self.copies.follow_up(to_remind(self.copies.all, to_be_reminded(self.request, now())), "reminder")
+            case "snooze":
+                self.request, people = snoozes_over(self.request, now())
+                self.copies.follow_up(to_remind(self.copies.all, people), "reminder")
             case "mail":
                 if not current_votes(stage):
                     self.copies.send(late_mails(self.request, self.copies.all))
@@ -451,6 +497,15 @@ class PendingRequest:
         self.copies.send(Notification(way, "request") for way in ways)
         if act.instead_of and act.instead_of != act.by:
             self.copies.notify_one(act.instead_of, "reassigned")
+
+    def notify_comment(self, comment: Comment) -> None:
+        """Notify those who have to do with the request, each where they got their card."""
+        copies, deliver = self.copies, self.definition.deliver
+        cards = [*comment_cards(self.request, deliver, copies.all, comment)]
+        people = [sent.to.person.address for sent in cards if isinstance(sent.to, ToPerson)]
+        self.request = with_recipients(self.request, people)
+        copies.tell_comment(comment_copies(self.request, copies.all, comment), len(self.request.comments))
+        copies.send(cards)
 
     def notify_requester(self, occasion: Occasion) -> None:
         """Notify the requester, and the person they act for."""

@@ -17,9 +17,13 @@ from approvals_bot.approvals.acts import (
     Act,
     Actor,
     ActorKind,
+    Comment,
     Edit,
     Reassign,
+    Remind,
     Reply,
+    Snooze,
+    TakeOn,
     Vote,
     act_word,
     message_of,
@@ -211,6 +215,8 @@ async def _until_reopened(engine: Engine, target: HookTarget) -> None:
 
 def _is_counted(request: Request, act: Act) -> bool:
     """Return whether this act is among those that led to the end."""
+    if isinstance(act, Comment):
+        return (act.by, act.text.strip()) in ((made.act.by, made.act.text) for made in request.comments)
     if not isinstance(act, Vote):
         return request.outcome is not None and request.outcome.by == act.by
     return (act.by, act.choice) in ((vote.by, vote.choice) for vote in request.votes if vote.counts)
@@ -260,7 +266,7 @@ async def _keep_shown(engine: Engine, seen: Request) -> str:
 def received(request: Request | None, act: Act) -> Reply:
     """Reply that an act is saved and hasn't taken effect yet. If its run has stalled, it will once that is fixed."""
     if request is None or not request.is_stalled:
-        return Reply("received", changed=True)
+        return Reply("received", True, "done_soon" if isinstance(act, Comment | TakeOn | Remind | Snooze) else "")
     return Reply("received", True, "vote_kept" if isinstance(act, Vote) else "act_kept")
 
 

@@ -21,8 +21,8 @@ PERIOD = timedelta(hours=1)
 MOST_OF_PAIR = 10  # within PERIOD, by one address from one peer
 MOST_OF_PEER = 100  # within PERIOD, from one peer, for all addresses together
 
-Kind = Literal["code", "guess", "login"]
-"""A code that is sent, digits that are tried, and an answer that another service gives about a person."""
+Kind = Literal["code", "guess", "login", "comment"]
+"""A code that is sent, digits that are tried, an answer that another service gives about a person, and a comment."""
 
 
 class Attempts:
@@ -53,6 +53,14 @@ class Attempts:
     async def give_back_of_peer(self, kind: Kind, peer: str) -> None:
         """Uncount an attempt from this peer that has succeeded."""
         await self._drop(_name(kind, network_of(peer)))
+
+    async def take_of_person(self, kind: Kind, address: str, most: int) -> bool:
+        """Count one more of this person, wherever they are. Returns whether that makes at most `most`."""
+        return await self._add(_name(kind, "", address), most)
+
+    async def give_back_of_person(self, kind: Kind, address: str) -> None:
+        """Uncount what came to nothing."""
+        await self._drop(_name(kind, "", address))
 
     async def _add(self, name: str, most: int) -> bool:
         now = self._engine.now()

@@ -283,6 +283,13 @@ def api_request(view: Request) -> dict[str, Any]:
             | ({} if done.act.actor is None else {"actor": done.act.actor.as_json()})
             for done in view.reassignments
         ],
+        "comments": [
+            {"by": made.act.by, "text": made.act.text, "at": _iso(made.at), "via": made.act.via}
+            | ({} if made.act.actor is None else {"actor": made.act.actor.as_json()})
+            for made in view.comments
+        ],
+        "claimed_by": view.claimed_by,
+        "snoozes": [{"by": address, "until": _iso(until)} for address, until in view.snoozes.items()],
         "deadline": _iso(view.deadline),
         "outcome": view.outcome.outcome if view.outcome else None,
         "deliveries": [

@@ -7,7 +7,7 @@ from typing import Any, cast, get_args
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from approvals_bot.approvals.acts import Act, Edit, Reply, Stop, Withdraw
+from approvals_bot.approvals.acts import Act, Comment, Edit, Remind, Reply, Stop, TakeOn, Talk, Withdraw
 from approvals_bot.approvals.agent_policy import TOOL_CALL
 from approvals_bot.approvals.published import REQUEST
 from approvals_bot.approvals.request import Request
@@ -39,6 +39,7 @@ from approvals_bot.service.read import (
 )
 from approvals_bot.service.refusals import OpeningRefused
 from approvals_bot.service.repairs import Repair, attempt_again, cancel_run, reset
+from approvals_bot.service.talk import snooze_of, talk
 from approvals_bot.service.tool_calls import note_on_call
 from approvals_bot.service.waiting import Mask, cancellation_of, waits_of
 from approvals_bot.web.attribute_filters import ATTRIBUTE, wanted_attributes
@@ -47,11 +48,15 @@ from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import RETRY_FULL, STATUS, JsonResponse, Problem, root_of
 from approvals_bot.web.schemas import (
     NEW_APPROVER,
+    NEW_CLAIM,
+    NEW_COMMENT,
+    NEW_REMINDER,
     NEW_VOTE,
     Cancellation,
     FieldChanges,
     NewAttempt,
     NewReset,
+    NewSnooze,
     RunBody,
     reassign_of,
     vote_of,
@@ -302,6 +307,45 @@ class RunsApi:
         if by != key.address:
             _check_not_own(shown, key)
         return await self._perform(shown, reassign_of(given, by, actor_of(request)), changed=201)
+
+    async def comment(self, request: HttpRequest) -> Response:
+        """201: a comment without a vote is added, and the others involved are notified. 429 after 20 in an hour."""
+        given = validate(NEW_COMMENT, await json_object(request, API_BODY)).model_dump()
+        shown, by = await self._talker(request, given["by"])
+        return await self._talk(shown, Comment(by, given["text"], actor=actor_of(request)))
+
+    async def remind(self, request: HttpRequest) -> Response:
+        """201: those who still owe a vote are reminded. For the requester, once an hour; else 429."""
+        given = validate(NEW_REMINDER, await json_object(request, API_BODY)).model_dump()
+        shown, by = await self._talker(request, given["by"])
+        return await self._talk(shown, Remind(by, actor=actor_of(request)))
+
+    async def claim(self, request: HttpRequest) -> Response:
+        """201: everybody sees that this approver is on it; with `ends`, no longer."""
+        given = validate(NEW_CLAIM, await json_object(request, API_BODY)).model_dump()
+        shown, by = await self._talker(request, given["by"])
+        return await self._talk(shown, TakeOn(by, given["ends"], actor=actor_of(request)))
+
+    async def snooze(self, request: HttpRequest) -> Response:
+        """201: this approver gets no reminders until then. The deadline stays as it is."""
+        asked = validate(NewSnooze, await json_object(request, API_BODY))
+        shown, by = await self._talker(request, asked.by)
+        act = snooze_of(self._engine, by, asked.until, via="api", actor=actor_of(request))
+        return _reply_response(act, changed=201) if isinstance(act, Reply) else await self._talk(shown, act)
+
+    async def _talker(self, request: HttpRequest, by: str | None) -> tuple[Request, str]:
+        """Return the request, and the person or app that the caller acts for."""
+        key = key_of(request)
+        shown = await self._request(request)
+        person = await self._acting(key, by, shown)
+        if person not in (key.address, shown.on_behalf_of):
+            _check_not_own(shown, key)
+        return shown, person
+
+    async def _talk(self, shown: Request, act: Talk) -> Response:
+        reply = await talk(self._engine, shown, act)
+        self._metrics.voted(reply.verdict, act.via)
+        return _reply_response(reply, changed=201)
 
     async def _acting(self, key: ApiKey, by: str | None, shown: Request) -> str:
         """Return the person that the key acts for: the app itself, or whom it names if it may.

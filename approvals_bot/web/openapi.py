@@ -82,6 +82,22 @@ def _document(base_url: str, chat: bool) -> dict[str, Any]:
             "/api/runs/{id}/fields": {"parameters": [RUN], "patch": _edit()},
             "/api/runs/{id}/votes": {"parameters": [RUN], "post": _vote()},
             "/api/runs/{id}/approvers": {"parameters": [RUN], "post": _approvers()},
+            "/api/runs/{id}/comments": {
+                "parameters": [RUN],
+                "post": _talk("comment", "Comment without a vote", "NewComment"),
+            },
+            "/api/runs/{id}/reminders": {
+                "parameters": [RUN],
+                "post": _talk("remind", "Remind those who owe a vote", "NewReminder"),
+            },
+            "/api/runs/{id}/claim": {
+                "parameters": [RUN],
+                "post": _talk("claim", "Say that an approver is on it", "NewClaim"),
+            },
+            "/api/runs/{id}/snooze": {
+                "parameters": [RUN],
+                "post": _talk("snooze", "Put off an approver's reminders", "NewSnooze"),
+            },
             "/api/hooks/{token}": {"parameters": [TOKEN], "get": _show_hook(), "post": _resume()},
             "/api/agent-hooks/claude": {"post": _claude_hook()},
             "/webhooks/{signed}": {"parameters": [SIGNED]} | _webhook(),
@@ -276,6 +292,21 @@ def _vote() -> dict[str, Any]:
             "201": _response("The vote counts", "Verdict"),
             "200": _response("It counted before", "Verdict"),
             "202": _response("Saved, and being counted", "Verdict"),
+            **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "503"),
+        },
+    }
+
+
+def _talk(id: str, summary: str, body: str) -> dict[str, Any]:
+    return {
+        "operationId": id,
+        "tags": ["runs"],
+        "summary": summary,
+        "requestBody": _body(body),
+        "responses": {
+            "200": _response("It is so already", "Verdict"),
+            "201": _response("Done", "Verdict"),
+            "202": _response("Saved, and about to be done", "Verdict"),
             **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "503"),
         },
     }

@@ -10,9 +10,10 @@ from pydantic import AfterValidator, Field, JsonValue, StringConstraints, create
 from pydantic.json_schema import models_json_schema
 from pydantic_core import PydanticCustomError
 
-from approvals_bot.approvals.acts import Actor, ActorKind, Reassign, Vote
+from approvals_bot.approvals.acts import Actor, ActorKind, Comment, Reassign, Remind, TakeOn, Vote
 from approvals_bot.approvals.json_values import UnfitError, check_json, check_size
 from approvals_bot.approvals.port import ChoiceName, State
+from approvals_bot.approvals.talk import LONGEST_COMMENT
 from approvals_bot.durable.store.protocol import Status
 from approvals_bot.people import AddressError, canonical
 from approvals_bot.web.validation import StrictBody
@@ -28,7 +29,7 @@ def _names_somebody(value: str) -> str:
 
 Address = Annotated[str, Field(min_length=1, max_length=320)]
 PersonOrApp = Annotated[Address, AfterValidator(_names_somebody)]
-Comment = Annotated[str, Field(max_length=5_000)]
+CommentText = Annotated[str, Field(max_length=5_000)]
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=5_000)]
 
 
@@ -59,7 +60,7 @@ class RunBody(StrictBody):
 class Cancellation(StrictBody):
     """`POST /api/runs/{id}/cancellation`. `by`: the person who withdraws it, for keys that may vote."""
 
-    reason: Comment = ""
+    reason: CommentText = ""
     by: PersonOrApp | None = None
 
 
@@ -90,7 +91,7 @@ def _act_body(name: str, act: type, about: str, **limits: Any) -> type[StrictBod
     `limits`: fields that are limited, or required, where strangers send them, as `create_model` takes them.
     """
     hints = get_type_hints(act)
-    known = ("via", "kind", "actor")  # to the service, never to the caller
+    known = ("via", "kind", "actor", "thread")  # to the service, never to the caller
     own = {each.name: (hints[each.name], _default(each)) for each in fields(act) if each.name not in known}
     made: type[StrictBody] = create_model(name, __base__=StrictBody, __doc__=about, **{**own, **limits})
     return made
@@ -106,7 +107,7 @@ NEW_VOTE = _act_body(
     "`POST /api/runs/{id}/votes`. `digest`: of what the person was shown; a vote on something else is refused.",
     by=(PersonOrApp, ...),
     choice=(ChoiceName, ...),
-    comment=(Comment, ""),
+    comment=(CommentText, ""),
     answers=(Values, Field(default_factory=dict)),
     fields=(Values, Field(default_factory=dict)),
 )
@@ -122,6 +123,37 @@ NEW_APPROVER = _act_body(
 )
 
 
+NEW_COMMENT = _act_body(
+    "NewComment",
+    Comment,
+    "`POST /api/runs/{id}/comments`. `by`: its author, for keys that may name them; without it, the app itself.",
+    by=(PersonOrApp | None, None),
+    text=(Annotated[str, Field(min_length=1, max_length=LONGEST_COMMENT)], ...),
+)
+
+NEW_CLAIM = _act_body(
+    "NewClaim",
+    TakeOn,
+    "`POST /api/runs/{id}/claim`. `by`: the approver who is on it; with `ends`, no longer.",
+    by=(PersonOrApp, ...),
+    ends=(Annotated[bool, Field(strict=True)], False),
+)
+
+NEW_REMINDER = _act_body(
+    "NewReminder",
+    Remind,
+    "`POST /api/runs/{id}/reminders`. `by`: the requester, for keys that may name them; without it, the app itself.",
+    by=(PersonOrApp | None, None),
+)
+
+
+class NewSnooze(StrictBody):
+    """`POST /api/runs/{id}/snooze`. `until`: `1h`, `tomorrow`, `now`, or a time with its offset; by default an hour."""
+
+    by: PersonOrApp
+    until: Annotated[str, Field(max_length=64)] | None = None
+
+
 def vote_of(given: dict[str, Any], actor: Actor) -> Vote:
     """Return the vote that a `NEW_VOTE` body gave. `actor`: the key that passes it on."""
     return Vote(via="api", actor=actor, **given)
@@ -134,7 +166,10 @@ def reassign_of(given: dict[str, Any], by: str, actor: Actor) -> Reassign:
 
 def schemas() -> dict[str, Any]:
     """Each by its name: what may be sent, as the models that check it say, and what is answered."""
-    bodies = (RunBody, Cancellation, NewAttempt, NewReset, FieldChanges, NEW_VOTE, NEW_APPROVER)
+    bodies = (
+        RunBody, Cancellation, NewAttempt, NewReset, FieldChanges, NEW_VOTE, NEW_APPROVER,
+        NEW_COMMENT, NEW_CLAIM, NEW_REMINDER, NewSnooze,
+    )  # fmt: skip
     _, found = models_json_schema(
         [(model, "validation") for model in bodies],
         ref_template="#/components/schemas/{model}",
@@ -266,6 +301,11 @@ RESPONSES: dict[str, Any] = {
         by=TEXT, person=TEXT, instead_of=OPTIONAL_TEXT, reason=TEXT, at=TIME, via=TEXT, stage=TEXT, actor=ref("Actor")
     )
     | {"description": "`by` had `person` asked in the place of `instead_of`; null: besides all who are asked."},
+    "Comment": {
+        "type": "object",
+        "properties": {"by": TEXT, "text": TEXT, "at": TIME, "via": TEXT, "actor": ref("Actor")},
+        "required": ["by", "text", "at", "via"],
+    },
     "Request": _object(
         title=TEXT,
         fields={"type": "object"},
@@ -275,6 +315,9 @@ RESPONSES: dict[str, Any] = {
         votes={"type": "array", "items": ref("StandingVote")},
         waiting_for={"type": "array", "items": TEXT},
         handovers={"type": "array", "items": ref("Reassignment")},
+        comments={"type": "array", "items": ref("Comment")},
+        claimed_by=OPTIONAL_TEXT,
+        snoozes={"type": "array", "items": _object(by=TEXT, until=TIME)},
         deadline=OPTIONAL_TIME,
         outcome=OPTIONAL_TEXT,
         deliveries={

@@ -81,6 +81,15 @@ SAID = [
         "Bo now decides instead of Ann and has been notified.",
     ),
     (Reply("added", params={"person": "Bo", "instead_of": ""}), "Bo was added as an approver and has been notified."),
+    (Reply("commented"), "Your comment was added. The others involved will be notified."),
+    (Reply("claimed"), "You're on it, and everybody can see that. It's no vote yet."),
+    (Reply("released"), "You're no longer on it, and everybody can see that."),
+    (Reply("reminded", params={"people": ["Ann"]}), "Reminded Ann."),
+    (Reply("reminded", params={"people": list("ABCDEFGH")}), "Reminded A, B, C, D, E, F and 2 more."),
+    (
+        Reply("snoozed", params={"at": NINE.isoformat(), "now": NINE.isoformat(), "zone": "Europe/Berlin"}),
+        "No reminders for you until 10:42. The deadline stays as it is.",
+    ),
     (
         Reply("received"),
         "Your choice is saved and is being counted. Check again in a moment; you don't need to press twice.",

@@ -29,6 +29,9 @@ OF_RUNS = [(method, path) for method, path in NEEDS if path.startswith(("/api/ru
 BODIES: dict[str, dict[str, Any]] = {
     "/votes": {"by": "ann@acme.eu", "choice": "approve"},
     "/approvers": {"by": "di@acme.eu", "person": "cy@acme.eu"},
+    "/comments": {"by": "di@acme.eu", "text": "Hm."},
+    "/claim": {"by": "di@acme.eu"},
+    "/snooze": {"by": "di@acme.eu"},
     "/fields": {"by": "di@acme.eu", "fields": {"version": "3"}},
     "/attempts": {"reason": "again"},
     "/reset": {"reason": "again", "to": 1},
