@@ -113,11 +113,11 @@ class Copies:
                 self._put(replace(copy, due=(*copy.due, occasion)))
                 self._wake_ups[copy.number - 1].set()
 
-    def tell_comment(self, copies: Iterable[Copy], number: int) -> None:
+    def notify_comment(self, copies: Iterable[Copy], number: int) -> None:
         """Notify the readers of these copies of a comment. Several that come before it is sent go together."""
         for copy in copies:
             due = copy.due if "comment" in copy.due else (*copy.due, "comment")
-            self._put(replace(copy, due=due, news=(*copy.news, number)))
+            self._put(replace(copy, due=due, unseen=(*copy.unseen, number)))
             self._wake_ups[copy.number - 1].set()
 
     def notify_all(self, occasion: Occasion, *, only_places: bool = False) -> None:
@@ -193,19 +193,19 @@ class Copies:
                 case "edit":
                     await self._edit(number)
                 case "send":
-                    news = copy.news if copy.due[0] == "comment" else ()
-                    self._put(replace(copy, due=copy.due[1:], news=() if news else copy.news))
-                    await self._deliver(number, copy.due[0], now() + LONGEST_TRY, news)
+                    unseen = copy.unseen if copy.due[0] == "comment" else ()
+                    self._put(replace(copy, due=copy.due[1:], unseen=() if unseen else copy.unseen))
+                    await self._deliver(number, copy.due[0], now() + LONGEST_TRY, unseen)
                 case "wait":
                     self._wake_ups[number - 1].clear()
                     await self._wake_ups[number - 1].wait()
                 case "end":
                     return
 
-    async def _deliver(self, number: int, occasion: Occasion, until: datetime, news: tuple[int, ...] = ()) -> bool:
+    async def _deliver(self, number: int, occasion: Occasion, until: datetime, unseen: tuple[int, ...] = ()) -> bool:
         """Send one message, again and again until it has arrived, is refused, or comes too late.
 
-        `news`: the numbers of the comments that it tells of.
+        `unseen`: the numbers of the comments it is about.
         """
         copy = self._put(replace(self.all[number - 1], sent=self.all[number - 1].sent + 1))
         delivery_id = f"{self.request.id}-{number}-{copy.sent}"
@@ -214,7 +214,7 @@ class Copies:
             tries += 1
             thread, tried_at = copy.receipt, now()
             self._count_attempt(number, 1)
-            dispatch = partial(self._dispatch, number, occasion, delivery_id, thread, lost_at, news)
+            dispatch = partial(self._dispatch, number, occasion, delivery_id, thread, lost_at, unseen)
             result = await attempt(send_copy(lazily(dispatch)))
             copy = self.all[number - 1]
             if isinstance(result, Delivered):
@@ -313,12 +313,12 @@ class Copies:
         delivery_id: str,
         thread: Receipt | None = None,
         lost_at: datetime | None = None,
-        news: tuple[int, ...] = (),
+        unseen: tuple[int, ...] = (),
     ) -> Dispatch:
         """Return what to send: the card as it is now. It mentions copies only if they are in trouble."""
         copy = self.all[number - 1]
         troubles = tuple(delivery for _, delivery in sorted(self._troubles.items()))
         shown = self.request.but(version=self.version, waiting_for=waiting_for(self.request), deliveries=troubles)
         card = shortened(card_of(shown, copy.reader, now()), LONGEST_MAIL_VALUE if copy.is_mail else LONGEST_VALUE)
-        told = tuple(comment_of(shown, shown.comments[each - 1]) for each in news)
-        return Dispatch(delivery_id, copy.to, card, occasion, copy.text, thread, lost_at, comments=told)
+        about = tuple(comment_of(shown, shown.comments[each - 1]) for each in unseen)
+        return Dispatch(delivery_id, copy.to, card, occasion, copy.text, thread, lost_at, comments=about)

@@ -49,7 +49,7 @@ class Copy:
     is_replaced: bool = False  # a fallback was sent
     has_bounced: bool = False  # the mail was accepted and bounced later
     due: tuple[Occasion, ...] = ()
-    news: tuple[int, ...] = ()  # numbers of the comments that its reader hasn't been told of
+    unseen: tuple[int, ...] = ()  # numbers of the comments to notify its reader of
 
     @property
     def reader(self) -> str | None:

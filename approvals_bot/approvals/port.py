@@ -311,7 +311,7 @@ class Dispatch:
     `delivery_id`: the idempotency key, the same at every attempt. `thread`: the first copy at this destination, if any.
     `lost_at`: the time of the first attempt whose confirmation was lost, so that it may have arrived; None: none was.
     `link`: the reader's own decision page; "" for a place, or if they have none. It is added when the dispatch leaves,
-    so that no link is ever in a log. `comments`: those that it tells of.
+    so that no link is ever in a log. `comments`: those it is about.
     """
 
     delivery_id: str

@@ -504,7 +504,7 @@ class PendingRequest:
         cards = [*comment_cards(self.request, deliver, copies.all, comment)]
         people = [sent.to.person.address for sent in cards if isinstance(sent.to, ToPerson)]
         self.request = with_recipients(self.request, people)
-        copies.tell_comment(comment_copies(self.request, copies.all, comment), len(self.request.comments))
+        copies.notify_comment(comment_copies(self.request, copies.all, comment), len(self.request.comments))
         copies.send(cards)
 
     def notify_requester(self, occasion: Occasion) -> None:

@@ -45,9 +45,9 @@ async def test_a_comment_shows_and_notifies_all_but_its_author(office: Any) -> N
         [comment] = api_request(await opened.view())["comments"]
         assert comment == {"by": ANN, "text": "Why today?", "at": "2026-03-02T09:00:00Z", "via": "api"}
         assert [one.occasion for one in office.email.to(ANN)] == ["request"], "its author"
-        [_, told] = office.email.to(BO)
-        assert (told.occasion, [one.comment for one in told.comments]) == ("comment", ["Why today?"])
-        assert told.thread is not None
+        [_, sent] = office.email.to(BO)
+        assert (sent.occasion, [one.comment for one in sent.comments]) == ("comment", ["Why today?"])
+        assert sent.thread is not None
         [card] = office.email.to(DI)
         assert (card.occasion, card.thread, card.card.comments[0].by.text) == ("comment", None, "Ann Ode")
         [_, in_thread] = office.slack.to("#deploys")
@@ -86,8 +86,8 @@ async def test_comments_that_wait_go_together(office: Any) -> None:
             await opened.act(kind="comment", by=DI, text=text)
         office.email.answer = lambda dispatch: None
         await office.clock.advance("1m")
-        told = [[one.comment for one in sent.comments] for sent in office.email.to(ANN) if sent.comments]
-        assert told == [["one"], ["two", "three"]]
+        sent = [[each.comment for each in one.comments] for one in office.email.to(ANN) if one.comments]
+        assert sent == [["one"], ["two", "three"]]
 
 
 @pytest.mark.parametrize(
