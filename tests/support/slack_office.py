@@ -155,6 +155,7 @@ async def open_office(tmp_path: Path) -> AsyncIterator[Open]:
             *,
             channels: tuple[str, ...] = ("deploys",),
             settle: float = 0.3,
+            app: SeedApp | None = None,
             database: str = f"sqlite:///{tmp_path / 'runs.db'}",
             clock: FakeClock | None = None,
             **more: Any,
@@ -162,7 +163,8 @@ async def open_office(tmp_path: Path) -> AsyncIterator[Open]:
             clock = clock or FakeClock()
             fake = await stack.enter_async_context(
                 run_fake_slack(
-                    app=SeedApp(
+                    app=app
+                    or SeedApp(
                         BOT_TOKEN, SIGNING_SECRET, app_token, scopes=SCOPES, shortcuts=((SHORTCUT, "Request approval"),)
                     ),
                     channels=tuple(SeedChannel(name) for name in channels),

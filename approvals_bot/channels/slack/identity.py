@@ -1,7 +1,7 @@
 """Identity: which address a Slack user has in the rules, or why they have none.
 
 Authority is Slack's signature plus the user id in the payload. An address counts only if our own workspace vouches for
-it: the same address in another workspace proves nothing.
+it, or a sister workspace of our Enterprise Grid: the same address in another workspace proves nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from approvals_bot.channels.slack.client import LaterError, SlackClient, SlackError
-from approvals_bot.channels.slack.members import SlackPeople
+from approvals_bot.channels.slack.members import SlackPeople, SlackUser
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store.protocol import StateRow
 from approvals_bot.errors import StoreUnavailableError
@@ -77,6 +77,17 @@ class SlackTeam:
             self.app and message.get("app_id") == self.app
         )
 
+    def has(self, user: SlackUser) -> bool:
+        """Return whether this is a colleague: of our workspace, or of a sister workspace in our Enterprise Grid.
+
+        `is_stranger` doesn't say so: it is false for partners who share a channel with us, and may be true for sisters.
+        """
+        if user.is_deleted or user.is_bot or user.is_guest:
+            return False
+        if self.enterprise and user.enterprise:
+            return user.enterprise == self.enterprise
+        return not user.is_stranger and (not user.team or user.team in (self.team, self.enterprise))
+
     def sent(self, payload: Mapping[str, Any]) -> bool:
         """Return whether this payload is about our app in our workspace or enterprise."""
         app = payload.get("api_app_id")
@@ -130,11 +141,16 @@ class SlackIdentities:
         self._workspace: SlackTeam | None = None
         self._learning = asyncio.Lock()
         self._silent_until = self._unknown_until = 0.0  # monotonic
+        slack_people.is_ours = self._is_ours
+        self._sisters: set[str] = set()  # workspaces of our Grid, as Slack has said about their people
 
     @property
     def known_workspace(self) -> SlackTeam | None:
         """Our workspace; None until it is learnt."""
         return self._workspace
+
+    def _is_ours(self, user: SlackUser) -> bool:
+        return user.is_member if self._workspace is None else self._workspace.has(user)
 
     async def workspace(self) -> SlackTeam:
         """Return our workspace, asking Slack once. Raises SlackError or TimeoutError if Slack doesn't answer."""
@@ -193,9 +209,11 @@ class SlackIdentities:
             ours = await self.workspace()
         except (SlackError, TimeoutError):
             return Unidentified(user_id, "group_unknown", UNSURE)
-        if team and team not in (ours.team, ours.enterprise):
+        is_near = not team or team in (ours.team, ours.enterprise) or team in self._sisters
+        if not is_near and not ours.enterprise:
             return self._outsider(user_id)
-        known = Identified(named.address, user_id) if named is not None else None
+        # An id is unique in its own Grid only, so from elsewhere it is known once Slack has said whose it is.
+        known = Identified(named.address, user_id) if named is not None and is_near else None
         if known is not None and self._client.monotonic() < self._silent_until:
             return known
         try:
@@ -206,10 +224,12 @@ class SlackIdentities:
                 return Unidentified(user_id, "group_unknown", UNSURE)
             self._silent_until = self._client.monotonic() + SILENCE
             return known  # the configuration is enough when Slack doesn't answer
-        if user is None or not user.is_member or (user.team and user.team not in (ours.team, ours.enterprise)):
+        if user is None or not ours.has(user):
             return self._outsider(user_id, is_alive=user is not None and not user.is_deleted and not user.is_bot)
-        if known is not None:
-            return known
+        if ours.enterprise and user.team:
+            self._sisters.add(user.team)
+        if named is not None:
+            return Identified(named.address, user_id)
         if user.address is None or not is_mail(user.address):
             return Unidentified(user_id, "not_an_approver", NO_ADDRESS)
         return Identified(self.people.canonical(user.address), user_id)
@@ -239,4 +259,6 @@ def _ids(payload: Mapping[str, Any], what: Literal["team", "enterprise"]) -> set
     """Collect the payload's team or enterprise ids. Events and commands name them flat, interactions nested."""
     nested = payload.get(what)
     found = {nested.get("id") if isinstance(nested, Mapping) else nested, payload.get(f"{what}_id")}
+    if what == "enterprise" and isinstance(team := payload.get("team"), Mapping):
+        found.add(team.get("enterprise_id"))
     return {str(one) for one in found if one}

@@ -23,21 +23,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class SlackUser:
-    """A user as Slack describes them. The address counts only if `is_member`: elsewhere, anybody may claim it."""
+    """A user as Slack describes them.
+
+    The address counts only of those whom `SlackTeam.has` counts as ours: elsewhere, anybody may claim it.
+    """
 
     id: str
     name: str
     address: str | None
     team: str
+    enterprise: str = ""  # of the Enterprise Grid that their workspace is in
     zone: str = "UTC"
     is_deleted: bool = False
     is_bot: bool = False
     is_guest: bool = False  # single- or multi-channel guest
-    is_stranger: bool = False  # from another workspace, by Slack Connect
+    is_stranger: bool = False  # from another workspace, by Slack Connect; but not if they share a channel with us
 
     @property
     def is_member(self) -> bool:
-        """An active person of this workspace, and not a guest."""
+        """An active person, no guest, and as far as Slack says so, of ours."""
         return not (self.is_deleted or self.is_bot or self.is_guest or self.is_stranger)
 
 
@@ -46,6 +50,7 @@ class SlackPeople:
 
     def __init__(self, client: SlackClient, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._client = client
+        self.is_ours: Callable[[SlackUser], bool] = lambda user: user.is_member  # replaced where our team is known
         self._users: _Memory[SlackUser | None] = _Memory(USER_MEMORY, monotonic)
         self._by_address: _Memory[str | None] = _Memory(ADDRESS_MEMORY, monotonic, absent=ABSENCE_MEMORY)
         self._groups: _Memory[tuple[str, ...]] = _Memory(GROUP_MEMORY, monotonic, GROUP_SPARE)
@@ -62,7 +67,7 @@ class SlackPeople:
         """Return whether an active member, and no guest, has this address."""
         user_id = await self.id_of(address)
         user = await self.user(user_id) if user_id is not None else None
-        return user is not None and user.is_member
+        return user is not None and self.is_ours(user)
 
     async def members(self, usergroup: str) -> tuple[str, ...]:
         """Return the addresses of a user group's active members. Takes a handle (`sre`, `@sre`) or an id (`S0…`)."""
@@ -108,7 +113,7 @@ class SlackPeople:
                 return await self.user(user_id)
 
         users = await asyncio.gather(*(one(user_id) for user_id in answer.get("users") or ()))
-        return tuple(sorted(user.address for user in users if user and user.is_member and user.address))
+        return tuple(sorted(user.address for user in users if user and self.is_ours(user) and user.address))
 
     async def _group_id(self, group: str) -> str:
         answer = await self._client.ask("usergroups.list", get=True)
@@ -126,6 +131,7 @@ def _user(said: dict[str, Any]) -> SlackUser:
         name=str(profile.get("real_name") or said.get("real_name") or said.get("name") or said["id"]),
         address=str(address) if address else None,
         team=str(said.get("team_id") or ""),
+        enterprise=str((said.get("enterprise_user") or {}).get("enterprise_id") or said.get("enterprise_id") or ""),
         zone=str(said.get("tz") or "UTC"),
         is_deleted=bool(said.get("deleted")),
         is_bot=bool(said.get("is_bot")) or said.get("id") == "USLACKBOT",

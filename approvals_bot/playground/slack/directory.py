@@ -35,6 +35,7 @@ def auth_test(space: Workspace, call: Call) -> Json:
         "bot_id": space.bot.bot_id,
         "app_id": APP_ID,
         "is_enterprise_install": False,
+        **({"enterprise_id": space.app.enterprise_id} if space.app.enterprise_id else {}),
     }
 
 
@@ -89,13 +90,15 @@ def users_list(space: Workspace, call: Call) -> Json:
 def users_lookup_by_email(space: Workspace, call: Call) -> Json:
     """Find a person, but neither people of other companies nor deactivated accounts."""
     user = space.by_address.get(call.text("email").lower())
-    if user is None or user.kind in ("stranger", "deactivated"):
+    if user is None or user.kind in ("stranger", "partner", "deactivated"):
         raise SlackRefusedError("users_not_found")
     return {"user": shown(space, call, user)}
 
 
 def shown(space: Workspace, call: Call, user: User) -> Json:
-    return user.as_json(with_address="users:read.email" in call.scopes, home_team=space.app.team_id)
+    return user.as_json(
+        with_address="users:read.email" in call.scopes, home_team=space.app.team_id, enterprise=space.app.enterprise_id
+    )
 
 
 # ── user groups ───────────────────────────────────────────────────────────────────────────────────────────────────

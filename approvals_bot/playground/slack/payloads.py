@@ -25,21 +25,35 @@ class Payloads:
         app = self.space.app
         return {
             "type": kind,
-            "team": {"id": app.team_id, "domain": app.team_name.lower()},
+            "team": self.team_of(user),
             "user": {"id": user.id, "username": user.handle, "name": user.handle, "team_id": user.team(app.team_id)},
             "api_app_id": APP_ID,
             "token": TOKEN,
             "trigger_id": self.space.new_trigger(user.id),
-            "enterprise": None,
+            "enterprise": {"id": app.enterprise_id, "name": app.team_name} if app.enterprise_id else None,
             "is_enterprise_install": False,
+        }
+
+    def team_of(self, user: User) -> Json:
+        """Describe the workspace where they act: in a Grid it is their own."""
+        app = self.space.app
+        if not app.enterprise_id:
+            return {"id": app.team_id, "domain": app.team_name.lower()}
+        team = user.team(app.team_id) if user.kind == "sister" else app.team_id
+        return {
+            "id": team,
+            "domain": team.lower(),
+            "enterprise_id": app.enterprise_id,
+            "enterprise_name": app.team_name,
         }
 
     def command(self, user: User, place: Conversation, command: str, text: str) -> Json:
         """Build a slash command: plain form fields."""
         return {
             "token": TOKEN,
-            "team_id": self.space.app.team_id,
-            "team_domain": self.space.app.team_name.lower(),
+            "team_id": self.team_of(user)["id"],
+            "team_domain": self.team_of(user)["domain"],
+            **self.enterprise(),
             "channel_id": place.id,
             "channel_name": "directmessage" if place.with_user else place.name,
             "user_id": user.id,
@@ -52,11 +66,16 @@ class Payloads:
             "trigger_id": self.space.new_trigger(user.id),
         }
 
+    def enterprise(self) -> Json:
+        id = self.space.app.enterprise_id
+        return {"enterprise_id": id, "enterprise_name": self.space.app.team_name} if id else {}
+
     def event(self, event: Json) -> Json:
         app = self.space.app
         return {
             "token": TOKEN,
             "team_id": app.team_id,
+            **({"enterprise_id": app.enterprise_id} if app.enterprise_id else {}),
             "api_app_id": APP_ID,
             "event": event,
             "type": "event_callback",
@@ -64,7 +83,7 @@ class Payloads:
             "event_time": int(self.space.now().timestamp()),
             "authorizations": [
                 {
-                    "enterprise_id": None,
+                    "enterprise_id": app.enterprise_id or None,
                     "team_id": app.team_id,
                     "user_id": self.space.bot.id,
                     "is_bot": True,

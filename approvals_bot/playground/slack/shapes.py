@@ -36,8 +36,19 @@ def id_part(name: str) -> str:
     return re.sub(r"[^A-Z0-9]", "", name.upper()) or "X"
 
 
-Kind = Literal["member", "guest", "single_channel_guest", "deactivated", "stranger", "bot"]
-"""How Slack sees an account. A *stranger* belongs to another company's workspace (Slack Connect)."""
+Kind = Literal["member", "guest", "single_channel_guest", "deactivated", "stranger", "partner", "sister", "bot"]
+"""How Slack sees an account.
+
+A *stranger* belongs to another company's workspace (Slack Connect), and so does a *partner*, with whom we share a
+channel: Slack doesn't call them strangers. A *sister* is a member of another workspace of our Enterprise Grid.
+"""
+
+HOMES: dict[Kind, tuple[str, str]] = {
+    "stranger": ("T0OTHER", "E0OTHER"),
+    "partner": ("T0OTHER", "E0OTHER"),
+    "sister": ("T0SISTER", ""),
+}
+"""The workspace and enterprise of accounts that aren't at home in ours; "" for our enterprise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +95,10 @@ class User:
 
     def team(self, home: str) -> str:
         """Return the ID of the account's workspace."""
-        return "T0OTHER" if self.kind == "stranger" else home
+        return HOMES[self.kind][0] if self.kind in HOMES else home
 
-    def as_json(self, with_address: bool, home_team: str) -> Json:
-        team = self.team(home_team)
+    def as_json(self, with_address: bool, home_team: str, enterprise: str = "") -> Json:
+        team, enterprise = self.team(home_team), HOMES.get(self.kind, ("", ""))[1] or enterprise
         profile: Json = {"real_name": self.name, "display_name": self.handle, "team": team}
         if with_address and self.kind != "bot" and self.address:
             profile["email"] = self.address
@@ -103,6 +114,8 @@ class User:
         }
         if self.kind == "deactivated":
             return shown
+        if enterprise and self.kind != "bot":
+            shown["enterprise_user"] = {"id": self.id, "enterprise_id": enterprise, "teams": [team], "is_admin": False}
         return shown | {
             "real_name": self.name,
             "tz": self.person.zone,
@@ -313,6 +326,7 @@ class SeedApp:
     name: str = "Approvals"
     team_id: str = "T0PLAY"
     team_name: str = "Acme"
+    enterprise_id: str = ""  # of the Enterprise Grid that the workspace is in, if any
     scopes: tuple[str, ...] = BOT_SCOPES
     commands: tuple[str, ...] = ("/approve",)
     shortcuts: tuple[tuple[str, str], ...] = ()  # (callback_id, name) of global shortcuts

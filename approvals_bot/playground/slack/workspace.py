@@ -85,7 +85,9 @@ class Workspace:
 
     def members_of(self, channel: SeedChannel) -> set[str]:
         if channel.members is None:
-            members = {u.id for u in self.users.values() if u.kind in ("member", "guest", "stranger")}
+            members = {
+                u.id for u in self.users.values() if u.kind in ("member", "guest", "stranger", "partner", "sister")
+            }
         else:
             members = set(self.ids_of(channel.members))
         return members | ({self.bot.id} if channel.has_bot else set())

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from approvals_bot.approvals.acts import Reassign, Vote
+from approvals_bot.channels.slack.identity import Identified, SlackTeam, Unidentified
+from approvals_bot.channels.slack.manifest import SCOPES
+from approvals_bot.people import People, Person
+from approvals_bot.playground import SeedApp, User
 from approvals_bot.service.act import perform
-from tests.support.slack_office import DEPLOY, Office
+from tests.support.fake_slack import BOT_TOKEN, SIGNING_SECRET
+from tests.support.slack_office import DEPLOY, PEOPLE, Office, Open
 
 TWO = [DEPLOY["stage"][0] | {"need": 2}]
 
@@ -64,3 +72,79 @@ async def test_members_of_the_workspace_are_known_and_guests_are_not(office: Off
     office.playground.workspace.add_people_and_channels([replace(member, person=person)], ())
     reply = await perform(office.engine, hook, Reassign("ann@acme.eu", "New+1@acme.eu"))
     assert reply.verdict == "reassigned"
+
+
+# ── Enterprise Grid ───────────────────────────────────────────────────────────────────────────────────────────────
+
+GRID = SeedApp(BOT_TOKEN, SIGNING_SECRET, scopes=SCOPES, enterprise_id="E0ACME")
+NEAR_AND_FAR = (
+    User(Person("sue@acme.eu", "Sue Sister", "U0SUE"), "sister"),
+    User(Person("pat@partner.example", "Pat Partner", "U0PAT"), "partner"),
+)
+
+
+async def grid_office(open_office: Open, app: SeedApp = GRID) -> Office:
+    office = await open_office(app=app)
+    office.playground.workspace.add_people_and_channels(NEAR_AND_FAR, ())
+    return office
+
+
+@pytest.mark.check(13)
+async def test_colleagues_of_a_sister_workspace_decide(open_office: Open) -> None:
+    office = await grid_office(open_office)
+    run_id = await office.ask(stage=[TWO[0] | {"from": ["sue@acme.eu", "cy@acme.eu"]}])
+    answer = await office.press("U0SUE", "Approve")
+    assert answer["ephemeral"].startswith("Counted: 1 of 2.")
+    await office.command("U0SUE")
+    assert [vote["by"] for vote in await office.votes(run_id)] == ["sue@acme.eu"]
+    home = await office.call("/slack/home?user=U0SUE")
+    assert "Deploy api 2.1" in json.dumps(home)
+
+
+@pytest.mark.check(13)
+@pytest.mark.parametrize("user", ["U0PAT", "U0STRANGER", "U0GUEST"])
+async def test_partners_and_guests_of_a_grid_stay_outside(open_office: Open, user: str) -> None:
+    """Slack doesn't call partners strangers, and what it sends about their press names our enterprise."""
+    office = await grid_office(open_office)
+    addresses = [one.address for one in office.playground.workspace.users.values() if one.kind != "bot"]
+    run_id = await office.ask(stage=[TWO[0] | {"from": addresses}])
+    office.invite(user)
+    assert "so you can't use Approvals" in (await office.press(user, "Approve"))["ephemeral"]
+    assert await office.votes(run_id) == []
+    member = await office.slack.desk.identities.slack_people.has_member("pat@partner.example")
+    assert not member
+
+
+async def test_without_a_grid_a_sister_is_a_stranger(open_office: Open) -> None:
+    office = await grid_office(open_office, replace(GRID, enterprise_id=""))
+    run_id = await office.ask(stage=[TWO[0] | {"from": ["sue@acme.eu", "cy@acme.eu"]}])
+    assert "so you can't use Approvals" in (await office.press("U0SUE", "Approve"))["ephemeral"]
+    assert await office.votes(run_id) == []
+
+
+async def test_a_configured_id_counts_from_elsewhere_once_slack_says_whose(open_office: Open) -> None:
+    office = await grid_office(open_office)
+    identities = office.slack.desk.identities
+    identities.people = People((*PEOPLE, Person("sue@acme.eu", "Sue", "U0SUE"), Person("pat@acme.eu", "", "U0PAT")), {})
+    office.fault("error", "users.info", error="internal_error")
+    assert isinstance(await identities.identify("U0SUE", "T0SISTER"), Unidentified)
+    assert await identities.identify("U0SUE", "T0SISTER") == Identified("sue@acme.eu", "U0SUE")
+    assert isinstance(await identities.identify("U0PAT", "T0OTHER"), Unidentified)
+    await office.clock.advance(timedelta(minutes=2))
+    office.fault("error", "users.info", error="internal_error")
+    assert await identities.identify("U0SUE", "T0SISTER") == Identified("sue@acme.eu", "U0SUE"), "its team is known now"
+
+
+@pytest.mark.parametrize(
+    ("payload", "is_ours"),
+    [
+        ({"team": {"id": "T0SISTER", "enterprise_id": "E0ACME"}, "enterprise": None}, True),
+        ({"team": None, "enterprise": {"id": "E0ACME"}}, True),
+        ({"team_id": "T0SISTER", "enterprise_id": "E0ACME"}, True),
+        ({"team": {"id": "T0SISTER"}}, False),
+        ({"team": {"id": "T0OTHER", "enterprise_id": "E0OTHER"}, "enterprise": {"id": "E0OTHER"}}, False),
+        ({"team": {"id": "T0PLAY"}, "api_app_id": "A0ELSE"}, False),
+    ],
+)
+def test_payloads_of_our_grid_are_ours(payload: dict[str, Any], is_ours: bool) -> None:
+    assert SlackTeam("T0PLAY", "E0ACME", "A0").sent(payload) is is_ours
