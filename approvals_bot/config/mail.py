@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from email.utils import parseaddr
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
@@ -29,6 +30,30 @@ class Rate:
     per: timedelta
 
 
+class OAuth(Frozen):
+    """How we get access tokens, to log in by XOAUTH2: a token, a command that prints one, or a token server."""
+
+    token: Secret | None = None
+    token_command: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None  # prints the bare token
+    token_url: TokenUrl | None = None  # client credentials (RFC 6749, 4.4)
+    client_id: Text | None = None
+    client_secret: Secret | None = None
+    scope: Text | None = None
+
+    @model_validator(mode="after")
+    def _has_one_way(self) -> OAuth:
+        ways = [name for name in ("token", "token_command", "token_url") if getattr(self, name) is not None]
+        if len(ways) != 1:
+            raise refuse("set one of token, token_command and token_url", at=ways[1] if ways else "token")
+        ours = [name for name in ("client_id", "client_secret", "scope") if getattr(self, name) is not None]
+        if self.token_url is None and ours:
+            raise refuse("belongs to token_url", at=ours[0])
+        if self.token_url is not None and (self.client_id is None or self.client_secret is None):
+            missing = "client_id" if self.client_id is None else "client_secret"
+            raise refuse("token_url needs client_id and client_secret", at=missing)
+        return self
+
+
 class MailAccount(Frozen):
     """A mail server and our account on it."""
 
@@ -37,6 +62,17 @@ class MailAccount(Frozen):
     security: Literal["starttls", "tls", "none"] = "starttls"
     username: Text | None = None
     password: Secret | None = None
+    oauth: OAuth | None = None  # instead of a password
+
+    @model_validator(mode="after")
+    def _has_one_login(self) -> MailAccount:
+        secrets = [name for name in ("password", "oauth") if getattr(self, name) is not None]
+        if len(secrets) == 2:
+            raise refuse("set password or [oauth], not both", at="oauth")
+        if (self.username is None) != (not secrets):
+            missing = "password" if self.username is not None else "username"
+            raise refuse("set both username and password (or, instead of it, oauth)", at=missing)
+        return self
 
 
 class Email(MailAccount):
@@ -53,18 +89,15 @@ class Email(MailAccount):
             raise refuse(
                 f'security = "none" is for a relay on this machine, and {self.host} isn\'t', "starttls", at="security"
             )
-        if (self.username is None) != (self.password is None):
-            raise refuse("set both username and password", at="username" if self.password is None else "password")
         return self
 
 
 class Imap(MailAccount):
-    """A mailbox that holds nothing but bounces, read by IMAP."""
+    """A mailbox for nothing but bounces, read by IMAP."""
 
     port: Annotated[Int, Field(ge=1, le=65_535)] = 993
     security: Literal["starttls", "tls", "none"] = "tls"
     username: Text
-    password: Secret
     folder: Folder = "INBOX"
     every: Duration = timedelta(minutes=1)
 
@@ -79,7 +112,7 @@ class Imap(MailAccount):
 
 
 class Bounces(Frozen):
-    """Where bounces go and how we receive them: our own LMTP or SMTP server, a mailbox, or both.
+    """Where bounces go and how we receive it: our own LMTP or SMTP server, a mailbox, or both.
 
     Only your own relay should be able to reach that server.
     """
@@ -98,7 +131,7 @@ class Bounces(Frozen):
     @model_validator(mode="after")
     def _has_a_way(self) -> Bounces:
         if self.listen is None and self.imap is None:
-            raise refuse("set listen, where your relay delivers bounces, or [email.bounces.imap]", at="listen")
+            raise refuse("set listen, where your relay delivers this mail, or a mailbox: imap", at="listen")
         return self
 
     @model_validator(mode="after")
@@ -131,6 +164,15 @@ def _folder(value: str) -> str:
     return value
 
 
+def _token_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme == "https" and parts.hostname:
+        return value
+    if parts.scheme == "http" and is_loopback(parts.hostname or ""):
+        return value
+    raise refuse("write the token server's URL: https://…")
+
+
 def _listen(value: str) -> str:
     host, separator, port = value.rpartition(":")
     if not separator or not host or not port.isdecimal() or int(port) > 65_535:
@@ -159,6 +201,7 @@ Folder = Annotated[str, AfterValidator(_folder)]
 Listen = Annotated[str, AfterValidator(_listen)]
 MailAddress = Annotated[str, AfterValidator(mail_address)]
 Sender = Annotated[str, AfterValidator(_sender)]
+TokenUrl = Annotated[str, AfterValidator(_token_url)]
 RateText = Annotated[
     Rate,
     BeforeValidator(_rate),

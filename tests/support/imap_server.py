@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socketserver
 import threading
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,11 +19,12 @@ class ImapMail:
 
 @dataclass
 class ImapServer:
-    """`mails` by UID. It counts logins, and refuses them while `closed`."""
+    """`mails` by UID. It counts logins, and refuses them while `closed`. `tokens`: those that XOAUTH2 takes."""
 
     port: int = 0
     closed: bool = False
     logins: int = 0
+    tokens: set[str] = field(default_factory=set)
     mails: dict[int, ImapMail] = field(default_factory=dict)
 
     def put(self, content: bytes) -> ImapMail:
@@ -43,16 +45,30 @@ def imap_server(user: str, password: str) -> Iterator[ImapServer]:
             self.say(b"* OK ready")
             while said := self.rfile.readline():
                 tag, command, *given = said.decode().split()
-                self.answer(command.upper(), given)
-                failed = command == "LOGIN" and (box.closed or given != [user, f'"{password}"'])
+                if command == "AUTHENTICATE":
+                    failed = not self.takes_token()
+                else:
+                    self.answer(command.upper(), given)
+                    failed = command == "LOGIN" and (box.closed or given != [user, f'"{password}"'])
                 self.say(f"{tag} {'NO' if failed else 'OK'} {command}".encode())
                 if command == "LOGOUT":
                     return
 
+        def takes_token(self) -> bool:
+            """Check a bearer as Google does (developers.google.com/gmail/imap/xoauth2-protocol)."""
+            box.logins += 1
+            self.say(b"+ ")
+            named = dict(part.split("=", 1) for part in b64decode(self.rfile.readline()).decode().split("\x01") if part)
+            if named in [{"user": user, "auth": f"Bearer {token}"} for token in box.tokens]:
+                return True
+            self.say(b"+ " + b64encode(b'{"status":"400","schemes":"Bearer","scope":"https://mail.example/"}'))
+            assert self.rfile.readline() == b"\r\n", "a client answers that with an empty line"
+            return False
+
         def answer(self, command: str, given: list[str]) -> None:
             match command, given:
                 case "CAPABILITY", _:
-                    self.say(b"* CAPABILITY IMAP4rev1")
+                    self.say(b"* CAPABILITY IMAP4rev1 AUTH=XOAUTH2")
                 case "LOGIN", _:
                     box.logins += 1
                 case "SELECT", _:

@@ -12,14 +12,17 @@ import imaplib
 import logging
 import re
 import ssl
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from email import message_from_bytes
 from email.utils import getaddresses
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from approvals_bot.channels.email.bounces import Reports, Returned, ReturnPaths
 from approvals_bot.channels.email.lmtp import LARGEST_REPORT
+from approvals_bot.channels.email.oauth import Bearer, NoTokenError
 from approvals_bot.config.mail import Imap
 from approvals_bot.durable.engine import Engine
 from approvals_bot.errors import ApprovalsBotError
@@ -27,6 +30,8 @@ from approvals_bot.errors import ApprovalsBotError
 SILENCE = 15.0  # seconds that the server may take for an answer
 AT_A_TIME = 50  # mails; the others are looked at next time
 DELIVERED = ("Delivered-To", "X-Original-To", "Envelope-To", "X-Envelope-To", "To")
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +49,24 @@ async def mailbox_in(*, engine: Engine, return_paths: ReturnPaths, mailbox: Imap
         await asyncio.gather(looking, return_exceptions=True)
 
 
+class LoginRejectedError(imaplib.IMAP4.error):
+    """The server rejects the token. The message has nothing of its answer, which may contain names."""
+
+
 class Watch:
     """A periodic look into the mailbox, over a new connection each time."""
 
-    def __init__(self, reports: Reports, return_paths: ReturnPaths, mailbox: Imap) -> None:
+    def __init__(
+        self,
+        reports: Reports,
+        return_paths: ReturnPaths,
+        mailbox: Imap,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._reports = reports
         self._return_paths = return_paths
         self._mailbox = mailbox
+        self._bearer = Bearer(mailbox.oauth, monotonic=monotonic) if mailbox.oauth is not None else None
         self._connection: imaplib.IMAP4 | None = None
         self._trouble: str | None = "not looked yet"
 
@@ -73,7 +89,7 @@ class Watch:
 
     async def look(self) -> int:
         """Take in new mails, and return how many were reports. A mail that can't be stored now stays unread."""
-        found = await asyncio.to_thread(self._unread)
+        found = await self._logged_in(self._unread)
         taken = list[bytes]()
         reports = 0
         try:
@@ -83,7 +99,7 @@ class Watch:
                 taken.append(uid)
         finally:
             if taken:
-                await asyncio.to_thread(self._mark, taken)
+                await self._logged_in(partial(self._mark, taken))
         return reports
 
     def hang_up(self) -> None:
@@ -103,9 +119,23 @@ class Watch:
         found = (self._return_paths.read(address) for _, address in addresses)
         return next((each for each in found if each is not None), None)
 
-    def _unread(self) -> dict[bytes, bytes]:
+    async def _logged_in(self, do: Callable[[str], T]) -> T:
+        """Do this in a thread, with our password or a token; with another token once more, if that was rejected."""
+        if self._bearer is None:
+            assert self._mailbox.password is not None, "a mailbox has a password or tokens"
+            return await asyncio.to_thread(do, self._mailbox.password.get_secret_value())
+        token = await self._bearer.token()
+        try:
+            return await asyncio.to_thread(do, token)
+        except LoginRejectedError:
+            newer = await self._bearer.renewed(token)
+            if newer is None:
+                raise
+            return await asyncio.to_thread(do, newer)
+
+    def _unread(self, secret: str) -> dict[bytes, bytes]:
         """Return the unread mails by UID. A mail too large to be a report is empty."""
-        with self._open() as connection:
+        with self._open(secret) as connection:
             uids = _answer(connection.uid("SEARCH", "UNSEEN"))[0] or b""
             return {uid: self._fetch(connection, uid) for uid in bytes(uids).split()[:AT_A_TIME]}
 
@@ -117,12 +147,12 @@ class Watch:
         parts = _answer(connection.uid("FETCH", uid.decode(), "(BODY.PEEK[])"))
         return next((bytes(part[1]) for part in parts if isinstance(part, tuple)), b"")
 
-    def _mark(self, uids: list[bytes]) -> None:
-        with self._open() as connection:
+    def _mark(self, uids: list[bytes], secret: str) -> None:
+        with self._open(secret) as connection:
             _answer(connection.uid("STORE", b",".join(uids).decode(), "+FLAGS.SILENT", r"(\Seen)"))
 
     @contextmanager
-    def _open(self) -> Iterator[imaplib.IMAP4]:
+    def _open(self, secret: str) -> Iterator[imaplib.IMAP4]:
         box, trusted = self._mailbox, ssl.create_default_context()
         if box.security == "tls":
             connection: imaplib.IMAP4 = imaplib.IMAP4_SSL(box.host, box.port, ssl_context=trusted, timeout=SILENCE)
@@ -132,7 +162,7 @@ class Watch:
         try:
             if box.security == "starttls":
                 connection.starttls(trusted)
-            connection.login(box.username, box.password.get_secret_value())
+            self._log_in(connection, secret)
             _answer(connection.select(f'"{box.folder}"'))
             yield connection
             connection.logout()
@@ -140,6 +170,19 @@ class Watch:
             self._connection = None
             with suppress(OSError):  # it may be closed already
                 connection.shutdown()
+
+    def _log_in(self, connection: imaplib.IMAP4, secret: str) -> None:
+        user = self._mailbox.username
+        if self._bearer is None:
+            connection.login(user, secret)
+            return
+        first = f"user={user}\x01auth=Bearer {secret}\x01\x01".encode()
+        try:  # a second challenge says in JSON what is wrong, and wants an empty answer before the NO
+            connection.authenticate("XOAUTH2", lambda challenge: b"" if challenge else first)
+        except imaplib.IMAP4.abort:
+            raise
+        except imaplib.IMAP4.error:
+            raise LoginRejectedError("NO") from None
 
 
 def _answer(said: tuple[str, list[Any]]) -> list[Any]:
@@ -157,6 +200,8 @@ def _trouble(error: Exception) -> str:
             return "TLS failed"
         case OSError():
             return "it is unreachable"
+        case NoTokenError():
+            return f"there is no access token: {error}"
         case imaplib.IMAP4.error():
             return "it rejects the login or the folder"
         case _:

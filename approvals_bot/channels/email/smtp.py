@@ -24,6 +24,7 @@ from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.port import Refused, TryAgain
 from approvals_bot.channels.email.blame import Command, blame_for
 from approvals_bot.channels.email.message import OutgoingMail
+from approvals_bot.channels.email.oauth import Bearer, NoTokenError
 from approvals_bot.config.hosts import is_loopback
 from approvals_bot.config.mail import MailAccount
 from approvals_bot.errors import ConfigError
@@ -91,6 +92,7 @@ class Relay:
         self._local_hostname = local_hostname
         self._tls_context = tls_context
         self._monotonic = monotonic
+        self._bearer = Bearer(account.oauth, monotonic=monotonic) if account.oauth is not None else None
         self._lock = asyncio.Lock()
         self._connection: aiosmtplib.SMTP | None = None
         self._sent = 0
@@ -109,7 +111,7 @@ class Relay:
             try:
                 async with asyncio.timeout(MAIL_LIMIT):
                     return await self._transfer(mail)
-            except (aiosmtplib.SMTPException, OSError, ssl.SSLError, ValueError) as failure:
+            except (aiosmtplib.SMTPException, NoTokenError, OSError, ssl.SSLError, ValueError) as failure:
                 return self._judge(failure)
             finally:
                 self._is_sending_text = False
@@ -124,7 +126,7 @@ class Relay:
             try:
                 async with asyncio.timeout(MAIL_LIMIT):
                     await self._connected()
-            except (aiosmtplib.SMTPException, OSError, ssl.SSLError, ValueError) as failure:
+            except (aiosmtplib.SMTPException, NoTokenError, OSError, ssl.SSLError, ValueError) as failure:
                 verdict = self._judge(failure)
                 return verdict if not isinstance(verdict, Lost) else TryAgain(verdict.error)
             return None
@@ -194,14 +196,29 @@ class Relay:
                 raise NoTlsError
             await connection.starttls(tls_context=self._tls_context)
             await connection.ehlo()
-        if self._account.username is None or self._account.password is None:
-            return
+        username, password = self._account.username, self._account.password
+        if username is not None and self._bearer is not None:
+            await self._log_in_by_token(connection, username, self._bearer)
+        elif username is not None and password is not None:
+            try:
+                await connection.login(username, password.get_secret_value())
+            except aiosmtplib.SMTPException as failure:
+                if type(failure) is aiosmtplib.SMTPException:  # the bare class: no answer, no method in common
+                    raise NoLoginError from None
+                raise
+
+    async def _log_in_by_token(self, connection: aiosmtplib.SMTP, username: str, bearer: Bearer) -> None:
+        """Log in by XOAUTH2; with another token at once, if the first was rejected and there may be one."""
+        if "xoauth2" not in connection.server_auth_methods:
+            raise NoLoginError
+        token = await bearer.token()
         try:
-            await connection.login(self._account.username, self._account.password.get_secret_value())
-        except aiosmtplib.SMTPException as failure:
-            if type(failure) is aiosmtplib.SMTPException:  # the bare class: no answer, no method in common
-                raise NoLoginError from None
-            raise
+            await connection.auth_xoauth2(username, token)
+        except aiosmtplib.SMTPAuthenticationError as rejected:
+            newer = await bearer.renewed(token) if rejected.code >= 500 else None
+            if newer is None:
+                raise
+            await connection.auth_xoauth2(username, newer)
 
     def _wait_idle(self) -> None:
         self._idle = asyncio.get_running_loop().call_later(IDLE_LIMIT, self._drop)
@@ -238,6 +255,8 @@ class Relay:
                 return TryAgain("the relay can't be reached")
             case NoTlsError():
                 return self._loud(TryAgain("the relay offers no TLS, so nothing was sent (security = starttls)"))
+            case NoTokenError():
+                return self._stop(f"there is no access token: {failure}", "login")
             case NoLoginError():
                 return self._stop("the relay offers no login that we can use", "login")
             case _:
