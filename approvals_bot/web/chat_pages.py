@@ -25,7 +25,7 @@ from approvals_bot.approvals.port import Card
 from approvals_bot.people import People
 from approvals_bot.web.chat import LONGEST_COMMENT, LONGEST_ID, NOT_OURS, REUSED, ChatApi, ChatOwners
 from approvals_bot.web.login import Login
-from approvals_bot.web.responses import Renderer
+from approvals_bot.web.responses import SCRIPTED, Renderer
 from approvals_bot.web.validation import is_from_own_page, read_form
 
 CHAT, PLAYGROUND = ("/chat", "Chat"), ("/playground", "Playground")  # in the navigation
@@ -38,12 +38,6 @@ EXAMPLES = (
 NO_TEXT = f"Write a message of at most {LONGEST_TEXT:,} characters."
 NO_ANSWER = "Nothing was changed: press Approve or Reject."
 TOO_LONG = f"Nothing was changed: a comment has at most {LONGEST_COMMENT:,} characters."
-
-CSP = (
-    "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
-)
-"""The policy of these pages: our script, and what it reads from us."""
 
 AMOUNTS = ("price",)  # arguments that are dollars, as in the sample
 
@@ -223,7 +217,7 @@ class ChatPages:
             said=said,
             text=text,
         )
-        page.headers["content-security-policy"] = CSP
+        page.headers["content-security-policy"] = SCRIPTED
         return page
 
     def _shown(self, turn: Turn, part: TextPart | ToolPart) -> ShownPart:

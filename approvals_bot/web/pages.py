@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, get_args
+from urllib.parse import urlencode
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
@@ -129,6 +130,7 @@ class PeoplePages:
             calls=[(wait, self._url_of(wait)) for wait in calls if wait.kind != "webhook" or self._open],
             history=history,
             near_limits=near_limits(record),
+            live=_live_run(record.id),
             drawing=draw(history.spans, start=record.created_at, end=record.ended_at or self._now()),
         )
 
@@ -146,6 +148,15 @@ class PeoplePages:
         if await self._roles.is_viewer(reader):
             return None
         return self._pages.page("error.html", 403, title="This page is for viewers", detail=NO_VIEWER)
+
+    async def may_open(self, id: str, reader: str | None) -> bool:
+        """Return whether this person may open the page of this request or run. Raises SourceUnavailable."""
+        record = await self._engine.record(id.partition(".")[0])
+        if record is None:
+            return False
+        if self._open or (reader is not None and await self._roles.is_viewer(reader)):
+            return True
+        return any([is_concerned(each, reader) or await self._may_view(each, reader) for each in requests_of(record)])
 
     async def _may_view(self, view: Request, reader: str | None) -> bool:
         """Return whether this person may see a request that doesn't concern them. Raises SourceUnavailable."""
@@ -194,6 +205,7 @@ class PeoplePages:
             decide=decide,
             is_hers=is_hers,
             evidence=self._has_evidence,
+            live=_live_run(view.run_id),
         )
 
     async def inbox(self, request: HttpRequest) -> Response:
@@ -222,6 +234,7 @@ class PeoplePages:
             longest=max((row["age"] for row in rows), default=None),
             others=others,
             may_leave=reader is not None,
+            live=f"/live?{urlencode({'inbox': '' if reader else address})}" if address else "",
         )
 
     async def _other(
@@ -269,6 +282,11 @@ class PeoplePages:
         return self._pages.page(
             template, nav=NAV if self._open or here == "/runs" else OWN_NAV, here=here, zone=zone, **values
         )
+
+
+def _live_run(run_id: str) -> str:
+    """Return the path of the stream that follows this run."""
+    return f"/live?{urlencode({'run': run_id})}"
 
 
 # The timeline: where each span's bar is drawn, as numbers for the template. Pure.

@@ -192,6 +192,13 @@ def problem_of(error: Exception) -> Problem | None:
     return None
 
 
+SCRIPTED = (
+    "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+"""The content security policy of pages for people who have signed in: our scripts, and what they read from us."""
+
+
 class Renderer:
     """Renders pages: Jinja2 with autoescape, and the words of cards as filters.
 
@@ -217,6 +224,7 @@ class Renderer:
             nav=(),
             here="",
             root=root,
+            live="",
         )
         self._templates.filters.update(
             moment=card_text.moment,
@@ -230,8 +238,15 @@ class Renderer:
         )
 
     def page(self, template: str, status: int = 200, **values: Any) -> Response:
-        """Render this template as a response."""
-        return HTMLResponse(self._templates.get_template(template).render(values), status)
+        """Render this template as a response.
+
+        `live`: the path of the stream that says when the page has changed. Only pages that need a session may have
+        one, since their policy lets our script run.
+        """
+        page = HTMLResponse(self._templates.get_template(template).render(values), status)
+        if values.get("live"):
+            page.headers["content-security-policy"] = SCRIPTED
+        return page
 
     def _until(self, moment: datetime) -> str:
         return card_text.until(moment, self._now())
@@ -286,7 +301,7 @@ class JsonResponse(JSONResponse):
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
-FOR_PROGRAMS = ("/api/", "/chat/hooks/", "/webhooks/", "/openapi.json", "/healthz", "/readyz", "/metrics")
+FOR_PROGRAMS = ("/live/", "/api/", "/chat/hooks/", "/webhooks/", "/openapi.json", "/healthz", "/readyz", "/metrics")
 """Paths that answer errors as problems. All others answer people, with pages."""
 
 

@@ -38,6 +38,7 @@ from approvals_bot.web.guard import Guard, RefusedTokens, TrustedProxies
 from approvals_bot.web.hooks import HooksApi, Webhooks
 from approvals_bot.web.keys import KeyGate
 from approvals_bot.web.links import Links
+from approvals_bot.web.live import Live
 from approvals_bot.web.login import Login, LoginPage
 from approvals_bot.web.mcp import McpEndpoint
 from approvals_bot.web.me import MyPage
@@ -165,6 +166,7 @@ def build(
         open_pages=open_pages,
         has_evidence=audit_key is not None,
     )
+    live = Live(engine, sessions, people_pages.may_open, open_pages=open_pages)
     me = MyPage(
         engine=engine, people=people, tokens=tokens, sessions=sessions, login=signing_in, pages=pages, base_url=base_url
     )
@@ -211,6 +213,7 @@ def build(
         ("GET", "/inbox", people_pages.inbox),
         ("GET", "/requests/{id}", people_pages.request),
         ("GET", "/requests/{id}/evidence", audit_pages.evidence),
+        ("GET", "/live", live.stream),
         ("GET", "/audit", audit_pages.show),
         ("GET", "/audit.csv", audit_pages.table),
         ("GET", "/audit.jsonl", audit_pages.lines),

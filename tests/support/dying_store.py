@@ -31,8 +31,8 @@ class DyingStore:
     def __getattr__(self, name: str) -> Any:
         return self._mortal(getattr(self._store, name))
 
-    def listen(self, heard: Any) -> None:
-        self._store.listen(heard)
+    def listen(self, heard: Any, seen: Any = None) -> None:
+        self._store.listen(heard, seen)
 
     async def begin_work(self) -> None:
         """Not counted: a process that dies here has not begun to live."""

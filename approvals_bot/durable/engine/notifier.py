@@ -23,6 +23,7 @@ class Notifier:
         self._watch = watch
         self.limits = LimitWatch(watch_limits)
         self.subscriptions: defaultdict[str, dict[Subscription, None]] = defaultdict(dict)  # in order of arrival
+        self.feeds: set[Feed] = set()
 
     def notify(self, run_id: str, events: list[Event], own: Mapping[str, Attribute] | None = None) -> None:
         """Deliver events that this process has written to the run's subscribers.
@@ -35,12 +36,50 @@ class Notifier:
             self._watch(events)
         for subscription in self.subscriptions.get(run_id, ()):
             subscription.deliver(events)
+        for feed in self.feeds:
+            feed.add((run_id,))
 
     def wake(self, runs: Collection[str] | None) -> None:
         """Make subscribers look again: another process has written to these runs, or to any if None."""
         for run_id in list(self.subscriptions) if runs is None else runs:
             for subscription in self.subscriptions.get(run_id, ()):
                 subscription.wake()
+        for feed in self.feeds:
+            feed.add(runs)
+
+
+MOST_FED = 1_000  # runs that a feed keeps for its reader; with more, any run may have changed
+
+
+class Feed:
+    """The runs that this process or another has written to, for one reader of all of them, inside a `with` block."""
+
+    def __init__(self, of: Notifier) -> None:
+        self._feeds = of.feeds
+        self._runs: set[str] | None = set()  # None: any run
+        self._changed = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        self._feeds.add(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._feeds.discard(self)
+
+    def add(self, runs: Collection[str] | None) -> None:
+        if runs is None or self._runs is None or len(self._runs) + len(runs) > MOST_FED:
+            self._runs = None
+        else:
+            self._runs.update(runs)
+        self._changed.set()
+
+    async def changed(self, together: float) -> frozenset[str] | None:
+        """Wait for a change, and return all runs that change within this many seconds; None if it may be any."""
+        await self._changed.wait()
+        await asyncio.sleep(together)
+        runs, self._runs = self._runs, set()
+        self._changed.clear()
+        return None if runs is None else frozenset(runs)
 
 
 class Subscription:

@@ -97,7 +97,7 @@ class Scheduler:
     async def start(self) -> None:
         """Start working. The leases of dead processes are ended before anything is claimed."""
         await self._until_it_works(self.store.begin_work)
-        self.store.listen(self.look_again)
+        self.store.listen(self.look_again, self.notifier.wake)
         self._tasks = [
             asyncio.create_task(self._schedule(), name="engine: schedule"),
             asyncio.create_task(self._renew(), name="engine: renew leases"),

@@ -37,6 +37,7 @@ from approvals_bot.durable.store.postgres_connection import (
     Heard,
     Listening,
     PostgresConnection,
+    Seen,
     connect_to,
 )
 from approvals_bot.durable.store.postgres_schema import (
@@ -267,8 +268,8 @@ class PostgresStore(PostgresSessions, PostgresReplicas):
     async def begin_work(self) -> None:
         """Do nothing: other replicas may be working, and the leases of dead ones end on their own."""
 
-    def listen(self, heard: Heard) -> None:
-        self._listening.start(heard)
+    def listen(self, heard: Heard, seen: Seen | None = None) -> None:
+        self._listening.start(heard, seen)
 
     async def changed(self) -> bool:
         now = asyncio.get_running_loop().time()

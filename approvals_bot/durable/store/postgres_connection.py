@@ -302,11 +302,15 @@ def _reason(error: Exception) -> str:
 # ── LISTEN: what other replicas have written, and whether we would know ──
 
 CHANNEL = "approvals_bot"
+SHOWN = "~"  # before a run's id: only what it shows has changed, so there's nothing to claim
 PROOF = 5.0  # seconds between two checks that the connection is alive: silence could mean that it was cut
 LISTEN_AGAIN = 1.0  # seconds before the next attempt to listen
 
 Heard = Callable[[frozenset[str] | None], None]
 """A callback that gets the runs that another replica has written to. None: it may be any run."""
+
+Seen = Callable[[frozenset[str]], None]
+"""A callback that gets the runs in which only what they show has changed."""
 
 
 class Listening:
@@ -316,11 +320,12 @@ class Listening:
         self._connect = connect
         self._myself = myself
         self._heard: Heard = lambda runs: None
+        self._seen: Seen | None = None
         self._task: asyncio.Task[None] | None = None
         self.is_deaf = True
 
-    def start(self, heard: Heard) -> None:
-        self._heard = heard
+    def start(self, heard: Heard, seen: Seen | None) -> None:
+        self._heard, self._seen = heard, seen
         if self._task is None:
             self._task = asyncio.create_task(self._listen(), name="store: listen")
 
@@ -356,8 +361,13 @@ class Listening:
 
     def _message(self, _connection: object, _pid: int, _channel: str, message: object) -> None:
         sender, *runs = str(message).split(" ")
-        if sender != self._myself:
-            self._heard(None if runs == ["*"] else frozenset(runs))
+        if sender == self._myself:
+            return
+        work = [run for run in runs if not run.startswith(SHOWN)]
+        if work:
+            self._heard(None if work == ["*"] else frozenset(work))
+        if self._seen is not None and len(work) < len(runs):
+            self._seen(frozenset(run.removeprefix(SHOWN) for run in runs if run.startswith(SHOWN)))
 
 
 async def _check_alive(connection: Connection) -> None:

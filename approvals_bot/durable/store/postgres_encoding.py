@@ -35,6 +35,7 @@ from approvals_bot.durable.store.encoding import (
     readable_time,
     storable,
 )
+from approvals_bot.durable.store.postgres_connection import SHOWN
 from approvals_bot.durable.store.protocol import (
     ENDED_HOOKS,
     MAX_RECEIVED,
@@ -231,6 +232,8 @@ def _batch(batch: Append) -> Call:
         or (batch.release and wake_at is not None and wake_at <= at)
     ):
         call["notify"] = call["run"]
+    elif batch.view is not None or batch.parts is not None:
+        call["notify"] = f"{SHOWN}{call['run']}"
     if batch.view is not None:
         call["view"] = to_json(batch.view, "view")
     if batch.parts is not None:

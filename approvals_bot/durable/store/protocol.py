@@ -543,10 +543,13 @@ class OpenStore(Store, SessionStore, ReplicaStore, Protocol):
         If it is certain that no other process works on runs, the leases of dead processes end at once.
         """
 
-    def listen(self, heard: Callable[[frozenset[str] | None], None]) -> None:
+    def listen(
+        self, heard: Callable[[frozenset[str] | None], None], seen: Callable[[frozenset[str]], None] | None = None
+    ) -> None:
         """Call `heard` with the runs that another process has written to, as soon as this is known.
 
-        It is called with None if any run may have changed. A store that isn't notified never calls it; use `changed`.
+        It is called with None if any run may have changed. `seen` gets runs in which only what they show has changed:
+        there is no work in that. A store that isn't notified never calls either; use `changed`.
         """
 
     async def changed(self) -> bool:

@@ -177,7 +177,9 @@ class SqliteStore:
     async def count(self, which: Filter, most: int) -> int:
         return await self._lists.run(lambda db: reading.count(db, self.bearers, which, most))
 
-    def listen(self, heard: Callable[[frozenset[str] | None], None]) -> None:
+    def listen(
+        self, heard: Callable[[frozenset[str] | None], None], seen: Callable[[frozenset[str]], None] | None = None
+    ) -> None:
         """Do nothing: SQLite sends no notifications. Use `changed`."""
 
     async def changed(self) -> bool:
