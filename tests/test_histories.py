@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.durable.core.events import Event
+from approvals_bot.durable.core.events import Event, is_whole_step
 from tests.support.histories import FOLDER, known_workflows, read
 from tests.support.prefixes import divergences
 
@@ -50,7 +50,8 @@ def test_every_kind_of_workflow_has_a_history(workflows: dict[tuple[str, str | N
 
 
 def renamed_step(event: Event) -> Event | None:
-    return _with(event, name=f"{event.data['name']}_2") if event.type == "step_created" else None
+    is_named = event.type == "step_created" or is_whole_step(event)
+    return _with(event, name=f"{event.data['name']}_2") if is_named else None
 
 
 def other_token(event: Event) -> Event | None:

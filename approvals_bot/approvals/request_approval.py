@@ -11,6 +11,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -24,10 +25,11 @@ from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals import outcomes
 from approvals_bot.approvals.acts import Rejection, Reply, Stop
-from approvals_bot.approvals.apply import decided
+from approvals_bot.approvals.apply import context_of, decided, next_stage, request_of, seat_queries
 from approvals_bot.approvals.business_time import Calendar, Calendars
 from approvals_bot.approvals.delivery import LAZY, LazyArgumentError, lazily
 from approvals_bot.approvals.durations import duration_text
+from approvals_bot.approvals.eligibility import Resolution
 from approvals_bot.approvals.field_specs import LENGTH, Ask
 from approvals_bot.approvals.json_values import DEEPEST, MOST_BYTES, UnfitError, same_json
 from approvals_bot.approvals.outcomes import Outcome, answers_of
@@ -43,7 +45,8 @@ from approvals_bot.approvals.policy import (
 )
 from approvals_bot.approvals.port import State
 from approvals_bot.approvals.published import PublishedRequests
-from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening, Request
+from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening, Request, RequestStage
+from approvals_bot.approvals.resolution import LOOKUP_LIMIT, find_seats
 from approvals_bot.approvals.rules import KeptDefinition, rules_of
 from approvals_bot.approvals.templates import LONGEST_LINE
 from approvals_bot.approvals.workflow import PendingRequest
@@ -58,6 +61,7 @@ from approvals_bot.durable.core.api import (
     step,
 )
 from approvals_bot.durable.core.context import cancellation_reason
+from approvals_bot.durable.core.serialization import Proven
 from approvals_bot.errors import InvalidArgumentError, InvalidPayloadError
 from approvals_bot.people import AddressError, People, canonical
 
@@ -71,17 +75,35 @@ class RequestSpec:
     title: str
     opening: Opening
     definition: KeptDefinition
+    found: Proven[Resolution | None] = None  # who decides first, if that could be found out with the request
 
 
 @step(retries=0)
 async def ask(
     asked: Annotated[RequestSpec, LAZY],
+    at: Proven[datetime],
     calendars: Calendars = resource(Calendars),
     people: People = resource(People),
 ) -> RequestSpec:
-    """Record the request with its calendar and group names. From here on, the log counts."""
+    """Record the request with its calendar, its group names and who decides first. From here on, the log counts."""
     definition = asked.definition.with_calendar(calendars.named).with_group_names(people.group_names)
-    return replace(asked, definition=definition)
+    complete = replace(asked, definition=definition)
+    return replace(complete, found=await _who_decides_first(complete, people, at))
+
+
+ask.only_reads = True
+
+
+async def _who_decides_first(asked: RequestSpec, people: People, at: datetime) -> Resolution | None:
+    """Look people up for the stage that opens first. None if that fails or takes long: the stage then looks itself."""
+    with suppress(Exception):  # whatever is wrong with the request or its people has its place there, too
+        rules = rules_of(asked.definition)
+        request = request_of(rules, asked.opening, at=at)
+        _, stage = next_stage(request, rules)
+        if stage is not None:
+            async with asyncio.timeout(LOOKUP_LIMIT):
+                return await find_seats(seat_queries(request, rules, stage), context_of(request, rules), people, at=at)
+    return None
 
 
 async def request_approval(
@@ -158,7 +180,7 @@ async def request_approval(
 async def requested(make: Callable[[], RequestSpec], fits: forms.Fits | None = None) -> WorkflowRequest:
     """Open a request beside the workflow. `make` isn't called in a replay. `fits`: the check of edited fields."""
     try:
-        asked = await ask(lazily(make))
+        asked = await ask(lazily(make), now())
     except LazyArgumentError as failure:
         raise failure.cause from None
     definition = asked.definition
@@ -180,6 +202,7 @@ class WorkflowRequest(PendingRequest):
 
     def __init__(self, asked: RequestSpec) -> None:
         self.asked = asked
+        self.found = asked.found
         self.settled = asyncio.Event()
         self.failure: BaseException | None = None
         super().__init__(asked.opening, asked.definition, projector(PublishedRequests).next_number, asked.title)
@@ -187,6 +210,11 @@ class WorkflowRequest(PendingRequest):
     def finish(self) -> None:
         super().finish()
         self.settled.set()
+
+    async def find(self, stage: RequestStage, *also: str) -> Resolution:
+        """Look people up. Those who decide first have been looked up with the request."""
+        found, self.found = self.found, None
+        return await super().find(stage, *also) if found is None else found
 
     async def accompany(self) -> None:
         """Run the request beside the workflow, which must not wait for the last mail."""

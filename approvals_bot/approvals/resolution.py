@@ -33,6 +33,17 @@ async def look_up(
     people: People = resource(People),
 ) -> Proven[Resolution]:
     """Resolve every seat now. `at`: the time at which to check absences."""
+    return await find_seats(asks, about, people, also, at)
+
+
+async def find_seats(
+    asks: Sequence[SeatQuery],
+    about: RequestContext,
+    people: People,
+    also: Sequence[str] = (),
+    at: datetime | None = None,
+) -> Resolution:
+    """Resolve every seat, for a step. Logs what an operator should mend."""
     found = await resolve_seats(asks, about, people, also, at)
     if any(each.trouble for each in found.away.values()):
         logger.warning("the delegates of an absent person lead nowhere; `approvals-bot doctor` says whose")

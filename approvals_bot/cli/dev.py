@@ -33,6 +33,7 @@ from approvals_bot.service.catalog import read_configuration
 
 STATE = Path(".approvals")
 CONFIG = "config.toml"  # in there
+WORKFLOWS = "workflows"  # the folder, unless server.workflows names another
 API_KEY = "dev"
 ALSO = {API_KEY: API_KEY}
 """The key's short value. It isn't in the derived file, so no other command and no `serve` takes it."""
@@ -49,7 +50,7 @@ async def dev(port: int, source: Path | None, fresh: bool) -> None:
     base_url = f"http://{HOST}:{port}"
     if fresh:
         shutil.rmtree(STATE, ignore_errors=True)
-    origin = Origin(source or samples() / "config.example.toml", base_url)
+    origin = Origin(source, base_url)
     configuration = origin.read()
     clock = PlaygroundClock(STATE / "clock.json")
     async with (
@@ -76,12 +77,15 @@ def _print_ready(base_url: str) -> None:
 class Origin:
     """`.approvals/config.toml`, derived from another file and pointed at this machine's fakes.
 
-    People, groups, keys and workflows come from that file. It is derived again when that file changes; until then,
-    manual changes stay.
+    People, groups, keys and workflows come from that file, which is the samples' unless one is given. A folder with
+    workflows of its own and no such file is served with the samples' people. The file is derived again when its source
+    changes; until then, manual changes stay.
     """
 
-    def __init__(self, source: Path, base_url: str) -> None:
-        self.source = source
+    def __init__(self, source: Path | None, base_url: str) -> None:
+        own = Path(WORKFLOWS).resolve()
+        self.workflows = own if source is None and own.is_dir() else None
+        self.source = source = source or samples() / "config.example.toml"
         self.base_url = base_url
         self.smtp_port = _free_port()
         self.config = STATE / CONFIG
@@ -108,7 +112,10 @@ class Origin:
         secret_folder = STATE / "secrets"
         secret_folder.mkdir(mode=0o700, exist_ok=True)
         given = _with_secrets(tomllib.loads(text), secret_folder, self.source.parent.resolve())
-        made = _on_this_machine(given, self.source, self.base_url, self.smtp_port)
+        server = given.setdefault("server", {})
+        workflows = self.workflows or (self.source.parent / server.get("workflows", WORKFLOWS)).resolve()
+        server["workflows"] = str(workflows)
+        made = _on_this_machine(given, self.base_url, self.smtp_port)
         write_whole(
             self.config,
             "# Written by `approvals-bot dev` at every start. Use it with other commands while the playground runs:\n"
@@ -164,11 +171,10 @@ def _throw_away(folder: Path, name: str, value: str | None = None) -> str:
     return f"file:secrets/{file.name}"
 
 
-def _on_this_machine(given: dict[str, Any], source: Path, base_url: str, smtp_port: int) -> dict[str, Any]:
-    server, secret_folder = given.setdefault("server", {}), STATE / "secrets"
+def _on_this_machine(given: dict[str, Any], base_url: str, smtp_port: int) -> dict[str, Any]:
+    server, secret_folder = given["server"], STATE / "secrets"
     server["base_url"] = base_url
     server["database"] = "sqlite:///approvals.db"
-    server["workflows"] = str((source.parent / server.get("workflows", "workflows")).resolve())
     # Everybody on this machine reads the playground's mailbox, so what is signed here must be worth nothing elsewhere.
     server["signing_keys"] = [_throw_away(secret_folder, "dev-signing.key")]
     given.setdefault("chat", {}).setdefault("enabled", True)

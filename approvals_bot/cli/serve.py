@@ -32,7 +32,10 @@ def dev(
     config: Annotated[
         Path | None,
         typer.Option(
-            "--config", help="Use the people and workflows of this config.toml. Default: samples.", metavar="FILE"
+            "--config",
+            help="Use the people and workflows of this config.toml. Default: samples, with the workflows of "
+            "./workflows if that exists.",
+            metavar="FILE",
         ),
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the playground's data first.")] = False,

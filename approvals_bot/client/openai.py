@@ -97,7 +97,20 @@ async def _keys_of(input: Input, options: Mapping[str, Any]) -> CallKeys:
     ids = [*_call_ids(items), *(id for id in _call_ids(kept) if id in done)]
     before = [options.get(name) for name in ("previous_response_id", "conversation_id")]
     goes_on = len(items) > 1 or session is not None or any(before)
-    return CallKeys(earlier=ids, history=[input, before] if goes_on else None)
+    return CallKeys(earlier=ids, history=[input, before, _before(input, kept)] if goes_on else None)
+
+
+def _before(input: Input, kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what a session keeps from before this run, also when the run is retried.
+
+    A run that died has left its input, and what followed up to a tool: a run that has ended leaves the model's answer.
+    """
+    while kept and kept[-1].get("role") != "assistant":
+        begun = [at for at, item in enumerate(kept) if item.get("role") == "user" and item.get("content") == input]
+        if not begun:
+            break
+        kept = kept[: begun[-1]]
+    return kept
 
 
 def _call_ids(items: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -10,13 +10,22 @@ from typing import Any, Literal
 
 from approvals_bot.approvals.acts import passed_on_by, read_actor
 from approvals_bot.approvals.card_text import CHOICE_WORDS, VIA_WORDS
-from approvals_bot.durable.core.events import ENDINGS, Event, from_micros, number_of
+from approvals_bot.durable.core.events import (
+    CREATIONS,
+    ENDINGS,
+    Event,
+    closed_by,
+    from_micros,
+    is_whole_step,
+    number_of,
+)
 from approvals_bot.durable.core.serialization import decode
 
 Kind = Literal["step", "hook", "wait", "child"]
 Ending = Literal["open", "done", "failed", "cancelled"]
 
 # What people chose, and by which way. A log may name others than those that there are now.
+_HOOKS = ("hook", "webhook")
 _CHOSE: Mapping[str, str] = {choice: word for choice, (_, word) in CHOICE_WORDS.items()}
 _VIA = dict[str, str](VIA_WORDS.items())
 
@@ -51,26 +60,33 @@ class RunHistory:
 
 def history_of(log: Sequence[Event]) -> RunHistory:
     """Return the history of this log."""
-    names = (
-        {hook["id"]: "webhook" if "answer" in hook else "hook" for hook in log[0].data.get("hooks", ())} if log else {}
-    )
+    names = {hook["id"]: _HOOKS["answer" in hook] for hook in log[0].data.get("hooks", ())} if log else {}
     names |= {number_of(event): _name(event) for event in log if _is_named(event)}
-    entries = tuple(entry for event in log if (entry := _entry(event, names.get(event.data.get("id"), ""))))
-    return RunHistory(entries, tuple(_spans(log, names)))
+    return RunHistory(tuple(_entries(log, names)), tuple(_spans(log, names)))
+
+
+def _entries(log: Sequence[Event], names: Mapping[int, str]) -> Iterable[Entry]:
+    for event in log:
+        entry = _entry(event, names.get(event.data.get("id", 0), ""))
+        if entry is not None:
+            yield entry
+        if event.type in ("hook_disposed", "hook_responded"):
+            closed = (names.get(number) for number in closed_by(event))
+            yield from (Entry(event.at, f"The {name} closed.") for name in closed if name in _HOOKS)
 
 
 def _is_named(event: Event) -> bool:
-    return "id" in event.data and (event.type.endswith("_created") or event.type == "child_started")
+    return event.type in CREATIONS - {"hook_conflict", "attributes_set"} or is_whole_step(event)
 
 
 def _name(event: Event) -> str:
     match event.type:
         case "child_started":
             return str(event.data["workflow"])
-        case "step_created":
+        case "step_created" | "step_completed":
             return str(event.data["name"])
         case "hook_created":
-            return "webhook" if event.data.get("answer") is not None else "hook"
+            return _HOOKS[event.data.get("answer") is not None]
         case "wait_created" if event.data.get("kind") == "timeout":
             return "time limit"
         case _:
@@ -83,7 +99,7 @@ def _entry(event: Event, name: str) -> Entry | None:
     match event.type:
         case "run_created":
             return Entry(at, _beginning(data))
-        case "run_started" | "step_created" | "step_started" | "hook_conflict" | "wait_cancelled":
+        case "run_started" | "step_created" | "step_started" | "hook_conflict" | "wait_cancelled" | "hook_disposed":
             return None
         case "step_completed":
             return Entry(at, f"{name} finished.")
@@ -107,8 +123,6 @@ def _entry(event: Event, name: str) -> Entry | None:
             return Entry(
                 at, f"Reply: {answer['text']}" if answer and "text" in answer else "The caller got its response."
             )
-        case "hook_disposed":
-            return Entry(at, f"The {name} closed.")
         case "wait_created":
             until = from_micros(data["resume_at"])
             return Entry(at, f"{name.capitalize()} until {until:%d %b %Y, %H:%M:%S} UTC.")
@@ -199,6 +213,7 @@ _ENDINGS: dict[str, Ending] = {
     "step_failed": "failed",
     "step_cancelled": "cancelled",
     "hook_disposed": "done",
+    "hook_responded": "done",  # of what it closes
     "wait_completed": "done",
     "wait_cancelled": "cancelled",
     "child_ended": "done",
@@ -206,24 +221,29 @@ _ENDINGS: dict[str, Ending] = {
 }
 
 
-def _ending(end: Event) -> Ending:
-    """Return how a span ended. A child may have failed or been cancelled."""
+def _ending(end: Event, kind: str) -> Ending:
+    """Return how a span ended. A child may have failed or been cancelled. An answer cancels the timers it closes."""
     match end.data.get("status"):
         case "failed":
             return "failed"
         case "cancelled":
+            return "cancelled"
+        case _ if kind == "wait" and end.type == "hook_responded":
             return "cancelled"
         case _:
             return _ENDINGS[end.type]
 
 
 def _spans(log: Sequence[Event], names: dict[int, str]) -> Iterable[Span]:
-    ends = {event.data["id"]: event for event in log if event.type in _ENDINGS}
+    ends = {event.data["id"]: event for event in log if event.type in _ENDINGS and event.type != "hook_responded"}
+    ends |= {number: event for event in log for number in closed_by(event)}
     over = next((event.at for event in reversed(log) if event.type.startswith("run_") and len(log) > 1), None)
     is_over = log[-1].type in ENDINGS if log else False
     for event in log:
         kind = event.type.removesuffix("_created").removesuffix("_started")
-        if kind not in ("step", "hook", "wait", "child") or event.type == "step_started":
+        if is_whole_step(event):
+            kind = "step"
+        elif kind not in ("step", "hook", "wait", "child") or event.type == "step_started":
             continue
         end = ends.get(event.data["id"])
         yield Span(
@@ -231,5 +251,5 @@ def _spans(log: Sequence[Event], names: dict[int, str]) -> Iterable[Span]:
             label=names[event.data["id"]],
             start=event.at,
             end=end.at if end else over if is_over else None,
-            ending=_ending(end) if end else "cancelled" if is_over else "open",
+            ending=_ending(end, kind) if end else "cancelled" if is_over else "open",
         )

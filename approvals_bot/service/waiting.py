@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import JsonValue
 
-from approvals_bot.durable.core.events import ENDINGS, Event, from_micros
+from approvals_bot.durable.core.events import ENDINGS, Event, closed_by, from_micros
 from approvals_bot.durable.engine import RunRecord
 from approvals_bot.durable.engine.lines import InLine
 from approvals_bot.durable.tokens import WEBHOOK, Tokens
@@ -24,8 +24,7 @@ from approvals_bot.service.read import REDACTED, iso, requests_of
 UNLIKELY = 16  # characters of a token that no other text contains by chance
 
 _OVER = frozenset(
-    {"step_completed", "step_failed", "step_cancelled", "hook_disposed", "wait_completed", "wait_cancelled"}
-    | {"child_ended", "child_cancelled"}
+    {"step_completed", "step_failed", "step_cancelled", "wait_completed", "child_ended", "child_cancelled"}
 )
 _WEBHOOK = re.compile(r"(/webhooks/|%2[Ff]webhooks%2[Ff])([\w-]+\.[\w-]+)", re.ASCII)
 
@@ -72,6 +71,7 @@ def waits_of(record: RunRecord, log: Sequence[Event], in_line: Mapping[int, InLi
     if record.has_ended or (log and log[-1].type in ENDINGS):
         return ()
     over = {event.data["id"] for event in log if event.type in _OVER}
+    over.update(number for event in log for number in closed_by(event))
     own = {request.hook_id for request in requests_of(record)}
     waits = ((event, _wait(event, log, own)) for event in log if _is_open(event, over))
     return tuple(_in_line(wait, in_line.get(event.data["id"])) if in_line else wait for event, wait in waits)

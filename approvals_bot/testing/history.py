@@ -10,7 +10,7 @@ from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.attributes import Projection
 from approvals_bot.durable.core.commands import Command, Creation, describe, resume_at
 from approvals_bot.durable.core.durations import Duration, as_seconds
-from approvals_bot.durable.core.events import CREATIONS, Event, EventType, Log, NewEvent
+from approvals_bot.durable.core.events import Event, EventType, Log, NewEvent, closed_by, is_creation
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.core.lines import Lines
 from approvals_bot.durable.core.remote_errors import encode_error
@@ -87,7 +87,7 @@ class History:
 
         Raises AssertionError or NondeterminismError if the workflow depends on anything but its log.
         """
-        recorded = {event.data["id"]: describe(event) for event in self.log if event.type in CREATIONS}
+        recorded = {event.data["id"]: describe(event) for event in self.log if is_creation(event)}
         for length in range(1, len(self.log) + 1):
             for command in self.replay(self.log[:length]).commands:
                 if not isinstance(command, Creation):
@@ -161,7 +161,7 @@ class History:
         return NewEvent("hook_conflict", {**taken, "owner": owner})
 
     def _own_live_token(self, token: str) -> str | None:
-        disposed = {e.data["id"] for e in self.log if e.type == "hook_disposed"}
+        disposed = {number for event in self.log for number in closed_by(event)}
         live = (e for e in self.log if e.type == "hook_created" and e.data["id"] not in disposed)
         own: str = self.log[0].data["run_id"]
         return own if any(e.data["token"] == token for e in live) else None

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from approvals_bot.durable.core.api import Step, StepMetadata, Workflow, WorkflowMetadata
 from approvals_bot.durable.core.context import StepContext
 from approvals_bot.durable.core.durations import Duration, as_seconds
-from approvals_bot.durable.core.events import Event, Log
+from approvals_bot.durable.core.events import Event, Log, closed_by
 from approvals_bot.durable.core.hooks import Answer, WebhookRequest, decode_body
 from approvals_bot.durable.core.open_work import OpenStep, StepCode
 from approvals_bot.durable.core.remote_errors import decode_error
@@ -175,7 +175,7 @@ class _Player:
 
     def _open_hooks(self) -> list[Event]:
         log = self._history.log
-        disposed = {e.data["id"] for e in log if e.type == "hook_disposed"}
+        disposed = {number for e in log for number in closed_by(e)}
         return [e for e in log if e.type == "hook_created" and e.data["id"] not in disposed]
 
     def _timers(self) -> dict[int, datetime]:

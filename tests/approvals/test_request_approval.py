@@ -30,6 +30,7 @@ from approvals_bot import (
 from approvals_bot.approvals.business_time import Calendar
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.api import WebhookRequest
+from approvals_bot.durable.core.events import is_whole_step
 from approvals_bot.durable.engine import Engine, Run
 from approvals_bot.durable.store import connect
 from approvals_bot.errors import HookNotFoundError, RunCancelledError, RunFailedError
@@ -385,7 +386,7 @@ async def test_models_and_tables_of_a_file_are_equivalent(office: Any) -> None:
             run = await office.engine.start(each)
             await office.settle()
             log = await office.engine.events(run.id)
-            kept = next(event.data["input"]["asked"]["definition"] for event in log if event.type == "step_created")
+            kept = next(event.data["result"]["definition"] for event in log if is_whole_step(event))
             opened.append({**kept, "workflow": {}})
         assert opened[0] == opened[1]
 

@@ -1,4 +1,4 @@
-"""How `serve` sets up its process: the garbage collector and the event loop."""
+"""How `serve` sets up its process, and what `dev` serves."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import asyncio
 import gc
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from approvals_bot.cli.dev import Origin
 from approvals_bot.cli.serving import YOUNG, run, tune_garbage_collector
 
 
@@ -41,3 +43,26 @@ def test_service_uses_uvloop_if_installed() -> None:
 def test_service_uses_asyncio_without_uvloop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)
     assert run(_loop()).startswith("asyncio")
+
+
+def test_dev_serves_the_workflows_of_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    samples = {each.id for each in Origin(None, "http://127.0.0.1:8000").read().workflows}
+    assert "deploy" in samples
+    (tmp_path / "workflows").mkdir()
+    (tmp_path / "workflows" / "tool-call.toml").write_text(
+        """[workflow]
+id      = "tool-call"
+title   = "{{ agent }}: {{ tool }}"
+may_ask = ["@ops"]
+
+[[stage]]
+id   = "go"
+from = ["@ops"]
+
+[budget]
+open = 1
+"""
+    )
+    (only,) = Origin(None, "http://127.0.0.1:8000").read().workflows
+    assert only.budget is not None

@@ -290,3 +290,33 @@ async def test_an_old_yes_is_not_for_a_run_that_sees_no_old_call(kept: str) -> N
             await run(ap, input_of("to Oslo, once more"), outputs)
     first, retried, later = keys_sent(service)
     assert first == retried != later
+
+
+class Forgetful(SQLiteSession):
+    """A session that trims itself: it keeps the last item only."""
+
+    async def get_items(self, *args: Any, **options: Any) -> Any:
+        return (await super().get_items(*args, **options))[-1:]
+
+
+@pytest.mark.agents(9)
+async def test_an_old_yes_is_not_for_the_same_words_later() -> None:
+    session = Forgetful("s")
+    with scripted_service(decided(**YES)) as service:
+        async with Approvals(service.url, "key") as ap:
+            for _ in range(2):
+                model = openai_travel.Scripted(function_call("book", CALL, call_id="call_0"))
+                agent = Agent(name="travel", model=model, tools=[openai_travel.book])
+                options: dict[str, Any] = {"session": session, "run_config": RunConfig(tracing_disabled=True)}
+                await openai_agents.run_with_approvals(ap, agent, "to Oslo", key="trip", **options)
+    first, later = keys_sent(service)
+    assert first != later
+
+
+def test_a_run_that_died_is_retried_with_its_own_keys() -> None:
+    before: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Where to?"}]
+    begun = [{"role": "user", "content": "to Oslo"}, {"type": "function_call", "call_id": "call_0"}]
+    for kept in (before, before + begun, before + begun + begun):
+        assert openai_agents._before("to Oslo", kept) == before
+    ended = [*before, *begun, {"role": "assistant", "content": "Booked."}]
+    assert openai_agents._before("to Oslo", ended) == ended

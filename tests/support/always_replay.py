@@ -4,7 +4,7 @@ and a replay that has only been continued must have come to the same as a new on
 Of beginnings of the same shape (workflow, length, kinds and numbers of the last events) one is replayed in each test,
 and of logs that grow by more than 64 events between two replays, 64 of the new beginnings. It is on for the rooms named
 below, and for all with `ALWAYS_REPLAY=1` (off with `ALWAYS_REPLAY=0`). A test that means to drift says so:
-`@pytest.mark.drifts`.
+`@pytest.mark.drifts`; so does one whose log is so long that each beginning takes too long: `@pytest.mark.long_log`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _is_on(node: Any) -> bool:
 
 @pytest.fixture(autouse=True)
 def always_replay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[AlwaysReplay | None]:
-    if not _is_on(request.node) or request.node.get_closest_marker("drifts"):
+    if not _is_on(request.node) or any(map(request.node.get_closest_marker, ("drifts", "long_log"))):
         yield None
         return
     watched = AlwaysReplay()

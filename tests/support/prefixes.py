@@ -11,16 +11,18 @@ from typing import Any
 
 from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.commands import (
+    CancelTimer,
     Command,
     CreateHook,
     CreateStep,
+    DisposeHook,
     End,
     Respond,
     StartChild,
     StartTimer,
     describe,
 )
-from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log, NewEvent
+from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log, NewEvent, closed_by, is_whole_step
 from approvals_bot.durable.core.replay import ReplayResult, replay
 from approvals_bot.durable.core.run import RunState
 from approvals_bot.errors import (
@@ -62,10 +64,15 @@ def _divergence(workflow: Workflow[Any, Any], log: Log, length: int, link: Link,
     except (WorkflowStuckError, LimitExceededError, SerializationError, WorkflowBugError) as error:
         # The engine fails such a run, or lets it stall.
         return "" if following is None or following.type in ("run_failed", *FACTS) else str(error)
-    if following is None or following.type in FACTS or following.type == "step_started":
+    if following is None or _is_fact(following) or following.type == "step_started":
         return ""
     why = _compare(outcome, log[length:], equal)
     return "" if why and _is_within_the_breath_of_a_token(log, length) else why
+
+
+def _is_fact(event: Event) -> bool:
+    """Whether it came from outside. That a look-up was asked for didn't."""
+    return event.type in FACTS and not is_whole_step(event)
 
 
 def _is_within_the_breath_of_a_token(log: Log, length: int) -> bool:
@@ -84,12 +91,24 @@ def _is_within_the_last_breath(log: Log, length: int) -> bool:
 def _compare(outcome: ReplayResult, rest: Log, equal: Equal) -> str:
     if not outcome.commands:
         return "" if _by_the_engine(rest[0]) else f"asks for nothing; the log has {_shown(rest[0])}"
-    for command, event in zip(outcome.commands, rest, strict=False):
-        if event.type in FACTS or event.type == "step_started" or _by_the_engine(event):
+    following, event = iter(rest), None
+    for command in outcome.commands:
+        if event is not None and isinstance(command, DisposeHook | CancelTimer) and _closes(event, command):
+            continue
+        event = next(following, None)
+        if event is None:
+            break
+        if _is_fact(event) or event.type == "step_started" or _by_the_engine(event):
             break
         if not equal(command, event):
             return f"asks for {_shown(command.event(event.at))}; the log has {_shown(event)}"
+        if is_whole_step(event):  # the rest has heard of its outcome
+            break
     return ""
+
+
+def _closes(event: Event, command: DisposeHook | CancelTimer) -> bool:
+    return event.type == "hook_responded" and command.id in closed_by(event)
 
 
 def _by_the_engine(event: Event) -> bool:
@@ -103,7 +122,10 @@ def _equal(command: Command, event: Event) -> bool:
         return all(asked.data[name] == event.data[name] for name in ("id", "hook_id", "token"))
     if (asked.type, event.type) == ("child_started", "child_started"):  # its run's ID is random, and then in the log
         return _json({**asked.data, "run_id": ""}) == _json({**event.data, "run_id": ""})
-    return asked.type == event.type and _json(asked.data) == _json(event.data)
+    if is_whole_step(event):
+        return describe(event) == str(command)
+    recorded = {name: value for name, value in event.data.items() if name != "closes"}  # by commands of their own
+    return asked.type == event.type and _json(asked.data) == _json(recorded)
 
 
 def _equal_to_the_engine(command: Command, event: Event) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from approvals_bot.durable.core.attributes import Attribute
-from approvals_bot.durable.core.events import Event, NewEvent, from_micros, to_micros
+from approvals_bot.durable.core.events import Event, NewEvent, from_micros, is_whole_step, to_micros
 from approvals_bot.durable.core.registry import Workflow
 
 OnParentClose = Literal["cancel", "abandon"]
@@ -29,7 +30,8 @@ class CreateStep:
 
     def is_as(self, recorded: Event) -> bool:
         """Return whether the log has this command under its number."""
-        return recorded.type == "step_created" and recorded.data["name"] == self.name
+        is_step = recorded.type == "step_created" or is_whole_step(recorded)
+        return is_step and bool(recorded.data["name"] == self.name)
 
     def __str__(self) -> str:
         return f"step #{self.id} {self.name!r}"
@@ -207,6 +209,23 @@ class End:
 Creation = CreateStep | CreateHook | StartTimer | SetAttributes | StartChild
 Command = Creation | CancelStep | CancelTimer | CancelChild | DisposeHook | Respond | Refuse | End
 
+
+def events_of(commands: Iterable[Command], at: datetime) -> list[NewEvent]:
+    """Return the events that record these commands, in their order.
+
+    What closes right after an answer closes with it: a webhook's last answer, its end and its time limit are one event.
+    """
+    events = list[NewEvent]()
+    for command in commands:
+        event = command.event(at)
+        if isinstance(command, DisposeHook | CancelTimer) and events and events[-1].type == "hook_responded":
+            answer = events[-1].data
+            events[-1] = NewEvent("hook_responded", {**answer, "closes": [*answer.get("closes", ()), command.id]})
+        else:
+            events.append(event)
+    return events
+
+
 _NOT_AT_THE_END = (CreateStep, StartTimer, CancelTimer, CancelChild)
 
 
@@ -244,7 +263,7 @@ def decision(event: Event) -> Decision | None:
 def describe(event: Event) -> str:
     """Describe a recorded event in the words of `str(command)`, so people can compare the two."""
     match event.type:
-        case "step_created":
+        case "step_created" | "step_completed" if "name" in event.data:
             return f"step #{event.data['id']} {event.data['name']!r}"
         case "hook_created" | "hook_conflict":
             return f"hook #{event.data['id']}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -125,6 +125,32 @@ class Event(NamedTuple):
 Log = list[Event]
 
 
+def is_whole_step(event: Event | NewEvent) -> bool:
+    """Return whether this event is all that a log has of its step: a look-up that ended in the batch that asked for it.
+
+    It is a decision, as its `step_created` would be, and says the step's outcome as well. Nothing runs it again, so it
+    has no input.
+    """
+    return event.type == "step_completed" and "name" in event.data
+
+
+def closed_by(event: Event | NewEvent) -> Sequence[int]:
+    """Return the numbers of the hooks and timers that end with this event. Each command has another number."""
+    match event.type:
+        case "hook_disposed" | "wait_cancelled":
+            return (event.data["id"],)
+        case "hook_responded":
+            closed: Sequence[int] = event.data.get("closes", ())
+            return closed
+        case _:
+            return ()
+
+
+def is_creation(event: Event | NewEvent) -> bool:
+    """Return whether the event records a numbered command of the code for the first time."""
+    return event.type in CREATIONS or is_whole_step(event)
+
+
 def began_at(created: Event) -> datetime:
     """Return the time at which a run's body begins: that of its creation, or the later one it was started for."""
     later = created.data.get("begins_at")
@@ -161,7 +187,7 @@ def number_of(created: Event) -> int:
 
 def hooks_of(log: Log) -> list[HookInLog]:
     """Return the hooks of a run, those that it had before its body first."""
-    closed = {event.data["id"] for event in log if event.type == "hook_disposed"}
+    closed = {number for event in log for number in closed_by(event)}
     found = [(hook["hook_id"], hook["id"], hook["token"]) for hook in log[0].data.get("hooks", ())]
     found += [
         (event.data["hook_id"], event.data["id"], event.data["token"])

@@ -19,7 +19,7 @@ from approvals_bot.durable.core import sandbox
 from approvals_bot.durable.core.attributes import PROJECTED, Attribute, Projection
 from approvals_bot.durable.core.commands import Command, CreateHook, End, describe
 from approvals_bot.durable.core.continuing import Continuation, continuation_of, end_of
-from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log, cancelled, number_of
+from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log, cancelled, is_whole_step, number_of
 from approvals_bot.durable.core.lines import Lines
 from approvals_bot.durable.core.loop import ReplayInterrupted, context_of_run, is_continuation
 from approvals_bot.durable.core.open_work import OpenStep, OpenTimer
@@ -228,6 +228,9 @@ def _after_the_end(run: RunState, event: Event) -> None:
         pass  # the body set them, then ended
     elif event.type == "cancel_requested":
         run.cancellation = event  # nobody has heard of the body's end, so the cancellation came first
+    elif is_whole_step(event):
+        if not run.has_decided(event):  # one that it has may end in the batch in which another has ended the body
+            raise NondeterminismError(event.seq, describe(event), "nothing: it ends before that")
     elif event.type not in FACTS and not (run.token_is_settled and run.has_decided(event)):
         run.stall_on(_error_of(run.body))
         raise NondeterminismError(event.seq, describe(event), "nothing: it ends before that")

@@ -31,12 +31,14 @@ from approvals_bot.durable.core.commands import (
 )
 from approvals_bot.durable.core.companions import Companions
 from approvals_bot.durable.core.events import (
-    CREATIONS,
     FACTS,
     Event,
     Log,
     began_at,
+    closed_by,
     from_micros,
+    is_creation,
+    is_whole_step,
     made_in,
     new_run_id,
     number_of,
@@ -107,9 +109,14 @@ class RunState:
                 continue
             self._decided.add(decided)
             self._new.pop(decided, None)
-            if event.type not in CREATIONS:
+            for closed in closed_by(event):
+                for over in (("hook_disposed", closed), ("wait_over", closed)):
+                    self._decided.add(over)
+                    self._new.pop(over, None)
+            if not is_creation(event):
                 continue
             number = event.data["id"]
+            self._new.pop(("created", number), None)
             self._recorded[number] = event
             self._newest = max(self._newest, number)
             asked = self._asked.get(number)
@@ -140,7 +147,7 @@ class RunState:
         number = self._count = self._count + 1
         recorded = self._recorded.get(number)
         # The step runs with its recorded input. If the log has another command here, `_ask` detects the drift.
-        given = recorded.data.get("input") if recorded is not None else None
+        given = None if recorded is None else {} if is_whole_step(recorded) else recorded.data.get("input")
         given = step.signature.encode_call(args, kwargs) if given is None else given
         state = OpenStep(number, step, given, future=self.loop.create_future(), attributes=self.attributes)
         self._ask(CreateStep(number, step.name, given, step.limit))
@@ -350,7 +357,7 @@ class RunState:
         if event.type in FACTS:
             self.token_is_settled = False
         number: Any = event.data.get("id")
-        if event.type in CREATIONS and number not in self._asked:
+        if number not in self._asked and is_creation(event):
             self._drifted_from(event, f"nothing (it has asked for {self._count} so far)")
             return
         match event.type:
@@ -392,19 +399,25 @@ class RunState:
                 self._asked_to_cancel(event)
             case "step_cancelled" if number in self.steps:
                 self._drifted_from(event, f"step #{number} to go on")
-            case "hook_disposed" if not self.hooks[number].is_disposed:
-                self._drifted_from(event, f"hook #{number} to stay open")
-            case "wait_cancelled" if number in self.timers:
-                self._drifted_from(event, f"wait #{number} to go on")
             case "hook_responded" if event.data["to"] not in self._answered:
                 self._drifted_from(event, f"no answer to event {event.data['to']}")
+            case "hook_disposed" | "wait_cancelled" | "hook_responded":
+                self._check_closed(event)
             case _:
                 pass  # decisions that the code has made, too
+
+    def _check_closed(self, event: Event) -> None:
+        """Check that the code has closed what the log says that it closed."""
+        for number in closed_by(event):
+            if number in self.timers:
+                self._drifted_from(event, f"wait #{number} to go on")
+            elif number in self.hooks and not self.hooks[number].is_disposed:
+                self._drifted_from(event, f"hook #{number} to stay open")
 
     def has_decided(self, event: Event) -> bool:
         """Return whether the code has made this decision, too."""
         number = event.data.get("id")
-        if event.type in CREATIONS or event.type == "step_started":
+        if event.type == "step_started" or is_creation(event):
             return number in self._asked
         is_given_up = number in self._asked and number not in self.timers and number not in self.children
         return event.type in ("wait_cancelled", "child_cancelled") and is_given_up

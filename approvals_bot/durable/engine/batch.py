@@ -9,8 +9,18 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from approvals_bot.durable.core.commands import resume_at
-from approvals_bot.durable.core.events import FACTS, Event, Log, NewEvent, cancelled, from_micros, number_of
+from approvals_bot.durable.core.commands import events_of, resume_at
+from approvals_bot.durable.core.events import (
+    FACTS,
+    Event,
+    Log,
+    NewEvent,
+    cancelled,
+    closed_by,
+    from_micros,
+    is_whole_step,
+    number_of,
+)
 from approvals_bot.durable.core.open_work import OpenStep
 from approvals_bot.durable.core.replay import ReplayResult
 from approvals_bot.durable.engine.starts import child_writes
@@ -56,12 +66,14 @@ class LogIndex:
                     self.given_up.add(event.data["id"])
                 case "wait_created":
                     self.waits[event.data["id"]] = resume_at(event)
-                case "wait_completed" | "wait_cancelled":
+                case "wait_completed":
                     self.waits.pop(event.data["id"], None)
                 case "hook_created":
                     self.hooks[number_of(event)] = event
-                case "hook_disposed":
-                    self.hooks.pop(event.data["id"], None)
+                case "hook_disposed" | "wait_cancelled" | "hook_responded":
+                    for number in closed_by(event):
+                        self.hooks.pop(number, None)
+                        self.waits.pop(number, None)
                 case "child_started":
                     self.children[event.data["id"]] = event.data["run_id"]
                 case "run_created" if "children" in event.data:  # those that came from the run before
@@ -105,6 +117,11 @@ class LogIndex:
 _NO_DECISIONS = FACTS - {"run_started"} | {"run_created"}
 
 
+def _is_undecided(event: Event) -> bool:
+    """Return whether an event may have come without a replay."""
+    return event.type in _NO_DECISIONS and not is_whole_step(event)
+
+
 def seen_before(row: RunRecord, log: Log) -> int:
     """Return for how many events of a log, as a process claims or reads it, decisions have been made before.
 
@@ -113,14 +130,14 @@ def seen_before(row: RunRecord, log: Log) -> int:
     event of that time.) What a stalled run has seen since its last decision counts as not seen.
     """
     seen = len(log)
-    while seen and log[seen - 1].type in _NO_DECISIONS:
+    while seen and _is_undecided(log[seen - 1]):
         seen -= 1
     if not seen or row.status == "stalled":
         return seen
     due = row.wake_at
     while seen < len(log) and (due is None or log[seen].at <= due):
         seen += 1
-    return seen - 1 if log[seen - 1].at == due and log[seen - 1].type in _NO_DECISIONS else seen
+    return seen - 1 if log[seen - 1].at == due and _is_undecided(log[seen - 1]) else seen
 
 
 def plan(log: Log, facts: list[NewEvent], now: datetime) -> Log:
@@ -147,7 +164,7 @@ def decide(
         in_hand = {step.id for step in outcome.steps}.intersection(in_hand)
     at = now if index.last_at is None else max(now, index.last_at)  # a log's time never goes back
     decided = [] if index.has_started or _STARTED in append.events else [_STARTED]
-    decided += [command.event(at) for command in outcome.commands]
+    decided += events_of(outcome.commands, at)
     due = [] if outcome.ended or is_closing else due_steps(outcome, in_hand, now)
     starts: list[OpenStep] = []
     queued: list[OpenStep] = []

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from approvals_bot.durable.core.bugs import where_raised
-from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log
+from approvals_bot.durable.core.events import ENDINGS, FACTS, Event, Log, closed_by, is_whole_step
 from approvals_bot.durable.core.payload_schemas import schema_of, stricter
 from approvals_bot.durable.core.replay import ReplayResult
 from approvals_bot.durable.core.serialization import decode
@@ -77,7 +77,7 @@ async def _drift_of_ended(engine: Engine, row: RunRecord, log: Log) -> Drift | N
     change = await _change_of_end(engine, row, log, ending)
     if change is not None and ending.type == "run_cancelled":
         # Cancelled from outside, perhaps before it could handle the last facts.
-        handled = max((event.seq for event in log if event.type not in FACTS | ENDINGS), default=1)
+        handled = max((one.seq for one in log if one.type not in FACTS | ENDINGS or is_whole_step(one)), default=1)
         return await _change_of_end(engine, row, log[:handled], ending)
     return change
 
@@ -117,7 +117,7 @@ def _read_unread(outcome: ReplayResult, log: Log) -> None:
 
 def _what_hooks_refuse(outcome: ReplayResult, log: Log) -> str:
     """Return what an open hook no longer takes; "" if each takes all that it took when it opened."""
-    closed = {event.data["id"] for event in log if event.type == "hook_disposed"}
+    closed = {number for event in log for number in closed_by(event)}
     for event in log:
         if event.type == "hook_created" and "schema" in event.data and event.data["id"] not in closed:
             annotation = outcome.schemas.get(event.data["id"])

@@ -15,6 +15,7 @@ from approvals_bot.durable.core.events import (
     Log,
     NewEvent,
     children_of,
+    closed_by,
     from_micros,
     hooks_of,
     to_micros,
@@ -294,8 +295,8 @@ def _event(event: NewEvent) -> list[Any]:
     match event.type:
         case "hook_created":
             encoded.append(_hook(event.data))
-        case "hook_disposed":
-            encoded.append({"number": event.data["id"]})
+        case _ if closed := closed_by(event):
+            encoded.append({"closed": closed})
         case _:
             pass
     return encoded

@@ -19,6 +19,7 @@ from approvals_bot.durable.core.events import (
     Log,
     NewEvent,
     children_of,
+    closed_by,
     from_micros,
     hooks_of,
     lost_a_token,
@@ -477,8 +478,9 @@ def _add(db: sqlite3.Connection, run_id: str, seq: int, events: list[NewEvent], 
         recorded = event
         if event.type == "hook_created":
             recorded = _open_hook(db, run_id, event, at)
-        elif event.type == "hook_disposed":
-            db.execute("UPDATE hooks SET is_live = 0 WHERE run_id = ? AND number = ?", (run_id, event.data["id"]))
+        elif closed := closed_by(event):
+            numbers = [(run_id, number) for number in closed]
+            db.executemany("UPDATE hooks SET is_live = 0 WHERE run_id = ? AND number = ?", numbers)
         added.append(Event(number, recorded.type, when, recorded.data))
     insert_events(db, [_row(run_id, event, at) for event in added])
     return added

@@ -12,7 +12,7 @@ from approvals_bot.durable.core.events import CREATIONS, ENDINGS, FACTS
 from tests.support.simulation.relatives import Relatives
 from tests.support.simulation.violation import Violation
 
-__all__ = ["Auditor", "Change", "Line", "RunHistory", "Violation"]
+__all__ = ["Auditor", "Change", "Line", "RunHistory", "Violation", "is_lookup"]
 
 MOST_EVENTS = 400
 """No run here needs nearly so many."""
@@ -27,6 +27,11 @@ class Line(NamedTuple):
     data: dict[str, Any]
     wrote: str
     batch: int  # lines of one piece of work have one number
+
+
+def is_lookup(line: Line) -> bool:
+    """Whether it is all that the log has of a step."""
+    return line.type == "step_completed" and "name" in line.data
 
 
 class Change(NamedTuple):
@@ -138,7 +143,11 @@ class Auditor:
         asked = history.cancellation
         is_of_a_stalled_run = line.type == "run_cancelled" and asked is not None and asked.batch == line.batch
         is_copied = line.seq <= history.copied
-        if line.type in DECISIONS and history.holder != line.wrote and not (is_of_a_stalled_run or is_copied):
+        if (
+            (line.type in DECISIONS or is_lookup(line))
+            and history.holder != line.wrote
+            and not (is_of_a_stalled_run or is_copied)
+        ):
             raise Violation(
                 f"{where} was decided by {line.wrote}, but epoch {history.epoch} is {history.holder}'s: a zombie"
             )
@@ -160,6 +169,8 @@ class Auditor:
                 what = ("refused", data["to"])
             case type if type in CREATIONS:
                 what = ("created", data["id"])
+            case "step_completed" if is_lookup(line) and ("created", data["id"]) in history.once:
+                raise Violation(f"{where} is there twice")
             case "step_completed" | "step_failed" | "step_cancelled" | "wait_completed" | "wait_cancelled":
                 what = ("done", data["id"])
             case "child_ended" | "child_cancelled":
@@ -173,6 +184,8 @@ class Auditor:
         if what in history.once:
             raise Violation(f"{where} is there twice")
         history.once.add(what)
+        if is_lookup(line):
+            history.once.add(("created", data["id"]))
 
     def _follow(self, where: str, run_id: str, history: RunHistory, line: Line, clock: int) -> None:
         data = line.data
@@ -193,10 +206,9 @@ class Auditor:
                 owner = self.tokens.get(data["token"])
                 if owner is None or owner[0] != data["owner"]:
                     raise Violation(f"{where}: the token's owner is {owner}")
-            case "hook_disposed":
-                token = history.hooks.pop(number)
-                if not is_copied:
-                    self.tokens.pop(token, None)
+            case "hook_disposed" | "hook_responded" | "wait_cancelled":
+                for closed in data.get("closes", ()) if line.type == "hook_responded" else (number,):
+                    self._close(history, closed, is_copied=is_copied)
             case "hook_received":
                 if number not in history.hooks:
                     raise Violation(f"{where}: the hook was not open")
@@ -208,8 +220,6 @@ class Auditor:
                     self.woken.add((run_id, number))
                 elif wait["resume_at"] > clock and not is_copied:
                     raise Violation(f"{where} is {(wait['resume_at'] - clock) / 1e6:.3f} s early")
-            case "wait_cancelled":
-                history.waits.pop(number)
             case "step_created":
                 history.steps[number] = 0
             case "step_started":
@@ -219,7 +229,7 @@ class Auditor:
                 if history.steps.get(number) != data["attempt"] - 1:
                     raise Violation(f"{where}: it had failed {history.steps.get(number)} times")
                 history.steps[number] += 1
-            case "step_completed" | "step_failed" | "step_cancelled":
+            case "step_completed" | "step_failed" | "step_cancelled" if not is_lookup(line):
                 history.steps.pop(number)
             case "cancel_requested":
                 history.cancellation = line
@@ -233,6 +243,14 @@ class Auditor:
             case _:
                 pass
         assert line.type in FACTS or line.type in DECISIONS or line.type in ("run_created", "run_reset")
+
+    def _close(self, history: RunHistory, number: int, *, is_copied: bool) -> None:
+        if number in history.waits:
+            history.waits.pop(number)
+            return
+        token = history.hooks.pop(number)
+        if not is_copied:
+            self.tokens.pop(token, None)
 
     def _open(self, where: str, run_id: str, history: RunHistory, hook: dict[str, Any]) -> None:
         token = hook["token"]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from itertools import groupby
 from typing import Any, Literal
 
-from approvals_bot.durable.core.events import ENDINGS, FACTS, Log, from_micros, to_micros
+from approvals_bot.durable.core.commands import events_of
+from approvals_bot.durable.core.events import ENDINGS, FACTS, Log, NewEvent, from_micros, to_micros
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.durable.core.replay import ReplayResult, replay
 from approvals_bot.durable.store.encoding import own_pairs
-from tests.support.simulation.auditor import Line, RunHistory, Violation
+from tests.support.simulation.auditor import Line, RunHistory, Violation, is_lookup
 from tests.support.simulation.world import World
 
 LONG = 50  # events; of such a log only the prefixes are replayed that were followed by a decision
@@ -109,18 +110,13 @@ def _decided(
     run_id: str, row: tuple[Any, ...], log: Log, history: RunHistory, replayed: Replayed, pairs: Pairs
 ) -> None:
     """Each decision in the log is what a replay of all before it decides; at the end nothing is left to decide."""
-    seen = history.copied  # that was decided in another run
-    for batch in _rounds(history.lines[seen:]):
-        facts = sum(1 for line in batch if line.type in FACTS and line.type != "run_started")
-        decided = [line for line in batch[facts:] if line.type not in UNDECIDED]
-        begins = seen + facts
-        seen += len(batch)
-        if batch[0].type == "run_created":
-            begins, decided = seen - len(batch) + 1, [line for line in decided if line.type != "run_created"]
-        if (decided and replayed != "whole") or (replayed == "all" and len(log) < LONG):
-            outcome = _replay_of_prefix(run_id, row, log[:begins])
-            if decided and not _is_ended_where_it_was(history, batch):
-                _same_decisions(run_id, outcome, decided)
+    own = history.lines[history.copied :]  # the others were decided in another run
+    for batch in (list(lines) for _, lines in groupby(own, key=lambda line: line.batch)):
+        for begins, decided in _rounds(batch):
+            if (decided and replayed != "whole") or (replayed == "all" and len(log) < LONG):
+                outcome = _replay_of_prefix(run_id, row, log[:begins])
+                if decided and not _is_ended_where_it_was(history, batch):
+                    _same_decisions(run_id, outcome, decided)
     outcome = _replay_of_prefix(run_id, row, log)
     if history.end is None or history.end.type in ("run_completed", "run_failed"):
         _shown(run_id, row, outcome, pairs)
@@ -135,16 +131,24 @@ def _decided(
         raise Violation(f"{run_id} wakes at {wake_at}, its next timer is at {outcome.next_timer}")
 
 
-def _rounds(lines: Iterable[Line]) -> Iterator[list[Line]]:
-    """Yield what each replay decided, after the facts that it had: a look-up's outcome joins the batch that asked."""
-    for _, batch in groupby(lines, key=lambda line: line.batch):
-        together: list[Line] = []
-        for line in batch:
-            if together and line.type in FACTS - {"run_started"} and together[-1].type not in FACTS:
-                yield together
-                together = []
-            together.append(line)
-        yield together
+def _rounds(batch: list[Line]) -> Iterator[tuple[int, list[Line]]]:
+    """Yield how many events each replay of a batch had, and what it decided.
+
+    A look-up is the last decision of a replay, and a fact for the next one.
+    """
+    begins, decided = batch[0].seq - 1, list[Line]()
+    for line in batch:
+        is_fact = line.type in FACTS - {"run_started"} or line.type == "run_created"
+        if is_fact and not is_lookup(line):
+            if decided:
+                yield begins, decided
+            begins, decided = line.seq, []
+        elif line.type not in UNDECIDED:
+            decided.append(line)
+            if is_lookup(line):
+                yield begins, decided
+                begins, decided = line.seq, []
+    yield begins, decided
 
 
 def _is_ended_where_it_was(history: RunHistory, batch: list[Line]) -> bool:
@@ -179,16 +183,27 @@ def _replay_of_prefix(run_id: str, row: tuple[Any, ...], prefix: Log) -> ReplayR
 
 def _same_decisions(run_id: str, outcome: ReplayResult, decided: list[Line]) -> None:
     now = from_micros(decided[0].at)
-    expected = [_essence(event.type, event.data) for event in (command.event(now) for command in outcome.commands)]
+    expected = [_essence(event.type, event.data) for event in events_of(outcome.commands, now)]
     found = [_essence(line.type, line.data) for line in decided]
+    if is_lookup(decided[-1]) and len(expected) >= len(found):  # what else was asked for has heard of its outcome
+        number = len(found) - 1
+        expected = [*expected[:number], _asked_for(events_of(outcome.commands, now)[number])]
     if expected != found:
         raise Violation(f"{run_id}: from event {decided[0].seq} on the log has {found}, a replay decides {expected}")
+
+
+def _asked_for(event: NewEvent) -> tuple[Any, ...]:
+    """What of a step that was asked for is in the log once it is a look-up that has ended."""
+    is_step = event.type == "step_created"
+    return ("look-up", event.data["id"], event.data["name"]) if is_step else _essence(event.type, event.data)
 
 
 def _essence(type: str, data: dict[str, Any]) -> tuple[Any, ...]:
     """What of a decision follows from the log: not the new secrets, and not the clock of who wrote it."""
     if type in ("hook_created", "hook_conflict"):
         return ("hook", data["id"])
+    if type == "step_completed":
+        return ("look-up", data["id"], data["name"])
     if type == "wait_created":
         return (type, data["id"], data["kind"])
     if type == "run_failed":

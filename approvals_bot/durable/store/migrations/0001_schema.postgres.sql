@@ -352,8 +352,9 @@ BEGIN
       SELECT n - 1, e FROM jsonb_array_elements(given) WITH ORDINALITY AS each (e, n)
       WHERE e -> 3 IS NOT NULL ORDER BY n
     LOOP
-      IF event ->> 0 = 'hook_disposed' THEN
-        UPDATE hooks SET is_live = false WHERE run_id = run AND number = (event -> 3 ->> 'number')::bigint;
+      IF event -> 3 ? 'closed' THEN
+        UPDATE hooks SET is_live = false
+        WHERE run_id = run AND number IN (SELECT n::bigint FROM jsonb_array_elements_text(event -> 3 -> 'closed') AS n);
         CONTINUE;
       ELSIF event -> 3 ? 'adopts' THEN  -- the run has had this hook since before its body
         UPDATE hooks SET has_schema = (event -> 3 ->> 'has_schema')::boolean, metadata = event -> 3 ->> 'metadata',
