@@ -39,7 +39,13 @@ def known_people(service: configured.ServiceSettings) -> Sequence[directory.Pers
 
 def _persons(service: configured.ServiceSettings) -> list[directory.Person]:
     return [
-        directory.Person(address, entry.name or address.partition("@")[0], entry.slack, entry.zone)
+        directory.Person(
+            address,
+            entry.name or address.partition("@")[0],
+            entry.slack,
+            entry.zone,
+            number_format=entry.number_format or "",
+        )
         for address, entry in service.people.items()
     ]
 

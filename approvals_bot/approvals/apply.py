@@ -136,6 +136,7 @@ def described(request: Request, rules: Rules) -> Request:
     return request.but(
         instructions=_rendered(render, about.instructions, request, rules).strip() if about.instructions else "",
         shown=forms.shown_fields(specs, ruling.typed, request.was),
+        numbers=tuple(name for name, spec in specs.items() if spec.type in forms.NUMBERS),
         editable=tuple(forms.editable_field(name, spec, values) for name, spec in specs.items() if spec.editable),
         rules=ruling.applied,
     )
@@ -376,7 +377,7 @@ def _vote(
     stage = request.stage
     assert stage is not None, "it stays open"
     act = replace(act, comment=act.comment.strip())
-    answers, rejections = forms.read_answers(rules.stages[stage.id], act)
+    answers, rejections = forms.read_answers(rules.stages[stage.id], act, request.number_format(act.by))
     if act.choice == "edit":
         request, act, rejections = _edited_by_approver(request, act, at, rules, rejections, fits)
         if request.outcome is not None:
@@ -421,7 +422,8 @@ def _edited_by_approver(
     """
     stage = request.stage
     assert stage is not None, "a stage is open"
-    changes = forms.approver_changes(rules.definition, rules.stages[stage.id], request.fields, act, fits)
+    stage_rules, number_format = rules.stages[stage.id], request.number_format(act.by)
+    changes = forms.approver_changes(rules.definition, stage_rules, request.fields, act, fits, number_format)
     if isinstance(changes, tuple):
         return request, act, changes
     if rejections or refusal(stage, act, request.digest) is not None:
@@ -505,7 +507,7 @@ def _edit(request: Request, act: Edit, rules: Rules, fits: forms.Fits | None) ->
     """Change fields for the requester. Votes are reset as the policy says, and always after requested changes."""
     if act.by not in (request.requester, request.on_behalf_of):
         return request, Reply("not_an_approver", code="not_yours")
-    changes = forms.requester_changes(rules.definition, request.fields, act, fits)
+    changes = forms.requester_changes(rules.definition, request.fields, act, fits, request.number_format(act.by))
     if isinstance(changes, tuple):
         return request, Reply("invalid", rejections=changes)
     request, resets = _changed(request, changes, rules)

@@ -6,6 +6,7 @@ reason for getting the card are the reader's own.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from approvals_bot.approvals.acts import Vote, passed_on_by
@@ -23,6 +24,8 @@ from approvals_bot.approvals.ballot import (
     vote_of,
     with_vote,
 )
+from approvals_bot.approvals.fields import in_format_of
+from approvals_bot.approvals.numbers import in_format
 from approvals_bot.approvals.port import (
     Card,
     CardChoice,
@@ -62,7 +65,7 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
         on_behalf_of=view.name(view.on_behalf_of) if view.on_behalf_of else None,
         asked_at=view.asked_at,
         digest=view.digest,
-        fields=tuple(sorted(shown_of(view), key=lambda field: not field.pinned)),
+        fields=tuple(sorted(shown_of(view, reader), key=lambda field: not field.pinned)),
         stages=tuple(_stage(view, one, counts.get(one.id)) for one in view.stages),
         have=counts[stage.id].have if stage else 0,
         need=counts[stage.id].need if stage else 0,
@@ -89,10 +92,19 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
     )
 
 
-def shown_of(view: Request) -> tuple[CardField, ...]:
-    """Return the fields as people read them, with the lines of lists and objects, which aren't stored."""
-    is_plain = all(field.kind != "json" for field in view.shown)
-    return view.shown if is_plain else with_lines(view.shown, view.fields, view.was)
+def shown_of(view: Request, reader: str | None = None) -> tuple[CardField, ...]:
+    """Return the fields as this reader reads them, with the lines of lists and objects, which aren't stored."""
+    shown, number_format = view.shown, view.number_format(reader)
+    if any(field.kind == "json" for field in shown):
+        shown = with_lines(shown, view.fields, view.was)
+    if not number_format:
+        return shown
+    return tuple(_in_format(field, number_format) if field.name in view.numbers else field for field in shown)
+
+
+def _in_format(field: CardField, number_format: str) -> CardField:
+    was = None if field.was is None else in_format(field.was, number_format)
+    return replace(field, value=in_format(field.value, number_format), was=was)
 
 
 def _vote(view: Request, cast: RecordedVote) -> CardVote:
@@ -160,7 +172,9 @@ def _choices(view: Request, stage: RequestStage, reader: str | None, now: dateti
         return ()
     offered: list[ChoiceName] = [*stage.outcomes]
     if reader is None:
-        return tuple(_choice(view, stage, choice, decides=_may_decide(view, stage, choice, now)) for choice in offered)
+        return tuple(
+            _choice(view, stage, choice, None, decides=_may_decide(view, stage, choice, now)) for choice in offered
+        )
     mine = vote_of(stage, reader)
     if mine is not None:
         offered.append("take_back")
@@ -168,7 +182,7 @@ def _choices(view: Request, stage: RequestStage, reader: str | None, now: dateti
     for choice in offered:
         trial = Vote(reader, choice, comment="…")
         if refusal(stage, trial) is None and not (mine is not None and mine.choice == choice == "edit"):
-            found.append(_choice(view, stage, choice, decides=_decides(view, stage, trial, now)))
+            found.append(_choice(view, stage, choice, reader, decides=_decides(view, stage, trial, now)))
     return tuple(found)
 
 
@@ -185,7 +199,7 @@ def _may_decide(view: Request, stage: RequestStage, choice: ChoiceName, now: dat
     return any(_decides(view, stage, Vote(address, choice), now) for address in view.waiting_for[:SAMPLED])
 
 
-def _choice(view: Request, stage: RequestStage, choice: ChoiceName, *, decides: bool) -> CardChoice:
+def _choice(view: Request, stage: RequestStage, choice: ChoiceName, reader: str | None, *, decides: bool) -> CardChoice:
     own = view.labels.get(choice)
     short = own or VOTE[choice]
     return CardChoice(
@@ -195,7 +209,7 @@ def _choice(view: Request, stage: RequestStage, choice: ChoiceName, *, decides: 
         style=STYLES.get(choice, "link"),  # type: ignore[arg-type]  # the two styles above are of the three
         confirm=f"{short} “{view.title}”? This decides it." if decides and not needs_form(view, choice) else None,
         comment=comment_rule(stage, choice),
-        asks=asks_of(view, choice),
+        asks=asks_of(view, choice, view.number_format(reader)),
     )
 
 
@@ -205,21 +219,28 @@ def needs_form(view: Request, choice: ChoiceName) -> bool:
     return stage is not None and (comment_rule(stage, choice) == "required" or bool(asks_of(view, choice)))
 
 
-def asks_of(view: Request, choice: ChoiceName) -> tuple[FormField, ...]:
-    """Return the inputs of this choice: questions, and for an edit the editable fields."""
+def asks_of(view: Request, choice: ChoiceName, number_format: str = "") -> tuple[FormField, ...]:
+    """Return the inputs of this choice: questions, and for an edit the editable fields.
+
+    `number_format`: how their reader writes numbers.
+    """
     stage = view.stage
     if stage is None or choice not in YES:
         return ()
-    editable = editable_of(view) if choice == "edit" else ()
+    editable = editable_of(view, number_format) if choice == "edit" else ()
     return (*editable, *(ask for ask in stage.asks if ask.name not in [own.name for own in editable]))
 
 
-def editable_of(view: Request) -> tuple[FormField, ...]:
+def editable_of(view: Request, number_format: str = "") -> tuple[FormField, ...]:
     """Return the inputs for what an approver may change: fields, and each leaf of a list or an object."""
     return tuple(
         one
         for field in view.editable
-        for one in (inputs_of(field, view.fields.get(field.name)) if field.spec.is_json else (field,))
+        for one in (
+            inputs_of(field, view.fields.get(field.name))
+            if field.spec.is_json
+            else in_format_of(number_format, (field,))
+        )
     )
 
 

@@ -29,6 +29,7 @@ from approvals_bot.approvals.json_values import (
     shown_json,
 )
 from approvals_bot.approvals.leaves import addresses, is_long_text, replaced, root_of
+from approvals_bot.approvals.numbers import from_format, in_format
 from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.policy import Definition, Policy, Stage
 from approvals_bot.approvals.port import CardField, FormField, Via
@@ -39,6 +40,9 @@ from approvals_bot.client.digests import digest_of, request_digest
 from approvals_bot.errors import InvalidPayloadError
 
 Fields = Mapping[str, FieldSpec]
+
+NUMBERS = ("decimal", "money")
+"""Types whose values have decimals, so that how people write them depends on where they live."""
 
 _TRUE = frozenset({"on", "true", "yes", "1"})
 
@@ -152,6 +156,15 @@ def editable_field(name: str, spec: FieldSpec, now: Mapping[str, JsonValue]) -> 
     return form_field(name, spec, now.get(name))
 
 
+def in_format_of(number_format: str, asks: tuple[FormField, ...]) -> tuple[FormField, ...]:
+    """Return inputs whose initial numbers are written as their reader writes numbers."""
+    if not number_format:
+        return asks
+    return tuple(
+        replace(ask, value=in_format(ask.value, number_format)) if ask.spec.type in NUMBERS else ask for ask in asks
+    )
+
+
 def label(name: str, spec: FieldSpec) -> str:
     """Return the field's label, or one made from its name: `budget_code` → "Budget code"."""
     return spec.label or readable(name)
@@ -171,11 +184,16 @@ def digest(workflow: str, version: str, of: Fields, typed: Mapping[str, Any]) ->
     return request_digest(workflow, version, pinned)
 
 
-def from_texts(of: Fields, texts: Mapping[str, str]) -> dict[str, JsonValue]:
-    """Convert typed-in text to JSON for `values`. A blank is unset; an absent checkbox is false."""
+def from_texts(of: Fields, texts: Mapping[str, str], number_format: str = "") -> dict[str, JsonValue]:
+    """Convert typed-in text to JSON for `values`. A blank is unset; an absent checkbox is false.
+
+    `number_format`: how the person who typed writes numbers.
+    """
     given: dict[str, JsonValue] = {name: text for name, text in texts.items() if text.strip()}
     for name, spec in of.items():
         text = texts.get(name, "").strip()
+        if number_format and (spec.type == "integer" or spec.type in NUMBERS):
+            text = from_format(text, number_format)
         if spec.type == "boolean":
             given[name] = text.lower() in _TRUE
         elif spec.type == "integer" and text.removeprefix("-").isdecimal() and text.isascii() and len(text) < 20:
@@ -280,7 +298,9 @@ Changed = dict[str, Any] | tuple[Rejection, ...]
 """All fields of a request after an edit, typed; or what is wrong with the edit."""
 
 
-def read_answers(stage: Stage, vote: Vote) -> tuple[dict[str, JsonValue], tuple[Rejection, ...]]:
+def read_answers(
+    stage: Stage, vote: Vote, number_format: str = ""
+) -> tuple[dict[str, JsonValue], tuple[Rejection, ...]]:
     """Validate an approver's answers. Returns canonical JSON and rejections. Only approvals have answers."""
     if vote.choice not in ("approve", "edit") or not stage.ask:
         return {}, ()
@@ -288,7 +308,7 @@ def read_answers(stage: Stage, vote: Vote) -> tuple[dict[str, JsonValue], tuple[
     if vote.choice == "edit":  # one form may hold both answers and edited fields
         given = {name: value for name, value in {**vote.fields, **given}.items() if name in stage.ask}
     if vote.via in FORMS:
-        given = from_texts(stage.ask, _texts(given))
+        given = from_texts(stage.ask, _texts(given), number_format)
     typed, rejections = read_values(stage.ask, given)
     return ({}, rejections) if rejections else (dump(stage.ask, typed), ())
 
@@ -298,7 +318,12 @@ Fits = Callable[[Mapping[str, Any]], tuple[Rejection, ...]]
 
 
 def approver_changes(
-    definition: Definition, stage: Stage, now: Mapping[str, JsonValue], vote: Vote, fits: Fits | None = None
+    definition: Definition,
+    stage: Stage,
+    now: Mapping[str, JsonValue],
+    vote: Vote,
+    fits: Fits | None = None,
+    number_format: str = "",
 ) -> Changed:
     """Return the request's fields after an approver's `edit`: of whole fields, or of leaves by their addresses."""
     given = {name: value for name, value in {**vote.answers, **vote.fields}.items() if name not in stage.ask}
@@ -308,7 +333,7 @@ def approver_changes(
     for name in given:
         if name in definition.fields and not definition.fields[name].editable:
             return (Rejection((), "not_editable", {"name": name}),)
-    return _changed(definition, now, given, vote.via, fits)
+    return _changed(definition, now, _in_json(definition, given, vote.via, number_format), fits)
 
 
 def _with_leaves(
@@ -334,10 +359,14 @@ def _with_leaves(
 
 
 def requester_changes(
-    definition: Definition, now: Mapping[str, JsonValue], edit: Edit, fits: Fits | None = None
+    definition: Definition,
+    now: Mapping[str, JsonValue],
+    edit: Edit,
+    fits: Fits | None = None,
+    number_format: str = "",
 ) -> Changed:
     """Return the request's fields after the requester's edit."""
-    return _changed(definition, now, dict(edit.fields), edit.via, fits)
+    return _changed(definition, now, _in_json(definition, dict(edit.fields), edit.via, number_format), fits)
 
 
 def voids_votes(policy: Policy, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
@@ -350,14 +379,19 @@ def voids_votes(policy: Policy, before: Mapping[str, Any], after: Mapping[str, A
     return False
 
 
+def _in_json(definition: Definition, given: dict[str, JsonValue], via: Via, number_format: str) -> dict[str, JsonValue]:
+    """Return edited fields as JSON: forms send them as texts."""
+    if via not in FORMS:
+        return given
+    texts = {name: value for name, value in given.items() if not isinstance(value, dict | list)}  # with new leaves
+    mine = {name: spec for name, spec in definition.fields.items() if name in texts}
+    left = dict.fromkeys(mine)  # an emptied field is unset
+    return {**given, **left, **from_texts(mine, _texts(texts), number_format)}
+
+
 def _changed(
-    definition: Definition, now: Mapping[str, JsonValue], given: dict[str, JsonValue], via: Via, fits: Fits | None
+    definition: Definition, now: Mapping[str, JsonValue], given: dict[str, JsonValue], fits: Fits | None
 ) -> Changed:
-    if via in FORMS:
-        texts = {name: value for name, value in given.items() if not isinstance(value, dict | list)}  # with new leaves
-        mine = {name: spec for name, spec in definition.fields.items() if name in texts}
-        left = dict.fromkeys(mine)  # an emptied field is unset
-        given = {**given, **left, **from_texts(mine, _texts(texts))}
     typed, rejections = read_values(definition.fields, {**now, **given})
     if not rejections and any(spec.expects is not None for spec in definition.fields.values()):
         rejections = _unexpected(definition.fields, typed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
 from typing import Any
 
 from approvals_bot.approvals.json_values import LARGEST_INTEGER, UnfitError
@@ -119,6 +120,38 @@ def decimal_text(value: Decimal, decimals: int = 0) -> str:
     if have < decimals:
         text += ("" if have else ".") + "0" * (decimals - have)
     return text
+
+
+_MARKS = {"1.234,56": (".", ","), "1,234.56": (",", "."), "1 234,56": ("\u00a0", ",")}
+"""The marks of thousands and of decimals in each `people.<address>.number_format`."""
+
+
+def in_format(text: str, number_format: str) -> str:
+    """Return a number as we write it ("1,250.00 EUR") in a person's own format; "" stands for ours."""
+    if not number_format:
+        return text
+    thousands, decimals = _MARKS[number_format]
+    return text.translate({ord(","): thousands, ord("."): decimals})
+
+
+def from_format(text: str, number_format: str) -> str:
+    """Return a number that a person typed in their own format as we write it, without thousands marks.
+
+    Text that isn't one in this format is returned as it is.
+    """
+    found = _typed_in(number_format).fullmatch(text) if number_format else None
+    if found is None:
+        return text
+    digits = re.sub("[^0-9-]", "", found["whole"])
+    return digits + (f".{found['fraction']}" if found["fraction"] else "") + found["currency"]
+
+
+@lru_cache(maxsize=len(_MARKS))
+def _typed_in(number_format: str) -> re.Pattern[str]:
+    thousands, decimals = _MARKS[number_format]
+    mark = "[ \u00a0\u202f]" if thousands == "\u00a0" else re.escape(thousands)
+    whole = f"-?(?:[0-9]{{1,3}}(?:{mark}[0-9]{{3}})+|[0-9]+)"
+    return re.compile(f"(?P<whole>{whole})(?:{re.escape(decimals)}(?P<fraction>[0-9]+))?(?P<currency>(?: [A-Z]{{3}})?)")
 
 
 def shown_money(money: Money) -> str:

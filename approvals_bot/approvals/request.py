@@ -191,8 +191,8 @@ class AppliedRule:
 class Request(BaseModel):
     """Everything about a request. It round-trips through JSON.
 
-    `described` and `presented` derive some fields from the rest: `title`, `instructions`, `shown`, `editable`,
-    `to_change`, `waiting_for` and `rules`.
+    `described` and `presented` derive some fields from the rest: `title`, `instructions`, `shown`, `numbers`,
+    `editable`, `to_change`, `waiting_for` and `rules`.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
@@ -212,6 +212,7 @@ class Request(BaseModel):
     fields: dict[str, JsonValue] = {}
     was: dict[str, JsonValue] = {}  # earlier values of edited fields
     shown: tuple[CardField, ...] = ()
+    numbers: tuple[str, ...] = ()  # the fields that hold decimals and amounts of money
     editable: tuple[FormField, ...] = ()  # the fields that an approver may change
     to_change: tuple[FormField, ...] = ()  # all fields, while changes are requested
     stages: tuple[RequestStage, ...] = ()
@@ -295,6 +296,10 @@ class Request(BaseModel):
         """Return the name; of a delegate, `Bo Lund for Ann Ode`."""
         name = self.name(key)
         return Name(key, f"{name.text} for {self.name(in_place_of).text}") if in_place_of else name
+
+    def number_format(self, address: str | None) -> str:
+        """Return how this reader writes numbers; "" for our own way."""
+        return self.people[address].number_format if address in self.people else ""
 
     def called(self, address: str) -> str:
         """Return the name to use in a sentence; an app's is that of its key."""

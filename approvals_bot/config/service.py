@@ -309,6 +309,7 @@ class PersonEntry(Frozen):
     slack: Annotated[str, Field(pattern=r"^[UW][A-Z0-9]{2,20}$")] | None = None
     manager: MailAddress | None = None
     zone: TimeZone = "UTC"
+    number_format: Literal["1.234,56", "1,234.56", "1 234,56"] | None = None
     away: tuple[AbsenceEntry, ...] = ()
 
 

@@ -77,7 +77,8 @@ log = logging.getLogger(__name__)
 class Person:
     """A person is their address; the rest is how to reach and show them.
 
-    `mail`: the mailbox as it is configured, if that is spelled differently.
+    `mail`: the mailbox as it is configured, if that is spelled differently. `number_format`: how they write numbers,
+    "1.234,56"; "" for our own way.
     """
 
     address: str
@@ -85,6 +86,7 @@ class Person:
     slack: str | None = None
     zone: str = "UTC"
     mail: str = ""
+    number_format: str = ""
 
     @property
     def mailbox(self) -> str:

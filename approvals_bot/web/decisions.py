@@ -19,6 +19,7 @@ from starlette.responses import RedirectResponse, Response
 from approvals_bot.approvals.acts import Act, Actor, Edit, Reassign, Reply, Vote, Withdraw, Word
 from approvals_bot.approvals.ballot import have, missing, need, rejections_needed, stage_status, tally
 from approvals_bot.approvals.card import asks_of, card_of, editable_of
+from approvals_bot.approvals.fields import in_format_of
 from approvals_bot.approvals.plain_text import clean
 from approvals_bot.approvals.port import (
     Card,
@@ -141,7 +142,7 @@ class Decisions:
         choice = form.get("choice")
         if choice not in get_args(ChoiceName):
             return self._page(link, 422, said=NO_CHOICE, refused=True, values=form, proven=link.target.hook.is_live)
-        if choice == "approve" and (offer := _unused_edit(link.view, self._card(link), form)) is not None:
+        if choice == "approve" and (offer := _unused_edit(link, self._card(link), form)) is not None:
             said = EDITED_BUT_APPROVED.format(edit=offer.short)
             return self._page(
                 link, 422, said=said, refused=True, values={**form, "choice": "edit"}, proven=link.target.hook.is_live
@@ -386,7 +387,7 @@ def vote_of(link: Link, choice: ChoiceName, form: Mapping[str, str], digest: str
     stage.
     """
     filled = {ask.name: _value(ask, form.get(f"{choice}.{ask.name}", "")) for ask in asks_of(link.view, choice)}
-    editable = editable_of(link.view) if choice == "edit" else ()
+    editable = editable_of(link.view, link.view.number_format(link.address)) if choice == "edit" else ()
     names = {ask.name for ask in editable}
     return Vote(
         by=link.address,
@@ -399,10 +400,13 @@ def vote_of(link: Link, choice: ChoiceName, form: Mapping[str, str], digest: str
     )
 
 
-def _unused_edit(view: Request, card: Card, form: Mapping[str, str]) -> CardChoice | None:
+def _unused_edit(link: Link, card: Card, form: Mapping[str, str]) -> CardChoice | None:
     """Return the choice to edit if its inputs in this form were changed, and another choice was pressed."""
     offer = next((each for each in card.choices if each.choice == "edit"), None)
-    if offer is None or not any(f"edit.{name}" in form for name in changes(editable_of(view), form, "edit")):
+    if offer is None:
+        return None
+    editable = editable_of(link.view, link.view.number_format(link.address))
+    if not any(f"edit.{name}" in form for name in changes(editable, form, "edit")):
         return None
     return offer
 
@@ -445,7 +449,11 @@ def change_of(view: Request, address: str) -> CardChoice | None:
     """Return what the requester may change, as a form; None for others, and while nothing is to be changed."""
     if not is_requester(view, address) or view.state != "changes_requested":
         return None
-    return CardChoice("edit", "Edit request", "Edit request", "link", asks=view.to_change)
+    return CardChoice("edit", "Edit request", "Edit request", "link", asks=_to_change(view, address))
+
+
+def _to_change(view: Request, address: str) -> tuple[FormField, ...]:
+    return in_format_of(view.number_format(address), view.to_change)
 
 
 def reassignment_of(link: Link, form: Mapping[str, str]) -> Reassign:
@@ -463,7 +471,7 @@ def own_act_of(link: Link, form: Mapping[str, str]) -> Edit | Withdraw:
     """Read the form of a request's own requester: `own` is `change` or `withdraw`."""
     if form["own"] == "withdraw":
         return Withdraw(link.address, _reason(form), link.via)
-    return Edit(link.address, {**changes(link.view.to_change, form, "edit")}, link.via)
+    return Edit(link.address, {**changes(_to_change(link.view, link.address), form, "edit")}, link.via)
 
 
 def _reason(form: Mapping[str, str]) -> str:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from approvals_bot.approvals import fields
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.json_values import LARGEST_INTEGER
-from approvals_bot.approvals.numbers import Money
+from approvals_bot.approvals.numbers import Money, from_format, in_format, shown_money
 from approvals_bot.approvals.text import short_digest
 from approvals_bot.client.digests import digest_of
 from approvals_bot.errors import InvalidPayloadError
@@ -246,6 +246,22 @@ def test_an_amount_as_people_read_it_is_accepted_back(amount: Decimal, currency:
     value = fields.values(of, {"a": str(round(amount, decimals) if decimals else int(amount))})
     assert fields.values(of, {"a": fields.shown(of, "a", value["a"])}) == value
     assert fields.values(of, fields.dump(of, value)) == value
+
+
+@pytest.mark.parametrize("number_format", ["1.234,56", "1,234.56", "1 234,56"])
+@given(st.decimals(-(10**12), 10**12, places=2))
+def test_what_is_shown_in_a_format_is_read_in_it(number_format: str, amount: Decimal) -> None:
+    ours = shown_money(Money(amount, "EUR"))
+    plain = f"{Money(amount, 'EUR')} EUR"
+    assert from_format(in_format(ours, number_format), number_format) == plain
+    assert from_format(in_format(plain, number_format), number_format) == plain
+
+
+def test_what_is_no_number_in_a_format_stays_as_it_is() -> None:
+    for text in ("1250.00", "12.34", "1.2.3", "1.234.5", "x", "", "1,234,567"):
+        assert from_format(text, "1.234,56") == text
+    assert from_format("12.345", "1.234,56") == "12345"
+    assert from_format("1 234\u202f567,8", "1 234,56") == "1234567.8"
 
 
 def test_money_keeps_its_currency_when_copied() -> None:

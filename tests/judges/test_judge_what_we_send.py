@@ -40,6 +40,7 @@ from approvals_bot.channels.slack import home as home_tab
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack import opening as forms
 from approvals_bot.channels.slack.manifest import manifest
+from approvals_bot.people import Person
 from tests.support.slack_javascript import node_folder, refused_by_compiler
 
 NOW = datetime(2026, 11, 4, 10, 5, tzinfo=UTC)
@@ -131,7 +132,7 @@ def _modals() -> Iterator[tuple[str, dict[str, Any]]]:
         for choice in CHOICES(text):
             yield f"vote {kind} {choice.choice}", views.vote_modal(card_with(text), choice, opened)
         yield f"said {kind}", views.reply_modal(text)
-        yield f"form {kind}", forms.form(form_with(text), forms.Form("change", "C1"), text)
+        yield f"form {kind}", forms.form(form_with(text), forms.Form("change", "C1"), Person("ann@acme.eu", text))
     yield "chooser", forms.chooser(["a", "b"])
 
 

@@ -139,6 +139,22 @@ async def test_a_form_that_nobody_touched_changes_nothing(site: Any) -> None:
     assert (await service.run(run_id))["request"]["state"] == "waiting"
 
 
+async def test_numbers_are_shown_and_read_as_their_reader_writes_them(site: Any) -> None:
+    service, _ = site
+    listed = service.workflows["book"].definition
+    stage = {"id": "go", "from": ["cy@acme.eu", "ann@acme.eu"], "outcomes": ["approve", "edit", "reject"]}
+    definition = Definition.model_validate(BOOKED | {"stage": [stage], "workflow": listed.workflow.model_dump()})
+    service.workflows["book"] = Listed(approval.under("book", pinned(definition)), definition)
+    run_id = await service.start("book", GIVEN | {"price": "1900"}, requester="di@acme.eu")
+    theirs, others = [await service.link(run_id, person) for person in ("cy@acme.eu", "ann@acme.eu")]
+    assert "1.900,00 EUR" in (await service.web.get(theirs)).text
+    assert "1,900.00 EUR" in (await service.web.get(others)).text
+    assert Inputs((await service.web.get(theirs)).text).values["edit.price"] == "1900,00"
+    assert "what it already says" in (await edit(service, theirs)).text
+    assert (await edit(service, theirs, price="12.345,5")).status_code == 303
+    assert (await fields_of(service, run_id))["price"] == "12345.50"
+
+
 async def test_slack_cuts_no_long_text_and_takes_away_what_is_emptied(office: Office) -> None:
     run_id = await office.ask(given=GIVEN, **BOOKED | {"fields": FIELDS | {"service": "string", "version": "string"}})
     view = (await office.press("U0ANN", "Approve with changes"))["view"]

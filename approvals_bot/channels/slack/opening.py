@@ -31,7 +31,7 @@ from approvals_bot.channels.slack.identity import Identified, Unidentified, team
 from approvals_bot.channels.slack.modals import INPUT_LIMIT, TITLE_LIMIT, ask_input, given, labelled
 from approvals_bot.durable.engine import Run
 from approvals_bot.errors import ApprovalsBotError, IdempotencyConflictError, InvalidPayloadError, SerializationError
-from approvals_bot.people import SourceUnavailable
+from approvals_bot.people import Person, SourceUnavailable
 from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.open import may_open, open_run
 from approvals_bot.service.read import request_of
@@ -120,7 +120,7 @@ class SlackOpening:
     async def _open_form(
         self, payload: Mapping[str, Any], definition: Definition, identity: Identified, channel: str
     ) -> str:
-        requester = self._desk.identities.people.person(identity.address).name
+        requester = self._desk.identities.people.person(identity.address)
         try:
             view = form(definition, Form(definition.id, channel), requester)
         except ValueError as too_long:
@@ -169,7 +169,8 @@ class SlackOpening:
         listed = self.workflows.find(form.workflow) if self.workflows is not None else None
         if listed is None or listed.definition is None:
             return reply_in_modal(NOT_OURS)
-        given, named = filled_in(listed.definition, values)
+        number_format = self._desk.identities.people.person(identity.address).number_format
+        given, named = filled_in(listed.definition, values, number_format)
         behalf = await self._desk.identities.identify(named, None) if named else None
         if isinstance(behalf, Unidentified):
             return _errors(values, [{"loc": ["on_behalf_of"], "msg": STRANGER}], STRANGER)
@@ -300,18 +301,18 @@ def chooser(names: Sequence[str]) -> Block:
     }
 
 
-def form(definition: Definition, remembered: Form, requester: str) -> Block:
+def form(definition: Definition, remembered: Form, requester: Person) -> Block:
     """Render the workflow's form. Raises ValueError if it has too many fields for Slack."""
     if len(definition.fields) > LONGEST_FORM:
         raise ValueError(TOO_LONG)
-    inputs = [_field(name, spec) for name, spec in definition.fields.items()]
+    inputs = [_field(name, spec, requester.number_format) for name, spec in definition.fields.items()]
     if definition.workflow.on_behalf_of != "never":
         behalf = labelled(BEHALF, "On behalf of", {"type": "users_select"})
         inputs.append(behalf | {"optional": definition.workflow.on_behalf_of != "required"})
     described = [plain(one_line(definition.workflow.description, 600))] if definition.workflow.description else []
     context = {
         "type": "context",
-        "elements": [*described, plain(one_line(f"You're requesting this as {requester}.", 300))],
+        "elements": [*described, plain(one_line(f"You're requesting this as {requester.name}.", 300))],
     }
     return {
         "type": "modal",
@@ -324,8 +325,9 @@ def form(definition: Definition, remembered: Form, requester: str) -> Block:
     }
 
 
-def _field(name: str, spec: FieldSpec) -> Block:
-    return ask_input(FIELD + name, form_field(name, spec, spec.default), bounds=_bounds(spec))
+def _field(name: str, spec: FieldSpec, number_format: str) -> Block:
+    (ask,) = fields.in_format_of(number_format, (form_field(name, spec, spec.default),))
+    return ask_input(FIELD + name, ask, bounds=_bounds(spec))
 
 
 def _bounds(spec: FieldSpec) -> dict[str, Any]:
@@ -339,10 +341,12 @@ def _bounds(spec: FieldSpec) -> dict[str, Any]:
     return {}
 
 
-def filled_in(definition: Definition, values: Mapping[str, Any]) -> tuple[dict[str, JsonValue], str]:
+def filled_in(
+    definition: Definition, values: Mapping[str, Any], number_format: str = ""
+) -> tuple[dict[str, JsonValue], str]:
     """Return the fields as JSON for `open_run`, and the Slack user it is on behalf of, if any."""
     texts = {name: text for name in definition.fields if (text := given(values, FIELD + name))}
-    typed = fields.from_texts(definition.fields, texts)
+    typed = fields.from_texts(definition.fields, texts, number_format)
     return {name: typed[name] for name in texts if name in typed}, given(values, BEHALF)
 
 

@@ -121,7 +121,7 @@ class SlackVotes:
         target = await self._desk.engine.find(opened.hook_id)
         _, offered = self._offered(target, identity.address, choice)
         asks = offered.asks if offered is not None else ()
-        editable = self._editable(target) if choice == "edit" else ()
+        editable = self._editable(target, identity.address) if choice == "edit" else ()
         comment, answers = views.filled_in(values, [ask for ask in asks if ask not in editable])
         edited = views.edits(values, editable)
         vote = Vote(identity.address, choice, {**answers}, {**edited}, opened.digest, via="slack", comment=comment)
@@ -148,9 +148,9 @@ class SlackVotes:
         card = card_of(view, address, self._desk.engine.now())
         return card, next((one for one in card.choices if one.choice == choice), None)
 
-    def _editable(self, target: HookTarget | None) -> tuple[FormField, ...]:
+    def _editable(self, target: HookTarget | None, address: str) -> tuple[FormField, ...]:
         view = request_behind(target)
-        return editable_of(view) if view is not None else ()
+        return editable_of(view, view.number_format(address)) if view is not None else ()
 
     async def _is_about(self, payload: Mapping[str, Any], target: HookTarget | None) -> bool:
         """Return whether the press was on a message or view of ours that is about this request."""

@@ -39,6 +39,17 @@ FILLED = {
 }
 
 
+async def test_a_form_takes_numbers_as_the_requester_writes_them(office: Office) -> None:
+    office.offer(change=FULL)
+    view = (await office.command("U0DI", "change"))["view"]
+    share = next(block for block in view["blocks"] if block.get("block_id") == "field:share")
+    assert share["element"]["initial_value"] == "0,5"
+    filled = FILLED | {"field:cost": {"value": "12.345"}, "field:share": {"value": "1,25"}}
+    await office.submit("U0DI", view, filled)
+    fields = (await only_run(office)).parts[0]["fields"]
+    assert (fields["cost"], fields["share"]) == ("12345.00", "1.25")
+
+
 async def only_run(office: Office) -> Any:
     (record,) = (await office.engine.records()).records
     return await office.engine.record(record.id)
