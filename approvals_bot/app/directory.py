@@ -44,7 +44,7 @@ def _persons(service: configured.ServiceSettings) -> list[directory.Person]:
             entry.name or address.partition("@")[0],
             entry.slack,
             entry.zone,
-            number_format=entry.number_format or "",
+            numbers=entry.number_format or "",
         )
         for address, entry in service.people.items()
     ]

@@ -50,6 +50,7 @@ from approvals_bot.people import People
 from approvals_bot.service.audit_keeper import AuditKeeper
 from approvals_bot.service.audit_key import AuditKey
 from approvals_bot.service.catalog import Catalog, load_catalog
+from approvals_bot.service.files import keep_forgetting
 from approvals_bot.service.host import Attached, ChannelHost
 from approvals_bot.service.keys import api_keys
 from approvals_bot.service.replicas import Replicas, digest_of
@@ -185,6 +186,7 @@ async def open_service(
         start_task(stack, replicas.keep_announcing(), "the row of this replica")
         start_tasks(stack, channels)
         start_task(stack, cards.run(), "the cards of stalled runs")
+        start_task(stack, keep_forgetting(engine), "files that nothing has")
         routes: list[BaseRoute] = [*extra]
         connections: dict[str, Connection] = {}
         for channel in channels.values():

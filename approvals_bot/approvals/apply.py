@@ -120,9 +120,11 @@ def context_of(request: Request, rules: Rules) -> RequestContext:
 
 def presented(request: Request, rules: Rules) -> Request:
     """Return the request as it is stored and shown, with the derived fields filled in."""
-    specs = rules.definition.fields if request.state == "changes_requested" else {}
+    specs = forms.sendable(rules.definition.fields) if request.state == "changes_requested" else {}
     return request.but(
-        to_change=tuple(form_field(name, spec, request.fields.get(name)) for name, spec in specs.items()),
+        to_change=tuple(
+            form_field(name, spec, request.fields.get(name)) for name, spec in forms.sendable(specs).items()
+        ),
         waiting_for=waiting_for(request),
     )
 
@@ -137,6 +139,7 @@ def described(request: Request, rules: Rules) -> Request:
         instructions=_rendered(render, about.instructions, request, rules).strip() if about.instructions else "",
         shown=forms.shown_fields(specs, ruling.typed, request.was),
         numbers=tuple(name for name, spec in specs.items() if spec.type in forms.NUMBERS),
+        files=tuple(name for name, spec in specs.items() if spec.type == "file"),
         editable=tuple(forms.editable_field(name, spec, values) for name, spec in specs.items() if spec.editable),
         rules=ruling.applied,
     )

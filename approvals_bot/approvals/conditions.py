@@ -137,7 +137,9 @@ class CompiledRule:
 
 
 def _compile(text: str, fields: Mapping[str, FieldSpec]) -> Rule:
-    context = _context(tuple((name, spec.type) for name, spec in fields.items() if not spec.is_json))
+    context = _context(
+        tuple((name, spec.type) for name, spec in fields.items() if spec.type != "file" and not spec.is_json)
+    )
     try:
         with warnings.catch_warnings():
             # It decodes strings as Python does, which keeps unknown escapes and warns about them.

@@ -43,6 +43,7 @@ FieldType = Literal[
     "duration",
     "email",
     "url",
+    "file",
 ]
 
 JsonType = Literal["array", "object"]
@@ -94,7 +95,7 @@ class FieldSpec(Frozen):
     )
     values: Annotated[tuple[EnumValue, ...], Field(min_length=1, max_length=500)] | None = None
     currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] | None = None
-    pinned: Bool = False  # part of the digest that approvers sign
+    pinned: Bool = False  # part of the digest that approvers sign; of a file, always
     editable: Bool = False  # approvers may change it with `edit`
     untrusted: Bool = False  # shown as quoted plain text
     view: Literal["diff"] | None = None
@@ -126,7 +127,8 @@ class FieldSpec(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _shorthand(cls, value: object) -> object:
-        return {"type": value} if isinstance(value, str) else value
+        spec = {"type": value} if isinstance(value, str) else value
+        return {"pinned": True, **spec} if isinstance(spec, dict) and spec.get("type") == "file" else spec
 
     @field_validator("pattern")
     @classmethod
@@ -156,11 +158,26 @@ class FieldSpec(Frozen):
                 raise refuse(f'"{option}" is for {_listed(types)}; this field has the type {self.type}', at=option)
         if self.type == "enum" and self.values is None:
             raise refuse('an enum needs its values, like values = ["staging", "prod"]', at="values")
+        if self.type == "file" and not self.pinned:
+            raise refuse("a file is always pinned: approvers sign its name and its content", at="pinned")
+        if self.type == "file" and self.editable:
+            raise refuse("approvers can't change a file; its requester can, over the API", at="editable")
+        if self.type == "file" and self.default is not None:
+            raise refuse("a file has no default", at="default")
         if self.type == "money" and self.currency is None:
             raise refuse('money needs its currency, like currency = "EUR"', at="currency")
         if self.min_length is not None and self.longest is not None and self.min_length > self.longest:
             raise refuse(f"min_length is more than the longest value allowed, {self.longest:,}", at="min_length")
         return self
+
+
+def _is_no_file(spec: FieldSpec) -> FieldSpec:
+    if spec.type == "file":
+        raise refuse("approvers can't upload files; a file belongs in [fields]", at="type")
+    return spec
+
+
+Question = Annotated[FieldSpec, AfterValidator(_is_no_file)]
 
 
 def whole(pattern: str) -> str:

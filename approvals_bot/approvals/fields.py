@@ -14,13 +14,14 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema, create_model
 from pydantic_core import PydanticCustomError
 
 from approvals_bot.approvals.acts import Edit, Rejection, Vote
 from approvals_bot.approvals.field_specs import FieldSpec
+from approvals_bot.approvals.files import StoredFile
 from approvals_bot.approvals.json_values import (
     TypedText,
     UnfitError,
@@ -101,11 +102,20 @@ def shown_field(spec: FieldSpec, name: str, value: Any, was: Mapping[str, JsonVa
         name=name,
         label=label(name, spec),
         value=_shown(spec, value),
-        kind="diff" if spec.view == "diff" else "long" if spec.type == "text" else "short",
+        kind="diff" if spec.view == "diff" else _KINDS.get(spec.type, "short"),
         pinned=spec.pinned,
         was=before,
         untrusted=spec.untrusted and value is not None,
+        file=value.id if isinstance(value, StoredFile) else "",
     )
+
+
+_KINDS: dict[str, Literal["long", "file"]] = {"text": "long", "file": "file"}
+
+
+def sendable(of: Fields) -> dict[str, FieldSpec]:
+    """Return the fields that a form of ours can send: all but files, which programs upload."""
+    return {name: spec for name, spec in of.items() if spec.type != "file"}
 
 
 def _shown(spec: FieldSpec, value: Any) -> str:
@@ -176,12 +186,16 @@ def digest(workflow: str, version: str, of: Fields, typed: Mapping[str, Any]) ->
     It covers the workflow, its version, and the pinned fields. That of a tool call covers the call alone, wherever it
     is asked for, so that an agent can compute it without knowing the workflow.
     """
-    pinned = {name: write(spec, typed.get(name)) for name, spec in of.items() if spec.pinned}
+    pinned = {name: _signed(spec, typed.get(name)) for name, spec in of.items() if spec.pinned}
     if not pinned:
         return ""
     if any(of[name].is_of_call for name in pinned):
         return digest_of(typed[TOOL], typed[ARGUMENTS])
     return request_digest(workflow, version, pinned)
+
+
+def _signed(spec: FieldSpec, value: Any) -> JsonValue:
+    return value.signed if isinstance(value, StoredFile) else write(spec, value)
 
 
 def from_texts(of: Fields, texts: Mapping[str, str], number_format: str = "") -> dict[str, JsonValue]:

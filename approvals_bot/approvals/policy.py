@@ -42,7 +42,7 @@ from approvals_bot.approvals.business_time import (
     parse_length,
 )
 from approvals_bot.approvals.durations import Duration
-from approvals_bot.approvals.field_specs import Ask, FieldName, FieldSpec
+from approvals_bot.approvals.field_specs import Ask, FieldName, FieldSpec, Question
 
 LONGEST_GRACE = timedelta(days=1)
 MAX_AGE = timedelta(minutes=10)
@@ -248,7 +248,7 @@ class Stage(Frozen):
     when: Text | None = None
     seat: Annotated[tuple[Seat, ...], Field(min_length=1)]
     outcomes: Outcomes | None = None
-    ask: dict[FieldName, FieldSpec] = Field(default_factory=dict)  # what approvers fill in
+    ask: dict[FieldName, Question] = Field(default_factory=dict)  # what approvers fill in
     comment: CommentRule = "on-reject"
 
     if TYPE_CHECKING:

@@ -74,16 +74,18 @@ class CardField:
     name: str
     label: str
     value: str  # "" for json in the store: cards have its lines
-    kind: Literal["short", "long", "diff", "json", "code"] = "short"  # json: a line for each leaf; code: a tool's name
+    # json: a line for each leaf; code: a tool's name
+    kind: Literal["short", "long", "diff", "json", "code", "file"] = "short"
     pinned: bool = False  # in a tool call, all of which is pinned, no field is marked
     was: str | None = None  # the value before the last edit, if there was one
     untrusted: bool = False  # written by somebody else, such as a model: shown as a quotation
+    file: str = ""  # the id under which its content is found, if it is a file
 
     @property
     def is_short(self) -> bool:
         """Whether it is shown on a line beside its label."""
         is_line = self.kind == "json" and len(self.value) <= BRIEF and "\n" not in self.value
-        return is_line or self.kind in ("short", "code")
+        return is_line or self.kind in ("short", "code", "file")
 
 
 @dataclass(frozen=True, slots=True)

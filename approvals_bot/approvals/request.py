@@ -192,7 +192,7 @@ class Request(BaseModel):
     """Everything about a request. It round-trips through JSON.
 
     `described` and `presented` derive some fields from the rest: `title`, `instructions`, `shown`, `numbers`,
-    `editable`, `to_change`, `waiting_for` and `rules`.
+    `files`, `editable`, `to_change`, `waiting_for` and `rules`.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
@@ -213,6 +213,7 @@ class Request(BaseModel):
     was: dict[str, JsonValue] = {}  # earlier values of edited fields
     shown: tuple[CardField, ...] = ()
     numbers: tuple[str, ...] = ()  # the fields that hold decimals and amounts of money
+    files: tuple[str, ...] = ()  # the fields that hold files
     editable: tuple[FormField, ...] = ()  # the fields that an approver may change
     to_change: tuple[FormField, ...] = ()  # all fields, while changes are requested
     stages: tuple[RequestStage, ...] = ()
@@ -299,7 +300,7 @@ class Request(BaseModel):
 
     def number_format(self, address: str | None) -> str:
         """Return how this reader writes numbers; "" for our own way."""
-        return self.people[address].number_format if address in self.people else ""
+        return self.people[address].numbers if address in self.people else ""
 
     def called(self, address: str) -> str:
         """Return the name to use in a sentence; an app's is that of its key."""

@@ -258,6 +258,7 @@ _METHODS = {
     "date": {"isoformat": True, "year": False, "month": False, "day": False},
     "datetime": {"isoformat": True, "year": False, "month": False, "day": False, "hour": False, "minute": False},
     "money": {"currency": False},
+    "file": {"id": False, "name": False, "size": False, "sha256": False, "type": False},
 }  # attribute → whether it is a method
 _CALLED = frozenset(name for names in _METHODS.values() for name, called in names.items() if called)
 _KNOWN = {

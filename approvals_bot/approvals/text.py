@@ -175,6 +175,13 @@ FAULTS = {
     "not_expected": "is not what the tool takes",
     "not_checkable": "can't be checked against what the tool takes, so it can't be edited",
     "no_schema": "is not a JSON Schema that can be checked: {why}",
+    "not_a_file": "must be the id of an uploaded file",
+    "file_unknown": (
+        "is not the id of a file that this key uploaded, or the file wasn't used within an hour; upload it again"
+    ),
+    "file_name_missing": "is missing",
+    "file_name_control": "contains a control character",
+    "file_name_path": 'must be a file\'s name alone, like "plan.pdf", without a folder or blanks around it',
     "missing_key": "lacks {key}",
     "not_null": "is empty, and nothing says what else it may be",
     "not_of_the_type": "is not what the workflow takes: {why}",

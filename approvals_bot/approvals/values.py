@@ -7,6 +7,7 @@
 | decimal, money | string such as "1250.00" (numbers are accepted; numbers.py) | Decimal, Money |
 | date, datetime | "2026-11-05", "2026-11-05T14:00:00Z" | date, aware datetime in UTC |
 | duration | "1h30m" (seconds are accepted) | timedelta |
+| file | what the store says of it; callers give its id (files.py) | StoredFile |
 | array, object | a list, an object; text that a person typed is parsed | list, dict |
 """
 
@@ -25,6 +26,7 @@ from pydantic import JsonValue, StringConstraints, TypeAdapter, ValidationError
 
 from approvals_bot.approvals.durations import duration_text, parse_duration
 from approvals_bot.approvals.field_specs import FieldSpec, whole
+from approvals_bot.approvals.files import StoredFile, read_file, shown_file
 from approvals_bot.approvals.json_values import (
     LARGEST_INTEGER,
     TypedText,
@@ -62,6 +64,8 @@ def read(spec: FieldSpec, given: Any) -> Any:
             return _boolean(given)
         case "money":
             return Money(_bounded(spec, amount(given, spec.currency or "")), spec.currency or "")
+        case "file":
+            return read_file(given)
         case "array" | "object" | "arguments":
             return _json(spec, given)
         case type:
@@ -101,6 +105,8 @@ def write(spec: FieldSpec, value: Any) -> JsonValue:
             return duration_text(value)
         case list() | dict():
             return value
+        case StoredFile():
+            return value.as_json()
         case _:
             raise TypeError(f"a field holds no {type(value).__name__}")
 
@@ -273,6 +279,7 @@ _SCHEMA: dict[str, dict[str, Any]] = {
     "email": {"type": "string", "format": "email"},
     "url": {"type": "string", "format": "uri"},
     "enum": {"type": "string"},
+    "file": {"type": "string", "description": "The id of an uploaded file."},
     "boolean": {"type": "boolean"},
     "integer": {"type": "integer"},
     "decimal": {"type": ["string", "number"]},
@@ -311,6 +318,8 @@ def shown_value(value: Any) -> str:
             return shown_duration(value)
         case list() | dict():
             return shown_json(value)
+        case StoredFile():
+            return shown_file(value)
         case _:
             return str(value)
 

@@ -77,7 +77,7 @@ log = logging.getLogger(__name__)
 class Person:
     """A person is their address; the rest is how to reach and show them.
 
-    `mail`: the mailbox as it is configured, if that is spelled differently. `number_format`: how they write numbers,
+    `mail`: the mailbox as it is configured, if that is spelled differently. `numbers`: how they write them,
     "1.234,56"; "" for our own way.
     """
 
@@ -86,7 +86,7 @@ class Person:
     slack: str | None = None
     zone: str = "UTC"
     mail: str = ""
-    number_format: str = ""
+    numbers: str = ""
 
     @property
     def mailbox(self) -> str:

@@ -40,6 +40,7 @@ from approvals_bot.errors import HookFullError, HookNotFoundError, IdempotencyCo
 from approvals_bot.people import AddressError, IdentityRules, People, SourceUnavailable, is_mail
 from approvals_bot.service.audited import audit_refusal
 from approvals_bot.service.crowding import has_had_their_share
+from approvals_bot.service.files import attach, claim_files
 from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.read import request_behind
 
@@ -124,6 +125,11 @@ async def send_act(
         return refusal
     if await has_had_their_share(engine, target, act.by):
         return BUSY
+    if isinstance(act, Edit) and (view := request_behind(target)) is not None and view.files:
+        with_files = await _with_files(engine, view, act)
+        if isinstance(with_files, Reply):
+            return with_files
+        act = with_files
     try:
         message = WebhookRequest.of_json(message_of(act))
         kept = await engine.send_to_webhook(target, message, resume_id=press)
@@ -160,6 +166,16 @@ async def _refuse(engine: Engine, target: HookTarget, act: Act) -> Reply | None:
         actor = act.actor.as_json() if act.actor is not None else None
         await audit_refusal(engine, "act_refused", who=act.by, run_id=target.record.id, actor=actor, data=data)
     return refusal
+
+
+async def _with_files(engine: Engine, view: Request, edit: Edit) -> Edit | Reply:
+    """Return the edit with files in the place of their ids. Its app has uploaded them."""
+    owner = edit.actor.id if edit.actor is not None and edit.actor.kind == "app" else edit.by
+    attached = await attach(engine, view.files, edit.fields, owner)
+    rejections = attached.rejections or await claim_files(engine, attached)
+    if rejections:
+        return Reply("invalid", rejections=rejections)
+    return replace(edit, fields={**attached.fields})
 
 
 def _page_of(engine: Engine, request: Request) -> str:

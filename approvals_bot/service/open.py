@@ -26,6 +26,7 @@ from approvals_bot.durable.engine import Engine, Run, SentKey
 from approvals_bot.errors import InvalidPayloadError, SerializationError
 from approvals_bot.people import AddressError, People, SourceUnavailable
 from approvals_bot.service.catalog import Catalog, Listed
+from approvals_bot.service.files import attach_or_refuse, claim_files, refuse_input
 from approvals_bot.service.keys import OPENER
 from approvals_bot.service.python_workflows import arguments_by_name, takes_whole_input, with_durations
 from approvals_bot.service.refusals import OpeningCode, OpeningRefused, usable_key
@@ -72,7 +73,10 @@ async def open_run(
         data = {"workflow": name, "for": asks, "because": refused.code}
         await engine.audit("opening_refused", who=opener, actor=by.actor, data=data)
         raise
+    attached = await attach_or_refuse(engine, {} if definition is None else definition.fields, input, opener)
+    input = attached.fields
     if definition is None or not definition.is_approval:
+        refuse_input(await claim_files(engine, attached))
         asked = CallOpening(listed, input, opener, asks, behalf, idempotency_key, by)
         return await _start_otherwise(engine, people, asked)
     key = None if idempotency_key is None else _callers_key(opener, idempotency_key, input, asks, behalf)
@@ -84,6 +88,7 @@ async def open_run(
     # now is no reason to refuse: it is read again when the stage opens.
     if (problem := await find_undecidable_stage(definition, opening, people, engine.now())) is not None:
         raise OpeningRefused("nobody_decides", stage=problem[0], reason=problem[1])
+    refuse_input(await claim_files(engine, attached))
     return await engine.start_by(by.actor, listed.workflow, opening, idempotency_key=key, attributes=by.attributes)
 
 

@@ -370,7 +370,7 @@ class RunsApi:
         """Do this to the request. `changed`: the status if it was done."""
         reply = await perform(self._engine, shown, act)
         self._metrics.voted(reply.verdict, act.via)
-        return _reply_response(reply, changed=changed)
+        return _reply_response(reply, changed=changed, edits_fields=isinstance(act, Edit))
 
     async def _record(self, request: HttpRequest) -> RunRecord:
         """Return the run. A request shows itself with its first activation: one that was just opened is waited for."""
@@ -440,7 +440,7 @@ def _check_not_own(shown: Request, key: ApiKey) -> None:
         raise Problem(403, "Own request", detail)
 
 
-def _reply_response(reply: Reply, *, changed: int) -> Response:
+def _reply_response(reply: Reply, *, changed: int, edits_fields: bool = False) -> Response:
     """The reply as an answer; a refusal as a problem with the sentence that people read."""
     status = STATUS[reply.verdict]
     if status >= 400:
@@ -448,6 +448,7 @@ def _reply_response(reply: Reply, *, changed: int) -> Response:
             status,
             reply.verdict.replace("_", " ").capitalize(),
             reply.text,
+            errors=[{"loc": ["fields", *each.path], "msg": each.text} for each in reply.rejections if edits_fields],
             headers=RETRY_FULL if status == 429 else None,
             verdict=reply.verdict,
             text=reply.text,

@@ -118,6 +118,17 @@ class Decisions:
             },
         )
 
+    async def find_shown(self, request: HttpRequest) -> Request | Response:
+        """Return the request behind a link, if its page would show all of it; else the page that the reader gets."""
+        link = await self._links.open(request.path_params["signed"])
+        if link is None:
+            return self._not_found(request)
+        if link.view.link_auth == "link":
+            return link.view
+        if link.view.link_auth == "login" and await self._has_signed_in(request, link):
+            return link.view
+        return self._page(link, 403, values={})
+
     async def decide(self, request: HttpRequest) -> Response:
         """POST: count the choice, then 303 to the page that says so, or the refusal with its sentence."""
         form = await read_form(request)
@@ -253,6 +264,8 @@ class Decisions:
             "decision.html",
             status,
             card=card,
+            # a code is proved by a form, and a link can't carry it: the file is for people who have signed in
+            files=f"/requests/{link.view.id}/files/" if with_code else f"{link.path}/files/",
             acting=person,
             zone=person.zone,
             action=link.path,

@@ -75,6 +75,7 @@ NEEDS: Mapping[tuple[str, str], Needs] = {
     ("POST", "/api/runs/{id}/snooze"): VOTE,
     ("GET", "/api/hooks/{token:path}"): Needs("read", ("read-all", "operate")),
     ("POST", "/api/hooks/{token:path}"): Needs("start", ("operate",)),
+    ("POST", "/api/files"): START,
     ("POST", "/api/agent-hooks/claude"): START,
     ("POST", "/mcp"): START,
     ("POST", "/api/chat"): START,

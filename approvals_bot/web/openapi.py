@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from approvals_bot.approvals.files import LONGEST_FILE_NAME
 from approvals_bot.web.keys import NEEDS
 from approvals_bot.web.schemas import ref, schemas
 
@@ -99,6 +100,7 @@ def _document(base_url: str, chat: bool) -> dict[str, Any]:
                 "post": _talk("snooze", "Put off an approver's reminders", "NewSnooze"),
             },
             "/api/hooks/{token}": {"parameters": [TOKEN], "get": _show_hook(), "post": _resume()},
+            "/api/files": {"post": _upload()},
             "/api/agent-hooks/claude": {"post": _claude_hook()},
             "/webhooks/{signed}": {"parameters": [SIGNED]} | _webhook(),
             "/openapi.json": {"get": _plain("openapi", "This document", {"type": "object"}, ())},
@@ -114,6 +116,22 @@ def _document(base_url: str, chat: bool) -> dict[str, Any]:
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "A key of [api_keys]."}},
             "schemas": schemas(),
+        },
+    }
+
+
+def _upload() -> dict[str, Any]:
+    name = _query("name", {"type": "string", "minLength": 1, "maxLength": LONGEST_FILE_NAME}, "The file's name.")
+    content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+    return {
+        "operationId": "uploadFile",
+        "tags": ["runs"],
+        "summary": "Upload a file, for a field of a request within the hour",
+        "parameters": [name | {"required": True}],
+        "requestBody": {"required": True, "content": content},
+        "responses": {
+            "201": _response("The file; the field takes its id", "File"),
+            **_problems("400", "401", "403", "408", "413", "415", "422", "429", "503"),
         },
     }
 

@@ -182,8 +182,11 @@ class PeoplePages:
         schedules = await read_schedules(self._engine, definitions, NEXT_SHOWN)
         return self._page("workflow.html", "/runs", name=name, definition=listed.definition, schedules=schedules)
 
-    async def request(self, request: HttpRequest) -> Response:
-        """The card of one request, for those who have to do with it. To all others there is no such request."""
+    async def find_visible(self, request: HttpRequest) -> Request | Response:
+        """Return the request of this address, for those who have to do with it; else the page that they get.
+
+        To all others there is no such request.
+        """
         reader = await self._sessions.who(request)
         if not self._open and reader is None:
             return await self._login.instead_of(request)
@@ -191,8 +194,16 @@ class PeoplePages:
         view = request_of(record) if record is not None else None
         if view is None or not (self._open or is_concerned(view, reader) or await self._may_view(view, reader)):
             return self._pages.page("not_found.html", 404)
+        return view
+
+    async def request(self, request: HttpRequest) -> Response:
+        """The card of one request, for those who have to do with it."""
+        view = await self.find_visible(request)
+        if isinstance(view, Response):
+            return view
         if view.run_id != request.path_params["id"].partition(".")[0]:  # that run was reset
             return RedirectResponse(view.id, 303)
+        reader = await self._sessions.who(request)
         card = card_of(view, None, self._now())
         decide = await self._links.inbox_path(view, reader) if reader else ""
         is_hers = reader is not None and is_requester(view, reader) and not card_of(view, reader, self._now()).choices
@@ -201,6 +212,7 @@ class PeoplePages:
             "",
             reader,
             card=card,
+            files=f"/requests/{view.id}/files/",
             run_id=view.run_id,
             decide=decide,
             is_hers=is_hers,

@@ -34,6 +34,7 @@ from approvals_bot.web.audit_pages import AuditPages
 from approvals_bot.web.chat import ChatApi, ChatOwners
 from approvals_bot.web.chat_pages import CHAT, PLAYGROUND, ChatPages
 from approvals_bot.web.decisions import Decisions
+from approvals_bot.web.files import Downloads, FilesApi
 from approvals_bot.web.guard import Guard, RefusedTokens, TrustedProxies
 from approvals_bot.web.hooks import HooksApi, Webhooks
 from approvals_bot.web.keys import KeyGate
@@ -167,6 +168,7 @@ def build(
         has_evidence=audit_key is not None,
     )
     live = Live(engine, sessions, people_pages.may_open, open_pages=open_pages)
+    downloads = Downloads(engine, people_pages, decisions)
     me = MyPage(
         engine=engine, people=people, tokens=tokens, sessions=sessions, login=signing_in, pages=pages, base_url=base_url
     )
@@ -206,14 +208,17 @@ def build(
         ("POST", "/api/runs/{id}/snooze", runs.snooze),
         ("GET", "/api/hooks/{token:path}", hooks.show),
         ("POST", "/api/hooks/{token:path}", hooks.resume),
+        ("POST", "/api/files", FilesApi(engine).upload),
         ("POST", "/api/agent-hooks/claude", claude.decide),
         ("POST", "/mcp", mcp.respond),
         ("GET", "/decisions/{signed}", decisions.show),
         ("POST", "/decisions/{signed}", decisions.decide),
+        ("GET", "/decisions/{signed}/files/{file}", downloads.of_link),
         ("GET", "/inbox", people_pages.inbox),
         ("GET", "/requests/{id}", people_pages.request),
         ("GET", "/requests/{id}/evidence", audit_pages.evidence),
         ("GET", "/live", live.stream),
+        ("GET", "/requests/{id}/files/{file}", downloads.of_request),
         ("GET", "/audit", audit_pages.show),
         ("GET", "/audit.csv", audit_pages.table),
         ("GET", "/audit.jsonl", audit_pages.lines),

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 from pydantic_core import PydanticCustomError
 
 from approvals_bot.approvals.acts import Actor, ActorKind, Comment, Reassign, Remind, TakeOn, Vote
+from approvals_bot.approvals.files import LARGEST_FILE
 from approvals_bot.approvals.json_values import UnfitError, check_json, check_size
 from approvals_bot.approvals.port import ChoiceName, State
 from approvals_bot.approvals.talk import LONGEST_COMMENT
@@ -197,6 +198,13 @@ TIME = {"type": "string", "format": "date-time"}
 OPTIONAL_TIME = {"type": ["string", "null"], "format": "date-time"}
 
 RESPONSES: dict[str, Any] = {
+    "File": _object(
+        id=TEXT,
+        name=TEXT,
+        size={"type": "integer", "maximum": LARGEST_FILE},
+        sha256=TEXT,
+        type={"type": "string", "description": "What its content is, whatever its name says."},
+    ),
     "Status": _words(Status),
     "StartedRun": {
         "type": "object",

@@ -35,7 +35,7 @@ PEOPLE = (
     Person("ann@acme.eu", "Ann Ode", "U0ANN", zone="Europe/Berlin"),
     Person("bo@acme.eu", "Bo Lund", "U0BO"),
     Person("cy@acme.eu", "Cy Rus"),
-    Person("di@acme.eu", "Di Oz", "U0DI", number_format="1.234,56"),
+    Person("di@acme.eu", "Di Oz", "U0DI", numbers="1.234,56"),
 )
 DEPLOY: dict[str, Any] = {
     "workflow": {"id": "deploy", "title": "Deploy {{ service }} {{ version }}", "request": ["*"]},

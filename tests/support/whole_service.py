@@ -38,7 +38,7 @@ GROUPS = {
 PERSONS = (
     Person("ann@acme.eu", "Ann Ode", zone="Europe/Berlin"),
     Person("bo@acme.eu", "Bo Lund"),
-    Person("cy@acme.eu", "Cy Rus", number_format="1.234,56"),
+    Person("cy@acme.eu", "Cy Rus", numbers="1.234,56"),
     Person("di@acme.eu", "Di Oz"),
     Person("cfo@acme.eu", "Fay Cash"),
 )

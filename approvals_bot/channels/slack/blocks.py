@@ -155,7 +155,10 @@ def _fields(card: Card, room: CardLimits) -> tuple[list[Block], bool]:
 def _short_field(card: Card, field: CardField, room: CardLimits) -> list[Block]:
     style = {"code": True} if field.kind == "code" else {}
     value = clip_value(clean(card_text.line(field)), room.short, is_signed=card.signs(field))
-    line = [*_label(field), styled(": "), styled(value or "–", **style)]
+    shown = styled(value or "–", **style)
+    if field.file and card.url:
+        shown = {"type": "link", "url": f"{card.url}/files/{field.file}"[:3_000], "text": shown["text"]}
+    line = [*_label(field), styled(": "), shown]
     if field.was is not None:
         was = clip_value(one_line(field.was), room.short, is_signed=card.signs(field))
         line += [styled(", was "), styled(was or "–", strike=True)]

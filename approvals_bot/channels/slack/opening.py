@@ -169,7 +169,7 @@ class SlackOpening:
         listed = self.workflows.find(form.workflow) if self.workflows is not None else None
         if listed is None or listed.definition is None:
             return reply_in_modal(NOT_OURS)
-        number_format = self._desk.identities.people.person(identity.address).number_format
+        number_format = self._desk.identities.people.person(identity.address).numbers
         given, named = filled_in(listed.definition, values, number_format)
         behalf = await self._desk.identities.identify(named, None) if named else None
         if isinstance(behalf, Unidentified):
@@ -305,7 +305,7 @@ def form(definition: Definition, remembered: Form, requester: Person) -> Block:
     """Render the workflow's form. Raises ValueError if it has too many fields for Slack."""
     if len(definition.fields) > LONGEST_FORM:
         raise ValueError(TOO_LONG)
-    inputs = [_field(name, spec, requester.number_format) for name, spec in definition.fields.items()]
+    inputs = [_field(name, spec, requester.numbers) for name, spec in definition.fields.items()]
     if definition.workflow.on_behalf_of != "never":
         behalf = labelled(BEHALF, "On behalf of", {"type": "users_select"})
         inputs.append(behalf | {"optional": definition.workflow.on_behalf_of != "required"})

@@ -111,7 +111,11 @@ async def _read_back(target: Copyable, tables: Sequence[CopiedTable]) -> tuple[d
 
 def _digest(digest: Any, rows: Sequence[Row]) -> None:
     for row in rows:
-        digest.update(json.dumps(row).encode())
+        digest.update(json.dumps(row, default=_hash).encode())
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 class _Chain:

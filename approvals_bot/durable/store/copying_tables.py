@@ -19,6 +19,7 @@ from approvals_bot.errors import StoreCopyError, StoreUnavailableError
 Row = tuple[Any, ...]
 
 ROWS_AT_ONCE = 2_000  # limits memory: the data of one event can have a megabyte
+PARTS_AT_ONCE = 32  # of files, which are full
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class CopiedTable:
     name: str
     columns: tuple[str, ...]
     key: tuple[str, ...]
+    at_once: int = ROWS_AT_ONCE
 
 
 INSTALLATION = CopiedTable("installation", ("one", "id"), ("one",))
@@ -57,6 +59,8 @@ TABLES = (
     CopiedTable("taken", ("hook_id", "resume_id", "run_id", "seq"), ("hook_id", "resume_id")),
     CopiedTable("schedules", ("name", "version", "state"), ("name",)),
     CopiedTable("counters", ("name", "version", "state", "until"), ("name",)),
+    CopiedTable("files", ("id", "owner", "created_at", "until", "described"), ("id",)),
+    CopiedTable("file_parts", ("file_id", "number", "content"), ("file_id", "number"), PARTS_AT_ONCE),
     CopiedTable("audit", ("seq", "at", "what", "who", "run_id", "data", "hash"), ("seq",)),
 )  # fmt: skip
 
@@ -91,7 +95,7 @@ class _SqliteTables:
     async def rows(self, table: CopiedTable) -> AsyncIterator[Sequence[Row]]:
         columns, key = ", ".join(table.columns), ", ".join(table.key)
         found = self._db.execute(f"SELECT {columns} FROM {table.name} ORDER BY {key}")  # noqa: S608  # our own names
-        while rows := found.fetchmany(ROWS_AT_ONCE):
+        while rows := found.fetchmany(table.at_once):
             yield rows
 
     async def is_empty(self) -> bool:
@@ -110,7 +114,7 @@ class _SqliteTables:
 # ── PostgreSQL ──
 
 _BOOLEANS = {"is_webhook", "has_schema", "is_live"}  # numbers in SQLite
-_NUMBERS = {"seq", "one"}  # of the keys
+_NUMBERS = {"seq", "one", "number"}  # of the keys
 _SERVICES = """
     SELECT count(*) FROM pg_stat_activity
     WHERE application_name = 'approvals-bot' AND datname = current_database() AND pid <> pg_backend_pid()"""
@@ -150,7 +154,7 @@ class _PostgresTables:
             name if name in _NUMBERS else f'{name} COLLATE "C"' for name in table.key
         )  # as SQLite orders texts
         found = await self._connection.cursor(f"SELECT {columns} FROM {table.name} ORDER BY {key}")  # noqa: S608
-        while rows := await found.fetch(ROWS_AT_ONCE):
+        while rows := await found.fetch(table.at_once):
             yield [tuple(row) for row in rows]
 
     async def is_empty(self) -> bool:

@@ -28,6 +28,7 @@ from approvals_bot.durable.store.encoding import (
     state_row,
     storable,
 )
+from approvals_bot.durable.store.files import PostgresFiles
 from approvals_bot.durable.store.lists import POSTGRES, STATUSES_PRESENT, count_of, needs_statuses, page_of
 from approvals_bot.durable.store.postgres_connection import (
     LIST_SETTINGS,
@@ -78,7 +79,7 @@ _ANSWERS = "SELECT answer FROM answers($1::jsonb)"
 LOOK = 1.0  # seconds between two checks for writes of other replicas while nothing notifies us of them
 
 
-class PostgresStore(PostgresSessions, PostgresReplicas):
+class PostgresStore(PostgresSessions, PostgresReplicas, PostgresFiles):
     """The `OpenStore` on PostgreSQL. Writing, reading, lists and LISTEN have a connection each."""
 
     is_shared = True

@@ -21,6 +21,7 @@ import aiosqlite
 
 from approvals_bot.durable.core.events import Log
 from approvals_bot.durable.core.private_files import create_private
+from approvals_bot.durable.store import files as of_files
 from approvals_bot.durable.store import replicas as of_replicas
 from approvals_bot.durable.store import sessions as of_sessions
 from approvals_bot.durable.store import sqlite_chain as chain
@@ -143,6 +144,11 @@ class SqliteStore:
     add_session = written(of_sessions.add_session)
     mark_session = written(of_sessions.mark_session)
     end_sessions = written(of_sessions.end_sessions)
+    begin_file = written(of_files.begin_file)
+    add_file_part = written(of_files.add_file_part)
+    finish_file = written(of_files.finish_file)
+    claim_file = written(of_files.claim_file)
+    forget_file = written(of_files.forget_file)
     seal_ended = written(chain.seal_ended)
 
     hook = looked_up(reading.hook)
@@ -152,10 +158,13 @@ class SqliteStore:
     next_wake = looked_up(reading.next_wake)
     counter = looked_up(reading.counter)
     session = looked_up(of_sessions.find_session)
+    file = looked_up(of_files.find_file)
 
     schedules = listed(reading.schedules)
     replicas = listed(of_replicas.list_replicas)
     sessions = listed(of_sessions.list_sessions)
+    file_part = listed(of_files.file_part)
+    unclaimed_files = listed(of_files.unclaimed_files)
     chained = listed(chain.chained)
 
     async def read(self, run_id: str, after: int = 0, *, patient: bool = False) -> tuple[RunRecord, Log] | None:

@@ -206,6 +206,23 @@ CREATE TABLE sessions (
 CREATE INDEX sessions_of_person ON sessions (person, created_at);
 CREATE INDEX sessions_over ON sessions (until);
 
+CREATE TABLE files (
+  id         TEXT PRIMARY KEY,
+  owner      TEXT NOT NULL,
+  created_at BIGINT NOT NULL,
+  until      BIGINT,
+  described  TEXT NOT NULL
+);
+CREATE INDEX files_over ON files (until) WHERE until IS NOT NULL;
+CREATE INDEX files_unclaimed ON files (owner, until) WHERE until IS NOT NULL;
+
+CREATE TABLE file_parts (
+  file_id TEXT NOT NULL,
+  number  BIGINT NOT NULL,
+  content BYTEA NOT NULL,
+  PRIMARY KEY (file_id, number)
+);
+
 -- Reading. One statement answers any number of queries from one consistent snapshot, because a round trip costs more
 -- than most answers. Each answer is JSON; its rows are arrays in the order of RunRecord, Event and HookRow.
 --

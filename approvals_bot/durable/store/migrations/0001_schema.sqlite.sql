@@ -179,3 +179,22 @@ CREATE TABLE sessions (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX sessions_of_person ON sessions (person, created_at);
 CREATE INDEX sessions_over ON sessions (until);
+
+-- Files that people attach to requests, whose fields have their ids. A file is whole once it is described.
+CREATE TABLE files (
+  id         TEXT PRIMARY KEY,
+  owner      TEXT NOT NULL,                   -- the app or person who uploaded it
+  created_at INTEGER NOT NULL,
+  until      INTEGER,                         -- from then on, the file may be deleted; NULL: a request has it
+  described  TEXT NOT NULL                    -- its name, size, hash and type as JSON; '' until all its parts are there
+) STRICT, WITHOUT ROWID;
+CREATE INDEX files_over ON files (until) WHERE until IS NOT NULL;
+CREATE INDEX files_unclaimed ON files (owner, until) WHERE until IS NOT NULL;
+
+-- Their content. It is read in the order of the parts.
+CREATE TABLE file_parts (
+  file_id TEXT NOT NULL,
+  number  INTEGER NOT NULL,                   -- from 0, without gaps
+  content BLOB NOT NULL,
+  PRIMARY KEY (file_id, number)
+) STRICT;
