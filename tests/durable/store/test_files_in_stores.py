@@ -47,7 +47,7 @@ async def test_a_file_is_read_as_it_was_written(store: OpenStore) -> None:
         b"\0end",
         None,
     ]
-    assert await store.file("file_2") is await store.file_part("file_2", 0) is None
+    assert (await store.file("file_2"), await store.file_part("file_2", 0)) == (None, None)
 
 
 async def test_a_claimed_file_stays_and_others_are_forgotten(store: OpenStore) -> None:
@@ -70,7 +70,7 @@ async def test_a_file_that_is_given_up_leaves_nothing(store: OpenStore) -> None:
     await store.begin_file(PLAN)
     await store.add_file_part("file_1", 0, b"part")
     assert await store.forget_file(T0, "file_1")
-    assert await store.file("file_1") is await store.file_part("file_1", 0) is None
+    assert (await store.file("file_1"), await store.file_part("file_1", 0)) == (None, None)
 
 
 async def test_a_claim_and_the_cleaning_never_both_win(connected: Connect) -> None:
