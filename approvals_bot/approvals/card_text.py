@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from approvals_bot.approvals.port import (
     NOT_DELIVERED,
@@ -21,6 +20,7 @@ from approvals_bot.approvals.port import (
     StageState,
     Via,
 )
+from approvals_bot.approvals.zones import zone_of, zone_words
 
 VIA_WORDS: dict[Via, str] = {
     "slack": "via Slack",
@@ -242,9 +242,9 @@ def _attempts(count: int) -> str:
 
 
 def moment(at: datetime, zone: str) -> str:
-    """Format as `Tue 4 Nov 2025, 16:00 CET`, in the reader's zone; in UTC if it is unknown."""
-    local = at.astimezone(_zone(zone))
-    return f"{local:%a} {local.day} {local:%b %Y}, {local:%H:%M} {local.tzname()}"
+    """Format as `Tue 4 Nov 2025, 16:00 in Berlin`, in the reader's zone; in UTC if it is unknown."""
+    local = at.astimezone(zone_of(zone))
+    return f"{local:%a} {local.day} {local:%b %Y}, {local:%H:%M} {zone_words(local)}"
 
 
 def until(deadline: datetime, now: datetime) -> str:
@@ -276,10 +276,3 @@ def _nearest(time: timedelta, unit: timedelta) -> int:
 
 def _count(number: int, unit: str) -> str:
     return f"{number} {unit}" + ("" if number == 1 else "s")
-
-
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return ZoneInfo("UTC")

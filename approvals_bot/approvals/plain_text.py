@@ -60,7 +60,24 @@ def _cut(text: str, limit: int) -> str:
 
 def clip_value(text: str, limit: int, *, is_signed: bool) -> str:
     """Cut a field's value, as shown. If people sign it, add what no other value has."""
-    cut = clip(text, limit)
+    return _marked(clip(text, limit), text, is_signed=is_signed)
+
+
+def clip_rows(text: str, rows: int, width: int, *, is_signed: bool) -> str:
+    """Cut a field's value to what fills so many rows of `width` characters; see `clip_value`."""
+    kept, left = [], rows
+    for line in text.rstrip().split("\n"):
+        if left <= 0:
+            break
+        kept.append(clip(line, left * width))
+        left -= max(1, -(-length(line) // width))
+    cut = "\n".join(kept)
+    if cut != text.rstrip() and not cut.endswith(ELLIPSIS):
+        cut = f"{cut.rstrip()}{ELLIPSIS}"
+    return text if cut == text.rstrip() else _marked(cut, text, is_signed=is_signed)
+
+
+def _marked(cut: str, text: str, *, is_signed: bool) -> str:
     if not is_signed or cut == text:
         return cut
     return f"{cut} ({len(text):,} characters, SHA-256 {hashlib.sha256(text.encode()).hexdigest()[:_HASHED]})"

@@ -299,6 +299,7 @@ class Receipt:
     place: str  # Slack: the conversation's id · email: the address
     id: str  # Slack: ts · email: the Message-ID without brackets · others: anything that identifies the copy
     version: int = 0  # the card version it shows
+    subject: str = ""  # email: what the thread is called, also after the request is edited
 
 
 Occasion = Literal["request", "reminder", "escalation", "change", "comment", "reassigned", "vote", "code", "outcome"]

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from approvals_bot.approvals.port import ChoiceName
+from approvals_bot.approvals.zones import zone_of
 
 UNCHANGED = "Nothing was changed."
 NOTIFIED = "Everyone involved has been notified."
@@ -258,10 +258,7 @@ def time_of_day(at: datetime, now: datetime, zone: str) -> str:
 
 def clock_time(at: datetime, now: datetime, zone: str) -> str:
     """Format a time: `10:42`, `10:42 UTC on 3 May`."""
-    try:
-        tz = ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        tz = ZoneInfo("UTC")
+    tz = zone_of(zone)
     at, now = at.astimezone(tz), now.astimezone(tz)
     day = "" if at.date() == now.date() else f" on {at.day} {at:%B}" + ("" if at.year == now.year else f" {at.year}")
     return f"{at:%H:%M}{' UTC' if tz.key == 'UTC' else ''}{day}"

@@ -1,11 +1,16 @@
 """The content of a mail: a card, or an operator's text, as a subject, a text part and an HTML part. Pure.
 
-Both parts say the same, in the card's order. The text part is complete on its own, with the link on a line of its own.
-The HTML part stays under the size at which Gmail clips a mail; the page behind the link shows the rest.
+The text part is complete on its own, in the card's order, with the link on a line of its own. The HTML part begins with
+what fits a phone's first screen: state, deadline, title, requester and choices. It cuts long text to eight lines and
+stays under the size at which Gmail clips a mail; the page behind the link shows the rest.
+
+Outlook for Windows lays mails out with Word, so boxes are table cells, and line breaks and indents are `<br>` and
+`&nbsp;`. tests/channels/email/test_mail_clients.py checks every element and property against caniemail's data.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -14,14 +19,17 @@ from urllib.parse import urlencode
 
 import css_inline
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
 
 from approvals_bot.approvals import card_text
-from approvals_bot.approvals.plain_text import clean, clip, clip_value, header, one_line
+from approvals_bot.approvals.plain_text import clean, clip, clip_rows, clip_value, header, one_line
 from approvals_bot.approvals.port import STATE_WORDS, Card, CardChoice, CardField, ChoiceName, Dispatch, ToPerson
 from approvals_bot.approvals.text import CHOSEN
 
 HTML_LIMIT = 90_000  # bytes; Gmail clips at 102 KB, transfer encoding and the text part not counted
-TEXT_LIMIT = 60_000  # bytes
+TEXT_LIMIT = 200_000  # bytes
+ROW = 72  # characters that fill a line of the HTML part in a wide window
+SHORT_BUTTON = 48  # characters: a longer label leaves its button to the verb, since the title is above it
 
 _INLINER = css_inline.CSSInliner(keep_style_tags=True, load_remote_stylesheets=False, extra_css=None)
 
@@ -30,6 +38,19 @@ def _clean(value: Any) -> Any:
     """Show what nobody could see in people's text, such as a name that changes the direction of what comes after it."""
     return clean(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
+
+def _with_breaks(text: str) -> Markup:
+    """Keep people's line breaks, indents and runs of spaces without CSS: Outlook ignores `white-space`."""
+    lines = escape(clean(text)).replace("\t", "    ").split("\n")
+    return Markup("<br>\n").join(Markup(_SPACES.sub(_no_break, line)) for line in lines)  # noqa: S704  # escaped above
+
+
+def _no_break(spaces: re.Match[str]) -> str:
+    """Return as many spaces, none of which collapses; every second one may still break the line."""
+    return "".join(" " if at % 2 else "&nbsp;" for at in range(len(spaces[0])))
+
+
+_SPACES = re.compile("^ +| {2,}")
 
 _TEMPLATES = Environment(
     loader=PackageLoader("approvals_bot.channels.email", "templates"),
@@ -40,6 +61,7 @@ _TEMPLATES = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
+_TEMPLATES.filters["with_breaks"] = _with_breaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,29 +75,48 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class LetterLimits:
-    """How much of a card is shown. The first of `ROOMS` that fits is used."""
+    """How much of a card is shown. The first that fits is used."""
 
-    html_long: int  # characters of a long field in the HTML part
-    text_long: int  # … and in the text part
+    long: int  # characters of a long text
     short: int
     rows: int  # at most so many fields, votes and seats each
+    lines: int | None = None  # of a long text
 
 
-ROOMS = (
-    LetterLimits(3_000, 20_000, 500, 60),
-    LetterLimits(1_200, 3_000, 300, 30),
-    LetterLimits(300, 800, 120, 15),
-    LetterLimits(80, 120, 80, 8),
+HTML_LIMITS = (
+    LetterLimits(20_000, 500, 60, lines=8),
+    LetterLimits(10_000, 300, 30, lines=8),
+    LetterLimits(5_000, 120, 15, lines=4),
+    LetterLimits(2_000, 80, 8, lines=1),
+)
+TEXT_LIMITS = (
+    LetterLimits(30_000, 500, 60),  # more than a card has of one text, so this cuts none
+    LetterLimits(3_000, 300, 30),
+    LetterLimits(800, 120, 15),
+    LetterLimits(120, 80, 8),
 )
 
 
-def write(dispatch: Dispatch, now: datetime) -> Letter:
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """What happens to a reply: it goes to a person (`name`), the service reads it, or nobody does."""
+
+    name: str = ""
+    are_read: bool = False
+
+
+def write(dispatch: Dispatch, now: datetime, replies: Replies = Replies()) -> Letter:
     """Write the letter for this dispatch."""
-    for room in ROOMS:
-        letter = _write(dispatch, now, room)
-        if len(letter.html.encode()) <= HTML_LIMIT and len(letter.text.encode()) <= TEXT_LIMIT:
+    dispatch = replace(dispatch, card=_cleaned(dispatch.card))
+    for limits in TEXT_LIMITS:
+        text = _squeezed(_TEMPLATES.get_template("letter.txt").render(_names(dispatch, now, limits, replies)))
+        if len(text.encode()) <= TEXT_LIMIT:
             break
-    return letter
+    for limits in HTML_LIMITS:
+        html = _INLINER.inline(_TEMPLATES.get_template("letter.html").render(_names(dispatch, now, limits, replies)))
+        if len(html.encode()) <= HTML_LIMIT:
+            break
+    return Letter(subject(dispatch), text, html)
 
 
 def write_together(dispatches: Sequence[Dispatch], now: datetime) -> Letter:
@@ -106,18 +147,33 @@ def write_together(dispatches: Sequence[Dispatch], now: datetime) -> Letter:
 
 
 def subject(dispatch: Dispatch) -> str:
-    """Return the mail's subject: the outcome, or the thread's first subject while there is none."""
+    """Return the mail's subject: the outcome, or the subject that its thread began with while there is none.
+
+    An edited title makes no new subject: mailboxes would split the thread.
+    """
     card = dispatch.card
-    outcome = header(f"{STATE_WORDS[card.state][1]}: {card.title}")
-    if card.outcome is not None and dispatch.occasion != "code":
-        return outcome
-    if dispatch.thread is not None:
-        return header(f"Re: Please decide: {card.title}")
+    state = header(f"{STATE_WORDS[card.state][1]}: {card.title}")
     if dispatch.occasion == "code":
         return header(f"Your code: {card.title}")
-    if dispatch.text or dispatch.occasion == "outcome":
-        return outcome
-    return header(f"Please decide: {card.title}" if card.choices else card.title)
+    if card.outcome is not None:
+        return state
+    if dispatch.thread is not None:
+        return header(f"Re: {dispatch.thread.subject or card.title}")
+    if card.choices and not dispatch.text:
+        return header(f"Please decide: {card.title}")
+    is_change = dispatch.text or dispatch.occasion == "outcome" or card.state != "waiting"
+    return state if is_change else header(card.title)
+
+
+def replying(dispatch: Dispatch, replies: Replies) -> str:
+    """Return what a reply does, and where to decide instead."""
+    if replies.are_read:
+        does = "A reply to this mail becomes a comment and decides nothing."
+    elif replies.name:
+        does = f"A reply to this mail goes to {replies.name} and decides nothing."
+    else:
+        does = "A reply to this mail decides nothing."
+    return f"{does} Decide on the request's page." if dispatch.card.choices and dispatch.url else does
 
 
 def occasion(dispatch: Dispatch) -> str:
@@ -158,20 +214,21 @@ def not_you(dispatch: Dispatch) -> str:
     return f"{did}. Not you? The vote can no longer be undone, so please contact {contact} right away."
 
 
-def _write(dispatch: Dispatch, now: datetime, room: LetterLimits) -> Letter:
+def _names(dispatch: Dispatch, now: datetime, limits: LetterLimits, replies: Replies) -> dict[str, Any]:
+    """Return what the templates of both parts show, cut to these limits."""
     assert isinstance(dispatch.to, ToPerson), "a letter goes to a mailbox"
-    card, link = _fitting(dispatch.card, room), dispatch.url
+    card, link = _fitting(dispatch.card, limits), dispatch.url
     if dispatch.occasion == "code":  # a code is for the page that asked for it, so the mail offers nothing else
         card, link = replace(card, choices=()), ""
     zone = dispatch.to.person.zone
-    because = card.outcome.because.strip() if card.outcome else ""
-    names: dict[str, Any] = {
+    whole = {field.name: field.value for field in dispatch.card.fields}
+    return {
         "card": card,
-        "because": because,
+        "because": clip(clean(card.outcome.because).strip(), limits.short) if card.outcome else "",
         "reader": one_line(dispatch.to.person.name, 80),
         "subject": subject(dispatch),
         "occasion": occasion(dispatch),
-        "note": clip(clean(dispatch.text), 20_000),
+        "note": clip(clean(dispatch.text), limits.long),
         "preheader": _preheader(dispatch, now),
         "deadline": _deadline(card, zone, now),
         "own_vote": not_you(dispatch),
@@ -179,17 +236,17 @@ def _write(dispatch: Dispatch, now: datetime, room: LetterLimits) -> Letter:
         "moment": lambda at: card_text.moment(at, zone),
         "link": link,
         "is_requester": card.outcome is None and dispatch.to.person.address in _requesters(card),
+        "replying": one_line(replying(dispatch, replies)),
         "to_choose": lambda choice: _to_choose(link, choice.choice),
         "rank": lambda choice: _rank(card, choice),
-        "more_fields": max(0, len(dispatch.card.fields) - room.rows),
-        "more_votes": max(0, len(dispatch.card.votes) - room.rows),
+        "on_button": lambda choice: choice.label if len(choice.label) <= SHORT_BUTTON else choice.short,
+        "more_fields": max(0, len(dispatch.card.fields) - limits.rows),
+        "more_votes": max(0, len(dispatch.card.votes) - limits.rows),
         "card_text": card_text,
+        "is_cut": lambda field: field.value != whole[field.name],
+        "are_instructions_cut": card.instructions != dispatch.card.instructions,
         "clip": clip,
-        "cut": lambda field: clip_value(field.value, room.html_long, is_signed=card.signs(field)),
-        "room": room,
     }
-    html = _INLINER.inline(_TEMPLATES.get_template("letter.html").render(names))
-    return Letter(names["subject"], _squeezed(_TEMPLATES.get_template("letter.txt").render(names)), html)
 
 
 def _requesters(card: Card) -> tuple[str, ...]:
@@ -197,27 +254,50 @@ def _requesters(card: Card) -> tuple[str, ...]:
     return tuple(name.key for name in (card.requester, card.on_behalf_of) if name)
 
 
-def _fitting(card: Card, room: LetterLimits) -> Card:
-    """Clean the card's texts and cut its lists. Pinned fields come first, because votes are bound to them."""
-    fields = sorted(card.fields, key=lambda field: not field.pinned)[: room.rows]
+def _cleaned(card: Card) -> Card:
+    """Clean the card's texts, once for both parts: they may be long."""
     return replace(
         card,
         title=one_line(card.title, 200),
-        instructions=clip(clean(card.instructions), room.text_long),
-        fields=tuple(_fitting_field(card, field, room) for field in fields),
-        votes=tuple(replace(vote, comment=clip(clean(vote.comment), room.short)) for vote in card.votes[-room.rows :]),
-        stages=tuple(replace(stage, seats=stage.seats[: room.rows]) for stage in card.stages[: room.rows]),
+        instructions=clean(card.instructions),
+        fields=tuple(
+            replace(field, label=one_line(field.label, 100), value=clean(field.value) or "–") for field in card.fields
+        ),
+        votes=tuple(replace(vote, comment=clean(vote.comment)) for vote in card.votes),
         notes=tuple(one_line(note, 200) for note in card.notes),
-        deliveries=card_text.undelivered(card)[: room.rows],
-        outcome=card.outcome and replace(card.outcome, comment=clip(clean(card.outcome.comment), room.short)),
+        outcome=card.outcome and replace(card.outcome, comment=clean(card.outcome.comment)),
     )
 
 
-def _fitting_field(card: Card, field: CardField, room: LetterLimits) -> CardField:
-    limit, is_signed = room.short if field.is_short else room.text_long, card.signs(field)
-    value = clip_value(clean(field.value), limit, is_signed=is_signed)
-    was = None if field.was is None else clip_value(one_line(field.was), min(limit, 200), is_signed=is_signed)
-    return replace(field, label=one_line(field.label, 100), value=value or "–", was=was)
+def _fitting(card: Card, limits: LetterLimits) -> Card:
+    """Cut the card's texts and lists. Pinned fields come first, because votes are bound to them."""
+    rows = limits.rows
+    fields = sorted(card.fields, key=lambda field: not field.pinned)[:rows]
+    return replace(
+        card,
+        instructions=_fitting_text(card.instructions, limits, is_signed=False),
+        fields=tuple(_fitting_field(card, field, limits) for field in fields),
+        votes=tuple(replace(vote, comment=clip(vote.comment, limits.short)) for vote in card.votes[-rows:]),
+        stages=tuple(replace(stage, seats=stage.seats[:rows]) for stage in card.stages[:rows]),
+        deliveries=card_text.undelivered(card)[:rows],
+        outcome=card.outcome and replace(card.outcome, comment=clip(card.outcome.comment, limits.short)),
+    )
+
+
+def _fitting_field(card: Card, field: CardField, limits: LetterLimits) -> CardField:
+    is_signed = card.signs(field)
+    if field.is_short:
+        value = clip_value(field.value, limits.short, is_signed=is_signed)
+    else:
+        value = _fitting_text(field.value, limits, is_signed=is_signed)
+    was = None if field.was is None else clip_value(one_line(field.was), min(limits.short, 200), is_signed=is_signed)
+    return replace(field, value=value, was=was)
+
+
+def _fitting_text(text: str, limits: LetterLimits, *, is_signed: bool) -> str:
+    if limits.lines is not None:
+        return clip_rows(text, limits.lines, ROW, is_signed=is_signed)
+    return clip_value(text, limits.long, is_signed=is_signed)
 
 
 def _preheader(dispatch: Dispatch, now: datetime) -> str:

@@ -74,13 +74,24 @@ class OutgoingMail:
     needs_utf8: bool = False
 
 
-def compose(dispatch: Dispatch, *, sender: Address, now: datetime) -> OutgoingMail:
-    """Compose the mail for this dispatch, dated `now`. Raises InvalidAddressError for an invalid address."""
+def compose(dispatch: Dispatch, *, sender: Address, now: datetime, replies_to: str | None = None) -> OutgoingMail:
+    """Compose the mail for this dispatch, dated `now`. Raises InvalidAddressError for an invalid address.
+
+    `replies_to`: the address at which the service reads replies to this mail; None: they go to the human requester.
+    """
     assert isinstance(dispatch.to, ToPerson), "a mail goes to a mailbox"
     to = Address.parse(dispatch.to.person.mailbox, dispatch.to.person.name)
     message_id = message_id_of(dispatch.delivery_id, sender.domain)
-    written = letter.write(dispatch, now)
-    return _mail(sender, to, message_id, written, now, reply_to=_reply_to(dispatch), thread=_thread(dispatch))
+    human = _human(dispatch)
+    if replies_to is not None:
+        name = sender.name or "Approvals"
+        reply_to: Address | None = Address.parse(replies_to, f"{human.name} via {name}" if human else name)
+    else:
+        reply_to = human
+    replies = letter.Replies(human.name or human.address if human else "", are_read=replies_to is not None)
+    headers = {} if reply_to is None else {"Reply-To": _mailbox("Reply-To", reply_to)}
+    written = letter.write(dispatch, now, replies)
+    return _mail(sender, to, message_id, written, now, reply_to=headers, thread=_thread(dispatch))
 
 
 def compose_together(
@@ -144,13 +155,19 @@ def _thread(dispatch: Dispatch) -> dict[str, str]:
     return {"In-Reply-To": f"<{first}>", "References": f"<{first}>"}
 
 
-def _reply_to(dispatch: Dispatch) -> dict[str, str]:
-    """Send replies to the requester. An app has no mailbox, so its mails have no Reply-To."""
-    try:
-        requester = Address.parse(dispatch.card.requester.key, dispatch.card.requester.text)
-    except InvalidAddressError:
-        return {}
-    return {} if requester.needs_utf8 else {"Reply-To": _mailbox("Reply-To", requester)}
+def _human(dispatch: Dispatch) -> Address | None:
+    """Return the mailbox of the human behind the request, for replies: not an app, nor the reader."""
+    assert isinstance(dispatch.to, ToPerson), "a mail goes to a mailbox"
+    card = dispatch.card
+    for name in (card.requester, card.on_behalf_of):
+        if name is None or name.key == dispatch.to.person.address:
+            continue
+        try:
+            human = Address.parse(name.key, name.text)
+        except InvalidAddressError:
+            continue
+        return None if human.needs_utf8 else human
+    return None
 
 
 def _mailbox(field: str, mailbox: Address) -> str:

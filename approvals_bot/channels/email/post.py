@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from approvals_bot.approvals.port import Delivered, Dispatch, Receipt, Refused, Result, ToPerson, TryAgain
+from approvals_bot.channels.email import letter
 from approvals_bot.channels.email.bounces import TOGETHER, ReturnPaths
 from approvals_bot.channels.email.message import (
     Address,
@@ -88,7 +89,8 @@ class Mailer:
     def _delivered(self, dispatch: Dispatch, attempt: _Attempt) -> Delivered:
         assert isinstance(dispatch.to, ToPerson), "mail goes to a mailbox"
         message_id = message_id_of(dispatch.delivery_id, self._sender.domain)
-        receipt = Receipt(dispatch.to.person.address, message_id, dispatch.card.version)
+        address, version = dispatch.to.person.address, dispatch.card.version
+        receipt = Receipt(address, message_id, version, letter.subject(dispatch))
         return Delivered(receipt, uncertain=attempt.lost or dispatch.lost_at is not None)
 
     async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:

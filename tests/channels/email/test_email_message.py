@@ -64,13 +64,13 @@ def test_the_text_part_is_complete_with_the_link_on_its_own_line(card: Card, now
     text = part(parsed(mail(card, now)), "plain")
     wanted = [
         "⏳ Waiting · 1 of 2",
-        "Due Wed 4 Nov 2026, 14:35 CET (in 3½ hours); then it is rejected",
+        "Deadline: Wed 4 Nov 2026, 14:35 in Berlin (in 3½ hours); then it is rejected",
         "Deploy api 2.1.0 to prod",
-        "Requested by Bo Lund, Wed 4 Nov 2026, 11:01 CET",
+        "Requested by Bo Lund, Wed 4 Nov 2026, 11:01 in Berlin",
         "Version: 2.1.0 [pinned] (was: 2.0.9)",
         "+replicas: 6",
         "Release managers: 1 of 1 (Cy Rus)",
-        "✅ Cy Rus approved via Slack, Wed 4 Nov 2026, 11:03 CET: “Watch the migration.”",
+        "✅ Cy Rus approved via Slack, Wed 4 Nov 2026, 11:03 in Berlin: “Watch the migration.”",
         "pinned fields: sha256:5f1c3",
     ]
     places = [text.index(line) for line in wanted]
@@ -103,8 +103,12 @@ def test_later_mails_thread_under_the_first_one(card: Card, now: datetime, outco
     message = parsed(mail(decided, now, occasion="outcome", thread=Receipt("ann@acme.eu", first.message_id)))
     assert message["In-Reply-To"] == message["References"] == f"<{first.message_id}>"
     assert message["Subject"] == "Approved: Deploy api 2.1.0 to prod"
-    reminder = mail(card, now, occasion="reminder", thread=Receipt("ann@acme.eu", first.message_id))
-    assert parsed(reminder)["Subject"] == "Re: Please decide: Deploy api 2.1.0 to prod"
+    edited = replace(card, title="Deploy api 2.1.1 to prod")
+    thread = Receipt("ann@acme.eu", first.message_id, subject=parsed(first)["Subject"])
+    reminder = parsed(mail(edited, now, occasion="reminder", thread=thread))
+    assert reminder["Subject"] == "Re: Please decide: Deploy api 2.1.0 to prod"
+    assert reminder["References"] == f"<{first.message_id}>"
+    assert "Deploy api 2.1.1 to prod" in part(reminder, "plain")
     assert "✅ Approved by Ann Ode via email" in part(message, "plain")
     assert "?choice=" not in part(message, "html")
 
@@ -244,7 +248,7 @@ def test_no_line_that_people_wrote_passes_for_one_of_ours(card: Card, now: datet
 def test_untrusted_text_is_a_quotation_in_the_html(card: Card, now: datetime) -> None:
     fields = (CardField("why", "Why", "cheap\nand fast", "long", untrusted=True), CardField("n", "Name", "x", "long"))
     html = part(parsed(mail(replace(card, fields=fields), now)), "html")
-    assert html.count('long prose quoted"') == 1
+    assert html.count('long prose quoted text"') == 1
 
 
 @pytest.mark.parametrize(
@@ -257,3 +261,64 @@ def test_untrusted_text_is_a_quotation_in_the_html(card: Card, now: datetime) ->
 )
 def test_mail_goes_to_the_mailbox_as_it_is_configured(card: Card, now: datetime, mailbox: str, recipient: str) -> None:
     assert mail(card, now, Person("ann@acme.eu", "Ann", mail=mailbox)).recipient == recipient
+
+
+def test_replies_go_to_the_human_behind_an_app(card: Card, now: datetime) -> None:
+    by_app = replace(card, requester=Name("app:ci", "ci"))
+    for_bo = parsed(mail(replace(by_app, on_behalf_of=card.requester), now))
+    assert for_bo["Reply-To"] == "Bo Lund <bo@acme.eu>"
+    assert parsed(mail(by_app, now))["Reply-To"] is None
+    own = Person("bo@acme.eu", "Bo Lund")
+    assert parsed(mail(card, now, own))["Reply-To"] is None
+
+
+def test_every_mail_says_that_a_reply_decides_nothing(card: Card, now: datetime, outcome: CardOutcome) -> None:
+    ended = replace(card, state="approved", outcome=outcome, choices=())
+    nobody = replace(card, requester=Name("app:ci", "ci"))
+    to_decide = "Decide on the request's page."
+    expected = {
+        "request": (mail(card, now), f"A reply to this mail goes to Bo Lund and decides nothing. {to_decide}"),
+        "of an app": (mail(nobody, now), f"A reply to this mail decides nothing. {to_decide}"),
+        "outcome": (mail(ended, now, occasion="outcome"), "A reply to this mail goes to Bo Lund and decides nothing."),
+        "text": (mail(ended, now, text="Deployed."), "A reply to this mail goes to Bo Lund and decides nothing."),
+        "code": (mail(card, now, occasion="code", text="123 456"), "and decides nothing."),
+    }
+    for composed, sentence in expected.values():
+        assert sentence in part(parsed(composed), "plain")
+        assert sentence in part(parsed(composed), "html").replace("&#39;", "'")
+
+
+def test_replies_that_are_read_go_to_their_own_address(card: Card, now: datetime) -> None:
+    dispatch = Dispatch("run_1:d1", ToPerson("email", ANN), card, link=LINK)
+    message = parsed(compose(dispatch, sender=SENDER, now=now, replies_to="reply+sealed@acme.eu"))
+    assert message["Reply-To"] == "Bo Lund via Approvals <reply+sealed@acme.eu>"
+    assert "A reply to this mail becomes a comment and decides nothing." in part(message, "plain")
+
+
+def test_line_breaks_and_indents_need_no_css(card: Card, now: datetime, outcome: CardOutcome) -> None:
+    text = "1. stop\n2. migrate\n   - table a\n\tb  c\n\n3. <start>"
+    shown = (
+        "1. stop<br>\n2. migrate<br>\n&nbsp; &nbsp;- table a<br>\n&nbsp; &nbsp; b&nbsp; c<br>\n<br>\n3. &lt;start&gt;"
+    )
+    fields = (CardField("a", "A", text, "long"), CardField("j", "J", text, "json"))
+    several = replace(card, fields=fields, instructions=text, votes=(replace(card.votes[0], comment=text),))
+    note = replace(card, state="approved", outcome=replace(outcome, comment=text), choices=())
+    for one, times in ((mail(several, now), 4), (mail(note, now, text=text), 2)):
+        html = part(parsed(one), "html").replace("\r\n", "\n").replace("\xa0", "&nbsp;")
+        assert html.count(shown) == times
+        assert "white-space" not in html
+
+
+def test_the_html_cuts_long_text_that_the_text_has_whole(card: Card, now: datetime) -> None:
+    lines = "\n".join(f"step {n} of the plan" for n in range(400))
+    fields = (CardField("plan", "Plan", lines, "long", pinned=True), CardField("why", "Why", "word " * 4_000, "long"))
+    message = parsed(mail(replace(card, fields=fields, instructions=lines), now))
+    text, html = part(message, "plain"), part(message, "html")
+    assert text.count("step 399 of the plan") == 2
+    assert text.count("word") == 4_000
+    assert html.count("step 7 of the plan…") == 2
+    assert "step 8 of the plan" not in html
+    assert re.search(r"step 7 of the plan… \([\d,]+ characters, SHA-256 [0-9a-f]{32}\)", html)
+    assert html.count("word ") < 8 * 72 / 5 + 10
+    assert html.count("Read the rest on the request's page") == 3
+    assert "The rest is on the request's page." not in text
