@@ -8,11 +8,9 @@ request's log orders it among all others, and the reply reads the same everywher
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import (
     Act,
     Actor,
@@ -30,18 +28,18 @@ from approvals_bot.approvals.acts import (
     read_answer,
 )
 from approvals_bot.approvals.apply import late_reply
-from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.port import Via
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine, HookTarget, KeptPayload
-from approvals_bot.durable.store.audit import AuditFilter
+from approvals_bot.durable.store.audit import Owes
 from approvals_bot.errors import HookFullError, HookNotFoundError, IdempotencyConflictError, StoreUnavailableError
 from approvals_bot.people import AddressError, IdentityRules, People, SourceUnavailable, is_mail
 from approvals_bot.service.audited import audit_refusal
 from approvals_bot.service.crowding import has_had_their_share
 from approvals_bot.service.files import attach, claim_files
 from approvals_bot.service.known import KnownPeople
+from approvals_bot.service.owed_lines import line_of_act, write_line
 from approvals_bot.service.read import request_behind
 
 ANSWER_LIMIT = 3.5  # seconds that a page waits for its verdict. Its answer takes at most 6 in all: a store lookup of up
@@ -50,9 +48,6 @@ GLANCE = 0.5  # seconds to see whether an act without a verdict came too late, o
 LOOK_EVERY = 0.02  # seconds
 
 WITHOUT_RULES = People(rules=IdentityRules("different"))
-ACTED, SHOWN = "acted", "text_shown"
-"""Lines of the audit: an act that came into its request's log, and the text that a voter saw."""
-MOST_SHOWN = 100  # texts of one run that are looked through; each edit makes another
 
 RECEIVED = Reply("received")
 BUSY = Reply("busy")
@@ -66,7 +61,7 @@ class SentAct:
     target: HookTarget
     act: Act
     kept: KeptPayload
-    seen: Request | None = None  # as it was right before the act; None for a repeat, which the audit has
+    owed: Owes | None = None  # the audit's line of it; None for a repeat, which the audit has
 
     async def reply(self, timeout: float) -> Reply:
         """Return the reply; `received` if it hasn't come within `timeout` seconds."""
@@ -75,15 +70,23 @@ class SentAct:
         if answer.status_code == 504:
             shown = await _glance(engine, target)
             if shown is not None and not shown.is_open and not _is_counted(shown, act):
-                return await _too_late(engine, target.hook.id, act)  # its message comes after the end in the log
+                reply = late_reply(shown, act, engine.now())  # its message comes after the end in the log
+                await self._write_line(reply, "act_refused")
+                return reply
             reply = received(shown, act)
-            await _note(engine, self.seen, act, reply)
+            await self._write_line(reply)
             return reply
         reply = read_answer(bytes(answer.body))
-        await _note(engine, self.seen, act, reply)
+        await self._write_line(reply)
         if isinstance(act, Edit) and reply.changed:
             await _until_reopened(engine, target)
         return reply
+
+    async def _write_line(self, reply: Reply, what: str | None = None) -> None:
+        """Write what became of the act into the audit. If the store is away, that happens later."""
+        if self.owed is not None:
+            with suppress(StoreUnavailableError):
+                await write_line(self.engine, self.owed, what, verdict=reply.verdict)
 
 
 async def perform(
@@ -131,10 +134,11 @@ async def send_act(
             return with_files
         act = with_files
     try:
-        message = WebhookRequest.of_json(message_of(act))
-        kept = await engine.send_to_webhook(target, message, resume_id=press)
+        message, seen = WebhookRequest.of_json(message_of(act)), request_behind(target)
+        owed = None if seen is None else line_of_act(engine, act, seen)
+        kept = await engine.send_to_webhook(target, message, resume_id=press, owes=owed)
         is_repeat = kept.hook.run_id == target.record.id and kept.events[0].seq <= target.record.seq
-        return SentAct(engine, target, act, kept, None if is_repeat else request_behind(target))
+        return SentAct(engine, target, act, kept, None if is_repeat else owed)
     except (
         IdempotencyConflictError
     ):  # the same press with another message, perhaps after a reload: the first one counts
@@ -250,33 +254,6 @@ async def _refuse_late(engine: Engine, request: Request, act: Act) -> Reply:
     actor = act.actor.as_json() if act.actor is not None else None
     await audit_refusal(engine, "act_refused", who=act.by, actor=actor, run_id=request.run_id, data=data)
     return reply
-
-
-async def _note(engine: Engine, seen: Request | None, act: Act, reply: Reply) -> None:
-    """Write an act and what became of it into the audit. It is in its request's log already, so the store may be away.
-
-    The text that a voter saw is the card's, as far as all channels show it alike. It is kept once.
-    """
-    if seen is None:
-        return
-    data = {"act": act_word(act), "via": act.via, "verdict": reply.verdict, "request_id": seen.id}
-    with suppress(StoreUnavailableError):
-        if isinstance(act, Vote):
-            data |= {"choice": act.choice} | ({"digest": act.digest} if act.digest else {})
-            if act.digest in (None, seen.digest):
-                data["shown"] = await _keep_shown(engine, seen)
-        actor = act.actor.as_json() if act.actor is not None else None
-        await engine.audit(ACTED, who=act.by, actor=actor, run_id=seen.run_id, data=data)
-
-
-async def _keep_shown(engine: Engine, seen: Request) -> str:
-    """Keep the text that this request's card shows, unless the audit has it. Returns its SHA-256."""
-    text = card_text.whole(card_of(seen, None, engine.now()))
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    known = await engine.audit_lines(AuditFilter(run_id=seen.run_id, what=SHOWN, limit=MOST_SHOWN))
-    if digest not in [line.entry.data.get("sha256") for line in known]:
-        await engine.audit(SHOWN, run_id=seen.run_id, data={"sha256": digest, "text": text})
-    return digest
 
 
 def received(request: Request | None, act: Act) -> Reply:

@@ -30,6 +30,7 @@ from approvals_bot.durable.store.audit import ALL_LINES, AuditFilter, AuditLine,
 from approvals_bot.durable.store.chain import ChainedEvent, seal
 from approvals_bot.service.audit_check import AuditChainCheck, ChainFault, log_fault
 from approvals_bot.service.audit_key import AuditKey, compact
+from approvals_bot.service.owed_lines import complete_lines
 from approvals_bot.service.read import iso, redact
 
 FORMAT = "approvals-bot audit 2"
@@ -120,6 +121,7 @@ async def write_export(
 
     `key`: the audit key, or the one derived from a signing key. The database's own chains are checked on the way.
     """
+    await complete_lines(engine)
     at = iso(engine.now())
     chain = _ExportChain(file, progress)
     chain.add({"kind": "header", "format": FORMAT, "exported_at": at, "selected": selection.as_json()})

@@ -1,7 +1,8 @@
 """What a running service writes into the audit on its own: starts, stops, configurations, ends of logs, anchors.
 
 The head of a log gets into the audit a moment after the run's end, not in its transaction: lines of the audit have one
-order among all replicas, and no click waits for that. A replica that dies in between leaves it to the others.
+order among all replicas, and no click waits for that. A replica that dies in between leaves it to the others. So do the
+lines of acts.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.service.anchors import Anchor, sign_anchor
 from approvals_bot.service.audit_check import RUNS_SEALED
 from approvals_bot.service.audit_key import AuditKey
+from approvals_bot.service.owed_lines import complete_lines
 from approvals_bot.service.rights import changes, rights_of
 
 EVERY = 1.0  # seconds between two looks at whether there is something to write
@@ -92,12 +94,14 @@ class AuditKeeper:
     async def start(self) -> None:
         """Write that the service starts, and with which configuration."""
         await self._engine.audit("service_started", data=self._about)
+        await complete_lines(self._engine)
         await self._write_loaded()
 
     async def stop(self) -> None:
         """Write what hasn't been written yet, and that the service stops. The store may be gone."""
         with suppress(StoreUnavailableError):
             await self._write_loaded()
+            await complete_lines(self._engine)
             await self._seal_ended()
             await self._engine.audit("service_stopped", data=self._about)
 
@@ -108,6 +112,7 @@ class AuditKeeper:
                 await self._write_loaded()
                 if self._has_ended or time.monotonic() > self._looked_at + LOOK_AROUND:
                     self._has_ended, self._looked_at = False, time.monotonic()
+                    await complete_lines(self._engine)
                     await self._seal_ended()
                 if self._key is not None and self._places:
                     await self._anchor(self._key)

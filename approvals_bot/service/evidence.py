@@ -15,10 +15,10 @@ from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.durable.store.audit import AuditFilter, AuditLine
 from approvals_bot.durable.store.chain import ChainedEvent
 from approvals_bot.errors import ApprovalsBotError
-from approvals_bot.service.act import ACTED, SHOWN
 from approvals_bot.service.anchors import sign_anchor
 from approvals_bot.service.audit import audit_as_json, event_as_json
 from approvals_bot.service.audit_key import AuditKey
+from approvals_bot.service.owed_lines import ACTED, SHOWN, complete_lines
 from approvals_bot.service.read import api_request, iso, redact, requests_of
 from approvals_bot.verify_evidence import FORMAT, written
 
@@ -46,6 +46,7 @@ async def make_evidence(
     if record.ended_at is not None:
         while await engine.store.seal_ended(engine.now(), engine.audit_key, MOST_LINES) == MOST_LINES:
             pass
+    await complete_lines(engine)
     log = await engine.store.chained(record.id)
     head = {"seq": len(log), "hash": log[-1].hash if log else ""}
     line = await engine.audit("evidence_made", run_id=record.id, data={"seq": head["seq"], "head": head["hash"]})

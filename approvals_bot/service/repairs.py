@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from approvals_bot.approvals.acts import Actor
-from approvals_bot.durable.engine import Engine, RunRecord
+from approvals_bot.durable.engine import Engine, Run, RunRecord
+from approvals_bot.durable.store.audit import Owes
 from approvals_bot.durable.store.protocol import ENDED, Filter, Status
 from approvals_bot.errors import (
     AlreadyResetError,
@@ -20,6 +21,7 @@ from approvals_bot.errors import (
     RunNotFoundError,
     RunNotStalledError,
 )
+from approvals_bot.service.owed_lines import line_of_operator, write_line
 
 Act = Literal["retry", "new_run", "reset"]
 
@@ -64,12 +66,11 @@ async def attempt_again(engine: Engine, run_id: str, *, who: str, actor: Actor, 
     A repeat returns the same new run. Raises as `Engine.attempt` does; nothing was changed then.
     """
     record = await _record(engine, run_id)
-    run = await engine.attempt(run_id)
-    act: Act = "retry" if run.id == run_id else "new_run"
-    data = {"reason": reason, "status": record.status, "next_run": run.id}
-    what = "run_retried" if act == "retry" else "run_attempted"
-    await engine.audit(what, who=who, actor=actor.as_json(), run_id=run_id, data=data)
-    return Repair(run_id, act, run.id, run.is_new)
+    what = "run_attempted" if record.has_ended else "run_retried"
+    owed = line_of_operator(what, who, actor, run_id, {"reason": reason, "status": record.status})
+    run = await engine.attempt(run_id, actor=actor.as_json(), owes=owed)
+    await _write_line(engine, owed, run)
+    return Repair(run_id, "retry" if run.id == run_id else "new_run", run.id, run.is_new)
 
 
 async def reset(
@@ -80,16 +81,26 @@ async def reset(
     A repeat returns the same new run while that is open. Raises as `Engine.reset` does; nothing was changed then.
     """
     record = await _record(engine, run_id)
-    run = await engine.reset(run_id, to=to, drop_payloads=drop_payloads)
-    data = {"reason": reason, "status": record.status, "next_run": run.id, "to": to, "drop_payloads": drop_payloads}
-    await engine.audit("run_reset", who=who, actor=actor.as_json(), run_id=run_id, data=data)
+    data = {"reason": reason, "status": record.status, "to": to, "drop_payloads": drop_payloads}
+    owed = line_of_operator("run_reset", who, actor, run_id, data)
+    run = await engine.reset(run_id, to=to, drop_payloads=drop_payloads, actor=actor.as_json(), owes=owed)
+    await _write_line(engine, owed, run)
     return Repair(run_id, "reset", run.id, run.is_new)
 
 
 async def cancel_run(engine: Engine, run_id: str, *, who: str, actor: Actor, reason: str) -> None:
     """Ask a run that is no request to end. Raises as `Engine.cancel` does; nothing was changed then."""
-    await engine.cancel(run_id, reason or None, actor=actor.as_json())
-    await engine.audit("run_cancelled", who=who, actor=actor.as_json(), run_id=run_id, data={"reason": reason})
+    owed = line_of_operator("run_cancelled", who, actor, run_id, {"reason": reason})
+    await engine.cancel(run_id, reason or None, actor=actor.as_json(), owes=owed)
+    await write_line(engine, owed)
+
+
+async def _write_line(engine: Engine, owed: Owes, run: Run[Any]) -> None:
+    """Write the line of an act. A repeat changes nothing, so it owes none, but it has one."""
+    if not await write_line(engine, owed, next_run=run.id) and not run.is_new:
+        about = owed.about
+        data = about["data"] | {"next_run": run.id}
+        await engine.audit(about["what"], who=about["who"], actor=about["actor"], run_id=about["run_id"], data=data)
 
 
 async def _record(engine: Engine, run_id: str) -> RunRecord:

@@ -24,9 +24,11 @@ from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.port import Card
 from approvals_bot.people import People
 from approvals_bot.web.chat import LONGEST_COMMENT, LONGEST_ID, NOT_OURS, REUSED, ChatApi, ChatOwners
+from approvals_bot.web.form_tokens import NAME as FORM_TOKEN
+from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.login import Login
 from approvals_bot.web.responses import SCRIPTED, Renderer
-from approvals_bot.web.validation import is_from_own_page, read_form
+from approvals_bot.web.validation import read_form
 
 CHAT, PLAYGROUND = ("/chat", "Chat"), ("/playground", "Playground")  # in the navigation
 NEWEST = 10  # chats listed on the front page
@@ -98,7 +100,7 @@ class ChatPages:
         pages: Renderer,
         now: Callable[[], datetime],
         link: Callable[[str], str],
-        origin: str,
+        forms: FormTokens,
         root: str,
         nav: tuple[tuple[str, str], ...],
         login: Login,
@@ -110,7 +112,7 @@ class ChatPages:
         self._pages = pages
         self._now = now
         self._link = link
-        self._origin = origin
+        self._forms = forms
         self._root = root
         self._nav = nav
         self._login = login
@@ -124,7 +126,7 @@ class ChatPages:
         reader = await self._owners.reader(request)
         if reader is None:
             return await self._closed(request)
-        return await self._page(secrets.token_hex(8), [], reader, is_new=True)
+        return await self._page(request, secrets.token_hex(8), [], reader, is_new=True)
 
     async def show(self, request: HttpRequest) -> Response:
         """Show a chat. To everybody else there is no such chat."""
@@ -133,7 +135,7 @@ class ChatPages:
             return await self._closed(request)
         chat = request.path_params["id"]
         turns = await self._turns(chat, reader)
-        return await self._page(chat, turns, reader) if turns else self._not_found()
+        return await self._page(request, chat, turns, reader) if turns else self._not_found()
 
     async def send(self, request: HttpRequest) -> Response:
         """Take a message: 303 to the chat, which begins with it if it is the first."""
@@ -145,16 +147,16 @@ class ChatPages:
             return self._not_found()
         written = form.get("example") or form.get("text", "")
         text, message = written.strip().replace("\r\n", "\n"), form.get("message", "")
-        if not is_from_own_page(request.headers, self._origin):
-            return await self._page(chat, turns, reader, 403, said=NOT_OURS, text=text)
+        if not self._forms.is_ours(request, "chat", form.get(FORM_TOKEN, "")):
+            return await self._page(request, chat, turns, reader, 403, said=NOT_OURS, text=text)
         if not 0 < len(text) <= LONGEST_TEXT or not 0 < len(message) <= LONGEST_ID or not message.isprintable():
-            return await self._page(chat, turns, reader, 422, said=NO_TEXT, text=text, is_new=not turns)
+            return await self._page(request, chat, turns, reader, 422, said=NO_TEXT, text=text, is_new=not turns)
         if self._chats.missing:
-            return await self._page(chat, turns, reader, 503, is_new=not turns)
+            return await self._page(request, chat, turns, reader, 503, is_new=not turns)
         try:
             run_id = await self._chats.begin(turns, chat, reader, message, text)
         except MessageReusedError:
-            return await self._page(chat, turns, reader, 409, said=REUSED, text=text)
+            return await self._page(request, chat, turns, reader, 409, said=REUSED, text=text)
         return RedirectResponse(f"{self._root}/chat/{chat}#{run_id}", 303)
 
     async def decide(self, request: HttpRequest) -> Response:
@@ -169,17 +171,17 @@ class ChatPages:
         if turns is None or turn is None or part is None or not turn.approval_id(part):
             return self._not_found()
         choice, comment = form.get("choice"), form.get("comment", "").strip()
-        if not is_from_own_page(request.headers, self._origin):
-            return await self._page(chat, turns, reader, 403, said=NOT_OURS)
+        if not self._forms.is_ours(request, "chat", form.get(FORM_TOKEN, "")):
+            return await self._page(request, chat, turns, reader, 403, said=NOT_OURS)
         if choice not in ("approve", "reject"):
-            return await self._page(chat, turns, reader, 422, said=NO_ANSWER)
+            return await self._page(request, chat, turns, reader, 422, said=NO_ANSWER)
         if len(comment) > LONGEST_COMMENT:
-            return await self._page(chat, turns, reader, 422, said=TOO_LONG)
+            return await self._page(request, chat, turns, reader, 422, said=TOO_LONG)
         approved = choice == "approve"
         decided = await self._api.decide(turn, part, reader, approved, comment)
         if decided.reply.verdict in REFUSALS and decided.is_approved is not approved:
             turns = [decided.turn if each.run_id == turn.run_id else each for each in turns]
-            return await self._page(chat, turns, reader, 409, said=decided.reply.text)
+            return await self._page(request, chat, turns, reader, 409, said=decided.reply.text)
         return RedirectResponse(f"{self._root}/chat/{chat}#{call}", 303)
 
     async def _turns(self, chat: str, reader: str) -> list[Turn] | None:
@@ -187,6 +189,7 @@ class ChatPages:
 
     async def _page(
         self,
+        request: HttpRequest,
         chat: str,
         turns: list[Turn],
         reader: str,
@@ -207,6 +210,7 @@ class ChatPages:
             here="/chat",
             zone=person.zone,
             person=person,
+            form_token=self._forms.make(request, "chat"),
             chat=chat,
             turns=[(turn, [self._shown(turn, part) for part in turn.view.parts]) for turn in turns],
             message=secrets.token_hex(8),

@@ -23,10 +23,12 @@ from approvals_bot.people import AddressError, People, SourceUnavailable
 from approvals_bot.service.audited import AuditedRefusals
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.known import KnownPeople
+from approvals_bot.web.form_tokens import NAME as FORM_TOKEN
+from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.guard import audited_peer_of, peer_of
-from approvals_bot.web.responses import Renderer, origin_of, root_of
+from approvals_bot.web.responses import Renderer, root_of
 from approvals_bot.web.sessions import SessionCookies
-from approvals_bot.web.validation import is_from_own_page, read_form
+from approvals_bot.web.validation import read_form
 
 log = logging.getLogger(__name__)
 
@@ -51,16 +53,20 @@ CODE_MAIL = (
 class LoginPage:
     """The page to sign in, with each method that there is."""
 
-    def __init__(self, pages: Renderer, methods: Sequence[Method], *, provider: str = "") -> None:
+    def __init__(self, pages: Renderer, methods: Sequence[Method], forms: FormTokens, *, provider: str = "") -> None:
         """`provider`: where people sign in with OpenID Connect, as they know it: `id.acme.eu`."""
         self._pages = pages
         self._methods = methods
+        self._forms = forms
         self._provider = provider
 
-    def show(self, status: int = 200, said: str = "", **values: Any) -> Response:
+    def show(self, request: HttpRequest, status: int = 200, said: str = "", **values: Any) -> Response:
+        form_token, secret = self._forms.make_first(request)
         shown = {"said": said, "refused": status >= 400 and bool(said), "address": "", "code_token": "", "next": ""}
-        shown |= {"methods": self._methods, "provider": self._provider, "again": False}
-        return self._pages.page("login.html", status, **shown | values)
+        shown |= {"methods": self._methods, "provider": self._provider, "again": False, "form_token": form_token}
+        page = self._pages.page("login.html", status, **shown | values)
+        self._forms.keep(page, secret)
+        return page
 
     def refused(self, status: int = 403) -> Response:
         return self._pages.page("not_signed_in.html", status)
@@ -85,6 +91,7 @@ class Login:
         codes: Codes,
         sessions: SessionCookies,
         page: LoginPage,
+        forms: FormTokens,
         base_url: str,
     ) -> None:
         self._engine = engine
@@ -93,14 +100,14 @@ class Login:
         self._channels = channels
         self._sessions = sessions
         self._page = page
-        self._origin = origin_of(base_url)
+        self._forms = forms
         self._root = root_of(base_url)
         self._codes = codes
         self._audited = AuditedRefusals(engine.now)
 
     async def show(self, request: HttpRequest) -> Response:
         again = "again" in request.query_params
-        return self._page.show(next=own_path(request.query_params.get("next", "")), again=again)
+        return self._page.show(request, next=own_path(request.query_params.get("next", "")), again=again)
 
     async def instead_of(self, request: HttpRequest) -> Response:
         """Return what a page shows without a session: 401, and the way back to it.
@@ -112,20 +119,20 @@ class Login:
         person = await self._sessions.named_by_proxy(request) if request.method == "GET" else None
         if person is not None:
             return await self.sign_in(request, person, "proxy", back, proved=False)
-        return self._page.show(401, next=back)
+        return self._page.show(request, 401, next=back)
 
     async def submit(self, request: HttpRequest) -> Response:
         """First the address, then the digits: 303 into the inbox, or back to the page that was asked for."""
         form = await read_form(request)
         back = own_path(form.get("next", ""))
-        if not is_from_own_page(request.headers, self._origin):
-            return self._page.show(403, ELSEWHERE, next=back)
+        if not self._forms.is_ours(request, "login", form.get(FORM_TOKEN, "")):
+            return self._page.show(request, 403, ELSEWHERE, next=back)
         try:
             address = self._people.canonical(form.get("address", "").strip())
         except AddressError:
-            return self._page.show(422, NO_ADDRESS, next=back)
+            return self._page.show(request, 422, NO_ADDRESS, next=back)
         if "code" not in form:
-            return await self._send(address, peer_of(request.scope), back)
+            return await self._send(request, address, back)
         code_token = form.get("code_token", "")
         checked = await self._codes.check(_binding(address), code_token, form["code"], address, peer_of(request.scope))
         if checked == "right":
@@ -133,11 +140,11 @@ class Login:
         await self._audit_refusal("code", checked, audited_peer_of(request.scope), address)
         match checked:
             case "wrong":
-                return self._page.show(403, WRONG, address=address, code_token=code_token, next=back)
+                return self._page.show(request, 403, WRONG, address=address, code_token=code_token, next=back)
             case "too_many":
-                return self._page.show(429, TOO_MANY, address=address, next=back)
+                return self._page.show(request, 429, TOO_MANY, address=address, next=back)
             case _:
-                return self._page.show(403, OVER, address=address, next=back)
+                return self._page.show(request, 403, OVER, address=address, next=back)
 
     async def sign_in(self, request: HttpRequest, person: str, method: Method, back: str, *, proved: bool) -> Response:
         """Begin the session of a person whose address is certain. Only known people get in.
@@ -164,9 +171,9 @@ class Login:
         await self._audit_refusal(method, because, peer, person)
         return self._page.refused(503 if because == "no_answer" else 403)
 
-    def refuse_method(self) -> Response:
+    def refuse_method(self, request: HttpRequest) -> Response:
         """Return what a method shows that isn't there: the page with those that are."""
-        return self._page.show(404)
+        return self._page.show(request, 404)
 
     async def _audit_refusal(self, method: Method, because: str, peer: str, person: str) -> None:
         if because in FREE and not self._audited.has_room(peer):
@@ -176,8 +183,9 @@ class Login:
         await self._engine.audit("sign_in_refused", who=person or None, actor=actor, data=data)
 
     async def leave(self, request: HttpRequest) -> Response:
-        if not is_from_own_page(request.headers, self._origin):
-            return self._page.show(403, ELSEWHERE)
+        form = await read_form(request)
+        if not self._forms.is_ours(request, "logout", form.get(FORM_TOKEN, "")):
+            return self._page.show(request, 403, ELSEWHERE)
         answer = RedirectResponse(f"{self._root}/login", 303)
         person = await self._sessions.end(request, answer)
         if person is not None:
@@ -185,13 +193,13 @@ class Login:
             await self._engine.audit("signed_out", who=person, actor=actor)
         return answer
 
-    async def _send(self, address: str, peer: str, back: str) -> Response:
+    async def _send(self, request: HttpRequest, address: str, back: str) -> Response:
         """Give the same page, as fast, for every address; the mail is sent after it."""
-        issued = await self._codes.issue(_binding(address), address, peer)
+        issued = await self._codes.issue(_binding(address), address, peer_of(request.scope))
         if issued is None:
-            return self._page.show(429, NO_MORE_CODES, next=back)
+            return self._page.show(request, 429, NO_MORE_CODES, next=back)
         code_token, digits = issued
-        page = self._page.show(200, SENT, address=address, code_token=code_token, next=back)
+        page = self._page.show(request, 200, SENT, address=address, code_token=code_token, next=back)
         page.background = BackgroundTask(self._mail, address, digits, code_token[-40:])
         return page
 

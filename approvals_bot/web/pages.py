@@ -32,6 +32,7 @@ from approvals_bot.service.read import RequestPage, await_request, is_concerned,
 from approvals_bot.service.roles import Roles
 from approvals_bot.service.schedules import read_schedules
 from approvals_bot.service.waiting import Wait, waits_of
+from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.links import Links
 from approvals_bot.web.login import Login
 from approvals_bot.web.responses import Renderer
@@ -63,6 +64,7 @@ class PeoplePages:
         workflows: Catalog,
         sessions: SessionCookies,
         links: Links,
+        forms: FormTokens,
         pages: Renderer,
         now: Callable[[], datetime],
         login: Login,
@@ -74,6 +76,7 @@ class PeoplePages:
         self._has_evidence = has_evidence
         self._engine = engine
         self._links = links
+        self._forms = forms
         self._people = people
         self._workflows = workflows
         self._sessions = sessions
@@ -247,6 +250,7 @@ class PeoplePages:
             others=others,
             may_leave=reader is not None,
             live=f"/live?{urlencode({'inbox': '' if reader else address})}" if address else "",
+            form_token=self._forms.make(request, "logout") if reader is not None else "",
         )
 
     async def _other(

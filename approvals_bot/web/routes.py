@@ -35,6 +35,7 @@ from approvals_bot.web.chat import ChatApi, ChatOwners
 from approvals_bot.web.chat_pages import CHAT, PLAYGROUND, ChatPages
 from approvals_bot.web.decisions import Decisions
 from approvals_bot.web.files import Downloads, FilesApi
+from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.guard import Guard, RefusedTokens, TrustedProxies
 from approvals_bot.web.hooks import HooksApi, Webhooks
 from approvals_bot.web.keys import KeyGate
@@ -133,7 +134,8 @@ def build(
         sessions=sessions,
     )
     methods = login.methods_of(by_mail="email" in channels)
-    login_page = LoginPage(pages, methods, provider=urlsplit(login.oidc.issuer).netloc if login.oidc else "")
+    forms = FormTokens(tokens, base_url=base_url)
+    login_page = LoginPage(pages, methods, forms, provider=urlsplit(login.oidc.issuer).netloc if login.oidc else "")
     signing_in = Login(
         engine=engine,
         people=people,
@@ -142,6 +144,7 @@ def build(
         sessions=sessions,
         known=known,
         page=login_page,
+        forms=forms,
         base_url=base_url,
     )
     by_others = SignIn(
@@ -159,6 +162,7 @@ def build(
         workflows=workflows,
         sessions=sessions,
         links=links,
+        forms=forms,
         pages=pages,
         now=now,
         login=signing_in,
@@ -251,7 +255,7 @@ def build(
             pages=pages,
             now=now,
             link=engine.link,
-            origin=origin_of(base_url),
+            forms=forms,
             root=root_of(base_url),
             nav=(CHAT, PLAYGROUND, *NAV) if open_pages else (CHAT, *OWN_NAV),
             login=signing_in,

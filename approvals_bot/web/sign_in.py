@@ -105,7 +105,7 @@ class SignIn:
     async def _respond(self, request: HttpRequest, method: ByProvider) -> Response:
         client = self._clients.get(method)
         if client is None:
-            return self._login.refuse_method()
+            return self._login.refuse_method(request)
         is_answer = any(name in request.query_params for name in ("state", "code", "error"))
         try:
             return await (self._finish(request, method, client) if is_answer else self._start(request, method, client))

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 import pytest
 
 from approvals_bot.approvals.request import Request
+from approvals_bot.channels.slack.bolt_app import LATE, NOT_SAVED
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.testing import FakeClock
 from tests.support.postgres_server import PostgresServer
@@ -156,6 +157,9 @@ async def test_people_vote_while_postgres_is_silent(office: Office, network: Pro
     await everybody_presses(office, requests, seen)
     answered_in_time(seen)
     assert seen.refused == 2 * AT_ONCE, "nothing is acknowledged that nobody could write"
+    async with asyncio.timeout(60):
+        while not any(message.text in (LATE, NOT_SAVED) for message in office.ephemerals("U0ANN")):
+            await asyncio.sleep(0.1)
     network.silent = False
     await heals(office, requests, seen)
 

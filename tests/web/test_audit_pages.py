@@ -16,15 +16,17 @@ import pytest
 
 from approvals_bot import request_approval, workflow
 from approvals_bot.app.service import Service, open_service
-from approvals_bot.approvals.acts import Vote
+from approvals_bot.approvals.acts import Actor, Vote
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.store.audit import AuditFilter
-from approvals_bot.service.act import perform
+from approvals_bot.service.act import SentAct, perform, send_act
 from approvals_bot.service.anchors import AnchorError, read_anchors, sign_anchor
 from approvals_bot.service.audit_key import AuditKey
 from approvals_bot.service.audit_verify import Keys, verify_lines
 from approvals_bot.service.catalog import read_configuration
-from approvals_bot.service.read import is_concerned
+from approvals_bot.service.owed_lines import complete_lines, line_of_act, line_of_operator
+from approvals_bot.service.read import is_concerned, requests_of
+from approvals_bot.service.repairs import attempt_again
 from approvals_bot.service.sessions import Sessions
 from approvals_bot.testing import FakeClock
 from approvals_bot.verify_evidence import verify
@@ -160,6 +162,71 @@ async def test_evidence_is_for_those_concerned(opened: Opened) -> None:
     assert "evidence" in (await opened.get(f"/requests/{run}", "ann@acme.eu")).text
     assert (await opened.browser.get(f"/api/runs/{run}/evidence")).status_code == 401
     assert (await opened.browser.get("/api/runs/none/evidence", headers=CI)).status_code == 404
+
+
+async def test_line_of_an_act_comes_although_its_process_died(opened: Opened) -> None:
+    engine = opened.service.engine
+    body = {"workflow": "leave", "requester": "bo@acme.eu", "input": {"days": 3}}
+    run = (await opened.browser.post("/api/runs", json=body, headers=CI)).json()["run_id"]
+    await engine.settle()
+    record = await engine.record(run)
+    assert record is not None
+    request = requests_of(record)[0]
+    vote = Vote("ann@acme.eu", "approve", answers={"count": 1}, digest=request.digest)
+    sent = await send_act(engine, request, vote)  # and nobody is there for the reply
+    assert isinstance(sent, SentAct)
+    await engine.settle()
+    acted = AuditFilter(run_id=run, what="acted")
+    assert await engine.audit_lines(acted) == []
+    content = (await opened.get(f"/audit.jsonl?run={run}")).content  # an export has it at the latest
+    assert verify_lines(io.BytesIO(content), KEYS).is_sound
+    (line,) = await engine.audit_lines(acted)
+    shown = line.entry.data.pop("shown")
+    assert line.entry.data == {
+        "act": "approve", "choice": "approve", "via": "api", "verdict": "counted", "digest": request.digest,
+        "request_id": request.id,
+    }  # fmt: skip
+    assert (line.entry.who, line.entry.actor) == ("ann@acme.eu", {"kind": "app", "id": "ann@acme.eu"})
+    (text,) = await engine.audit_lines(AuditFilter(run_id=run, what="text_shown"))
+    assert text.entry.data["sha256"] == shown
+    await sent.reply(5)
+    assert len(await engine.audit_lines(acted)) == 1
+
+
+async def test_act_without_a_verdict_gets_its_line_after_a_minute(opened: Opened) -> None:
+    engine = opened.service.engine
+    body = {"workflow": "leave", "requester": "bo@acme.eu", "input": {"days": 3}}
+    run = (await opened.browser.post("/api/runs", json=body, headers=CI)).json()["run_id"]
+    await engine.settle()
+    record = await engine.record(run)
+    assert record is not None
+    owed = line_of_act(engine, Vote("ann@acme.eu"), requests_of(record)[0])
+    await engine.store.record(run, [], engine.now(), owed)
+    assert await complete_lines(engine) == 0
+    await opened.clock.advance(timedelta(seconds=61))
+    assert await complete_lines(engine) == 1
+    (line,) = await engine.audit_lines(AuditFilter(run_id=run, what="acted"))
+    assert line.entry.data["verdict"] == "received"
+
+
+async def test_reset_whose_process_died_has_its_line_and_its_actor(opened: Opened) -> None:
+    engine = opened.service.engine
+    body = {"workflow": "leave", "requester": "bo@acme.eu", "input": {"days": 3}}
+    run = (await opened.browser.post("/api/runs", json=body, headers=CI)).json()["run_id"]
+    await engine.settle()
+    operator = Actor("cli", "root")
+    owed = line_of_operator("run_reset", "root", operator, run, {"reason": "a bad release", "to": 1})
+    following = await engine.reset(run, to=1, actor=operator.as_json(), owes=owed)
+    assert (await engine.events(following.id))[0].data["reset_by"] == {"kind": "cli", "id": "root"}
+    assert await complete_lines(engine) == 1
+    (line,) = await engine.audit_lines(AuditFilter(what="run_reset"))
+    assert line.entry.data == {"reason": "a bad release", "to": 1, "next_run": following.id}
+    await engine.cancel(following.id, "no use", actor=operator.as_json())
+    await engine.settle()
+    again = await attempt_again(engine, following.id, who="root", actor=operator, reason="after all")
+    assert (await engine.events(again.next_run))[0].data["actor"] == {"kind": "cli", "id": "root"}
+    (line,) = await engine.audit_lines(AuditFilter(what="run_attempted"))
+    assert line.entry.data == {"reason": "after all", "status": "cancelled", "next_run": again.next_run}
 
 
 @workflow

@@ -199,7 +199,7 @@ async def test_digits_open_one_persons_inbox_for_ten_minutes_and_five_tries(brow
     fields, digits = await browser.digits_for("ann@acme.eu")
     await browser.service.clock.advance("11m")
     assert "expired, was used, or was tried" in (await browser.post("/login", **fields, code=digits)).text
-    assert not browser.http.cookies
+    assert "__Host-approvals" not in browser.http.cookies
     for _ in range(8):
         await browser.digits_for("ann@acme.eu")
     assert (await browser.post("/login", address="ann@acme.eu")).status_code == 429
@@ -225,11 +225,28 @@ async def test_forms_from_elsewhere_sign_nobody_in_or_out(browser: Browser) -> N
     foreign = {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}
     for form in ({"address": "ann@acme.eu"}, fields | {"code": digits}):
         assert (await browser.http.post("/login", data=form, headers=foreign)).status_code == 403
-    assert not browser.http.cookies
+    assert "__Host-approvals" not in browser.http.cookies
     assert (await browser.post("/login", **fields, code=digits)).status_code == 303
     assert (await browser.http.post("/logout", headers=foreign)).status_code == 403
     assert (await browser.http.get("/inbox")).status_code == 200
     assert (await browser.post("/login", address="no address")).status_code == 422
+
+
+async def test_form_token_vouches_where_the_browser_does_not(browser: Browser) -> None:
+    fields, digits = await browser.digits_for("ann@acme.eu")
+    form = fields | {"code": digits}
+    kept = dict(browser.http.cookies)
+    for headers in ({}, {"Origin": "null"}):  # w3m, and an old Safari
+        assert (await browser.http.post("/login", data={"address": "ann@acme.eu"}, headers=headers)).status_code == 403
+        browser.http.cookies = httpx2.Cookies({})  # a form of another site has none with it
+        assert (await browser.http.post("/login", data=form, headers=headers)).status_code == 403
+        browser.http.cookies = httpx2.Cookies(kept)
+    assert (await browser.http.post("/login", data=form, headers={"Origin": "null"})).status_code == 303
+    inbox = hidden(await browser.http.get("/inbox"))
+    for fake in ({}, {"form_token": fields["form_token"]}):
+        assert (await browser.http.post("/logout", data=fake, headers={"Origin": "null"})).status_code == 403
+    assert (await browser.http.post("/logout", data=inbox, headers={"Origin": "null"})).status_code == 303
+    assert (await browser.http.get("/inbox")).status_code == 401
 
 
 async def test_without_mail_nobody_is_asked_for_an_address(service: Any) -> None:

@@ -26,7 +26,7 @@ from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack import opening as forms
 from approvals_bot.channels.slack.blocks import WHY
 from approvals_bot.channels.slack.client import SlackError
-from approvals_bot.channels.slack.desk import BackgroundTasks, ReplyTo, SlackDesk, reply_in_modal
+from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, reply_in_modal
 from approvals_bot.channels.slack.home import SlackHome
 from approvals_bot.channels.slack.identity import PRESS_LIMIT, PRESS_UNTIL, UNSURE
 from approvals_bot.channels.slack.manifest import SHORTCUT
@@ -36,6 +36,9 @@ from approvals_bot.channels.slack.verify import FromSlack
 from approvals_bot.channels.slack.votes import SlackVotes
 
 ACK_LIMIT = 2.4  # seconds, so that the answer is out after 2.5; Slack gives up at 3
+LATE = "This is taking longer than usual, and isn't saved yet. We'll tell you here what becomes of it."
+NOT_SAVED = "This couldn't be saved. Please try again in a moment."
+HANDLED_LATE = "What you sent was handled late. The request shows what has become of it."
 EVENTS_REMEMBERED = 10_000  # event ids; Slack repeats one up to three times within five minutes
 
 log = logging.getLogger(__name__)
@@ -95,17 +98,15 @@ def bolt_app(
         await next()
         return None
 
-    bolt.action(re.compile(r"^vote:"))(_answered_by(votes.pressed, afterwards))
-    bolt.view(views.VOTE_VIEW)(_answered_by(votes.submitted, afterwards))
-    bolt.action(WHY)(_answered_by(votes.explain, afterwards))
-    bolt.action(REASSIGN)(_answered_by(reassignments.pressed, afterwards))
-    bolt.view(REASSIGN_VIEW)(_answered_by(reassignments.submitted, afterwards))
-    bolt.command(re.compile(r"^/"))(
-        _answered_by(opening.typed, afterwards)
-    )  # under any name that the app was installed with
-    bolt.shortcut(SHORTCUT)(_answered_by(opening.chosen, afterwards))
-    bolt.action(re.compile(f"^{forms.OPEN}"))(_answered_by(opening.chosen, afterwards))
-    bolt.view(forms.OPEN_VIEW)(_answered_by(opening.submitted, afterwards))
+    bolt.action(re.compile(r"^vote:"))(_answered_by(votes.pressed, desk))
+    bolt.view(views.VOTE_VIEW)(_answered_by(votes.submitted, desk))
+    bolt.action(WHY)(_answered_by(votes.explain, desk))
+    bolt.action(REASSIGN)(_answered_by(reassignments.pressed, desk))
+    bolt.view(REASSIGN_VIEW)(_answered_by(reassignments.submitted, desk))
+    bolt.command(re.compile(r"^/"))(_answered_by(opening.typed, desk))  # under any name that the app was installed with
+    bolt.shortcut(SHORTCUT)(_answered_by(opening.chosen, desk))
+    bolt.action(re.compile(f"^{forms.OPEN}"))(_answered_by(opening.chosen, desk))
+    bolt.view(forms.OPEN_VIEW)(_answered_by(opening.submitted, desk))
 
     @bolt.event("app_home_opened")
     async def home_opened(ack: Any, body: dict[str, Any], event: dict[str, Any]) -> None:
@@ -144,11 +145,12 @@ def _unsure(desk: SlackDesk, body: Mapping[str, Any]) -> BoltResponse:
 
 
 def _answered_by(
-    act: Callable[[dict[str, Any]], Awaitable[Mapping[str, Any] | None]], afterwards: BackgroundTasks
+    act: Callable[[dict[str, Any]], Awaitable[Mapping[str, Any] | None]], desk: SlackDesk
 ) -> Callable[..., Awaitable[None]]:
     """Build a listener that performs the act, then acknowledges with its answer, if any.
 
-    A slow act isn't acknowledged, but completes: cancelled in mid-write, it could hold up its run for a while.
+    A slow act isn't acknowledged, because it may not be saved, but completes: cancelled in mid-write, it could hold up
+    its run for a while. The person hears that it is late, and what became of it.
     """
 
     async def listener(ack: Any, body: dict[str, Any]) -> None:
@@ -158,12 +160,30 @@ def _answered_by(
         except asyncio.CancelledError:
             acting.cancel()
             raise
-        if not acting.done():
-            afterwards.do(_complete(acting))
-            raise TimeoutError
-        await ack(**(acting.result() or {}))
+        if acting.done() and acting.exception() is None:
+            await ack(**(acting.result() or {}))
+            return
+        desk.afterwards.do(_explain(desk, body, acting))
+        if acting.done():
+            await acting  # raises
+        raise TimeoutError
 
     return listener
+
+
+async def _explain(desk: SlackDesk, body: Mapping[str, Any], acting: asyncio.Future[Any]) -> None:
+    """Tell a person that their act is late or has failed. What a late press has led to has its own reply."""
+    to = ReplyTo.of(body)
+    if not acting.done():
+        desk.replies.reply(to, LATE, or_directly=True)
+    try:
+        answer = await acting
+    except Exception as error:  # noqa: BLE001  # whatever it is, the person must hear that it went wrong
+        log.error("%s in an act that was not acknowledged.", type(error).__qualname__)
+        await desk.replies.reply_now(to, NOT_SAVED, or_directly=True)
+    else:
+        if answer is not None:  # Slack has given up the modal that it is for
+            await desk.replies.reply_now(to, HANDLED_LATE, or_directly=True)
 
 
 async def _complete(acting: Awaitable[object]) -> None:

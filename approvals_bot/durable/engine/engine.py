@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
@@ -35,7 +36,7 @@ from approvals_bot.durable.engine.scheduler import Scheduler
 from approvals_bot.durable.engine.starting import StartOrResume, first_hook
 from approvals_bot.durable.engine.starts import StartOptions, begins_at
 from approvals_bot.durable.store import connect
-from approvals_bot.durable.store.audit import AuditEntry, AuditLine
+from approvals_bot.durable.store.audit import AuditEntry, AuditLine, Owes
 from approvals_bot.durable.store.chain import ChainKey
 from approvals_bot.durable.store.protocol import OpenStore, RunRecord
 from approvals_bot.durable.tokens import WEBHOOK, Tokens, check_keys
@@ -412,11 +413,16 @@ class Engine(Interventions):
         return await self.answer_to(kept, until - asyncio.get_running_loop().time())
 
     async def send_to_webhook(
-        self, hook: str | HookTarget, request: WebhookRequest | Request, *, resume_id: str | None = None
+        self,
+        hook: str | HookTarget,
+        request: WebhookRequest | Request,
+        *,
+        resume_id: str | None = None,
+        owes: Owes | None = None,
     ) -> KeptPayload:
         """Give a request to a webhook, as `resume_webhook` does, but return once it is durable.
 
-        `answer_to` then waits for the answer.
+        `answer_to` then waits for the answer. `owes`: the line that the audit owes from then on, unless it is a repeat.
         """
         self._here("resume_webhook()")
         target = await self._intake.open_hook(hook, resume_id, is_webhook=True) if isinstance(hook, str) else hook
@@ -424,7 +430,7 @@ class Engine(Interventions):
             raise HookNotFoundError(target.hook.token)
         keep_headers = (target.hook.answer or {}).get("keep_headers", ())
         message = (await as_webhook_request(request)).encode(keep_headers)
-        return await self._intake.receive(target, message, resume_id)
+        return await self._intake.receive(target, message, resume_id, owes=owes)
 
     async def answer_to(self, kept: KeptPayload, timeout: float = MANUAL_ANSWER) -> Response:
         """Return a webhook's answer to a request that it was sent. A 504 if a manual one hasn't come in time."""
@@ -462,9 +468,19 @@ class Engine(Interventions):
     ) -> AuditLine:
         """Add a line to the audit, and return it. `who` is meant by it; `actor` is who acted."""
         self._here("audit()")
-        if actor is not None and not self.audits_peers:
-            actor = {name: value for name, value in actor.items() if name != "peer"}
-        return await self.store.audit(AuditEntry(what, who, run_id, data or {}, actor), self.now(), self.audit_key)
+        entry = self._without_peer(AuditEntry(what, who, run_id, data or {}, actor))
+        return await self.store.audit(entry, self.now(), self.audit_key)
+
+    async def settle_line(self, owed: str, entries: Iterable[AuditEntry]) -> bool:
+        """Add the lines of an act that owes one. Returns whether they were added: of several calls, by the first."""
+        self._here("settle_line()")
+        lines = [self._without_peer(entry) for entry in entries]
+        return await self.store.settle(owed, lines, self.now(), self.audit_key)
+
+    def _without_peer(self, entry: AuditEntry) -> AuditEntry:
+        if entry.actor is None or self.audits_peers:
+            return entry
+        return replace(entry, actor={name: value for name, value in entry.actor.items() if name != "peer"})
 
     # ── for movable clocks ──
 

@@ -29,6 +29,7 @@ from approvals_bot.durable.engine.notifier import Notifier, Subscription
 from approvals_bot.durable.engine.replayer import INLINE_EVENTS
 from approvals_bot.durable.engine.scheduler import Scheduler
 from approvals_bot.durable.engine.starts import new_run
+from approvals_bot.durable.store.audit import Owes
 from approvals_bot.durable.store.protocol import (
     MAX_UNREAD,
     REPLACED,
@@ -104,16 +105,17 @@ class Intake:
         attributes: dict[str, Attribute],
         sent: dict[str, Any] | None = None,
         begins_at: datetime | None = None,
+        owes: Owes | None = None,
         **more: Any,
     ) -> Created:
         """Create a run with this encoded input, or find the run that has this idempotency key.
 
-        It begins at once, or at `begins_at`. `sent` is what the caller sent under the key, before validation. `more` is
-        added to the data of `run_created`. Raises IdempotencyConflictError if the key came with something else before;
-        HookConflictError, if another live hook has the token of one that the run is started with; LimitExceededError,
-        SerializationError.
+        It begins at once, or at `begins_at`. `owes`: the audit's line of it. `sent` is what the caller sent under the
+        key, before validation. `more` is added to the data of `run_created`. Raises IdempotencyConflictError if the key
+        came with something else before; HookConflictError, if another live hook has the token of one that the run is
+        started with; LimitExceededError, SerializationError.
         """
-        new = self.new_run(workflow, input, attributes, **more)._replace(idempotency_key=key)
+        new = self.new_run(workflow, input, attributes, **more)._replace(idempotency_key=key, owes=owes)
         if sent is not None and difference({"input": input}, sent, "") is not None:
             new.data["sent"] = abridged(sent)
         if begins_at is not None:
@@ -148,11 +150,16 @@ class Intake:
         return created
 
     async def receive(
-        self, target: HookTarget, payload: Any, resume_id: str | None, actor: Mapping[str, Any] | None = None
+        self,
+        target: HookTarget,
+        payload: Any,
+        resume_id: str | None,
+        actor: Mapping[str, Any] | None = None,
+        owes: Owes | None = None,
     ) -> KeptPayload:
         """Write a payload. Returns it as it is in the log; for a repeated `resume_id`, as it was the first time.
 
-        `actor`: who sent it, for the log.
+        `actor`: who sent it, for the log. `owes`: the audit's line of it, unless it is a repeat.
         Raises InvalidPayloadError if it doesn't fit the hook's schema, HookNotFoundError if the hook is closed and
         didn't take this `resume_id` before, IdempotencyConflictError if it came with another payload then.
         """
@@ -162,14 +169,14 @@ class Intake:
         named = {} if actor is None else {"actor": dict(actor)}
         encoded = await self._encoded(target, payload)
         also = _also(target, resume_id, payload, encoded) | named
-        kept = await self._finish(self._receive(target, encoded, key, also))
+        kept = await self._finish(self._receive(target, encoded, key, also, owes))
         if kept is None and target.cached is not None:  # by now another hook, with another schema, may have the token
             target = await self._read_target(target.hook.token, resume_id, is_webhook=target.hook.is_webhook)
             if not target.hook.is_live:
                 return await self._repeated(target, payload, resume_id)
             encoded = await self._encoded(target, payload)
             also = _also(target, resume_id, payload, encoded) | named
-            kept = await self._finish(self._receive(target, encoded, key, also))
+            kept = await self._finish(self._receive(target, encoded, key, also, owes))
         if kept is None:
             raise HookNotFoundError(target.hook.token)
         if isinstance(kept, Full):
@@ -187,21 +194,21 @@ class Intake:
         _compare(target, resume_id, found.event, payload, None)
         return KeptPayload(_in_run(target.hook, found.run_id), [found.event])
 
-    async def record(self, run_id: str, *facts: NewEvent) -> list[Event]:
+    async def record(self, run_id: str, *facts: NewEvent, owes: Owes | None = None) -> list[Event]:
         """Write facts that need no plan: a request to cancel, the end of sleeps. Without any, only wake the run.
 
-        Returns them as events of the log. A fact is left out if the run has ended, or if the log already had another
-        event with its key.
+        `owes`: the audit's line of them. Returns them as events of the log. A fact is left out if the run has ended, or
+        if the log already had another event with its key.
         """
         scheduler = self._scheduler
-        found = await scheduler.store.record(run_id, [*facts], scheduler.clock.now())
+        found = await scheduler.store.record(run_id, [*facts], scheduler.clock.now(), owes)
         recorded = [event for event in found if (event.type, event.data) in facts]
         self._notifier.notify(run_id, recorded)
         scheduler.wake(run_id)
         return recorded
 
     async def _receive(
-        self, target: HookTarget, payload: Any, resume_id: str, also: dict[str, Any]
+        self, target: HookTarget, payload: Any, resume_id: str, also: dict[str, Any], owes: Owes | None
     ) -> KeptPayload | Full | None:
         """Write an encoded payload. Returns None if the hook is no longer open, Full if that is a payload too many."""
         scheduler, hook, record = self._scheduler, target.hook, target.record
@@ -214,7 +221,7 @@ class Intake:
         elif lease is not None and target.log is not None:
             run = CachedRun(record, [*target.log], record.epoch)
         fact = NewEvent("hook_received", {"id": hook.number, "resume_id": resume_id, "payload": payload, **also})
-        write = partial(scheduler.store.receive, hook.id, resume_id, payload, now, lease, also=also)
+        write = partial(scheduler.store.receive, hook.id, resume_id, payload, now, lease, also=also, owes=owes)
         received = await self._write(record.id, run, fact, lease, now, write)
         if received is None or isinstance(received, Full):
             return received

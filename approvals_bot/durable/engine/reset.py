@@ -5,10 +5,14 @@ The plan is pure. The store writes it in one transaction, and only if the old lo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from approvals_bot.durable.core.attributes import attributes_after
 from approvals_bot.durable.core.commands import resume_at
 from approvals_bot.durable.core.events import ENDINGS, Event, Log, hooks_of
 from approvals_bot.durable.engine.scheduler import Scheduler
+from approvals_bot.durable.store.audit import Owes
 from approvals_bot.durable.store.protocol import (
     Reset,
     RunRecord,
@@ -28,7 +32,14 @@ from approvals_bot.errors import (
 
 
 async def reset_run(
-    scheduler: Scheduler, run_id: str, to: int, new_id: str, *, drop_payloads: bool
+    scheduler: Scheduler,
+    run_id: str,
+    to: int,
+    new_id: str,
+    *,
+    drop_payloads: bool,
+    actor: Mapping[str, Any] | None = None,
+    owes: Owes | None = None,
 ) -> tuple[str, list[Event]]:
     """Reset a run. Returns the ID of the run in its place, and the event that has ended the old one, if any.
 
@@ -41,7 +52,7 @@ async def reset_run(
         if found is None:
             raise RunNotFoundError(run_id)
         record, log = found
-        plan = plan_reset(record, log, to, new_id, drop_payloads=drop_payloads)
+        plan = plan_reset(record, log, to, new_id, drop_payloads=drop_payloads, actor=actor)
         if record.next_run is not None:
             last = await _last_of(scheduler, record)
             if not last.has_ended:
@@ -51,7 +62,7 @@ async def reset_run(
                 raise AlreadyResetError(run_id, last.id, record.status)
             plan = plan._replace(successor=plan.successor._replace(holder=last.id))
         now = scheduler.clock.now()
-        plan = plan._replace(cancel_until=now + scheduler.cancel_grace)
+        plan = plan._replace(cancel_until=now + scheduler.cancel_grace, owes=owes)
         match await store.reset(await _with_view(scheduler, plan), now):
             case TokenTaken(token, owner):
                 raise HookConflictError(token, owner)
@@ -91,7 +102,15 @@ async def _with_view(scheduler: Scheduler, plan: Reset) -> Reset:
     return plan._replace(successor=new._replace(row=new.row._replace(view=outcome.view, parts=parts)))
 
 
-def plan_reset(record: RunRecord, log: Log, to: int, new_id: str, *, drop_payloads: bool = False) -> Reset:
+def plan_reset(
+    record: RunRecord,
+    log: Log,
+    to: int,
+    new_id: str,
+    *,
+    drop_payloads: bool = False,
+    actor: Mapping[str, Any] | None = None,
+) -> Reset:
     """Plan the run that begins with the events of `log` up to number `to`.
 
     The end of a run isn't copied, since a replay decides it again. Nor is a cancellation, with all that the run did
@@ -109,6 +128,8 @@ def plan_reset(record: RunRecord, log: Log, to: int, new_id: str, *, drop_payloa
     if record.status == "pending":  # it begins now, also if it was started for a later time
         created = {name: value for name, value in created.items() if name != "begins_at"}
     data = created | {"run_id": new_id, "reset_of": reset_of, "seed": created.get("seed", record.id)}
+    if actor is not None:
+        data["reset_by"] = dict(actor)
     kept = [] if drop_payloads else _kept(copied, log[len(copied) :])
     begun = [log[0]._replace(data=data), *copied[1:], *kept]
     events = [event._replace(seq=seq) for seq, event in enumerate(begun, 1)]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from approvals_bot.durable.core.events import from_micros, to_micros
 from approvals_bot.durable.store.chain import ChainedEvent, ChainKey, RunHead, seal, sealed_line_hash
@@ -24,6 +24,26 @@ class AuditEntry:
     run_id: str | None = None
     data: dict[str, Any] = field(default_factory=dict)
     actor: dict[str, Any] | None = None
+
+
+class Owes(NamedTuple):
+    """A line that the audit is going to owe once an act is in a log: written with the act, in one transaction.
+
+    `about` is what the line says and whatever else it takes to write it, as its author likes. `id` is random.
+    """
+
+    id: str
+    about: dict[str, Any]
+
+
+class OwedLine(NamedTuple):
+    """A line that the audit owes, and the event of the act. Damaged, `about` is empty."""
+
+    id: str
+    run_id: str
+    seq: int
+    at: datetime
+    about: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +99,12 @@ class AuditStore(Protocol):
     async def audit(self, entry: AuditEntry, at: datetime, key: ChainKey | None = None) -> AuditLine:
         """Add a line to the audit and return it. With a key, its hash is an HMAC."""
 
+    async def owed_lines(self, most: int) -> list[OwedLine]:
+        """Return the lines that the audit owes, the oldest first."""
+
+    async def settle(self, owed: str, entries: Sequence[AuditEntry], at: datetime, key: ChainKey | None) -> bool:
+        """Add the lines of an act that owes one. Returns whether they were added: of several calls, by the first."""
+
     async def audit_lines(self, which: AuditFilter = ALL_LINES) -> list[AuditLine]:
         """Return the lines of the audit that match."""
 
@@ -126,6 +152,15 @@ def audit_line(seq: int, at: datetime, named: tuple[str, str | None, str | None]
         given = {}
     actor, salt = given.pop(ACTOR, None), given.pop(SALT, "")
     return AuditLine(seq, at, AuditEntry(*named, given, actor), hash, salt if isinstance(salt, str) else "")
+
+
+def owed_line(id: str, run_id: str, seq: int, at: datetime, about: str) -> OwedLine:
+    """Return the owed line of a row."""
+    try:
+        given = json.loads(about)
+    except (ValueError, RecursionError):
+        given = None
+    return OwedLine(id, run_id, seq, at, given if isinstance(given, dict) else {})
 
 
 def line_content(entry: AuditEntry) -> str:

@@ -57,6 +57,7 @@ TABLES = (
         ("id",),
     ),
     CopiedTable("taken", ("hook_id", "resume_id", "run_id", "seq"), ("hook_id", "resume_id")),
+    CopiedTable("owed_lines", ("id", "run_id", "seq", "at", "about"), ("id",)),
     CopiedTable("schedules", ("name", "version", "state"), ("name",)),
     CopiedTable("counters", ("name", "version", "state", "until"), ("name",)),
     CopiedTable("files", ("id", "owner", "created_at", "until", "described"), ("id",)),

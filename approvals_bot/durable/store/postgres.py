@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, Self
@@ -19,7 +20,7 @@ from approvals_bot.durable.core.events import Event, Log, NewEvent, from_micros,
 from approvals_bot.durable.core.serialization import to_json
 from approvals_bot.durable.store import postgres_chain as chain
 from approvals_bot.durable.store import postgres_encoding as encoding
-from approvals_bot.durable.store.audit import ALL_LINES, AuditEntry, AuditFilter, AuditLine
+from approvals_bot.durable.store.audit import ALL_LINES, AuditEntry, AuditFilter, AuditLine, OwedLine, Owes
 from approvals_bot.durable.store.bearers import Bearers
 from approvals_bot.durable.store.chain import ChainedEvent, ChainKey, RunHead
 from approvals_bot.durable.store.encoding import (
@@ -136,8 +137,8 @@ class PostgresStore(PostgresSessions, PostgresReplicas, PostgresFiles):
     async def append(self, batch: Append) -> Appended | Stale | Fenced:
         return encoding.appended(batch, await self._writing.call(encoding.append(batch)))
 
-    async def record(self, run_id: str, facts: list[NewEvent], at: datetime) -> list[Event]:
-        answer = await self._writing.call(encoding.record(run_id, facts, at))
+    async def record(self, run_id: str, facts: list[NewEvent], at: datetime, owes: Owes | None = None) -> list[Event]:
+        answer = await self._writing.call(encoding.record(run_id, facts, at) | encoding.owing(owes))
         return [encoding.event(each) for each in (*answer["known"], *answer.get("added", ()))]
 
     async def receive(
@@ -149,8 +150,9 @@ class PostgresStore(PostgresSessions, PostgresReplicas, PostgresFiles):
         lease: Lease | None = None,
         then: Append | None = None,
         also: dict[str, Any] | None = None,
+        owes: Owes | None = None,
     ) -> Received | Full | None:
-        call = encoding.receive(hook_id, resume_id, payload, at, lease, then, also)
+        call = encoding.receive(hook_id, resume_id, payload, at, lease, then, also) | encoding.owing(owes)
         return encoding.received(then, await self._writing.call(call))
 
     async def reset(self, reset: Reset, at: datetime) -> WasReset | Stale | TokenTaken:
@@ -226,6 +228,13 @@ class PostgresStore(PostgresSessions, PostgresReplicas, PostgresFiles):
     async def audit(self, entry: AuditEntry, at: datetime, key: ChainKey | None = None) -> AuditLine:
         async with self._write.in_time():
             return await chain.add_to_audit(self._write, entry, at, key)
+
+    async def owed_lines(self, most: int) -> list[OwedLine]:
+        return await chain.owed_lines(self._lists, self.bearers, most)
+
+    async def settle(self, owed: str, entries: Sequence[AuditEntry], at: datetime, key: ChainKey | None) -> bool:
+        async with self._write.in_time():
+            return await chain.settle(self._write, owed, entries, at, key)
 
     async def audit_lines(self, which: AuditFilter = ALL_LINES) -> list[AuditLine]:
         return await chain.audit_lines(self._lists, which)

@@ -9,7 +9,16 @@ from typing import Any
 import asyncpg
 
 from approvals_bot.durable.core.events import to_micros
-from approvals_bot.durable.store.audit import AuditEntry, AuditFilter, AuditLine, audit_line, audit_row
+from approvals_bot.durable.store.audit import (
+    AuditEntry,
+    AuditFilter,
+    AuditLine,
+    OwedLine,
+    audit_line,
+    audit_row,
+    owed_line,
+)
+from approvals_bot.durable.store.bearers import Bearers
 from approvals_bot.durable.store.chain import ChainedEvent, ChainKey, RunHead, new_salt
 from approvals_bot.durable.store.encoding import as_given, readable_time, storable
 from approvals_bot.durable.store.postgres_connection import PostgresConnection
@@ -24,13 +33,19 @@ async def chained(connection: PostgresConnection, run_id: str) -> list[ChainedEv
 
 
 _LAST = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1"
-_ADD = """
+_LINES = "unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])"
+_ADD = f"""
     WITH added AS (
-      INSERT INTO audit (seq, at, what, who, run_id, data, hash)
-      SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+      INSERT INTO audit (seq, at, what, who, run_id, data, hash) SELECT * FROM {_LINES}
     )
     UPDATE runs SET sealed = known.seq FROM unnest($8::text[], $9::bigint[]) AS known (id, seq)
-    WHERE runs.id = known.id AND runs.sealed >= 0"""
+    WHERE runs.id = known.id AND runs.sealed >= 0"""  # noqa: S608  # our own text
+_SETTLE = f"""
+    WITH gone AS (DELETE FROM owed_lines WHERE id = $8 RETURNING id)
+    INSERT INTO audit (seq, at, what, who, run_id, data, hash)
+    SELECT given.* FROM {_LINES} AS given, gone
+    RETURNING seq"""  # noqa: S608  # our own text
+_OWED = "SELECT id, run_id, seq, at, about FROM owed_lines ORDER BY at LIMIT $1"
 
 
 async def add_to_audit(
@@ -57,21 +72,48 @@ async def _add(
     sealed: Sequence[tuple[str, int]],
 ) -> list[AuditLine] | None:
     """Add lines after this end of the chain, and note what they vouch for. None if another replica was first."""
+    lines, columns = _rows(end, entries, when, key)
+    noted = [[run_id for run_id, _ in sealed], [seq for _, seq in sealed]]
+    try:
+        await connection.fetch(_ADD, *columns, *noted)
+    except asyncpg.UniqueViolationError:
+        return None
+    return lines
+
+
+def _rows(
+    end: tuple[int, str], entries: Sequence[AuditEntry], when: datetime, key: ChainKey | None
+) -> tuple[list[AuditLine], list[list[Any]]]:
+    """Return the lines that come after this end of the chain, and the columns of their rows."""
     (last, before), at = end, to_micros(when)
-    lines, texts = [], []
+    lines, texts = list[AuditLine](), list[str]()
     for seq, entry in enumerate(entries, last + 1):
         data, line = audit_row(before, seq, at, entry, key, new_salt())
         lines.append(line)
         texts.append(data)
         before = line.hash
     named = [[storable(getattr(entry, name)) for entry in entries] for name in ("what", "who", "run_id")]
-    places = [[line.seq for line in lines], [at] * len(lines)]
-    noted = [[run_id for run_id, _ in sealed], [seq for _, seq in sealed]]
-    try:
-        await connection.fetch(_ADD, *places, *named, texts, [line.hash for line in lines], *noted)
-    except asyncpg.UniqueViolationError:
-        return None
-    return lines
+    places: list[list[Any]] = [[line.seq for line in lines], [at] * len(lines)]
+    return lines, [*places, *named, texts, [line.hash for line in lines]]
+
+
+async def settle(
+    connection: PostgresConnection, owed: str, entries: Sequence[AuditEntry], when: datetime, key: ChainKey | None
+) -> bool:
+    # Of two replicas that settle the same line, the second waits for the first one's row, and then finds it gone.
+    while True:
+        _, columns = _rows(await _end(connection), entries, when, key)
+        try:
+            return bool(await connection.fetch(_SETTLE, *columns, owed))
+        except asyncpg.UniqueViolationError:
+            continue  # another replica has added a line in between
+
+
+async def owed_lines(connection: PostgresConnection, bearers: Bearers, most: int) -> list[OwedLine]:
+    rows = await connection.fetch(_OWED, most)
+    return [
+        owed_line(id, as_given(run), seq, readable_time(at), bearers.signed(about)) for id, run, seq, at, about in rows
+    ]
 
 
 async def audit_lines(connection: PostgresConnection, which: AuditFilter) -> list[AuditLine]:

@@ -21,6 +21,7 @@ from approvals_bot.durable.core.events import (
     to_micros,
 )
 from approvals_bot.durable.core.serialization import to_json
+from approvals_bot.durable.store.audit import Owes
 from approvals_bot.durable.store.encoding import (
     as_given,
     cancel_request,
@@ -90,7 +91,7 @@ def create(run: NewRun, at: datetime, lease: Lease | None, then: Append | None) 
     if new.attributes:
         call["pairs"] = own_pairs(new.attributes)
     fits = then is not None and (then.expected, then.epoch) == (len(call["events"]), 1)
-    return _with_relatives(call | _lease_and_then(lease, then if fits else None))
+    return _with_relatives(call | _lease_and_then(lease, then if fits else None)) | owing(run.owes)
 
 
 def _with_relatives(call: Call) -> Call:
@@ -134,6 +135,11 @@ def receive(
     return _with_relatives(call | _lease_and_then(lease, then))
 
 
+def owing(owes: Owes | None) -> Call:
+    """Return what a call has for the line that the audit owes once it is carried out."""
+    return {} if owes is None else {"owes": [owes.id, to_json(owes.about, "the audit")]}
+
+
 def append(batch: Append) -> Call:
     return {"call": "append"} | _batch(batch)
 
@@ -150,15 +156,19 @@ def record(run_id: str, facts: list[NewEvent], at: datetime) -> Call:
 
 
 def reset(reset: Reset, at: datetime) -> Call:
-    return {
-        "call": "reset",
-        "run": storable(reset.old),
-        "expected": reset.expected,
-        "next_run": storable(reset.next_run),
-        "end": [_event(reset.end())],
-        "successor": _successor(reset.successor),
-        "at": to_micros(at),
-    } | _ending(reset.old, [reset.end()], to_micros(at), reset.cancel_until)
+    return (
+        {
+            "call": "reset",
+            "run": storable(reset.old),
+            "expected": reset.expected,
+            "next_run": storable(reset.next_run),
+            "end": [_event(reset.end())],
+            "successor": _successor(reset.successor),
+            "at": to_micros(at),
+        }
+        | _ending(reset.old, [reset.end()], to_micros(at), reset.cancel_until)
+        | owing(reset.owes)
+    )
 
 
 def _successor(successor: Successor) -> Call:

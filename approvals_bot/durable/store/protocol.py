@@ -21,6 +21,7 @@
   snapshot for longer than one call.
 - **A run's index rows are as recent as its log.** Its kind and given attributes are written at its start, and the
   projection's attributes in the same transaction as the events they are derived from.
+- **An act owes its line.** What the audit owes (`owes`) is written with the act, in one transaction, if that is new.
 - **States of schedules and counters are compared and set.** Of several processes that decide from one version, one
   writes the next.
 - **A damaged row damages nothing else.** It is listed with whatever can be read of it.
@@ -39,7 +40,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from approvals_bot.durable.core.attributes import Attribute, Wanted
 from approvals_bot.durable.core.commands import OnParentClose
 from approvals_bot.durable.core.events import Event, Log, NewEvent, number_of
-from approvals_bot.durable.store.audit import AuditStore
+from approvals_bot.durable.store.audit import AuditStore, Owes
 from approvals_bot.durable.store.bearers import Bearers
 from approvals_bot.durable.store.files import FileStore
 from approvals_bot.durable.store.replicas import ReplicaStore
@@ -158,6 +159,7 @@ class NewRun(NamedTuple):
     data: dict[str, Any]
     idempotency_key: str | None = None
     payload: NewEvent | None = None
+    owes: Owes | None = None  # the audit's line of its start
 
     def events(self) -> list[NewEvent]:
         """Return the events that the run's log begins with."""
@@ -216,6 +218,8 @@ class Reset(NamedTuple):
     next_run: str | None
     successor: Successor
     cancel_until: datetime | None = None  # as in `Append`: of children that don't move
+
+    owes: Owes | None = None  # the audit's line of it
 
     def end(self) -> NewEvent:
         """Return the event that ends the old run, if it is open."""
@@ -423,7 +427,7 @@ class Store(AuditStore, Protocol):
         A batch that ends the run as continued creates its successor in the same transaction, due at once.
         """
 
-    async def record(self, run_id: str, facts: list[NewEvent], at: datetime) -> list[Event]:
+    async def record(self, run_id: str, facts: list[NewEvent], at: datetime, owes: Owes | None = None) -> list[Event]:
         """Append the facts whose key is new, and wake the run. Without facts, wake it.
 
         Returns the events of all these facts; for a repeat, the one that is already in the log. An ended or unknown run
@@ -439,6 +443,7 @@ class Store(AuditStore, Protocol):
         lease: Lease | None = None,
         then: Append | None = None,
         also: dict[str, Any] | None = None,
+        owes: Owes | None = None,
     ) -> Received | Full | None:
         """Append a `hook_received` if the hook is live, and wake its run. `also` is more data for that event.
 

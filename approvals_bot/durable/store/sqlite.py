@@ -26,6 +26,7 @@ from approvals_bot.durable.store import replicas as of_replicas
 from approvals_bot.durable.store import sessions as of_sessions
 from approvals_bot.durable.store import sqlite_chain as chain
 from approvals_bot.durable.store import sqlite_reading as reading
+from approvals_bot.durable.store import sqlite_states as states
 from approvals_bot.durable.store import sqlite_writing as log
 from approvals_bot.durable.store.audit import ALL_LINES, AuditEntry, AuditFilter, AuditLine
 from approvals_bot.durable.store.bearers import Bearers
@@ -137,8 +138,8 @@ class SqliteStore:
     claim = written(log.claim)
     renew = written(log.renew)
     reset = written(log.reset)
-    set_schedule = written(log.set_schedule)
-    set_counter = written(log.set_counter)
+    set_schedule = written(states.set_schedule)
+    set_counter = written(states.set_counter)
     announce = written(of_replicas.announce)
     leave = written(of_replicas.leave)
     add_session = written(of_sessions.add_session)
@@ -150,6 +151,7 @@ class SqliteStore:
     claim_file = written(of_files.claim_file)
     forget_file = written(of_files.forget_file)
     seal_ended = written(chain.seal_ended)
+    settle = written(chain.settle)
 
     hook = looked_up(reading.hook)
     look = looked_up(reading.look)
@@ -166,6 +168,7 @@ class SqliteStore:
     file_part = listed(of_files.file_part)
     unclaimed_files = listed(of_files.unclaimed_files)
     chained = listed(chain.chained)
+    owed_lines = listed(chain.owed_lines)
 
     async def read(self, run_id: str, after: int = 0, *, patient: bool = False) -> tuple[RunRecord, Log] | None:
         connection = self._lists if patient else self._reader

@@ -8,8 +8,18 @@ from datetime import datetime
 from typing import Any
 
 from approvals_bot.durable.core.events import to_micros
-from approvals_bot.durable.store.audit import AuditEntry, AuditFilter, AuditLine, audit_line, audit_row
-from approvals_bot.durable.store.bearers import without_urls
+from approvals_bot.durable.core.serialization import to_json
+from approvals_bot.durable.store.audit import (
+    AuditEntry,
+    AuditFilter,
+    AuditLine,
+    OwedLine,
+    Owes,
+    audit_line,
+    audit_row,
+    owed_line,
+)
+from approvals_bot.durable.store.bearers import with_urls, without_urls
 from approvals_bot.durable.store.chain import ChainedEvent, ChainKey, RunHead, chain_rows, new_salt
 from approvals_bot.durable.store.encoding import as_given, readable_time, storable
 
@@ -66,6 +76,31 @@ def add_to_audit(db: sqlite3.Connection, entry: AuditEntry, when: datetime, key:
     named = [storable(text) for text in (entry.what, entry.who, entry.run_id)]
     db.execute(_ADD, (seq, at, *named, data, line.hash))
     return line
+
+
+_OWE = "INSERT INTO owed_lines (id, run_id, seq, at, about) VALUES (?, ?, ?, ?, without_urls(?)) ON CONFLICT DO NOTHING"
+_OWED = f"SELECT id, run_id, seq, at, {with_urls('about')} FROM owed_lines ORDER BY at LIMIT ?"  # noqa: S608  # our own text
+
+
+def owe(db: sqlite3.Connection, owes: Owes | None, run_id: str, seq: int, at: int) -> None:
+    """Note that the audit owes the line of an event, in the transaction that adds the event."""
+    if owes is not None:
+        db.execute(_OWE, (owes.id, storable(run_id), seq, at, to_json(owes.about, "the audit")))
+
+
+def owed_lines(db: sqlite3.Connection, most: int) -> list[OwedLine]:
+    rows = db.execute(_OWED, (most,)).fetchall()
+    return [owed_line(id, as_given(run), seq, readable_time(at), about) for id, run, seq, at, about in rows]
+
+
+def settle(
+    db: sqlite3.Connection, owed: str, entries: Sequence[AuditEntry], when: datetime, key: ChainKey | None
+) -> bool:
+    if not db.execute("DELETE FROM owed_lines WHERE id = ?", (owed,)).rowcount:
+        return False
+    for entry in entries:
+        add_to_audit(db, entry, when, key)
+    return True
 
 
 def audit_lines(db: sqlite3.Connection, which: AuditFilter) -> list[AuditLine]:

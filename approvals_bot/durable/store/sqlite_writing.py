@@ -26,6 +26,7 @@ from approvals_bot.durable.core.events import (
     to_micros,
 )
 from approvals_bot.durable.core.serialization import to_json
+from approvals_bot.durable.store.audit import Owes
 from approvals_bot.durable.store.bearers import with_urls
 from approvals_bot.durable.store.encoding import Indexed, Pair, indexed, log_unreadable, own_json, own_pairs, storable
 from approvals_bot.durable.store.protocol import (
@@ -42,13 +43,12 @@ from approvals_bot.durable.store.protocol import (
     Reset,
     RunRecord,
     Stale,
-    StateRow,
     Successor,
     TokenTaken,
     WasReset,
     why_full,
 )
-from approvals_bot.durable.store.sqlite_chain import insert_events, insert_once
+from approvals_bot.durable.store.sqlite_chain import insert_events, insert_once, owe
 from approvals_bot.durable.store.sqlite_reading import event_of, hook_that_took, run_and_log, taken_before
 from approvals_bot.durable.store.sqlite_relatives import adopt_children, end_relatives, move_hooks, write_children
 
@@ -92,6 +92,7 @@ def create(
         wanted = None
         row = _PENDING | {"id": new.id, "wake_at": max(now, to_micros(new.wake_at or at)), "seq": len(first)}
     own = new.attributes if then is None or then.own is None or not fits else then.own
+    owe(db, run.owes, new.id, 1, now)
     key_and_more = {"key": key, "created_at": now, "attributes": own_json(own)}
     named = {"workflow": new.workflow, "code": new.code, "version": new.version, "kind": new.kind}
     db.execute(_CREATE, row | key_and_more | named)
@@ -309,7 +310,9 @@ _CURRENT_HOOK = f"""
     FROM hooks JOIN runs ON runs.id = run_id WHERE hooks.id = :id"""  # noqa: S608  # our own text
 
 
-def record(db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: datetime) -> list[Event]:
+def record(
+    db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: datetime, owes: Owes | None = None
+) -> list[Event]:
     row = db.execute(_CURRENT, (storable(run_id),)).fetchone()
     if row is None:
         return []
@@ -327,6 +330,7 @@ def record(db: sqlite3.Connection, run_id: str, facts: list[NewEvent], at: datet
     now = to_micros(at)
     at_least = max(now, was.last)
     added = _add(db, run_id, was.seq, new, at_least)
+    owe(db, owes, run_id, was.seq + len(added), at_least)
     changed = {"id": run_id, "seq": was.seq + len(added), "unread": was.unread, "received": was.received}
     ending = _ending(added)
     if ending is not None:
@@ -349,6 +353,7 @@ def receive(
     lease: Lease | None = None,
     then: Append | None = None,
     also: dict[str, Any] | None = None,
+    owes: Owes | None = None,
 ) -> Received | Full | None:
     now = to_micros(at)
     row = db.execute(_CURRENT_HOOK, {"id": hook_id, "at": now}).fetchone()
@@ -373,6 +378,7 @@ def receive(
     # if it was made for exactly this log and for the epoch that a claim would give now. That claim is then part of this
     # transaction: either the run is released in it, or this process goes on with it.
     if insert_once(db, values):
+        owe(db, owes, run_id, event.seq, at_least)
         if (
             lease is not None
             and is_free
@@ -433,6 +439,7 @@ def reset(db: sqlite3.Connection, reset: Reset, at: datetime) -> WasReset | Stal
         db.execute("DELETE FROM attributes WHERE run_id = ? AND substr(name, 1, 1) = '$'", (old,))
         db.execute(_FOLLOW, ("reset", old))
     _succeed(db, old, new, now, epoch)
+    owe(db, reset.owes, new.row.id, 1, now)
     db.execute(_CLOSE_HOOKS, (old,))
     end_relatives(db, old, now, reset.cancel_until)
     return WasReset(ended)
@@ -570,28 +577,3 @@ def _readable(db: sqlite3.Connection, run_id: str) -> tuple[RunRecord, Log] | No
             raise
         log_unreadable(run_id, error)
         return None
-
-
-# ── schedules and counters ────────────────────────────────────────────────────────────────────────────────────────
-
-_FIRST_STATE = "INSERT INTO schedules (state, name, version) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-_NEXT_STATE = "UPDATE schedules SET state = ?1, version = ?3 WHERE name = ?2 AND version = ?3 - 1"
-
-
-_FIRST_COUNT = "INSERT INTO counters (state, name, version, until) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
-_NEXT_COUNT = "UPDATE counters SET state = ?1, version = ?3, until = ?4 WHERE name = ?2 AND version = ?3 - 1"
-_FORGET = "DELETE FROM counters WHERE name IN (SELECT name FROM counters WHERE until <= ? ORDER BY until LIMIT 10)"
-
-
-def set_schedule(db: sqlite3.Connection, row: StateRow) -> bool:
-    given = (to_json(row.state, "state"), storable(row.name), row.version)
-    if row.version == 1:
-        return db.execute(_FIRST_STATE, given).rowcount == 1
-    return db.execute(_NEXT_STATE, given).rowcount == 1
-
-
-def set_counter(db: sqlite3.Connection, row: StateRow, at: datetime, until: datetime) -> bool:
-    given = (to_json(row.state, "state"), storable(row.name), row.version, to_micros(until))
-    is_written = db.execute(_FIRST_COUNT if row.version == 1 else _NEXT_COUNT, given).rowcount == 1
-    db.execute(_FORGET, (to_micros(at),))
-    return is_written

@@ -168,6 +168,15 @@ CREATE INDEX audit_of_who ON audit (who, seq) WHERE who IS NOT NULL;
 CREATE INDEX audit_of_what ON audit (what, seq);
 CREATE INDEX audit_of_run ON audit (run_id, seq) WHERE run_id IS NOT NULL;
 
+CREATE TABLE owed_lines (
+  id     TEXT PRIMARY KEY,
+  run_id TEXT NOT NULL,
+  seq    BIGINT NOT NULL,
+  at     BIGINT NOT NULL,
+  about  TEXT NOT NULL
+);
+CREATE INDEX owed_lines_by_age ON owed_lines (at);
+
 CREATE TABLE schedules (
   name    TEXT PRIMARY KEY,
   version BIGINT NOT NULL,
@@ -645,6 +654,14 @@ BEGIN
   RETURN claimed;
 END $$;
 
+-- Notes that the audit owes the line of an event, if the call says so.
+CREATE FUNCTION owe(args jsonb, run text, event bigint, now bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  IF args ? 'owes' THEN
+    INSERT INTO owed_lines VALUES (args -> 'owes' ->> 0, run, event, now, args -> 'owes' ->> 1) ON CONFLICT DO NOTHING;
+  END IF;
+END $$;
+
 -- The store's calls that write, and the batch that executes many of them in one commit.
 
 -- The outcome of a call: its answer, and the run that other replicas must be notified of.
@@ -674,6 +691,7 @@ BEGIN
     FROM runs WHERE id = run OR idempotency_key = args ->> 'idempotency_key';
     RETURN ROW(known, NULL)::outcome;
   END IF;
+  PERFORM owe(args, run, 1, now);
   IF args ? 'pairs' THEN
     PERFORM add_pairs(run, args -> 'pairs');
   END IF;
@@ -783,6 +801,7 @@ BEGIN
   ELSE
     UPDATE runs SET seq = seq + jsonb_array_length(new), wake_at = least(wake_at, given_at) WHERE id = run;
   END IF;
+  PERFORM owe(args, run, state.seq + jsonb_array_length(new), given_at);
   RETURN ROW(json_build_object('known', to_json(known), 'added', log_json(run, state.seq)), changed)::outcome;
 END $$;
 
@@ -838,6 +857,7 @@ BEGIN
     RETURN ROW(json_build_object('full', json_build_array(unread_of, state.received + length(data_of), state.seq)),
       NULL)::outcome;
   END IF;
+  PERFORM owe(args, state.run_id, state.seq + 1, now);
   fact := jsonb_build_array(jsonb_build_array(
     'hook_received', state.number || '.received.' || (args ->> 'resume_id'), data_of));
   IF is_free AND (planned ->> 'expected')::bigint = state.seq + 1 AND (planned ->> 'epoch')::bigint = state.epoch + 1 THEN
@@ -892,6 +912,7 @@ BEGIN
       WHERE id = old;
     END IF;
     PERFORM succeed(old, args -> 'successor', given_at, state.epoch);
+    PERFORM owe(args, new, 1, given_at);
     UPDATE hooks SET is_live = false WHERE run_id = old AND is_live;
     changed := concat_ws(' ', changed, end_relatives(old, args ->> 'end_request', given_at));
   EXCEPTION WHEN unique_violation THEN  -- somebody has taken a token since the look above; look again

@@ -122,8 +122,8 @@ CREATE TABLE taken (
   PRIMARY KEY (hook_id, resume_id)
 ) STRICT, WITHOUT ROWID;
 
--- What people and programs did, and the head of each log's chain. Each line's hash covers the hash of the line before, under a key that
--- isn't in the database. `data` has the actor and the salt, too (store/audit.py).
+-- What people and programs did, and the head of each log's chain. Each line's hash covers the hash of the line before,
+-- under a key that isn't in the database. `data` has the actor and the salt, too (store/audit.py).
 CREATE TABLE audit (
   seq    INTEGER PRIMARY KEY,
   at     INTEGER NOT NULL,
@@ -136,6 +136,17 @@ CREATE TABLE audit (
 CREATE INDEX audit_of_who ON audit (who, seq) WHERE who IS NOT NULL;
 CREATE INDEX audit_of_what ON audit (what, seq);
 CREATE INDEX audit_of_run ON audit (run_id, seq) WHERE run_id IS NOT NULL;
+
+-- The lines that the audit owes: of acts that are in a log. Each is written with its act, in one transaction, and goes when
+-- its line comes. So no process that dies in between leaves an act without a line.
+CREATE TABLE owed_lines (
+  id     TEXT PRIMARY KEY,                    -- random
+  run_id TEXT NOT NULL,
+  seq    INTEGER NOT NULL,                    -- of the event that is the act
+  at     INTEGER NOT NULL,
+  about  TEXT NOT NULL                        -- what is known of the line: an object
+) STRICT, WITHOUT ROWID;
+CREATE INDEX owed_lines_by_age ON owed_lines (at);
 
 -- What has become of the times of each schedule. A write names the version that it was decided from, so of several
 -- processes one decides on a time.
