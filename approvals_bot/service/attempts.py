@@ -1,7 +1,9 @@
 """Attempts to sign in, counted in the store, so limits hold over all replicas and across restarts.
 
 An address and a peer are counted together: guessing from elsewhere locks nobody out. What has succeeded is given back,
-so an office behind one address can sign in however many people it has. Counters are named by digests, and each is
+so an office behind one address can sign in however many people it has. Codes for one address are also counted over all
+peers, so nobody's mailbox is filled from many places; a peer where that person has signed in lately still gets one.
+Counters are named by digests, and each is
 deleted once its last attempt is an hour old, so there are never more than an hour has brought.
 """
 
@@ -20,6 +22,8 @@ from approvals_bot.durable.store.protocol import StateRow
 PERIOD = timedelta(hours=1)
 MOST_OF_PAIR = 10  # within PERIOD, by one address from one peer
 MOST_OF_PEER = 100  # within PERIOD, from one peer, for all addresses together
+MOST_OF_ADDRESS = 60  # codes within PERIOD, for one address from all peers together: 300 tries, five for each code
+REMEMBERED = timedelta(days=90)  # how long a peer is one where a person has signed in
 
 Kind = Literal["code", "guess", "login", "comment"]
 """A code that is sent, digits that are tried, an answer that another service gives about a person, and a comment."""
@@ -33,18 +37,33 @@ class Attempts:
 
     async def take(self, kind: Kind, address: str, peer: str) -> bool:
         """Count one more attempt. Returns whether it is allowed; if it isn't, nothing is counted."""
-        of_peer, of_pair = _names(kind, address, peer)
-        if not await self._add(of_peer, MOST_OF_PEER):
-            return False
-        if await self._add(of_pair, MOST_OF_PAIR):
-            return True
-        await self._drop(of_peer)
-        return False
+        limits = [MOST_OF_PEER, MOST_OF_PAIR]
+        if kind == "code" and not await self._has_welcomed(address, peer):
+            limits.append(MOST_OF_ADDRESS)
+        counted: list[str] = []
+        for name, most in zip(_names(kind, address, peer), limits, strict=False):
+            if not await self._add(name, most):
+                for each in counted:
+                    await self._drop(each)
+                return False
+            counted.append(name)
+        return True
 
     async def give_back(self, kind: Kind, address: str, peer: str) -> None:
         """Uncount an attempt that has succeeded."""
         for name in _names(kind, address, peer):
             await self._drop(name)
+
+    async def welcome(self, address: str, peer: str) -> None:
+        """Remember that this person has signed in from this peer."""
+        now = self._engine.now()
+        until = now + REMEMBERED
+        name = _name("welcome", network_of(peer), address)
+        await change_counter(self._engine, name, until, lambda state: {"until": to_micros(until)})
+
+    async def _has_welcomed(self, address: str, peer: str) -> bool:
+        row = await self._engine.store.counter(_name("welcome", network_of(peer), address))
+        return row is not None and bool(row.state.get("until", 0) > to_micros(self._engine.now()))
 
     async def take_of_peer(self, kind: Kind, peer: str) -> bool:
         """Count one more attempt from this peer, whatever address it may be about. Returns whether it is allowed."""
@@ -98,9 +117,11 @@ async def change_counter(
             return True
 
 
-def _names(kind: Kind, address: str, peer: str) -> tuple[str, str]:
+def _names(kind: Kind, address: str, peer: str) -> list[str]:
+    """Name the counters of an attempt: the peer's, the pair's, and of a code the address's."""
     network = network_of(peer)
-    return _name(kind, network), _name(kind, network, address)
+    names = [_name(kind, network), _name(kind, network, address)]
+    return [*names, _name(kind, "", address)] if kind == "code" else names
 
 
 def _name(*parts: str) -> str:

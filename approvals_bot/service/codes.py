@@ -42,7 +42,7 @@ class Codes:
         self._attempts = Attempts(engine)
 
     async def issue(self, to: Binding, address: str, peer: str) -> tuple[str, str] | None:
-        """Return a new code's token and digits; None if this peer has asked too often for this address."""
+        """Return a new code's token and digits; None if too many were asked for."""
         if not await self._attempts.take("code", address, peer):
             return None
         bound = {**to, "n": self._nonce()}
@@ -78,6 +78,7 @@ class Codes:
             return "wrong"
         for kind in ("guess", "code"):
             await self._attempts.give_back(kind, address, peer)
+        await self._attempts.welcome(address, peer)
         return "right"
 
     def prove(self, to: Binding) -> str:

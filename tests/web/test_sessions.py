@@ -13,7 +13,7 @@ import pytest
 
 from approvals_bot.app.service import Service, open_service
 from approvals_bot.config.load import Configuration
-from approvals_bot.service.attempts import Attempts
+from approvals_bot.service.attempts import MOST_OF_ADDRESS, Attempts
 from approvals_bot.service.audited import AUDITED_OF_PEER
 from approvals_bot.service.catalog import read_configuration
 from approvals_bot.service.sessions import Sessions, browser_of
@@ -167,11 +167,27 @@ async def test_one_peer_has_a_hundred_attempts_an_hour(replicas: Replicas) -> No
     assert taken == [True] * 100 + [False]
     assert await attempts.take("code", "p1@acme.eu", "2001:db8:0:1::1")
     rows = [name for name in await names(replicas) if name.startswith("attempts ")]
-    assert len(rows) <= 104
+    assert len(rows) <= 204
     await replicas.clock.advance("2h")
     for n in range(30):
         await attempts.take("code", "ann@acme.eu", f"192.0.2.{n}")
-    assert len(await names(replicas)) <= 60  # what is over goes, ten for each that comes
+    assert len(await names(replicas)) <= 61  # what is over goes, ten for each that comes
+
+
+async def test_no_mailbox_is_filled_from_many_places(replicas: Replicas) -> None:
+    here, there = (Attempts(each.engine) for each in replicas.services)
+    ann = "ann@acme.eu"
+    assert await here.take("code", ann, "203.0.113.1")
+    await here.give_back("code", ann, "203.0.113.1")
+    await here.welcome(ann, "203.0.113.1")  # they have signed in there
+    taken = [await (here, there)[n % 2].take("code", ann, f"192.0.2.{n % 40}") for n in range(100)]
+    assert sum(taken) == MOST_OF_ADDRESS
+    assert await there.take("code", ann, "203.0.113.1")
+    assert not await there.take("code", ann, "203.0.113.2")
+    assert await there.take("code", "bo@acme.eu", "203.0.113.2")
+    assert await there.take("guess", ann, "203.0.113.2")  # guessing locks nobody out
+    await replicas.clock.advance("61m")
+    assert await here.take("code", ann, "203.0.113.2")
 
 
 async def test_refusals_that_cost_nothing_fill_no_audit(replicas: Replicas) -> None:
