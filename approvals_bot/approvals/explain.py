@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
+from approvals_bot.approvals.acts import Act, act_word
 from approvals_bot.approvals.ballot import have, missing, need
 from approvals_bot.approvals.reassignment import reassignment_text
 from approvals_bot.approvals.request import AppliedRule, Request, RequestStage
@@ -13,12 +15,15 @@ from approvals_bot.approvals.text import waiting
 def explain(view: Request) -> dict[str, Any]:
     """Explain why a request waits, as JSON.
 
-    Returns `waiting_for: [{person, stage, why}]`, `rules: [{rule, values, applies, because}]`, `next: [{at, what}]`.
+    Returns `waiting_for: [{person, stage, why}]`, `rules: [{rule, values, applies, because}]`, `next: [{at, what}]`,
+    and `acts: [{at, by, what, via, actor}]`: the votes that count and the reassignments, each with the person it is
+    `by`, and who performed it: an app, for example.
     """
     return {
         "waiting_for": _waiting_for(view),
         "rules": [*(_rule(rule) for rule in view.rules), *_votes_needed(view), *_reassignments(view)],
         "next": [{"at": _iso(timer.at), "what": timer.what} for timer in view.timers],
+        "acts": _acts(view),
     }
 
 
@@ -65,6 +70,21 @@ def _reassignments(view: Request) -> list[dict[str, Any]]:
             "because": reassignment_text(done.act, view.people),
         }
         for done in view.reassignments
+    ]
+
+
+def _acts(view: Request) -> list[dict[str, Any]]:
+    done: list[tuple[datetime, Act]] = [(vote.at, vote.vote) for vote in view.votes if vote.counts]
+    done += [(each.at, each.act) for each in view.reassignments]
+    return [
+        {
+            "at": _iso(at),
+            "by": act.by,
+            "what": act_word(act),
+            "via": act.via,
+            "actor": None if act.actor is None else act.actor.as_json(),
+        }
+        for at, act in sorted(done, key=lambda each: each[0])
     ]
 
 

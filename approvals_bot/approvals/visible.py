@@ -43,6 +43,13 @@ PICTURELESS = re.compile(f"[{_UNSEEN}{_BLANKS}{_CONTROLS}{_PRIVATE}]")
 """What no font draws, or each font differently."""
 _WORD = re.compile("[A-Za-z\xc0-\u024f\u0370-\u0523]+")
 _LATIN, _ALIKE = re.compile("[A-Za-z]"), re.compile("[\u0370-\u0523]")  # Greek and Cyrillic: many letters look Latin
+_TWINS = re.compile(
+    "[\u0391\u0392\u0395-\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7\u03b1\u03b9\u03ba\u03bd\u03bf\u03c1\u03c5"
+    "\u03c7\u03f2\u03f3\u03f9\u0405\u0406\u0408\u0410\u0412\u0415\u041a\u041c-\u041e\u0420-\u0423\u0425\u0430\u0435\u043e\u0440"
+    "\u0441\u0443\u0445\u0455\u0456\u0458\u0475\u04ae\u04af\u04ba\u04bb\u04c0\u04cf\u0501\u051a-\u051d]+"
+)
+"""Greek and Cyrillic letters that many fonts draw like Latin ones."""
+_LETTERS = re.compile("[\u0370-\u0523]+")
 _EDGE = re.compile("^ +| +$|(?<= ) +")
 _TRAILING = re.compile("[ ·]+$")
 
@@ -117,10 +124,11 @@ def _exact(text: str) -> str:
     """Mark each character that isn't seen as it is, or could be taken for another."""
     if text.isascii():
         return _substituted(_INEXACT, text)
+    is_foreign = any(not _TWINS.fullmatch(word[0]) for word in _LETTERS.finditer(text))  # nobody takes it for Latin
     mixed = {
         at
         for word in _WORD.finditer(text)
-        if _LATIN.search(word[0])
+        if _LATIN.search(word[0]) or (not is_foreign and _TWINS.fullmatch(word[0]))
         for at in range(word.start(), word.end())
         if _ALIKE.match(text[at])
     }

@@ -7,7 +7,7 @@ service. The answer doesn't reveal whether an address is known; codes go only to
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -93,7 +93,9 @@ class Login:
         page: LoginPage,
         forms: FormTokens,
         base_url: str,
+        counted: Callable[[str, str], None],
     ) -> None:
+        """`counted`: called with the method and the outcome of each sign-in, for the metrics."""
         self._engine = engine
         self._people = people
         self._known = known
@@ -101,6 +103,7 @@ class Login:
         self._sessions = sessions
         self._page = page
         self._forms = forms
+        self._counted = counted
         self._root = root_of(base_url)
         self._codes = codes
         self._audited = AuditedRefusals(engine.now)
@@ -164,6 +167,7 @@ class Login:
         session = await self._sessions.begin(request, answer, person, method, proved=proved)
         actor = Actor("person", person, session=session, peer=peer).as_json()
         await self._engine.audit("signed_in", who=person, actor=actor, data={"method": method})
+        self._counted(method, "signed_in")
         return answer
 
     async def refuse(self, method: Method, because: str, peer: str, person: str = "") -> Response:
@@ -176,6 +180,7 @@ class Login:
         return self._page.show(request, 404)
 
     async def _audit_refusal(self, method: Method, because: str, peer: str, person: str) -> None:
+        self._counted(method, because)
         if because in FREE and not self._audited.has_room(peer):
             return
         actor = Actor("person", person, peer=peer).as_json()

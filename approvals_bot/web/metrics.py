@@ -99,6 +99,16 @@ class Metrics:
             "approvals_votes", "What people did, by verdict and channel.", ("verdict", "via"), registry=self._registry
         )
 
+        self._logins = Counter(
+            "approvals_logins",
+            "Sign-ins to the pages, by method and outcome: signed_in, or why not.",
+            ("method", "outcome"),
+            registry=self._registry,
+        )
+
+    def signed_in(self, method: str, outcome: str) -> None:
+        self._logins.labels(method, outcome).inc()
+
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         # a caller may send any word as its method; each would be a new time series
         known = method if method in METHODS else "other"
@@ -180,13 +190,15 @@ class Health:
     async def ready(self, request: HttpRequest) -> Response:
         """The store takes writes and has the schema that this version needs; 503 otherwise.
 
-        503, too, for a replica that lacks a key which others sign with. How the connections are is said beside it. It
-        doesn't make us unready: links, pages and the API work without.
+        503, too, for a replica that lacks a key which others sign with. Beside it are the number of replicas and the
+        states of connections, which don't make us unready: links, pages and the API work without.
         """
         await self._engine.ready()
         if self._replicas is not None and self._replicas.missing:
             return JSONResponse({"status": "key_not_everywhere", "missing": self._replicas.missing}, status_code=503)
-        return JSONResponse({"status": "ready"} | {name: await state() for name, state in self._connections.items()})
+        replicas = {} if self._replicas is None else {"replicas": self._replicas.count}
+        states = {name: await state() for name, state in self._connections.items()}
+        return JSONResponse({"status": "ready"} | replicas | states)
 
     async def metrics(self, request: HttpRequest) -> Response:
         """The metrics of this process, and the count of stalled runs in the store, at most COUNT_EVERY old."""

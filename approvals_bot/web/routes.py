@@ -146,6 +146,7 @@ def build(
         page=login_page,
         forms=forms,
         base_url=base_url,
+        counted=metrics.signed_in,
     )
     by_others = SignIn(
         engine=engine,

@@ -126,3 +126,13 @@ async def test_requested_changes_wait_for_the_requester(office: Any) -> None:
         assert explain(await opened.view())["waiting_for"] == [
             {"person": BO, "stage": "manager", "why": "changes were asked for"}
         ]
+
+
+async def test_an_explanation_names_whom_an_act_is_by_and_who_performed_it(office: Any) -> None:
+    async with office.open():
+        opened = await office.ask(sample("deploy"), RISKY, by=ANN)
+        await opened.vote(BO, actor={"kind": "app", "id": "app:desk", "key": "desk"})
+        acts = explain(await opened.view())["acts"]
+    assert [(act["by"], act["what"], act["via"], act["actor"]) for act in acts] == [
+        (BO, "approve", "api", {"kind": "app", "id": "app:desk", "key": "desk"})
+    ]

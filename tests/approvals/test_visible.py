@@ -17,7 +17,7 @@ from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.json_values import shown_json
 from approvals_bot.approvals.numbers import Money
 from approvals_bot.approvals.plain_text import clean, clip_value, one_line
-from approvals_bot.approvals.visible import exact_value, first_unseen
+from approvals_bot.approvals.visible import exact_line, exact_value, first_unseen
 from tests.support.thorough import examples
 
 INVISIBLE = [
@@ -47,6 +47,8 @@ def seen(shown: str) -> str:
 @example("not given", "“not given”", False)
 @example("a\u200b", "a⟨U+200B⟩", False)
 @example("p\u0430y", "pay", False)
+@example("\u0440\u0430\u0443", "pay", False)
+@example("to \u0440\u0430\u0443", "to pay", False)
 def test_two_pinned_texts_never_look_alike(one: str, other: str, is_block: bool) -> None:
     shown = [seen(exact_value(text, is_block=is_block)) for text in (one, other)]
     assert (shown[0] == shown[1]) == (one == other)
@@ -61,6 +63,12 @@ def test_two_pinned_texts_never_look_alike(one: str, other: str, is_block: bool)
 def test_cut_values_never_look_alike(one: str, other: str, limit: int) -> None:
     cut = [clip_value(exact_value(text, is_block=False), limit, is_signed=True) for text in (one, other)]
     assert (cut[0] == cut[1]) == (one == other)
+
+
+def test_word_of_latin_twins_is_marked_unless_its_text_is_plainly_foreign() -> None:
+    assert exact_line("Pay \u0441\u043e\u0441\u043e Ltd") == "Pay ⟨U+0441⟩⟨U+043E⟩⟨U+0441⟩⟨U+043E⟩ Ltd"
+    assert exact_line("\u039f\u039a") == "⟨U+039F⟩⟨U+039A⟩"
+    assert exact_line("сор из избы") == "сор из избы"
 
 
 def test_usual_text_is_shown_as_it_is() -> None:

@@ -36,7 +36,7 @@ from approvals_bot.channels.slack.verify import FromSlack
 from approvals_bot.channels.slack.votes import SlackVotes
 
 ACK_LIMIT = 2.4  # seconds, so that the answer is out after 2.5; Slack gives up at 3
-LATE = "This is taking longer than usual, and isn't saved yet. We'll tell you here what becomes of it."
+LATE = "This is taking longer than usual, and isn't saved yet. What becomes of it will appear here."
 NOT_SAVED = "This couldn't be saved. Please try again in a moment."
 HANDLED_LATE = "What you sent was handled late. The request shows what has become of it."
 EVENTS_REMEMBERED = 10_000  # event ids; Slack repeats one up to three times within five minutes
@@ -172,7 +172,7 @@ def _answered_by(
 
 
 async def _explain(desk: SlackDesk, body: Mapping[str, Any], acting: asyncio.Future[Any]) -> None:
-    """Tell a person that their act is late or has failed. What a late press has led to has its own reply."""
+    """Notify a person that their act is late or has failed. What a late press has led to has its own reply."""
     to = ReplyTo.of(body)
     if not acting.done():
         desk.replies.reply(to, LATE, or_directly=True)
