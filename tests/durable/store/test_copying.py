@@ -11,7 +11,7 @@ import pytest
 
 from approvals_bot.durable.core.events import NewEvent
 from approvals_bot.durable.store import connect
-from approvals_bot.durable.store.audit import AuditEntry
+from approvals_bot.durable.store.audit import AuditEntry, Owes
 from approvals_bot.durable.store.copying import copy
 from approvals_bot.durable.store.protocol import Append, Filter, Lease, StateRow
 from approvals_bot.errors import StoreCopyError
@@ -49,7 +49,7 @@ async def an_installation(url: str) -> None:
             wake_at=T0,
         )
         await store.append(batch)
-        await store.receive(f"h{n}", ODD, {"text": ODD}, T0)
+        await store.receive(f"h{n}", ODD, {"text": ODD}, T0, owes=Owes(f"o{n}", {"who": ODD}))
     await store.record("r0", [NewEvent("run_cancelled", {"reason": ODD})], T0)
     for n in range(3):
         await store.audit(AuditEntry(f"refused {n}", ODD, None, {"text": ODD}), T0)
@@ -64,7 +64,7 @@ async def seen(url: str) -> list[object]:
     found: list[object] = [row.id for row in rows]
     found += [await store.read(f"r{n}") for n in range(3)]
     found += [await store.hook(token=f"{ODD} {n}") for n in range(3)]
-    found += [await store.audit_lines(), sorted(await store.schedules())]
+    found += [await store.audit_lines(), await store.owed_lines(9), sorted(await store.schedules())]
     await store.close()
     return found
 
@@ -87,6 +87,7 @@ async def test_an_installation_copied_to_postgresql_and_back_is_the_same(
         "chain": 10,
         "hooks": 3,
         "taken": 0,
+        "owed_lines": 3,
         "schedules": 3,
         "counters": 3,
         "audit": 3,
