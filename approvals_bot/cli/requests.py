@@ -118,6 +118,7 @@ def simulate(
     """
     from approvals_bot.app.directory import open_people
     from approvals_bot.approvals import fields
+    from approvals_bot.approvals.files import StoredFile
     from approvals_bot.approvals.request import Opening
     from approvals_bot.approvals.simulate import simulate as play
     from approvals_bot.service.catalog import load_catalog, read_configuration
@@ -134,6 +135,10 @@ def simulate(
     if definition is None or not definition.is_approval:
         fail(f"{workflow!r} is a Python workflow, which can't be simulated.")
     now = clock_of(config).now()
+
+    for name, spec in definition.fields.items():
+        if spec.type == "file" and isinstance(given.get(name), str):  # nothing is uploaded for a simulation
+            given[name] = StoredFile(given[name], given[name], 0, "", "").as_json()
 
     async def look() -> tuple[dict[str, Any], list[str]]:
         opening = Opening(fields.dump(definition.fields, fields.values(definition.fields, given)), opener, behalf)

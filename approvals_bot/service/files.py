@@ -66,6 +66,12 @@ async def keep_file(engine: Engine, owner: str, name: str, parts: AsyncIterator[
     return file
 
 
+async def is_kept(engine: Engine, file: StoredFile) -> bool:
+    """Return whether the store has this very file. A workflow in Python may describe one that it has made up."""
+    row = await engine.store.file(file.id) if _ID.fullmatch(file.id) else None
+    return row is not None and row.is_there(engine.now()) and read_file(json.loads(row.described)) == file
+
+
 async def content_of(engine: Engine, file: StoredFile) -> AsyncIterator[bytes]:
     """Read a file's content part by part."""
     number = 0

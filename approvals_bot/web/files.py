@@ -25,7 +25,7 @@ from approvals_bot.approvals.files import (
 from approvals_bot.approvals.json_values import UnfitError
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine
-from approvals_bot.service.files import MOST_UNCLAIMED, TooManyFilesError, content_of, keep_file
+from approvals_bot.service.files import MOST_UNCLAIMED, TooManyFilesError, content_of, is_kept, keep_file
 from approvals_bot.web.decisions import Decisions
 from approvals_bot.web.keys import key_of
 from approvals_bot.web.pages import PeoplePages
@@ -83,17 +83,17 @@ class Downloads:
     async def of_request(self, request: HttpRequest) -> Response:
         """GET: a file of a request that the signed-in reader may see."""
         found = await self._pages.find_visible(request)
-        return found if isinstance(found, Response) else self._answer(request, found)
+        return found if isinstance(found, Response) else await self._answer(request, found)
 
     async def of_link(self, request: HttpRequest) -> Response:
         """GET: a file of the request behind a decision link, whose page shows it."""
         found = await self._decisions.find_shown(request)
-        return found if isinstance(found, Response) else self._answer(request, found)
+        return found if isinstance(found, Response) else await self._answer(request, found)
 
-    def _answer(self, request: HttpRequest, view: Request) -> Response:
+    async def _answer(self, request: HttpRequest, view: Request) -> Response:
         id = request.path_params["file"]
         file = find_file(view.fields, id) or find_file(view.was, id)
-        if file is None:
+        if file is None or not await is_kept(self._engine, file):
             raise Problem(404)
         content = content_of(self._engine, file) if request.method != "HEAD" else _nothing()
         return StreamingResponse(content, headers=file_headers(file))

@@ -61,6 +61,7 @@ LISTED = 40  # workflows that are offered at once; others are opened by name
 ERROR_LIMIT = 300  # characters below an input
 NOTHING = "There's nothing here that you can request."
 CHOOSE = "What do you need approval for?"
+NEEDS_A_FILE = "This request needs a file, and Slack's forms have none. Please use the API."
 TOO_LONG = "This form has too many fields for Slack. Please use the API or the command line."
 
 
@@ -302,10 +303,13 @@ def chooser(names: Sequence[str]) -> Block:
 
 
 def form(definition: Definition, remembered: Form, requester: Person) -> Block:
-    """Render the workflow's form. Raises ValueError if it has too many fields for Slack."""
+    """Render the workflow's form, without fields for files. Raises ValueError if Slack can't send it."""
     if len(definition.fields) > LONGEST_FORM:
         raise ValueError(TOO_LONG)
-    inputs = [_field(name, spec, requester.numbers) for name, spec in definition.fields.items()]
+    if any(spec.type == "file" and spec.required for spec in definition.fields.values()):
+        raise ValueError(NEEDS_A_FILE)
+    sendable = fields.sendable(definition.fields)
+    inputs = [_field(name, spec, requester.numbers) for name, spec in sendable.items()]
     if definition.workflow.on_behalf_of != "never":
         behalf = labelled(BEHALF, "On behalf of", {"type": "users_select"})
         inputs.append(behalf | {"optional": definition.workflow.on_behalf_of != "required"})

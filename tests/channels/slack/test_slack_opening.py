@@ -50,6 +50,20 @@ async def test_a_form_takes_numbers_as_the_requester_writes_them(office: Office)
     assert (fields["cost"], fields["share"]) == ("12345.00", "1.25")
 
 
+async def test_a_form_leaves_out_files_and_names_one_that_is_needed(office: Office) -> None:
+    optional = {"service": "string", "doc": {"type": "file", "required": False}}
+    office.offer(
+        optional=FULL | {"workflow": {}, "fields": optional}, needed=FULL | {"workflow": {}, "fields": {"doc": "file"}}
+    )
+    view = (await office.command("U0BO", "optional"))["view"]
+    assert [block["block_id"] for block in view["blocks"] if block["type"] == "input"] == ["field:service", "behalf"]
+    await office.submit("U0BO", view, {"field:service": {"value": "api"}})
+    assert (await only_run(office)).parts[0]["fields"] == {"service": "api", "doc": None}
+    refused = await office.command("U0BO", "needed")
+    assert refused["view"] is None
+    assert "needs a file" in str(refused)
+
+
 async def only_run(office: Office) -> Any:
     (record,) = (await office.engine.records()).records
     return await office.engine.record(record.id)
