@@ -223,8 +223,8 @@ def seat_queries(request: Request, rules: Rules, stage: RequestStage) -> list[Se
         sources, notify = [PeopleSource(seat.from_)], seat.notify
         for more in stage.escalations:
             if number in more.seats:
-                source = PeopleSource(more.to, more.owed)
-                sources = [source] if more.mode == "replace" else [*sources, source]
+                is_replacing = more.mode == "replace"
+                sources.append(PeopleSource(more.to, more.owed, is_escalation=True, replaces=is_replacing))
                 notify = None if more.mode == "replace" or notify is None else (*notify, *more.to)
         asks.append(SeatQuery(number, tuple(sources), notify))
     return asks
@@ -272,7 +272,8 @@ def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
             eligible |= {address: before[place.id].eligible[address] for address in unsure}
         rule = needs[place.id]
         label = before[place.id].label if place.id in before else label_of(rule.from_, about, request.people)
-        seats.append(RequestSeat(place.id, label, rule.need, eligible, known, unsure, place.in_place_of))
+        groups, apart = place.slack_groups, place.ungrouped
+        seats.append(RequestSeat(place.id, label, rule.need, eligible, known, unsure, place.in_place_of, groups, apart))
         notified.update(dict.fromkeys(place.notified))
     all_notified = tuple(dict.fromkeys([*stage.notified, *notified])) if found.errors else tuple(notified)
     return with_recipients(request, all_notified).with_stage(replace(stage, seats=tuple(seats), notified=all_notified))

@@ -13,7 +13,7 @@ The pure functions of `notifications` decide over `Copy` values what to do next.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -34,13 +34,18 @@ from approvals_bot.approvals.delivery import (
     update_copy,
 )
 from approvals_bot.approvals.notifications import (
+    ASKING,
+    ELSEWHERE,
     Copy,
     Notification,
     best_copy,
     fallbacks,
+    has_card,
     is_pointless,
+    mentions,
     newest_copy,
     next_act,
+    to_remind,
 )
 from approvals_bot.approvals.port import (
     CardDelivery,
@@ -51,11 +56,14 @@ from approvals_bot.approvals.port import (
     Place,
     Receipt,
     Refused,
+    ToPerson,
     TryAgain,
     place_name,
 )
 from approvals_bot.approvals.request import Request
+from approvals_bot.approvals.talk import readers_of
 from approvals_bot.durable.core.api import now, random
+from approvals_bot.people import Person
 
 TOO_LATE = "it was decided before this could be delivered"
 
@@ -112,6 +120,16 @@ class Copies:
             if copy.receipt is not None:  # what is still on its way shows the newest card when it arrives
                 self._put(replace(copy, due=(*copy.due, occasion)))
                 self._wake_ups[copy.number - 1].set()
+
+    def remind(self, people: Sequence[str], *, in_places: bool = True) -> None:
+        """Remind these people, each once: where they got their card, or by a mention in a place."""
+        for copy in to_remind(self.all, people):
+            if copy.reader is None and not in_places:
+                continue
+            is_due = "reminder" in copy.due
+            earlier = copy.owing if is_due else ()
+            self._put(replace(copy, owing=tuple(dict.fromkeys((*earlier, *people)))))
+            self.follow_up([] if is_due else [self.all[copy.number - 1]], "reminder")
 
     def notify_comment(self, copies: Iterable[Copy], number: int) -> None:
         """Notify the readers of these copies of a comment. Several that come before it is sent go together."""
@@ -219,6 +237,7 @@ class Copies:
             copy = self.all[number - 1]
             if isinstance(result, Delivered):
                 self._put(copy.arrived(result))
+                self._notify_missed(copy, occasion, result.missed)
                 return True
             if isinstance(result, TryAgain) and result.held and result.after is not None:
                 tries -= 1  # the channel held it back, so nothing was tried
@@ -241,6 +260,16 @@ class Copies:
         if isinstance(result, Refused) and not copy.is_replaced:
             self._fall_back(number)
         return await self._wait(number, pause, result.error, until)
+
+    def _notify_missed(self, copy: Copy, occasion: Occasion, missed: tuple[str, ...]) -> None:
+        """Send people whom a mention didn't reach a card of their own, unless they have voted since.
+
+        People with a card elsewhere are notified there anyway; of a new stage, only those with a card of this stage.
+        """
+        for address in waiting_for(self.request) if occasion in ASKING else ():
+            own = (one for one in self.all if one.round == self.round) if occasion == "request" else self.all
+            if address in missed and not has_card(own, address):
+                self.send([Notification(ToPerson(copy.to.channel, self.request.people[address]), occasion)])
 
     def _count_attempt(self, number: int, by: int) -> None:
         copy = self.all[number - 1]
@@ -299,8 +328,10 @@ class Copies:
         if self._closed.is_set() and copy.occasion != "outcome":
             return
         for way in fallbacks(copy, self.request, self.all):
-            copy = self._put(replace(self.all[number - 1], is_replaced=True))
             other = newest_copy(self.all, way, copy.text)
+            if other is not None and other.delivery.state == "not_delivered" and other.code in ELSEWHERE:
+                continue  # they are on neither channel, so this copy's failure is shown
+            copy = self._put(replace(self.all[number - 1], is_replaced=True))
             if other is None:
                 self._add(way, copy.occasion, max(copy.until, now() + timedelta(minutes=5)), copy.text)
             elif other.round < copy.round:
@@ -321,4 +352,26 @@ class Copies:
         shown = self.request.but(version=self.version, waiting_for=waiting_for(self.request), deliveries=troubles)
         card = shortened(card_of(shown, copy.reader, now()), LONGEST_MAIL_VALUE if copy.is_mail else LONGEST_VALUE)
         about = tuple(comment_of(shown, shown.comments[each - 1]) for each in unseen)
-        return Dispatch(delivery_id, copy.to, card, occasion, copy.text, thread, lost_at, comments=about)
+        people, groups = self._mentions(copy, occasion, thread, unseen)
+        return Dispatch(
+            delivery_id,
+            copy.to,
+            card,
+            occasion,
+            copy.text,
+            thread,
+            lost_at,
+            comments=about,
+            mention=people,
+            mention_groups=groups,
+        )
+
+    def _mentions(
+        self, copy: Copy, occasion: Occasion, thread: Receipt | None, unseen: tuple[int, ...]
+    ) -> tuple[tuple[Person, ...], tuple[str, ...]]:
+        """Return whom the message has to mention. A mail, and a card that only its reader sees, notify without."""
+        if copy.text or copy.is_mail or (thread is None and isinstance(copy.to, ToPerson)):
+            return (), ()
+        comments = [self.request.comments[each - 1] for each in unseen]
+        readers = dict.fromkeys(reader for comment in comments for reader in readers_of(self.request, comment.act))
+        return mentions(self.request, self.all, copy, occasion, tuple(readers))

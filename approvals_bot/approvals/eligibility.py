@@ -46,10 +46,16 @@ class RequestContext:
 
 @dataclass(frozen=True, slots=True)
 class PeopleSource:
-    """Addresses of a seat. `approvers`: people who owed a vote at an escalation, for `manager-of:approver`."""
+    """Addresses of a seat, or of an escalation that adds to it.
+
+    `approvers`: people who owed a vote at the escalation, for `manager-of:approver`. `replaces`: those found by it take
+    the place of everybody before, if there are any.
+    """
 
     addresses: tuple[str, ...]
     approvers: tuple[str, ...] = ()
+    is_escalation: bool = False
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,9 @@ class ResolvedSeat:
     errors: tuple[str, ...] = ()
     nobody: tuple[str, ...] = ()  # addresses that match nobody, and why
     in_place_of: dict[str, str] = field(default_factory=dict)  # delegate → the absent person
+    slack_groups: tuple[str, ...] = ()  # handles of Slack user groups among its addresses
+    ungrouped: tuple[str, ...] = ()  # the eligible who are in none of these, if there are some
+    escalated: tuple[str, ...] = ()  # the eligible whom an escalation names
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,11 @@ class Resolution:
     @property
     def errors(self) -> tuple[str, ...]:
         return tuple(error for seat in self.seats for error in seat.errors)
+
+    @property
+    def escalated(self) -> tuple[str, ...]:
+        """The people whom an escalation names."""
+        return tuple(dict.fromkeys(address for seat in self.seats for address in seat.escalated))
 
 
 Need = int | Literal["all"]
@@ -140,7 +154,14 @@ def _with_pairs(seat: ResolvedSeat, pairs: Mapping[str, str], found: Resolution)
         else:
             eligible[address] = why
     notified = tuple(dict.fromkeys(pairs.get(address, address) for address in seat.notified))
-    return replace(seat, eligible=eligible, notified=notified, in_place_of=in_place_of)
+    return replace(
+        seat,
+        eligible=eligible,
+        notified=notified,
+        in_place_of=in_place_of,
+        ungrouped=(*seat.ungrouped, *in_place_of) if seat.slack_groups else (),
+        escalated=tuple(pairs.get(address, address) for address in seat.escalated),
+    )
 
 
 def _can_do_without(left_out: list[str], seats: list[ResolvedSeat], needs: Mapping[int, Need]) -> bool:

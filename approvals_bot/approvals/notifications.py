@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
+from approvals_bot.approvals.ballot import waiting_for
 from approvals_bot.approvals.policy import Deliver
 from approvals_bot.approvals.port import (
     EMAIL,
@@ -24,8 +25,16 @@ from approvals_bot.approvals.port import (
     ToPerson,
     place_name,
 )
-from approvals_bot.approvals.request import Request
+from approvals_bot.approvals.request import Request, RequestStage
 from approvals_bot.people import Person
+
+ELSEWHERE: tuple[RefusedCode, ...] = ("not_configured", "no_account")
+"""Why a reader isn't on a channel, which is no failure while they are on another."""
+
+FEW = 5  # approvers whom a card mentions one by one, even if they are in groups
+MOST_MENTIONED = 30  # people whom one message mentions
+ASKING: tuple[Occasion, ...] = ("request", "reminder", "escalation", "change")
+"""The occasions on which somebody has to do something."""
 
 Progress = Literal["sending", "delivered", "retrying", "not_delivered"]
 
@@ -50,6 +59,7 @@ class Copy:
     has_bounced: bool = False  # the mail was accepted and bounced later
     due: tuple[Occasion, ...] = ()
     unseen: tuple[int, ...] = ()  # numbers of the comments to notify its reader of
+    owing: tuple[str, ...] = ()  # the people for whom reminders are, in a place
 
     @property
     def reader(self) -> str | None:
@@ -64,7 +74,7 @@ class Copy:
     @property
     def is_elsewhere(self) -> bool:
         """Whether the reader isn't on this channel and got a fallback, which is no failure."""
-        return self.is_replaced and self.code in ("not_configured", "no_account")
+        return self.is_replaced and self.code in ELSEWHERE
 
     def became(self, state: Progress, error: str = "", code: RefusedCode | None = None) -> Copy:
         """Return the copy after an attempt."""
@@ -124,6 +134,15 @@ def to_new_approver(deliver: Deliver, person: Person) -> Iterator[ToPerson]:
     yield from own
 
 
+def to_escalated(deliver: Deliver, person: Person) -> Iterator[ToPerson]:
+    """Yield the destinations of a person to whom a stage escalates: always a direct message, and the file's own ways.
+
+    Without Slack, the direct message falls back to mail.
+    """
+    yield ToPerson(SLACK, person)
+    yield from (way for way in personal(deliver, person) if way.channel != SLACK)
+
+
 def to_requester(deliver: Deliver, person: Person) -> ToPerson | None:
     """Return the destination for the requester; None if the file delivers nothing."""
     if deliver.email is not None and not deliver.dm:
@@ -156,6 +175,57 @@ def stage_notifications(
             yield from (Notification(way, occasion) for way in personal(deliver, request.people[address]))
 
 
+def escalation_notifications(request: Request, deliver: Deliver, escalated: Sequence[str]) -> Iterator[Notification]:
+    """Yield the cards of the people to whom the open stage escalates, whatever `deliver` says.
+
+    Also of those who were notified before, and of all who get a card now for another reason.
+    """
+    assert request.stage is not None, "a stage is open"
+    for address in request.stage.notified:
+        if address in escalated:
+            yield from (Notification(way, "escalation") for way in to_escalated(deliver, request.people[address]))
+
+
+def mentions(
+    request: Request, copies: Sequence[Copy], copy: Copy, occasion: Occasion, readers: Sequence[str] = ()
+) -> tuple[tuple[Person, ...], tuple[str, ...]]:
+    """Return the people and the Slack user groups that a message has to mention, so that it notifies them.
+
+    In a place these are the people who owe a vote and have no message of their own on that channel. Of many, their
+    groups are mentioned; but a reminder, which must not reach those who have voted, names up to MOST_MENTIONED.
+    `readers`: those of a comment.
+    """
+    stage = request.stage
+    if stage is None or request.outcome is not None:
+        return (), ()
+    wanted = list(readers) if occasion == "comment" else _asked(request, stage, copy, occasion)
+    if isinstance(copy.to, ToPerson):
+        return (((copy.to.person,) if copy.to.person.address in wanted else ()), ())
+    wanted = [address for address in wanted if not has_card(copies, address, copy.to.channel)]
+    groups: tuple[str, ...] = ()
+    if len(wanted) > (FEW if occasion in ("request", "change") else MOST_MENTIONED):
+        groups, wanted = _grouped(stage, wanted)
+    return tuple(request.people[one] for one in wanted[:MOST_MENTIONED] if one in request.people), groups
+
+
+def _asked(request: Request, stage: RequestStage, copy: Copy, occasion: Occasion) -> list[str]:
+    """Return the people from whom this message wants something: a vote."""
+    if request.state != "waiting" or occasion not in ASKING:
+        return []
+    owing = waiting_for(request)
+    return [address for address in owing if address in (copy.owing if occasion == "reminder" else stage.notified)]
+
+
+def _grouped(stage: RequestStage, addresses: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Return the Slack user groups that these people are in, and the people who are in none."""
+    groups, inside = dict[str, None](), set[str]()
+    for seat in stage.seats:
+        if seat.slack_groups and any(address in seat.eligible for address in addresses):
+            groups |= dict.fromkeys(seat.slack_groups)
+            inside |= seat.eligible.keys() - set(seat.ungrouped)
+    return tuple(groups), [address for address in addresses if address not in inside]
+
+
 def late_mails(request: Request, copies: Sequence[Copy]) -> Iterator[Notification]:
     """Yield the mails that were delayed in case somebody would vote without them."""
     assert request.stage is not None, "a stage is open"
@@ -186,10 +256,10 @@ def to_remind(copies: Iterable[Copy], people: Sequence[str]) -> list[Copy]:
     return [copy for copy in arrived if copy in best or (isinstance(copy.to, Place) and people)]
 
 
-def has_card(copies: Iterable[Copy], reader: str) -> bool:
-    """Whether this person has a card of their own, or one is on its way."""
+def has_card(copies: Iterable[Copy], reader: str, channel: str | None = None) -> bool:
+    """Whether this person has a card of their own, on this channel if one is given, or one is on its way."""
     mine = (copy for copy in copies if copy.reader == reader and not copy.text)
-    return any(copy.delivery.state != "not_delivered" for copy in mine)
+    return any(copy.delivery.state != "not_delivered" and channel in (None, copy.to.channel) for copy in mine)
 
 
 def best_copy(copies: Iterable[Copy], reader: str) -> Copy | None:

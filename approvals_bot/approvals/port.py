@@ -314,7 +314,9 @@ class Dispatch:
     `delivery_id`: the idempotency key, the same at every attempt. `thread`: the first copy at this destination, if any.
     `lost_at`: the time of the first attempt whose confirmation was lost, so that it may have arrived; None: none was.
     `link`: the reader's own decision page; "" for a place, or if they have none. It is added when the dispatch leaves,
-    so that no link is ever in a log. `comments`: those it is about.
+    so that no link is ever in a log. `comments`: those it is about. `mention`: the people to notify in a place or a
+    thread, which notify nobody by themselves. `mention_groups`: handles of Slack user groups to notify, instead of
+    their many members.
     """
 
     delivery_id: str
@@ -326,6 +328,8 @@ class Dispatch:
     lost_at: datetime | None = None
     link: str = ""
     comments: tuple[CardComment, ...] = ()
+    mention: tuple[Person, ...] = ()
+    mention_groups: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
@@ -335,11 +339,15 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """It arrived, says the other side. `uncertain`: a confirmation was lost, so it may have arrived twice."""
+    """It arrived, says the other side. `uncertain`: a confirmation was lost, so it may have arrived twice.
+
+    `missed`: addresses of people to be mentioned whom a mention there doesn't reach; they need a message of their own.
+    """
 
     receipt: Receipt
     uncertain: bool = False
     kind: Literal["delivered"] = "delivered"
+    missed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

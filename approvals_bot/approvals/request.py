@@ -65,6 +65,8 @@ class RequestSeat:
     known: bool = True
     unsure: tuple[str, ...] = ()
     in_place_of: dict[str, str] = field(default_factory=dict)  # delegate → the absent person
+    slack_groups: tuple[str, ...] = ()  # handles of Slack user groups that its people are in
+    ungrouped: tuple[str, ...] = ()  # those of the eligible who are in none of these, if there are some
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ here, once for all channels.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import TypeVar
 
 from approvals_bot.approvals.eligibility import SELF, PeopleSource, RequestContext, Resolution, ResolvedSeat, SeatQuery
 from approvals_bot.approvals.reassignment import Rank
@@ -18,6 +19,8 @@ from approvals_bot.durable.core.serialization import Proven
 from approvals_bot.errors import StepFailedError
 from approvals_bot.people import AddressError, People, Person, Resolved, SourceUnavailable, is_mail
 from approvals_bot.people.absences import Away
+
+T = TypeVar("T")
 
 logger = logging.getLogger("approvals_bot.approvals")
 
@@ -177,32 +180,76 @@ def _find(address: str, about: RequestContext, people: People, approver: str | N
 
 async def _seat(ask: SeatQuery, about: RequestContext, people: People, known: dict[str, Person]) -> ResolvedSeat:
     """Resolve one seat, and add everybody found to `known`."""
-    eligible, errors, nobody = dict[str, str](), list[str](), list[str]()
-    addresses = [
-        (address, approver)
-        for source in ask.sources
-        for address in source.addresses
-        for approver in (source.approvers if address == "manager-of:approver" else (None,))
-    ]
-    for address, approver in addresses:
-        found = await _find(address, about, people, approver)
-        errors.extend(found.errors)
-        if not found.persons and not found.errors:
-            nobody.append(f"{address}: {found.why}")
-        for person in found.persons:
-            chosen: Person | None = person
-            why = found.why
-            if person.address in about.barred:
-                chosen, why = _instead(person, why, address, about, people)
-            if chosen is not None:
-                known[chosen.address] = chosen
-                eligible.setdefault(chosen.address, why)
-    notified = list(eligible)
+    found, first = dict[int, ResolvedSeat](), 0
+    for at, source in reversed([*enumerate(ask.sources)]):
+        if source.replaces:
+            found[at] = await _of_source(source, about, people, known)
+            if found[at].eligible:  # an escalation that finds nobody must not leave the seat empty
+                first = at
+                break
+    sources = [*enumerate(ask.sources)][first:]
+    parts = [found[at] if at in found else await _of_source(source, about, people, known) for at, source in sources]
+    eligible = dict[str, str]()
+    for part in parts:
+        eligible |= {address: why for address, why in part.eligible.items() if address not in eligible}
+    notified, faults = tuple(eligible), [part.errors for part in parts]
     if ask.notify is not None:
         to_notify = await _seat(SeatQuery(ask.id, (PeopleSource(ask.notify),)), about, people, known)
-        notified = [each for each in to_notify.eligible if each in eligible]
-        errors += to_notify.errors
-    return ResolvedSeat(ask.id, eligible, tuple(notified), tuple(dict.fromkeys(errors)), tuple(nobody))
+        notified = tuple(each for each in to_notify.eligible if each in eligible)
+        faults.append(to_notify.errors)
+    groups = _different(part.slack_groups for part in parts)
+    return ResolvedSeat(
+        ask.id,
+        eligible,
+        notified,
+        _different(faults),
+        tuple(nobody for part in parts for nobody in part.nobody),
+        slack_groups=groups,
+        ungrouped=_different(part.ungrouped for part in parts) if groups else (),
+        escalated=_different(part.escalated for part in parts),
+    )
+
+
+def _different(parts: Iterable[Iterable[T]]) -> tuple[T, ...]:
+    return tuple(dict.fromkeys(one for part in parts for one in part))
+
+
+async def _of_source(
+    source: PeopleSource, about: RequestContext, people: People, known: dict[str, Person]
+) -> ResolvedSeat:
+    """Resolve the addresses of one source as if they were a seat, and add everybody found to `known`."""
+    eligible, errors, nobody = dict[str, str](), list[str](), list[str]()
+    groups, ungrouped = list[str](), list[str]()
+    for address in source.addresses:
+        for approver in source.approvers if address == "manager-of:approver" else (None,):
+            found = await _find(address, about, people, approver)
+            errors += found.errors
+            if not found.persons and not found.errors:
+                nobody.append(f"{address}: {found.why}")
+            if found.persons and found.slack_group:
+                groups.append(found.slack_group)
+            for person in found.persons:
+                chosen: Person | None = person
+                why = found.why
+                if person.address in about.barred:
+                    chosen, why = _instead(person, why, address, about, people)
+                if chosen is None:
+                    continue
+                known[chosen.address] = chosen
+                eligible.setdefault(chosen.address, why)
+                if chosen is not person or not found.slack_group:
+                    ungrouped.append(chosen.address)
+    escalated = tuple(eligible) if source.is_escalation else ()
+    return ResolvedSeat(
+        0,
+        eligible,
+        (),
+        tuple(errors),
+        tuple(nobody),
+        slack_groups=tuple(groups),
+        ungrouped=tuple(ungrouped),
+        escalated=escalated,
+    )
 
 
 def _instead(

@@ -96,6 +96,18 @@ def late_escalations(definition: Definition, times: Sequence[Time]) -> list[int]
     return [number for number in range(len(definition.escalate)) if number not in earlier]
 
 
+def escalates_to(definition: Definition, times: Sequence[Time]) -> tuple[str, ...]:
+    """Return the addresses to which the stage escalates at its deadline; () if something else happens then."""
+    late = late_escalations(definition, times) if definition.clock.on_deadline == "escalate" else []
+    return tuple(address for number in late for address in definition.escalate[number].to)
+
+
+def naming(definition: Definition, times: Sequence[Time], target: str) -> tuple[Time, ...]:
+    """Return these times, with a deadline that says to whom the stage escalates."""
+    then = f"{THEN['escalate']} to {target}"
+    return tuple(_deadline(definition, time.at, then) if time.kind == "deadline" else time for time in times)
+
+
 def next_look(at: datetime, times: int) -> Time:
     """Return when to read a source of people again that has failed `times` times."""
     first, longest = LOOK_AGAIN

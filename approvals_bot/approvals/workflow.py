@@ -12,6 +12,7 @@ timers and which notifications; `Copies` and `StageTimers` only execute them.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, assert_never
 
 from approvals_bot.approvals.acts import (
@@ -53,16 +54,16 @@ from approvals_bot.approvals.apply import (
 )
 from approvals_bot.approvals.ballot import current_votes
 from approvals_bot.approvals.copies import Copies
-from approvals_bot.approvals.eligibility import Resolution
+from approvals_bot.approvals.eligibility import Resolution, label_of
 from approvals_bot.approvals.fields import Fits
 from approvals_bot.approvals.follow_ups import FollowUps, actions_of
 from approvals_bot.approvals.notifications import (
     Notification,
+    escalation_notifications,
     late_mails,
     requester_notifications,
     stage_notifications,
     to_new_approver,
-    to_remind,
 )
 from approvals_bot.approvals.outcomes import result_of
 from approvals_bot.approvals.policy import Definition
@@ -77,7 +78,9 @@ from approvals_bot.approvals.timers import (
     Due,
     StageTimers,
     Time,
+    escalates_to,
     late_escalations,
+    naming,
     next_look,
     second_deadline,
     stage_times,
@@ -299,7 +302,7 @@ class PendingRequest:
             case TakeOn():
                 self.copies.show(self.request)
             case Remind():
-                self.copies.follow_up(to_remind(self.copies.all, to_be_reminded(self.request, came_at)), "reminder")
+                self.copies.remind(to_be_reminded(self.request, came_at))
             case Snooze(until=until) if until is not None:
                 self.timers.add(Time(until, "snooze", f"a reminder to {self.request.called(act.by)}, who snoozed it"))
             case Snooze():
@@ -371,12 +374,16 @@ class PendingRequest:
             self.approve()
             return
         opened_at = now()
-        found = await self.find(stage)
+        times = stage_times(self.definition, opened_at)
+        targets = escalates_to(self.definition, times)
+        found = await self.find(stage, *(address for address in targets if is_mail(address)))
         self.request = opened(self.request, self.rules, stage, found, opened_at)
         if not self.has_opened and (why := why_undecidable(self.request, self.rules, stage, found)):
             raise NobodyCanDecideError(stage.id, why)
         self.has_opened = True
-        times = stage_times(self.definition, opened_at)
+        if targets:
+            target = label_of(targets, context_of(self.request, self.rules), self.request.people)
+            times = naming(self.definition, times, target)
         self.start_timers(times)
         self.late = late_escalations(self.definition, times)
         self.look_again_if_needed(found, 0)
@@ -405,22 +412,26 @@ class PendingRequest:
         for number in numbers:
             self.request = escalated(self.request, stage, self.definition.escalate[number])
             stage = self.open_stage()
-        notified = stage.notified
-        self.request = seated(self.request, self.rules, stage, await self.find(stage))
+        found = await self.find(stage)
+        self.request = seated(self.request, self.rules, stage, found)
+        self.look_again_if_needed(found, 0)
         self.copies.show(self.request)
         self.copies.notify_all("escalation", only_places=True)
-        self.notify_stage("escalation", notified)
+        self.notify_found(stage.notified, found.escalated)
+        if not found.escalated:  # such as a manager whom nobody knows: those who were asked before are asked again
+            self.copies.remind(to_be_reminded(self.request, now()), in_places=False)
 
     async def look_again(self, stage: RequestStage, times: int) -> None:
         """Resolve the stage once more, and send cards to people who weren't found before."""
-        notified, found = stage.notified, await self.find(stage)
+        found = await self.find(stage)
         self.request = seated(self.request, self.rules, stage, found)
         self.look_again_if_needed(found, times)
         self.copies.show(self.request)
-        self.notify_stage("request", notified)
+        self.notify_found(stage.notified, [address for address in found.escalated if address not in stage.notified])
 
     def look_again_if_needed(self, found: Resolution, times: int) -> None:
         """Set timers to resolve again: when a source failed, and when an absence begins or ends."""
+        self.timers.cancel("people")
         if found.errors:
             self.timers.add(next_look(now(), times))
         at, deadline = found.changes_at, self.request.deadline
@@ -448,10 +459,10 @@ class PendingRequest:
             case "deadline":
                 await self.reach_deadline(stage)
             case "reminder":
-                self.copies.follow_up(to_remind(self.copies.all, to_be_reminded(self.request, now())), "reminder")
+                self.copies.remind(to_be_reminded(self.request, now()))
             case "snooze":
                 self.request, people = snoozes_over(self.request, now())
-                self.copies.follow_up(to_remind(self.copies.all, people), "reminder")
+                self.copies.remind(people)
             case "mail":
                 if not current_votes(stage):
                     self.copies.send(late_mails(self.request, self.copies.all))
@@ -489,6 +500,11 @@ class PendingRequest:
         self.copies.send(
             stage_notifications(self.request, self.definition.deliver, self.copies.all, occasion, notified)
         )
+
+    def notify_found(self, notified: tuple[str, ...], escalated: Sequence[str]) -> None:
+        """Send cards to people who weren't found before, and to those to whom the stage escalates now."""
+        self.notify_stage("request", (*notified, *escalated))
+        self.copies.send(escalation_notifications(self.request, self.definition.deliver, escalated))
 
     def notify_reassigned(self, stage_id: str) -> None:
         """Send the new approver their own card, and notify the person whose place they took."""

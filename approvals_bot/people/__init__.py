@@ -99,12 +99,13 @@ class Resolved:
     """The people an address means right now.
 
     `why` completes "You are …" ("in release-managers"); if `persons` is empty, it says why. `errors`: why sources could
-    not be read; membership is then unknown, not denied.
+    not be read; membership is then unknown, not denied. `slack_group`: the handle of the Slack user group that it is.
     """
 
     persons: tuple[Person, ...]
     why: str
     errors: tuple[str, ...] = ()
+    slack_group: str = ""
 
 
 # ── the directory ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -346,7 +347,8 @@ class People:
                 case GroupAddress(name):
                     return await self._group(name)
                 case SlackGroupAddress(handle):
-                    return self._members(f"slack:@{handle}", await _read(self._slack(handle)))
+                    found = self._members(f"slack:@{handle}", await _read(self._slack(handle)))
+                    return replace(found, slack_group=handle)
                 case OnBehalfOf():
                     if on_behalf_of is None:
                         return Resolved((), "the request isn't on anybody's behalf")
@@ -370,7 +372,8 @@ class People:
         if isinstance(source, Sequence):
             shown = self.group_names.get(name, name)
             return self._listed(source, f"in {shown}", f"nobody is in {shown}")
-        return self._members(name, await _read(source), source.name)
+        found = self._members(name, await _read(source), source.name)
+        return replace(found, slack_group=source.handle) if isinstance(source, SlackGroupSource) else found
 
     def _members(self, group: str, found: Any, source: str | None = None) -> Resolved:
         name = self.group_names.get(group, group)

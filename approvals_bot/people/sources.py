@@ -15,11 +15,15 @@ LARGEST_FILE = 1_000_000  # bytes of a source's file
 
 
 class SourceUnavailable(ApprovalsBotError):
-    """A source of people can't be read now. Nothing was decided; the operator fixes it, and people try again."""
+    """A source of people can't be read now. Nothing was decided; the operator fixes it, and people try again.
 
-    def __init__(self, source: str, reason: str) -> None:
+    `is_lasting`: waiting doesn't help, as with a missing permission.
+    """
+
+    def __init__(self, source: str, reason: str, *, is_lasting: bool = False) -> None:
         self.source = source
         self.reason = reason
+        self.is_lasting = is_lasting
         super().__init__(f'The source "{source}" can\'t be read: {reason}')
 
 

@@ -105,7 +105,7 @@ class Memory:
             show_again(self.space, json.loads(text))
         for text in rows_of(db, "message"):
             stored = json.loads(text)
-            message = Message(**stored | {"blocks": tuple(stored["blocks"])})
+            message = Message(**stored | {name: tuple(stored[name]) for name in ("blocks", "notified")})
             if message.channel in self.space.channels:
                 self.space.messages[message.channel, message.ts] = message
         self.mailbox.mails += [arrived(ReceivedMail, text) for text in rows_of(db, "mail")]

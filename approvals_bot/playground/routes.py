@@ -169,6 +169,7 @@ class JsonApi:
                     "ephemeral_to": m.ephemeral_to,
                     "edited": m.edited,
                     "metadata": m.metadata,
+                    "notified": list(m.notified),
                 }
                 for m in shown
             ]

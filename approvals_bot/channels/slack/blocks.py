@@ -6,7 +6,7 @@ characters. The only `mrkdwn` is our own: a date token, which Slack shows in the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -50,22 +50,36 @@ ROOMS = (
 )
 
 
-def message(dispatch: Dispatch) -> tuple[str, list[Block]]:
+@dataclass(frozen=True, slots=True)
+class Mentions:
+    """What a message mentions: Slack's ids of people, by address, and of user groups. Slack notifies these."""
+
+    users: Mapping[str, str]
+    groups: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.users or self.groups)
+
+
+NOBODY = Mentions({}, ())
+
+
+def message(dispatch: Dispatch, mentions: Mentions = NOBODY) -> tuple[str, list[Block]]:
     """Render this dispatch: the card, a note in its thread, or the operator's own text."""
     if dispatch.text:
         return own_text(dispatch)
     if dispatch.thread is not None:
-        return note(dispatch)
-    return card_message(dispatch.card)
+        return note(dispatch, mentions)
+    return card_message(dispatch.card, mentions)
 
 
-def card_message(card: Card) -> tuple[str, list[Block]]:
+def card_message(card: Card, mentions: Mentions = NOBODY) -> tuple[str, list[Block]]:
     """Render the whole card, below a text like `⏳ Waiting: Deploy api 2.1 to prod. Requested by Bo Lund.`
 
     A decided card opens with its outcome and keeps everything but the buttons.
     """
     for room in ROOMS:
-        blocks = _blocks(card, room)
+        blocks = _blocks(card, room, mentions)
         size = length(json_text(blocks, ensure_ascii=False))
         if len(blocks) <= BLOCK_LIMIT and size <= CARD_LIMIT:
             break
@@ -76,7 +90,7 @@ def card_message(card: Card) -> tuple[str, list[Block]]:
     return escape(one_line(f"{card_text.state(card)}: {title}{stop} {card_text.asked_by(card)}.", TEXT_LIMIT)), blocks
 
 
-def _blocks(card: Card, room: CardLimits) -> list[Block]:
+def _blocks(card: Card, room: CardLimits, mentions: Mentions) -> list[Block]:
     """Render each part that has content. Block ids change with every update, as Slack wants."""
     fields, is_cut = _fields(card, room)
     is_cut = (
@@ -89,6 +103,7 @@ def _blocks(card: Card, room: CardLimits) -> list[Block]:
     page: Block = {"type": "link", "url": card.url[:3_000], "text": "Open the full request"}
     digest = f"digest {card.digest[:SHORT_DIGEST]}" if card.digest else ""
     small = [plain(line) for line in (one_line(card.why_me, 200), digest) if line]
+    more = [_why_button(card)] if mentions and card.outcome is None else []
     parts: dict[str, Block | None] = {
         "outcome": _outcome(card.outcome, room) if card.outcome else None,
         "title": {"type": "header", "text": plain(one_line(card.title, HEADER_LIMIT) or "A request")},
@@ -100,9 +115,9 @@ def _blocks(card: Card, room: CardLimits) -> list[Block]:
         "fields": rich(*fields) if fields else None,
         "people": _people(card, room),
         "undelivered": rich(paragraph(*troubles)) if troubles else None,
-        "waiting": _waiting(card) if card.outcome is None else None,
+        "waiting": _waiting(card, mentions) if card.outcome is None else None,
         "full": rich(paragraph([page])) if is_cut and card.url else None,
-        "choices": choices(card, "choices") if card.choices else None,
+        "choices": choices(card, "choices", more) if card.choices or more else None,
         "small": {"type": "context", "elements": small} if small else None,
     }
     return [{"block_id": f"{part}:{card.version}", **block} for part, block in parts.items() if block]
@@ -187,16 +202,38 @@ def _people(card: Card, room: CardLimits) -> Block | None:
     return rich(paragraph(*lines)) if lines else None
 
 
-def _waiting(card: Card) -> Block:
-    """Render the people it waits for, and the button that explains why."""
-    why = {"type": "button", "action_id": WHY, "text": plain("Why me?"), "value": card.hook_id[:2_000]}
+def _waiting(card: Card, mentions: Mentions) -> Block:
+    """Render the people it waits for, and beside plain names the button that explains why.
+
+    Mentions are elements of rich text, which has no room for a button: then it is below, among the choices.
+    """
+    if mentions:
+        return rich(paragraph(_mentioned(card, mentions)))
     text = one_line(card_text.waiting_for(card), 300) or card_text.state(card)
-    return {"type": "section", "text": plain(text), "accessory": why}
+    return {"type": "section", "text": plain(text), "accessory": _why_button(card)}
 
 
-def choices(card: Card, part: str) -> Block:
-    """Render the buttons of the card's choices. `part`: the start of the block's id."""
-    buttons = list({choice.choice: _button(card, choice) for choice in card.choices}.values())
+def _why_button(card: Card) -> Block:
+    return {"type": "button", "action_id": WHY, "text": plain("Why me?"), "value": card.hook_id[:2_000]}
+
+
+def _mentioned(card: Card, mentions: Mentions) -> list[Block]:
+    """Render `Waiting for @sre, @Ann Ode and Bo Lund`: mentions first, then the names of all others."""
+    found: list[Block] = [{"type": "usergroup", "usergroup_id": group} for group in mentions.groups]
+    found += [{"type": "user", "user_id": user} for user in mentions.users.values()]
+    others = tuple(name for name in card.waiting_for if name.key not in mentions.users)
+    if others and not mentions.groups:  # a group's members may be named already
+        found.append(styled(one_line(card_text.names(others), 300)))
+    line = [styled("Waiting for ")]
+    for at, element in enumerate(found):
+        line += [styled(" and " if at == len(found) - 1 else ", ")] if at else []
+        line.append(element)
+    return line
+
+
+def choices(card: Card, part: str, more: Sequence[Block] = ()) -> Block:
+    """Render the buttons of the card's choices, and `more`. `part`: the start of the block's id."""
+    buttons = [*{choice.choice: _button(card, choice) for choice in card.choices}.values(), *more]
     shown = f"{part}:{card.version}:{card.digest}"[:ID_LIMIT]  # the vote is bound to the content that was on screen
     return {"type": "actions", "block_id": shown, "elements": buttons}
 
@@ -252,11 +289,13 @@ def own_text(dispatch: Dispatch) -> tuple[str, list[Block]]:
     return escape(one_line(text, TEXT_LIMIT)) or "–", [{"block_id": f"text:{dispatch.card.version}", **rich(*elements)}]
 
 
-def note(dispatch: Dispatch) -> tuple[str, list[Block]]:
+def note(dispatch: Dispatch, mentions: Mentions = NOBODY) -> tuple[str, list[Block]]:
     """Render a reply in the card's thread: why it comes now, without buttons that could go stale."""
     card = dispatch.card
     parts = [styled(one_line(_reason(dispatch), 300), bold=True), styled("\n" + one_line(card.title, 250))]
-    if waiting := card_text.waiting_for(card):
+    if mentions and card.outcome is None:
+        parts += [styled("\n"), *_mentioned(card, mentions)]
+    elif waiting := card_text.waiting_for(card):
         parts.append(styled(f"\n{one_line(waiting, 300)}"))
     if card.deadline is not None and card.outcome is None:
         parts += [styled("\nDue "), dated(card.deadline)]

@@ -177,6 +177,11 @@ class SlackClient:
             if cursor is None:
                 return
 
+    async def ids(self, method: str, key: str, *, limit: int, **arguments: Any) -> AsyncIterator[str]:
+        """Yield all ids under `key` of a paginated method, from at most 20 pages."""
+        async for item in self.pages(method, key, limit=limit, **arguments):
+            yield str(item)
+
     def _meaning(
         self, limited: tuple[str, str], status: int, headers: Mapping[str, str], data: dict[str, Any]
     ) -> SlackError:

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from approvals_bot.channels.slack.client import NeverError, SlackClient, SlackError
-from approvals_bot.people import SourceUnavailable
+from approvals_bot.people import Person, SourceUnavailable
 
 GROUP_MEMORY = 5.0  # seconds; each click asks Slack
 GROUP_SPARE = 60.0  # seconds; only while Slack refuses to be asked more often
 USER_MEMORY = 60.0  # seconds; how long a deactivated user may still count as active
 ADDRESS_MEMORY = 3_600.0  # seconds; an address hardly ever moves to another account
 ABSENCE_MEMORY = 120.0  # seconds; a person without an account may get one
+GROUP_ID_MEMORY = 60.0  # seconds
+NO_GROUP = "no_such_subteam"  # Slack's code for a user group that isn't there
 LOOK_UPS = 5  # users looked up at the same time
 
 T = TypeVar("T")
@@ -51,9 +53,10 @@ class SlackPeople:
     def __init__(self, client: SlackClient, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._client = client
         self.is_ours: Callable[[SlackUser], bool] = lambda user: user.is_member  # replaced where our team is known
-        self._users: _Memory[SlackUser | None] = _Memory(USER_MEMORY, monotonic)
-        self._by_address: _Memory[str | None] = _Memory(ADDRESS_MEMORY, monotonic, absent=ABSENCE_MEMORY)
-        self._groups: _Memory[tuple[str, ...]] = _Memory(GROUP_MEMORY, monotonic, GROUP_SPARE)
+        self._users: BriefCache[SlackUser | None] = BriefCache(USER_MEMORY, monotonic)
+        self._by_address: BriefCache[str | None] = BriefCache(ADDRESS_MEMORY, monotonic, absent=ABSENCE_MEMORY)
+        self._groups: BriefCache[tuple[str, ...]] = BriefCache(GROUP_MEMORY, monotonic, GROUP_SPARE)
+        self._group_ids: BriefCache[str | None] = BriefCache(GROUP_ID_MEMORY, monotonic)
 
     async def user(self, user_id: str) -> SlackUser | None:
         """Return the user with this id; None if Slack has no such user."""
@@ -62,6 +65,17 @@ class SlackPeople:
     async def id_of(self, address: str) -> str | None:
         """Return the Slack id of the member with this address; None if there is none."""
         return await self._by_address.get(address, self._ask_id)
+
+    async def user_id(self, person: Person) -> str | None:
+        """Return this person's Slack id, as configured, else by their address; None if they have no account."""
+        user = person.slack or await self.id_of(person.mailbox)
+        if user is None and person.mailbox != person.address:
+            user = await self.id_of(person.address)
+        return user
+
+    async def group_id(self, handle: str) -> str | None:
+        """Return the id of the user group with this handle; None if there is none."""
+        return await self._group_ids.get(handle, self._ask_group_id)
 
     async def has_member(self, address: str) -> bool:
         """Return whether an active member, and no guest, has this address."""
@@ -83,9 +97,9 @@ class SlackPeople:
         except NeverError as no:
             if no.code in ("user_not_found", "user_not_visible"):
                 return None
-            raise SourceUnavailable("Slack", str(no)) from None
+            raise _unavailable("Slack", no) from None
         except SlackError as failure:
-            raise SourceUnavailable("Slack", str(failure)) from None
+            raise _unavailable("Slack", failure) from None
         return _user(answer["user"])
 
     async def _ask_id(self, address: str) -> str | None:
@@ -94,9 +108,9 @@ class SlackPeople:
         except NeverError as no:
             if no.code == "users_not_found":
                 return None
-            raise SourceUnavailable("Slack", str(no)) from None
+            raise _unavailable("Slack", no) from None
         except SlackError as failure:
-            raise SourceUnavailable("Slack", str(failure)) from None
+            raise _unavailable("Slack", failure) from None
         return str(answer["user"]["id"])
 
     async def _ask_members(self, group: str) -> tuple[str, ...]:
@@ -115,12 +129,24 @@ class SlackPeople:
         users = await asyncio.gather(*(one(user_id) for user_id in answer.get("users") or ()))
         return tuple(sorted(user.address for user in users if user and self.is_ours(user) and user.address))
 
+    async def _ask_group_id(self, handle: str) -> str | None:
+        try:
+            return await self._group_id(handle)
+        except SlackError as failure:
+            if failure.code == NO_GROUP:
+                return None
+            raise _unavailable(f"slack:@{handle}", failure) from None
+
     async def _group_id(self, group: str) -> str:
         answer = await self._client.ask("usergroups.list", get=True)
         for found in answer.get("usergroups") or ():
             if group in (found.get("handle"), found.get("id")):
                 return str(found["id"])
-        raise NeverError("usergroups.list", "no_such_subteam", "no user group has this handle")
+        raise NeverError("usergroups.list", NO_GROUP, "no user group has this handle")
+
+
+def _unavailable(source: str, failure: SlackError) -> SourceUnavailable:
+    return SourceUnavailable(source, str(failure), is_lasting=isinstance(failure, NeverError))
 
 
 def _user(said: dict[str, Any]) -> SlackUser:
@@ -144,7 +170,7 @@ class TooOftenError(SourceUnavailable):
     """Slack doesn't want to be asked so often."""
 
 
-class _Memory(Generic[T]):
+class BriefCache(Generic[T]):
     """A cache with a lifetime in seconds. Failures aren't cached, and a key is looked up once at a time.
 
     `spare`: the age up to which an answer is good enough while Slack doesn't want to be asked. `absent`: the lifetime

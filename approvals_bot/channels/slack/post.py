@@ -28,8 +28,9 @@ from approvals_bot.approvals.port import (
     place_name,
 )
 from approvals_bot.channels.slack import blocks
-from approvals_bot.channels.slack.client import AnswerLostError, LaterError, NeverError, SlackClient
+from approvals_bot.channels.slack.client import AnswerLostError, LaterError, NeverError, SlackClient, SlackError
 from approvals_bot.channels.slack.members import SlackPeople
+from approvals_bot.channels.slack.mentions import SlackMentions
 from approvals_bot.durable.core.api import get_step_metadata
 from approvals_bot.errors import NotInStepError
 from approvals_bot.people import Person, SourceUnavailable
@@ -160,6 +161,7 @@ class SlackOut:
         self._client = client
         self._queues = ConversationQueues(client.monotonic, patience=patience)
         self._people = people
+        self._mentions = SlackMentions(client, people)
         self._now = now
         self._born = now()
         self._lost: OrderedDict[str, datetime] = OrderedDict()  # delivery id → when it was first tried
@@ -172,12 +174,12 @@ class SlackOut:
             tried = dispatch.lost_at or self._tried_before(dispatch.delivery_id)
             # Queued by name: we learn a conversation's id only by posting there.
             async with self._queues.turn(place_name(dispatch.to), dispatch.delivery_id):
-                return await self._post(dispatch, conversation, tried)
+                return await self._notify(dispatch, conversation, tried)
         except (LaterError, NeverError, SourceUnavailable) as error:
             return _failed(error)
 
     async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
-        text, shown = blocks.message(dispatch)
+        text, shown = blocks.message(dispatch, await self._mentions.find(dispatch, cached=True))
         try:
             await self._client.ask(
                 "chat.update",
@@ -193,13 +195,40 @@ class SlackOut:
             return replace(failed, lost=False) if isinstance(failed, TryAgain) else failed
         return Delivered(Receipt(receipt.place, receipt.id, dispatch.card.version))
 
-    async def _post(self, dispatch: Dispatch, conversation: str, tried: datetime | None) -> Delivered:
+    async def _notify(self, dispatch: Dispatch, conversation: str, tried: datetime | None) -> Delivered:
+        """Post the card with its mentions, and find out whom these don't reach.
+
+        Before the post, so that a failure leaves nothing half done. Only the first post to a channel by its name has to
+        come before, because its answer has the channel's id; if Slack fails then, all get a message of their own.
+        """
+        mentions = await self._look_up(dispatch)
+        if conversation.startswith("#"):
+            delivered = await self._post(dispatch, conversation, tried, mentions)
+            try:
+                missed = await self._mentions.missed(dispatch, mentions, delivered.receipt.place)
+            except SlackError:
+                missed = tuple(person.address for person in dispatch.mention)
+        else:
+            missed = await self._mentions.missed(dispatch, mentions, conversation)
+            delivered = await self._post(dispatch, conversation, tried, mentions)
+        return replace(delivered, missed=missed)
+
+    async def _look_up(self, dispatch: Dispatch) -> blocks.Mentions:
+        """Look up whom to mention. Raises LaterError, so that the post keeps its turn."""
+        try:
+            return await self._mentions.find(dispatch)
+        except SourceUnavailable as failure:
+            raise LaterError("users.lookupByEmail", failure.reason) from None
+
+    async def _post(
+        self, dispatch: Dispatch, conversation: str, tried: datetime | None, mentions: blocks.Mentions
+    ) -> Delivered:
         """Post the card, unless it is already there. `tried`: when it may have been posted before."""
         found = await self._find(dispatch, conversation, tried) if tried is not None else True
         if isinstance(found, Receipt):
             self._lost.pop(dispatch.delivery_id, None)
             return Delivered(found)
-        text, shown = blocks.message(dispatch)
+        text, shown = blocks.message(dispatch, mentions)
         try:
             answer = await self._client.ask(
                 METHOD,
@@ -230,9 +259,7 @@ class SlackOut:
 
     async def _direct_to(self, person: Person) -> str:
         """Return the conversation with this person. Raises NeverError if they have no account."""
-        user = person.slack or await self._people.id_of(person.mailbox)
-        if user is None and person.mailbox != person.address:
-            user = await self._people.id_of(person.address)
+        user = await self._people.user_id(person)
         if user is None:
             raise NeverError("users.lookupByEmail", NO_ACCOUNT, "nobody in Slack has this address")
         if user not in self._direct:
@@ -299,6 +326,8 @@ def _failed(error: LaterError | NeverError | SourceUnavailable) -> TryAgain | Re
         case NeverError():
             code: RefusedCode = "install" if error.install else "no_account" if error.code == NO_ACCOUNT else "other"
             return Refused(str(error), code)
+        case SourceUnavailable(is_lasting=True):
+            return Refused(str(error))
         case LaterError():
             is_lost, is_held = isinstance(error, AnswerLostError), isinstance(error, QueuedError)
             return TryAgain(str(error), error.after, lost=is_lost, held=is_held)

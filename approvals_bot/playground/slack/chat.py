@@ -9,6 +9,7 @@ from typing import Any
 from approvals_bot.playground.slack.blocks import CHARACTERS_PER_MESSAGE, characters_in, check_blocks
 from approvals_bot.playground.slack.calls import Call, MethodTable, SlackRefusedError, conversation
 from approvals_bot.playground.slack.elements import BlockProblem
+from approvals_bot.playground.slack.notified import unknown_mentions
 from approvals_bot.playground.slack.shapes import Conversation, Json, Message
 from approvals_bot.playground.slack.workspace import Workspace
 
@@ -25,7 +26,7 @@ def post_message(space: Workspace, call: Call) -> Json:
         raise SlackRefusedError("is_archived")
     if not place.with_user and space.bot.id not in place.members and "chat:write.public" not in call.scopes:
         raise SlackRefusedError("not_in_channel")
-    text, blocks = content(call, "msg_blocks_too_long")
+    text, blocks = content(space, call, "msg_blocks_too_long")
     message = space.post(
         place.id,
         space.bot,
@@ -45,7 +46,7 @@ def update(space: Workspace, call: Call) -> Json:
     old = existing(space, place, call.text("ts"))
     if old.user != space.bot.id:
         raise SlackRefusedError("cant_update_message")
-    text, blocks = content(call, "msg_too_long")
+    text, blocks = content(space, call, "msg_too_long")
     new_metadata = metadata(call) if "metadata" in call.arguments else old.metadata
     # Text without blocks drops the blocks; blocks without text keep the text that notifications showed.
     message = space.keep(
@@ -75,7 +76,7 @@ def post_ephemeral(space: Workspace, call: Call) -> Json:
     user = call.text("user")
     if user not in place.members:
         raise SlackRefusedError("user_not_in_channel")
-    text, blocks = content(call, "msg_too_long")
+    text, blocks = content(space, call, "msg_too_long")
     thread_ts = call.text("thread_ts") or None
     return {"message_ts": space.post(place.id, space.bot, text, blocks, thread_ts=thread_ts, ephemeral_to=user).ts}
 
@@ -114,8 +115,8 @@ def place_to_post(space: Workspace, call: Call) -> Conversation:
             return space.direct_message(user)
 
 
-def content(call: Call, too_long: str) -> tuple[str, list[Json]]:
-    """Return text and blocks, checked as Slack checks them."""
+def content(space: Workspace, call: Call, too_long: str) -> tuple[str, list[Json]]:
+    """Return text and blocks, checked as Slack checks them. A mention of nobody, which Slack shows, is refused here."""
     text = call.text("text")[:TEXT_CHARACTERS]
     markdown = call.text("markdown_text")
     blocks = call.value("blocks", broken="invalid_blocks_format")
@@ -128,6 +129,8 @@ def content(call: Call, too_long: str) -> tuple[str, list[Json]]:
     problems = check_blocks(blocks or [], "message")
     if problems:
         raise invalid_blocks(problems)
+    if unknown := unknown_mentions(blocks or [], {**space.users, **space.groups}):
+        raise invalid_blocks([BlockProblem("/blocks", f"mentions nobody: {one}") for one in unknown])
     if characters_in(blocks or []) > CHARACTERS_PER_MESSAGE:
         raise SlackRefusedError(too_long)
     return text or markdown, blocks or []

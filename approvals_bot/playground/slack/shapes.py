@@ -243,6 +243,7 @@ class Message:
     edited: str | None = None
     by_app: str | None = None
     bot_id: str | None = None
+    notified: tuple[str, ...] = ()  # the people to whom Slack showed a notification when it was posted
 
     def as_json(self, team_id: str, with_metadata: bool = False) -> Json:
         shown: Json = {"type": "message", "user": self.user, "text": self.text, "ts": self.ts, "team": team_id}

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from approvals_bot.people import Person
+from approvals_bot.playground.slack.notified import notified_by
 from approvals_bot.playground.slack.shapes import (
     APP_ID,
     Conversation,
@@ -155,7 +156,9 @@ class Workspace:
             by_app=APP_ID if user.kind == "bot" else None,
             bot_id=user.bot_id,
         )
-        return self.keep(message)
+        place, earlier = self.channels[channel], self.messages.values()
+        notified = () if ephemeral_to else notified_by(message, place, self.groups, earlier)
+        return self.keep(replace(message, notified=notified))
 
     def keep(self, message: Message) -> Message:
         self.messages[message.channel, message.ts] = message
