@@ -39,8 +39,8 @@ from approvals_bot.web.responses import Renderer
 from approvals_bot.web.sessions import SessionCookies
 
 STATUSES: tuple[Status, ...] = get_args(Status)
-NAV = (("/runs", "Runs"), ("/inbox", "Inbox"))
-OWN_NAV = (("/inbox", "Inbox"),)
+OWN_NAV = (("/inbox", "Inbox"), ("/requests/new", "New request"))
+NAV = (("/runs", "Runs"), *OWN_NAV)
 WAITING_SHOWN = 100  # requests on one page of an inbox
 NEXT_SHOWN = 3  # of a schedule's next times
 NO_VIEWER = "Your inbox has the requests that concern you. Ask an operator if you need to see all of them."

@@ -46,6 +46,7 @@ from approvals_bot.web.mcp import McpEndpoint
 from approvals_bot.web.me import MyPage
 from approvals_bot.web.metrics import Connection, Health, Metrics
 from approvals_bot.web.middleware import UNMATCHED, Middleware
+from approvals_bot.web.new_request import NewRequest
 from approvals_bot.web.openapi import OpenApi
 from approvals_bot.web.pages import NAV, OWN_NAV, PeoplePages
 from approvals_bot.web.proxies import ProxyHeader
@@ -172,6 +173,17 @@ def build(
         open_pages=open_pages,
         has_evidence=audit_key is not None,
     )
+    new_requests = NewRequest(
+        engine=engine,
+        people=people,
+        workflows=workflows,
+        sessions=sessions,
+        forms=forms,
+        login=signing_in,
+        pages=pages,
+        nav=NAV if open_pages else OWN_NAV,
+        root=root_of(base_url),
+    )
     live = Live(engine, sessions, people_pages.may_open, open_pages=open_pages)
     downloads = Downloads(engine, people_pages, decisions)
     me = MyPage(
@@ -220,6 +232,9 @@ def build(
         ("POST", "/decisions/{signed}", decisions.decide),
         ("GET", "/decisions/{signed}/files/{file}", downloads.of_link),
         ("GET", "/inbox", people_pages.inbox),
+        ("GET", "/requests/new", new_requests.choose),
+        ("GET", "/requests/new/{workflow}", new_requests.show),
+        ("POST", "/requests", new_requests.send),
         ("GET", "/requests/{id}", people_pages.request),
         ("GET", "/requests/{id}/evidence", audit_pages.evidence),
         ("GET", "/live", live.stream),

@@ -1,0 +1,184 @@
+"""Opening a request in the browser: the form, what is wrong with it, and who would be asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from html import unescape
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from approvals_bot.app.service import Service, open_service
+from approvals_bot.service.catalog import read_configuration
+from approvals_bot.service.read import request_of
+from approvals_bot.service.sessions import Sessions
+
+BASE = "https://approve.acme.eu"
+OURS = {"Sec-Fetch-Site": "same-origin", "Origin": BASE}
+CONFIG = """
+[server]
+base_url = "https://approve.acme.eu"
+database = "sqlite:///runs.db"
+signing_keys = ["env:KEY"]
+[people."ann@acme.eu"]
+name = "Ann Ode"
+[people."bo@acme.eu"]
+name = "Bo Lund"
+[people."cy@acme.eu"]
+name = "Cy Rus"
+[groups]
+buyers = ["bo@acme.eu"]
+"""
+BUY = """
+[workflow]
+id = "buy-things"
+title = "Buy {{ what }}"
+description = "For anything that costs money."
+request = ["@buyers"]
+on_behalf_of = "optional"
+[fields]
+what = { type = "string", label = "What to buy", max_length = 40 }
+price = { type = "money", currency = "EUR", min = "1.00", max = "5000" }
+urgent = "boolean"
+why = { type = "text", required = false }
+[[auto]]
+when = "price < 5"
+decision = "approve"
+[[stage]]
+id = "money"
+from = ["ann@acme.eu"]
+"""
+CLOSED = """
+[workflow]
+id = "closed-things"
+title = "Closed"
+request = ["ann@acme.eu"]
+[[stage]]
+id = "go"
+from = ["cy@acme.eu"]
+"""
+
+
+@dataclass
+class Browser:
+    """A browser in which somebody has signed in."""
+
+    service: Service
+    http: httpx2.AsyncClient
+
+    async def form(self, workflow: str = "buy-things") -> dict[str, str]:
+        """Return the inputs of a new form that people don't see."""
+        page = await self.http.get(f"/requests/new/{workflow}")
+        assert page.status_code == 200
+        return hidden(page.text)
+
+    async def send(self, form: dict[str, str], **typed: str) -> httpx2.Response:
+        body = form | {f"field.{name}": value for name, value in typed.items()}
+        return await self.http.post("/requests", data=body, headers=OURS)
+
+    async def runs(self) -> int:
+        return len((await self.service.engine.records()).records)
+
+
+def hidden(page: str) -> dict[str, str]:
+    form = page.partition('action="/requests"')[2]
+    return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', form))
+
+
+@pytest.fixture
+async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
+    (tmp_path / "workflows").mkdir()
+    (tmp_path / "workflows" / "buy-things.toml").write_text(BUY)
+    (tmp_path / "workflows" / "closed-things.toml").write_text(CLOSED)
+    (tmp_path / "config.toml").write_text(CONFIG)
+    configuration = read_configuration(tmp_path / "config.toml", {"KEY": "a signing key of the tests: 0123456789"})
+    async with open_service(configuration) as service:
+        token = await Sessions(service.engine).begin("bo@acme.eu", method="code", browser="Firefox on Linux")
+        transport = httpx2.ASGITransport(service.app)
+        cookie = {"cookie": f"__Host-approvals={token}"}
+        async with httpx2.AsyncClient(transport=transport, base_url=BASE, headers=cookie) as http:
+            yield Browser(service, http)
+
+
+async def test_people_see_the_workflows_they_may_request(browser: Browser) -> None:
+    page = await browser.http.get("/requests/new")
+    assert page.status_code == 200
+    assert '<a href="/requests/new/buy-things">Buy things</a>' in page.text
+    assert "For anything that costs money." in page.text
+    assert "closed-things" not in page.text
+    assert (await browser.http.get("/requests/new/closed-things")).status_code == 404
+    assert (await browser.http.get("/requests/new/nothing")).status_code == 404
+
+
+async def test_nobody_gets_a_form_without_a_session(browser: Browser) -> None:
+    for path in ("/requests/new", "/requests/new/buy-things"):
+        page = await browser.http.get(path, headers={"cookie": ""})
+        assert (page.status_code, "Sign in" in page.text) == (401, True)
+    sent = await browser.http.post("/requests", data=await browser.form(), headers=OURS | {"cookie": ""})
+    assert (sent.status_code, await browser.runs()) == (401, 0)
+
+
+async def test_a_form_sent_twice_is_one_request(browser: Browser) -> None:
+    form = await browser.form()
+    first = await browser.send(form, what="A chair", price="120.00")
+    again = await browser.send(form, what="A chair", price="120.00")
+    assert (first.status_code, again.status_code) == (303, 303)
+    assert first.headers["location"] == again.headers["location"]
+    other = await browser.send(form, what="A table", price="120.00")
+    assert (other.status_code, "was sent before" in other.text, 'value="A table"' in other.text) == (409, True, True)
+    assert await browser.runs() == 1
+    await browser.service.engine.settle()
+    (record,) = (await browser.service.engine.records()).records
+    request = request_of(record)
+    assert request is not None
+    assert (request.requester, request.title, request.fields["price"]) == ("bo@acme.eu", "Buy A chair", "120.00")
+    assert (await browser.http.get(first.headers["location"])).status_code == 200
+
+
+async def test_what_is_wrong_stands_at_its_field_and_nothing_is_lost(browser: Browser) -> None:
+    form = await browser.form()
+    sent = await browser.send(form, what="A chair", price="9000", urgent="true", why="Mine <broke> & I fell.")
+    assert (sent.status_code, await browser.runs()) == (422, 0)
+    assert re.search(r'id="field.price"[^>]* aria-invalid="true" aria-describedby="price.fault"', sent.text)
+    assert re.search(r'<p class="fault" id="price.fault">[^<]*5[,.]?000', sent.text)
+    assert 'value="9000"' in sent.text
+    assert re.search(r'name="field.urgent" value="true" checked', sent.text)
+    assert "Mine <broke> & I fell." in unescape(sent.text)
+    assert "<broke>" not in sent.text
+    mended = await browser.send(hidden(sent.text), what="A chair", price="900", urgent="true")
+    assert (mended.status_code, await browser.runs()) == (303, 1)
+
+
+async def test_a_wrong_colleague_is_said_at_its_input(browser: Browser) -> None:
+    form = await browser.form() | {"on_behalf_of": "nobody"}
+    sent = await browser.send(form, what="A chair", price="900")
+    assert (sent.status_code, await browser.runs()) == (422, 0)
+    assert 'id="on_behalf_of.fault"' in sent.text
+    assert 'value="A chair"' in sent.text
+
+
+async def test_who_decides_is_shown_before_anything_is_sent(browser: Browser) -> None:
+    form = await browser.form() | {"approvers": "yes"}
+    shown = await browser.send(form, what="A chair", price="900")
+    assert (shown.status_code, await browser.runs()) == (200, 0)
+    assert "Ann Ode" in shown.text
+    assert "Nothing was sent yet." in shown.text
+    assert 'value="A chair"' in shown.text
+    at_once = await browser.send(form, what="A nail", price="2")
+    assert "Approved at once" in at_once.text
+    unfit = await browser.send(form, what="A chair", price="cheap")
+    assert (unfit.status_code, 'id="price.fault"' in unfit.text, await browser.runs()) == (200, True, 0)
+
+
+async def test_a_form_from_elsewhere_opens_nothing(browser: Browser) -> None:
+    form = await browser.form()
+    for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://evil.example"}):
+        body = form | {"field.what": "A chair", "field.price": "900"}
+        sent = await browser.http.post("/requests", data=body, headers=headers)
+        assert (sent.status_code, 'value="A chair"' in sent.text) == (403, True)
+    forged = await browser.http.post("/requests", data=body | {"form_token": "x"}, headers={"Origin": "null"})
+    assert forged.status_code == 403
+    assert await browser.runs() == 0
