@@ -329,6 +329,7 @@ class Deliver(Frozen):
     email: MailDelay = None  # None: no mail · 0: at once · else if nobody has voted in the stage by then
     link_auth: Literal["link", "code", "login"] = "link"
     max_age: Duration | None = None  # of the sign-in that `login` asks for; None: MAX_AGE
+    builder: Bool | None = None  # whether a step of Slack's Workflow Builder opens requests; None: it doesn't
 
     if TYPE_CHECKING:
 
@@ -340,6 +341,7 @@ class Deliver(Frozen):
             email: bool | str = ...,
             link_auth: Literal["link", "code", "login"] = ...,
             max_age: str | None = ...,
+            builder: bool | None = ...,
             **channels: Literal[True] | str,
         ) -> None: ...
 

@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 import typer
 
-import approvals_bot.approvals.workflow  # noqa: F401  # registers what approvals are replayed on
+import approvals_bot.approvals.workflow  # registers what approvals are replayed on
+import approvals_bot.channels.slack.builder  # noqa: F401  # … and steps of Workflow Builder
 from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine

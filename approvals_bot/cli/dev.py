@@ -21,7 +21,7 @@ import tomli_w
 from approvals_bot.app.directory import known_people
 from approvals_bot.app.service import open_service
 from approvals_bot.approvals.policy import SayInSlack
-from approvals_bot.channels.slack.manifest import SCOPES, SHORTCUT
+from approvals_bot.channels.slack.manifest import FUNCTION, SCOPES, SHORTCUT, function
 from approvals_bot.cli.common import PlaygroundClock, write_whole
 from approvals_bot.cli.serving import ConfigSource, listen, serve
 from approvals_bot.config.load import Configuration, samples
@@ -217,6 +217,7 @@ def build_playground(configuration: Configuration, base_url: str, clock: Playgro
             signing_secret=service.slack.signing_secret.get_secret_value(),
             scopes=SCOPES,
             shortcuts=((SHORTCUT, "Request approval"),),
+            functions={FUNCTION + each.id: function(each) for each in configuration.workflows if each.deliver.builder},
         ),
         people=_people(service),
         channels=_places(configuration),

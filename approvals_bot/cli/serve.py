@@ -17,9 +17,11 @@ from typing import Annotated, Any
 
 import typer
 
+from approvals_bot.approvals.policy import Definition
 from approvals_bot.channels.slack.manifest import manifest as manifest_of
 from approvals_bot.cli import terminal
 from approvals_bot.cli.common import CONFIG, Config, Json, fail, misuse, uncollected, with_engine
+from approvals_bot.config.messages import ConfigErrors
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people.addresses import AddressError, IdentityRules, canonical_in_file
@@ -340,7 +342,7 @@ def manifest(
     \b
     Example: approvals-bot slack manifest --base-url https://approve.acme.eu
     """
-    given = _table(config) if base_url is None or socket is None else {}
+    given = _table(config)
     url = base_url or given.get("server", {}).get("base_url")
     if not isinstance(url, str) or not url.startswith(("https://", "http://")):
         if base_url is not None:
@@ -353,7 +355,18 @@ def manifest(
         if not by_socket and not url.startswith("https://"):
             what = f"Slack posts to https URLs only, and {url} isn't one; --socket needs no public URL."
             typer.echo(what, err=True)
-    terminal.say(manifest_of(url, socket=by_socket), "", as_json=True)
+    steps = _steps(config.parent / str(given.get("server", {}).get("workflows", "workflows")))
+    terminal.say(manifest_of(url, socket=by_socket, steps=steps), "", as_json=True)
+
+
+def _steps(folder: Path) -> list[Definition]:
+    """Return the workflows that are steps of Workflow Builder."""
+    from approvals_bot.config.load import load_workflows
+
+    try:
+        return [definition for definition in load_workflows(folder) if definition.deliver.builder]
+    except ConfigErrors as errors:
+        fail(str(errors))
 
 
 def _table(config: Path) -> dict[str, Any]:

@@ -350,6 +350,8 @@ def _delivery(definition: Definition, service: ServiceSettings) -> Iterator[Find
         yield Finding(("deliver", "email"), "email is not configured")
     if deliver.dm and service.slack is None and service.email is None:
         yield Finding(("deliver", "dm"), "neither Slack nor email is configured")
+    if deliver.builder:
+        yield from _builder(definition, service)
     for name in deliver.channels:
         if name in service.channels:
             continue
@@ -359,6 +361,21 @@ def _delivery(definition: Definition, service: ServiceSettings) -> Iterator[Find
             yield Finding(
                 ("deliver", name), "unknown key", nearest(name, [*type(deliver).model_fields, *service.channels])
             )
+
+
+def _builder(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
+    """Find what a step of Slack's Workflow Builder can't do."""
+    if service.slack is None:
+        yield Finding(("deliver", "builder"), "Slack is not configured")
+    if definition.workflow.key is not None:
+        yield Finding(("deliver", "builder"), "each step opens a request of its own, so the workflow can't have a key")
+    if definition.workflow.on_behalf_of == "required":
+        yield Finding(("deliver", "builder"), "a step has a requester only, so nobody can be required on_behalf_of")
+    for name, spec in definition.fields.items():
+        if spec.type == "file":
+            yield Finding(("fields", name), "a step of Workflow Builder has no files; leave the field or builder out")
+    if "requester" in definition.fields:
+        yield Finding(("fields", "requester"), "a step's input has this name; rename the field")
 
 
 def _actions(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:

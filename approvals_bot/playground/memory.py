@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from approvals_bot.durable.core.private_files import create_private
 from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.playground.mailbox import MailServer, ReceivedMail
-from approvals_bot.playground.slack.shapes import Json, Message, Numbers, View
+from approvals_bot.playground.slack.shapes import Execution, Json, Message, Numbers, View
 from approvals_bot.playground.slack.workspace import Workspace
 from approvals_bot.playground.targets import FakeTargets, ReceivedCall
 
@@ -122,6 +122,7 @@ def screens_of(space: Workspace) -> Json:
         "direct_messages": [place.with_user for place in space.channels.values() if place.with_user],
         "groups": {handle: list(space.groups[handle].members) for handle in sorted(space.groups_set)},
         "last_ts": space.last_ts,
+        "executions": [asdict(one) for one in space.executions.values()],
         "number": space.numbers.following,
     }
 
@@ -141,6 +142,7 @@ def show_again(space: Workspace, screens: Json) -> None:
             space.groups[group] = replace(space.groups[group], members=known)
             space.groups_set.add(group)
     space.last_ts |= screens["last_ts"]
+    space.executions |= {one["id"]: Execution(**one) for one in screens["executions"]}
     space.numbers = Numbers(screens["number"] + LEAP)
 
 

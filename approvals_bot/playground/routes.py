@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -52,6 +53,7 @@ def routes(playground: Playground) -> list[BaseRoute]:
         route("/slack/command", surface.command, "POST"),
         route("/slack/shortcut", surface.shortcut, "POST"),
         route("/slack/home", surface.home),
+        route("/slack/steps", surface.steps, "GET", "POST"),
         route("/slack/calls", surface.calls),
         route("/slack/groups", surface.groups, "GET", "POST"),
         route("/slack/limits", surface.limits, "POST"),
@@ -117,6 +119,11 @@ class Shortcut(Body):
     callback_id: str
     channel: str = ""
     ts: str = ""
+
+
+class StepRun(Body):
+    function: str
+    inputs: dict[str, Any] = {}
 
 
 class Members(Body):
@@ -219,6 +226,14 @@ class JsonApi:
         shown = self.space.view_json(view) if view else None
         blocks = view.blocks if view else []
         return AsciiJson({"user": user.id, "view": shown, "blocks": blocks, "text": "\n".join(words_in(blocks))})
+
+    async def steps(self, request: Request) -> Response:
+        """List the executions of steps of Workflow Builder. POST runs a step."""
+        if request.method == "GET":
+            return AsciiJson([asdict(one) for one in self.space.executions.values()])
+        asked = await body_of(request, StepRun)
+        running, ack = await self.person.run_step(asked.function, asked.inputs)
+        return AsciiJson({"id": running.id, "status": ack.status, "ack_ms": ack.ms})
 
     async def calls(self, request: Request) -> Response:
         """List the service's Web API calls, newest last."""

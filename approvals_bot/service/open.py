@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from itertools import product
 from typing import Any, Literal
 
@@ -84,12 +85,47 @@ async def open_run(
     opening = Opening(fields.dump(definition.fields, typed), asks, behalf)
     if key is None and definition.workflow.key is not None:
         key = _own_key(definition, typed, input, opening, people)
-    # Refuse a request that no rule decides and nobody can approve: it would wait forever. A group that can't be read
-    # now is no reason to refuse: it is read again when the stage opens.
-    if (problem := await find_undecidable_stage(definition, opening, people, engine.now())) is not None:
-        raise OpeningRefused("nobody_decides", stage=problem[0], reason=problem[1])
+    await _check_decidable(definition, opening, people, engine.now())
     refuse_input(await claim_files(engine, attached))
     return await engine.start_by(by.actor, listed.workflow, opening, idempotency_key=key, attributes=by.attributes)
+
+
+async def prepare_approval(
+    *,
+    engine: Engine,
+    workflows: Catalog,
+    people: People,
+    name: str,
+    input: Mapping[str, JsonValue],
+    requester: str,
+    actor: Actor,
+) -> Opening:
+    """Check everything that `open_run` checks, for a run that opens the request as its child. Writes nothing.
+
+    The requester has been identified. Raises OpeningRefused or InvalidPayloadError.
+    """
+    listed = workflows.find(name)
+    if listed is None or listed.definition is None or not listed.definition.is_approval:
+        raise OpeningRefused("workflow_unknown", name=name)
+    definition = listed.definition
+    try:
+        await check_requester(definition, requester, requester, None, people)
+    except OpeningRefused as refused:
+        data = {"workflow": name, "for": requester, "because": refused.code}
+        await engine.audit("opening_refused", who=requester, actor=actor.as_json(), data=data)
+        raise
+    opening = Opening(fields.dump(definition.fields, fields.values(definition.fields, input)), requester)
+    await _check_decidable(definition, opening, people, engine.now())
+    return opening
+
+
+async def _check_decidable(definition: Definition, opening: Opening, people: People, at: datetime) -> None:
+    """Refuse a request that no rule decides and nobody can approve: it would wait forever.
+
+    A group that can't be read now is no reason to refuse: it is read again when the stage opens.
+    """
+    if (problem := await find_undecidable_stage(definition, opening, people, at)) is not None:
+        raise OpeningRefused("nobody_decides", stage=problem[0], reason=problem[1])
 
 
 def _opened_by(opener: str, actor: Actor | None, *, by_key: bool) -> OpenedBy:

@@ -25,11 +25,12 @@ from starlette.responses import Response
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack import opening as forms
 from approvals_bot.channels.slack.blocks import WHY
+from approvals_bot.channels.slack.builder import SlackSteps
 from approvals_bot.channels.slack.client import SlackError
 from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, reply_in_modal
 from approvals_bot.channels.slack.home import SlackHome
 from approvals_bot.channels.slack.identity import PRESS_LIMIT, PRESS_UNTIL, UNSURE
-from approvals_bot.channels.slack.manifest import SHORTCUT
+from approvals_bot.channels.slack.manifest import FUNCTION_EXECUTED, SHORTCUT
 from approvals_bot.channels.slack.opening import SlackOpening
 from approvals_bot.channels.slack.reassignment import REASSIGN, REASSIGN_VIEW, SlackReassignments
 from approvals_bot.channels.slack.verify import FromSlack
@@ -55,7 +56,12 @@ async def answer_with(bolt: AsyncApp, request: FromSlack) -> Response:
 
 
 def bolt_app(
-    desk: SlackDesk, votes: SlackVotes, reassignments: SlackReassignments, opening: SlackOpening, home: SlackHome
+    desk: SlackDesk,
+    votes: SlackVotes,
+    reassignments: SlackReassignments,
+    opening: SlackOpening,
+    home: SlackHome,
+    steps: SlackSteps,
 ) -> AsyncApp:
     """Register all handlers with one bolt app."""
     client, identities, afterwards = desk.client, desk.identities, desk.afterwards
@@ -78,7 +84,7 @@ def bolt_app(
         request_verification_enabled=False,  # the guard has verified; bolt would use the machine's clock, not ours
         raise_error_for_unhandled_request=True,
         ignoring_self_events_enabled=False,  # our one event comes from people
-        attaching_function_token_enabled=False,  # we are no step of Slack's workflows
+        attaching_function_token_enabled=False,  # steps end days later, when only our own token is still good
         logger=logging.getLogger("slack_bolt"),  # bolt's own loggers would ignore the level configured for slack_bolt
     )
     seen = _Seen()
@@ -114,6 +120,8 @@ def bolt_app(
             shown = (event.get("view") or {}).get("hash")
             afterwards.do(home.opened(str(event["user"]), body.get("team_id"), shown))
         await ack()
+
+    bolt.event(FUNCTION_EXECUTED)(_answered_by(steps.executed, desk))
 
     @bolt.event("subteam_members_changed")
     async def group_changed(ack: Any) -> None:

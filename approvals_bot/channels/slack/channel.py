@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from starlette.routing import Route
 
 from approvals_bot.approvals.port import CheckUp, Diagnosis, Dispatch, Receipt, Result
+from approvals_bot.channels.slack.builder import SlackSteps
 from approvals_bot.channels.slack.client import SlackClient, SlackError
 from approvals_bot.channels.slack.identity import Identified, Unidentified
 from approvals_bot.channels.slack.inbound import SlackIn, slack_in, slack_routes
@@ -58,6 +59,7 @@ class SlackChannel:
             link=host.link,
             counted=host.counted,
         )
+        host.engine.resources[SlackSteps] = self._in.steps
         if self._settings.app_token is not None:
             from approvals_bot.channels.slack.socket_mode import SocketMode
 

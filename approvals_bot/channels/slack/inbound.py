@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 from starlette.routing import Route
 
+from approvals_bot.channels.slack.builder import SlackSteps
 from approvals_bot.channels.slack.client import SlackClient
 from approvals_bot.channels.slack.desk import BackgroundTasks, EphemeralReplies, SlackDesk
 from approvals_bot.channels.slack.home import SlackHome
@@ -48,6 +49,7 @@ class SlackIn:
         home: SlackHome,
     ) -> None:
         self.desk, self.opening, self.home = desk, opening, home
+        self.steps = SlackSteps(desk, opening)
         self._votes, self._reassignments = votes, reassignments
 
     @cached_property
@@ -55,7 +57,7 @@ class SlackIn:
         """The bolt app with all handlers, made on first use: see `bolt_app`."""
         from approvals_bot.channels.slack.bolt_app import bolt_app
 
-        return bolt_app(self.desk, self._votes, self._reassignments, self.opening, self.home)
+        return bolt_app(self.desk, self._votes, self._reassignments, self.opening, self.home, self.steps)
 
     async def answer(self, request: FromSlack) -> Response:
         """Handle a verified request."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # `slack manifest` reads no workflow unless one is a step
+    from approvals_bot.approvals.policy import Definition
 
 METHODS: dict[str, tuple[str, ...]] = {
     "auth.test": (),
@@ -14,6 +18,8 @@ METHODS: dict[str, tuple[str, ...]] = {
     "conversations.members": ("channels:read", "groups:read"),
     "conversations.open": ("im:write",),
     "conversations.replies": ("channels:history", "groups:history", "im:history"),
+    "functions.completeError": (),
+    "functions.completeSuccess": (),
     "usergroups.list": ("usergroups:read",),
     "usergroups.users.list": ("usergroups:read",),
     "users.info": ("users:read", "users:read.email"),  # without the second, there's no address
@@ -33,6 +39,19 @@ COMMAND = "/approve"
 SHORTCUT = "ask_for_approval"  # the global shortcut's callback id
 PATH = "/slack/events"  # for everything from Slack
 
+FUNCTION_EXECUTED = "function_executed"  # the event of a step of Workflow Builder
+FUNCTION = "ask_"  # begins the names of steps: `ask_deploy`
+REQUESTER_INPUT = "requester"
+LONGEST_TITLE = 60  # characters of a workflow's name in its step's title
+OUTPUTS = {
+    "outcome": "approved, rejected, answered, expired, withdrawn or cancelled",
+    "by": "The address of the person who decided, or the rule",
+    "comment": "What they wrote",
+    "run_id": "The request's ID",
+    "url": "The request's page",
+}
+"""A step's outputs, each with its description."""
+
 NAME = "Approvals"
 COLOR = "#1f6f4a"
 DESCRIPTION = "Request approval, decide with one click, and see who decided what and when."
@@ -44,11 +63,14 @@ LONG_DESCRIPTION = (
 )
 
 
-def manifest(base_url: str, *, socket: bool) -> dict[str, Any]:
+def manifest(base_url: str, *, socket: bool, steps: Iterable[Definition] = ()) -> dict[str, Any]:
     """Return the manifest for HTTP, or for Socket Mode, which needs no public URL.
 
-    `base_url` is the service's own; for HTTP, Slack must reach it by https.
+    `base_url` is the service's own; for HTTP, Slack must reach it by https. `steps`: the workflows that are steps of
+    Workflow Builder.
     """
+    functions = {FUNCTION + definition.id: function(definition) for definition in steps}
+    events = [*EVENTS, *([FUNCTION_EXECUTED] if functions else [])]
     url = base_url.rstrip("/") + PATH
     reached = {} if socket else {"request_url": url}
     return {
@@ -84,12 +106,45 @@ def manifest(base_url: str, *, socket: bool) -> dict[str, Any]:
                 }
             ],
         },
+        **({"functions": functions} if functions else {}),
         "oauth_config": {"scopes": {"bot": list(SCOPES)}},
         "settings": {
-            "event_subscriptions": {"bot_events": list(EVENTS), **reached},
+            "event_subscriptions": {"bot_events": events, **reached},
             "interactivity": {"is_enabled": True, **reached},
-            "org_deploy_enabled": False,
+            "org_deploy_enabled": bool(functions),  # Slack wants it of apps with steps
+            **({"function_runtime": "remote"} if functions else {}),
             "socket_mode_enabled": socket,
             "token_rotation_enabled": False,
+        },
+    }
+
+
+def function(definition: Definition) -> dict[str, Any]:
+    """Describe the step of Workflow Builder that opens a request of this workflow."""
+    from approvals_bot.approvals.fields import label
+    from approvals_bot.approvals.plain_text import one_line, readable
+
+    about = definition.workflow
+    inputs: dict[str, Any] = {
+        REQUESTER_INPUT: {
+            "type": "slack#/types/user_id",
+            "title": "Requester",
+            "description": "The person who requests it; they can't approve it themselves unless the workflow says so",
+        }
+    }
+    for name, spec in definition.fields.items():
+        kind = spec.type if spec.type in ("integer", "boolean") else "string"
+        inputs[name] = {"type": kind, "title": label(name, spec), "description": spec.hint or label(name, spec)}
+    needed = [name for name, spec in definition.fields.items() if spec.required and spec.default is None]
+    title = one_line(readable(definition.id), LONGEST_TITLE)
+    return {
+        "title": f"Ask for approval: {title}",
+        "description": one_line(about.description or f"Open a request of {title}, and wait until it is decided.", 200),
+        "input_parameters": {"properties": inputs, "required": [REQUESTER_INPUT, *needed]},
+        "output_parameters": {
+            "properties": {
+                name: {"type": "string", "title": readable(name), "description": text} for name, text in OUTPUTS.items()
+            },
+            "required": ["outcome", "run_id", "url"],
         },
     }

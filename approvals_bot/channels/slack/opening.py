@@ -193,7 +193,7 @@ class SlackOpening:
             return _errors(values, (), CONFLICT)
         except OpeningRefused as refused:
             log.warning("A form was refused: %s", refused.code)
-            return _errors(values, refused.errors, _reason(refused))
+            return _errors(values, refused.errors, reason_of(refused))
         except ApprovalsBotError as error:
             log.warning("A form was refused: %s", type(error).__name__)
             return _errors(values, (), str(error) if isinstance(error, SerializationError) else NOT_SAVED)
@@ -226,7 +226,8 @@ class SlackOpening:
         return f"{state}: {card.title}." + (f" {waiting}." if waiting else "")
 
 
-def _reason(refused: OpeningRefused) -> str:
+def reason_of(refused: OpeningRefused) -> str:
+    """Say why a request wasn't opened."""
     match refused.code:
         case "not_allowed":
             return "You can't request this. No request was made."

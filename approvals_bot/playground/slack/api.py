@@ -26,11 +26,17 @@ from approvals_bot.playground.slack.calls import (
 )
 from approvals_bot.playground.slack.chat import CHAT
 from approvals_bot.playground.slack.directory import DIRECTORY
+from approvals_bot.playground.slack.functions import FUNCTIONS
 from approvals_bot.playground.slack.shapes import RESPONSE_URL_LIFE, RESPONSE_URL_USES, Json, ResponseUrl
 from approvals_bot.playground.slack.views import VIEWS
 from approvals_bot.playground.slack.workspace import Workspace
 
-ANSWERERS: dict[str, Answerer] = CHAT.answerers | DIRECTORY.answerers | VIEWS.answerers
+ANSWERERS: dict[str, Answerer] = {
+    **CHAT.answerers,
+    **DIRECTORY.answerers,
+    **FUNCTIONS.answerers,
+    **VIEWS.answerers,
+}
 WITHOUT_TOKEN = frozenset({"api.test", "blocks.validate", "oauth.v2.access"})
 REMEMBERED_CALLS = 500
 

@@ -11,8 +11,9 @@ from typing import Any, Literal
 from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.playground.slack.blocks import check_blocks, check_view, elements_of
 from approvals_bot.playground.slack.delivery import Ack, Outbound
+from approvals_bot.playground.slack.functions import executed, faults
 from approvals_bot.playground.slack.payloads import Payloads, read_inputs, state_of, unknown_inputs
-from approvals_bot.playground.slack.shapes import Conversation, Json, Message, User, View
+from approvals_bot.playground.slack.shapes import Conversation, Execution, Json, Message, User, View
 from approvals_bot.playground.slack.views import push
 from approvals_bot.playground.slack.workspace import Workspace
 
@@ -171,6 +172,19 @@ class SlackActor:
             }
         watch = self.watch(user)
         return await self.seen(user, await self.outbound.deliver("interactive", payload), watch)
+
+    async def run_step(self, function: str, inputs: Json) -> tuple[Execution, Ack]:
+        """Run a step of Workflow Builder, as a workflow does that somebody has started."""
+        declared = self.space.app.functions.get(function)
+        if declared is None:
+            known = ", ".join(self.space.app.functions) or "none"
+            raise NoSuchThingError(f"This app has no step {function!r}; it has: {known}.")
+        if wrong := faults(self.space, declared["input_parameters"], inputs):
+            raise CannotDoError(f"Slack wouldn't run this step: {'; '.join(wrong)}.")
+        running = Execution(f"Fx{next(self.space.numbers):08d}", function, inputs)
+        self.space.executions[running.id] = running
+        payload = self.payloads.event(executed(self.space, running))
+        return running, await self.outbound.deliver("events_api", payload)
 
     async def open_home(self, user: User) -> View | None:
         """Open the app's Home tab. The app receives `app_home_opened` and may publish a view."""

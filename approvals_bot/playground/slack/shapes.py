@@ -6,6 +6,7 @@ A playground is built from `User`, `SeedChannel`, `SeedGroup` and `SeedApp`; the
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -317,6 +318,18 @@ BOT_SCOPES = (
 )
 
 
+@dataclass(slots=True)
+class Execution:
+    """One execution of a step of Workflow Builder."""
+
+    id: str
+    function: str
+    inputs: Json
+    state: Literal["running", "completed", "failed"] = "running"
+    outputs: Json = field(default_factory=dict)
+    error: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class SeedApp:
     """The Slack app installed in the fake workspace. Its values must equal the service's `[slack]`."""
@@ -332,3 +345,4 @@ class SeedApp:
     commands: tuple[str, ...] = ("/approve",)
     shortcuts: tuple[tuple[str, str], ...] = ()  # (callback_id, name) of global shortcuts
     has_home: bool = True
+    functions: Mapping[str, Json] = field(default_factory=dict)  # steps of Workflow Builder, as in the manifest

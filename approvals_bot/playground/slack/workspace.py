@@ -16,6 +16,7 @@ from approvals_bot.playground.slack.notified import notified_by
 from approvals_bot.playground.slack.shapes import (
     APP_ID,
     Conversation,
+    Execution,
     Json,
     Message,
     Numbers,
@@ -58,6 +59,7 @@ class Workspace:
         self.groups_set: set[str] = set()  # handles of groups whose members were changed through the JSON API
         self.messages: dict[tuple[str, str], Message] = {}
         self.touched: set[tuple[str, str]] = set()  # messages posted, changed or deleted since the last write
+        self.executions: dict[str, Execution] = {}
         self.views: dict[str, View] = {}
         self.modals: dict[str, list[str]] = {}  # user → view ids, the topmost last
         self.homes: dict[str, str] = {}  # user → view id

@@ -13,12 +13,15 @@ from typer.testing import CliRunner
 
 import approvals_bot.channels.slack
 import approvals_bot.channels.slack.inbound
-from approvals_bot.channels.slack.manifest import FEATURE_SCOPES, METHODS, SCOPES, manifest
+from approvals_bot.channels.slack.manifest import FEATURE_SCOPES, FUNCTION, METHODS, SCOPES, manifest
 from approvals_bot.cli import app
+from tests.channels.slack.test_slack_builder import STEPS
 
 DATA = Path(__file__).parents[2] / "data"
 ROOMS = (*Path(approvals_bot.channels.slack.__file__).parent.glob("*.py"),)
-NAMED = re.compile(r'"((?:admin|auth|bots|chat|conversations|files|im|oauth|team|usergroups|users|views)\.[A-Za-z.]+)"')
+NAMED = re.compile(
+    r'"((?:admin|auth|bots|chat|conversations|files|functions|im|oauth|team|usergroups|users|views)\.[A-Za-z.]+)"'
+)
 
 
 def scopes_of_slack() -> dict[str, list[str]]:
@@ -86,3 +89,23 @@ def test_without_any_url_it_says_what_is_missing(tmp_path: Path) -> None:
     done = run("--config", str(tmp_path / "none.toml"))
     assert done.exit_code == 1
     assert "--base-url" in done.stderr
+
+
+def test_steps_are_in_the_manifest_as_slack_wants_them() -> None:
+    made = manifest("https://a.eu", socket=False, steps=[STEPS])
+    schema = json.loads((DATA / "slack_manifest.schema.2.0.0.json").read_text())
+    assert [error.message for error in Draft7Validator(schema).iter_errors(made)] == []
+    inputs = made["functions"][f"{FUNCTION}deploy"]["input_parameters"]
+    kinds = {name: about["type"] for name, about in inputs["properties"].items()}
+    assert kinds == {
+        "requester": "slack#/types/user_id",
+        "service": "string",
+        "version": "string",
+        "count": "integer",
+        "urgent": "boolean",
+    }
+    assert inputs["required"] == ["requester", "service", "version", "count", "urgent"]
+    assert "function_executed" in made["settings"]["event_subscriptions"]["bot_events"]
+    plain = manifest("https://a.eu", socket=False)
+    assert "functions" not in plain
+    assert "function_executed" not in json.dumps(plain)
