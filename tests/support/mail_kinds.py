@@ -66,8 +66,8 @@ def tool_call(card: Card) -> Card:
     return replace(card, fields=call, title="refund_order for Zoë")
 
 
-def mails(card: Card, outcome: CardOutcome, now: datetime) -> dict[str, letter.Letter]:
-    """Return a letter of every kind by name."""
+def dispatches(card: Card, outcome: CardOutcome) -> dict[str, Dispatch]:
+    """Return what is sent in a mail of its own, of every kind by name."""
     to = {"ann": ToPerson("email", ANN), "cy": ToPerson("email", CY), "bo": ToPerson("email", BO)}
     take_back = CardChoice("take_back", "Undo vote", "Undo vote")
     voted = replace(card, choices=(*card.choices, take_back))
@@ -75,9 +75,11 @@ def mails(card: Card, outcome: CardOutcome, now: datetime) -> dict[str, letter.L
 
     def ended(state: State, because: str = "", comment: str = "") -> Card:
         how = replace(outcome, state=state, because=because, comment=comment)
+        if state == "expired":
+            how = replace(how, via="clock")
         return replace(card, state=state, outcome=how, choices=(), deadline=None)
 
-    dispatches = {
+    kinds = {
         "request": Dispatch("a", to["ann"], card),
         "everything": Dispatch("b", to["ann"], full(card)),
         "long-title": Dispatch("c", to["ann"], replace(full(card), title=LONG_TITLE, choices=_labelled(card))),
@@ -99,15 +101,23 @@ def mails(card: Card, outcome: CardOutcome, now: datetime) -> dict[str, letter.L
         "failed": Dispatch("s", to["ann"], ended("failed"), "outcome"),
         "answered": Dispatch("t", to["bo"], ended("answered", "", "Blue."), "outcome"),
     }
-    letters = {
-        name: letter.write(replace(each, link=LINK), now, letter.Replies(card.requester.text))
-        for name, each in dispatches.items()
-    }
+    return {name: replace(kind, link=LINK) for name, kind in kinds.items()}
+
+
+def digest(card: Card, outcome: CardOutcome, now: datetime) -> list[Dispatch]:
+    """Return what comes in one mail."""
+    kinds = dispatches(card, outcome)
     several = [
-        replace(dispatches[name], link=f"{LINK}{at}") for at, name in enumerate(("request", "reminder", "long-title"))
+        replace(kinds[name], link=f"{LINK}{at}") for at, name in enumerate(("request", "reminder", "long-title"))
     ]
-    later = replace(several[0], card=replace(card, deadline=now + timedelta(days=3), title=TOKEN))
-    return letters | {"digest": letter.write_together([*several, later], now)}
+    return [*several, replace(several[0], card=replace(card, deadline=now + timedelta(days=3), title=TOKEN))]
+
+
+def mails(card: Card, outcome: CardOutcome, now: datetime) -> dict[str, letter.Letter]:
+    """Return a letter of every kind by name."""
+    replies = letter.Replies(card.requester.text)
+    letters = {name: letter.write(kind, now, replies) for name, kind in dispatches(card, outcome).items()}
+    return letters | {"digest": letter.write_together(digest(card, outcome, now), now)}
 
 
 def _labelled(card: Card) -> tuple[CardChoice, ...]:

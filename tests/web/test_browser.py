@@ -15,6 +15,7 @@ from approvals_bot.approvals.workflow import approval
 from approvals_bot.service.catalog import Listed
 from tests.support.browsing import CHROMIUM, a_port, chromium, needs_chromium, serving
 from tests.support.judges import faults_in_html, judge
+from tests.support.screens import bottom_of, faint_texts, is_too_wide
 
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed: pages go untried")
 
@@ -77,11 +78,6 @@ async def tab_to(page: Any, name: str) -> None:
     raise AssertionError(f"Tab never came to {name!r}")
 
 
-async def is_too_wide(page: Any) -> bool:
-    wide: bool = await page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
-    return wide
-
-
 @needs_chromium
 @pytest.mark.parametrize("javascript", [True, False], ids=["scripts on", "scripts off"])
 async def test_check_46_a_request_is_decided_by_keyboard_on_a_small_phone(site: Any, javascript: bool) -> None:
@@ -100,6 +96,31 @@ async def test_check_46_a_request_is_decided_by_keyboard_on_a_small_phone(site: 
         await page.reload()
         assert "Counted: 1 of 2" in await page.inner_text("main")
     assert (await service.run(run_id))["request"]["votes"][0]["by"] == "ann@acme.eu"
+
+
+@needs_chromium
+async def test_a_phones_first_screen_shows_what_and_the_choices(site: Any) -> None:
+    service, url = site
+    run_id, path = await open_link(service, "pair")
+    async with chromium(viewport={"width": 320, "height": 640}) as page:
+        for open_one in (f"{url}{path}", f"{url}{path}?choice=reject"):
+            await page.goto(open_one)
+            for part in ("h1", ".byline", ".state-line time", "button[value=approve]", "button[value=reject]"):
+                assert await bottom_of(page, part) <= 640, part
+            assert "⏳ Waiting · 0 of 2 · due " in " ".join((await page.inner_text(".state-line")).split())
+        await service.api.post(f"/api/runs/{run_id}/votes", json={"by": "bo@acme.eu", "choice": "approve"})
+        await service.api.post(
+            f"/api/runs/{run_id}/votes", json={"by": "ann@acme.eu", "choice": "reject", "comment": "No."}
+        )
+        _, other = await open_link(service, "single")
+        for scheme in ("light", "dark"):
+            await page.emulate_media(color_scheme=scheme)
+            for each in (path, other, f"{other}x", "/login"):
+                await page.goto(url + each)
+                for width in (320, 1280):
+                    await page.set_viewport_size({"width": width, "height": 640})
+                    assert not await is_too_wide(page), f"{each}, {width}"
+                assert await faint_texts(page) == [], f"{each}, {scheme}"
 
 
 @needs_chromium
