@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from approvals_bot.approvals.clock import Clock, Escalation
     from approvals_bot.approvals.field_specs import Ask
     from approvals_bot.approvals.outcomes import (
         Answered,
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
         Rejected,
         Withdrawn,
     )
-    from approvals_bot.approvals.policy import Clock, Deliver, Escalation, Policy, Seat, Stage
+    from approvals_bot.approvals.policy import Deliver, Policy, Seat, Stage
     from approvals_bot.approvals.request_approval import request_approval
     from approvals_bot.durable.core.api import (
         Hook,
@@ -219,9 +220,8 @@ _MODULES = {
         ),
         _OUTCOMES,
     ),
-    **dict.fromkeys(
-        ("Clock", "Deliver", "Escalation", "Policy", "Seat", "Stage"), "approvals_bot.approvals.policy"
-    ),
+    **dict.fromkeys(("Clock", "Escalation"), "approvals_bot.approvals.clock"),
+    **dict.fromkeys(("Deliver", "Policy", "Seat", "Stage"), "approvals_bot.approvals.policy"),
     "Ask": "approvals_bot.approvals.field_specs",
     "run_child": "approvals_bot.durable.core.children",
     "logger": "approvals_bot.durable.core.logger",

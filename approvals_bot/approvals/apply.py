@@ -38,6 +38,7 @@ from approvals_bot.approvals.ballot import (
     vote_of,
     waiting_for,
 )
+from approvals_bot.approvals.clock import Escalation
 from approvals_bot.approvals.eligibility import (
     CountedVote,
     PeopleSource,
@@ -50,7 +51,7 @@ from approvals_bot.approvals.eligibility import (
 from approvals_bot.approvals.fields import form_field
 from approvals_bot.approvals.json_values import same_json
 from approvals_bot.approvals.plain_text import readable
-from approvals_bot.approvals.policy import MAX_AGE, Deliver, Escalation
+from approvals_bot.approvals.policy import MAX_AGE, Deliver
 from approvals_bot.approvals.port import State, Via
 from approvals_bot.approvals.reassignment import Rank, reassigned, with_reassignments
 from approvals_bot.approvals.request import (

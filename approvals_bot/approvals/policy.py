@@ -1,4 +1,4 @@
-"""A workflow's file as frozen models: fields, stages, clock, delivery and follow-ups.
+"""A workflow's file as frozen models: stages, delivery and follow-ups. Fields and clock have modules of their own.
 
 TOML files load into these models, and workflow authors pass `Stage Seat Clock Deliver Policy Escalation Ask` to
 `request_approval`, with the same keys and values: `Clock(deadline="4h", remind=["1h"])`. A wrong value raises a
@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     JsonValue,
-    PlainSerializer,
     StringConstraints,
     Tag,
     ValidationInfo,
-    WithJsonSchema,
     model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
@@ -32,15 +29,10 @@ from pydantic.json_schema import SkipJsonSchema
 from approvals_bot.approvals.agent_policy import CHOICES, EVERY_APP, TOOL_CALL, Allowance, Budget
 from approvals_bot.approvals.base import Bool, Frozen, Int, Label, Slug, Text, refuse
 from approvals_bot.approvals.business_time import (
-    BusinessTime,
     Calendar,
-    Length,
-    Span,
     TimeZone,
-    is_at_least,
-    length_text,
-    parse_length,
 )
+from approvals_bot.approvals.clock import Clock, Escalation, MailDelay, business_times, calendar_of
 from approvals_bot.approvals.durations import Duration
 from approvals_bot.approvals.field_specs import Ask, FieldName, FieldSpec, Question
 
@@ -462,139 +454,3 @@ Action = Annotated[
         custom_error_message="an action needs exactly one of http, slack, dm, email and resume",
     ),
 ]
-
-
-class Clock(Frozen):
-    """Times of each stage, counted from its opening. `calendar`: for business days and hours."""
-
-    deadline: Span | None = None
-    remind: Reminders = ()
-    on_deadline: Literal["expire", "reject", "escalate", "approve"] = "expire"
-    i_know: Bool = False
-    calendar: CalendarName = None
-
-    if TYPE_CHECKING:
-
-        def __init__(
-            self,
-            *,
-            deadline: str | timedelta | None = ...,
-            remind: Sequence[str | timedelta] | Backoff | Mapping[str, Any] = ...,
-            on_deadline: Literal["expire", "reject", "escalate", "approve"] = ...,
-            i_know: bool = ...,
-            calendar: str | Calendar | None = ...,
-        ) -> None: ...
-
-    def reminders(self) -> tuple[Length, ...]:
-        """Return when to remind after the opening, without reminders after the deadline."""
-        lengths = self.remind.times() if isinstance(self.remind, Backoff) else tuple(dict.fromkeys(self.remind))
-        return tuple(at for at in lengths if self.deadline is None or not is_at_least(at, self.deadline))
-
-    @model_validator(mode="after")
-    def _times_make_sense(self) -> Clock:
-        if self.deadline is None:
-            if self.on_deadline != "expire":
-                raise refuse("this needs a deadline", at="on_deadline")
-        elif isinstance(self.remind, tuple) and any(is_at_least(at, self.deadline) for at in self.remind):
-            raise refuse("a reminder at or after the deadline would never be sent", at="remind")
-        if self.on_deadline == "approve" and not self.i_know:
-            raise refuse("silence would approve the request; if you want that, add i_know = true", at="on_deadline")
-        return self
-
-
-class Backoff(Frozen):
-    """`max` reminders at growing intervals: at `first`, then after first × backoff more, and so on."""
-
-    first: Span
-    backoff: Annotated[float, Field(ge=1, le=10, allow_inf_nan=False)] = 2.0
-    max: Annotated[Int, Field(ge=1, le=50)]
-
-    def times(self) -> tuple[Length, ...]:
-        times: list[Length] = []
-        gap, at = self.first.total_seconds() if isinstance(self.first, timedelta) else 1.0, 0.0
-        for _ in range(self.max):
-            at += gap
-            gap *= self.backoff
-            times.append(self.first.times(at) if isinstance(self.first, BusinessTime) else timedelta(seconds=round(at)))
-        return tuple(dict.fromkeys(times))
-
-
-class Escalation(Frozen):
-    """A time after which open seats get more people (`add`) or other people (`replace`)."""
-
-    after: Span
-    to: Annotated[tuple[Text, ...], Field(min_length=1)]
-    mode: Literal["add", "replace"] = "add"
-
-    if TYPE_CHECKING:
-
-        def __init__(
-            self, *, after: str | timedelta, to: Sequence[str], mode: Literal["add", "replace"] = ...
-        ) -> None: ...
-
-
-def business_times(
-    clock: Clock, escalations: tuple[Escalation, ...], mail: Length | None
-) -> Iterator[tuple[tuple[str | int, ...], BusinessTime]]:
-    """Yield every length in business time, with its path in the file."""
-    if isinstance(clock.remind, Backoff):
-        reminders: list[tuple[tuple[str | int, ...], Length]] = [(("clock", "remind", "first"), clock.remind.first)]
-    else:
-        reminders = [(("clock", "remind", at), length) for at, length in enumerate(clock.remind)]
-    escalated = [(("escalate", at, "after"), each.after) for at, each in enumerate(escalations)]
-    for path, length in [(("clock", "deadline"), clock.deadline), *reminders, *escalated, (("deliver", "email"), mail)]:
-        if isinstance(length, BusinessTime):
-            yield path, length
-
-
-def calendar_of(clock: Clock, calendars: Mapping[str, Calendar]) -> Calendar | None:
-    """Return the calendar of this clock: the one it names, or the only one. None: there is none."""
-    match clock.calendar:
-        case Calendar():
-            return clock.calendar
-        case None:
-            return next(iter(calendars.values())) if len(calendars) == 1 else None
-        case name:
-            return calendars.get(name)
-
-
-def _kind_of_reminders(value: object) -> str:
-    return "table" if isinstance(value, (dict, Backoff)) else "list"
-
-
-def _kind_of_calendar(value: object) -> str:
-    return "table" if isinstance(value, (dict, Calendar)) else "name"
-
-
-def _mail_delay(value: object) -> object:
-    """False, True or "after 10m"."""
-    match value:
-        case bool():
-            return timedelta(0) if value else None
-        case str() if value.startswith("after "):
-            try:
-                return parse_length(value.removeprefix("after "))
-            except ValueError as error:
-                raise refuse(str(error)) from None
-        case timedelta() | BusinessTime() | None:
-            return value
-        case _:
-            raise refuse('write true, false, or a delay like "after 10m"')
-
-
-def _mail_delay_text(value: Length | None) -> bool | str:
-    return f"after {length_text(value)}" if value else value is not None
-
-
-MailDelay = Annotated[
-    Length | None,
-    BeforeValidator(_mail_delay),
-    PlainSerializer(_mail_delay_text, return_type=bool | str),
-    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": "^after .+"}]}),
-]
-Reminders = Annotated[
-    Annotated[tuple[Span, ...], Tag("list")] | Annotated[Backoff, Tag("table")], Discriminator(_kind_of_reminders)
-]
-CalendarName = (
-    Annotated[Annotated[Slug, Tag("name")] | Annotated[Calendar, Tag("table")], Discriminator(_kind_of_calendar)] | None
-)

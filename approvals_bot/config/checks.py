@@ -18,6 +18,7 @@ from approvals_bot.approvals.agent_policy import CALL_FIELDS, EVERY_APP, TOOL_CA
 from approvals_bot.approvals.ballot import can_be_filled
 from approvals_bot.approvals.base import nearest, one_of
 from approvals_bot.approvals.business_time import is_at_least, takes_too_long
+from approvals_bot.approvals.clock import business_times, calendar_of
 from approvals_bot.approvals.conditions import ConditionError, condition
 from approvals_bot.approvals.field_specs import ORDERED, FieldSpec, FieldType
 from approvals_bot.approvals.fields import faults
@@ -31,8 +32,6 @@ from approvals_bot.approvals.policy import (
     SendDm,
     SendMail,
     Stage,
-    business_times,
-    calendar_of,
 )
 from approvals_bot.approvals.request import RequestSeat
 from approvals_bot.approvals.templates import TemplateError

@@ -19,7 +19,7 @@ from approvals_bot.approvals.business_time import (
     parse_length,
     takes_too_long,
 )
-from approvals_bot.approvals.policy import Clock
+from approvals_bot.approvals.clock import Clock
 
 BERLIN = ZoneInfo("Europe/Berlin")
 OFFICE = Calendar(

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from approvals_bot.approvals.clock import Backoff
 from approvals_bot.approvals.durations import LONGEST, duration_text, parse_duration
-from approvals_bot.approvals.policy import Backoff, CallTarget, Definition, Resume, SendDm, digest, pinned
+from approvals_bot.approvals.policy import CallTarget, Definition, Resume, SendDm, digest, pinned
 
 SAMPLES = sorted((Path(__file__).parents[2] / "workflows").glob("*.toml"))
 
