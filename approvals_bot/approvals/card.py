@@ -128,12 +128,16 @@ def _talk(view: Request, reader: str | None) -> tuple[TalkName, ...]:
         return ("comment",)
     found: list[TalkName] = ["comment"]
     if reader is None:
-        return ("comment", "claim", "snooze", "remind")
+        return ("comment", "claim", "snooze", *(("remind",) if _has_human_requester(view) else ()))
     if reader in view.waiting_for:
         found += ["unclaim" if view.claimed_by == reader else "claim", "snooze"]
     if reader in (view.requester, view.on_behalf_of):
         found.append("remind")
     return tuple(found)
+
+
+def _has_human_requester(view: Request) -> bool:
+    return any(one is not None and not one.startswith("app:") for one in (view.requester, view.on_behalf_of))
 
 
 def _stage(view: Request, stage: RequestStage, counted: Count | None) -> CardStage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from approvals_bot.approvals.port import (
@@ -9,6 +10,7 @@ from approvals_bot.approvals.port import (
     STALLED,
     STATE_WORDS,
     Card,
+    CardComment,
     CardDelivery,
     CardField,
     CardOutcome,
@@ -161,6 +163,28 @@ def vote(cast: CardVote) -> str:
     return f"{icon} {cast.by.text} {word} {_way(cast)}".rstrip() + counts
 
 
+def comment(made: CardComment) -> str:
+    """Return `💬 Ann Ode via Slack`, to come before what they wrote."""
+    return f"💬 {made.by.text} {_way(made)}"
+
+
+def commented(made: Sequence[CardComment]) -> str:
+    """Return `Ann Ode commented:`, about these comments; "" if there are none."""
+    authors = tuple({each.by.key: each.by for each in made}.values())
+    return f"{names(authors)} commented:" if authors else ""
+
+
+def earlier_comments(card: Card, shown: int) -> str:
+    """Return `… 3 earlier comments`, if so few of them are shown that some are left out; else ""."""
+    left = card.earlier_comments + len(card.comments) - shown
+    return f"… {left} earlier comment{'' if left == 1 else 's'}" if left > 0 else ""
+
+
+def claimed(card: Card) -> str:
+    """Return `✋ Ann Ode is on it.`, or ""."""
+    return f"✋ {card.claimed_by.text} is on it." if card.claimed_by is not None and card.outcome is None else ""
+
+
 def outcome(ended: CardOutcome) -> str:
     """Return `✅ Approved by Ann Ode via Slack`; without a name after a deadline."""
     icon, word = STATE_WORDS[ended.state]
@@ -168,7 +192,7 @@ def outcome(ended: CardOutcome) -> str:
     return f"{icon} {word}{by} {_way(ended)}".rstrip()
 
 
-def _way(remark: CardVote | CardOutcome) -> str:
+def _way(remark: CardVote | CardOutcome | CardComment) -> str:
     """Return `via the API, passed on by app desk`."""
     return VIA_WORDS[remark.via] + (f", passed on by {remark.passed_on_by}" if remark.passed_on_by else "")
 

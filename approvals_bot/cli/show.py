@@ -195,6 +195,11 @@ def _progress(card: Card) -> Iterator[str]:
         if vote.comment:
             yield f"  “{one_line(vote.comment)}”"
     yield from map(one_line, card_text.notes(card))
+    for made in card.comments:
+        yield f"{card_text.comment(made)}, {card_text.moment(made.at, ZONE)}"
+        yield f"  “{one_line(made.comment)}”"
+    if claimed := card_text.claimed(card):
+        yield one_line(claimed)
     if card.outcome is not None:
         yield f"{card_text.outcome(card.outcome)}, {card_text.moment(card.outcome.at, ZONE)}"
         if card.outcome.because:

@@ -52,6 +52,7 @@ def routes(playground: Playground) -> list[BaseRoute]:
         route("/slack/close", surface.close, "POST"),
         route("/slack/command", surface.command, "POST"),
         route("/slack/shortcut", surface.shortcut, "POST"),
+        route("/slack/write", surface.write, "POST"),
         route("/slack/home", surface.home),
         route("/slack/steps", surface.steps, "GET", "POST"),
         route("/slack/calls", surface.calls),
@@ -124,6 +125,14 @@ class Shortcut(Body):
 class StepRun(Body):
     function: str
     inputs: dict[str, Any] = {}
+
+
+# No twin of Message: a test sends it, and Slack makes the message of it.
+class Written(Body):
+    user: str
+    channel: str
+    text: str
+    thread_ts: str = ""
 
 
 class Members(Body):
@@ -218,6 +227,13 @@ class JsonApi:
         user = self.screen.user(asked.user)
         outcome = await self.person.shortcut(user, asked.callback_id, asked.channel, asked.ts)
         return AsciiJson(outcome.as_json())
+
+    async def write(self, request: Request) -> Response:
+        """Write a message as a person does; with `thread_ts`, a reply in that thread."""
+        asked = await body_of(request, Written)
+        user = self.screen.user(asked.user)
+        message, ack = await self.person.write(user, asked.channel, asked.text, asked.thread_ts)
+        return AsciiJson({"channel": message.channel, "ts": message.ts, "status": ack.status, "ack_ms": ack.ms})
 
     async def home(self, request: Request) -> Response:
         """Open the Home tab as a person does, and return the view that the app published for them."""

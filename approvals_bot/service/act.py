@@ -63,6 +63,11 @@ class SentAct:
     kept: KeptPayload
     owed: Owes | None = None  # the audit's line of it; None for a repeat, which the audit has
 
+    @property
+    def is_repeat(self) -> bool:
+        """Whether the log had this press already."""
+        return self.owed is None
+
     async def reply(self, timeout: float) -> Reply:
         """Return the reply; `received` if it hasn't come within `timeout` seconds."""
         engine, target, act = self.engine, self.target, self.act

@@ -112,7 +112,8 @@ def _entry(event: Event, name: str) -> Entry | None:
         case "hook_created":
             return Entry(at, f"Waiting for a call to a {name}.")
         case "hook_received":
-            return Entry(at, _act(data.get("payload")) or f"The {name} was called.")
+            act = _act(data.get("payload"))
+            return Entry(at, act or f"The {name} was called.", _words(data.get("payload")) if act else "")
         case "hook_refused":
             wrong = "; ".join(
                 f"{'.'.join(str(p) for p in each['loc']) or 'payload'}: {each['msg']}" for each in data["errors"]
@@ -182,7 +183,25 @@ def _act(payload: Any) -> str:
             return f"{by} withdrew the request{_by_way(by, more)}."
         case {"kind": "stop", "by": str(by), **more}:
             return f"{by} cancelled the run{_by_way(by, more)}."
+        case {"kind": "comment", "by": str(by), **more}:
+            return f"{by} commented{_by_way(by, more)}."
+        case {"kind": "claim", "by": str(by), "ends": True, **more}:
+            return f"{by} is no longer on it{_by_way(by, more)}."
+        case {"kind": "claim", "by": str(by), **more}:
+            return f"{by} is on it{_by_way(by, more)}."
+        case {"kind": "remind", "by": str(by), **more}:
+            return f"{by} asked for a reminder{_by_way(by, more)}."
+        case {"kind": "snooze", "by": str(by), "until": str(until), **more}:
+            return f"{by} snoozed their reminders until {until}{_by_way(by, more)}."
+        case {"kind": "snooze", "by": str(by), **more}:
+            return f"{by} ended their snooze{_by_way(by, more)}."
     return ""
+
+
+def _words(payload: Any) -> str:
+    """Return what somebody wrote in a comment; "" for another act."""
+    act = _json(payload) or {}
+    return str(act.get("text", "")) if act.get("kind") == "comment" else ""
 
 
 def _by_way(by: str, act: Mapping[Any, Any]) -> str:

@@ -15,7 +15,7 @@ from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.talk import LONGEST_COMMENT, snooze_end
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People
-from approvals_bot.service.act import ANSWER_LIMIT, WITHOUT_RULES, perform
+from approvals_bot.service.act import ANSWER_LIMIT, WITHOUT_RULES, SentAct, perform, send_act
 from approvals_bot.service.attempts import Attempts
 from approvals_bot.service.read import await_request, request_of
 
@@ -64,8 +64,9 @@ async def talk(
     attempts = Attempts(engine)
     if not await attempts.take_of_person("comment", act.by, MOST_COMMENTS):
         return TOO_OFTEN
-    reply = await perform(engine, request, act, press=press, timeout=timeout)
-    if not reply.changed:
+    sent = await send_act(engine, request, act, press=press)
+    reply = sent if isinstance(sent, Reply) else await sent.reply(timeout)
+    if not reply.changed or (isinstance(sent, SentAct) and sent.is_repeat):
         await attempts.give_back_of_person("comment", act.by)
     return reply
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.port import Receipt
 from approvals_bot.approvals.talk import LONGEST_COMMENT, MOST_COMMENTS, snooze_end, thread_of
+from approvals_bot.channels.email import letter
+from approvals_bot.cli.show import card_lines
+from approvals_bot.service.history import history_of
 from approvals_bot.service.read import api_request
 from approvals_bot.service.talk import add_comment
 
@@ -54,6 +59,34 @@ async def test_a_comment_shows_and_notifies_all_but_its_author(office: Any) -> N
         assert in_thread.comments[0].comment == "Why today?"
         assert office.slack.newest("#deploys").card.comments[0].comment == "Why today?"
         assert (await opened.view()).state == "waiting"
+
+
+async def test_mails_and_the_terminal_show_comments(office: Any) -> None:
+    async with office.open():
+        opened = await office.ask(TALK, {}, by=DI)
+        await opened.act(kind="claim", by=BO, via="api")
+        await opened.act(kind="comment", by=ANN, via="api", text="Why <b>today</b>?\nAnd why at all?\u202e")
+        [_, mail] = office.email.to(BO)
+        written = letter.write(replace(mail, link="http://127.0.0.1/decisions/x"), office.clock.now())
+        assert written.text.startswith(
+            "Ann Ode commented:\n\n  “Why <b>today</b>?\n  And why at all?⟨U+202E⟩”\n\n⏳ Waiting · 0 of 1\n"
+        )
+        line = "💬 Ann Ode via the API, Mon 2 Mar 2026, 09:00 UTC: “Why <b>today</b>? ⏎ And why at all?⟨U+202E⟩”"
+        assert f"{line}\n✋ Bo Lund is on it.\n" in written.text
+        assert "<b>today" not in written.html
+        assert written.html.count("Why &lt;b&gt;today&lt;/b&gt;?") == 2, "why it comes, and on the card"
+        [card] = office.email.to(DI)
+        first = letter.write(replace(card, link="http://127.0.0.1/decisions/x"), office.clock.now())
+        assert first.text.startswith("Ann Ode commented:\n\n  “Why <b>today")
+        assert first.subject == "Talk about it"
+        shown = "\n".join(card_lines(card_of(await opened.view(), None, office.clock.now()), office.clock.now()))
+        assert "💬 Ann Ode via the API, Mon 2 Mar 2026, 09:00 UTC\n  “Why <b>today</b>? And why at all?" in shown
+        assert "✋ Bo Lund is on it." in shown
+        entries = history_of(await office.engine.events(opened.run.id)).entries
+        said = [(entry.text, entry.detail) for entry in entries if "comment" in entry.text or "is on it" in entry.text]
+        assert said[0] == ("bo@acme.eu is on it via the API.", "")
+        assert said[1][0] == "ann@acme.eu commented via the API."
+        assert said[1][1].startswith("Why <b>today</b>?")
 
 
 async def test_the_author_hears_of_the_answer(office: Any) -> None:
@@ -132,7 +165,7 @@ async def test_comments_survive_a_restart(office: Any) -> None:
     async with office.open():
         opened = await office.ask(TALK, {}, by=DI)
         await opened.act(kind="comment", by=ANN, text="Why today?")
-        await opened.act(kind="claim", by=BO)
+        await opened.act(kind="claim", by=BO, via="api")
         await opened.act(kind="snooze", by=ANN, until=(START + timedelta(hours=1)).isoformat())
     async with office.open():
         await office.settle()

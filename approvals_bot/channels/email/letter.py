@@ -23,7 +23,16 @@ from markupsafe import Markup, escape
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.plain_text import clean, clip, clip_rows, clip_value, header, one_line
-from approvals_bot.approvals.port import STATE_WORDS, Card, CardChoice, CardField, ChoiceName, Dispatch, ToPerson
+from approvals_bot.approvals.port import (
+    STATE_WORDS,
+    Card,
+    CardChoice,
+    CardComment,
+    CardField,
+    ChoiceName,
+    Dispatch,
+    ToPerson,
+)
 from approvals_bot.approvals.text import CHOSEN
 
 HTML_LIMIT = 90_000  # bytes; Gmail clips at 102 KB, transfer encoding and the text part not counted
@@ -187,12 +196,21 @@ def occasion(dispatch: Dispatch) -> str:
             return "Nobody has decided yet, so this has been escalated to you."
         case "change":
             return card_text.changed(dispatch.card)
+        case "comment":
+            return card_text.commented(_new_comments(dispatch))
         case "reassigned":
             return "This has been reassigned. There's nothing more for you to do."
         case "vote":
             return "Your vote has been counted. There's nothing more for you to do."
         case _:
             return "Your decision is needed." if dispatch.card.choices else ""
+
+
+def _new_comments(dispatch: Dispatch) -> tuple[CardComment, ...]:
+    """Return the comments that this mail is about; for a first mail, the newest one."""
+    if dispatch.occasion != "comment" or dispatch.card.outcome is not None:
+        return ()
+    return dispatch.comments or dispatch.card.comments[-1:]
 
 
 def not_you(dispatch: Dispatch) -> str:
@@ -228,6 +246,7 @@ def _names(dispatch: Dispatch, now: datetime, limits: LetterLimits, replies: Rep
         "reader": one_line(dispatch.to.person.name, 80),
         "subject": subject(dispatch),
         "occasion": occasion(dispatch),
+        "new_comments": [clip(clean(made.comment), limits.long) for made in _new_comments(dispatch)],
         "note": clip(clean(dispatch.text), limits.long),
         "preheader": _preheader(dispatch, now),
         "deadline": _deadline(card, zone, now),
@@ -264,6 +283,7 @@ def _cleaned(card: Card) -> Card:
             replace(field, label=one_line(field.label, 100), value=clean(field.value) or "–") for field in card.fields
         ),
         votes=tuple(replace(vote, comment=clean(vote.comment)) for vote in card.votes),
+        comments=tuple(replace(made, comment=clean(made.comment)) for made in card.comments),
         notes=tuple(one_line(note, 200) for note in card.notes),
         outcome=card.outcome and replace(card.outcome, comment=clean(card.outcome.comment)),
     )
@@ -278,6 +298,7 @@ def _fitting(card: Card, limits: LetterLimits) -> Card:
         instructions=_fitting_text(card.instructions, limits, is_signed=False),
         fields=tuple(_fitting_field(card, field, limits) for field in fields),
         votes=tuple(replace(vote, comment=clip(vote.comment, limits.short)) for vote in card.votes[-rows:]),
+        comments=tuple(replace(made, comment=clip(made.comment, limits.short)) for made in card.comments),
         stages=tuple(replace(stage, seats=stage.seats[:rows]) for stage in card.stages[:rows]),
         deliveries=card_text.undelivered(card)[:rows],
         outcome=card.outcome and replace(card.outcome, comment=clip(card.outcome.comment, limits.short)),

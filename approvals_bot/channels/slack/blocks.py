@@ -13,7 +13,7 @@ from typing import Any
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.plain_text import clean, clip, clip_value, length, one_line
-from approvals_bot.approvals.port import BRIEF, Card, CardChoice, CardField, CardOutcome, Dispatch
+from approvals_bot.approvals.port import BRIEF, Card, CardChoice, CardField, CardOutcome, Dispatch, TalkName
 from approvals_bot.durable.core.serialization import json_text
 
 CARD_LIMIT = 8_000  # characters of the blocks as JSON; Slack refuses a message at about 13,200 of text
@@ -23,6 +23,15 @@ BUTTON_LIMIT = 75  # of a button's text; Slack shows about 30
 CONFIRM_LIMITS = {"title": 100, "text": 300, "button": 30}
 VOTE = "vote:"  # action ids are `vote:approve`, `vote:reject`, …
 WHY = "why"  # the action id of "Why me?"
+TALK = "talk:"  # action ids are `talk:claim`, `talk:snooze-1h`, …
+TALK_BUTTONS: Mapping[TalkName, Mapping[str, str]] = {
+    "claim": {"claim": "I'm on it"},
+    "unclaim": {"unclaim": "No longer on it"},
+    "snooze": {"snooze-1h": "Snooze 1 h", "snooze-tomorrow": "Snooze until tomorrow"},
+    "remind": {"remind": "Remind now"},
+}
+"""The buttons of what people can do besides deciding, by action. Comments are replies in the card's thread."""
+COMMENTS_SHOWN = 5  # of a request that a card shows
 SHORT_DIGEST = 12  # characters of a digest that people see, as on the pages; votes are bound to the whole digest
 METADATA = "approvals_bot_delivery"  # the event_type of our messages' metadata, which names the delivery
 
@@ -118,6 +127,7 @@ def _blocks(card: Card, room: CardLimits, mentions: Mentions) -> list[Block]:
         "waiting": _waiting(card, mentions) if card.outcome is None else None,
         "full": rich(paragraph([page])) if is_cut and card.url else None,
         "choices": choices(card, "choices", more) if card.choices or more else None,
+        "talk": talk_buttons(card),
         "small": {"type": "context", "elements": small} if small else None,
     }
     return [{"block_id": f"{part}:{card.version}", **block} for part, block in parts.items() if block]
@@ -199,6 +209,14 @@ def _people(card: Card, room: CardLimits) -> Block | None:
         line = [styled(one_line(card_text.vote(cast), 200)), styled(", "), dated(cast.at)]
         lines.append([*line, styled(f": “{comment}”")] if comment else line)
     lines += [[styled(one_line(note, room.short))] for note in card_text.notes(card, min(room.rows, 6))]
+    comments = card.comments[-min(room.rows, COMMENTS_SHOWN) :]
+    if earlier_comments := card_text.earlier_comments(card, len(comments)):
+        lines.append([styled(earlier_comments)])
+    for made in comments:
+        line = [styled(one_line(card_text.comment(made), 200)), styled(", "), dated(made.at)]
+        lines.append([*line, styled(f": “{one_line(made.comment, room.short)}”")])
+    if claimed := card_text.claimed(card):
+        lines.append([styled(one_line(claimed, 200))])
     return rich(paragraph(*lines)) if lines else None
 
 
@@ -236,6 +254,22 @@ def choices(card: Card, part: str, more: Sequence[Block] = ()) -> Block:
     buttons = [*{choice.choice: _button(card, choice) for choice in card.choices}.values(), *more]
     shown = f"{part}:{card.version}:{card.digest}"[:ID_LIMIT]  # the vote is bound to the content that was on screen
     return {"type": "actions", "block_id": shown, "elements": buttons}
+
+
+def talk_buttons(card: Card) -> Block | None:
+    """Render what else can be done about the request; None if there is nothing but to comment, in the thread."""
+    buttons = [
+        {
+            "type": "button",
+            "action_id": TALK + action,
+            "text": plain(label),
+            "value": card.hook_id[:2_000],
+            "accessibility_label": one_line(f"{label}: {card.title}", BUTTON_LIMIT),
+        }
+        for name in card.talk
+        for action, label in TALK_BUTTONS.get(name, {}).items()
+    ]
+    return {"type": "actions", "elements": buttons} if buttons else None
 
 
 def _button(card: Card, choice: CardChoice) -> Block:
@@ -302,6 +336,8 @@ def note(dispatch: Dispatch, mentions: Mentions = NOBODY) -> tuple[str, list[Blo
     elements = [paragraph(parts)]
     if card.outcome is not None and (comment := cut_to(card.outcome.comment, 1_000)):
         elements.append(quotation(comment))
+    for made in dispatch.comments if card.outcome is None else ():
+        elements.append(quotation(cut_to(made.comment, 2_000)))
     text = escape(one_line(f"{_reason(dispatch)} {card.title}", TEXT_LIMIT))
     return text, [{"block_id": f"note:{card.version}", **rich(*elements)}]
 
@@ -317,6 +353,8 @@ def _reason(dispatch: Dispatch) -> str:
             return "Nobody has decided yet, so this has been escalated."
         case "change":
             return card_text.changed(dispatch.card)
+        case "comment":
+            return card_text.commented(dispatch.comments)
         case "reassigned":
             return "This has been reassigned. There's nothing more for you to do."
         case _:

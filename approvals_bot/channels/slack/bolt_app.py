@@ -24,7 +24,7 @@ from starlette.responses import Response
 
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack import opening as forms
-from approvals_bot.channels.slack.blocks import WHY
+from approvals_bot.channels.slack.blocks import TALK, WHY
 from approvals_bot.channels.slack.builder import SlackSteps
 from approvals_bot.channels.slack.client import SlackError
 from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, reply_in_modal
@@ -33,6 +33,7 @@ from approvals_bot.channels.slack.identity import PRESS_LIMIT, PRESS_UNTIL, UNSU
 from approvals_bot.channels.slack.manifest import FUNCTION_EXECUTED, SHORTCUT
 from approvals_bot.channels.slack.opening import SlackOpening
 from approvals_bot.channels.slack.reassignment import REASSIGN, REASSIGN_VIEW, SlackReassignments
+from approvals_bot.channels.slack.talk import SlackTalk
 from approvals_bot.channels.slack.verify import FromSlack
 from approvals_bot.channels.slack.votes import SlackVotes
 
@@ -59,6 +60,7 @@ def bolt_app(
     desk: SlackDesk,
     votes: SlackVotes,
     reassignments: SlackReassignments,
+    talk: SlackTalk,
     opening: SlackOpening,
     home: SlackHome,
     steps: SlackSteps,
@@ -107,6 +109,7 @@ def bolt_app(
     bolt.action(re.compile(r"^vote:"))(_answered_by(votes.pressed, desk))
     bolt.view(views.VOTE_VIEW)(_answered_by(votes.submitted, desk))
     bolt.action(WHY)(_answered_by(votes.explain, desk))
+    bolt.action(re.compile(f"^{TALK}"))(_answered_by(talk.pressed, desk))
     bolt.action(REASSIGN)(_answered_by(reassignments.pressed, desk))
     bolt.view(REASSIGN_VIEW)(_answered_by(reassignments.submitted, desk))
     bolt.command(re.compile(r"^/"))(_answered_by(opening.typed, desk))  # under any name that the app was installed with
@@ -122,6 +125,16 @@ def bolt_app(
         await ack()
 
     bolt.event(FUNCTION_EXECUTED)(_answered_by(steps.executed, desk))
+
+    @bolt.event("message")
+    async def written(ack: Any, body: dict[str, Any]) -> None:
+        acting = asyncio.ensure_future(talk.written(body))
+        await asyncio.wait([acting], timeout=ACK_LIMIT)
+        if not acting.done():  # Slack sends it again, and it is one comment all the same
+            afterwards.do(_complete(acting))
+            raise TimeoutError
+        await acting
+        await ack()
 
     @bolt.event("subteam_members_changed")
     async def group_changed(ack: Any) -> None:

@@ -25,6 +25,7 @@ from approvals_bot.channels.slack.manifest import PATH
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.channels.slack.opening import SlackOpening
 from approvals_bot.channels.slack.reassignment import SlackReassignments
+from approvals_bot.channels.slack.talk import SlackTalk
 from approvals_bot.channels.slack.verify import FromSlack, SlackGuard
 from approvals_bot.channels.slack.votes import SlackVotes
 from approvals_bot.durable.engine import Engine
@@ -44,20 +45,20 @@ class SlackIn:
         self,
         desk: SlackDesk,
         votes: SlackVotes,
-        reassignments: SlackReassignments,
         opening: SlackOpening,
         home: SlackHome,
     ) -> None:
         self.desk, self.opening, self.home = desk, opening, home
         self.steps = SlackSteps(desk, opening)
-        self._votes, self._reassignments = votes, reassignments
+        self._votes = votes
 
     @cached_property
     def bolt(self) -> AsyncApp:
         """The bolt app with all handlers, made on first use: see `bolt_app`."""
         from approvals_bot.channels.slack.bolt_app import bolt_app
 
-        return bolt_app(self.desk, self._votes, self._reassignments, self.opening, self.home, self.steps)
+        reassignments, talk = SlackReassignments(self.desk), SlackTalk(self.desk)
+        return bolt_app(self.desk, self._votes, reassignments, talk, self.opening, self.home, self.steps)
 
     async def answer(self, request: FromSlack) -> Response:
         """Handle a verified request."""
@@ -113,7 +114,7 @@ def slack_in(
     home = SlackHome(desk, may_ask=workflows is not None)
     opening = SlackOpening(desk, workflows)
     votes = SlackVotes(desk, home)
-    return SlackIn(desk, votes, SlackReassignments(desk), opening, home)
+    return SlackIn(desk, votes, opening, home)
 
 
 def slack_routes(slack: SlackIn, *, signing_secret: str, now: Callable[[], datetime], engine: Engine) -> list[Route]:

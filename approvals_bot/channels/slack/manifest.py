@@ -34,7 +34,8 @@ FEATURE_SCOPES = ("commands",)  # for the slash command and the shortcut
 SCOPES = tuple(sorted({scope for scopes in METHODS.values() for scope in scopes} | set(FEATURE_SCOPES)))
 """The scopes that the installation needs."""
 
-EVENTS = ("app_home_opened", "subteam_members_changed")
+EVENTS = ("app_home_opened", "message.channels", "message.groups", "message.im", "subteam_members_changed")
+"""`message.…`: replies in a card's thread are comments. Their scopes are those of `conversations.replies`."""
 COMMAND = "/approve"
 SHORTCUT = "ask_for_approval"  # the global shortcut's callback id
 PATH = "/slack/events"  # for everything from Slack
@@ -85,7 +86,7 @@ def manifest(base_url: str, *, socket: bool, steps: Iterable[Definition] = ()) -
             "app_home": {
                 "home_tab_enabled": True,
                 "messages_tab_enabled": True,
-                "messages_tab_read_only_enabled": True,
+                "messages_tab_read_only_enabled": False,
             },
             "bot_user": {"display_name": NAME, "always_online": True},
             "shortcuts": [

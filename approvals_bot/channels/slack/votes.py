@@ -57,7 +57,7 @@ class SlackVotes:
             self._desk.replies.reply(to, identity.text, or_directly=True)
             return
         target = await self._desk.engine.find(hook_id)
-        if choice not in get_args(ChoiceName) or not await self._is_about(payload, target):
+        if choice not in get_args(ChoiceName) or not await is_about(self._desk, payload, target):
             await self._refuse(Unidentified(identity.user, "unknown", GONE), hook_id, choice)
             self._desk.replies.reply(to, GONE, or_directly=True)
             return
@@ -92,7 +92,7 @@ class SlackVotes:
             return
         target = await self._desk.engine.find(str(payload["actions"][0].get("value") or ""))
         view = request_behind(target)
-        if view is None or not await self._is_about(payload, target):
+        if view is None or not await is_about(self._desk, payload, target):
             self._desk.replies.reply(to, GONE, or_directly=True)
             return
         text = why(view, identity.address if isinstance(identity, Identified) else None, self._desk.engine.now())
@@ -152,21 +152,6 @@ class SlackVotes:
         view = request_behind(target)
         return editable_of(view, view.number_format(address)) if view is not None else ()
 
-    async def _is_about(self, payload: Mapping[str, Any], target: HookTarget | None) -> bool:
-        """Return whether the press was on a message or view of ours that is about this request."""
-        if not (await self._desk.identities.workspace()).posted(payload):
-            return False
-        delivery = delivery_of(payload.get("message") or {})
-        if target is None or delivery is None:
-            return True
-        view = request_behind(target)
-        if delivery.startswith(f"{view.id if view is not None else target.record.id}-"):
-            return True
-        # Messages that were posted before a reset name the run of that time.
-        run_id, _, number = delivery.partition("-")[0].partition(".")
-        is_same = number == (str(view.number) if view is not None and view.number else "")
-        return is_same and await goes_on_as(self._desk.engine, run_id, target.record)
-
     async def _refuse(self, identity: Unidentified, hook_id: str, choice: str) -> None:
         hook = await self._desk.engine.find_hook(hook_id)
         await audit_refusal(
@@ -197,6 +182,22 @@ class SlackVotes:
         card, undo = self._offered(await self._desk.engine.find(hook_id), address, "take_back")
         blocks: list[Block] = views.with_undo_button(text, card) if card is not None and undo is not None else []
         await self._desk.replies.reply_now(to, text, blocks)
+
+
+async def is_about(desk: SlackDesk, payload: Mapping[str, Any], target: HookTarget | None) -> bool:
+    """Return whether the press was on a message or view of ours that is about this request."""
+    if not (await desk.identities.workspace()).posted(payload):
+        return False
+    delivery = delivery_of(payload.get("message") or {})
+    if target is None or delivery is None:
+        return True
+    view = request_behind(target)
+    if delivery.startswith(f"{view.id if view is not None else target.record.id}-"):
+        return True
+    # Messages that were posted before a reset name the run of that time.
+    run_id, _, number = delivery.partition("-")[0].partition(".")
+    is_same = number == (str(view.number) if view is not None and view.number else "")
+    return is_same and await goes_on_as(desk.engine, run_id, target.record)
 
 
 def why(view: Request, address: str | None, now: datetime) -> str:

@@ -93,6 +93,24 @@ class Payloads:
             "is_ext_shared_channel": False,
         }
 
+    def written(self, user: User, message: Message, parent: Message | None) -> Json:
+        """Build the event of a message that this person has written. `parent`: the first of its thread."""
+        place, team = self.space.channels[message.channel], user.team(self.space.app.team_id)
+        event: Json = {
+            "type": "message",
+            "user": user.id,
+            "team": team,
+            "channel": place.id,
+            "channel_type": "im" if place.with_user else "group" if place.private else "channel",
+            "ts": message.ts,
+            "event_ts": message.ts,
+            "client_msg_id": f"playground-{message.ts}",
+            "text": message.text,
+        }
+        if parent is not None:
+            event |= {"thread_ts": parent.ts, "parent_user_id": parent.user}
+        return self.event(event)
+
     def in_message(self, user: User, message: Message | None) -> Json:
         assert message is not None
         place = self.space.channels[message.channel]

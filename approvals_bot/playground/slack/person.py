@@ -157,6 +157,13 @@ class SlackActor:
             self.say(user, place, ack.body)
         return await self.seen(user, ack, watch)
 
+    async def write(self, user: User, channel: str, text: str, thread_ts: str = "") -> tuple[Message, Ack]:
+        """Write a message, or with `thread_ts` a reply in that message's thread. Apps in the conversation get it."""
+        place = self.screen.place(channel, user)
+        parent = self.screen.message_of(user, place, thread_ts) if thread_ts else None
+        message = self.space.post(place.id, user, text, [], thread_ts=thread_ts or None)
+        return message, await self.outbound.deliver("events_api", self.payloads.written(user, message, parent))
+
     async def shortcut(self, user: User, callback_id: str, channel: str = "", ts: str = "") -> ActOutcome:
         """Start a global shortcut or, on a message, a message shortcut."""
         payload = self.payloads.about(user, "message_action" if ts else "shortcut") | {"callback_id": callback_id}
