@@ -22,8 +22,7 @@ ORDER = 2**252 + 27742317777372353535851937790883648493
 D = -121665 * pow(121666, -1, P) % P
 ROOT = pow(2, (P - 1) // 4, P)  # of -1
 
-Point = tuple[int, int, int, int]
-"""A point in extended coordinates: X, Y, Z and T, where x = X/Z, y = Y/Z and xy = T/Z."""
+Point = tuple[int, int, int, int]  # in extended coordinates: X, Y, Z and T, where x = X/Z, y = Y/Z and xy = T/Z
 NEUTRAL: Point = (0, 1, 1, 0)
 
 
@@ -119,6 +118,9 @@ def verify(content: bytes, public_key: bytes) -> dict[str, Any]:
     try:
         _check_log(evidence)
         _check_votes(evidence)
+        files = [file for file in evidence["rules"]["files"] if file is not None]
+        if any(hashlib.sha256(file["text"].encode()).hexdigest() != file["sha256"] for file in files):
+            raise NotVerified("the workflow's file is another one")
         if evidence["anchor"] is not None and not verify_anchor(evidence["anchor"], public_key):
             raise NotVerified("the anchor isn't signed by this key")
     except (KeyError, TypeError, AttributeError, ValueError, IndexError):
@@ -145,9 +147,8 @@ def _check_log(evidence: dict[str, Any]) -> None:
 
 
 def _check_votes(evidence: dict[str, Any]) -> None:
-    """Each vote is in the log, with the same person, choice and digest."""
-    events = [event for event in evidence["log"] if event["type"] == "hook_received"]
-    received = [event["data"]["payload"] for event in events if event["data"] is not None]  # others are only sealed
+    """Each vote is in the log, with the same person, choice and digest. Of other requests' events, there are seals."""
+    received = [each["data"]["payload"] for each in evidence["log"] if each["type"] == "hook_received" and each["data"]]
     sent = [json.loads(payload["text"]) for payload in received if isinstance(payload.get("text"), str)]
     known = {(vote.get("by"), vote.get("choice"), vote.get("digest")) for vote in sent if vote.get("kind") == "vote"}
     for vote in evidence["votes"]:

@@ -47,6 +47,7 @@ class Configuration:
     service: ServiceSettings
     workflows: tuple[Definition, ...]
     files: Mapping[str, str] = field(default_factory=dict)  # name → SHA-256
+    texts: Mapping[str, str] = field(default_factory=dict)  # of the workflows' files, by workflow
 
 
 def load_configuration(path: Path, env: Mapping[str, str], check: Check | None = None) -> Configuration:
@@ -66,7 +67,7 @@ def load_configuration(path: Path, env: Mapping[str, str], check: Check | None =
         problems += error.problems
     if problems or service is None:
         raise ConfigErrors(problems)
-    return Configuration(service, tuple(workflows), dict(_digests(path, folder)))
+    return Configuration(service, tuple(workflows), dict(_digests(path, folder)), dict(_texts(folder)))
 
 
 def _digests(path: Path, folder: Path) -> Iterator[tuple[str, str]]:
@@ -74,6 +75,13 @@ def _digests(path: Path, folder: Path) -> Iterator[tuple[str, str]]:
     for file in (path, *_files(folder), *python_files(folder)):
         with suppress(OSError):
             yield file.name, hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _texts(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield the text of each workflow's file."""
+    for file in _files(folder):
+        with suppress(OSError):
+            yield file.stem, file.read_bytes().decode()
 
 
 def load_service(path: Path, env: Mapping[str, str]) -> ServiceSettings:

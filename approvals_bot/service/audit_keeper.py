@@ -8,16 +8,18 @@ lines of acts.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from approvals_bot.approvals.policy import digest
 from approvals_bot.approvals.port import Called, Targets
 from approvals_bot.config.audit import AnchorPlace, AuditTable
 from approvals_bot.config.load import Configuration
@@ -39,9 +41,16 @@ WAITING = 100  # anchors that wait for a place; an hour each
 
 ANCHORED = "anchored"
 LOADED = "configuration_loaded"
+FILE = "workflow_file"
 RIGHTS = "rights_changed"
 
 log = logging.getLogger(__name__)
+
+
+def file_line(workflow: str, version: str, text: str) -> dict[str, str]:
+    """Return what a line says about a workflow's file. `version`: what a request names that follows it."""
+    sha256 = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return {"workflow": workflow, "version": version, "sha256": sha256, "text": text}
 
 
 @dataclass(slots=True)
@@ -134,13 +143,24 @@ class AuditKeeper:
 
     async def _write_configuration(self, configuration: Configuration) -> None:
         """Write which files are in force, and what they change in who may do what, compared with the last line."""
-        await self._engine.audit(LOADED, data={"files": dict(configuration.files), **self._about})
+        versions = {each.id: digest(each) for each in configuration.workflows}
+        await self._keep_texts(configuration.texts, versions)
+        about = {"files": dict(configuration.files), "workflows": versions, **self._about}
+        await self._engine.audit(LOADED, data=about)
         rights = rights_of(configuration)
         last = await self._engine.audit_lines(AuditFilter(what=RIGHTS, newest_first=True, limit=1))
         before = last[0].entry.data.get("rights") if last else None
         if rights != before:
             changed = changes(before, rights) if isinstance(before, dict) else []
             await self._engine.audit(RIGHTS, data={"changed": changed, "rights": rights})
+
+    async def _keep_texts(self, texts: Mapping[str, str], versions: Mapping[str, str]) -> None:
+        """Write the text of each workflow's file that is another one than when a configuration was loaded last."""
+        last = await self._engine.audit_lines(AuditFilter(what=LOADED, newest_first=True, limit=1))
+        known = last[0].entry.data.get("workflows", {}) if last else {}
+        for name, version in versions.items():
+            if name in texts and known.get(name) != version:
+                await self._engine.audit(FILE, data=file_line(name, version, texts[name]))
 
     # ── anchors ──
 

@@ -17,11 +17,13 @@ from approvals_bot.durable.store.chain import ChainedEvent
 from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.service.anchors import sign_anchor
 from approvals_bot.service.audit import audit_as_json, event_as_json
+from approvals_bot.service.audit_keeper import FILE
 from approvals_bot.service.audit_key import AuditKey
 from approvals_bot.service.owed_lines import ACTED, SHOWN, complete_lines
 from approvals_bot.service.read import api_request, iso, redact, requests_of
 from approvals_bot.verify_evidence import FORMAT, written
 
+FILES_AT_ONCE = 20  # texts of workflows' files that are read at once
 MOST_LINES = 10_000  # of the audit, about one run
 
 
@@ -65,7 +67,11 @@ async def make_evidence(
             "created_at": iso(record.created_at),
         },
         "request": [{"id": each.id} | api_request(each) for each in requests],
-        "rules": {"digest": [each.definition for each in requests], "input": events[0]["data"] if events else None},
+        "rules": {
+            "digest": [each.definition for each in requests],
+            "files": [await _file_of(engine, each) for each in requests],
+            "input": events[0]["data"] if events else None,
+        },
         "asked": [_asked(each) for each in requests],
         "votes": [_vote(vote, request, lines) for request in requests for vote in request.votes],
         "outcome": [_outcome(each) for each in requests],
@@ -77,6 +83,20 @@ async def make_evidence(
         "key": key.public,
     }  # fmt: skip
     return written(unsigned | {"signature": key.sign(unsigned)})
+
+
+async def _file_of(engine: Engine, request: Request) -> dict[str, Any] | None:
+    """Return the file that the request follows, with its text, as the audit keeps it. None if it has none."""
+    below: int | None = None
+    while True:
+        which = AuditFilter(what=FILE, below=below, newest_first=True, limit=FILES_AT_ONCE)
+        lines = await engine.audit_lines(which)
+        for line in lines:
+            if line.entry.data.get("version") == request.definition:
+                return line.entry.data
+        if len(lines) < FILES_AT_ONCE:
+            return None
+        below = lines[-1].seq
 
 
 def _events_of(request: Request, log: Sequence[ChainedEvent], events: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -53,13 +53,12 @@ class FormTokens:
         response.set_cookie(self._cookie, secret, path="/", secure=self._is_secure, httponly=True, samesite="strict")
 
     def is_ours(self, request: HttpRequest, form: Form, given: str) -> bool:
-        """Return whether the form came from our own page: the browser vouches for that, or the token does."""
+        """Return whether the form came from our own page: the browser vouches for that, or the token does.
+
+        Programs that send neither header are no browsers that another site could use.
+        """
         bound = cookie_of(request.scope, self._cookie if form == "login" else self._session)
-        has_token = self._is_of(form, bound, given)
-        headers = request.headers
-        if not is_from_own_page(headers, self._origin, has_token=has_token):
-            return False
-        return has_token or "sec-fetch-site" in headers or headers.get("origin") == self._origin
+        return is_from_own_page(request.headers, self._origin, has_token=self._is_of(form, bound, given))
 
     def _sign(self, form: Form, bound: str) -> str:
         return self._tokens.sign(FORM, {"f": form, "b": hashlib.sha256(bound.encode()).hexdigest()[:32]})

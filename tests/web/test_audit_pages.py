@@ -159,6 +159,9 @@ async def test_evidence_is_for_those_concerned(opened: Opened) -> None:
     found = verify(by_key.content, bytes.fromhex(OWN.public))
     assert [vote["by"] for vote in found["votes"]] == ["ann@acme.eu", "cy@acme.eu"]
     assert found["votes"][0]["actor"]["key"] == "ci"
+    text = (opened.folder / "workflows" / "leave.toml").read_text()
+    (file,) = found["rules"]["files"]
+    assert (file["workflow"], file["text"], file["version"]) == ("leave", text, found["rules"]["digest"][0])
     assert "evidence" in (await opened.get(f"/requests/{run}", "ann@acme.eu")).text
     assert (await opened.browser.get(f"/api/runs/{run}/evidence")).status_code == 401
     assert (await opened.browser.get("/api/runs/none/evidence", headers=CI)).status_code == 404
@@ -343,6 +346,27 @@ async def test_audit_says_what_changed_in_who_may_decide(opened: Opened) -> None
     loads = await engine.audit_lines(AuditFilter(what="configuration_loaded"))
     assert loads[0].entry.data["files"]["leave.toml"] == loads[1].entry.data["files"]["leave.toml"]
     assert loads[0].entry.data["files"]["config.toml"] != loads[1].entry.data["files"]["config.toml"]
+
+
+async def test_evidence_has_the_file_that_the_request_followed(opened: Opened) -> None:
+    run, file = await opened.decided(), opened.folder / "workflows" / "leave.toml"
+    before, engine = file.read_text(), opened.service.engine
+    file.write_text(before.replace("days off", "days away"))
+    opened.service.reload(read_configuration(opened.folder / "config.toml", ENV))
+    kept = AuditFilter(what="workflow_file")
+    async with asyncio.timeout(30):
+        while len(await engine.audit_lines(kept)) < 2:
+            await asyncio.sleep(0.05)
+    later = await opened.decided()
+    for each, text in ((run, before), (later, file.read_text())):
+        content = (await opened.browser.get(f"/api/runs/{each}/evidence", headers=CI)).content
+        assert [one["text"] for one in verify(content, bytes.fromhex(OWN.public))["rules"]["files"]] == [text]
+    opened.service.reload(read_configuration(opened.folder / "config.toml", ENV))
+    loads = AuditFilter(what="configuration_loaded")
+    async with asyncio.timeout(30):
+        while len(await engine.audit_lines(loads)) < 3:
+            await asyncio.sleep(0.05)
+    assert len(await engine.audit_lines(kept)) == 2
 
 
 async def test_refused_keys_have_a_line_once_a_minute_and_peer(opened: Opened) -> None:
