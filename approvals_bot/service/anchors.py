@@ -9,7 +9,6 @@ the last line before it that names the heads of open logs; empty if there is non
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -82,25 +81,25 @@ def anchor_of(value: Mapping[str, Any]) -> Anchor:
 
 
 class AnchorCheck:
-    """The audit's lines as anchors see them: the hash of each, and the last line before it that names open logs."""
+    """The audit's lines as anchors see them: the hash of each that one names, and of the line before with open logs."""
 
-    def __init__(self) -> None:
-        self._hashes: dict[int, str] = {}
-        self._naming = [0]  # lines that name open logs
+    def __init__(self, anchors: Iterable[Anchor]) -> None:
+        self._wanted = {anchor.seq for anchor in anchors}
+        self._found: dict[int, tuple[str, str]] = {}
+        self._open_runs = ""  # the hash of the last line that names open logs
         self._last = 0
 
     def take(self, seq: int, hash: str, what: str) -> None:
         if what == RUNS_SEALED:
-            self._naming.append(seq)
-        self._hashes[seq] = hash
+            self._open_runs = hash
+        if seq in self._wanted:
+            self._found[seq] = hash, self._open_runs
         self._last = max(self._last, seq)
 
     def compare(self, anchor: Anchor) -> Kind | None:
         """Return how the lines differ from what the anchor says; None if they don't."""
         if anchor.seq > self._last:
             return "cut"
-        if anchor.seq not in self._hashes:
+        if anchor.seq not in self._found:
             return "missing"
-        naming = self._naming[bisect_right(self._naming, anchor.seq) - 1]
-        same = (self._hashes[anchor.seq], self._hashes.get(naming, "")) == (anchor.head, anchor.open_runs_head)
-        return None if same else "changed"
+        return None if self._found[anchor.seq] == (anchor.head, anchor.open_runs_head) else "changed"

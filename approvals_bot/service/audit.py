@@ -133,7 +133,7 @@ async def write_export(
         if await is_selected(engine, line, selection):
             chain.add(audit_as_json(line))
             audit += 1
-            if line.entry.run_id is not None:
+            if line.entry.run_id is not None and selection.as_json():  # of all runs, nobody asks which are named
                 named.add(line.entry.run_id)
     faults = check.finished()
     runs = events = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -41,43 +42,68 @@ class ChainFault:
 
 
 class Heads:
-    """How far the audit says that each log went: the last head that it names, and those before."""
+    """How far the audit says that each log went: the heads that it names, in a temporary file.
+
+    An installation may have had millions of runs. SQLite keeps two megabytes of this in memory.
+    """
 
     def __init__(self) -> None:
-        self._named: dict[str, dict[int, str]] = {}
-        self._ended: set[str] = set()
-        self._seen: set[str] = set()
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA synchronous = OFF")
+        self._db.execute("PRAGMA journal_mode = OFF")
+        self._db.execute("CREATE TABLE heads (run, seq INTEGER, head, PRIMARY KEY (run, seq)) WITHOUT ROWID")
+        self._db.execute("CREATE TABLE runs (run PRIMARY KEY, is_ended DEFAULT 0, is_seen DEFAULT 0) WITHOUT ROWID")
+        self._db.execute("BEGIN")  # and never a commit: nobody else reads it
 
     def take(self, what: str, run_id: str | None, data: Any) -> None:
         """Take the heads that a line of the audit names."""
         match what, data:
             case "run_ended", {"seq": int() as seq, "head": str() as head} if run_id is not None:
-                self._named.setdefault(run_id, {})[seq] = head
-                self._ended.add(run_id)
+                self._name(run_id, seq, head)
+                self._mark("is_ended", run_id)
             case "runs_sealed", {"heads": list() as heads}:
                 for each in heads:
                     match each:
                         case [str() as run, int() as seq, str() as head]:
-                            self._named.setdefault(run, {})[seq] = head
+                            self._name(run, seq, head)
             case _:
                 pass
 
     def of(self, run_id: str) -> dict[int, str]:
-        return self._named.get(run_id, {})
+        rows = self._db.execute("SELECT seq, head FROM heads WHERE run = ?", (_bytes(run_id),))
+        return {seq: _text(head) for seq, head in rows}
 
     def is_ended(self, run_id: str) -> bool:
-        return run_id in self._ended
+        row = self._db.execute("SELECT is_ended FROM runs WHERE run = ?", (_bytes(run_id),)).fetchone()
+        return row is not None and bool(row[0])
 
     def seen(self, run_id: str) -> None:
         """Note that this run's log has been found."""
-        self._seen.add(run_id)
+        self._mark("is_seen", run_id)
 
     def unseen(self) -> Iterator[tuple[str, RunHead]]:
-        """Yield the runs that the audit names, and whose logs weren't found."""
-        for run_id, heads in self._named.items():
-            if run_id not in self._seen:
-                last = max(heads)
-                yield run_id, RunHead(run_id, last, heads[last])
+        """Yield the runs that the audit names, and whose logs weren't found, each with its last head."""
+        rows = self._db.execute(
+            "SELECT run, max(seq), head FROM heads WHERE run NOT IN (SELECT run FROM runs WHERE is_seen) GROUP BY run"
+        )
+        for run, seq, head in rows:
+            yield _text(run), RunHead(_text(run), seq, _text(head))
+
+    def _name(self, run_id: str, seq: int, head: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO heads VALUES (?, ?, ?)", (_bytes(run_id), seq, _bytes(head)))
+
+    def _mark(self, what: str, run_id: str) -> None:
+        sql = f"INSERT INTO runs (run, {what}) VALUES (?, 1) ON CONFLICT DO UPDATE SET {what} = 1"  # noqa: S608  # ours
+        self._db.execute(sql, (_bytes(run_id),))
+
+
+def _bytes(text: str) -> bytes:
+    """Return a text of a file as SQLite takes it: somebody may have written surrogates into it."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _text(stored: bytes) -> str:
+    return stored.decode("utf-8", "surrogatepass")
 
 
 class AuditChainCheck:

@@ -91,7 +91,7 @@ class _Faulty(Exception):
 
 def verify_lines(lines: Iterable[bytes], keys: Keys = NO_KEYS, anchors: Sequence[Anchor] = ()) -> Verification:
     """Verify a whole file. Never raises for what is in it."""
-    reading, rest = _Reading(keys.chain), iter(lines)
+    reading, rest = _Reading(keys.chain, anchors), iter(lines)
     number = 0
     try:
         for number, line in enumerate(rest, 1):
@@ -145,13 +145,13 @@ def _kind(fault: _Faulty, number: int, rest: Iterator[bytes]) -> Kind:
 class _Reading:
     """The part of the file that was read so far, and what the chains in it show about the database."""
 
-    def __init__(self, key: ChainKey | None) -> None:
+    def __init__(self, key: ChainKey | None, anchors: Sequence[Anchor]) -> None:
         self.head = ""
         self.before = ""  # the chain before the last line
         self.lines = 0
         self.counts = {"audit": 0, "run": 0, "event": 0}
         self.run_id: str | None = None
-        self.anchored = AnchorCheck()
+        self.anchored = AnchorCheck(anchors)
         self.broken: list[AuditFault] = []
         self._key = key
         self._audit = AuditChainCheck(key)

@@ -29,6 +29,7 @@ from approvals_bot.people import AddressError, People, SourceUnavailable
 from approvals_bot.service.catalog import Catalog, Listed
 from approvals_bot.service.files import attach_or_refuse, claim_files, refuse_input
 from approvals_bot.service.keys import OPENER
+from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.python_workflows import arguments_by_name, takes_whole_input, with_durations
 from approvals_bot.service.refusals import OpeningCode, OpeningRefused, usable_key
 from approvals_bot.service.tool_calls import CallOpening, OpenedBy, open_call
@@ -67,7 +68,7 @@ async def open_run(
                 raise OpeningRefused("not_allowed", who=opener, workflow=name)
             for person in (asks, behalf):
                 if person is not None and person != opener:
-                    await check_naming(workflows, people, opener, person, may_name)
+                    await check_naming(engine, people, opener, person, may_name)
         if definition is not None:
             await check_requester(definition, opener, asks, behalf, people)
     except OpeningRefused as refused:
@@ -134,7 +135,7 @@ def _opened_by(opener: str, actor: Actor | None, *, by_key: bool) -> OpenedBy:
     return OpenedBy((actor or Actor(kind, opener)).as_json(), {OPENER: opener} if by_key else {})
 
 
-async def check_naming(workflows: Catalog, people: People, opener: str, person: str, may_name: Sequence[str]) -> None:
+async def check_naming(engine: Engine, people: People, opener: str, person: str, may_name: Sequence[str]) -> None:
     """Raise OpeningRefused unless the key may name this person, and somebody knows them.
 
     A key that may name anybody, a desk's, vouches for colleagues whom no file lists.
@@ -144,7 +145,7 @@ async def check_naming(workflows: Catalog, people: People, opener: str, person: 
             raise OpeningRefused("naming_not_allowed", key=opener.removeprefix("app:"), who=person)
         if ANYBODY in may_name and people.is_colleague(person):
             return
-        if not (person in map(people.canonical, workflows.named_people) or await people.knows(person)):
+        if not await engine.resources[KnownPeople].knows(person):
             raise OpeningRefused("person_unknown", who=person)
     except SourceUnavailable as error:
         raise OpeningRefused("group_unknown", error=str(error)) from None

@@ -359,7 +359,7 @@ class RunsApi:
             return person
         if person not in (shown.requester, shown.on_behalf_of) or not await self._is_own(shown, key):
             raise lacks(key, ("vote",), f" to act for anybody else; as itself it is {key.address}")
-        await check_naming(self._workflows, self._people, key.address, person, key.requesters)
+        await check_naming(self._engine, self._people, key.address, person, key.requesters)
         return person
 
     async def _is_own(self, shown: Request, key: ApiKey) -> bool:
