@@ -288,10 +288,10 @@ def _viewers(definition: Definition, service: ServiceSettings) -> Iterator[Findi
 
 
 def _sign_in(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
-    """Find a decision that needs a sign-in which nobody could repeat. A proxy in front can't be asked for one."""
+    """Find a decision that needs a sign-in which nobody could repeat: Slack and a proxy don't say when it was."""
     methods = service.login.methods_of(by_mail=service.email is not None)
-    if definition.deliver.link_auth == "login" and not set(methods) - {"proxy"}:
-        yield Finding(("deliver", "link_auth"), "nobody can sign in: [login] methods needs oidc, slack or code")
+    if definition.deliver.link_auth == "login" and not set(methods) & {"oidc", "code"}:
+        yield Finding(("deliver", "link_auth"), "nobody can sign in again: [login] methods needs oidc or code")
 
 
 def _owners(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:

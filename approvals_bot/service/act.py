@@ -114,10 +114,16 @@ async def perform(
 
 
 async def send_act(
-    engine: Engine, request: Request | HookTarget | str, act: Act, *, press: str | None = None
+    engine: Engine,
+    request: Request | HookTarget | str,
+    act: Act,
+    *,
+    press: str | None = None,
+    shown: str | None = None,
 ) -> SentAct | Reply:
     """Perform an act, and return once it is durable, without waiting for the request's reply.
 
+    `shown`: the text that the person saw where they acted, if that isn't the whole card.
     Returns a Reply if none is to come: the act changed nothing, or was repeated.
     """
     known = _with_identities(engine, act)
@@ -140,7 +146,7 @@ async def send_act(
         act = with_files
     try:
         message, seen = WebhookRequest.of_json(message_of(act)), request_behind(target)
-        owed = None if seen is None else line_of_act(engine, act, seen)
+        owed = None if seen is None else line_of_act(engine, act, seen, shown)
         kept = await engine.send_to_webhook(target, message, resume_id=press, owes=owed)
         is_repeat = kept.hook.run_id == target.record.id and kept.events[0].seq <= target.record.seq
         return SentAct(engine, target, act, kept, None if is_repeat else owed)

@@ -28,17 +28,20 @@ AT_ONCE = 100  # owed lines that are completed in one go
 PATIENCE = timedelta(minutes=1)  # how long an act's verdict may take until its line is written without
 
 
-def line_of_act(engine: Engine, act: Act, seen: Request) -> Owes:
+def line_of_act(engine: Engine, act: Act, seen: Request, shown: str | None = None) -> Owes:
     """Return the line that an act on this request owes. `seen` is the request as it was right before.
 
-    The text that a voter saw is the card's, as far as all channels show it alike.
+    `shown`: the text that a voter saw; None: the whole card, as pages show it.
     """
     data: dict[str, Any] = {"act": act_word(act), "via": act.via, "request_id": seen.id}
     text = None
     if isinstance(act, Vote):
         data |= {"choice": act.choice} | ({"digest": act.digest} if act.digest else {})
-        if act.digest in (None, seen.digest):
+        if shown is not None:
+            text = shown
+        elif act.digest in (None, seen.digest):
             text = card_text.whole(card_of(seen, None, engine.now()))
+        if text is not None:
             data["shown"] = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return _owes(ACTED, act.by, act.actor, seen.run_id, data, text)
 

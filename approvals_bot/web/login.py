@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 FREE = frozenset(("over", "too_many", "state", "too_late", "too_many_attempts", "no_answer"))
 """Why a sign-in is refused before it counts as an attempt: anybody may send any number of those."""
 
+PROVING: tuple[Method, ...] = ("oidc", "code")
+"""The methods that prove a sign-in of just now. Slack and a proxy may have remembered the person."""
+
 LONGEST_NEXT = 1_000  # characters of the page that people come back to
 
 SENT = "If we know this address, we've emailed it a six-digit code. It's valid for ten minutes."
@@ -64,6 +67,8 @@ class LoginPage:
         form_token, secret = self._forms.make_first(request)
         shown = {"said": said, "refused": status >= 400 and bool(said), "address": "", "code_token": "", "next": ""}
         shown |= {"methods": self._methods, "provider": self._provider, "again": False, "form_token": form_token}
+        if values.get("again"):
+            shown["methods"] = [method for method in self._methods if method in PROVING]
         page = self._pages.page("login.html", status, **shown | values)
         self._forms.keep(page, secret)
         return page

@@ -138,11 +138,12 @@ class SignIn:
         code = request.query_params.get("code", "")
         if "error" in request.query_params or not code:
             raise SignInRefused("refused_by_provider")
-        since = started.at if started.again and method == "oidc" else None
+        proved = started.again and method == "oidc"  # Slack doesn't say when somebody has signed in there
+        since = started.at if proved else None
         claims = await client.claims(code, started.secret, since=since)
         person = await (self._of_slack(claims) if method == "slack" else self._of_claims(claims))
         await self._attempts.give_back_of_peer("login", peer_of(request.scope))
-        answer = await self._login.sign_in(request, person, method, started.back, proved=started.again)
+        answer = await self._login.sign_in(request, person, method, started.back, proved=proved)
         self._forget(answer)
         return answer
 

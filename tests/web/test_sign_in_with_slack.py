@@ -121,3 +121,12 @@ async def test_an_answer_of_another_method_signs_nobody_in(house: House) -> None
     back = (await house.start("/login/slack")).replace("/login/slack", "/login/oidc")
     assert (await house.browser.get(back)).status_code == 404
     assert (await house.browser.get("/inbox")).status_code == 401
+
+
+async def test_slack_proves_no_new_sign_in(house: House) -> None:
+    """Its tokens don't say when somebody has signed in there."""
+    says(house, "U0ANN")
+    assert 'href="/login/slack' not in (await house.browser.get("/login?again")).text
+    assert (await house.sign_in("/login/slack?again=1")).status_code == 303
+    [session] = await house.service.engine.store.sessions("ann@acme.eu")
+    assert not session.proved

@@ -22,6 +22,7 @@ from approvals_bot.channels.slack.blocks import Block, escape
 from approvals_bot.channels.slack.client import AnswerLostError, LaterError, NeverError, SlackClient, SlackError
 from approvals_bot.channels.slack.identity import PRESS_UNTIL, SlackIdentities, time_left
 from approvals_bot.channels.slack.modals import reply_modal
+from approvals_bot.channels.slack.shown import shown_text
 from approvals_bot.durable.engine import Engine, HookTarget
 from approvals_bot.service.act import SentAct, send_act
 
@@ -211,7 +212,7 @@ class SlackDesk:
     async def send(self, request: HookTarget | str, act: Act, payload: Mapping[str, Any]) -> SentAct | Reply:
         """Perform the act, as `perform` does, but return once it is durable, before the request has replied."""
         act = replace(act, actor=Actor("slack", str((payload.get("user") or {}).get("id") or "")))
-        return await send_act(self.engine, request, act, press=press_of(payload))
+        return await send_act(self.engine, request, act, press=press_of(payload), shown=shown_text(payload))
 
     async def reply_to(self, sent: SentAct | Reply, timeout: float = VERDICT_LIMIT) -> Reply:
         """Return the request's reply to an act, and count it."""
