@@ -42,6 +42,7 @@ SHOW_APPROVERS = "approvers"
 
 STALE = "This page was open too long, so nothing was sent. Check what you have typed, then send it again."
 SENT_BEFORE = "This form was sent before, with other values, and made a request. Open a new form for another one."
+NEEDS_A_FILE = "This request needs a file, which this form can't send. Please use the API."
 NOT_ALL = "Nothing was sent yet. Please correct what is marked."
 NOT_ADDRESSED = "not an email address"
 
@@ -115,7 +116,7 @@ class NewRequest:
         definition = await self._offered(form.get("workflow", ""), session)
         if definition is None:
             return self._pages.page("not_found.html", 404)
-        texts = {name: form.get(FIELD + name, "") for name in definition.fields}
+        texts = {name: form.get(FIELD + name, "") for name in fields.sendable(definition.fields)}
         filled = FilledForm(texts, form.get(BEHALF, "").strip(), form.get(ONCE, "") or secrets.token_urlsafe(16))
         if not self._forms.is_ours(request, "request", form.get("form_token", "")):
             return self._form(request, session, definition, replace(filled, said=STALE), 403)
@@ -178,7 +179,10 @@ class NewRequest:
         self, request: HttpRequest, session: SessionRow, definition: Definition, filled: FilledForm, status: int = 200
     ) -> Response:
         person = self._people.person(session.person)
-        shown = (fields.form_field(name, spec, spec.default) for name, spec in definition.fields.items())
+        sendable = fields.sendable(definition.fields)
+        shown = (fields.form_field(name, spec, spec.default) for name, spec in sendable.items())
+        if any(spec.required and name not in sendable for name, spec in definition.fields.items()):
+            filled = replace(filled, said=NEEDS_A_FILE)
         return self._page(
             "new_form.html",
             session,
@@ -199,7 +203,8 @@ class NewRequest:
 
 def _defaults(definition: Definition) -> dict[str, str]:
     """Return what the inputs of an empty form have in them."""
-    return {name: fields.form_field(name, spec, spec.default).value for name, spec in definition.fields.items()}
+    of = fields.sendable(definition.fields)
+    return {name: fields.form_field(name, spec, spec.default).value for name, spec in of.items()}
 
 
 def _refused(

@@ -51,6 +51,18 @@ decision = "approve"
 id = "money"
 from = ["ann@acme.eu"]
 """
+WITH_FILE = """
+[workflow]
+id = "file-things"
+title = "File"
+request = ["@buyers"]
+[fields]
+what = "string"
+plan = "file"
+[[stage]]
+id = "go"
+from = ["ann@acme.eu"]
+"""
 CLOSED = """
 [workflow]
 id = "closed-things"
@@ -93,6 +105,7 @@ async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
     (tmp_path / "workflows").mkdir()
     (tmp_path / "workflows" / "buy-things.toml").write_text(BUY)
     (tmp_path / "workflows" / "closed-things.toml").write_text(CLOSED)
+    (tmp_path / "workflows" / "file-things.toml").write_text(WITH_FILE)
     (tmp_path / "config.toml").write_text(CONFIG)
     configuration = read_configuration(tmp_path / "config.toml", {"KEY": "a signing key of the tests: 0123456789"})
     async with open_service(configuration) as service:
@@ -111,6 +124,15 @@ async def test_people_see_the_workflows_they_may_request(browser: Browser) -> No
     assert "closed-things" not in page.text
     assert (await browser.http.get("/requests/new/closed-things")).status_code == 404
     assert (await browser.http.get("/requests/new/nothing")).status_code == 404
+
+
+async def test_a_form_says_that_its_request_needs_a_file(browser: Browser) -> None:
+    page = await browser.http.get("/requests/new/file-things")
+    assert "This request needs a file" in unescape(page.text)
+    assert "field.plan" not in page.text
+    sent = await browser.send(await browser.form("file-things"), what="a", plan="file_" + "0" * 32)
+    assert (sent.status_code, await browser.runs()) == (422, 0)
+    assert "This request needs a file" in unescape(sent.text)
 
 
 async def test_nobody_gets_a_form_without_a_session(browser: Browser) -> None:
