@@ -70,7 +70,7 @@ def test_a_deleted_message_is_posted_again_and_logged(acme: Acme) -> None:
     assert "Approved by Cy Rus" in again[0]["text"]
     assert buttons(again[0]) == []
     updates = [event for event in acme.events(run_id) if event["type"] == "step_completed"]
-    assert any("message_not_found" in str(event["data"]) for event in updates)
+    assert any("the message has been deleted" in str(event["data"]) for event in updates)
 
 
 @pytest.mark.scenario(14)

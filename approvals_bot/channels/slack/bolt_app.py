@@ -184,7 +184,7 @@ def _answered_by(
         if acting.done() and acting.exception() is None:
             await ack(**(acting.result() or {}))
             return
-        desk.afterwards.do(_explain(desk, body, acting))
+        desk.afterwards.do(_explain(desk, body, acting) if ReplyTo.of(body).user else _complete(acting))
         if acting.done():
             await acting  # raises
         raise TimeoutError

@@ -162,9 +162,9 @@ class SlackSteps:
         except NeverError as never:
             if never.code == "execution_not_in_running_state":
                 return Called(200)
-            return TryAgain(str(never), WHEN_REVOKED) if never.install else Refused(str(never))
+            return TryAgain(never.reason, WHEN_REVOKED) if never.install else Refused(never.reason)
         except LaterError as later:
-            return TryAgain(str(later), later.after)
+            return TryAgain(later.reason, later.after)
         return Called(200)
 
 

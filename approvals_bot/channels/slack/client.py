@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from approvals_bot.channels.slack.reasons import LATER, LOST, REFUSED, reason_of
 from approvals_bot.durable.core.serialization import json_text
 from approvals_bot.durable.store.encoding import readable_json
 from approvals_bot.errors import ApprovalsBotError
@@ -50,16 +51,25 @@ log = logging.getLogger(__name__)
 
 
 class SlackError(ApprovalsBotError):
-    """Slack refused or failed. `code` is Slack's own error code."""
+    """Slack refused or failed. `code` is Slack's own error code, `reason` what people read."""
+
+    otherwise = REFUSED  # what people read of a code that has no words of its own
 
     def __init__(self, method: str, code: str, hint: str = "") -> None:
         self.method = method
         self.code = code
         super().__init__(f"{method}: {code}" + (f" ({hint})" if hint else ""))
 
+    @property
+    def reason(self) -> str:
+        """Why, as cards, pages and mails say it."""
+        return reason_of(self.code, self.otherwise)
+
 
 class LaterError(SlackError):
     """Not now: a rate limit or an outage. Ask again, not before `after` if it is given."""
+
+    otherwise = LATER
 
     def __init__(self, method: str, code: str, after: timedelta | None = None) -> None:
         self.after = after
@@ -76,6 +86,8 @@ class NeverError(SlackError):
 
 class AnswerLostError(LaterError):
     """The connection broke after the request had left: it was carried out, or not. Look before asking again."""
+
+    otherwise = LOST
 
 
 class SlackClient:

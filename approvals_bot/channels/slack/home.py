@@ -6,13 +6,13 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.plain_text import clip_value, one_line
-from approvals_bot.approvals.port import Card
+from approvals_bot.approvals.port import Card, CardField
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack.blocks import Block, choices, escape, plain
 from approvals_bot.channels.slack.client import NeverError, SlackError
@@ -23,7 +23,8 @@ from approvals_bot.service.read import RequestPage, list_decided, list_requests
 
 PENDING_SHOWN = 18  # cards waiting for the reader; Slack allows 100 blocks
 LATELY_SHOWN = 5  # … of each other list
-PINNED_SHOWN = 3  # pinned fields of a request in a list
+PINNED_SHOWN = 8  # pinned fields of a request in a list
+WHOLE = 150  # characters of a pinned field that are shown
 CONFLICTS = 3  # times that another replica may publish in between before we give up
 REMEMBERED = 5_000  # people who opened their Home tab since the start: it is refreshed after they vote
 
@@ -177,7 +178,7 @@ def _list(title: str, found: Cards, nothing: str = "", *, most: int = LATELY_SHO
     for index, card in enumerate(shown):
         blocks += _item(card)
         if buttons and card.choices:
-            blocks.append(choices(card, f"{buttons}{index}"))
+            blocks.append(_buttons(card, f"{buttons}{index}"))
     lines = found.plain[: most - len(shown)]
     blocks += [{"type": "context", "elements": [plain(one_line(line, 300))]} for line in lines]
     if more := found.total - len(shown) - len(lines):
@@ -186,20 +187,42 @@ def _list(title: str, found: Cards, nothing: str = "", *, most: int = LATELY_SHO
     return blocks
 
 
+def _buttons(card: Card, part: str) -> Block:
+    """Render the choices beside all that a vote is bound to, or a link to the whole request.
+
+    Nobody approves here what the tab doesn't show. Undoing one's own vote needs no second look.
+    """
+    if all(_is_whole(field) for field in card.fields if card.signs(field)) and _pinned(card) <= PINNED_SHOWN:
+        return choices(card, part)
+    review = {"type": "button", "action_id": "review", "text": plain("Review"), "style": "primary", "url": card.url}
+    undo = tuple(choice for choice in card.choices if choice.choice == "take_back")
+    return choices(replace(card, choices=undo), part, [review])
+
+
+def _pinned(card: Card) -> int:
+    return sum(card.signs(field) for field in card.fields)
+
+
+def _is_whole(field: CardField) -> bool:
+    """Return whether the list shows the field's whole value."""
+    return field.is_short and len(one_line(card_text.line(field))) <= WHOLE
+
+
+def _line(field: CardField) -> str:
+    return f"{one_line(field.label, 60)}: {clip_value(one_line(card_text.line(field)), WHOLE, is_signed=True)}"
+
+
 def _item(card: Card) -> list[Block]:
     """Render a request in a list: its title, its state, and its pinned fields."""
     title = {"type": "text", "text": one_line(card.title, 300) or "A request", "style": {"bold": True}}
     status: list[Block] = [{"type": "mrkdwn", "text": status_line(card), "verbatim": True}]
     status.append(plain(one_line(card_text.asked_by(card), 200)))
-    pinned = [
-        f"{one_line(field.label, 60)}: {clip_value(one_line(card_text.line(field)), 60, is_signed=True)}"
-        for field in card.fields
-        if (field.pinned or card.is_tool_call) and field.is_short
-    ]
+    pinned = [field for field in card.fields if card.signs(field)]
     if pinned and card.outcome is None:
-        left = len(pinned) - PINNED_SHOWN
+        lines = [_line(field) for field in pinned if field.is_short][:PINNED_SHOWN]
+        left = len(pinned) - len(lines)
         more = [f"… and {left} more pinned {'field' if left == 1 else 'fields'}"] if left > 0 else []
-        status.append(plain(" · ".join(pinned[:PINNED_SHOWN] + more)))
+        status.append(plain(" · ".join(lines + more)))
     if card.url:
         status.append({"type": "mrkdwn", "text": f"<{escape(card.url)}|Open>", "verbatim": True})
     return [

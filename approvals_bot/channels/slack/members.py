@@ -119,7 +119,7 @@ class SlackPeople:
             answer = await self._client.ask("usergroups.users.list", get=True, usergroup=group_id)
         except SlackError as failure:
             kind = TooOftenError if failure.code == "ratelimited" else SourceUnavailable
-            raise kind(f"slack:@{group}", str(failure)) from None
+            raise kind(f"slack:@{group}", failure.reason) from None
         gate = asyncio.Semaphore(LOOK_UPS)
 
         async def one(user_id: str) -> SlackUser | None:
@@ -146,7 +146,7 @@ class SlackPeople:
 
 
 def _unavailable(source: str, failure: SlackError) -> SourceUnavailable:
-    return SourceUnavailable(source, str(failure), is_lasting=isinstance(failure, NeverError))
+    return SourceUnavailable(source, failure.reason, is_lasting=isinstance(failure, NeverError))
 
 
 def _user(said: dict[str, Any]) -> SlackUser:

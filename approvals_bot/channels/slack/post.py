@@ -31,6 +31,7 @@ from approvals_bot.channels.slack import blocks
 from approvals_bot.channels.slack.client import AnswerLostError, LaterError, NeverError, SlackClient, SlackError
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.channels.slack.mentions import SlackMentions
+from approvals_bot.channels.slack.reasons import QUEUED
 from approvals_bot.durable.core.api import get_step_metadata
 from approvals_bot.errors import NotInStepError
 from approvals_bot.people import Person, SourceUnavailable
@@ -55,6 +56,8 @@ log = logging.getLogger(__name__)
 
 class QueuedError(LaterError):
     """The post's turn comes later, exactly `after` from now. Nothing was sent."""
+
+    otherwise = QUEUED
 
 
 @dataclass(eq=False)
@@ -325,12 +328,13 @@ def _failed(error: LaterError | NeverError | SourceUnavailable) -> TryAgain | Re
     match error:
         case NeverError():
             code: RefusedCode = "install" if error.install else "no_account" if error.code == NO_ACCOUNT else "other"
-            return Refused(str(error), code)
+            log.warning("Slack refused a message: %s", error)
+            return Refused(error.reason, code)
         case SourceUnavailable(is_lasting=True):
             return Refused(str(error))
         case LaterError():
             is_lost, is_held = isinstance(error, AnswerLostError), isinstance(error, QueuedError)
-            return TryAgain(str(error), error.after, lost=is_lost, held=is_held)
+            return TryAgain(error.reason, error.after, lost=is_lost, held=is_held)
         case _:
             return TryAgain(str(error))
 

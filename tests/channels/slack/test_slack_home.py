@@ -61,6 +61,25 @@ async def test_the_home_tab_confirms_decisions_and_shows_pinned_fields(office: O
     assert "Version: 2.1" in json.dumps(view.blocks)
 
 
+@pytest.mark.parametrize(
+    ("pinned", "value", "is_whole"),
+    [("string", "2.1", True), ("string", "x" * 151, False), ("text", "Ships\nall of it", False)],
+)
+async def test_nobody_approves_what_the_tab_does_not_show(
+    office: Office, pinned: str, value: str, is_whole: bool
+) -> None:
+    fields = DEPLOY["fields"] | {"what": {"type": pinned, "pinned": True}}
+    run_id = await office.ask(stage=STAGE, fields=fields, given={"what": value})
+    await office.slack.home.opened("U0ANN", "T0PLAY")
+    view = office.playground.person.home_of(office.playground.workspace.users["U0ANN"])
+    assert view is not None
+    (buttons,) = [block["elements"] for block in view.blocks if str(block.get("block_id")).startswith("home0:")]
+    shown = [button["action_id"] for button in buttons]
+    assert ("vote:approve" in shown) is is_whole
+    assert (f"/requests/{run_id}" in str(buttons[-1].get("url"))) is not is_whole
+    assert "Version: 2.1" in json.dumps(view.blocks)
+
+
 async def test_the_home_tab_lists_oldest_first_and_counts_the_rest(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +113,7 @@ async def test_cancelled_requests_are_among_the_recently_decided(office: Office)
 async def test_a_damaged_row_is_a_plain_line_of_the_home_tab(office: Office) -> None:
     damaged = await office.ask()
     await office.ask(given={"version": "2.2"})
+    await office.engine.settle()  # nothing writes the row again
     writer = cast(SqliteStore, office.engine.store)._writer
     await writer.run(lambda db: db.execute("UPDATE runs SET parts = '[{}]' WHERE id = ?", (damaged,)))
     for user, heading in (("U0ANN", "Waiting for you"), ("U0BO", "Your requests")):
