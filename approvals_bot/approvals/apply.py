@@ -96,6 +96,7 @@ def request_of(
         labels=definition.labels.given(),
         link_auth=definition.deliver.link_auth,
         max_age=_max_age(definition.deliver),
+        email_replies=definition.deliver.email_replies or "comment",
         grace=shown_duration(policy.grace) if policy.grace else "",
         reassign=policy.reassign or "approvers",
     )

@@ -88,6 +88,7 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
         instructions=view.instructions if view.is_open else "",
         why_me=_why_me(view, stage, reader) if stage is not None and reader is not None else "",
         url=url,
+        decides_by_reply=view.email_replies == "decide" and view.link_auth == "link",
         is_stalled=view.is_stalled and view.is_open,
     )
 

@@ -322,6 +322,8 @@ class Deliver(Frozen):
     link_auth: Literal["link", "code", "login"] = "link"
     max_age: Duration | None = None  # of the sign-in that `login` asks for; None: MAX_AGE
     builder: Bool | None = None  # whether a step of Slack's Workflow Builder opens requests; None: it doesn't
+    email_replies: Literal["comment", "decide"] | None = None  # what a reply to a mail may be; None: a comment
+    i_know: Literal[True] | None = None  # that deciding by mail trusts mail servers
 
     if TYPE_CHECKING:
 
@@ -334,6 +336,8 @@ class Deliver(Frozen):
             link_auth: Literal["link", "code", "login"] = ...,
             max_age: str | None = ...,
             builder: bool | None = ...,
+            email_replies: Literal["comment", "decide"] | None = ...,
+            i_know: Literal[True] | None = ...,
             **channels: Literal[True] | str,
         ) -> None: ...
 
@@ -341,6 +345,19 @@ class Deliver(Frozen):
     def _only_a_sign_in_has_an_age(self) -> Deliver:
         if self.max_age is not None and self.link_auth != "login":
             raise refuse('applies to link_auth = "login" only', at="max_age")
+        return self
+
+    @model_validator(mode="after")
+    def _replies_decide_knowingly(self) -> Deliver:
+        if self.email_replies != "decide":
+            if self.i_know is not None:
+                raise refuse('belongs to email_replies = "decide"', at="i_know")
+            return self
+        if self.link_auth != "link":
+            raise refuse(f'a reply can\'t decide with link_auth = "{self.link_auth}"', at="email_replies")
+        if self.i_know is None:
+            what = "a reply then decides by the word of a mail server; read docs/email.md, then add i_know = true"
+            raise refuse(what, at="email_replies")
         return self
 
     @property

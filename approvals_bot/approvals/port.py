@@ -254,6 +254,7 @@ class Card:
     instructions: str = ""  # to the approvers
     why_me: str = ""  # "You're an approver because you're in release-managers."
     url: str = ""  # the full page, for those who may see it
+    decides_by_reply: bool = False  # whether a reply to a mail may be a vote, where replies are read
     is_stalled: bool = False  # the run can't go on until it is fixed; what people do meanwhile is kept
 
     @property

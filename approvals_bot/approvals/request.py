@@ -228,6 +228,7 @@ class Request(BaseModel):
     follow_ups: tuple[FollowUp, ...] = ()
     recipients: dict[str, str] = {}  # opaque id → address: the people who may have a link
     link_auth: Literal["link", "code", "login"] = "link"
+    email_replies: Literal["comment", "decide"] = "comment"
     max_age: int = 0  # seconds since the sign-in that `login` asks for
     labels: dict[ChoiceName, str] = {}  # the buttons' labels, as far as the workflow has some
     instructions: str = ""  # to the approvers

@@ -347,6 +347,8 @@ def _delivery(definition: Definition, service: ServiceSettings) -> Iterator[Find
         yield Finding(("deliver", "slack"), "Slack is not configured")
     if deliver.email is not None and service.email is None:
         yield Finding(("deliver", "email"), "email is not configured")
+    if deliver.email_replies is not None and (service.email is None or service.email.replies is None):
+        yield Finding(("deliver", "email_replies"), "replies are not read: there is no [email.replies]")
     if deliver.dm and service.slack is None and service.email is None:
         yield Finding(("deliver", "dm"), "neither Slack nor email is configured")
     if deliver.builder:

@@ -82,6 +82,7 @@ class Email(MailAccount):
     rate: RateText | None = None  # what the relay accepts; each replica counts separately
     digest: Duration | None = None  # beyond a few requests in this time, a person gets one mail at its end
     bounces: Bounces | None = None
+    replies: MailReplies | None = None
 
     @model_validator(mode="after")
     def _is_private(self) -> Email:
@@ -111,8 +112,8 @@ class Imap(MailAccount):
         return self
 
 
-class Bounces(Frozen):
-    """Where bounces go and how we receive it: our own LMTP or SMTP server, a mailbox, or both.
+class MailIn(Frozen):
+    """Where mail to us goes and how we receive it: our own LMTP or SMTP server, a mailbox, or both.
 
     Only your own relay should be able to reach that server.
     """
@@ -129,17 +130,27 @@ class Bounces(Frozen):
         return (host.strip("[]"), int(port)) if port else None
 
     @model_validator(mode="after")
-    def _has_a_way(self) -> Bounces:
+    def _has_a_way(self) -> MailIn:
         if self.listen is None and self.imap is None:
             raise refuse("set listen, where your relay delivers this mail, or a mailbox: imap", at="listen")
         return self
 
     @model_validator(mode="after")
-    def _has_room(self) -> Bounces:
+    def _has_room(self) -> MailIn:
         name = self.address.rpartition("@")[0]
         if len(name) > 10 or "+" in name or not self.address.isascii():
             raise refuse('must leave room for an id: at most 10 letters before the "@", and no "+"', at="address")
         return self
+
+
+class Bounces(MailIn):
+    """Where bounces go."""
+
+
+class MailReplies(MailIn):
+    """Where replies go, and the servers whose word counts on whether a mail is from the person in From."""
+
+    trusted_authserv: Annotated[tuple[AuthservId, ...], Field(min_length=1)]
 
 
 def mail_address(value: str) -> str:
@@ -173,6 +184,12 @@ def _token_url(value: str) -> str:
     raise refuse("write the token server's URL: https://…")
 
 
+def _authserv_id(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", value):
+        raise refuse('write the name with which that server begins its Authentication-Results, like "mx.acme.eu"')
+    return value.lower()
+
+
 def _listen(value: str) -> str:
     host, separator, port = value.rpartition(":")
     if not separator or not host or not port.isdecimal() or int(port) > 65_535:
@@ -198,6 +215,7 @@ def _rate_text(rate: Rate) -> str:
 
 
 Folder = Annotated[str, AfterValidator(_folder)]
+AuthservId = Annotated[str, AfterValidator(_authserv_id)]
 Listen = Annotated[str, AfterValidator(_listen)]
 MailAddress = Annotated[str, AfterValidator(mail_address)]
 Sender = Annotated[str, AfterValidator(_sender)]

@@ -102,7 +102,11 @@ class Tokens:
     def is_sealed(self, purpose: str, text: str, seal: str) -> bool:
         """Return whether one of our keys sealed this text. Case doesn't matter."""
         given = seal.lower().encode()
-        return any(hmac.compare_digest(self._seal(key, purpose, text).encode(), given) for key in self._keys)
+        return any(hmac.compare_digest(own.encode(), given) for own in self.seals(purpose, text))
+
+    def seals(self, purpose: str, text: str) -> list[str]:
+        """Return the seal of each key for this text: the one that signs comes first."""
+        return [self._seal(key, purpose, text) for key in self._keys]
 
     def _seal(self, key: bytes, purpose: str, text: str) -> str:
         signature = Signer(key, salt=self._salt(purpose), digest_method=hashlib.sha256).get_signature(text)

@@ -15,6 +15,7 @@ from approvals_bot.approvals.workflow import approval
 from approvals_bot.channels.email.bounces import ReturnPaths
 from approvals_bot.channels.email.digests import Digests
 from approvals_bot.channels.email.post import Mailer
+from approvals_bot.channels.email.replies import ReplyAddresses
 from approvals_bot.channels.email.smtp import Relay, Turns
 from approvals_bot.config.mail import MailAccount
 from approvals_bot.playground.mailbox import MailServer
@@ -41,6 +42,7 @@ async def a_posting_service(
     turns: Turns | None = None,
     return_paths: ReturnPaths | None = None,
     digest: timedelta | None = None,
+    replies: ReplyAddresses | None = None,
 ) -> AsyncIterator[tuple[Any, MailServer]]:
     async with AsyncExitStack() as stack:
         mailbox = await stack.enter_async_context(MailServer(port=stack.enter_context(a_kept_port())))
@@ -66,6 +68,7 @@ async def a_posting_service(
             now=lambda: opened[0].clock.now(),
             turns=turns,
             return_paths=return_paths,
+            replies=replies,
         )
         stack.push_async_callback(channel.aclose)
         mail = Digests(channel, span=digest, now=lambda: opened[0].clock.now(), together=0.1) if digest else channel
@@ -73,6 +76,8 @@ async def a_posting_service(
             open_service(channels=Channels({"email": mail}, url, link), base_url=url)
         )
         opened.append(service)
+        service.link = link
+        service.mailer = channel
         service.workflows["deploy"] = Listed(approval.under("deploy", pinned(deploy())), deploy())
         yield service, mailbox
 

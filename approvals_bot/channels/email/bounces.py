@@ -9,89 +9,55 @@ all of them in a header with a seal of its own; reports include the headers of t
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from email import message_from_bytes, message_from_string
 
 from approvals_bot.channels.email.reports import Failure, parts_of, read_failures
+from approvals_bot.channels.email.sealed import MailedCopy, SealedAddresses, copy_of, read_copies
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import HookFullError, HookNotFoundError
-from approvals_bot.people import AddressError, canonical
 from approvals_bot.service.read import find_record, request_of
 
 log = logging.getLogger(__name__)
 
-SEAL = "bounce.v1"
 TOGETHER = "X-Approvals-Copies"  # the header of a digest
-TOGETHER_SEAL = "bounces.v1"  # the purpose it is sealed for
-LONGEST_NAME = 10  # characters before the "+": with an id and its seal the local part has at most 63
-
-_DELIVERY = re.compile(r"run_(?P<copy>[0-9a-f]{27}(\.\d{1,2})?-\d{1,4})-\d+")
-_COPY = re.compile(r"[0-9a-f]{27}(\.\d{1,2})?-\d{1,4}")
-_LOCAL = re.compile(r"(?P<name>[^+@]+)\+(?P<copy>[0-9a-f]{27}(\.\d{1,2})?-\d{1,4})-(?P<seal>[a-z2-7]{16})")
-
-
-@dataclass(frozen=True, slots=True)
-class Returned:
-    """One copy of a request, by the request's id and the copy's number."""
-
-    request_id: str
-    copy: int
+SEAL_OF_BOUNCES, TOGETHER_SEAL = (
+    "bounce.v1",
+    "bounces.v1",
+)  # the purposes that an address and that header are sealed for
 
 
 class ReturnPaths:
     """The envelope senders of our mails, made and read: `bounces+<request>-<copy>-<seal>@acme.eu`."""
 
     def __init__(self, address: str, tokens: Tokens) -> None:
-        self._name, _, self._domain = canonical(address).rpartition("@")
+        self._addresses = SealedAddresses(address)
         self._tokens = tokens
 
     def of(self, delivery_id: str) -> str | None:
         """Return this delivery's envelope sender; None for a mail that is no copy of a request (a code)."""
-        copy = _copy(delivery_id)
-        if copy is None:
-            return None
-        return f"{self._name}+{copy}-{self._tokens.seal(SEAL, copy)}@{self._domain}"
+        copy = copy_of(delivery_id)
+        return None if copy is None else self._addresses.write(copy, self._tokens.seal(SEAL_OF_BOUNCES, copy.text))
 
-    def read(self, address: str) -> Returned | None:
+    def read(self, address: str) -> MailedCopy | None:
         """Return the copy that this address was made for, in any case; None if it isn't ours."""
-        try:
-            local, _, domain = canonical(address).rpartition("@")
-        except AddressError:
+        found = self._addresses.read(address)
+        if found is None or not self._tokens.is_sealed(SEAL_OF_BOUNCES, found[0].text, found[1]):
             return None
-        found = _LOCAL.fullmatch(local)
-        if found is None or (found["name"], domain) != (self._name, self._domain):
-            return None
-        if not self._tokens.is_sealed(SEAL, found["copy"], found["seal"]):
-            return None
-        return _returned(found["copy"])
+        return found[0]
 
     def of_together(self, delivery_ids: Sequence[str]) -> str:
         """Return a digest's header value: the copies it contains, and the seal."""
-        copies = " ".join(copy for each in delivery_ids if (copy := _copy(each)) is not None)
+        copies = " ".join(copy.text for each in delivery_ids if (copy := copy_of(each)) is not None)
         return f"{copies} {self._tokens.seal(TOGETHER_SEAL, copies)}"
 
-    def read_together(self, report: bytes) -> tuple[Returned, ...]:
+    def read_together(self, report: bytes) -> tuple[MailedCopy, ...]:
         """Return the copies in the digest that bounced; () without a valid header of ours."""
         copies, _, seal = " ".join(_header_of_returned(report).split()).rpartition(" ")
-        named = copies.split(" ")
-        if not all(map(_COPY.fullmatch, named)) or not self._tokens.is_sealed(TOGETHER_SEAL, copies, seal):
-            return ()
-        return tuple(map(_returned, named))
-
-
-def _copy(delivery_id: str) -> str | None:
-    found = _DELIVERY.fullmatch(delivery_id)
-    return None if found is None else found["copy"]
-
-
-def _returned(copy: str) -> Returned:
-    request, _, number = copy.partition("-")
-    return Returned(f"run_{request}", int(number))
+        return read_copies(copies) if self._tokens.is_sealed(TOGETHER_SEAL, copies, seal) else ()
 
 
 def _header_of_returned(report: bytes) -> str:
@@ -110,17 +76,23 @@ def _header_of_returned(report: bytes) -> str:
 
 
 class Reports:
-    """Delivery reports on their way into the requests' logs. A repeated report counts once."""
+    """The inlet for delivery reports, on their way into the requests' logs."""
+
+    name = "bounces"
+    takes_from_people = False
 
     def __init__(self, engine: Engine, return_paths: ReturnPaths) -> None:
         self._engine = engine
         self._return_paths = return_paths
 
-    async def take(self, returned: Returned, content: bytes) -> bool:
-        """Record a failure report, and return whether it was one.
+    async def knows(self, address: str) -> bool:
+        return self._return_paths.read(address) is not None
 
-        Raises ApprovalsBotError or OSError when it can't be stored now.
-        """
+    async def take(self, address: str, sender: str, content: bytes) -> bool:
+        """Record a failure report, and return whether it was one."""
+        returned = self._return_paths.read(address)
+        if returned is None:
+            return False
         try:
             failures = read_failures(content)
             together = self._return_paths.read_together(content) if failures else ()
@@ -131,7 +103,7 @@ class Reports:
             await self._record(each, failures)
         return bool(failures)
 
-    async def _record(self, returned: Returned, failures: Sequence[Failure]) -> None:
+    async def _record(self, returned: MailedCopy, failures: Sequence[Failure]) -> None:
         """Add the bounce to the request's log. After the decision, only the audit keeps it."""
         record = await find_record(self._engine, returned.request_id)
         view = request_of(record) if record is not None else None
@@ -157,12 +129,11 @@ class Reports:
             log.warning("A mail bounced, and its request doesn't show it: %s", error)
 
 
-def mailboxes_of(events: Iterable[Event], returned: Returned) -> tuple[str, ...]:
+def mailboxes_of(events: Iterable[Event], copy: MailedCopy) -> tuple[str, ...]:
     """Return the mailbox that a copy was mailed to, and its person's address; () if the log doesn't say."""
-    prefix = f"{returned.request_id}-{returned.copy}-"
     for event in events:
         dispatch = event.data["input"].get("dispatch") if event.type == "step_created" else None
-        if isinstance(dispatch, dict) and dispatch["delivery_id"].startswith(prefix):
+        if isinstance(dispatch, dict) and dispatch["delivery_id"].startswith(copy.deliveries):
             person = dispatch["to"].get("person", {})
             return tuple(person[name] for name in ("mail", "address") if person.get(name))
     return ()

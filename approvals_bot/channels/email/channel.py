@@ -1,4 +1,4 @@
-"""The mail channel as one object for the service: sending, bounces and `doctor`'s checks."""
+"""The mail channel as one object for the service: sending, bounces, replies and `doctor`'s checks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from approvals_bot.approvals.port import CheckUp, Diagnosis, Dispatch, Receipt, 
 from approvals_bot.channels.email.bounces import Reports, ReturnPaths
 from approvals_bot.channels.email.digests import Digests
 from approvals_bot.channels.email.imap import Watch
+from approvals_bot.channels.email.inbound import Inlet
 from approvals_bot.channels.email.lmtp import mail_in
 from approvals_bot.channels.email.message import Address, InvalidAddressError, OutgoingMail
 from approvals_bot.channels.email.post import Mailer
+from approvals_bot.channels.email.replies import ReplyAddresses, ReplyInlet
 from approvals_bot.channels.email.smtp import Accepted, Relay, Turns
 from approvals_bot.config.hosts import is_loopback
-from approvals_bot.config.mail import Email
-from approvals_bot.durable.engine import Engine
+from approvals_bot.config.mail import Email, MailIn
 from approvals_bot.service.host import ChannelHost
 
 EXAMPLE_DOMAINS = ("example.com", "example.org", "example.net")
@@ -37,25 +38,40 @@ class EmailChannel:
         self._settings = settings
         self._relay = Relay(settings)
         self._out: Mailer | Digests | None = None
-        self._returns: tuple[Engine, ReturnPaths] | None = None
-        self._watch: Watch | None = None
-        self._listening: socket.socket | None = None
+        self._watches: list[Watch] = []
+        self._listening: list[tuple[socket.socket, MailIn, list[Inlet]]] = []
 
     def attach(self, host: ChannelHost) -> None:
-        """Build what sends mail and what takes in bounces. Raises OSError if the bounce address is in use."""
-        settings, bounces = self._settings, self._settings.bounces
+        """Build what sends mail, and what takes it in. Raises OSError if an address to listen on is in use."""
+        settings, bounces, replies = self._settings, self._settings.bounces, self._settings.replies
         return_paths = ReturnPaths(bounces.address, host.tokens) if bounces else None
-        turns = Turns(settings.rate.count, settings.rate.per) if settings.rate else None
-        mailer = Mailer(relay=self._relay, sender=settings.sender, now=host.now, turns=turns, return_paths=return_paths)
+        reply_addresses = ReplyAddresses(replies.address, host.tokens) if replies else None
+        mailer = Mailer(
+            relay=self._relay,
+            sender=settings.sender,
+            now=host.now,
+            turns=Turns(settings.rate.count, settings.rate.per) if settings.rate else None,
+            return_paths=return_paths,
+            replies=reply_addresses,
+        )
         self._out = Digests(mailer, span=settings.digest, now=host.now) if settings.digest else mailer
-        if bounces is None or return_paths is None:
+        if bounces is not None and return_paths is not None:
+            self._take_in(Reports(host.engine, return_paths), bounces)
+        if replies is not None and reply_addresses is not None:
+            self._take_in(ReplyInlet(host, reply_addresses, replies.trusted_authserv, mailer.answer), replies)
+
+    def _take_in(self, inlet: Inlet, by: MailIn) -> None:
+        """Prepare to take mail in. Bounces and replies may come to the same address of ours."""
+        if by.imap is not None:
+            self._watches.append(Watch(inlet, by.imap))
+        if by.place is None:
             return
-        self._returns = (host.engine, return_paths)
-        if bounces.imap is not None:
-            self._watch = Watch(Reports(host.engine, return_paths), return_paths, bounces.imap)
-        if bounces.place is not None:
-            family = socket.AF_INET6 if ":" in bounces.place[0] else socket.AF_INET
-            self._listening = socket.create_server(bounces.place, family=family)
+        shared = next((inlets for _, other, inlets in self._listening if other.place == by.place), None)
+        if shared is not None:
+            shared.append(inlet)
+            return
+        family = socket.AF_INET6 if ":" in by.place[0] else socket.AF_INET
+        self._listening.append((socket.create_server(by.place, family=family), by, [inlet]))
 
     async def send(self, dispatch: Dispatch) -> Result:
         """Send a mail, or hold it for a digest."""
@@ -68,22 +84,19 @@ class EmailChannel:
         return await self._out.update(receipt, dispatch)
 
     async def run(self) -> None:
-        """Take in bounces by LMTP or SMTP, from a mailbox, or both, until cancelled."""
+        """Take in bounces and replies by LMTP or SMTP, from mailboxes, or both, until cancelled."""
         async with AsyncExitStack() as stack:
-            if self._listening is not None and self._returns is not None and self._settings.bounces is not None:
-                engine, return_paths = self._returns
-                protocol = self._settings.bounces.protocol
-                taking = mail_in(engine=engine, return_paths=return_paths, sock=self._listening, protocol=protocol)
-                await stack.enter_async_context(taking)
-            if self._watch is not None:
-                stack.callback(self._watch.hang_up)
-                await self._watch.run()
-            else:
+            for sock, by, inlets in self._listening:
+                await stack.enter_async_context(mail_in(inlets=inlets, sock=sock, protocol=by.protocol))
+            async with asyncio.TaskGroup() as tasks:
+                for watch in self._watches:
+                    stack.callback(watch.hang_up)
+                    tasks.create_task(watch.run())
                 await asyncio.Event().wait()
 
     def states(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
-        """Return the state of the bounce mailbox, for `/readyz`."""
-        return {} if self._watch is None else {"bounces_mailbox": self._watch.state}
+        """Return the state of each mailbox that is read, for `/readyz`."""
+        return {f"{watch.name}_mailbox": watch.state for watch in self._watches}
 
     async def check(self, asked: CheckUp) -> Sequence[Diagnosis]:
         """Connect and log in to the relay, and send a test mail if `asked` names an address."""
@@ -91,8 +104,8 @@ class EmailChannel:
 
     async def aclose(self) -> None:
         """Close the connection, and stop listening."""
-        if self._listening is not None:
-            self._listening.close()
+        for sock, _, _ in self._listening:
+            sock.close()
         await self._relay.aclose()
 
 

@@ -1,8 +1,8 @@
-"""Bounces from a mailbox, read over IMAP, for relays that can't deliver them to us.
+"""Mail to us from a mailbox, read over IMAP, for relays that can't deliver it to us: bounces, or replies.
 
-The mailbox should be for bounces alone: mails that were read are marked as such, and nothing is deleted. A report
+The mailbox should be for one of them alone: mails that were read are marked as such, and nothing is deleted. A mail
 counts if one of its delivery headers has an address of ours; the address carries our seal, so a header is as good as an
-envelope. All other mail is left alone, and no mail decides anything.
+envelope. All other mail is left alone.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from email import message_from_bytes
-from email.utils import getaddresses
+from email.utils import getaddresses, parseaddr
 from functools import partial
 from typing import Any, TypeVar
 
-from approvals_bot.channels.email.bounces import Reports, Returned, ReturnPaths
-from approvals_bot.channels.email.lmtp import LARGEST_REPORT
+from approvals_bot.channels.email.inbound import Inlet
+from approvals_bot.channels.email.lmtp import LARGEST_MAIL
 from approvals_bot.channels.email.oauth import Bearer, NoTokenError
 from approvals_bot.config.mail import Imap
-from approvals_bot.durable.engine import Engine
 from approvals_bot.errors import ApprovalsBotError
 
 SILENCE = 15.0  # seconds that the server may take for an answer
@@ -37,10 +36,10 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def mailbox_in(*, engine: Engine, return_paths: ReturnPaths, mailbox: Imap) -> AsyncIterator[Watch]:
+async def mailbox_in(*, inlet: Inlet, mailbox: Imap) -> AsyncIterator[Watch]:
     """Watch the mailbox for as long as the block runs."""
-    watch = Watch(Reports(engine, return_paths), return_paths, mailbox)
-    looking = asyncio.create_task(watch.run(), name="the mailbox of bounces")
+    watch = Watch(inlet, mailbox)
+    looking = asyncio.create_task(watch.run(), name="a mailbox of ours")
     try:
         yield watch
     finally:
@@ -56,19 +55,17 @@ class LoginRejectedError(imaplib.IMAP4.error):
 class Watch:
     """A periodic look into the mailbox, over a new connection each time."""
 
-    def __init__(
-        self,
-        reports: Reports,
-        return_paths: ReturnPaths,
-        mailbox: Imap,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._reports = reports
-        self._return_paths = return_paths
+    def __init__(self, inlet: Inlet, mailbox: Imap, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._inlet = inlet
         self._mailbox = mailbox
         self._bearer = Bearer(mailbox.oauth, monotonic=monotonic) if mailbox.oauth is not None else None
         self._connection: imaplib.IMAP4 | None = None
         self._trouble: str | None = "not looked yet"
+
+    @property
+    def name(self) -> str:
+        """What the mailbox is for."""
+        return self._inlet.name
 
     async def state(self) -> str:
         """Return the mailbox's state, as `/readyz` shows it."""
@@ -81,26 +78,26 @@ class Watch:
                 self._trouble = None
             except (imaplib.IMAP4.error, ApprovalsBotError, OSError) as error:
                 self._trouble = _trouble(error)
-                log.warning("The bounce mailbox can't be read now (%s).", self._trouble)
+                log.warning("The mailbox of %s can't be read now (%s).", self._inlet.name, self._trouble)
             except Exception as error:  # noqa: BLE001  # a dead watcher would look just like an empty mailbox
                 self._trouble = "looking failed"
-                log.error("Reading the bounce mailbox failed (%s).", type(error).__name__)
+                log.error("Reading the mailbox of %s failed (%s).", self._inlet.name, type(error).__name__)
             await asyncio.sleep(self._mailbox.every.total_seconds())
 
     async def look(self) -> int:
-        """Take in new mails, and return how many were reports. A mail that can't be stored now stays unread."""
+        """Take in new mails, and return how many counted. A mail that can't be stored now stays unread."""
         found = await self._logged_in(self._unread)
         taken = list[bytes]()
-        reports = 0
+        counted = 0
         try:
             for uid, content in found.items():
-                returned = self._about(content)
-                reports += returned is not None and await self._reports.take(returned, content)
+                found_by = await self._addressed(content)
+                counted += found_by is not None and await self._inlet.take(*found_by, content)
                 taken.append(uid)
         finally:
             if taken:
                 await self._logged_in(partial(self._mark, taken))
-        return reports
+        return counted
 
     def hang_up(self) -> None:
         """Close the connection, so that nothing waits for the server any longer."""
@@ -108,16 +105,20 @@ class Watch:
             with suppress(OSError):
                 self._connection.shutdown()
 
-    def _about(self, content: bytes) -> Returned | None:
+    async def _addressed(self, content: bytes) -> tuple[str, str] | None:
+        """Return the address of ours that a mail came to, and its envelope sender; None if it came to none."""
         try:
             mail = message_from_bytes(content)
             named = [str(value) for header in DELIVERED for value in mail.get_all(header, ())]
-            addresses = getaddresses(named)
+            addresses = [address for _, address in getaddresses(named)]
+            sender = parseaddr(str(mail.get("Return-Path") or mail.get("From", "")))[1]
         except Exception as error:  # noqa: BLE001  # a stranger's bytes may make the parser raise anything
-            log.warning("A mail in the bounce mailbox can't be parsed (%s).", type(error).__name__)
+            log.warning("A mail in a mailbox of ours can't be parsed (%s).", type(error).__name__)
             return None
-        found = (self._return_paths.read(address) for _, address in addresses)
-        return next((each for each in found if each is not None), None)
+        for address in addresses:
+            if await self._inlet.knows(address):
+                return address, sender
+        return None
 
     async def _logged_in(self, do: Callable[[str], T]) -> T:
         """Do this in a thread, with our password or a token; with another token once more, if that was rejected."""
@@ -134,7 +135,7 @@ class Watch:
             return await asyncio.to_thread(do, newer)
 
     def _unread(self, secret: str) -> dict[bytes, bytes]:
-        """Return the unread mails by UID. A mail too large to be a report is empty."""
+        """Return the unread mails by UID. One that is too large is empty."""
         with self._open(secret) as connection:
             uids = _answer(connection.uid("SEARCH", "UNSEEN"))[0] or b""
             return {uid: self._fetch(connection, uid) for uid in bytes(uids).split()[:AT_A_TIME]}
@@ -142,7 +143,7 @@ class Watch:
     def _fetch(self, connection: imaplib.IMAP4, uid: bytes) -> bytes:
         said = _answer(connection.uid("FETCH", uid.decode(), "(RFC822.SIZE)"))[0] or b""  # empty if it is gone by now
         size = re.search(rb"RFC822\.SIZE (\d+)", bytes(said))
-        if size is None or int(size[1]) > LARGEST_REPORT:
+        if size is None or int(size[1]) > LARGEST_MAIL:
             return b""
         parts = _answer(connection.uid("FETCH", uid.decode(), "(BODY.PEEK[])"))
         return next((bytes(part[1]) for part in parts if isinstance(part, tuple)), b"")

@@ -34,6 +34,7 @@ from approvals_bot.approvals.port import (
     ToPerson,
 )
 from approvals_bot.approvals.text import CHOSEN
+from approvals_bot.channels.email.reply_text import WORDS
 
 HTML_LIMIT = 90_000  # bytes; Gmail clips at 102 KB, transfer encoding and the text part not counted
 TEXT_LIMIT = 200_000  # bytes
@@ -176,6 +177,11 @@ def subject(dispatch: Dispatch) -> str:
 
 def replying(dispatch: Dispatch, replies: Replies) -> str:
     """Return what a reply does, and where to decide instead."""
+    offered = [choice.choice for choice in dispatch.card.choices if not choice.asks]
+    words = [word for word, choice in WORDS.items() if choice in offered]
+    if replies.are_read and dispatch.card.decides_by_reply and words:
+        listed = " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+        return f"To decide by mail, reply with {listed} alone on the first line. Other replies become comments."
     if replies.are_read:
         does = "A reply to this mail becomes a comment and decides nothing."
     elif replies.name:

@@ -1,8 +1,7 @@
-"""Bounces over LMTP or SMTP: a small server that the relay delivers them to. No mail decides anything.
+"""Mail to us over LMTP or SMTP: a small server that the relay delivers bounces and replies to.
 
-It accepts mail from the null sender (as reports are sent) to addresses that we made (`channels/email/bounces.py`), and
-drops mail that isn't a failure report. Everything else is rejected during the dialogue, so the relay, never we, answers
-a person who replies to such an address.
+It accepts mail to addresses that we made: bounces from the null sender alone, as reports are sent, and replies from
+people. Everything else is rejected during the dialogue, so the relay, never we, answers those who write there.
 """
 
 from __future__ import annotations
@@ -10,18 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Literal, cast
 
 from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from approvals_bot.channels.email.bounces import Reports, ReturnPaths
-from approvals_bot.durable.engine import Engine
+from approvals_bot.channels.email.inbound import Inlet
 from approvals_bot.errors import ApprovalsBotError
 
-LARGEST_REPORT = 1_000_000  # bytes; a report may include the bounced mail, and ours have less than 250 kB
+LARGEST_MAIL = 1_000_000  # bytes; a report may include the bounced mail, and ours have less than 250 kB
+NULL_SENDER = "<>"  # as aiosmtpd has it
 SILENCE = 60.0  # seconds without a command, then the connection is closed
 MOST_CONNECTIONS = 20  # at a time: one relay needs few
 
@@ -30,11 +29,11 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def mail_in(
-    *, engine: Engine, return_paths: ReturnPaths, sock: socket.socket, protocol: Literal["lmtp", "smtp"] = "lmtp"
+    *, inlets: Sequence[Inlet], sock: socket.socket, protocol: Literal["lmtp", "smtp"] = "lmtp"
 ) -> AsyncIterator[int]:
     """Take mail at this listening socket for as long as the block runs. Yields the port."""
     connections: set[SMTP] = set()
-    desk = Desk(Reports(engine, return_paths), return_paths)
+    desk = Desk(inlets)
     loop = asyncio.get_running_loop()
 
     def accept() -> asyncio.Protocol:
@@ -44,7 +43,7 @@ async def mail_in(
         if len(connections) >= MOST_CONNECTIONS:
             return _Busy()
         kind = LMTP if protocol == "lmtp" else SMTP
-        connection = kind(desk, hostname="approvals-bot", data_size_limit=LARGEST_REPORT, timeout=SILENCE, loop=loop)
+        connection = kind(desk, hostname="approvals-bot", data_size_limit=LARGEST_MAIL, timeout=SILENCE, loop=loop)
         connections.add(connection)
         return cast(asyncio.Protocol, connection)
 
@@ -62,33 +61,43 @@ async def mail_in(
 class Desk:
     """The answers in a mail's dialogue. The methods have aiosmtpd's names."""
 
-    def __init__(self, reports: Reports, return_paths: ReturnPaths) -> None:
-        self._reports = reports
-        self._return_paths = return_paths
+    def __init__(self, inlets: Sequence[Inlet]) -> None:
+        self._inlets = inlets
 
     async def handle_MAIL(self, _: SMTP, __: Session, envelope: Envelope, address: str, options: list[str]) -> str:
-        if address != "<>":
+        if address != NULL_SENDER and not any(inlet.takes_from_people for inlet in self._inlets):
             return "550 5.7.1 Only bounces are accepted here, and they come from <>"
         envelope.mail_from = address
         return "250 OK"
 
     async def handle_RCPT(self, _: SMTP, __: Session, envelope: Envelope, address: str, options: list[str]) -> str:
         if envelope.rcpt_tos:
-            return "452 4.5.3 One recipient per report"
-        if self._return_paths.read(address) is None:
+            return "452 4.5.3 One recipient per mail"
+        inlet = await self._inlet_of(address)
+        if inlet is None:
             return "550 5.1.1 No such mailbox"
+        if envelope.mail_from != NULL_SENDER and not inlet.takes_from_people:
+            return "550 5.7.1 Only bounces are accepted here, and they come from <>"
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
     async def handle_DATA(self, _: SMTP, __: Session, envelope: Envelope) -> str:
-        returned = self._return_paths.read(envelope.rcpt_tos[0])
-        assert returned is not None, "RCPT accepts only addresses that can be read"
+        address = envelope.rcpt_tos[0]
+        inlet = await self._inlet_of(address)
+        assert inlet is not None, "RCPT accepts only addresses that an inlet knows"
         try:
-            is_report = await self._reports.take(returned, cast(bytes, envelope.content))
+            sender = (envelope.mail_from or "").replace(NULL_SENDER, "")
+            counted = await inlet.take(address, sender, cast(bytes, envelope.content))
         except (ApprovalsBotError, OSError) as error:
-            log.warning("A bounce can't be stored now (%s); the relay will try again.", type(error).__name__)
+            log.warning("A mail to us can't be stored now (%s); the relay will try again.", type(error).__name__)
             return "451 4.3.0 Not now"
-        return "250 OK" if is_report else "250 OK: not a failure report"
+        return "250 OK" if counted else "250 OK: it changes nothing"
+
+    async def _inlet_of(self, address: str) -> Inlet | None:
+        for inlet in self._inlets:
+            if await inlet.knows(address):
+                return inlet
+        return None
 
 
 class _Busy(asyncio.Protocol):

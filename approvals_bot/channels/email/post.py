@@ -18,6 +18,7 @@ from approvals_bot.channels.email.message import (
     compose_together,
     message_id_of,
 )
+from approvals_bot.channels.email.replies import ReplyAddresses
 from approvals_bot.channels.email.smtp import Accepted, Lost, Relay, Turns
 
 REMEMBERED = 2_000  # deliveries in progress whose first date, or lost answer, is kept in memory
@@ -34,13 +35,18 @@ class Mailer:
         now: Callable[[], datetime],
         turns: Turns | None = None,
         return_paths: ReturnPaths | None = None,
+        replies: ReplyAddresses | None = None,
     ) -> None:
-        """Set it up. `turns`: the relay's rate limit, if any. `return_paths`: where bounces go; None: to the sender."""
+        """Set it up. `turns`: the relay's rate limit, if any.
+
+        `return_paths`: where bounces go; None: to the sender. `replies`: where replies go; None: to the requester.
+        """
         self._relay = relay
         self._sender = Address.parse_sender(sender)
         self._now = now
         self._turns = turns
         self._return_paths = return_paths
+        self._replies = replies
         self._under_way: OrderedDict[str, _Attempt] = OrderedDict()
 
     async def send(self, dispatch: Dispatch) -> Result:
@@ -49,6 +55,11 @@ class Mailer:
     async def send_together(self, dispatches: Sequence[Dispatch]) -> Sequence[Result]:
         """Send several to one person in one mail, with a result for each. Later mails don't join its thread."""
         return await self._send(dispatches, " ".join(dispatch.delivery_id for dispatch in dispatches))
+
+    async def answer(self, dispatch: Dispatch) -> None:
+        """Answer somebody's mail, once: from the null sender, so nothing answers it in turn (RFC 3834)."""
+        mail = compose(dispatch, sender=self._sender, now=self._now())
+        await self._relay.deliver(replace(mail, sender=""))
 
     async def _send(self, dispatches: Sequence[Dispatch], key: str) -> Sequence[Result]:
         attempt = self._under_way.get(key) or _Attempt(self._now())
@@ -74,7 +85,8 @@ class Mailer:
 
     def _composed(self, dispatches: Sequence[Dispatch], date: datetime) -> OutgoingMail:
         if len(dispatches) == 1:
-            mail = compose(dispatches[0], sender=self._sender, now=date)
+            replies_to = self._replies.of(dispatches[0]) if self._replies is not None else None
+            mail = compose(dispatches[0], sender=self._sender, now=date, replies_to=replies_to)
         else:
             mail = compose_together(dispatches, sender=self._sender, now=date, more=self._named(dispatches))
         back = self._return_paths.of(dispatches[0].delivery_id) if self._return_paths else None

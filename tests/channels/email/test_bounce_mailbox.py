@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from approvals_bot.channels.email.bounces import Reports, ReturnPaths
 from approvals_bot.channels.email.imap import Watch, mailbox_in
-from approvals_bot.channels.email.lmtp import LARGEST_REPORT
+from approvals_bot.channels.email.lmtp import LARGEST_MAIL
 from approvals_bot.config.mail import Imap
 from approvals_bot.durable.tokens import Tokens
 from tests.support.imap_server import ImapServer, imap_server
@@ -62,7 +62,7 @@ async def watched(open_service: Any, box: ImapServer) -> AsyncIterator[tuple[Any
     async with a_posting_service(open_service, "https://approve.acme.eu", return_paths=PATHS) as (service, mails):
         run = await service.start("deploy", {"version": "2.1"}, requester="di@acme.eu")
         back = next(mail.envelope_sender for mail in mails.mails if mail.to == "ann@acme.eu")
-        yield service, Watch(Reports(service.engine, PATHS), PATHS, settings(box)), run, back
+        yield service, Watch(Reports(service.engine, PATHS), settings(box)), run, back
 
 
 async def anns(service: Any, run: str) -> tuple[str, str]:
@@ -93,7 +93,7 @@ async def test_mail_that_is_no_report_about_ours_changes_nothing(open_service: A
             b"To: <bounces@acme.eu>\r\n" + REPORT,
             REPORT,
             f"To: {back}\r\nSubject: approve\r\n\r\napprove\r\n".encode(),
-            f"To: {back}\r\n".encode() + REPORT + b"x" * LARGEST_REPORT,
+            f"To: {back}\r\n".encode() + REPORT + b"x" * LARGEST_MAIL,
             b"\xff\x00",
             b"To: " + b"(" * 5_000 + b"\r\n" + REPORT,  # Python's parser gives up with a RecursionError
             b"",
@@ -138,7 +138,7 @@ async def test_a_failed_look_does_not_stop_the_next_one(
     monkeypatch.setattr(Watch, "look", fails_once)
     async with watched(open_service, box) as (service, _, run, back):
         box.put(f"To: {back}\r\n".encode() + REPORT)
-        async with mailbox_in(engine=service.engine, return_paths=PATHS, mailbox=settings(box, every=0.01)) as watch:
+        async with mailbox_in(inlet=Reports(service.engine, PATHS), mailbox=settings(box, every=0.01)) as watch:
             while await watch.state() != "read":
                 await service.engine.wait(run, 0.02)
         assert (await anns(service, run))[0] == "not_delivered"
@@ -148,7 +148,7 @@ async def test_a_refusing_server_is_logged_without_names_and_retried(open_servic
     async with watched(open_service, box) as (service, _, run, back):
         box.put(f"To: {back}\r\n".encode() + REPORT)
         box.closed = True
-        async with mailbox_in(engine=service.engine, return_paths=PATHS, mailbox=settings(box, every=0.01)) as watch:
+        async with mailbox_in(inlet=Reports(service.engine, PATHS), mailbox=settings(box, every=0.01)) as watch:
             assert await watch.state() == "not read: not looked yet"
             while box.logins < 3:
                 await service.engine.wait(run, 0.02)
@@ -170,7 +170,7 @@ async def test_an_independent_server_understands_us(open_service: Any, tmp_path:
             assert server.stdout is not None
             try:
                 port = int(await asyncio.to_thread(server.stdout.readline))
-                watch = Watch(Reports(service.engine, PATHS), PATHS, settings(ImapServer(port)))
+                watch = Watch(Reports(service.engine, PATHS), settings(ImapServer(port)))
                 assert [await watch.look(), await watch.look()] == [1, 0]
             finally:
                 server.kill()

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.channels.email.bounces import TOGETHER, Returned, ReturnPaths
+from approvals_bot.channels.email.bounces import TOGETHER, Reports, ReturnPaths
 from approvals_bot.channels.email.lmtp import mail_in
 from approvals_bot.channels.email.reports import read_failures
+from approvals_bot.channels.email.sealed import MailedCopy
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.playground.mailbox import MailServer, ReceivedMail
 from tests.support.posting import a_posting_service
@@ -99,7 +100,7 @@ async def a_desk(open_service: Any, protocol: Any) -> AsyncIterator[Desk]:
     async with (
         a_posting_service(open_service, "https://approve.acme.eu", return_paths=PATHS) as (service, mailbox),
         mail_in(
-            engine=service.engine, return_paths=PATHS, sock=socket.create_server(("127.0.0.1", 0)), protocol=protocol
+            inlets=[Reports(service.engine, PATHS)], sock=socket.create_server(("127.0.0.1", 0)), protocol=protocol
         ) as port,
     ):
         yield Desk(service, mailbox, port, protocol)
@@ -222,7 +223,7 @@ async def a_digest(open_service: Any) -> AsyncIterator[tuple[Desk, list[str], Re
             service,
             box,
         ),
-        mail_in(engine=service.engine, return_paths=PATHS, sock=socket.create_server(("127.0.0.1", 0))) as port,
+        mail_in(inlets=[Reports(service.engine, PATHS)], sock=socket.create_server(("127.0.0.1", 0))) as port,
     ):
         runs = [await service.start("deploy", {"version": f"2.{n}"}, requester="di@acme.eu") for n in range(8)]
         await service.clock.advance(SEVERAL)
@@ -363,5 +364,5 @@ def test_a_return_address_fits_whatever_it_names() -> None:
         address = paths.of(f"{request}-{copy}-7")
         assert address is not None
         assert len(address.partition("@")[0]) <= 64
-        assert paths.read(address) == Returned(request, copy)
+        assert paths.read(address) == MailedCopy(request, copy)
     assert paths.of("a code, which belongs to no copy") is None

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from approvals_bot.approvals.port import Refused, TryAgain
-from approvals_bot.channels.email.bounces import ReturnPaths
+from approvals_bot.channels.email.bounces import Reports, ReturnPaths
 from approvals_bot.channels.email.lmtp import mail_in
 from approvals_bot.channels.email.message import OutgoingMail
 from approvals_bot.channels.email.smtp import Accepted, Relay
@@ -38,7 +38,7 @@ async def test_postfix_accepts_rejects_and_bounces_our_mails(open_service: Any, 
     with a_kept_port() as port:
         async with (
             a_posting_service(open_service, "https://approve.acme.eu") as (service, mailbox),
-            mail_in(engine=service.engine, return_paths=PATHS, sock=socket.create_server(("127.0.0.1", 0))) as bounces,
+            mail_in(inlets=[Reports(service.engine, PATHS)], sock=socket.create_server(("127.0.0.1", 0))) as bounces,
             postfix(tmp_path / "postfix", port=port, mailbox=mailbox.port, bounces=bounces) as real,
         ):
             stranger = Relay(MailAccount(host="127.0.0.1", port=port))  # its certificate isn't trusted

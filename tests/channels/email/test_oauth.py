@@ -219,7 +219,7 @@ async def test_a_mailbox_takes_the_bearer_of_a_command(
         every=timedelta(minutes=5),
     )
     time = 0.0
-    watch = Watch(Nothing(), Nothing(), mailbox, monotonic=lambda: time)  # type: ignore[arg-type]
+    watch = Watch(Nothing(), mailbox, monotonic=lambda: time)
     box.put(b"Subject: hello\r\n\r\nhello\r\n")
     with pytest.raises(imaplib.IMAP4.error, match="NO"):
         await watch.look()
@@ -231,8 +231,16 @@ async def test_a_mailbox_takes_the_bearer_of_a_command(
 
 
 class Nothing:
-    def read(self, _: str) -> None:
-        return None
+    """An inlet that knows no address."""
+
+    name = "nothing"
+    takes_from_people = True
+
+    async def knows(self, address: str) -> bool:
+        return False
+
+    async def take(self, address: str, sender: str, content: bytes) -> bool:
+        raise AssertionError(address)
 
 
 @pytest.mark.parametrize(
