@@ -162,7 +162,7 @@ class NewRequest:
         return {name: value for name, value in typed.items() if filled.texts.get(name) or value is False}
 
     async def _previewed(self, session: SessionRow, definition: Definition, filled: FilledForm) -> FilledForm:
-        """Return the filled with the people who would be asked; nothing is sent to anybody."""
+        """Return the form with the people who would be asked; nothing is sent to anybody."""
         try:
             behalf = self._people.canonical(filled.behalf) if filled.behalf else None
         except AddressError:
@@ -210,7 +210,7 @@ def _defaults(definition: Definition) -> dict[str, str]:
 def _refused(
     definition: Definition, filled: FilledForm, errors: Sequence[Mapping[str, Any]], otherwise: str
 ) -> FilledForm:
-    """Return the filled with each error beside its field; what is about no field is said above the form."""
+    """Return the form with each error beside its field; what is about no field is said above the form."""
     wrong, loose = dict[str, str](), list[str]()
     for error in errors:
         name = next((str(part) for part in error["loc"] if part in definition.fields or part == BEHALF), None)
