@@ -32,6 +32,7 @@ from approvals_bot.service.read import RequestPage, await_request, is_concerned,
 from approvals_bot.service.roles import Roles
 from approvals_bot.service.schedules import read_schedules
 from approvals_bot.service.waiting import Wait, waits_of
+from approvals_bot.web.batch import InboxVotes, can_be_batched
 from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.links import Links
 from approvals_bot.web.login import Login
@@ -65,6 +66,7 @@ class PeoplePages:
         sessions: SessionCookies,
         links: Links,
         forms: FormTokens,
+        batches: InboxVotes,
         pages: Renderer,
         now: Callable[[], datetime],
         login: Login,
@@ -74,6 +76,7 @@ class PeoplePages:
         has_evidence: bool = False,
     ) -> None:
         self._has_evidence = has_evidence
+        self._batches = batches
         self._engine = engine
         self._links = links
         self._forms = forms
@@ -251,7 +254,19 @@ class PeoplePages:
             may_leave=reader is not None,
             live=f"/live?{urlencode({'inbox': '' if reader else address})}" if address else "",
             form_token=self._forms.make(request, "logout") if reader is not None else "",
+            batch_token=self._forms.make(request, "batch") if any(row.get("can_be_batched") for row in rows) else "",
+            batch=await self._batches.rows_of(request.query_params.get("batch", ""), reader) if reader else (),
         )
+
+    async def next(self, request: HttpRequest) -> Response:
+        """Lead to the person's own page of the request that has waited longest; to the inbox if there is none."""
+        reader = await self._sessions.who(request)
+        if reader is None:
+            return await self._login.instead_of(request)
+        page = await self._list("waiting_for", reader, None, 1)
+        found = page.rows[0][1] if page.rows else None
+        path = await self._links.inbox_path(found, reader) if found is not None else ""
+        return RedirectResponse(f"{self._root}{path or '/inbox'}", 303)
 
     async def _other(
         self, reader: str, relation: Relation, name: str, heading: str, cursor: str | None
@@ -265,8 +280,12 @@ class PeoplePages:
 
     async def _waiting_row(self, record: RunRecord, view: Request | None, reader: str | None) -> dict[str, Any]:
         row = self._row_of(record, view)
-        own_page = await self._links.inbox_path(view, reader) if reader and view is not None else ""
-        return row | ({"path": own_page} if own_page else {})
+        if reader is None or view is None:
+            return row
+        own_page = await self._links.inbox_path(view, reader)
+        can = can_be_batched(view, card_of(view, reader, self._now()))
+        shown = {"can_be_batched": can, "chosen": f"{view.id}:{view.digest}"}
+        return row | shown | ({"path": own_page} if own_page else {})
 
     def _row(self, record: RunRecord) -> dict[str, Any]:
         """What a line of a list says of a run."""

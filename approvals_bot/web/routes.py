@@ -31,6 +31,7 @@ from approvals_bot.service.sessions import Sessions
 from approvals_bot.web.agent_hooks import ClaudeHook
 from approvals_bot.web.api import RunsApi
 from approvals_bot.web.audit_pages import AuditPages
+from approvals_bot.web.batch import InboxVotes
 from approvals_bot.web.chat import ChatApi, ChatOwners
 from approvals_bot.web.chat_pages import CHAT, PLAYGROUND, ChatPages
 from approvals_bot.web.decisions import Decisions
@@ -158,6 +159,9 @@ def build(
         login=signing_in,
         base_url=base_url,
     )
+    batches = InboxVotes(
+        engine, sessions=sessions, forms=forms, login=signing_in, metrics=metrics, root=root_of(base_url)
+    )
     people_pages = PeoplePages(
         engine=engine,
         people=people,
@@ -172,6 +176,7 @@ def build(
         root=root_of(base_url),
         open_pages=open_pages,
         has_evidence=audit_key is not None,
+        batches=batches,
     )
     new_requests = NewRequest(
         engine=engine,
@@ -232,6 +237,8 @@ def build(
         ("POST", "/decisions/{signed}", decisions.decide),
         ("GET", "/decisions/{signed}/files/{file}", downloads.of_link),
         ("GET", "/inbox", people_pages.inbox),
+        ("GET", "/inbox/next", people_pages.next),
+        ("POST", "/inbox/votes", batches.vote),
         ("GET", "/requests/new", new_requests.choose),
         ("GET", "/requests/new/{workflow}", new_requests.show),
         ("POST", "/requests", new_requests.send),

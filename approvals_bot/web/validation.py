@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
-from approvals_bot.durable.core.forms import MULTIPART, URL_ENCODED, parse_form, parse_header
+from approvals_bot.durable.core.forms import MULTIPART, URL_ENCODED, FormFields, parse_form, parse_header
 from approvals_bot.people import AddressError, People
 from approvals_bot.web.responses import Problem
 
@@ -186,11 +186,16 @@ async def read_form(request: HttpRequest) -> dict[str, str]:
 
     Raises Problem 408, 413 or 415, and MalformedBodyError (400).
     """
+    fields = await read_form_fields(request)
+    return {name: fields.text(name) for name in fields}
+
+
+async def read_form_fields(request: HttpRequest) -> FormFields:
+    """Read the form with all values of its repeated fields. Other bodies have no fields. Raises as `read_form`."""
     body, content_type = await read_body(request, LINK_BODY), request.headers.get("content-type", "")
     if parse_header(content_type)[0] not in (URL_ENCODED, MULTIPART):
-        return {}
-    fields = parse_form(content_type, body)
-    return {name: fields.text(name) for name in fields}
+        return FormFields()
+    return parse_form(content_type, body)
 
 
 def is_from_own_page(headers: Any, base_url: str, *, has_token: bool = False) -> bool:

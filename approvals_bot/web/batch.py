@@ -1,0 +1,127 @@
+"""`POST /inbox/votes`: several requests decided at once, each checked on its own, and as it was shown."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Literal, cast, get_args
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import RedirectResponse, Response
+
+from approvals_bot.approvals.acts import REFUSALS, Actor, Reply, Vote
+from approvals_bot.approvals.port import Card
+from approvals_bot.approvals.request import Request
+from approvals_bot.durable.core.events import to_micros
+from approvals_bot.durable.engine import Engine
+from approvals_bot.service.act import perform
+from approvals_bot.service.attempts import change_counter
+from approvals_bot.service.read import find_record, request_of
+from approvals_bot.web.form_tokens import FormTokens
+from approvals_bot.web.guard import peer_of
+from approvals_bot.web.login import Login
+from approvals_bot.web.metrics import Metrics
+from approvals_bot.web.responses import Problem
+from approvals_bot.web.sessions import SessionCookies
+from approvals_bot.web.validation import read_form_fields
+
+MOST = 50  # requests at once; more would be a page that nobody has read
+KEPT = timedelta(minutes=10)  # what came of a batch
+LONGEST_COMMENT = 2_000  # characters
+
+Choice = Literal["approve", "reject"]
+
+NOT_OURS = "This didn't come from your own inbox, so nothing was counted. Load your inbox again, then choose."
+NOTHING_CHOSEN = "Nothing was counted: choose some requests, then Approve or Reject."
+TOO_MANY = f"Nothing was counted: at most {MOST} requests can be decided at once."
+NEEDS_PROOF = "This one needs proof that it's you. Open it to decide."
+TOO_LONG = f"Nothing was counted: a comment has at most {LONGEST_COMMENT:,} characters."
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    """What came of one request of a batch."""
+
+    request_id: str
+    title: str
+    text: str
+    is_counted: bool
+
+
+def can_be_batched(request: Request, card: Card) -> bool:
+    """Return whether a check mark is enough to approve this request: it asks for nothing, and no proof of who it is."""
+    approve = next((each for each in card.choices if each.choice == "approve"), None)
+    return approve is not None and not approve.asks and approve.comment != "required" and request.link_auth == "link"
+
+
+class InboxVotes:
+    """`POST /inbox/votes`, and what came of a batch."""
+
+    def __init__(
+        self, engine: Engine, *, sessions: SessionCookies, forms: FormTokens, login: Login, metrics: Metrics, root: str
+    ) -> None:
+        self._engine = engine
+        self._sessions = sessions
+        self._forms = forms
+        self._login = login
+        self._metrics = metrics
+        self._root = root
+
+    async def vote(self, request: HttpRequest) -> Response:
+        """Vote on each chosen request: 303 to the inbox, which says what came of each. Raises Problem 403 or 422."""
+        session, form = await self._sessions.find(request), await read_form_fields(request)
+        if session is None:
+            return await self._login.instead_of(request)
+        if not self._forms.is_ours(request, "batch", form.text("form_token")):
+            raise Problem(403, "Not from your inbox", NOT_OURS)
+        chosen = [*dict.fromkeys(each for each in form.getlist("request") if isinstance(each, str))]
+        choice, comment = form.text("choice"), form.text("comment").replace("\r\n", "\n").strip()
+        if not chosen or choice not in get_args(Choice):
+            raise Problem(422, "Nothing was chosen", NOTHING_CHOSEN)
+        if len(chosen) > MOST:
+            raise Problem(422, "Too many requests", TOO_MANY)
+        if len(comment) > LONGEST_COMMENT:
+            raise Problem(422, "Comment too long", TOO_LONG)
+        actor = Actor("person", session.person, session=session.id, peer=peer_of(request.scope))
+        vote = Vote(by=session.person, choice=cast(Choice, choice), via="inbox", comment=comment, actor=actor)
+        rows = await asyncio.gather(*(self._vote_on(each, vote) for each in chosen))
+        batch = secrets.token_urlsafe(16)
+        until = self._engine.now() + KEPT
+        kept = {
+            "by": session.person,
+            "until": to_micros(until),
+            "rows": [[row.request_id, row.text, row.is_counted] for row in rows],
+        }
+        await change_counter(self._engine, _counter(batch), until, lambda _: kept)
+        return RedirectResponse(f"{self._root}/inbox?batch={batch}", 303)
+
+    async def rows_of(self, batch: str, person: str) -> Sequence[BatchRow]:
+        """Return what came of this batch; () for another person's, and once it is forgotten."""
+        row = await self._engine.store.counter(_counter(batch))
+        state: Mapping[str, Any] = row.state if row is not None else {}
+        if state.get("by") != person or to_micros(self._engine.now()) >= state["until"]:
+            return ()
+        return [BatchRow(id, await self._title(id), text, counted) for id, text, counted in state["rows"]]
+
+    async def _vote_on(self, chosen: str, vote: Vote) -> BatchRow:
+        """Vote on one request, if it still has the digest with which it was shown."""
+        id, _, digest = chosen.partition(":")
+        record = await find_record(self._engine, id)
+        found = request_of(record) if record is not None else None
+        if found is not None and found.is_open and found.link_auth != "link":
+            return BatchRow(id, "", NEEDS_PROOF, is_counted=False)
+        reply = Reply("unknown") if found is None else await perform(self._engine, found, replace(vote, digest=digest))
+        self._metrics.voted(reply.verdict, "inbox")
+        return BatchRow(id, "", reply.text, reply.verdict not in REFUSALS)
+
+    async def _title(self, id: str) -> str:
+        record = await find_record(self._engine, id)
+        found = request_of(record) if record is not None else None
+        return found.title if found is not None else id
+
+
+def _counter(batch: str) -> str:
+    return f"batch {batch[:64]}"
