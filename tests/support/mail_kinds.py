@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from approvals_bot.approvals.port import (
     Card,
     CardChoice,
+    CardComment,
     CardDelivery,
     CardField,
     CardOutcome,
@@ -79,6 +80,7 @@ def dispatches(card: Card, outcome: CardOutcome) -> dict[str, Dispatch]:
             how = replace(how, via="clock")
         return replace(card, state=state, outcome=how, choices=(), deadline=None)
 
+    said = CardComment(via="email", comment=STEPS, at=outcome.at, by=card.requester)
     kinds = {
         "request": Dispatch("a", to["ann"], card),
         "everything": Dispatch("b", to["ann"], full(card)),
@@ -87,6 +89,7 @@ def dispatches(card: Card, outcome: CardOutcome) -> dict[str, Dispatch]:
         "reminder": Dispatch("e", to["ann"], card, "reminder"),
         "escalation": Dispatch("f", to["ann"], card, "escalation"),
         "edited": Dispatch("g", to["ann"], card, "change"),
+        "comment": Dispatch("u", to["ann"], replace(card, comments=(said,)), "comment", comments=(said,)),
         "stalled": Dispatch("h", to["ann"], replace(card, is_stalled=True), "reminder"),
         "voted": Dispatch("i", to["cy"], voted, "vote"),
         "reassigned": Dispatch("j", to["ann"], replace(card, choices=()), "reassigned"),

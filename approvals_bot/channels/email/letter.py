@@ -252,7 +252,9 @@ def _names(dispatch: Dispatch, now: datetime, limits: LetterLimits, replies: Rep
         "reader": one_line(dispatch.to.person.name, 80),
         "subject": subject(dispatch),
         "occasion": occasion(dispatch),
-        "new_comments": [clip(clean(made.comment), limits.long) for made in _new_comments(dispatch)],
+        "new_comments": [
+            _fitting_text(clean(made.comment), limits, is_signed=False) for made in _new_comments(dispatch)
+        ],
         "note": clip(clean(dispatch.text), limits.long),
         "preheader": _preheader(dispatch, now),
         "deadline": _deadline(card, zone, now),
