@@ -126,6 +126,25 @@ def _snooze(request: Request, act: Snooze, at: datetime) -> tuple[Request, Reply
     return request.but(snoozes={**others, act.by: act.until}), Reply("snoozed", True, params=params)
 
 
+def talk_result(request: Request, reader: str, done: str, now: datetime) -> Reply | None:
+    """Return the reply on the page that an act of this reader led to; None if they did nothing of the kind."""
+    match done:
+        case "commented" if any(made.act.by == reader for made in request.comments):
+            return Reply("commented", True)
+        case "claimed" if request.claim is not None and request.claim.act.by == reader:
+            return Reply("claimed", True)
+        case "released" if request.claim is None:
+            return Reply("released", True)
+        case "reminded" if request.reminded_at is not None and reader in (request.requester, request.on_behalf_of):
+            return Reply("reminded", True, "all_reminded")
+        case "snoozed" if is_snoozed(request, reader, now):
+            return Reply("snoozed", True, params=_time(request, reader, request.snoozes[reader], now))
+        case "snoozed":
+            return Reply("snoozed", True, "snooze_over")
+        case _:
+            return None
+
+
 def _time(request: Request, reader: str, at: datetime, now: datetime) -> dict[str, str]:
     """Return a time, as parameters of a reply to this reader."""
     zone = request.people[reader].zone if reader in request.people else "UTC"

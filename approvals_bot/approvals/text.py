@@ -119,6 +119,7 @@ REPLIES = {
     "claimed_already": f"You've already said that you're on it. {UNCHANGED}",
     "claimed_instead": "You're on it now, instead of {instead_of}. It's no vote yet.",
     "released": "You're no longer on it, and everybody can see that.",
+    "all_reminded": "Reminded everybody whose vote is missing, but for those who have snoozed this.",
     "all_snoozed": f"Everybody who could vote now has snoozed their reminders. {UNCHANGED}",
     "nobody_to_remind": f"There's nobody to remind now. {UNCHANGED}",
     "snooze_over": "You'll get reminders again.",

@@ -16,7 +16,20 @@ from typing import cast, get_args
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
-from approvals_bot.approvals.acts import Act, Actor, Edit, Reassign, Reply, Vote, Withdraw, Word
+from approvals_bot.approvals.acts import (
+    Act,
+    Actor,
+    Comment,
+    Edit,
+    Reassign,
+    Remind,
+    Reply,
+    TakeOn,
+    Talk,
+    Vote,
+    Withdraw,
+    Word,
+)
 from approvals_bot.approvals.ballot import have, missing, need, rejections_needed, stage_status, tally
 from approvals_bot.approvals.card import asks_of, card_of, editable_of
 from approvals_bot.approvals.fields import in_format_of
@@ -32,11 +45,13 @@ from approvals_bot.approvals.port import (
     ToPerson,
 )
 from approvals_bot.approvals.request import RecordedVote, Request, RequestStage
+from approvals_bot.approvals.talk import talk_result
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import Person
 from approvals_bot.service.act import is_requester, perform, received
 from approvals_bot.service.audited import audit_refusal
 from approvals_bot.service.codes import Codes
+from approvals_bot.service.talk import snooze_of, talk
 from approvals_bot.web.guard import RefusedTokens, audited_peer_of, peer_of
 from approvals_bot.web.links import Link, Links, ShownForm
 from approvals_bot.web.metrics import Metrics
@@ -104,12 +119,14 @@ class Decisions:
         link = await self._links.open(request.path_params["signed"])
         if link is None:
             return self._not_found(request)
-        said = result(link.view, link.address, request.query_params.get("done", ""))
+        done = request.query_params.get("done", "")
+        said = result(link.view, link.address, done)
+        talked = talk_result(link.view, link.address, done, self._now())
         status = 410 if link.view.state in GONE else 200
         return self._page(
             link,
             status,
-            said=said or "",
+            said=said or (talked.text if talked is not None else ""),
             chosen=said is not None,
             proven=link.view.link_auth == "login" and await self._has_signed_in(request, link),
             values={
@@ -148,6 +165,8 @@ class Decisions:
             return self._page(link, 200, values=form, proven=True)
         if "reassign" in form:
             return await self._perform(request, link, reassignment_of(link, form), form)
+        if "talk" in form:
+            return await self._talk(request, link, form)
         if "own" in form:
             return await self._perform(request, link, own_act_of(link, form), form)
         choice = form.get("choice")
@@ -202,8 +221,19 @@ class Decisions:
 
     async def _perform(self, request: HttpRequest, link: Link, act: Act, form: Mapping[str, str]) -> Response:
         """Do it: 303 to the page that says so; else the page again, with why nothing was changed."""
-        actor = Actor("mail" if link.via == "email" else "person", link.address, peer=audited_peer_of(request.scope))
-        reply = await perform(self._engine, link.target, replace(act, actor=actor))
+        reply = await perform(self._engine, link.target, replace(act, actor=_actor(request, link)))
+        return await self._said(link, act, reply, form)
+
+    async def _talk(self, request: HttpRequest, link: Link, form: Mapping[str, str]) -> Response:
+        """Do what decides nothing, and show the page that says so."""
+        act = talk_of(self._engine, link, form)
+        if isinstance(act, Reply):
+            return self._page(link, 422, said=act.text, refused=True, values=form, proven=link.target.hook.is_live)
+        reply = await talk(self._engine, link.view, replace(act, actor=_actor(request, link)))
+        return await self._said(link, act, reply, form)
+
+    async def _said(self, link: Link, act: Act, reply: Reply, form: Mapping[str, str]) -> Response:
+        """Answer with the reply: 303 if something was changed."""
         self._metrics.voted(reply.verdict, act.via)
         if reply.changed:
             return RedirectResponse(f"{self._root}{link.path}?done={reply.verdict}", 303)
@@ -478,6 +508,26 @@ def reassignment_of(link: Link, form: Mapping[str, str]) -> Reassign:
         instead_of="" if form["reassign"] == "instead" else None,
         reason=_reason(form),
     )
+
+
+def talk_of(engine: Engine, link: Link, form: Mapping[str, str]) -> Talk | Reply:
+    """Read the form of what decides nothing. Returns a Reply if it says nothing that can be done."""
+    name, _, until = form["talk"].partition("-")
+    match name:
+        case "comment":
+            return Comment(link.address, form.get("remark", "").replace("\r\n", "\n"), link.via)
+        case "claim" | "unclaim":
+            return TakeOn(link.address, ends=name == "unclaim", via=link.via)
+        case "remind":
+            return Remind(link.address, link.via)
+        case "snooze":
+            return snooze_of(engine, link.address, until, via=link.via)
+        case _:
+            return Reply("invalid", code="unreadable")
+
+
+def _actor(request: HttpRequest, link: Link) -> Actor:
+    return Actor("mail" if link.via == "email" else "person", link.address, peer=audited_peer_of(request.scope))
 
 
 def own_act_of(link: Link, form: Mapping[str, str]) -> Edit | Withdraw:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import httpx2
 import pytest
 
 from approvals_bot.approvals.policy import Definition, pinned
@@ -13,6 +15,7 @@ from approvals_bot.service.catalog import Listed
 ANN, BO, DI = "ann@acme.eu", "bo@acme.eu", "di@acme.eu"
 
 
+OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
 TALK: dict[str, Any] = {
     "workflow": {"id": "talk-api", "title": "Talk about it", "request": ["*"]},
     "stage": [{"id": "go", "from": [ANN, BO]}],
@@ -81,3 +84,35 @@ async def test_twenty_comments_an_hour(service: Any) -> None:
     ]
     assert codes == [201] * 20 + [429]
     assert (await service.api.post(path, json={"by": BO, "text": "I can"})).status_code == 201
+
+
+def hidden(page: httpx2.Response) -> dict[str, str]:
+    return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text))
+
+
+async def test_talk_on_the_page(service: Any) -> None:
+    run_id = await service.start("talk-api", {}, requester=DI)
+    path = await service.link(run_id, ANN)
+
+    async def send(**form: str) -> httpx2.Response:
+        shown = await service.web.get(path)
+        answer: httpx2.Response = await service.web.post(path, data=hidden(shown) | form, headers=OURS)
+        await service.engine.settle()
+        if answer.status_code != 303:
+            return answer
+        return await service.web.get(answer.headers["location"])  # type: ignore[no-any-return]
+
+    page = await send(talk="comment", remark="Why <i>today</i>?")
+    assert "Your comment was added." in page.text
+    assert "Why &lt;i&gt;today&lt;/i&gt;?" in page.text
+    assert 'value="approve"' in page.text, "they can still decide"
+    assert "on it, and everybody can see that" in (await send(talk="claim")).text
+    page = await send(talk="snooze-1h")
+    assert "No reminders for you until" in page.text
+    assert "No longer on it" in page.text
+    assert "get reminders again" in (await send(talk="snooze-now")).text
+    assert (await send(talk="comment", remark=" ")).status_code == 422
+    assert (await send(talk="remind")).status_code == 403
+    assert (await send(talk="anything")).status_code == 422
+    request = (await service.run(run_id))["request"]
+    assert (request["claimed_by"], request["snoozes"]) == (ANN, [])
