@@ -6,6 +6,9 @@ import asyncio
 import csv
 import io
 import json
+import random
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +17,7 @@ from typing import Any
 import httpx2
 import pytest
 
+import approvals_bot.verify_evidence
 from approvals_bot import request_approval, workflow
 from approvals_bot.app.service import Service, open_service
 from approvals_bot.approvals.acts import Actor, Vote
@@ -230,6 +234,29 @@ async def test_reset_whose_process_died_has_its_line_and_its_actor(opened: Opene
     assert (await engine.events(again.next_run))[0].data["actor"] == {"kind": "cli", "id": "root"}
     (line,) = await engine.audit_lines(AuditFilter(what="run_attempted"))
     assert line.entry.data == {"reason": "after all", "status": "cancelled", "next_run": again.next_run}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1_200)
+async def test_evidence_of_50_requests_verifies_on_a_bare_python(opened: Opened) -> None:
+    rng = random.Random(50)  # noqa: S311  # the same bytes each time
+    script = Path(approvals_bot.verify_evidence.__file__)
+    file, key = opened.folder / "evidence.json", opened.folder / "audit.pub"
+    key.write_text(OWN.public)
+
+    async def status() -> int:
+        command = [sys.executable, "-I", "-S", str(script), str(file), str(key)]
+        return (await asyncio.to_thread(subprocess.run, command, capture_output=True)).returncode
+
+    for _ in range(50):
+        run = await opened.decided()
+        content = (await opened.browser.get(f"/api/runs/{run}/evidence", headers=CI)).content
+        file.write_bytes(content)
+        assert await status() == 0
+        changed = bytearray(content)
+        changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(7)
+        file.write_bytes(changed)
+        assert await status() == 1
 
 
 @workflow
