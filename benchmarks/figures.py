@@ -95,6 +95,8 @@ PROMISES = (
     Promise("paused.idle_cpu_percent", "CPU while all runs wait", at_most=0.5, unit="%"),
     Promise("paused.resume_ratio", "Resume → completed, median, relative to 1,000 runs", at_most=1.3, unit="×"),
     Promise("paused.restart_s", "Restart → first resume completed", at_most=1, unit="s"),
+    Promise("chats.memory_kb", "Memory of each of a thousand paused chats", at_most=50, unit="kB"),
+    Promise("chats.idle_cpu_percent", "CPU while a thousand chats wait", at_most=0.5, unit="%"),
     Promise("lists.inbox_ms", "An inbox beside 400,000 ended runs", at_most=5, unit="ms"),
     Promise("lists.click_ms", "A click behind twenty lists of 400,000 ended runs", at_most=50, unit="ms"),
     Promise("lists.click_ratio", "The same click, relative to 400 ended runs", at_most=2, unit="×"),
@@ -186,6 +188,13 @@ OTHERS = {
     "paused.restart_imports_s": "of those seconds, the time for starting Python and imports",
     "paused.disk_mb": "MB on disk of the store of paused runs",
     "paused.bytes_per_run": "bytes on disk of one paused run",
+    "chats.open": "chats that wait for people, with two open requests each",
+    "chats.cpu_ms": "milliseconds of CPU of each, until it waits",
+    "chats.tasks": "tasks more than with one chat",
+    "chats.memory_kb": "kB of RAM of each, in the process that has served them",
+    "chats.disk_kb": "kB on disk of each",
+    "chats.idle_cpu_percent": "percent of one CPU used while nothing happens, over 20 s",
+    "chats.idle_cpu_alone_percent": "the same with one chat",
 }
 """All other figures."""
 

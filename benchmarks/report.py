@@ -105,6 +105,8 @@ def page(results: Results, values: Values) -> str:
         _growth(values),
         "![CPU per cycle by runs in the store](images/growth.svg)",
         _list(values, "paused."),
+        "## A thousand paused chats",
+        _list(values, "chats."),
         "## Lists after years of ended runs",
         _list(values, "lists."),
         "## Replays by length of the log",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from copy import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -15,13 +16,13 @@ from approvals_bot import workflow
 from approvals_bot.agents import approve
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.api import WebhookRequest
-from approvals_bot.durable.engine import Run
 from approvals_bot.errors import RunFailedError, StoreUnavailableError
 from tests.agents.test_approve import books_by_agent, open_requests, send
 from tests.approvals.conftest import ANN, office
 
 __all__ = ["office"]
 
+T = TypeVar("T")
 LEAST: dict[str, Any] = {"expects": None, "to": ANN, "deliver": {}, "deadline": None}  # no card, no clock
 MOST_EVENTS = 5
 """Of a call: the request with its people, the webhook, the vote, its look-up, and the reply that closes the webhook."""
@@ -37,17 +38,18 @@ async def calls_at_length(count: int) -> list[str]:
 async def asks_many(offices: list[Any], count: int) -> None:
     """Decide `count` calls in a random order, each in any of the processes, and check every answer."""
     calls = [{"id": f"call_{number}", "arguments": {"n": number}} for number in range(count)]
-    run = await offices[0].engine.start(books_by_agent, calls, LEAST)
-    await offices[0].settle()
-    views = await open_requests(offices[0], run)
+    first, chance = offices[0], random.Random(7)  # noqa: S311  # the same order each time
+    run = await until_available(lambda: first.engine.start(books_by_agent, calls, LEAST, idempotency_key="many"))
+    while len(views := await until_available(lambda: open_requests(first, run))) < count:
+        await first.clock.advance("1m")
     assert [view.fields["arguments"] for view in views] == [call["arguments"] for call in calls]
-    chance = random.Random(7)  # noqa: S311  # the same order each time
     await asyncio.gather(*(vote(chance.choice(offices), view) for view in chance.sample(views, count)))
-    found = await until_ended(offices[0], run)
-    for number, decision in enumerate(found):
+    while not (await until_available(lambda: first.engine.record(run.id))).has_ended:
+        await first.clock.advance("1m")
+    for number, decision in enumerate(await until_available(run.return_value)):
         assert decision["state"] == ("rejected" if number % 3 == 0 else "approved")
         assert (decision["arguments"], decision["comment"]) == ({"n": number}, f"about {number}")
-    events = await run.events()
+    events = await until_available(run.events)
     answers = [json.loads(event.data["answer"]["text"]) for event in events if event.type == "hook_responded"]
     assert [answer["verdict"] for answer in answers] == ["decided"] * count
     assert len(events) <= MOST_EVENTS * count + 3
@@ -58,18 +60,16 @@ async def vote(office: Any, view: Request) -> None:
     number = view.number - 1
     choice = "reject" if number % 3 == 0 else "approve"
     given = {"kind": "vote", "by": ANN, "choice": choice, "via": "api", "comment": f"about {number}"}
-    hook = await office.engine.find_hook(view.hook_id)
-    await office.engine.resume_webhook(hook.token, WebhookRequest.of_json(given), timeout=0)
+    request, once = WebhookRequest.of_json(given), {"resume_id": view.id, "timeout": 0}
+    hook = await until_available(lambda: office.engine.find_hook(view.hook_id))
+    await until_available(lambda: office.engine.resume_webhook(hook.token, request, **once))
 
 
-async def until_ended(office: Any, run: Run[Any]) -> list[dict[str, Any]]:
-    """Return the run's result, however long it takes. Time passes only to try again a store that was away."""
+async def until_available(call: Callable[[], Awaitable[T]]) -> T:
+    """Return what the store says, however often it is too busy to. Everything here may be asked again."""
     while True:
-        with suppress(StoreUnavailableError):  # a busy disk
-            if (await office.engine.record(run.id)).has_ended:
-                result: list[dict[str, Any]] = await run.return_value()
-                return result
-        await office.clock.advance("1m")
+        with suppress(StoreUnavailableError):
+            return await call()
 
 
 @pytest.mark.agents(14)
