@@ -274,8 +274,8 @@ def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
             eligible |= {address: before[place.id].eligible[address] for address in unsure}
         rule = needs[place.id]
         label = before[place.id].label if place.id in before else label_of(rule.from_, about, request.people)
-        groups, apart = place.slack_groups, place.ungrouped
-        seats.append(RequestSeat(place.id, label, rule.need, eligible, known, unsure, place.in_place_of, groups, apart))
+        found_in = place.slack_groups, place.ungrouped, place.errors
+        seats.append(RequestSeat(place.id, label, rule.need, eligible, known, unsure, place.in_place_of, *found_in))
         notified.update(dict.fromkeys(place.notified))
     all_notified = tuple(dict.fromkeys([*stage.notified, *notified])) if found.errors else tuple(notified)
     return with_recipients(request, all_notified).with_stage(replace(stage, seats=tuple(seats), notified=all_notified))

@@ -89,6 +89,7 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
         why_me=_why_me(view, stage, reader) if stage is not None and reader is not None else "",
         url=url,
         decides_by_reply=view.email_replies == "decide" and view.link_auth == "link",
+        unresolved=view.unresolved,
         is_stalled=view.is_stalled and view.is_open,
     )
 

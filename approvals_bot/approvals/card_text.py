@@ -96,8 +96,21 @@ def asked_by(card: Card) -> str:
 
 
 def waiting_for(card: Card, most: int = 6) -> str:
-    """Return `Waiting for Ann Ode, Bo Lund and 3 others`, or ""."""
-    return f"Waiting for {names(card.waiting_for, most)}" if card.waiting_for and card.outcome is None else ""
+    """Return `Waiting for Ann Ode, Bo Lund and 3 others`, or "".
+
+    Also says which groups can't be read: `Waiting: slack:@sre can't be read (no such group)`.
+    """
+    if card.outcome is not None:
+        return ""
+    people = f"Waiting for {names(card.waiting_for, most)}" if card.waiting_for else ""
+    if people:
+        return "; ".join(filter(None, (people, unresolved(card))))
+    return f"Waiting: {unresolved(card)}" if card.unresolved else ""
+
+
+def unresolved(card: Card) -> str:
+    """Return `slack:@sre can't be read (no such group)`, or ""."""
+    return "; ".join(map(str, card.unresolved))
 
 
 def names(people: tuple[Name, ...], most: int = 6) -> str:

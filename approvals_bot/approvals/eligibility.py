@@ -17,7 +17,7 @@ from approvals_bot.approvals.ballot import can_be_filled
 from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.request import RequestSeat
 from approvals_bot.approvals.values import shown_date
-from approvals_bot.people import Person, canonical, is_mail
+from approvals_bot.people import Person, SourceFault, canonical, is_mail
 from approvals_bot.people.absences import Away
 
 SELF = "on-behalf-of"
@@ -74,7 +74,7 @@ class ResolvedSeat:
     id: int
     eligible: dict[str, str]
     notified: tuple[str, ...]
-    errors: tuple[str, ...] = ()
+    errors: tuple[SourceFault, ...] = ()
     nobody: tuple[str, ...] = ()  # addresses that match nobody, and why
     in_place_of: dict[str, str] = field(default_factory=dict)  # delegate → the absent person
     slack_groups: tuple[str, ...] = ()  # handles of Slack user groups among its addresses
@@ -95,7 +95,7 @@ class Resolution:
     changes_at: datetime | None = None
 
     @property
-    def errors(self) -> tuple[str, ...]:
+    def errors(self) -> tuple[SourceFault, ...]:
         return tuple(error for seat in self.seats for error in seat.errors)
 
     @property

@@ -21,6 +21,7 @@ def explain(view: Request) -> dict[str, Any]:
     """
     return {
         "waiting_for": _waiting_for(view),
+        "unresolved": [{"source": fault.source, "reason": fault.reason} for fault in view.unresolved],
         "rules": [*(_rule(rule) for rule in view.rules), *_votes_needed(view), *_reassignments(view)],
         "next": [{"at": _iso(timer.at), "what": timer.what} for timer in view.timers],
         "acts": _acts(view),
@@ -93,9 +94,8 @@ def _seats(stage: RequestStage) -> str:
 
 
 def _because(stage: RequestStage) -> str:
-    unknown = [seat.label for seat in stage.seats if not seat.known]
-    if unknown:
-        return f"who belongs to {' and '.join(unknown)} can't be checked just now"
+    if unread := dict.fromkeys(fault for seat in stage.seats for fault in seat.unread):
+        return "; ".join(map(str, unread))
     if stage.state == "done":
         return "it is over"
     return waiting((lack.label, lack.count) for lack in missing(stage)) or "every seat is filled"

@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from pydantic import JsonValue
 
 from approvals_bot.approvals.field_specs import FieldSpec
-from approvals_bot.people import Person
+from approvals_bot.people import Person, SourceFault
 
 State = Literal[
     "waiting", "changes_requested", "approved", "rejected", "answered", "expired", "withdrawn", "cancelled", "failed"
@@ -255,6 +255,7 @@ class Card:
     why_me: str = ""  # "You're an approver because you're in release-managers."
     url: str = ""  # the full page, for those who may see it
     decides_by_reply: bool = False  # whether a reply to a mail may be a vote, where replies are read
+    unresolved: tuple[SourceFault, ...] = ()  # groups that can't be read, for which it waits, too
     is_stalled: bool = False  # the run can't go on until it is fixed; what people do meanwhile is kept
 
     @property

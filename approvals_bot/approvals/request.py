@@ -25,7 +25,7 @@ from approvals_bot.approvals.port import (
     NamedStage,
     State,
 )
-from approvals_bot.people import Person
+from approvals_bot.people import Person, SourceFault
 
 Outcome = Literal["approved", "rejected", "answered", "expired", "cancelled"]
 """How a request can end."""
@@ -67,6 +67,7 @@ class RequestSeat:
     in_place_of: dict[str, str] = field(default_factory=dict)  # delegate → the absent person
     slack_groups: tuple[str, ...] = ()  # handles of Slack user groups that its people are in
     ungrouped: tuple[str, ...] = ()  # those of the eligible who are in none of these, if there are some
+    unread: tuple[SourceFault, ...] = ()  # what couldn't be read of the list
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +259,12 @@ class Request(BaseModel):
     @property
     def is_open(self) -> bool:
         return self.outcome is None
+
+    @property
+    def unresolved(self) -> tuple[SourceFault, ...]:
+        """The groups and lists of the open stage that can't be read. It waits for them, too."""
+        seats = self.stage.seats if self.stage is not None and self.outcome is None else ()
+        return tuple(dict.fromkeys(fault for seat in seats for fault in seat.unread))
 
     @property
     def claimed_by(self) -> str | None:

@@ -17,7 +17,7 @@ from approvals_bot.approvals.reassignment import Rank
 from approvals_bot.durable.core.api import resource, step
 from approvals_bot.durable.core.serialization import Proven
 from approvals_bot.errors import StepFailedError
-from approvals_bot.people import AddressError, People, Person, Resolved, SourceUnavailable, is_mail
+from approvals_bot.people import AddressError, People, Person, Resolved, SourceFault, SourceUnavailable, is_mail
 from approvals_bot.people.absences import Away
 
 T = TypeVar("T")
@@ -89,8 +89,14 @@ async def find_people(
     try:
         return await look_up(tuple(asks), about, tuple(also), at)
     except StepFailedError as failure:
-        error = f"looking people up failed: {failure.cause_message}"
-        return Resolution(tuple(ResolvedSeat(ask.id, {}, (), (error,)) for ask in asks), {})
+        seats = (ResolvedSeat(ask.id, {}, (), (_fault_of(ask, failure.cause_message),)) for ask in asks)
+        return Resolution(tuple(seats), {})
+
+
+def _fault_of(ask: SeatQuery, why: str) -> SourceFault:
+    """Return the fault of a look-up that failed as a whole: any of the seat's lists may be the cause."""
+    addresses = dict.fromkeys(address for source in ask.sources for address in source.addresses)
+    return SourceFault(" or ".join(one for one in addresses if not is_mail(one)) or "the list of approvers", why)
 
 
 async def resolve_seats(
@@ -169,7 +175,7 @@ async def is_among(
         found = await _find(address, about, people)
         if any(person.address == actor for person in found.persons):
             return True, ()
-        errors.extend(found.errors)
+        errors.extend(map(str, found.errors))
     return False, tuple(errors)
 
 
@@ -218,7 +224,7 @@ async def _of_source(
     source: PeopleSource, about: RequestContext, people: People, known: dict[str, Person]
 ) -> ResolvedSeat:
     """Resolve the addresses of one source as if they were a seat, and add everybody found to `known`."""
-    eligible, errors, nobody = dict[str, str](), list[str](), list[str]()
+    eligible, errors, nobody = dict[str, str](), list[SourceFault](), list[str]()
     groups, ungrouped = list[str](), list[str]()
     for address in source.addresses:
         for approver in source.approvers if address == "manager-of:approver" else (None,):

@@ -52,7 +52,7 @@ from approvals_bot.approvals.apply import (
     with_recipients,
     withdrawn,
 )
-from approvals_bot.approvals.ballot import current_votes
+from approvals_bot.approvals.ballot import current_votes, owed
 from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.eligibility import Resolution, label_of
 from approvals_bot.approvals.fields import Fits
@@ -423,8 +423,10 @@ class PendingRequest:
 
     async def look_again(self, stage: RequestStage, times: int) -> None:
         """Resolve the stage once more, and send cards to people who weren't found before."""
-        found = await self.find(stage)
+        found, before = await self.find(stage), (self.request.unresolved, owed(self.request))
         self.request = seated(self.request, self.rules, stage, found)
+        if before != (self.request.unresolved, owed(self.request)):
+            self.request = self.request.but(version=self.request.version + 1)  # cards show both
         self.look_again_if_needed(found, times)
         self.copies.show(self.request)
         self.notify_found(stage.notified, [address for address in found.escalated if address not in stage.notified])

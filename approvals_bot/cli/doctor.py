@@ -265,7 +265,7 @@ async def _check_reach(service: ServiceSettings, definition: Definition, people:
         if isinstance(parse_address(text), PersonAddress | GroupAddress | SlackGroupAddress | OnCall):
             resolved = await people.resolve(text, requester="app:doctor")
             asked |= {person.address: person.slack for person in resolved.persons}
-            down += resolved.errors
+            down += map(str, resolved.errors)
     if down:
         return Diagnosis(
             "FAIL", about, "; ".join(dict.fromkeys(down)), "Fix the source; until then, its members' votes can't count."

@@ -219,6 +219,8 @@ def explained(record: RunRecord, request: Request, found: Mapping[str, Any], now
     if found["waiting_for"]:
         rows = [(_named(request, each["person"]), each["stage"], each["why"]) for each in found["waiting_for"]]
         lines += ["", bold("Waiting for"), *columns(rows, "  ")]
+    if request.unresolved:
+        lines += ["", bold("Waiting for groups that can't be read"), *(f"  {fault}" for fault in request.unresolved)]
     if found["rules"]:
         lines += ["", bold("Rules and their results")]
         for rule in found["rules"]:
@@ -233,7 +235,7 @@ def explained_program(
 ) -> tuple[dict[str, Any], str]:
     """Explain what a run other than a request is waiting for, as JSON and as text."""
     upcoming = [{"at": wait.more["until"], "what": _ENDS[wait.kind]} for wait in waits if wait.kind in _ENDS]
-    found = {"waiting_for": [], "rules": [], "next": upcoming}
+    found = {"waiting_for": [], "unresolved": [], "rules": [], "next": upcoming}
     lines = [bold(f"{record.workflow}: {record.status}")]
     if record.stalled:
         lines.append(f"⚠ Stalled: {one_line(record.stalled)}")

@@ -38,7 +38,7 @@ from approvals_bot.people.addresses import (
     is_mail,
     parse_address,
 )
-from approvals_bot.people.sources import FileSource, LiveSource, SlackGroupSource, SourceUnavailable
+from approvals_bot.people.sources import FileSource, LiveSource, SlackGroupSource, SourceFault, SourceUnavailable
 
 __all__ = [
     "Address",
@@ -58,6 +58,7 @@ __all__ = [
     "Resolved",
     "SlackGroupAddress",
     "SlackGroupSource",
+    "SourceFault",
     "SourceUnavailable",
     "canonical",
     "is_mail",
@@ -65,6 +66,7 @@ __all__ = [
 ]
 
 NO_LIST = 'expected a list of email addresses, like {"people": ["ann@acme.eu"]}'
+READ_LIMIT = 1.9  # seconds; a look-up of all sources may take 2
 MOST_PEOPLE = 5_000  # in one group; more is a mistake, and each may get a card
 
 
@@ -104,7 +106,7 @@ class Resolved:
 
     persons: tuple[Person, ...]
     why: str
-    errors: tuple[str, ...] = ()
+    errors: tuple[SourceFault, ...] = ()
     slack_group: str = ""
 
 
@@ -150,6 +152,8 @@ class People:
         `in_workspace` asks whether somebody in the Slack workspace has this address, or raises SourceUnavailable.
 
         `bad_entries` counts, by live source, what was no address when it was last read, and so was left out.
+        `unreadable`: why sources could not be read when they were last asked, by their names; "" for those that could
+        be read since.
         """
         self.rules = rules or IdentityRules()
         self._in_workspace = in_workspace
@@ -162,6 +166,7 @@ class People:
         self._slack_group = slack_group
         self.admins = tuple(admins)
         self.bad_entries: dict[str, int] = {}
+        self.unreadable: dict[str, str] = {}
         self.group_names = dict(group_names or {})
         self._managers = {self.canonical(address): manager for address, manager in (managers or {}).items()}
         self._away = {
@@ -320,7 +325,7 @@ class People:
         """Check whether this person is in the group now. Raises SourceUnavailable if that can't be known."""
         resolved = await self.resolve(f"@{group}", requester=address)
         if resolved.errors:
-            raise SourceUnavailable(f"@{group}", resolved.errors[0])
+            raise SourceUnavailable(f"@{group}", str(resolved.errors[0]))
         person = self.canonical(address)
         return any(each.address == person for each in resolved.persons)
 
@@ -363,7 +368,10 @@ class People:
                     listed = await self._in_directory("oncall", name)
                     return self._listed(listed, f"on call for {name}", f"nobody is on call for {name}")
         except SourceUnavailable as error:
-            return Resolved((), str(error), (str(error),))
+            if self.unreadable.get(error.source) != error.reason:
+                self.unreadable[error.source] = error.reason
+                log.warning("%s; requests that need it wait, and it is read again", error.fault)
+            return Resolved((), str(error), (error.fault,))
 
     async def _group(self, name: str) -> Resolved:
         source = self._groups.get(name)
@@ -390,10 +398,14 @@ class People:
             raise SourceUnavailable(source, NO_LIST)
         if len(addresses) > MOST_PEOPLE:
             raise SourceUnavailable(source, f"it has more than {MOST_PEOPLE:,} people")
-        self._note_bad_entries(source, bad)
+        self._note_read(source, bad)
         return addresses
 
-    def _note_bad_entries(self, source: str, count: int) -> None:
+    def _note_read(self, source: str, count: int) -> None:
+        """Note that a source was read, and how many of its entries are no addresses."""
+        if self.unreadable.get(source):
+            self.unreadable[source] = ""
+            log.info("%s can be read again", source)
         if count != self.bad_entries.get(source, 0):
             self.bad_entries[source] = count
             if count:
@@ -463,7 +475,7 @@ class People:
                 for field, of in owners.items()
             },
         )
-        self._note_bad_entries(self._directory_name, bad)
+        self._note_read(self._directory_name, bad)
         return replace(found, unreadable=frozenset(unreadable))
 
 
@@ -476,7 +488,11 @@ def _listed_in(directory: Directory) -> Iterator[str]:
 async def _read(source: LiveSource) -> Any:
     """Read a source, from another turn of the event loop on: a look-up may be given up where it first waits."""
     await asyncio.sleep(0)
-    return await source.read()
+    try:
+        async with asyncio.timeout(READ_LIMIT):
+            return await source.read()
+    except TimeoutError:
+        raise SourceUnavailable(source.name, "it doesn't answer") from None
 
 
 def _objects(found: Any, source: str) -> tuple[Mapping[str, Any], Mapping[str, Mapping[str, Any]]]:

@@ -14,6 +14,17 @@ from approvals_bot.errors import ApprovalsBotError
 LARGEST_FILE = 1_000_000  # bytes of a source's file
 
 
+@dataclass(frozen=True, slots=True)
+class SourceFault:
+    """A source of people that can't be read, and why, in words for people."""
+
+    source: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.source} can't be read ({self.reason})"
+
+
 class SourceUnavailable(ApprovalsBotError):
     """A source of people can't be read now. Nothing was decided; the operator fixes it, and people try again.
 
@@ -25,6 +36,10 @@ class SourceUnavailable(ApprovalsBotError):
         self.reason = reason
         self.is_lasting = is_lasting
         super().__init__(f'The source "{source}" can\'t be read: {reason}')
+
+    @property
+    def fault(self) -> SourceFault:
+        return SourceFault(self.source, self.reason)
 
 
 class LiveSource(Protocol):

@@ -161,7 +161,7 @@ async def _covers(people: People, entries: Sequence[str], person: str) -> bool:
         if any(each.address == person for each in resolved.persons):
             return True
         if resolved.errors:
-            unavailable = SourceUnavailable(entry, resolved.errors[0])
+            unavailable = SourceUnavailable(entry, str(resolved.errors[0]))
     if unavailable is not None:
         raise unavailable
     return False
@@ -230,7 +230,7 @@ async def _is_listed(one: str, entry: str, people: People) -> bool:
         return True
     resolved = await people.resolve(entry, requester=one)
     if resolved.errors:
-        raise SourceUnavailable(entry, resolved.errors[0])
+        raise SourceUnavailable(entry, str(resolved.errors[0]))
     return any(person.address == one for person in resolved.persons)
 
 

@@ -270,6 +270,7 @@ def api_request(view: Request) -> dict[str, Any]:
             if vote.counts
         ],
         "waiting_for": list(view.waiting_for),
+        "unresolved": [{"source": fault.source, "reason": fault.reason} for fault in view.unresolved],
         "handovers": [
             {
                 "by": done.act.by,

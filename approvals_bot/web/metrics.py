@@ -84,6 +84,12 @@ class Metrics:
             ("source",),
             registry=self._registry,
         )
+        self._unresolved = Gauge(
+            "approvals_groups_unresolved",
+            "1 for a group or directory that could not be read when it was last asked: requests wait for it.",
+            ("source",),
+            registry=self._registry,
+        )
         self._deliveries = Counter(
             "approvals_deliveries",
             "Attempts to send or update a copy, by channel and what became of it.",
@@ -130,10 +136,12 @@ class Metrics:
     def runs_counted(self, status: Status, count: int) -> None:
         self._runs.labels(status).set(count)
 
-    def people_read(self, bad_entries: Mapping[str, int]) -> None:
-        """Take over how many entries each live source of people has that are no address."""
+    def people_read(self, bad_entries: Mapping[str, int], unreadable: Mapping[str, str]) -> None:
+        """Take over how many entries of each live source of people are no address, and which can't be read."""
         for source, count in bad_entries.items():
             self._bad_entries.labels(source).set(count)
+        for source, why in unreadable.items():
+            self._unresolved.labels(source).set(1 if why else 0)
 
     def appended(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -208,5 +216,5 @@ class Health:
                 self._counted_at = time.monotonic()
         people = self._engine.resources.get(People)
         if people is not None:
-            self._metrics.people_read(people.bad_entries)
+            self._metrics.people_read(people.bad_entries, people.unreadable)
         return self._metrics.response()

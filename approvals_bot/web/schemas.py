@@ -322,6 +322,7 @@ RESPONSES: dict[str, Any] = {
         stage=OPTIONAL_TEXT,
         votes={"type": "array", "items": ref("StandingVote")},
         waiting_for={"type": "array", "items": TEXT},
+        unresolved={"type": "array", "items": _object(source=TEXT, reason=TEXT)},
         handovers={"type": "array", "items": ref("Reassignment")},
         comments={"type": "array", "items": ref("Comment")},
         claimed_by=OPTIONAL_TEXT,

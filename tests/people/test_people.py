@@ -27,6 +27,7 @@ from approvals_bot.people import (
     Resolved,
     SlackGroupAddress,
     SlackGroupSource,
+    SourceFault,
     SourceUnavailable,
     parse_address,
 )
@@ -147,8 +148,9 @@ async def test_failing_source_is_an_error_and_never_an_empty_group(tmp_path: Pat
     resolved = await people.resolve("@on-file", requester="bo@acme.eu")
     assert resolved.persons == ()
     assert len(resolved.errors) == 1
-    assert resolved.errors[0].startswith('The source "people.json" can\'t be read: ')
-    assert str(tmp_path) not in resolved.errors[0]
+    assert resolved.errors[0].source == "people.json"
+    assert str(tmp_path) not in str(resolved.errors[0])
+    assert people.unreadable == {"people.json": resolved.errors[0].reason}
     with pytest.raises(SourceUnavailable):
         await people.is_in("ann@acme.eu", "on-file")
 
@@ -159,10 +161,11 @@ async def test_slack_group_is_read_at_each_lookup_and_may_fail() -> None:
     assert await people.is_in("di@acme.eu", "sre")
     slack.up = False
     resolved = await people.resolve("@sre", requester="bo@acme.eu")
-    assert resolved == Resolved((), resolved.why, ("The source \"slack:@sre\" can't be read: Slack doesn't answer",))
+    assert resolved == Resolved((), resolved.why, (SourceFault("slack:@sre", "Slack doesn't answer"),))
+    assert str(resolved.errors[0]) == "slack:@sre can't be read (Slack doesn't answer)"
     assert slack.asked == ["sre", "sre"]
     without = await office().resolve("slack:@sre", requester="bo@acme.eu")
-    assert "not configured" in without.errors[0]
+    assert "not configured" in without.errors[0].reason
 
 
 async def test_live_directory_has_the_shape_of_the_table() -> None:

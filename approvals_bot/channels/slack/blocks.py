@@ -246,7 +246,7 @@ def _mentioned(card: Card, mentions: Mentions) -> list[Block]:
     for at, element in enumerate(found):
         line += [styled(" and " if at == len(found) - 1 else ", ")] if at else []
         line.append(element)
-    return line
+    return [*line, styled(f"; {one_line(card_text.unresolved(card), 200)}")] if card.unresolved else line
 
 
 def choices(card: Card, part: str, more: Sequence[Block] = ()) -> Block:

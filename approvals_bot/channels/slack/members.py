@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from approvals_bot.channels.slack.client import NeverError, SlackClient, SlackError
+from approvals_bot.channels.slack.client import AnswerLostError, NeverError, SlackClient, SlackError
+from approvals_bot.channels.slack.reasons import LATER
 from approvals_bot.people import Person, SourceUnavailable
 
 GROUP_MEMORY = 5.0  # seconds; each click asks Slack
@@ -119,12 +120,15 @@ class SlackPeople:
             answer = await self._client.ask("usergroups.users.list", get=True, usergroup=group_id)
         except SlackError as failure:
             kind = TooOftenError if failure.code == "ratelimited" else SourceUnavailable
-            raise kind(f"slack:@{group}", failure.reason) from None
+            raise kind(f"slack:@{group}", _reason(failure), is_lasting=isinstance(failure, NeverError)) from None
         gate = asyncio.Semaphore(LOOK_UPS)
 
         async def one(user_id: str) -> SlackUser | None:
             async with gate:
-                return await self.user(user_id)
+                try:
+                    return await self.user(user_id)
+                except SourceUnavailable as error:
+                    raise SourceUnavailable(f"slack:@{group}", error.reason, is_lasting=error.is_lasting) from None
 
         users = await asyncio.gather(*(one(user_id) for user_id in answer.get("users") or ()))
         return tuple(sorted(user.address for user in users if user and self.is_ours(user) and user.address))
@@ -145,8 +149,12 @@ class SlackPeople:
         raise NeverError("usergroups.list", NO_GROUP, "no user group has this handle")
 
 
+def _reason(failure: SlackError) -> str:
+    return LATER if isinstance(failure, AnswerLostError) else failure.reason  # nothing was sent that may have arrived
+
+
 def _unavailable(source: str, failure: SlackError) -> SourceUnavailable:
-    return SourceUnavailable(source, failure.reason, is_lasting=isinstance(failure, NeverError))
+    return SourceUnavailable(source, _reason(failure), is_lasting=isinstance(failure, NeverError))
 
 
 def _user(said: dict[str, Any]) -> SlackUser:

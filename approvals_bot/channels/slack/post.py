@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from math import ceil
 from typing import Any
 
+from approvals_bot.approvals.notifications import ASKING
 from approvals_bot.approvals.port import (
     Delivered,
     Dispatch,
@@ -49,6 +50,7 @@ HERE = float("inf")  # instead of the time when a post is expected back: it is w
 FRESH = timedelta(seconds=5)  # a step that started longer ago may have been tried by a process that died
 LOOK_BACK = timedelta(minutes=5)  # before the first attempt, because clocks differ
 SEARCHED = 500  # newest messages that are searched for a lost post
+TOO_LATE = "too_late"  # our own code: a request for a decision that is made, and Slack never had it
 NO_ACCOUNT = "users_not_found"  # Slack's code for an address without an account
 REMEMBERED = 2_000  # deliveries whose answer was lost, and conversations whose id is known
 log = logging.getLogger(__name__)
@@ -231,6 +233,8 @@ class SlackOut:
         if isinstance(found, Receipt):
             self._lost.pop(dispatch.delivery_id, None)
             return Delivered(found)
+        if tried is not None and found and dispatch.card.outcome is not None and dispatch.occasion in ASKING:
+            raise NeverError(METHOD, TOO_LATE, "it was decided before this could be delivered")
         text, shown = blocks.message(dispatch, mentions)
         try:
             answer = await self._client.ask(

@@ -30,6 +30,7 @@ REASONS = {
     "cant_update_message": "the message can't be changed any more",
     "edit_window_closed": "the message can't be changed any more",
     "thread_not_found": "the message has been deleted",
+    "too_late": "it was decided before this could be delivered",  # our own code
     "users_not_found": NO_PERSON,
     "user_not_found": "there is no such person in Slack",
     "user_not_visible": "there is no such person in Slack",

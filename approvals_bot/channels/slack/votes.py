@@ -22,6 +22,7 @@ from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, reply_in_modal
 from approvals_bot.channels.slack.home import SlackHome
 from approvals_bot.channels.slack.identity import Identified, Unidentified, team_of
 from approvals_bot.channels.slack.reassignment import may_reassign, with_reassign_button
+from approvals_bot.channels.slack.strays import close_stray
 from approvals_bot.durable.engine import HookTarget
 from approvals_bot.service.act import SentAct, is_requester
 from approvals_bot.service.audited import audit_refusal
@@ -68,20 +69,27 @@ class SlackVotes:
         if card is not None and offered is not None and (offered.asks or offered.comment == "required"):
             opened = views.Opened(hook_id, choice, digest, to.channel)
             await self._open(payload, to, views.vote_modal(card, offered, opened), card, identity.address)
+            self._desk.afterwards.do(self._close_stray(payload, hook_id, identity.address))
             return
         vote = Vote(identity.address, cast(ChoiceName, choice), via="slack", digest=digest)
         sent = await self._desk.send(target or hook_id, vote, payload)
-        self._desk.afterwards.do(self._reply_later(to, hook_id, identity, sent))
+        self._desk.afterwards.do(self._reply_later(payload, hook_id, identity, sent))
 
-    async def _reply_later(self, to: ReplyTo, hook_id: str, identity: Identified, sent: SentAct | Reply) -> None:
+    async def _reply_later(
+        self, payload: Mapping[str, Any], hook_id: str, identity: Identified, sent: SentAct | Reply
+    ) -> None:
         """Reply to a vote once the request has. The press is acknowledged before: its vote is durable."""
-        reply = await self._desk.reply_to(sent)
+        to, reply = ReplyTo.of(payload), await self._desk.reply_to(sent)
         self._reply(to, hook_id, identity.address, reply)
         if reply.verdict == "received" and isinstance(sent, SentAct):  # such as while Slack can't say who is in a group
             reply = await sent.reply(LATEST_VERDICT)
             if reply.verdict != "received":
                 self._reply(to, hook_id, identity.address, reply)
+        await self._close_stray(payload, hook_id, identity.address)
         await self._home.voted(identity.user)
+
+    async def _close_stray(self, payload: Mapping[str, Any], hook_id: str, address: str) -> None:
+        await close_stray(self._desk.engine, self._desk.client, payload, hook_id, address)
 
     async def explain(self, payload: Mapping[str, Any]) -> None:
         """Answer "Why me?": why this person is an approver, or who is. Nothing changes."""
