@@ -63,7 +63,7 @@ async def test_the_page_shows_the_request_and_the_acting_person(asked: Any) -> N
     path = await asked.link(await open_request(asked), "ann@acme.eu")
     page = await asked.web.get(path)
     assert page.status_code == 200
-    for words in ("Deploy api 2.1", "Waiting", "Requested by desk", "Ann Ode", "0 of 2", "Due", "Approve", "Reject"):
+    for words in ("Deploy api 2.1", "Waiting", "Requested by desk", "Ann Ode", "0 of 2", "due", "Approve", "Reject"):
         assert words in page.text
     assert "<script" not in page.text
 

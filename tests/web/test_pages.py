@@ -158,7 +158,7 @@ async def test_a_run_page_has_a_timeline_and_a_history(open_office: Any) -> None
 async def test_a_request_and_the_inbox_show_its_card(open_office: Any) -> None:
     run_id = await spend(open_office)
     text = sound(await open_office.web.get(f"/requests/{run_id}"))
-    for words in ("Team offsite", "Requested by Bo Lund", "Manager", "Ann Ode", "Due", '<span class="added">'):
+    for words in ("Team offsite", "Requested by Bo Lund", "Manager", "Ann Ode", "due", '<span class="added">'):
         assert words in text
     assert "<form" not in text
     for tail in (".", ")", "/", "?utm_source=mail", "&utm_source=mail"):
