@@ -43,7 +43,7 @@ async def decide(it: World, run_id: str) -> None:
 
 
 @pytest.mark.promise(11)
-@pytest.mark.parametrize("requests", [30, pytest.param(1_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("requests", [30, pytest.param(1_000, marks=[pytest.mark.long, pytest.mark.timeout(1_800)])])
 async def test_each_card_comes_once_and_none_after_its_decision(tmp_path: Path, requests: int) -> None:
     async with world(tmp_path) as it:
         space, faults = it.slack.playground.workspace, it.slack.playground.slack_faults
