@@ -172,7 +172,7 @@ BROKEN_SERVICE = [
         "this mach",
         "starttls",
     ),
-    ('host = "smtp.acme.eu"', 'host = "smtp.acme.eu"\nusername = "x"', "username", "email.username", "set both", ""),
+    ('host = "smtp.acme.eu"', 'host = "smtp.acme.eu"\nusername = "x"', "[email]", "email.password", "set both", ""),
     ("Approvals <approvals@acme.eu>", "Approvals", "sender", "email.sender", "write a sender", ""),
     ('people."ann@acme.eu"', 'people."ann"', "[people", "people.ann", "not an email address", ""),
     ('name = "Ann Ode"', 'nmae = "Ann"', "nmae", 'people."ann@acme.eu".nmae', "unknown key", "name"),
