@@ -93,6 +93,7 @@ async def test_the_api_shows_the_documented_request(office: Any) -> None:
             "stage",
             "votes",
             "waiting_for",
+            "unresolved",
             "handovers",
             "comments",
             "claimed_by",

@@ -332,7 +332,8 @@ def _failed(error: LaterError | NeverError | SourceUnavailable) -> TryAgain | Re
     match error:
         case NeverError():
             code: RefusedCode = "install" if error.install else "no_account" if error.code == NO_ACCOUNT else "other"
-            log.warning("Slack refused a message: %s", error)
+            if code != "no_account":  # that is no trouble: they are asked by mail, and looked up again
+                log.warning("Slack refused a message: %s", error)
             return Refused(error.reason, code)
         case SourceUnavailable(is_lasting=True):
             return Refused(str(error))
