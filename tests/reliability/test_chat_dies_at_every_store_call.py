@@ -64,7 +64,7 @@ async def play(catalog: Catalog, path: Path, at: int | None, how: How) -> tuple[
         await engine.settle()
         await clock.advance("40s")  # a run whose store call was not answered is tried again by then
         turn, log = await chats(engine).turn(run_id), await engine.events(run_id)
-        names = {event.data["id"]: event.data["name"] for event in log if event.type == "step_created"}
+        names = {event.data["id"]: event.data["name"] for event in log if "name" in event.data}  # of steps
         ran = Counter(names[event.data["id"]] for event in log if event.type == "step_completed")
         attempts = Counter(names[event.data["id"]] for event in log if event.type == "step_started")
         shown = [(part.tool, part.state, part.output) for part in turn.view.tools]
