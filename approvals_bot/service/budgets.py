@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from math import ceil
@@ -23,8 +23,10 @@ from approvals_bot.approvals.agent_policy import MOST_CALLS, Budget, BudgetRate
 from approvals_bot.durable.core.events import from_micros, to_micros
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store.protocol import Filter, StateRow
+from approvals_bot.service.read import is_decided
 
 STARTING = timedelta(seconds=60)  # a call that was let through and has no run after this time never gets one
+FEWEST_READ = 20  # open runs, of which some may be decided already
 LAST = "\U0010ffff"  # comes after every character of a key
 
 
@@ -218,8 +220,17 @@ async def _without_run(engine: Engine, opener: str, keys: Sequence[str]) -> list
 
 
 async def count_open(engine: Engine, opener: str, session: str, most: int) -> int:
-    """Return how many requests of a session are open, or `most` if there are more."""
-    return await engine.count_runs(Filter(keys=keys_of(opener, session), is_open=True), most)
+    """Return how many requests of a session are undecided, or `most` if there are more.
+
+    The run of a decided one goes on until its cards are updated, which may take as long as Slack is away.
+    """
+    which, undecided = Filter(keys=keys_of(opener, session), is_open=True, limit=max(most, FEWEST_READ)), 0
+    while True:
+        page = await engine.list_runs(which)
+        undecided += sum(not is_decided(record) for record in page.records)
+        if undecided >= most or page.cursor is None:
+            return min(undecided, most)
+        which = replace(which, cursor=page.cursor)
 
 
 def key_of(opener: str, key: str) -> tuple[str, str]:
