@@ -168,7 +168,8 @@ class Guard:
             if self._loopback_only and not is_loopback_host(host):
                 raise Problem(421, detail="Here, this service answers only to localhost, 127.0.0.1 and [::1].")
             self._proxies.apply(scope)
-            if scope["path"].startswith(SENT) and (ours := OURS.match(scope["path"])):
+            path = scope["path"]
+            if path.startswith(SENT) and path.isprintable() and (ours := OURS.match(path)):
                 # Mail programs that make links of plain text take a full stop along, and gateways add parameters.
                 scope["path"] = ours[0]
         await self._app(scope, receive, send)

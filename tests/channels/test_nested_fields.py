@@ -91,7 +91,9 @@ def test_mail_shows_leaves_in_both_parts(card: Card, now: datetime) -> None:
     written = letter.write(dispatch, now)
     assert "\n".join(f"    {line}" for line in field.value.splitlines()) in written.text
     (code,) = re.findall(r'<td class="long[^>]*dir="ltr"[^>]*>(.*?)</td>', written.html, re.DOTALL)
-    assert unescape(code.replace("<br>", "")).replace("\xa0", " ") == field.value
+    shown = unescape(code.replace("<br>", "")).replace("\xa0", " ").partition("…")[0]  # the first eight lines
+    assert shown
+    assert field.value.startswith(shown)
     assert "<b>" not in code
     large = letter.write(replace(dispatch, card=with_fields(card, nested(LARGE))), now)
     assert "Read the rest on the request" in large.html

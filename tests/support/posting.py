@@ -76,7 +76,7 @@ async def a_posting_service(
             open_service(channels=Channels({"email": mail}, url, link), base_url=url)
         )
         opened.append(service)
-        service.link = link
+        service.link_of_hook = link
         service.mailer = channel
         service.workflows["deploy"] = Listed(approval.under("deploy", pinned(deploy())), deploy())
         yield service, mailbox

@@ -42,9 +42,9 @@ class Slow:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    async def send_to_webhook(self, hook: HookTarget, request: Any, *, resume_id: str | None = None) -> Any:
+    async def send_to_webhook(self, hook: HookTarget, request: Any, **more: Any) -> Any:
         if self._meanwhile is None:
-            return await self._engine.send_to_webhook(hook, request, resume_id=resume_id)
+            return await self._engine.send_to_webhook(hook, request, **more)
         sent = await send_act(self._engine, hook.hook.id, self._meanwhile)
         assert isinstance(sent, SentAct)
         return sent.kept

@@ -224,6 +224,7 @@ class _Sandbox:
         self._lock = threading.Lock()
         self._has_hook = False
         self._replaced: list[tuple[Any, str, Any, Any]] = []  # owner, name, what was there, ours
+        self._announced: dict[int, tuple[Any, Any]] = {}  # what was there and ours, by the identity of the former
         self._imported: list[tuple[dict[str, Any], str, Any, Any]] = []  # likewise, by name, in modules with workflows
         self._redirected: list[tuple[Any, CodeType]] = []  # functions of asyncio, and their own code
 
@@ -232,6 +233,7 @@ class _Sandbox:
             self.users += 1
             if self.users == 1:
                 self._install()
+            self._cover_modules()
 
     def leave(self) -> None:
         with self._lock:
@@ -243,24 +245,26 @@ class _Sandbox:
         if not self._has_hook:
             self._has_hook = True
             sys.addaudithook(_audit)
-        announced: dict[int, tuple[Any, Any]] = {}  # by the identity of what they replace
         for owner, name, event in _ANNOUNCED:
             call = getattr(owner, name)
             ours = _announced(call, event)
             setattr(owner, name, ours)
             self._replaced.append((owner, name, call, ours))
-            announced[id(call)] = call, ours
-        for module in registry.modules():
-            for name, value in [*module.items()]:
-                if id(value) in announced:
-                    module[name] = announced[id(value)][1]
-                    self._imported.append((module, name, *announced[id(value)]))
+            self._announced[id(call)] = call, ours
         if "anyio" in sys.modules:
             scope = import_module("anyio._backends._asyncio").CancelScope
             self._replaced.append((scope, "__hash__", scope.__hash__, _hash_of_scope))
             scope.__hash__ = _hash_of_scope
         self._redirect(asyncio.tasks.gather, _redirected_gather, _gather)
         self._redirect(asyncio.tasks.as_completed, _redirected_as_completed, _as_completed)
+
+    def _cover_modules(self) -> None:
+        """Replace what modules with workflows have imported by name, also those that came after the first user."""
+        for module in registry.modules():
+            for name, value in [*module.items()]:
+                if id(value) in self._announced:
+                    module[name] = self._announced[id(value)][1]
+                    self._imported.append((module, name, *self._announced[id(value)]))
 
     def _redirect(self, function: Any, code_from: Any, make: Callable[[Any], Any]) -> None:
         """Give a function the code of another, which calls what `make` makes of the original."""
@@ -280,6 +284,7 @@ class _Sandbox:
             if module.get(name) is ours:
                 module[name] = before
         self._imported.clear()
+        self._announced.clear()
         for function, own in self._redirected:
             function.__code__ = own
         self._redirected.clear()

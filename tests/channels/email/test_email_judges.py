@@ -7,7 +7,7 @@ import email
 import email.policy
 import re
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from html import unescape
@@ -51,14 +51,19 @@ def free_port() -> int:
 @pytest.fixture
 async def maildev() -> AsyncIterator[MailDev]:
     program = judge("maildev") / "bin" / "maildev"
-    smtp, web = free_port(), free_port()
-    options = ["-s", str(smtp), "-w", str(web), "--ip", "127.0.0.1", "--web-ip", "127.0.0.1", "--silent"]
-    process = await asyncio.create_subprocess_exec(
-        "node", str(program), *options, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
-    )
+    while True:
+        smtp, web = free_port(), free_port()
+        options = ["-s", str(smtp), "-w", str(web), "--ip", "127.0.0.1", "--web-ip", "127.0.0.1", "--silent"]
+        process = await asyncio.create_subprocess_exec(
+            "node", str(program), *options, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+        )
+        async with asyncio.timeout(60):
+            while process.returncode is None and not (answers(smtp) and answers(web)):
+                await asyncio.sleep(0.05)
+        if process.returncode is None:  # else another test was faster to take one of the ports
+            break
     try:
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{web}", trust_env=False, timeout=10) as http:
-            await eventually(lambda: answers(smtp) and answers(web))
             yield MailDev(smtp, http)
     finally:
         process.terminate()
@@ -68,12 +73,6 @@ async def maildev() -> AsyncIterator[MailDev]:
 def answers(port: int) -> bool:
     with socket.socket() as one:
         return one.connect_ex(("127.0.0.1", port)) == 0
-
-
-async def eventually(look: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not look():
-            await asyncio.sleep(0.05)
 
 
 @pytest.mark.check(52)

@@ -121,7 +121,8 @@ async def test_a_mail_is_delivered_and_its_receipt_is_the_message_id(start: Star
     server, channel, _ = await start()
     answer = await channel.send(dispatch(card))
     message_id = message_id_of("run_1:1", "acme.eu")
-    assert answer == Delivered(Receipt("ann@acme.eu", message_id, 3))
+    subject = "Please decide: Deploy api 2.1.0 to prod"
+    assert answer == Delivered(Receipt("ann@acme.eu", message_id, 3, subject=subject))
     (mail,) = server.mails
     assert (mail.mail_from, mail.rcpt_tos) == ("bot@acme.eu", ["ann@acme.eu"])
     content = mail.content

@@ -186,8 +186,8 @@ async def test_a_request_is_decided_in_w3m(posting: Any) -> None:
     mail = next(mail for mail in mailbox.mails if mail.to == "ann@acme.eu")
     link = re.search(r"http://\S+/decisions/\S+", mail.text)
     assert link
-    shown = await asyncio.to_thread(in_w3m, link[0], ["/Approve: Deploy\r", "\r"], "Counted: 1 of 2")
-    assert "Counted: 1 of 2" in shown
+    shown = await asyncio.to_thread(in_w3m, link[0], ["/Approve: Deploy\r", "\r"], "Counted:")
+    assert "Counted:1of2" in "".join(shown.split())  # w3m moves the cursor over spaces that are there already
     await settled(service)
     votes = (await service.run(run_id))["request"]["votes"]
     assert [(vote["by"], vote["choice"]) for vote in votes] == [("ann@acme.eu", "approve")]

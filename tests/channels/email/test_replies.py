@@ -110,7 +110,7 @@ async def a_post(open_service: Any) -> AsyncIterator[Post]:
             workflows=service.workflows,
             base_url="https://approve.acme.eu",
             now=service.clock.now,
-            link=service.link,
+            link=service.link_of_hook,
             counted=lambda *_: None,
         )
         inlets: list[Inlet] = [

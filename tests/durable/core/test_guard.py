@@ -32,6 +32,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from approvals_bot import create_hook, workflow
+from approvals_bot.durable.core.sandbox import installed
 from approvals_bot.testing import History
 
 
@@ -263,3 +264,12 @@ def test_nothing_is_blocked_outside_a_body() -> None:
         made = BLOCKED[how]()
         if how == "database":
             made.close()
+
+
+def test_a_module_that_comes_after_an_engine_is_covered_too() -> None:
+    imported: dict[str, Any] = {"by_name": sleep_by_name, "__name__": "later"}
+    with installed():
+        exec("async def naughty():\n    by_name(0)", imported)  # noqa: S102
+        run = History(workflow(name="guard-later")(imported["naughty"]))
+        run.decide()
+    assert run.error["type"] == "BlockedInWorkflowError"
