@@ -230,6 +230,7 @@ def _after_the_end(run: RunState, event: Event) -> None:
         run.cancellation = event  # nobody has heard of the body's end, so the cancellation came first
     elif is_whole_step(event):
         if not run.has_decided(event):  # one that it has may end in the batch in which another has ended the body
+            run.stall_on(_error_of(run.body))
             raise NondeterminismError(event.seq, describe(event), "nothing: it ends before that")
     elif event.type not in FACTS and not (run.token_is_settled and run.has_decided(event)):
         run.stall_on(_error_of(run.body))

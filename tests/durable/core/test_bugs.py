@@ -382,6 +382,30 @@ def test_a_bug_before_a_recorded_answer_is_named_rather_than_drift() -> None:
         run.replay(run.log)
 
 
+def test_a_bug_before_a_lookup_is_named_rather_than_drift() -> None:
+    bugs: list[str] = []
+
+    @step
+    async def price() -> int:
+        return 1
+
+    @workflow
+    async def looks() -> None:
+        if bugs:
+            raise KeyError("planted")
+        await price()
+        await create_hook(token="t")
+
+    run = History(looks)
+    run.decide()
+    created = run.log[-1]
+    run.log[-1] = created._replace(type="step_completed", data={"id": 1, "name": created.data["name"], "result": 1})
+    assert run.decide() == ["hook #2"]
+    bugs.append("planted")
+    with pytest.raises(WorkflowBugError, match="KeyError"):
+        run.replay(run.log)
+
+
 def test_a_payload_that_no_longer_decodes_is_drift_however_the_body_takes_it() -> None:
     def asks(schema: Any) -> Any:
         @workflow(name="asks")
