@@ -27,18 +27,13 @@ TABLES = ("promise", "scenario", "check", "conformance", "agents")
 """The tables whose row numbers are markers."""
 
 
-WAITING = ("tests/reliability/", "tests/journeys/", "tests/cli/")
-"""Rooms whose tests wait more than they compute."""
-
-
 def pytest_xdist_auto_num_workers() -> int:
-    """Return two workers more than there are processors: with one, a third of their time was idle."""
-    return (os.cpu_count() or 1) + 2
+    """Return one worker more than there are processors, which computes while others wait for a kill or a lease."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the rooms that wait, and leave tests marked `long` to `make test-all` (EVERY_BUG=1)."""
-    items.sort(key=lambda item: not item.nodeid.startswith(WAITING))
+    """Leave tests marked `long` to `make test-all` (EVERY_BUG=1)."""
     if THOROUGH:
         return
     long = [item for item in items if item.get_closest_marker("long")]

@@ -169,7 +169,7 @@ class Guard:
                 raise Problem(421, detail="Here, this service answers only to localhost, 127.0.0.1 and [::1].")
             self._proxies.apply(scope)
             path = scope["path"]
-            if path.startswith(SENT) and path.isprintable() and (ours := OURS.match(path)):
+            if path.startswith(SENT) and "\0" not in path and (ours := OURS.match(path)):
                 # Mail programs that make links of plain text take a full stop along, and gateways add parameters.
                 scope["path"] = ours[0]
         await self._app(scope, receive, send)
