@@ -26,6 +26,7 @@ from approvals_bot.service.read import find_record, is_concerned, redact, reques
 from approvals_bot.service.roles import Roles
 from approvals_bot.web.keys import check_reach
 from approvals_bot.web.login import Login
+from approvals_bot.web.navigation import Navigation
 from approvals_bot.web.responses import Problem, Renderer
 from approvals_bot.web.sessions import SessionCookies
 
@@ -33,7 +34,6 @@ SHOWN = 50  # lines on a page
 CHUNK = 65_536  # bytes
 
 UNAVAILABLE = "Your roles can't be looked up right now, because a source of groups doesn't answer. Try again soon."
-NAV = (("/inbox", "Inbox"), ("/audit", "Audit"))
 
 
 class AuditPages:
@@ -46,6 +46,7 @@ class AuditPages:
         sessions: SessionCookies,
         roles: Roles,
         pages: Renderer,
+        navigation: Navigation,
         login: Login,
         key: AuditKey | None,
         open_pages: bool = False,
@@ -54,6 +55,7 @@ class AuditPages:
         self._sessions = sessions
         self._roles = roles
         self._pages = pages
+        self._navigation = navigation
         self._login = login
         self._key = key
         self._open = open_pages
@@ -70,7 +72,7 @@ class AuditPages:
         anchors = await self._engine.audit_lines(AuditFilter(what=ANCHORED, newest_first=True, limit=1))
         return self._pages.page(
             "audit.html",
-            nav=NAV,
+            nav=await self._navigation.of(await self._sessions.who(request)),
             here="/audit",
             rows=[_row(line) for line in shown],
             given=given,

@@ -27,10 +27,10 @@ from approvals_bot.web.chat import LONGEST_COMMENT, LONGEST_ID, NOT_OURS, REUSED
 from approvals_bot.web.form_tokens import NAME as FORM_TOKEN
 from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.login import Login
+from approvals_bot.web.navigation import Navigation
 from approvals_bot.web.responses import SCRIPTED, Renderer
 from approvals_bot.web.validation import read_form
 
-CHAT, PLAYGROUND = ("/chat", "Chat"), ("/playground", "Playground")  # in the navigation
 NEWEST = 10  # chats listed on the front page
 EXAMPLES = (
     "Book LH 441 for Ann Ode and LH 442 for Bo Lund",
@@ -102,7 +102,7 @@ class ChatPages:
         link: Callable[[str], str],
         forms: FormTokens,
         root: str,
-        nav: tuple[tuple[str, str], ...],
+        navigation: Navigation,
         login: Login,
     ) -> None:
         self._chats = chats
@@ -114,7 +114,7 @@ class ChatPages:
         self._link = link
         self._forms = forms
         self._root = root
-        self._nav = nav
+        self._navigation = navigation
         self._login = login
 
     async def start(self, request: HttpRequest) -> Response:
@@ -206,7 +206,7 @@ class ChatPages:
         page = self._pages.page(
             "chat.html",
             status,
-            nav=self._nav,
+            nav=await self._navigation.of(reader),
             here="/chat",
             zone=person.zone,
             person=person,

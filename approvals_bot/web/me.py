@@ -15,6 +15,7 @@ from approvals_bot.errors import InvalidTokenError
 from approvals_bot.people import People
 from approvals_bot.web.guard import peer_of
 from approvals_bot.web.login import Login
+from approvals_bot.web.navigation import Navigation
 from approvals_bot.web.responses import Renderer, origin_of, root_of
 from approvals_bot.web.sessions import SessionCookies
 from approvals_bot.web.validation import is_from_own_page, read_form
@@ -23,7 +24,6 @@ FORM = "me-form.v1"
 FORM_TIME = timedelta(minutes=30)
 
 STALE = "This page was open too long, so nobody was signed out. Check the list, then press again."
-NAV = (("/inbox", "Inbox"),)
 METHODS: dict[str, str] = {
     "oidc": "your company account",
     "slack": "Slack",
@@ -44,6 +44,7 @@ class MyPage:
         sessions: SessionCookies,
         login: Login,
         pages: Renderer,
+        navigation: Navigation,
         base_url: str,
     ) -> None:
         self._engine = engine
@@ -52,6 +53,7 @@ class MyPage:
         self._sessions = sessions
         self._login = login
         self._pages = pages
+        self._navigation = navigation
         self._origin = origin_of(base_url)
         self._root = root_of(base_url)
 
@@ -81,8 +83,9 @@ class MyPage:
             for row in await self._sessions.sessions.list(session.person)
         ]
         token = self._tokens.sign(FORM, {"s": session.id[:22], "t": self._engine.now().timestamp()})
-        values = {"person": person, "rows": rows, "form_token": token, "said": said, "nav": NAV}
-        return self._pages.page("me.html", status, zone=person.zone, **values)
+        values = {"person": person, "rows": rows, "form_token": token, "said": said}
+        nav = await self._navigation.of(session.person)
+        return self._pages.page("me.html", status, nav=nav, here="/me", zone=person.zone, **values)
 
     def _is_shown(self, session: SessionRow, form_token: str) -> bool:
         try:

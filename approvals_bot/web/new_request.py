@@ -31,6 +31,7 @@ from approvals_bot.service.refusals import OpeningRefused
 from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.guard import peer_of
 from approvals_bot.web.login import Login
+from approvals_bot.web.navigation import Navigation
 from approvals_bot.web.responses import Renderer
 from approvals_bot.web.sessions import SessionCookies
 from approvals_bot.web.validation import read_form
@@ -75,7 +76,7 @@ class NewRequest:
         forms: FormTokens,
         login: Login,
         pages: Renderer,
-        nav: Sequence[tuple[str, str]],
+        navigation: Navigation,
         root: str,
     ) -> None:
         self._engine = engine
@@ -85,7 +86,7 @@ class NewRequest:
         self._forms = forms
         self._login = login
         self._pages = pages
-        self._nav = nav
+        self._navigation = navigation
         self._root = root
 
     async def choose(self, request: HttpRequest) -> Response:
@@ -94,7 +95,7 @@ class NewRequest:
         if session is None:
             return await self._login.instead_of(request)
         found = [each for name in sorted(self._workflows.names()) if (each := await self._offered(name, session))]
-        return self._page("new.html", session, workflows=found, readable=readable)
+        return await self._page("new.html", session, workflows=found, readable=readable)
 
     async def show(self, request: HttpRequest) -> Response:
         """Show a workflow's form, empty. To people who may not request it there is no such page."""
@@ -104,7 +105,7 @@ class NewRequest:
         definition = await self._offered(request.path_params["workflow"], session)
         if definition is None:
             return self._pages.page("not_found.html", 404)
-        return self._form(
+        return await self._form(
             request, session, definition, FilledForm(_defaults(definition), once=secrets.token_urlsafe(16))
         )
 
@@ -119,9 +120,9 @@ class NewRequest:
         texts = {name: form.get(FIELD + name, "") for name in fields.sendable(definition.fields)}
         filled = FilledForm(texts, form.get(BEHALF, "").strip(), form.get(ONCE, "") or secrets.token_urlsafe(16))
         if not self._forms.is_ours(request, "request", form.get("form_token", "")):
-            return self._form(request, session, definition, replace(filled, said=STALE), 403)
+            return await self._form(request, session, definition, replace(filled, said=STALE), 403)
         if SHOW_APPROVERS in form:
-            return self._form(request, session, definition, await self._previewed(session, definition, filled))
+            return await self._form(request, session, definition, await self._previewed(session, definition, filled))
         try:
             run = await open_run(
                 engine=self._engine,
@@ -135,14 +136,18 @@ class NewRequest:
                 actor=Actor("person", session.person, session=session.id, peer=peer_of(request.scope)),
             )
         except InvalidPayloadError as unfit:
-            return self._form(request, session, definition, _refused(definition, filled, unfit.errors, NOT_ALL), 422)
+            return await self._form(
+                request, session, definition, _refused(definition, filled, unfit.errors, NOT_ALL), 422
+            )
         except OpeningRefused as refused:
             found = _refused(definition, filled, refused.errors, refused.detail)
-            return self._form(request, session, definition, found, 503 if refused.code == "group_unknown" else 422)
+            return await self._form(
+                request, session, definition, found, 503 if refused.code == "group_unknown" else 422
+            )
         except SerializationError as error:
-            return self._form(request, session, definition, replace(filled, said=str(error)), 422)
+            return await self._form(request, session, definition, replace(filled, said=str(error)), 422)
         except IdempotencyConflictError:
-            return self._form(request, session, definition, replace(filled, said=SENT_BEFORE), 409)
+            return await self._form(request, session, definition, replace(filled, said=SENT_BEFORE), 409)
         return RedirectResponse(f"{self._root}/{'requests' if definition.is_approval else 'runs'}/{run.id}", 303)
 
     async def _offered(self, name: str, session: SessionRow) -> Definition | None:
@@ -175,7 +180,7 @@ class NewRequest:
         named = {each["person"]: self._people.person(each["person"]).name for each in found["who"]}
         return replace(filled, preview=found | {"names": named})
 
-    def _form(
+    async def _form(
         self, request: HttpRequest, session: SessionRow, definition: Definition, filled: FilledForm, status: int = 200
     ) -> Response:
         person = self._people.person(session.person)
@@ -183,7 +188,7 @@ class NewRequest:
         shown = (fields.form_field(name, spec, spec.default) for name, spec in sendable.items())
         if any(spec.required and name not in sendable for name, spec in definition.fields.items()):
             filled = replace(filled, said=NEEDS_A_FILE)
-        return self._page(
+        return await self._page(
             "new_form.html",
             session,
             status,
@@ -196,9 +201,10 @@ class NewRequest:
             form_token=self._forms.make(request, "request"),
         )
 
-    def _page(self, template: str, session: SessionRow, status: int = 200, **values: Any) -> Response:
+    async def _page(self, template: str, session: SessionRow, status: int = 200, **values: Any) -> Response:
         zone = self._people.person(session.person).zone
-        return self._pages.page(template, status, nav=self._nav, here="/requests/new", zone=zone, **values)
+        nav = await self._navigation.of(session.person)
+        return self._pages.page(template, status, nav=nav, here="/requests/new", zone=zone, **values)
 
 
 def _defaults(definition: Definition) -> dict[str, str]:

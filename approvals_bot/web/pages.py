@@ -36,12 +36,11 @@ from approvals_bot.web.batch import InboxVotes, can_be_batched
 from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.links import Links
 from approvals_bot.web.login import Login
+from approvals_bot.web.navigation import Navigation
 from approvals_bot.web.responses import Renderer
 from approvals_bot.web.sessions import SessionCookies
 
 STATUSES: tuple[Status, ...] = get_args(Status)
-OWN_NAV = (("/inbox", "Inbox"), ("/requests/new", "New request"))
-NAV = (("/runs", "Runs"), *OWN_NAV)
 WAITING_SHOWN = 100  # requests on one page of an inbox
 NEXT_SHOWN = 3  # of a schedule's next times
 NO_VIEWER = "Your inbox has the requests that concern you. Ask an operator if you need to see all of them."
@@ -68,6 +67,7 @@ class PeoplePages:
         forms: FormTokens,
         batches: InboxVotes,
         pages: Renderer,
+        navigation: Navigation,
         now: Callable[[], datetime],
         login: Login,
         roles: Roles,
@@ -87,6 +87,7 @@ class PeoplePages:
         self._roles = roles
         self._root = root
         self._pages = pages
+        self._navigation = navigation
         self._now = now
         self._open = open_pages
 
@@ -100,7 +101,8 @@ class PeoplePages:
             page = await self._engine.records(status=status, cursor=cursor)
         except ValueError:
             return self._pages.page("not_found.html", 404)
-        return self._page(
+        return await self._page(
+            request,
             "runs.html",
             "/runs",
             rows=[self._row(record) for record in page.records],
@@ -125,7 +127,8 @@ class PeoplePages:
         history = history_of(log)
         waits = waits_of(record, log, self._engine.steps_in_line(record, log))
         calls = [wait for wait in waits if wait.token]
-        return self._page(
+        return await self._page(
+            request,
             "run.html",
             "/runs",
             row=self._row(record),
@@ -153,7 +156,8 @@ class PeoplePages:
             return await self._login.instead_of(request)
         if await self._roles.is_viewer(reader):
             return None
-        return self._pages.page("error.html", 403, title="This page is for viewers", detail=NO_VIEWER)
+        nav = await self._navigation.of(reader)
+        return self._pages.page("error.html", 403, title="This page is for viewers", detail=NO_VIEWER, nav=nav)
 
     async def may_open(self, id: str, reader: str | None) -> bool:
         """Return whether this person may open the page of this request or run. Raises SourceUnavailable."""
@@ -186,7 +190,9 @@ class PeoplePages:
             return self._pages.page("not_found.html", 404)
         definitions = [] if listed.definition is None else [listed.definition]
         schedules = await read_schedules(self._engine, definitions, NEXT_SHOWN)
-        return self._page("workflow.html", "/runs", name=name, definition=listed.definition, schedules=schedules)
+        return await self._page(
+            request, "workflow.html", "/runs", name=name, definition=listed.definition, schedules=schedules
+        )
 
     async def find_visible(self, request: HttpRequest) -> Request | Response:
         """Return the request of this address, for those who have to do with it; else the page that they get.
@@ -213,10 +219,10 @@ class PeoplePages:
         card = card_of(view, None, self._now())
         decide = await self._links.inbox_path(view, reader) if reader else ""
         is_hers = reader is not None and is_requester(view, reader) and not card_of(view, reader, self._now()).choices
-        return self._page(
+        return await self._page(
+            request,
             "request.html",
             "",
-            reader,
             card=card,
             files=f"/requests/{view.id}/files/",
             run_id=view.run_id,
@@ -241,10 +247,10 @@ class PeoplePages:
         except ValueError:
             return self._pages.page("not_found.html", 404)
         rows = [await self._waiting_row(record, found, reader) for record, found in waiting.rows]
-        return self._page(
+        return await self._page(
+            request,
             "inbox.html",
             "/inbox",
-            reader,
             rows=rows,
             waiting=waiting,
             address=address,
@@ -312,11 +318,11 @@ class PeoplePages:
             "age": (ended or self._now()) - asked_at,
         }
 
-    def _page(self, template: str, here: str, reader: str | None = None, **values: Any) -> Response:
+    async def _page(self, request: HttpRequest, template: str, here: str, **values: Any) -> Response:
+        reader = await self._sessions.who(request)
         zone = self._people.person(reader).zone if reader else "UTC"
-        return self._pages.page(
-            template, nav=NAV if self._open or here == "/runs" else OWN_NAV, here=here, zone=zone, **values
-        )
+        nav = await self._navigation.of(reader)
+        return self._pages.page(template, nav=nav, here=here, zone=zone, **values)
 
 
 def _live_run(run_id: str) -> str:

@@ -33,7 +33,7 @@ from approvals_bot.web.api import RunsApi
 from approvals_bot.web.audit_pages import AuditPages
 from approvals_bot.web.batch import InboxVotes
 from approvals_bot.web.chat import ChatApi, ChatOwners
-from approvals_bot.web.chat_pages import CHAT, PLAYGROUND, ChatPages
+from approvals_bot.web.chat_pages import ChatPages
 from approvals_bot.web.decisions import Decisions
 from approvals_bot.web.files import Downloads, FilesApi
 from approvals_bot.web.form_tokens import FormTokens
@@ -47,9 +47,10 @@ from approvals_bot.web.mcp import McpEndpoint
 from approvals_bot.web.me import MyPage
 from approvals_bot.web.metrics import Connection, Health, Metrics
 from approvals_bot.web.middleware import UNMATCHED, Middleware
+from approvals_bot.web.navigation import Navigation
 from approvals_bot.web.new_request import NewRequest
 from approvals_bot.web.openapi import OpenApi
-from approvals_bot.web.pages import NAV, OWN_NAV, PeoplePages
+from approvals_bot.web.pages import PeoplePages
 from approvals_bot.web.proxies import ProxyHeader
 from approvals_bot.web.responses import ErrorResponses, Problem, Renderer, origin_of, root_of
 from approvals_bot.web.sessions import SessionCookies
@@ -162,6 +163,7 @@ def build(
     batches = InboxVotes(
         engine, sessions=sessions, forms=forms, login=signing_in, metrics=metrics, root=root_of(base_url)
     )
+    navigation = Navigation(roles, open_pages=open_pages)
     people_pages = PeoplePages(
         engine=engine,
         people=people,
@@ -170,6 +172,7 @@ def build(
         links=links,
         forms=forms,
         pages=pages,
+        navigation=navigation,
         now=now,
         login=signing_in,
         roles=roles,
@@ -186,19 +189,27 @@ def build(
         forms=forms,
         login=signing_in,
         pages=pages,
-        nav=NAV if open_pages else OWN_NAV,
+        navigation=navigation,
         root=root_of(base_url),
     )
     live = Live(engine, sessions, people_pages.may_open, open_pages=open_pages)
     downloads = Downloads(engine, people_pages, decisions)
     me = MyPage(
-        engine=engine, people=people, tokens=tokens, sessions=sessions, login=signing_in, pages=pages, base_url=base_url
+        engine=engine,
+        people=people,
+        tokens=tokens,
+        sessions=sessions,
+        login=signing_in,
+        pages=pages,
+        navigation=navigation,
+        base_url=base_url,
     )
     audit_pages = AuditPages(
         engine=engine,
         sessions=sessions,
         roles=roles,
         pages=pages,
+        navigation=navigation,
         login=signing_in,
         key=audit_key,
         open_pages=open_pages,
@@ -280,7 +291,7 @@ def build(
             link=engine.link,
             forms=forms,
             root=root_of(base_url),
-            nav=(CHAT, PLAYGROUND, *NAV) if open_pages else (CHAT, *OWN_NAV),
+            navigation=navigation,
             login=signing_in,
         )
         table += [
@@ -297,6 +308,7 @@ def build(
             table.append(("GET", "/", in_browser.start))
     table = [(method, path, gate.before(method, path, endpoint)) for method, path, endpoint in table]
     routes = [*_resources(table), *extra, Mount("/static", Assets(directory=Path(__file__).parent / "static"))]
+    navigation.serve(path for _, path in _endpoints(routes, ""))
     router = Router(routes, redirect_slashes=False, default=_no_route, lifespan=lifespan)
     app = mcp.app = Middleware(
         Guard(router, proxies=TrustedProxies(trusted_proxies), loopback_only=loopback_only),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -299,3 +300,32 @@ def test_mistakes_about_sign_ins_of_workflows_are_named(tmp_path: Path, more: st
     with pytest.raises(ConfigErrors) as errors:
         configured(tmp_path)
     assert expected in str(errors.value)
+
+
+def links(page: httpx2.Response) -> list[tuple[str, str]]:
+    """Return the words and paths of a page's navigation, the current one with a star."""
+    nav = page.text.partition('<nav aria-label="Pages">')[2].partition("</nav>")[0]
+    found = re.findall(r'<a href="([^"]+)"( aria-current="page")?>([^<]+)</a>', nav)
+    return [(word + ("*" if current else ""), path) for path, current, word in found]
+
+
+async def test_the_navigation_has_what_a_person_may_open(house: House) -> None:
+    for person, paths, more in (
+        ("bo@acme.eu", ("/inbox", "/requests/new", "/me"), set()),
+        ("cy@acme.eu", ("/inbox", "/runs", "/me"), {"Requests"}),
+        ("di@acme.eu", ("/inbox", "/runs", "/workflows/ship"), {"Requests"}),
+    ):
+        for path in paths:
+            page = await house.get(path, person)
+            shown = links(page)
+            assert {"Inbox", "New request", "You"} | more <= {word.strip("*") for word, _ in shown}, (person, path)
+            assert [to for word, to in shown if word.endswith("*")] in ([path], ["/runs"], ["/workflows"])
+            for _, to in shown:
+                assert (await house.get(to, person)).status_code == 200, (person, to)
+    assert links(await house.get("/runs", "bo@acme.eu")) == [
+        (word.strip("*"), to) for word, to in links(await house.get("/inbox", "bo@acme.eu"))
+    ]
+    assert links(await house.get("/inbox")) == []
+    (house.folder / "sre.json").unlink()
+    assert (await house.get("/inbox", "bo@acme.eu")).status_code == 200
+    assert "Requests" not in dict(links(await house.get("/inbox", "bo@acme.eu")))

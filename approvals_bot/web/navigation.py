@@ -1,0 +1,71 @@
+"""The links at the top of all pages for people who have signed in: those that they may open, and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from approvals_bot.config.login import Role
+from approvals_bot.people import SourceUnavailable
+from approvals_bot.service.roles import Roles
+
+Links = tuple[tuple[str, str], ...]
+"""The path and the word of each link."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageLink:
+    """A page. `role`: whose it is; None for everybody. `is_personal`: it needs a session, in `dev`, too."""
+
+    path: str
+    word: str
+    role: Role | None = None
+    is_personal: bool = False
+
+
+ENTRIES = (
+    PageLink("/playground", "Playground"),
+    PageLink("/chat", "Chat"),
+    PageLink("/inbox", "Inbox"),
+    PageLink("/requests/new", "New request"),
+    PageLink("/runs", "Requests", "viewer"),
+    PageLink("/workflows", "Workflows"),
+    PageLink("/deliveries", "Deliveries", "operator"),
+    PageLink("/operations", "Operations", "operator"),
+    PageLink("/audit", "Audit", "auditor"),
+    PageLink("/me", "You", is_personal=True),
+)
+"""All of them, in their order. One is shown where its page is served."""
+
+
+class Navigation:
+    """Which links a person sees. `open_pages`: everybody may open all pages, on a developer's machine."""
+
+    def __init__(self, roles: Roles, *, open_pages: bool = False) -> None:
+        self._roles = roles
+        self._open = open_pages
+        self._entries: tuple[PageLink, ...] = ()
+
+    def serve(self, paths: Iterable[str]) -> None:
+        """Set which pages are there; before that, there are no links."""
+        served = set(paths)
+        self._entries = tuple(entry for entry in ENTRIES if entry.path in served)
+
+    async def of(self, reader: str | None) -> Links:
+        """Return this person's links. Those that need a role are left out while it can't be looked up."""
+        if reader is None and not self._open:
+            return ()
+        roles = await self._roles_of(reader)
+        return tuple(
+            (entry.path, entry.word)
+            for entry in self._entries
+            if (self._open or entry.role is None or entry.role in roles) and not (entry.is_personal and reader is None)
+        )
+
+    async def _roles_of(self, reader: str | None) -> frozenset[Role]:
+        if self._open or reader is None:
+            return frozenset()
+        try:
+            return await self._roles.of(reader)
+        except SourceUnavailable:
+            return frozenset()
