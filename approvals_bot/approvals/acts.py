@@ -45,9 +45,10 @@ Word = Literal[
     "unknown",
     "busy",
     "bounced",
+    "tried",
 ]
 """The verdicts on an act. `received`: saved but not counted yet. `busy`: not taken, because too many acts wait or this
-person has had their share of them. `bounced`: the verdict on a `MailReturned`."""
+person has had their share of them. `bounced`: the verdict on a `MailReturned`. `tried`: that on a `TryNow`."""
 
 
 REFUSALS: frozenset[Word] = frozenset(
@@ -239,6 +240,16 @@ class MailReturned:
     kind: Literal["bounced"] = "bounced"
 
 
+@dataclass(frozen=True, slots=True)
+class TryNow(Acted):
+    """An operator's wish that a delivery is tried now. `channel` and `to` name it, as its card does."""
+
+    by: str
+    channel: str
+    to: str
+    kind: Literal["try_now"] = "try_now"
+
+
 Talk = Comment | TakeOn | Remind | Snooze
 """What people do about a request without deciding or changing it."""
 
@@ -248,7 +259,7 @@ Change = Vote | Edit | Withdraw | Reassign | Stop
 Act = Change | Talk
 """What a person, an app or an operator can do to a request."""
 
-Message = Act | MailReturned
+Message = Act | MailReturned | TryNow
 """What a request's webhook takes."""
 
 
@@ -297,7 +308,7 @@ def act_word(act: Act) -> str:
             return act.kind
 
 
-def message_of(act: Act) -> dict[str, Any]:
+def message_of(act: Act | TryNow) -> dict[str, Any]:
     """Return the act as the JSON message that goes to the request."""
     dumped: dict[str, Any] = _MESSAGE.dump_python(act, mode="json")
     if dumped["actor"] is None:

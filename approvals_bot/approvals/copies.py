@@ -38,6 +38,7 @@ from approvals_bot.approvals.notifications import (
     ELSEWHERE,
     Copy,
     Notification,
+    Progress,
     best_copy,
     fallbacks,
     has_card,
@@ -79,6 +80,8 @@ class Copies:
         self._tasks = tasks
         self._wake_ups: list[asyncio.Event] = []  # one for each copy: there may be something to do
         self._closed = asyncio.Event()
+        self._pauses: dict[int, asyncio.Event] = {}  # of the copies that wait for their next attempt, by number
+        self._over: set[int] = set()  # numbers of the copies whose task has ended
         self.round = 0  # openings of a stage so far; with a new one, people who have a card are asked again
         self._troubles: dict[int, CardDelivery] = {}
 
@@ -165,9 +168,35 @@ class Copies:
         self._fall_back(number)
         return True
 
+    def try_now(self, channel: str, to: str) -> bool:
+        """Try a delivery now that waits for its next attempt, or was given up.
+
+        Returns False if there is nothing to try: it has arrived, is being tried, has a turn, or the request is decided.
+        """
+        mine = (copy for copy in reversed(self.all) if (copy.to.channel, place_name(copy.to)) == (channel, to))
+        copy = next((copy for copy in mine if not copy.text and not copy.is_elsewhere), None)
+        if copy is None or copy.delivery.state == "held" or self._closed.is_set():
+            return False
+        if (pause := self._pauses.get(copy.number)) is not None:
+            pause.set()
+            return True
+        if copy.delivery.state != "not_delivered":
+            return False
+        until = self.request.deadline or now() + LONGEST_TRY
+        copy = self._put(replace(copy, until=until, has_bounced=False).became("sending"))
+        if copy.number in self._over:
+            self._over.remove(copy.number)
+            self._tasks.create_task(self._keep(copy.number))
+        else:  # a mail that bounced, or a message that could neither be edited nor posted again
+            self._put(replace(copy, due=(*copy.due, copy.occasion)))
+            self._wake_ups[copy.number - 1].set()
+        return True
+
     def close(self) -> None:
         """Send the outcome to everyone who got a card. Nothing else is sent after the decision."""
         self._closed.set()
+        for pause in self._pauses.values():  # in the order of their beginnings, which the log keeps
+            pause.set()
         for copy in self.all:
             self._put(
                 replace(copy, due=("outcome",) if copy.is_mail and not copy.text and not copy.has_bounced else ())
@@ -203,6 +232,7 @@ class Copies:
         """Deliver one copy, then follow the request to its end."""
         copy = self.all[number - 1]
         if not await self._deliver(number, copy.occasion, copy.until):
+            self._over.add(number)
             self._fall_back(number)
             return
         while True:
@@ -259,7 +289,8 @@ class Copies:
             return False
         if isinstance(result, Refused) and not copy.is_replaced:
             self._fall_back(number)
-        return await self._wait(number, pause, result.error, until)
+        is_held = isinstance(result, TryAgain) and result.held and result.after is not None
+        return await self._wait(number, pause, result.error, until, "held" if is_held else "retrying")
 
     def _notify_missed(self, copy: Copy, occasion: Occasion, missed: tuple[str, ...]) -> None:
         """Send people whom a mention didn't reach a card of their own, unless they have voted since.
@@ -305,21 +336,26 @@ class Copies:
         else:
             self._fall_back(number)
 
-    async def _wait(self, number: int, pause: Pause, error: str, until: datetime) -> bool:
-        """Wait before the next attempt, or until the decision. Returns False if there is no time left."""
+    async def _wait(self, number: int, pause: Pause, error: str, until: datetime, state: Progress = "retrying") -> bool:
+        """Wait before the next attempt, until the decision, or until an operator asks for it.
+
+        Returns False if there is no time left.
+        """
         wait = pause.length(random().random)
         if now() + wait > until:
             self._put(self.all[number - 1].failed(error))
             return False
-        self._put(self.all[number - 1].became("retrying", error))
+        self._put(self.all[number - 1].became(state, error))
         if self._closed.is_set():
             await asyncio.sleep(wait.total_seconds())
         else:
             # Not wait_for: Python 3.11 takes another number of turns of the loop for it than later versions, and a run
             # must go on where another Python left it.
+            over = self._pauses[number] = asyncio.Event()
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait.total_seconds()):
-                    await self._closed.wait()
+                    await over.wait()
+            del self._pauses[number]
         return True
 
     def _fall_back(self, number: int) -> None:

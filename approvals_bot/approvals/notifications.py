@@ -36,7 +36,7 @@ MOST_MENTIONED = 30  # people whom one message mentions
 ASKING: tuple[Occasion, ...] = ("request", "reminder", "escalation", "change")
 """The occasions on which somebody has to do something."""
 
-Progress = Literal["sending", "delivered", "retrying", "not_delivered"]
+Progress = Literal["sending", "delivered", "retrying", "held", "not_delivered"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,11 +196,14 @@ class CardOutcome(DatedRemark):
 
 @dataclass(frozen=True, slots=True)
 class CardDelivery:
-    """The delivery of one copy. `uncertain`: a confirmation was lost, so it may have arrived twice."""
+    """The delivery of one copy. `uncertain`: a confirmation was lost, so it may have arrived twice.
+
+    `held`: it has its turn, and nothing was tried since: a digest, or the relay's rate limit.
+    """
 
     to: str
     channel: str
-    state: Literal["sending", "delivered", "retrying", "not_delivered"]
+    state: Literal["sending", "delivered", "retrying", "held", "not_delivered"]
     attempts: int = 0
     error: str = ""
     uncertain: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
+from approvals_bot.approvals.port import CardDelivery
 from approvals_bot.approvals.request import Request, dumped
 from approvals_bot.durable.core.attributes import Projection
 from approvals_bot.durable.core.serialization import json_text
@@ -52,7 +53,7 @@ class PublishedRequests:
                 ended, room = ended + 1, room - len(json_text(part))
             shown.append(request)
             parts.append(part)
-        return Projection(parts[::-1], found_by(shown))
+        return Projection(parts[::-1], found_by(shown) | in_trouble(shown))
 
 
 def found_by(requests: Sequence[Request]) -> dict[str, list[str]]:
@@ -62,6 +63,47 @@ def found_by(requests: Sequence[Request]) -> dict[str, list[str]]:
         for relation, people in _people(request).items():
             found[relation] |= dict.fromkeys(people)
     return {relation: list(people) for relation, people in found.items()}
+
+
+IN_TROUBLE = "delivery"
+"""The name of the attribute by which runs with undelivered cards are found. Runs without have none."""
+
+Trouble = Literal["not_delivered", "retrying", "held", "uncertain"]
+ANY_TROUBLE = "any"
+
+
+def trouble_of(request: Request, delivery: CardDelivery) -> Trouble | None:
+    """Return what is wrong with a delivery, as long as something can still come of it.
+
+    After the decision, only what is still on its way: what never arrived isn't sent any more.
+    """
+    match delivery.state:
+        case "retrying" | "held" as state:
+            return state
+        case "not_delivered" if request.is_open:
+            return "not_delivered"
+        case "delivered" if delivery.uncertain and request.is_open:
+            return "uncertain"
+    return None
+
+
+def trouble_word(trouble: Trouble | None = None, channel: str | None = None) -> str:
+    """Return the attribute's value for a trouble, of one channel if one is given. None: any trouble."""
+    return f"{trouble or ANY_TROUBLE} {channel}" if channel else trouble or ANY_TROUBLE
+
+
+def in_trouble(requests: Sequence[Request]) -> dict[str, list[str]]:
+    """Return the values by which a run is found whose cards aren't delivered; {} for all others."""
+    found: dict[str, None] = {}
+    for request in requests:
+        for delivery in request.deliveries:
+            if (trouble := trouble_of(request, delivery)) is not None:
+                found |= dict.fromkeys(trouble_word(*w) for w in _words(trouble, delivery.channel))
+    return {IN_TROUBLE: list(found)} if found else {}
+
+
+def _words(trouble: Trouble, channel: str) -> tuple[tuple[Trouble | None, str | None], ...]:
+    return ((None, None), (None, channel), (trouble, None), (trouble, channel))
 
 
 def concerns(request: Request, relation: Relation, address: str) -> bool:

@@ -79,6 +79,9 @@ REPLIES = {
     "busy": f"Too much is waiting to be counted on this request. {UNCHANGED} Please try again in a few minutes.",
     "takes_no_votes": f"This request no longer takes votes. {UNCHANGED}",
     "bounced": "",
+    "tried": "It is being tried now.",
+    "not_tried": "There was nothing to try: it has arrived, or it is being tried.",
+    "decided_before_trying": "The request is decided, so nothing was sent.",
     "notified": NOTIFIED,  # where the outcome is in sight
     # what is invalid about a message
     "unreadable": f"This message couldn't be read. {UNCHANGED}",

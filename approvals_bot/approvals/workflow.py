@@ -27,6 +27,7 @@ from approvals_bot.approvals.acts import (
     Stop,
     TakeOn,
     Talk,
+    TryNow,
     answer_of,
     read_message,
 )
@@ -252,6 +253,10 @@ class PendingRequest:
                 await send_reply(message, UNREADABLE)
             case MailReturned(number, reason):
                 await send_reply(message, Reply("bounced", not is_late and self.copies.mark_bounced(number, reason)))
+            case TryNow(_, channel, to):
+                done = not is_late and self.copies.try_now(channel, to)
+                code = "decided_before_trying" if is_late else "" if done else "not_tried"
+                await send_reply(message, Reply("tried", done, code))
             case act if is_late:
                 await send_reply(message, late_reply(self.request, act, came_at))
             case Stop() as act:

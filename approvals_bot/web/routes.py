@@ -28,6 +28,7 @@ from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.replicas import Replicas
 from approvals_bot.service.roles import Roles
 from approvals_bot.service.sessions import Sessions
+from approvals_bot.web.admission import Admission
 from approvals_bot.web.agent_hooks import ClaudeHook
 from approvals_bot.web.api import RunsApi
 from approvals_bot.web.audit_pages import AuditPages
@@ -35,6 +36,7 @@ from approvals_bot.web.batch import InboxVotes
 from approvals_bot.web.chat import ChatApi, ChatOwners
 from approvals_bot.web.chat_pages import ChatPages
 from approvals_bot.web.decisions import Decisions
+from approvals_bot.web.delivery_pages import DeliveryPages
 from approvals_bot.web.files import Downloads, FilesApi
 from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.guard import Guard, RefusedTokens, TrustedProxies
@@ -192,6 +194,16 @@ def build(
         navigation=navigation,
         root=root_of(base_url),
     )
+    admission = Admission(
+        sessions=sessions,
+        roles=roles,
+        people=people,
+        login=signing_in,
+        pages=pages,
+        navigation=navigation,
+        open_pages=open_pages,
+    )
+    deliveries = DeliveryPages(engine, admission, forms, channels=sorted(channels.by_name), root=root_of(base_url))
     live = Live(engine, sessions, people_pages.may_open, open_pages=open_pages)
     downloads = Downloads(engine, people_pages, decisions)
     me = MyPage(
@@ -262,6 +274,9 @@ def build(
         ("GET", "/audit.jsonl", audit_pages.lines),
         ("GET", "/runs", people_pages.runs),
         ("GET", "/runs/{id}", people_pages.run),
+        ("GET", "/deliveries", deliveries.show),
+        ("POST", "/deliveries/attempts", deliveries.try_chosen),
+        ("POST", "/deliveries/{id}/attempts", deliveries.try_one),
         ("GET", "/workflows/{name}", people_pages.workflow),
         ("GET", "/login", signing_in.show),
         ("POST", "/login", signing_in.submit),

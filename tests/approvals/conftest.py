@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 
-from approvals_bot.approvals.acts import MailReturned, answer_of, read_message
+from approvals_bot.approvals.acts import MailReturned, TryNow, answer_of, read_message
 from approvals_bot.approvals.apply import late_reply
 from approvals_bot.approvals.business_time import Calendar, Calendars
 from approvals_bot.approvals.conditions import Condition
@@ -219,7 +219,7 @@ class OpenedRequest:
         except HookNotFoundError:  # it was decided in between; every channel replies so
             act = read_message(message)
             assert act is not None
-            assert not isinstance(act, MailReturned)
+            assert not isinstance(act, MailReturned | TryNow)
             return answer_of(late_reply(await self.view(), act, self.office.clock.now()))
         assert answer.status_code == 200, answer.body
         await self.office.settle()

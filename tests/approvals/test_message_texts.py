@@ -100,6 +100,8 @@ SAID = [
         "Too much is waiting to be counted on this request. Nothing was changed. Please try again in a few minutes.",
     ),
     (Reply("bounced"), ""),
+    (Reply("tried", changed=True), "It is being tried now."),
+    (Reply("tried", code="decided_before_trying"), "The request is decided, so nothing was sent."),
 ]
 
 
