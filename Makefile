@@ -15,7 +15,7 @@ test: $(VENV)/.installed-dev
 
 # Also everything that `make test` only samples: each planted bug of a release, on both stores (5 minutes more).
 test-all:
-	EVERY_BUG=1 $(MAKE) test
+	EVERY_BUG=1 $(MAKE) test ARGS="-o faulthandler_timeout=0 $(ARGS)"  # some of these take longer on purpose
 
 # Play many seeds of the simulated engine on all processors, or print the timeline of one: `make simulate SEED=17`.
 # STORE=postgres plays them on PostgreSQL, which takes ten times as long.

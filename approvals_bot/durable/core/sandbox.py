@@ -221,7 +221,9 @@ class _Sandbox:
     def __init__(self) -> None:
         self.users = 0
         self.reported: set[str] = set()  # refusals that were logged, because no run fails with them
-        self._lock = threading.Lock()
+        # Reentrant, because the collector may close a forgotten generator, and so end its block, while we hold it.
+        # The holder counts as a user, so such an end never undoes anything.
+        self._lock = threading.RLock()
         self._has_hook = False
         self._replaced: list[tuple[Any, str, Any, Any]] = []  # owner, name, what was there, ours
         self._announced: dict[int, tuple[Any, Any]] = {}  # what was there and ours, by the identity of the former

@@ -6,6 +6,7 @@ import _thread
 import asyncio
 import fcntl
 import http.client
+import inspect
 import multiprocessing
 import os
 import shutil
@@ -21,11 +22,12 @@ import threading
 import time
 import traceback
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from time import sleep as sleep_by_name
+from types import FrameType
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -273,3 +275,28 @@ def test_a_module_that_comes_after_an_engine_is_covered_too() -> None:
         run = History(workflow(name="guard-later")(imported["naughty"]))
         run.decide()
     assert run.error["type"] == "BlockedInWorkflowError"
+
+
+@pytest.mark.timeout(20)
+def test_a_forgotten_block_may_end_while_another_begins() -> None:
+    def hold() -> Generator[None, None, None]:
+        with installed():
+            yield
+
+    def collect(frame: FrameType, event: str, argument: object) -> None:
+        """Close the generator in the middle of `enter`, as the garbage collector may at any allocation."""
+        if event == "call" and frame.f_code.co_name == "_cover_modules":
+            forgotten.close()
+
+    own = asyncio.tasks.gather.__code__
+    forgotten = hold()
+    next(forgotten)
+    sys.setprofile(collect)
+    try:
+        with installed():
+            sys.setprofile(None)
+            assert inspect.getgeneratorstate(forgotten) == "GEN_CLOSED"
+            assert asyncio.tasks.gather.__code__ is not own
+    finally:
+        sys.setprofile(None)
+    assert asyncio.tasks.gather.__code__ is own
