@@ -55,6 +55,7 @@ from approvals_bot.approvals.policy import MAX_AGE, Deliver
 from approvals_bot.approvals.port import State, Via
 from approvals_bot.approvals.reassignment import Rank, reassigned, with_reassignments
 from approvals_bot.approvals.request import (
+    NO_STAGE,
     Escalated,
     Opening,
     RecordedVote,
@@ -63,10 +64,12 @@ from approvals_bot.approvals.request import (
     RequestSeat,
     RequestStage,
 )
-from approvals_bot.approvals.rules import Rules, facts_of
+from approvals_bot.approvals.rules import Rules, Ruling, facts_of
 from approvals_bot.approvals.templates import Facts, TemplateError, render, render_line
 from approvals_bot.approvals.values import shown_duration
 from approvals_bot.people import Person
+
+MOST_REASONS = 5  # of stages that don't apply, in one sentence
 
 
 def request_of(
@@ -430,6 +433,7 @@ def _edited_by_approver(
     assert stage is not None, "a stage is open"
     stage_rules, number_format = rules.stages[stage.id], request.number_format(act.by)
     changes = forms.approver_changes(rules.definition, stage_rules, request.fields, act, fits, number_format)
+    changes = _covered(changes, rules)
     if isinstance(changes, tuple):
         return request, act, changes
     if rejections or refusal(stage, act, request.digest) is not None:
@@ -514,6 +518,7 @@ def _edit(request: Request, act: Edit, rules: Rules, fits: forms.Fits | None) ->
     if act.by not in (request.requester, request.on_behalf_of):
         return request, Reply("not_an_approver", code="not_yours")
     changes = forms.requester_changes(rules.definition, request.fields, act, fits, request.number_format(act.by))
+    changes = _covered(changes, rules)
     if isinstance(changes, tuple):
         return request, Reply("invalid", rejections=changes)
     request, resets = _changed(request, changes, rules)
@@ -551,6 +556,14 @@ def _changed(request: Request, typed: dict[str, Any], rules: Rules) -> tuple[Req
     return described(request, rules), forms.voids_votes(definition.policy, before.typed, after.typed)
 
 
+def _covered(changes: forms.Changed, rules: Rules) -> forms.Changed:
+    """Return the changed fields, or their rejection if nobody would decide them."""
+    if isinstance(changes, tuple):
+        return changes
+    why = uncovered(rules.ruling(forms.dump(rules.definition.fields, changes)))
+    return (Rejection((), "nobody_would_decide", {"why": why}),) if why else changes
+
+
 def _all_reset(request: Request) -> Request:
     return request.but(is_reset=True, stages=tuple(reset(stage) for stage in request.stages))
 
@@ -577,6 +590,24 @@ def decided(
         on_deadline="",
         version=request.version + 1,
     )
+
+
+def uncovered(ruling: Ruling) -> str:
+    """Explain why no rule decides these fields and no stage applies to them; "" if one does."""
+    if ruling.automatic is not None or any(applies for applies, _ in ruling.plan):
+        return ""
+    reasons = dict.fromkeys(because for _, because in ruling.plan[:MOST_REASONS])
+    return f"no stage applies to this request, because {'; '.join(reasons)}"
+
+
+def decided_by_nobody(request: Request, rules: Rules, at: datetime) -> Request:
+    """Decide a request to which no stage applies, as `when_nobody` says. Returns it unchanged if that isn't set."""
+    decision = rules.definition.policy.when_nobody
+    if decision is None:
+        return request
+    state: State = "approved" if decision == "approve" else "rejected"
+    because = uncovered(rules.ruling(request.fields))
+    return decided(request, state, NO_STAGE, at, "rule", because=because)
 
 
 def decided_by_rule(request: Request, rules: Rules, at: datetime) -> Request:

@@ -178,6 +178,7 @@ class Policy(Frozen):
     recheck: Literal["at-click", "at-quorum"] = "at-click"
     reassign: Literal["approvers", "owners", "never"] | None = None  # None: "approvers"
     grace: Grace | None = None  # how long the deciding vote can be undone
+    when_nobody: Literal["approve", "reject"] | None = None  # if no stage applies at the opening; None: it is refused
 
     if TYPE_CHECKING:
 
@@ -191,6 +192,7 @@ class Policy(Frozen):
             recheck: Literal["at-click", "at-quorum"] = ...,
             reassign: Literal["approvers", "owners", "never"] | None = ...,
             grace: str | timedelta | None = ...,
+            when_nobody: Literal["approve", "reject"] | None = ...,
         ) -> None: ...
 
     def on_change_of(self, field: str) -> OnChange:

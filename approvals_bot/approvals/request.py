@@ -37,7 +37,7 @@ DEADLINE = "deadline"
 """Stands for the person who decided, when nobody did in time."""
 
 NO_STAGE = "rule:0"
-"""Stands for the person who decided, when no stage applied."""
+"""Stands for the person who decided, when no stage applied and `when_nobody` decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +330,9 @@ def request_id(run_id: str, number: int) -> str:
 def plain_name(key: str) -> str:
     """Name a key without a look-up: `app:ci` → "ci", `rule:1` → "rule 1"; an address as it is."""
     scheme, _, rest = key.partition(":")
-    if key == DEADLINE:
-        return "the deadline"
+    if key in _NOBODY:
+        return _NOBODY[key]
     return {"app": rest, "rule": f"rule {rest}"}.get(scheme, key) if rest else key
+
+
+_NOBODY = {DEADLINE: "the deadline", NO_STAGE: "the policy"}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from approvals_bot.approvals.apply import context_of, request_of, seat_queries, why_undecidable
+from approvals_bot.approvals.apply import context_of, request_of, seat_queries, uncovered, why_undecidable
 from approvals_bot.approvals.business_time import length_text
 from approvals_bot.approvals.eligibility import Resolution, with_delegates
 from approvals_bot.approvals.policy import Definition, Deliver
@@ -20,7 +20,7 @@ from approvals_bot.people import People
 async def simulate(definition: Definition, opening: Opening, people: People, now: datetime) -> dict[str, Any]:
     """Return `{"who": [{person, stage, why, via}], "auto", "timers": [{at, what}], "problems"}`.
 
-    `auto` is the rule that would decide, or null. `timers` are those of the first stage, as if it opened now; those of
+    `auto` is the rule that would decide, or null; rule 0 is `when_nobody`. `timers` are those of the first stage, as if it opened now; those of
     later stages start when they open. Raises InvalidPayloadError for invalid fields.
     """
     rules = rules_of(definition)
@@ -30,6 +30,11 @@ async def simulate(definition: Definition, opening: Opening, people: People, now
         number, rule, because = matched
         auto = {"rule": number, "decision": rule.decision, "because": because}
         return {"who": [], "auto": auto, "timers": [], "problems": []}
+    why = uncovered(rules.ruling(request.fields))
+    if why:
+        decision = definition.policy.when_nobody
+        auto = decision and {"rule": 0, "decision": decision, "because": why}
+        return {"who": [], "auto": auto, "timers": [], "problems": [] if decision else [why]}
     about = context_of(request, rules)
     approvers, problems = [], []
     stages = [stage for stage in request.stages if stage.state != "skipped"]
@@ -47,7 +52,7 @@ async def simulate(definition: Definition, opening: Opening, people: People, now
 async def find_undecidable_stage(
     definition: Definition, opening: Opening, people: People, now: datetime
 ) -> tuple[str, str] | None:
-    """Find the first stage that nobody could ever decide, and why; None if there is none.
+    """Find the first stage that nobody could ever decide, and why; None if there is none. "": no stage applies.
 
     A source of people that can't be read now doesn't count: it is read again when the stage opens.
     """
@@ -55,6 +60,8 @@ async def find_undecidable_stage(
     request = request_of(rules, opening, at=now)
     if rules.ruling(request.fields).automatic is not None:
         return None
+    if definition.policy.when_nobody is None and (why := uncovered(rules.ruling(request.fields))):
+        return "", why
     for stage in request.stages:
         if stage.state != "skipped":
             found = await resolve_seats(seat_queries(request, rules, stage), context_of(request, rules), people)

@@ -36,6 +36,7 @@ from approvals_bot.approvals.apply import (
     changes_vote,
     context_of,
     decided,
+    decided_by_nobody,
     decided_by_rule,
     described,
     escalated,
@@ -48,6 +49,7 @@ from approvals_bot.approvals.apply import (
     seat_queries,
     seated,
     taken_effect,
+    uncovered,
     why_undecidable,
     with_people,
     with_recipients,
@@ -71,7 +73,7 @@ from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import Occasion, ToPerson
 from approvals_bot.approvals.published import REQUEST, PublishedRequests
 from approvals_bot.approvals.reassignment import Rank
-from approvals_bot.approvals.request import DEADLINE, NO_STAGE, Opening, Request, RequestStage
+from approvals_bot.approvals.request import DEADLINE, Opening, Request, RequestStage
 from approvals_bot.approvals.resolution import find_people, find_rank
 from approvals_bot.approvals.rules import KeptDefinition, facts_of, rules_of
 from approvals_bot.approvals.talk import comment_cards, comment_copies, snoozes_over, talked, to_be_reminded
@@ -114,8 +116,9 @@ class NobodyCanDecideError(ApprovalsBotError):
     """A request that nobody could decide. The operator fixes the workflow's file, or the groups it names."""
 
     def __init__(self, stage: str, why: str) -> None:
+        """`stage`: "" if none applies."""
         self.stage = stage
-        super().__init__(f"Nobody could decide this request: in stage {stage!r}, {why}.")
+        super().__init__(f"Nobody could decide this request: {f'in stage {stage!r}, ' if stage else ''}{why}.")
 
 
 @workflow(name="approval")
@@ -373,7 +376,7 @@ class PendingRequest:
     # Stages
 
     async def advance(self, occasion: Occasion = "request") -> None:
-        """Open the next stage; approve if there is none."""
+        """Open the next stage; approve if every one that applies is complete."""
         self.request, stage = next_stage(self.request, self.rules)
         if stage is None:
             self.approve()
@@ -403,15 +406,16 @@ class PendingRequest:
         self.request = with_deadline(self.request, times)
 
     def approve(self) -> None:
-        """Approve: every stage is complete, so the last vote decided, or no stage applied."""
+        """Approve: every stage is complete, and the last vote decided. Without a stage, decide as the file says."""
         votes = [vote for vote in self.request.votes if vote.counts]
         if votes:
             last = votes[-1]
             vote = last.vote
             self.request = decided(self.request, "approved", last.by, last.at, vote.via, vote.comment, actor=vote.actor)
-        else:
-            because = "no stage applies to this request"
-            self.request = decided(self.request, "approved", NO_STAGE, now(), "rule", because=because)
+            return
+        self.request = decided_by_nobody(self.request, self.rules, now())
+        if self.request.outcome is None:  # what nobody was asked about is never approved
+            raise NobodyCanDecideError("", uncovered(self.rules.ruling(self.request.fields)))
 
     async def escalate(self, stage: RequestStage, numbers: list[int]) -> None:
         for number in numbers:

@@ -111,6 +111,8 @@ def _tool_call(definition: Definition, service: ServiceSettings) -> Iterator[Fin
         yield Finding(("workflow", "key"), "is not for tool calls: the agent names each call in Idempotency-Key")
     if definition.clock.on_deadline == "approve":
         yield Finding(("clock", "on_deadline"), "silence never approves a tool call", "expire")
+    if definition.policy.when_nobody is not None:
+        yield Finding(("policy", "when_nobody"), "people decide each call, so one that no stage covers is refused")
     for at, text in enumerate(definition.workflow.may_ask or ()):
         if is_mail(text) or text.startswith(("@", "slack:@")):
             yield from _address(("workflow", "may_ask", at), text, definition, service)

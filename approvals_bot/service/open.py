@@ -31,7 +31,7 @@ from approvals_bot.service.files import attach_or_refuse, claim_files, refuse_in
 from approvals_bot.service.keys import OPENER
 from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.python_workflows import arguments_by_name, takes_whole_input, with_durations
-from approvals_bot.service.refusals import OpeningCode, OpeningRefused, usable_key
+from approvals_bot.service.refusals import OpeningCode, OpeningRefused, nobody_decides, usable_key
 from approvals_bot.service.tool_calls import CallOpening, OpenedBy, open_call
 
 
@@ -126,7 +126,7 @@ async def _check_decidable(definition: Definition, opening: Opening, people: Peo
     A group that can't be read now is no reason to refuse: it is read again when the stage opens.
     """
     if (problem := await find_undecidable_stage(definition, opening, people, at)) is not None:
-        raise OpeningRefused("nobody_decides", stage=problem[0], reason=problem[1])
+        raise nobody_decides(*problem)
 
 
 def _opened_by(opener: str, actor: Actor | None, *, by_key: bool) -> OpenedBy:

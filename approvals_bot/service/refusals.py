@@ -27,7 +27,7 @@ OpeningCode = Literal[
     "input_not_storable",
     "call_unnamed",
     "call_asks_nobody",
-    "call_skips_stages",
+    "no_stage_applies",
     "budget_spent",
 ]
 
@@ -57,10 +57,7 @@ _TITLES: dict[OpeningCode, tuple[str, str]] = {
         "Nothing was opened: no file says who is asked about tool calls. Write workflows/tool-call.toml; "
         "docs/configuration.md has a whole one, under “Tool calls”.",
     ),
-    "call_skips_stages": (
-        "Nobody could decide",
-        "Nothing was opened: nobody is asked about this tool call, because no stage applies to it.",
-    ),
+    "no_stage_applies": ("Nobody could decide", "Nothing was opened: {reason}."),
     "budget_spent": (
         "Budget spent",
         "Nothing was opened: the session {session!r} has used its budget ({what}, {limit}). {when}",
@@ -100,6 +97,13 @@ class OpeningRefused(ApprovalsBotError):
         fault = _FAULTS[code].format(**params) if path else ""
         self.errors: list[dict[str, Any]] = [{"loc": list(path), "msg": fault}] if path else []
         super().__init__(f"{self.title}. {self.detail}" + (f"\n  {'.'.join(path)}: {fault}" if path else ""))
+
+
+def nobody_decides(stage: str, reason: str) -> OpeningRefused:
+    """Return the refusal of a request that nobody could decide. `stage`: "" if none applies."""
+    if not stage:
+        return OpeningRefused("no_stage_applies", reason=reason)
+    return OpeningRefused("nobody_decides", stage=stage, reason=reason)
 
 
 def usable_key(key: str) -> str:

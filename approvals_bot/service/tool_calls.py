@@ -22,7 +22,6 @@ from approvals_bot.approvals.json_values import UnfitError
 from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.request import Opening
-from approvals_bot.approvals.rules import rules_of
 from approvals_bot.approvals.simulate import find_undecidable_stage
 from approvals_bot.durable.engine import Engine, Run, SentKey
 from approvals_bot.durable.store.protocol import Filter
@@ -32,7 +31,7 @@ from approvals_bot.people.addresses import PersonAddress
 from approvals_bot.service.budgets import BudgetSpent, amounts_of, key_of, seconds_until, take_from_budget
 from approvals_bot.service.catalog import Listed
 from approvals_bot.service.notices import notify_admins
-from approvals_bot.service.refusals import OpeningRefused, usable_key
+from approvals_bot.service.refusals import OpeningRefused, nobody_decides, usable_key
 
 log = logging.getLogger(__name__)
 
@@ -196,15 +195,10 @@ _OF_A_CALL = {"workflow", "policy", "stage", "deliver", "clock", "escalate", "la
 
 
 async def _check_deciders(definition: Definition, opening: Opening, people: People, now: datetime) -> None:
-    """Raise OpeningRefused if nobody is asked, or nobody who is asked could ever decide.
-
-    Other requests to which no stage applies are approved. A tool never runs because nobody was asked.
-    """
-    if not any(applies for applies, _ in rules_of(definition).ruling(opening.fields).plan):
-        raise OpeningRefused("call_skips_stages")
+    """Raise OpeningRefused if nobody is asked, or nobody who is asked could ever decide."""
     found = await find_undecidable_stage(definition, opening, people, now)
     if found is not None:
-        raise OpeningRefused("nobody_decides", stage=found[0], reason=found[1])
+        raise nobody_decides(*found)
 
 
 async def _check_budget(engine: Engine, people: People, budget: Budget, opener: str, call: ToolCall, name: str) -> None:

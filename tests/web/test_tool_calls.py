@@ -379,6 +379,6 @@ async def test_a_channel_that_hangs_holds_up_no_decision(open_service: Opened) -
 async def test_a_call_to_which_no_stage_applies_is_refused(service: Service) -> None:
     offer(service, stage=[{"id": "money", "when": 'tool == "pay"', "from": ["@finance"]}])
     problem = await ask(service, status=422, tool="Pay")
-    assert "no stage applies to it" in problem["detail"]
+    assert "no stage applies to this request" in problem["detail"]
     run = await ask(service, tool="Pay", to=["di@acme.eu"])
     assert (await service.run(run))["request"]["waiting_for"] == ["di@acme.eu"]
