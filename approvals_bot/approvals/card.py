@@ -24,7 +24,7 @@ from approvals_bot.approvals.ballot import (
     vote_of,
     with_vote,
 )
-from approvals_bot.approvals.fields import in_format_of
+from approvals_bot.approvals.fields import in_format_of, values
 from approvals_bot.approvals.numbers import in_format
 from approvals_bot.approvals.port import (
     Card,
@@ -44,6 +44,7 @@ from approvals_bot.approvals.reassignment import reassignment_text
 from approvals_bot.approvals.request import RecordedComment, RecordedVote, Request, RequestOutcome, RequestStage
 from approvals_bot.approvals.text import TO_CHANGE, VOTE
 from approvals_bot.approvals.tool_call import inputs_of, with_lines
+from approvals_bot.approvals.values import shown_value
 
 SAMPLED = 5  # people waited for, on whom a place's card tries whether one vote decides
 STYLES = {"approve": "primary", "reject": "danger"}
@@ -112,7 +113,17 @@ def _in_format(field: CardField, number_format: str) -> CardField:
 def _vote(view: Request, cast: RecordedVote) -> CardVote:
     by = view.acting(cast.by, cast.in_place_of)
     actor = passed_on_by(cast.by, cast.vote.actor)
-    return CardVote(by, cast.choice, cast.counts, actor, at=cast.at, via=cast.vote.via, comment=cast.vote.comment)
+    answers = _answers(view, cast) if cast.vote.answers else ()
+    comment = cast.vote.comment
+    return CardVote(by, cast.choice, cast.counts, actor, answers, at=cast.at, via=cast.vote.via, comment=comment)
+
+
+def _answers(view: Request, cast: RecordedVote) -> tuple[tuple[str, str], ...]:
+    """Return what a voter filled in, as people read it."""
+    asks = next(stage.asks for stage in view.stages if cast in stage.votes)
+    given = {ask: answer for ask in asks if (answer := cast.vote.answers.get(ask.name)) is not None}
+    typed = values({ask.name: ask.spec for ask in given}, {ask.name: answer for ask, answer in given.items()})
+    return tuple((ask.label, shown_value(typed[ask.name])) for ask in given)
 
 
 def comment_of(view: Request, made: RecordedComment) -> CardComment:

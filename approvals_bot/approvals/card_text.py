@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.port import (
     NOT_DELIVERED,
     STALLED,
@@ -169,11 +170,15 @@ def seats(stage: CardStage) -> list[str]:
     ]
 
 
+LONGEST_ANSWER = 80  # characters on the line of its vote
+
+
 def vote(cast: CardVote) -> str:
-    """Return `✅ Ann Ode approved via Slack`, and whether the vote no longer counts."""
+    """Return `✅ Ann Ode approved via Slack, cost centre: EU-7`, and whether the vote no longer counts."""
     icon, word = CHOICE_WORDS[cast.choice]
     counts = "" if cast.counts else " (no longer counts)"
-    return f"{icon} {cast.by.text} {word} {_way(cast)}".rstrip() + counts
+    answers = "".join(f", {label}: {one_line(answer, LONGEST_ANSWER)}" for label, answer in cast.answers)
+    return f"{icon} {cast.by.text} {word} {_way(cast)}".rstrip() + answers + counts
 
 
 def comment(made: CardComment) -> str:

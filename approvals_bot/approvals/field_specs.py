@@ -55,7 +55,7 @@ CallType = Literal["tool", "arguments", "said", "id"]
 LENGTH = {"string": 500, "text": 50_000, "email": 320, "url": 2_000, "tool": 200, "said": 2_000, "id": 500}
 """The default maximum length, in characters."""
 
-TAKEN = frozenset({"answers", "decision", "on_behalf_of", "request", "requester", "workflow"})
+TAKEN = frozenset({"answer_of", "answers", "decision", "on_behalf_of", "request", "requester", "workflow"})
 """Names with another meaning in templates."""
 
 _TEXTS = ("string", "text", "email", "url")

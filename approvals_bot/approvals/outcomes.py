@@ -25,8 +25,9 @@ class Ended(DatedRemark):
 
     `by`: an address, `deadline`, or `app:<workflow>`. `in_place_of`: the absent person whose delegate `by` is; "" if
     there is none. `at`: an aware UTC datetime. `fields`: the typed values that were decided on. `answers`: what
-    approvers filled in, by the question's name; of two people's answers, the later. `digest`: of the pinned fields; ""
-    if none is pinned. `request_id`: the id on pages and in the API.
+    approvers filled in, by the question's name; of two people's answers, the later. `all_answers`: those of everybody,
+    by stage, then by person. `digest`: of the pinned fields; "" if none is pinned. `request_id`: the id on pages and in
+    the API.
     """
 
     request_id: str
@@ -36,6 +37,7 @@ class Ended(DatedRemark):
     digest: str
     _digest_of: Callable[[Mapping[str, Any]], str] = field(repr=False, compare=False)
     in_place_of: str = ""
+    all_answers: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
     def require(self, fields: Mapping[str, Any]) -> None:
         """Check, right before acting, that these fields are the ones that were decided on.
@@ -86,23 +88,30 @@ Outcome = Approved | Edited | Rejected | ChangesRequested | Answered | Expired |
 """What `request_approval` returns."""
 
 
-def answers_of(request: Request) -> dict[str, dict[str, JsonValue]]:
-    """Return what approvers filled in, by stage; of two answers to one question, the later."""
-    found: dict[str, dict[str, JsonValue]] = {}
+def answers_of(request: Request) -> dict[str, dict[str, dict[str, JsonValue]]]:
+    """Return what approvers filled in, by stage, then by person."""
+    found: dict[str, dict[str, dict[str, JsonValue]]] = {}
     for stage in request.stages:
         for vote in stage.votes:
             if vote.counts and vote.vote.answers:
-                found.setdefault(stage.id, {}).update(vote.vote.answers)
+                found.setdefault(stage.id, {})[vote.by] = vote.vote.answers
     return found
+
+
+def last_answers_of(request: Request) -> dict[str, dict[str, JsonValue]]:
+    """Return what approvers filled in, by stage; of two answers to one question, the later."""
+    return {
+        stage: {name: answer for given in by_person.values() for name, answer in given.items()}
+        for stage, by_person in answers_of(request).items()
+    }
 
 
 def result_of(request: Request, opened: Mapping[str, JsonValue]) -> dict[str, Any]:
     """Return the JSON result of a run that is one request, as its caller gets it. `opened`: its fields at first.
 
     That of a tool call is its `Decision`. `by`: an address, `rule:<n>`, or `deadline`. `in_place_of`: the absent person
-    whose delegate `by` is, or "".
-    `answers`: by stage, then by name. `digest`: of the pinned fields that were decided on; "" if none is pinned.
-    `version`: the digest of the workflow file that applied.
+    whose delegate `by` is, or "". `answers`: by stage, then by person, then by name. `digest`: of the pinned fields
+    that were decided on; "" if none is pinned. `version`: the digest of the workflow file that applied.
     """
     ended = request.outcome
     assert ended is not None, "it is decided"

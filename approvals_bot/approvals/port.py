@@ -142,6 +142,7 @@ class CardVote(DatedRemark):
     choice: ChoiceName
     counts: bool = True  # False: changed, undone, or reset by an edit
     passed_on_by: str = ""  # "app desk", if that isn't the voter
+    answers: tuple[tuple[str, str], ...] = ()  # what they filled in: label and value
 
 
 # No twin of Decision: a comment decides nothing and ends nothing.

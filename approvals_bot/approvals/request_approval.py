@@ -33,7 +33,7 @@ from approvals_bot.approvals.durations import duration_text
 from approvals_bot.approvals.eligibility import Resolution
 from approvals_bot.approvals.field_specs import LENGTH, Ask
 from approvals_bot.approvals.json_values import DEEPEST, MOST_BYTES, UnfitError, same_json
-from approvals_bot.approvals.outcomes import Outcome, answers_of
+from approvals_bot.approvals.outcomes import Outcome, answers_of, last_answers_of
 from approvals_bot.approvals.policy import Definition, Deliver, Labels, Policy, Stage
 from approvals_bot.approvals.port import State
 from approvals_bot.approvals.published import PublishedRequests
@@ -253,9 +253,9 @@ class WorkflowRequest(PendingRequest):
     def _outcome(self) -> Outcome:
         ended = self.request.outcome
         assert ended is not None, "it is decided"
-        answers: dict[str, Any] = {}
-        for stage, given in answers_of(self.request).items():
-            answers |= forms.values(self.rules.stages[stage].ask, given)
+        asks, answers = {id: stage.ask for id, stage in self.rules.stages.items()}, dict[str, Any]()
+        for stage, given in last_answers_of(self.request).items():
+            answers |= forms.values(asks[stage], given)
         kind = _KINDS[ended.state]
         if kind is outcomes.Approved and not same_json(self.request.fields, self.asked.opening.fields):
             kind = outcomes.Edited
@@ -268,6 +268,10 @@ class WorkflowRequest(PendingRequest):
             self.request.digest,
             lambda fields: _digest(definition, fields),
             ended.in_place_of,
+            {
+                stage: {person: forms.values(asks[stage], given) for person, given in by_person.items()}
+                for stage, by_person in answers_of(self.request).items()
+            },
             at=ended.at,
             via=ended.via,
             comment=ended.comment,

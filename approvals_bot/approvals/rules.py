@@ -16,7 +16,7 @@ from pydantic import JsonValue, WrapValidator
 from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals import policy
 from approvals_bot.approvals.conditions import Condition, Judgement
-from approvals_bot.approvals.outcomes import answers_of
+from approvals_bot.approvals.outcomes import last_answers_of
 from approvals_bot.approvals.policy import Auto, Definition, Seat, Stage
 from approvals_bot.approvals.request import AppliedRule, Request, plain_name
 from approvals_bot.approvals.templates import AboutDecision, AboutRequest, Facts, Who
@@ -141,7 +141,7 @@ def rules_of(definition: Definition) -> Rules:
 def facts_of(request: Request, rules: Rules) -> Facts:
     """Return what the file's templates may name."""
     asks = {stage.id: stage.ask for stage in rules.definition.stage}
-    answers = {stage: forms.values(asks[stage], given) for stage, given in answers_of(request).items()}
+    answers = {stage: forms.values(asks[stage], given) for stage, given in last_answers_of(request).items()}
     ended = request.outcome
     decision = ended and AboutDecision(ended.outcome, _who(request, ended.by), ended.comment, ended.via)
     return Facts(

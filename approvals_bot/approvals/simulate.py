@@ -20,8 +20,8 @@ from approvals_bot.people import People
 async def simulate(definition: Definition, opening: Opening, people: People, now: datetime) -> dict[str, Any]:
     """Return `{"who": [{person, stage, why, via}], "auto", "timers": [{at, what}], "problems"}`.
 
-    `auto` is the rule that would decide, or null; rule 0 is `when_nobody`. `timers` are those of the first stage, as if it opened now; those of
-    later stages start when they open. Raises InvalidPayloadError for invalid fields.
+    `auto` is the rule that would decide, or null; rule 0 is `when_nobody`. `timers` are those of the first stage, as if
+    it opened now; those of later stages start when they open. Raises InvalidPayloadError for invalid fields.
     """
     rules = rules_of(definition)
     request = request_of(rules, opening, at=now)
@@ -33,8 +33,9 @@ async def simulate(definition: Definition, opening: Opening, people: People, now
     why = uncovered(rules.ruling(request.fields))
     if why:
         decision = definition.policy.when_nobody
-        auto = decision and {"rule": 0, "decision": decision, "because": why}
-        return {"who": [], "auto": auto, "timers": [], "problems": [] if decision else [why]}
+        if decision is None:
+            return {"who": [], "auto": None, "timers": [], "problems": [why]}
+        return {"who": [], "auto": {"rule": 0, "decision": decision, "because": why}, "timers": [], "problems": []}
     about = context_of(request, rules)
     approvers, problems = [], []
     stages = [stage for stage in request.stages if stage.state != "skipped"]

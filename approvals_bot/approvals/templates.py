@@ -122,6 +122,7 @@ def _render(compiled: Compiled, facts: Facts) -> str:
         "request": facts.request,
         "decision": facts.decision,
         "answers": _Table({stage: _Table(given) for stage, given in facts.answers.items()}),
+        "answer_of": lambda stage, name: facts.answers[stage][name],
     }
     chunks, length = [], 0
     try:
@@ -337,6 +338,8 @@ def _refuse(node: nodes.Node) -> None:
             attr in _CALLED
         ):
             return
+        case nodes.Call() if _answer_asked(node) is not None:
+            return
         case nodes.Call():
             raise TemplateError("functions are not allowed in templates")
         case nodes.Getitem(arg=nodes.Const(value=str())):
@@ -361,6 +364,11 @@ class _Names:
     of_decision: bool
 
     def check(self, node: nodes.Node) -> None:
+        if (answer := _answer_asked(node)) is not None:
+            if not self.of_decision:
+                raise TemplateError("answer_of is not known before the decision; use it in the texts of [[on.…]]")
+            self._check_answers([*answer], called=False)
+            return
         called = isinstance(node, nodes.Call)
         parts = _chain(node.node if isinstance(node, nodes.Call) else node)
         if parts is None:
@@ -378,7 +386,7 @@ class _Names:
             case _ if name in self.definition.fields:
                 _check_attributes(name, self.definition.fields[name], rest, called)
             case _:
-                names = [*self.definition.fields, *_KNOWN, "answers"]
+                names = [*self.definition.fields, *_KNOWN, "answers", "answer_of"]
                 raise TemplateError(f"nothing is called {name}", nearest(name, names))
 
     def _check_known(self, name: str, rest: list[str]) -> None:
@@ -410,6 +418,21 @@ def _check_attributes(name: str, spec: FieldSpec, rest: list[str], called: bool)
     if rest and known[rest[0]] != called:
         right = f"{name}.{rest[0]}" + ("()" if known[rest[0]] else "")
         raise TemplateError(f"write {right}", right)
+
+
+def _answer_asked(node: nodes.Node) -> tuple[str, str] | None:
+    """Return stage and name of `answer_of("finance", "code")`; None if this is something else."""
+    match node:
+        case nodes.Call(
+            node=nodes.Name(name="answer_of"),
+            args=[nodes.Const(value=str(stage)), nodes.Const(value=str(name))],
+            kwargs=[],
+            dyn_args=None,
+            dyn_kwargs=None,
+        ):
+            return stage, name
+        case _:
+            return None
 
 
 def _chain(node: nodes.Node) -> list[str] | None:

@@ -264,6 +264,7 @@ def api_request(view: Request) -> dict[str, Any]:
                 "at": _iso(vote.at),
                 "via": vote.vote.via,
             }
+            | ({"answers": vote.vote.answers} if vote.vote.answers else {})
             | ({} if vote.vote.actor is None else {"actor": vote.vote.actor.as_json()})
             | ({"in_place_of": vote.in_place_of} if vote.in_place_of else {})
             for vote in view.votes

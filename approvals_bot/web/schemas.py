@@ -288,10 +288,13 @@ RESPONSES: dict[str, Any] = {
             "comment": TEXT,
             "at": TIME,
             "via": TEXT,
+            "answers": {"type": "object", "additionalProperties": True},
             "actor": ref("Actor"),
         },
         "required": ["by", "choice", "comment", "at", "via"],
-        "description": "`in_place_of`: the absent person whose delegate `by` was, if any.",
+        "description": (
+            "`in_place_of`: the absent person whose delegate `by` was, if any. `answers`: what they filled in, by name."
+        ),
     },
     "Actor": {
         "type": "object",

@@ -57,7 +57,7 @@ async def test_a_large_expense_goes_through_three_stages(office: Any) -> None:
         assert await opened.vote(CFO, comment="fine") == "counted"
         assert await opened.vote(CEO, comment="fine") == "decided"
         result = (await opened.record()).result
-        assert (result["answers"], result["by"]) == ({"finance": {"budget_code": "EN-2041"}}, CEO)
+        assert (result["answers"], result["by"]) == ({"finance": {FIN: {"budget_code": "EN-2041"}}}, CEO)
         assert office.targets.calls[0][2]["code"] == "EN-2041"
 
 

@@ -10,7 +10,6 @@ import pytest
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import NO_STAGE, Opening, plain_name
 from approvals_bot.approvals.simulate import find_undecidable_stage, simulate
-from approvals_bot.errors import ApprovalsBotError
 from tests.approvals.conftest import ANN, BO, CY, DI
 
 BUY = """

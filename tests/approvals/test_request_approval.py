@@ -331,7 +331,7 @@ async def test_stages_forms_clock_and_answers_work_as_in_a_file(office: Any) -> 
             clock={"deadline": "4h", "remind": ["1h"]},
             requester=DI,
         )
-        return [type(outcome).__name__, outcome.answers, outcome.by]
+        return [type(outcome).__name__, outcome.answers, outcome.all_answers, outcome.by]
 
     async with office.open():
         run = await office.engine.start(deploy)
@@ -343,7 +343,7 @@ async def test_stages_forms_clock_and_answers_work_as_in_a_file(office: Any) -> 
         assert await vote(office, view, ANN, answers={"window": "b"}) == "counted"
         assert await vote(office, view, BO) == "counted"
         await office.clock.advance("4h")
-        assert await run.return_value() == ["Expired", {"window": "b"}, "deadline"]
+        assert await run.return_value() == ["Expired", {"window": "b"}, {"go": {ANN: {"window": "b"}}}, "deadline"]
 
 
 TABLES: dict[str, Any] = {

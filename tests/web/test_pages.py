@@ -202,7 +202,7 @@ async def test_an_approvers_form_has_a_field_for_all_that_is_asked(open_office: 
     assert done.status_code == 303, done.text
     await open_office.engine.settle()
     result = (await open_office.run(run_id))["result"]
-    assert result["answers"]["finance"] == {"code": "EU", "paid": False, "share": 3, "quarter": "Q1"}
+    assert result["answers"]["finance"] == {"cfo@acme.eu": {"code": "EU", "paid": False, "share": 3, "quarter": "Q1"}}
 
 
 # ── histories and their drawings ──

@@ -58,7 +58,7 @@ async def test_errors_show_in_the_modal_and_the_input_is_kept(office: Office) ->
     right = wrong | {"ask:budget_code": {"value": "AB-1234"}}
     await office.submit("U0ANN", view, right)
     decision = await office.ended(run_id)
-    assert decision["answers"] == {"go": {"budget_code": "AB-1234"}}
+    assert decision["answers"] == {"go": {"ann@acme.eu": {"budget_code": "AB-1234"}}}
     assert decision["comment"] == "As agreed"
 
 
