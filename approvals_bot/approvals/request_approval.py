@@ -25,7 +25,7 @@ from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals import outcomes
 from approvals_bot.approvals.acts import Rejection, Reply, Stop
-from approvals_bot.approvals.apply import context_of, decided, next_stage, request_of, seat_queries
+from approvals_bot.approvals.apply import decided
 from approvals_bot.approvals.business_time import Calendar, Calendars
 from approvals_bot.approvals.clock import Clock, Escalation, business_times
 from approvals_bot.approvals.delivery import LAZY, LazyArgumentError, lazily
@@ -40,6 +40,7 @@ from approvals_bot.approvals.published import PublishedRequests
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening, Request, RequestStage
 from approvals_bot.approvals.resolution import LOOKUP_LIMIT, find_seats
 from approvals_bot.approvals.rules import KeptDefinition, rules_of
+from approvals_bot.approvals.stages import context_of, next_stage, request_of, seat_queries
 from approvals_bot.approvals.templates import LONGEST_LINE
 from approvals_bot.approvals.workflow import PendingRequest
 from approvals_bot.durable.core.api import (

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from approvals_bot.approvals.apply import context_of, request_of, seat_queries, uncovered, why_undecidable
 from approvals_bot.approvals.business_time import length_text
 from approvals_bot.approvals.eligibility import Resolution, with_delegates
 from approvals_bot.approvals.policy import Definition, Deliver
 from approvals_bot.approvals.request import Opening, RequestStage
 from approvals_bot.approvals.resolution import resolve_seats
 from approvals_bot.approvals.rules import rules_of
+from approvals_bot.approvals.stages import context_of, request_of, seat_queries, uncovered, why_undecidable
 from approvals_bot.approvals.timers import stage_times
 from approvals_bot.people import People
 

@@ -34,25 +34,11 @@ from approvals_bot.approvals.acts import (
 from approvals_bot.approvals.apply import (
     apply,
     changes_vote,
-    context_of,
     decided,
     decided_by_nobody,
     decided_by_rule,
-    described,
-    escalated,
     late_reply,
-    next_stage,
-    opened,
-    planned,
-    presented,
-    request_of,
-    seat_queries,
-    seated,
     taken_effect,
-    uncovered,
-    why_undecidable,
-    with_people,
-    with_recipients,
     withdrawn,
 )
 from approvals_bot.approvals.ballot import current_votes, owed
@@ -76,6 +62,22 @@ from approvals_bot.approvals.reassignment import Rank
 from approvals_bot.approvals.request import DEADLINE, Opening, Request, RequestStage
 from approvals_bot.approvals.resolution import find_people, find_rank
 from approvals_bot.approvals.rules import KeptDefinition, facts_of, rules_of
+from approvals_bot.approvals.stages import (
+    context_of,
+    described,
+    escalated,
+    next_stage,
+    opened,
+    planned,
+    presented,
+    request_of,
+    seat_queries,
+    seated,
+    uncovered,
+    why_undecidable,
+    with_people,
+    with_recipients,
+)
 from approvals_bot.approvals.talk import comment_cards, comment_copies, snoozes_over, talked, to_be_reminded
 from approvals_bot.approvals.timers import (
     Due,

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from approvals_bot.approvals.acts import Vote
-from approvals_bot.approvals.apply import apply, decided, described, opened, presented, request_of
+from approvals_bot.approvals.apply import apply, decided
 from approvals_bot.approvals.card import asks_of, card_of, needs_form
 from approvals_bot.approvals.eligibility import Resolution, ResolvedSeat
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Opening, Request, dumped
 from approvals_bot.approvals.rules import rules_of
+from approvals_bot.approvals.stages import described, opened, presented, request_of
 from approvals_bot.people import Person
 
 ANN, BO, CFO, FIN = (f"{address}@acme.eu" for address in ("ann", "bo", "cfo", "fin"))

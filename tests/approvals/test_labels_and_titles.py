@@ -11,12 +11,12 @@ import pytest
 from pydantic import ValidationError
 
 from approvals_bot import Stage
-from approvals_bot.approvals.apply import described, request_of
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.fields import form_field
 from approvals_bot.approvals.policy import Definition, Labels
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.rules import Rules
+from approvals_bot.approvals.stages import described, request_of
 from approvals_bot.channels.slack.modals import ask_input
 
 BO, CY, DI = "bo@acme.eu", "cy@acme.eu", "di@acme.eu"

@@ -38,7 +38,7 @@ def definition(text: str = BUY) -> Definition:
     return Definition.model_validate(tomllib.loads(text))
 
 
-def told(decision: str) -> str:
+def deciding(decision: str) -> str:
     return BUY.replace("[policy]", f'[policy]\nwhen_nobody = "{decision}"')
 
 
@@ -53,12 +53,12 @@ async def test_a_request_that_no_stage_covers_fails(office: Any) -> None:
 @pytest.mark.parametrize(("decision", "state"), [("approve", "approved"), ("reject", "rejected")])
 async def test_the_file_may_decide_what_no_stage_covers(office: Any, decision: str, state: str) -> None:
     async with office.open():
-        view = await (await office.ask(told(decision), {"kind": "hardware"})).view()
+        view = await (await office.ask(deciding(decision), {"kind": "hardware"})).view()
         assert (view.state, view.outcome.by, view.outcome.because) == (state, NO_STAGE, WHY)
         assert plain_name(NO_STAGE) == "the policy"
 
 
-@pytest.mark.parametrize("text", [BUY, told("approve")], ids=["refused", "approve"])
+@pytest.mark.parametrize("text", [BUY, deciding("approve")], ids=["refused", "approve"])
 async def test_an_edit_that_no_stage_covers_changes_nothing(office: Any, text: str) -> None:
     """`when_nobody` is for the opening: nobody edits their request into an approval."""
     async with office.open():
@@ -77,7 +77,7 @@ async def test_a_simulation_names_what_no_stage_covers(office: Any) -> None:
     opening, now = Opening({"kind": "hardware"}, ANN), office.clock.now()
     assert await find_undecidable_stage(definition(), opening, office.people, now) == ("", WHY)
     assert (await simulate(definition(), opening, office.people, now))["problems"] == [WHY]
-    approving = definition(told("approve"))
+    approving = definition(deciding("approve"))
     assert await find_undecidable_stage(approving, opening, office.people, now) is None
     said = await simulate(approving, opening, office.people, now)
     assert (said["auto"], said["problems"]) == ({"rule": 0, "decision": "approve", "because": WHY}, [])
