@@ -148,7 +148,7 @@ def _compile(text: str, fields: Mapping[str, FieldSpec]) -> Rule:
     except RuleSyntaxError as error:
         raise ConditionError(f"syntax error {_where(error)}") from None
     except (EngineError, ArithmeticError, ValueError, TypeError, RecursionError) as error:
-        raise ConditionError(_reason(error)) from None
+        raise ConditionError(_reason(error), _literal_meant(text, fields)) from None
     if rule.statement.expression.result_type != DataType.BOOLEAN:
         raise ConditionError("a condition must be true or false; compare this with something")
     return rule
@@ -213,7 +213,9 @@ class _Checker:
         one, other = left.result_type, right.result_type
         if DataType.NULL not in (one, other) and one != other:
             kinds = f"{_kind(one)} with {_kind(other)}"
-            raise ConditionError(f"{_called(left)} and {_called(right)} can't be equal: this compares {kinds}")
+            what = f"{_called(left)} and {_called(right)} can't be equal: this compares {kinds}"
+            text = next((node.value for node in (left, right) if isinstance(node, ast.StringExpression)), "")
+            raise ConditionError(what, _literal_meant(f'"{text}"', self.fields))
 
     def _must_be_values_of(self, node: Any, literals: Iterable[Any]) -> None:
         if not isinstance(node, ast.SymbolExpression) or node.scope is not None:
@@ -252,6 +254,27 @@ def _called(node: Any) -> str:
             return str(value).lower()
         case _:
             return "a part of it"
+
+
+_TEXT = re.compile(r"""(?<![dt])(["'])(?P<text>[^"']*)\1""")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ].*)?")
+_SPAN = re.compile(r"(?P<count>\d+)\s*(?P<unit>m|min|minutes?|h|hours?|d|days?)")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+def _literal_meant(text: str, fields: Mapping[str, FieldSpec]) -> str:
+    """Return how to write the date, duration or number that is there as text; "" if there is none."""
+    kinds = {_TYPES.get(spec.type) for spec in fields.values()}
+    for found in _TEXT.finditer(text):
+        value = found["text"]
+        if _DATE.fullmatch(value) and DataType.DATETIME in kinds:
+            return f'd"{value}"'
+        if (span := _SPAN.fullmatch(value)) is not None and DataType.TIMEDELTA in kinds:
+            unit = next(name for name in FUNCTIONS if name.startswith(span["unit"][0]))
+            return f"${unit}({span['count']})"
+        if _NUMBER.fullmatch(value) and DataType.FLOAT in kinds:
+            return value
+    return ""
 
 
 def _where(error: RuleSyntaxError) -> str:
@@ -355,7 +378,11 @@ def names_in(words: Iterable[Word], fields: Mapping[str, FieldSpec]) -> tuple[st
             continue
         if word not in fields:
             lower = {"True": "true", "False": "false", "None": "null", "AND": "and", "OR": "or", "NOT": "not"}
-            raise ConditionError(f"no field is called {word}", lower.get(word) or nearest(word, fields))
+            meant = lower.get(word) or nearest(word, fields)
+            is_value = any(word in (spec.values or ()) for spec in fields.values())
+            if is_value or not meant:
+                raise ConditionError(f'no field is called {word}; text needs quotation marks: "{word}"')
+            raise ConditionError(f"no field is called {word}", meant)
         names[word] = None
     return tuple(names)
 

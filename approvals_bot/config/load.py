@@ -31,6 +31,7 @@ from approvals_bot.config.messages import (
 )
 from approvals_bot.config.positions import Places, UnreadableError, find_places
 from approvals_bot.config.service import ServiceSettings
+from approvals_bot.config.slips import slip_of
 
 LARGEST_FILE = 262_144  # bytes
 
@@ -62,6 +63,9 @@ def load_configuration(path: Path, env: Mapping[str, str], check: Check | None =
         service = _but_for_its_secrets(path)
     try:
         folder = service.server.workflows if service is not None else path.parent / "workflows"
+        if service is not None and not folder.exists():
+            missing = Finding(("server", "workflows"), f"the folder {folder} doesn't exist; make it, or name another")
+            raise ConfigErrors(problems_of(path, [missing]))
         workflows = load_workflows(folder, service, check)
     except ConfigErrors as error:
         problems += error.problems
@@ -215,7 +219,8 @@ class _File:
         except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
             raise ConfigErrors([_syntax_problem(name, readable, error, stopped_at)]) from None
         if stopped_at:
-            raise ConfigErrors([ConfigProblem(name, stopped_at, "syntax", "this is not TOML")])
+            message = slip_of(text, stopped_at, 1, "") or "this is not TOML"
+            raise ConfigErrors([ConfigProblem(name, stopped_at, "syntax", message)])
         return cls(name, content, places)
 
     def fit(self, model: type[Model], context: Mapping[str, Any]) -> tuple[Model | None, list[Finding]]:
@@ -261,11 +266,12 @@ _NUMBER = re.compile(r"\d+")
 
 
 def _syntax_problem(name: str, text: str, error: Exception, stopped_at: int) -> ConfigProblem:
-    message, line = str(error), stopped_at
+    message, line, column = str(error), stopped_at, 1
     if isinstance(error, tomllib.TOMLDecodeError):  # "Invalid value (at line 3, column 5)", or "(at end of document)"
         message, _, place = message.rpartition(" (")
-        number = _NUMBER.search(place)
-        line = int(number[0]) if number else stopped_at
+        numbers = [int(number) for number in _NUMBER.findall(place)]
+        line, column = numbers if len(numbers) == 2 else (stopped_at or text.count("\n") + 1, 1)
+        message = slip_of(text, line, column, message) or message
     elif isinstance(error, RecursionError):
         message = "is nested too deeply"
     else:

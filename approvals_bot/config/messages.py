@@ -137,6 +137,9 @@ def _mistake(details: ErrorDetails, model: type[BaseModel], raw: Mapping[str, An
             return _Mistake(path, what="must not be empty")
         case "string_too_long" | "too_long":
             return _Mistake(path, what=f"is too long; at most {context['max_length']:,} are allowed")
+        case "string_pattern_mismatch" if typed[-1:] == ("http",) and "://" in str(given):
+            what = "takes the name of a target; put the URL into config.toml, as url of [http.NAME], and NAME here"
+            return _Mistake(path, what=what)
         case "string_pattern_mismatch":
             return _Mistake(path, what=_form(str(context["pattern"])))
         case "greater_than_equal":

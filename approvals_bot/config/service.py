@@ -353,6 +353,10 @@ class PeopleGroupEntry(GroupEntry):
     @model_validator(mode="before")
     @classmethod
     def _shorthand(cls, value: object) -> object:
+        people = value.get("people") if isinstance(value, dict) else value
+        for at, address in enumerate(people if isinstance(people, list) else ()):
+            if isinstance(address, str) and address.startswith("@"):
+                raise refuse(f"{address} is a group; this list takes the addresses of its people", at=("people", at))
         return value if isinstance(value, dict) else {"people": value}
 
 
@@ -364,6 +368,8 @@ class SlackGroupEntry(GroupEntry):
     @model_validator(mode="before")
     @classmethod
     def _shorthand(cls, value: object) -> object:
+        if isinstance(value, str) and not value.startswith("slack:"):
+            raise refuse('write a list of addresses, or a Slack user group like "slack:@sre"', f'["{value}"]')
         return {"slack": value.removeprefix("slack:")} if isinstance(value, str) else value
 
 

@@ -80,12 +80,12 @@ REFUSED = [
     ('team in ["sales", "opps"]', '"opps" is not a value of team', "ops"),
     ('"ngo" != team', '"ngo" is not a value of team', "eng"),
     ("team == 5", "compares a string with a number", ""),
-    ('count == "3"', "compares a number with a string", ""),
+    ('count == "3"', "compares a number with a string", "3"),
     ('count in [1, "x"]', "compares a number with a string", ""),
     ("urgent == 1", "compares a boolean with a number", ""),
     ("span <= 5", "different types", ""),
     ("span <= $hour(2)", "no function is called $hour", "$hours"),
-    ('span <= $hours("2")', "different types", ""),
+    ('span <= $hours("2")', "different types", "2"),
     ("$now > day", "no function", ""),
     ("amount", "must be true or false", ""),
     ("amount + 5", "must be true or false", ""),
@@ -188,3 +188,26 @@ def test_any_text_is_refused_or_evaluates(text: str) -> None:
         return
     assert compiled.judge(fields.values(SPECS, GIVEN)).holds in (True, False, None)
     assert compiled.judge(fields.values(SPECS, GIVEN | {"plan": "x", "limit": 1})).holds in (True, False, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ('d > "2026-01-01"', 'd"2026-01-01"'),
+        ('d == "2026-01-01"', 'd"2026-01-01"'),
+        ('span > "2h"', "$hours(2)"),
+        ('count > "800"', "800"),
+    ],
+)
+def test_a_value_written_as_text_is_answered_with_its_form(text: str, meant: str) -> None:
+    fields = {"d": FieldSpec(type="date"), "span": FieldSpec(type="duration"), "count": FieldSpec(type="integer")}
+    with pytest.raises(ConditionError) as refused:
+        Condition(text, fields)
+    assert refused.value.suggestion == meant
+
+
+@pytest.mark.parametrize("word", ["prod", "zzz"])
+def test_text_without_quotation_marks_is_named(word: str) -> None:
+    fields = {"produce": FieldSpec(type="enum", values=("prod", "test"))}
+    with pytest.raises(ConditionError, match=f'no field is called {word}; text needs quotation marks: "{word}"'):
+        Condition(f"produce == {word}", fields)
