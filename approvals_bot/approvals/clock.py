@@ -36,6 +36,7 @@ class Clock(Frozen):
     on_deadline: Literal["expire", "reject", "escalate", "approve"] = "expire"
     i_know: Bool = False
     calendar: CalendarName = None
+    none: Literal[True] | None = None  # that there is no deadline on purpose
 
     if TYPE_CHECKING:
 
@@ -47,6 +48,7 @@ class Clock(Frozen):
             on_deadline: Literal["expire", "reject", "escalate", "approve"] = ...,
             i_know: bool = ...,
             calendar: str | Calendar | None = ...,
+            none: Literal[True] | None = ...,
         ) -> None: ...
 
     def reminders(self) -> tuple[Length, ...]:
@@ -61,6 +63,8 @@ class Clock(Frozen):
                 raise refuse("this needs a deadline", at="on_deadline")
         elif isinstance(self.remind, tuple) and any(is_at_least(at, self.deadline) for at in self.remind):
             raise refuse("a reminder at or after the deadline would never be sent", at="remind")
+        elif self.none is not None:
+            raise refuse("there is a deadline", at="none")
         if self.on_deadline == "approve" and not self.i_know:
             raise refuse("silence would approve the request; if you want that, add i_know = true", at="on_deadline")
         return self

@@ -72,6 +72,11 @@ class Condition:
         except NoWordsError:
             return Judgement(holds, f"{self.text} is {'true' if holds else 'not true'} ({self._shown(typed)})")
 
+    @property
+    def expression(self) -> Any:
+        """The expression of rule-engine."""
+        return self._rule.expression
+
     def values(self, typed: Mapping[str, Any]) -> dict[str, Any]:
         """Return the typed values of the fields that it names, in that order."""
         return {name: typed.get(name) for name in self.names}
@@ -123,6 +128,10 @@ class CompiledRule:
         _Checker(fields).check(self._rule.statement.expression)
         self._fields = fields
         self.compared_with_null = frozenset(_null_compared(self._rule.statement.expression))
+
+    @property
+    def expression(self) -> Any:
+        return self._rule.statement.expression
 
     def holds(self, typed: Mapping[str, Any]) -> bool:
         """Whether it is true for these typed values. Raises Unworkable."""

@@ -33,11 +33,13 @@ def check(
     limit: Annotated[
         int, typer.Option("--limit", min=1, help="With --runs: list at most this many runs; all are counted.")
     ] = 1_000,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if there are warnings, too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Check config.toml and all workflows.
 
-    Starts nothing. Reports every problem with file, line and key, and then exits with 1.
+    Starts nothing. Reports every problem with file, line and key, and then exits with 1. Warns of requests that no
+    stage covers, of stages that never apply, and of those without a notification or a deadline.
 
     \b
     Example: approvals-bot check --runs --ended 30d
@@ -45,15 +47,19 @@ def check(
     terminal.quiet_logs()
     since = _span(ended, runs)
     with uncollected():
+        from approvals_bot.config.warnings import warning_text
         from approvals_bot.service.catalog import check_configuration
 
-        names, problems = check_configuration(config, os.environ)
+        names, problems, warnings = check_configuration(config, os.environ)
     if problems:
         lines = "\n".join(str(problem) for problem in problems)
         terminal.say({"problems": [asdict(problem) for problem in problems], "workflows": []}, lines, as_json)
         raise typer.Exit(1)
-    found: dict[str, object] = {"problems": [], "workflows": list(names)}
+    found: dict[str, object] = {"problems": [], "warnings": [asdict(each) for each in warnings]}
+    found["workflows"] = list(names)
     if not as_json:
+        for warning in warnings:
+            typer.echo(warning_text(warning))
         typer.echo(f"{config}: no problems. Workflows: {', '.join(names) or 'none'}.")
     if runs:
         from approvals_bot.cli.check_runs import RunsReport, check_runs
@@ -65,7 +71,7 @@ def check(
             typer.echo(report.summary(with_ended=ended is not None))
     if as_json:
         terminal.say(found, "", as_json=True)
-    if runs and report.has_findings:
+    if (runs and report.has_findings) or (strict and warnings):
         raise typer.Exit(1)
 
 

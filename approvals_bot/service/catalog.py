@@ -27,6 +27,7 @@ from approvals_bot.config.load import (
     samples,
 )
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem, Finding
+from approvals_bot.config.warnings import warnings_of
 from approvals_bot.people import canonical, is_mail
 
 if TYPE_CHECKING:
@@ -95,12 +96,13 @@ def read_configuration(path: Path, env: Mapping[str, str] | None = None) -> Conf
 
 def check_configuration(
     path: Path, env: Mapping[str, str] | None = None
-) -> tuple[Sequence[str], Sequence[ConfigProblem]]:
+) -> tuple[Sequence[str], Sequence[ConfigProblem], Sequence[ConfigProblem]]:
     """Read and check everything once, in TOML and in Python. Starts nothing.
 
-    Returns the names of the workflows, as far as there are no problems, and every problem.
+    Returns the names of the workflows, as far as there are no problems, every problem, and every warning.
     """
     names: Sequence[str] = ()
+    warned: list[ConfigProblem] = []
     found: list[ConfigProblem] = []
     try:
         configuration = read_configuration(path, env)
@@ -112,9 +114,11 @@ def check_configuration(
         folder = configuration.service.server.workflows
         try:
             names = sorted(_find_offers(configuration))
+            for definition in configuration.workflows:
+                warned += warnings_of(definition, folder / f"{definition.id}.toml")
         except ConfigErrors as errors:
             found += errors.problems
-    return names, ConfigErrors([*found, *_not_replayable(folder)]).problems
+    return names, ConfigErrors([*found, *_not_replayable(folder)]).problems, warned
 
 
 def workflows_folder(path: Path, env: Mapping[str, str] | None) -> Path:

@@ -84,8 +84,14 @@ def lines(site: Site) -> list[str]:
 
 
 def test_check_reports_no_problems_and_the_workflows(site: Site) -> None:
-    assert site.type("check").stdout == f"{site.config}: no problems. Workflows: leave.\n"
-    assert site.json("check") == {"problems": [], "workflows": ["leave"]}
+    nobody = "nobody is notified of a request: approvers only find it in their inbox"
+    warning = f"{site.folder}/workflows/leave.toml:1: warning: deliver: {nobody}\n"
+    printed = f"{warning}{site.config}: no problems. Workflows: leave.\n"
+    assert site.type("check").stdout == printed
+    assert site.type("check", "--strict", fails=True).stdout == printed
+    found = site.json("check")
+    assert ([one["message"] for one in found["warnings"]], found["problems"]) == ([nobody], [])
+    assert found["workflows"] == ["leave"]
 
 
 def test_check_reports_toml_and_python_problems_with_lines(site: Site) -> None:

@@ -1,0 +1,268 @@
+"""Reach: values that no stage covers, and rules and stages that no value ever reaches. Pure.
+
+The conditions of a file divide the values of its fields into regions, at the constants that they compare with. One
+value of each region is tried, in every combination. A combination that is found is real; that there is none is
+claimed only where every region was tried.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise, product
+from math import prod
+from typing import Any
+
+from pydantic import JsonValue
+
+from approvals_bot.approvals.durations import duration_text
+from approvals_bot.approvals.field_specs import ORDERED, FieldSpec
+from approvals_bot.approvals.fields import read_values
+from approvals_bot.approvals.policy import Definition, Stage
+from approvals_bot.approvals.reasons import children
+from approvals_bot.approvals.rule_language import ast
+from approvals_bot.approvals.rules import Rules, rules_of
+
+MOST = 2_000  # combinations that are tried; of more, as many are drawn
+MOST_OF_FIELD = 60  # values of one field
+_OTHERS = ("something else", "x", "someone@elsewhere.example", "https://elsewhere.example/", "x" * 40)
+
+Path = tuple[str | int, ...]
+Combination = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What a file leaves out, at a key: a sentence with an example."""
+
+    path: Path
+    message: str
+
+
+def gaps_of(definition: Definition) -> Iterator[Gap]:
+    """Find what no stage covers, and what nothing reaches. The conditions must compile."""
+    yield from _Trial(rules_of(definition)).gaps()
+
+
+@dataclass(slots=True)
+class _Reached:
+    """What was found of one rule or stage: whether it was reached, and what came before it, with an example."""
+
+    is_reached: bool = False
+    behind: tuple[int, Combination] | None = None
+
+
+class _Trial:
+    def __init__(self, rules: Rules) -> None:
+        self._rules, definition = rules, rules.definition
+        whens = [rule.when for rule in definition.auto]
+        for stage in definition.stage:
+            whens += [when for when in (stage.when, *(seat.when for seat in stage.seat)) if when is not None]
+        self._whens = tuple(dict.fromkeys(whens))
+        self._names = tuple(dict.fromkeys(name for when in self._whens for name in rules.condition(when).names))
+        seen = _Seen()
+        for when in self._whens:
+            seen.read(rules.condition(when).expression)
+        self._samples: dict[str, list[tuple[JsonValue, Any]]] = {}
+        self._is_whole = seen.is_whole
+        for name in self._names:
+            found, is_whole = _samples(definition.fields[name], seen.constants.get(name, []))
+            self._samples[name] = found[:MOST_OF_FIELD]
+            self._is_whole &= is_whole and len(found) <= MOST_OF_FIELD
+        self._known: dict[tuple[str, Combination], bool | None] = {}
+
+    def gaps(self) -> Iterator[Gap]:
+        definition, uncovered = self._rules.definition, None
+        autos = [_Reached() for _ in definition.auto]
+        stages = [_Reached() for _ in definition.stage]
+        for combination in self._combinations():
+            matching = [at for at, rule in enumerate(definition.auto) if self._holds(rule.when, combination) is True]
+            applying = [at for at, stage in enumerate(definition.stage) if self._applies(stage, combination)]
+            for at in matching[:1]:
+                autos[at].is_reached = True
+            for reached, found in ((autos, matching[1:]), (stages, applying if matching else [])):
+                for at in found:
+                    reached[at].behind = reached[at].behind or (matching[0], combination)
+            if not matching:
+                for at in applying:
+                    stages[at].is_reached = True
+                if not applying:
+                    uncovered = uncovered or combination
+        if uncovered is not None and definition.policy.when_nobody is None:
+            values = self._shown(uncovered)
+            yield Gap(("stage",), f"no stage applies to {values}: such a request can't be opened; add a stage for it")
+        if not self._is_whole:
+            return
+        for table, reached in (("auto", autos), ("stage", stages)):
+            for at, one in enumerate(reached):
+                if not one.is_reached:
+                    yield self._unreached((table, at, "when"), one)
+
+    def _unreached(self, path: Path, found: _Reached) -> Gap:
+        verb = "decides" if path[0] == "auto" else "applies"
+        if found.behind is None:
+            return Gap(path, f"never {verb}: no values make it true")
+        before, combination = found.behind
+        return Gap(path, f"never {verb}: [[auto]] {before + 1} decides first, as with {self._shown(combination)}")
+
+    def _combinations(self) -> Iterator[Combination]:
+        sizes = [len(self._samples[name]) for name in self._names]
+        if prod(sizes) <= MOST:
+            yield from product(*map(range, sizes))
+            return
+        self._is_whole = False
+        draw = random.Random(0)  # noqa: S311  # the same warnings each time
+        for _ in range(MOST):
+            yield tuple(draw.randrange(size) for size in sizes)
+
+    def _applies(self, stage: Stage, combination: Combination) -> bool:
+        if stage.when is not None and self._holds(stage.when, combination) is False:
+            return False
+        return any(seat.when is None or self._holds(seat.when, combination) is not False for seat in stage.seat)
+
+    def _holds(self, when: str, combination: Combination) -> bool | None:
+        condition = self._rules.condition(when)
+        own = tuple(combination[self._names.index(name)] for name in condition.names)
+        if (when, own) not in self._known:
+            typed = {name: self._samples[name][at][1] for name, at in zip(condition.names, own, strict=True)}
+            self._known[when, own] = condition.judge(typed).holds
+        return self._known[when, own]
+
+    def _shown(self, combination: Combination) -> str:
+        given = {name: self._samples[name][at][0] for name, at in zip(self._names, combination, strict=True)}
+        parts = [f"no {name}" if value is None else f"{name} = {_literal(value)}" for name, value in given.items()]
+        return ", ".join(parts) or "any request"
+
+
+def _literal(value: JsonValue) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return f'"{value}"'
+        case _:
+            return str(value)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """The constants that fields are compared with. `is_whole`: nothing else is done with fields."""
+
+    constants: dict[str, list[Any]] = field(default_factory=dict)
+    is_whole: bool = True
+
+    def read(self, node: Any) -> None:
+        match node:
+            case ast.LogicExpression(left=left, right=right):
+                self.read(left)
+                self.read(right)
+            case ast.UnaryExpression(type="not", right=right):
+                self.read(right)
+            case ast.ContainsExpression(
+                container=ast.ArrayExpression(value=members), member=ast.SymbolExpression(name=name, scope=None)
+            ):
+                self._note(name, members)
+            case ast.ComparisonExpression(left=ast.SymbolExpression(name=name, scope=None), right=other):
+                self._note(name, [other])
+            case ast.ComparisonExpression(left=other, right=ast.SymbolExpression(name=name, scope=None)):
+                self._note(name, [other])
+            case ast.SymbolExpression(scope=None) | ast.BooleanExpression():
+                pass
+            case _:
+                self.is_whole = False
+                for child in children(node):
+                    self.read(child)
+
+    def _note(self, name: str, nodes: Iterable[Any]) -> None:
+        for node in nodes:
+            if _names_field(node):
+                self.is_whole = False
+                continue
+            value = node.evaluate({})
+            if value is not None and not isinstance(value, bool):
+                self.constants.setdefault(name, []).append(value)
+
+
+def _names_field(node: Any) -> bool:
+    if isinstance(node, ast.SymbolExpression) and node.scope is None:
+        return True
+    return any(map(_names_field, children(node)))
+
+
+def _samples(spec: FieldSpec, constants: Sequence[Any]) -> tuple[list[tuple[JsonValue, Any]], bool]:
+    """Return a value of each region, in JSON and typed, and whether these are all regions."""
+    values, is_whole = _values(spec, constants)
+    found = []
+    for value in dict.fromkeys(values):
+        typed, rejections = read_values({"x": spec}, {"x": value})
+        if not rejections:
+            found.append((value, typed["x"]))
+    if spec.type in ("string", "text", "email", "url"):
+        is_whole = any(value not in constants for value, _ in found)
+        kept = next((at for at, (value, _) in enumerate(found) if value not in constants), len(found))
+        found = [*found[: kept + 1], *(one for one in found[kept + 1 :] if one[0] in constants)]
+    if not spec.required and spec.default is None:
+        found.append((None, None))
+    return found, is_whole and bool(found)
+
+
+def _values(spec: FieldSpec, constants: Sequence[Any]) -> tuple[list[Any], bool]:
+    match spec.type:
+        case "enum":
+            return list(spec.values or ()), True
+        case "boolean":
+            return [True, False], True
+        case kind if kind in ORDERED:
+            return _ordered(spec, constants), True
+        case _:
+            return [*(each for each in constants if isinstance(each, str)), *_OTHERS], True
+
+
+def _ordered(spec: FieldSpec, constants: Sequence[Any]) -> list[Any]:
+    """Return the bounds and constants of an ordered field, and a value between each two and beyond the last."""
+    known = sorted({_number(each) for each in (*constants, *_limits(spec))})
+    known = known or [Decimal(1)]
+    unit = Decimal(86_400) if spec.type == "date" else Decimal(3_600) if spec.type == "datetime" else Decimal(1)
+    found = [known[0] - unit, *known, known[-1] + unit]
+    found += [low + unit for low, high in pairwise(known) if low + unit < high]
+    found += [(low + high) / 2 for low, high in pairwise(known)]
+    return [_written(spec, number) for number in found]
+
+
+def _limits(spec: FieldSpec) -> Iterator[Any]:
+    for limit in (spec.min, spec.max):
+        typed, rejections = read_values({"x": spec}, {"x": limit})
+        if limit is not None and not rejections:
+            yield typed["x"]
+
+
+def _number(value: Any) -> Decimal:
+    match value:
+        case timedelta():
+            return Decimal(value.total_seconds())
+        case datetime():
+            return Decimal(value.timestamp())
+        case date():
+            return Decimal(datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp())
+        case _:
+            return Decimal(value)
+
+
+def _written(spec: FieldSpec, number: Decimal) -> JsonValue:
+    """Return the number as a client would send it for this field; what isn't valid is left out later."""
+    match spec.type:
+        case "integer":
+            return int(number)
+        case "date":
+            return datetime.fromtimestamp(int(number), UTC).date().isoformat()
+        case "datetime":
+            return datetime.fromtimestamp(int(number), UTC).isoformat().replace("+00:00", "Z")
+        case "duration":
+            return duration_text(timedelta(seconds=max(0, int(number))))
+        case "money":
+            return str(number.quantize(Decimal("0.01")))
+        case _:
+            return format(number.normalize(), "f")

@@ -1,0 +1,104 @@
+"""Reach: what a file's stages leave out is found by an example, and what can't be decided is passed over in silence."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.reach import gaps_of
+from approvals_bot.approvals.rules import rules_of
+from approvals_bot.approvals.stages import uncovered
+from tests.support.thorough import examples
+
+HEAD = '[workflow]\nid = "t"\ntitle = "T"\nrequest = ["*"]\n[fields]\n'
+EXAMPLES = Path(__file__).parents[2] / "workflows"
+
+
+def stage(when: str = "", id: str = "s") -> str:
+    return f'[[stage]]\nid = "{id}"\nfrom = ["@a"]\n' + (f"when = '''{when}'''\n" if when else "")
+
+
+def auto(when: str) -> str:
+    return f"[[auto]]\ndecision = \"approve\"\nwhen = '''{when}'''\n"
+
+
+def definition(text: str) -> Definition:
+    return Definition.model_validate(tomllib.loads(HEAD + text))
+
+
+UNCOVERED = "no stage applies to {}: such a request can't be opened; add a stage for it"
+KIND = 'kind = { type = "enum", values = ["a", "b", "c"] }\n'
+AMOUNT = 'amount = { type = "money", currency = "EUR", min = "0.01" }\n'
+COUNT = 'count = "integer"\n'
+
+GAPS: list[tuple[str, dict[str, str]]] = [
+    (KIND + stage("kind in ['a', 'b']"), {"stage": UNCOVERED.format('kind = "c"')}),
+    (AMOUNT + stage("amount >= 1000") + stage("amount < 500", "t"), {"stage": UNCOVERED.format('amount = "500.00"')}),
+    (AMOUNT + stage("amount >= 1000") + stage("amount < 1000", "t"), {}),
+    (
+        COUNT + stage("count > 5 and count < 3") + stage(id="t"),
+        {"stage.0.when": "never applies: no values make it true"},
+    ),
+    (
+        COUNT + auto("count < 10") + auto("count < 5") + stage("count < 7") + stage(id="t"),
+        {
+            "auto.1.when": "never decides: [[auto]] 1 decides first, as with count = 4",
+            "stage.0.when": "never applies: [[auto]] 1 decides first, as with count = 4",
+        },
+    ),
+    ('x = "string"\n' + stage("x == 'a'"), {"stage": UNCOVERED.format('x = "something else"')}),
+    ('x = { type = "string", pattern = "A+" }\n' + stage("x == 'A'"), {}),  # whether another value fits isn't tried
+    (
+        'x = { type = "string", required = false }\n' + stage("x == null"),
+        {"stage": UNCOVERED.format('x = "something else"')},
+    ),
+    ('day = "date"\n' + stage('day > d"2026-01-01"'), {"stage": UNCOVERED.format('day = "2025-12-31"')}),
+    ('ok = "boolean"\n' + stage("ok"), {"stage": UNCOVERED.format("ok = false")}),
+    (
+        'x = "integer"\ny = "integer"\n' + stage("x > y and y > x") + stage(id="t"),
+        {},
+    ),  # fields with each other: no claim
+    (KIND + '[policy]\nwhen_nobody = "reject"\n' + stage("kind == 'a'"), {}),
+]
+
+
+@pytest.mark.parametrize(("text", "found"), GAPS, ids=[str(number) for number in range(len(GAPS))])
+def test_gaps_are_found_with_an_example(text: str, found: dict[str, str]) -> None:
+    assert {".".join(map(str, gap.path)): gap.message for gap in gaps_of(definition(text))} == found
+
+
+@pytest.mark.parametrize("name", ["deploy", "expense", "prod-access", "book-flight"])
+def test_the_samples_have_no_gaps(name: str) -> None:
+    assert list(gaps_of(Definition.model_validate(tomllib.loads((EXAMPLES / f"{name}.toml").read_text())))) == []
+
+
+comparisons = st.tuples(st.sampled_from(["<", "<=", "==", "!=", ">=", ">"]), st.integers(0, 6)).map(
+    lambda parts: f"count {parts[0]} {parts[1]}"
+)
+conditions = st.one_of(
+    comparisons,
+    st.tuples(comparisons, st.sampled_from(["and", "or"]), comparisons).map(" ".join),
+    st.sampled_from(["kind == 'a'", "kind in ['a', 'b']", "not (kind == 'c')"]),
+)
+
+
+@settings(max_examples=examples(150), deadline=None)
+@given(st.lists(conditions, max_size=2), st.lists(conditions, min_size=1, max_size=3))
+def test_gaps_are_those_that_all_values_show(autos: list[str], whens: list[str]) -> None:
+    """Against each of the 27 requests there can be; `count` has the values -1 to 7."""
+    bounded = 'count = { type = "integer", min = -1, max = 7 }\n' + KIND
+    text = bounded + "".join(map(auto, autos)) + "".join(stage(when, f"s{at}") for at, when in enumerate(whens))
+    rules = rules_of(definition(text))
+    every = [rules.ruling({"count": count, "kind": kind}) for count in range(-1, 8) for kind in "abc"]
+    expected: set[Any] = {("stage",)} if any(map(uncovered, every)) else set()
+    decided = {ruling.automatic[0] - 1 for ruling in every if ruling.automatic is not None}
+    expected |= {("auto", at, "when") for at in range(len(autos)) if at not in decided}
+    people = [ruling.plan for ruling in every if ruling.automatic is None]
+    expected |= {("stage", at, "when") for at in range(len(whens)) if not any(plan[at][0] for plan in people)}
+    assert {gap.path for gap in gaps_of(rules.definition)} == expected
