@@ -251,7 +251,8 @@ async def test_a_schema_that_leads_elsewhere_is_refused(office: Any) -> None:
 async def test_no_stage_that_applies_is_no_yes(office: Any) -> None:
     async with office.open():
         stages = [{"id": "dear", "from": [ANN], "when": 'tool == "pay"'}]
-        run, _ = await started(office, BOOKING, stages=stages, to=None)
+        options = {"stages": stages, "to": None}
+        run = await office.engine.start(books_by_agent, [{"id": "a", "arguments": BOOKING}], options)
         with pytest.raises(RunFailedError, match="no stage applies to this request"):
             await run.return_value()
 
