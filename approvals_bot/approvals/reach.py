@@ -44,7 +44,7 @@ class Gap:
 
 def gaps_of(definition: Definition) -> Iterator[Gap]:
     """Find what no stage covers, and what nothing reaches. The conditions must compile."""
-    yield from _Trial(rules_of(definition)).gaps()
+    yield from _Regions(rules_of(definition)).gaps()
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class _Reached:
     behind: tuple[int, Combination] | None = None
 
 
-class _Trial:
+class _Regions:
     def __init__(self, rules: Rules) -> None:
         self._rules, definition = rules, rules.definition
         whens = [rule.when for rule in definition.auto]
@@ -63,7 +63,7 @@ class _Trial:
             whens += [when for when in (stage.when, *(seat.when for seat in stage.seat)) if when is not None]
         self._whens = tuple(dict.fromkeys(whens))
         self._names = tuple(dict.fromkeys(name for when in self._whens for name in rules.condition(when).names))
-        seen = _Seen()
+        seen = _Constants()
         for when in self._whens:
             seen.read(rules.condition(when).expression)
         self._samples: dict[str, list[tuple[JsonValue, Any]]] = {}
@@ -148,7 +148,7 @@ def _literal(value: JsonValue) -> str:
 
 
 @dataclass(slots=True)
-class _Seen:
+class _Constants:
     """The constants that fields are compared with. `is_whole`: nothing else is done with fields."""
 
     constants: dict[str, list[Any]] = field(default_factory=dict)
