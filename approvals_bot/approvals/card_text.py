@@ -7,7 +7,9 @@ from datetime import datetime, timedelta
 
 from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.port import (
+    EMAIL,
     NOT_DELIVERED,
+    SLACK,
     STALLED,
     STATE_WORDS,
     Card,
@@ -236,8 +238,29 @@ def own_comment(cast: CardVote, card: Card) -> str:
 def not_delivered(copy: CardDelivery) -> str:
     """Return `⚠ Not delivered to ann@acme.eu by email: mailbox full`."""
     icon, word = NOT_DELIVERED
-    way = "in Slack" if copy.channel == "slack" else "by email"
-    return f"{icon} {word} to {copy.to} {way}" + (f": {copy.error}" if copy.error else "")
+    return f"{icon} {word} to {copy.to} {way(copy)}" + (f": {copy.error}" if copy.error else "")
+
+
+def delivery(copy: CardDelivery) -> str:
+    """Return the state of any copy: `✓ #deploys in Slack`, `⏳ #ops in Slack, on its way`."""
+    if copy.state == "not_delivered":
+        return not_delivered(copy)
+    if copy.uncertain:
+        return perhaps_twice(copy)
+    tries = f", {_attempts(copy.attempts)}" if _attempts(copy.attempts) else ""
+    match copy.state:
+        case "delivered":
+            return f"✓ {copy.to} {way(copy)}{tries}"
+        case "retrying":
+            why = f": {copy.error}" if copy.error else ""
+            return f"⏳ {copy.to} {way(copy)}, will be tried again{why}"
+        case _:
+            return f"⏳ {copy.to} {way(copy)}, on its way"
+
+
+def way(copy: CardDelivery) -> str:
+    """Return how a copy goes: `in Slack`, `by email`, of another channel `by chat`."""
+    return {SLACK: "in Slack", EMAIL: "by email"}.get(copy.channel, f"by {copy.channel}")
 
 
 def undelivered(card: Card) -> tuple[CardDelivery, ...]:
@@ -246,8 +269,7 @@ def undelivered(card: Card) -> tuple[CardDelivery, ...]:
 
 def perhaps_twice(copy: CardDelivery) -> str:
     """Return `⚠ May have arrived twice at #deploys in Slack: the confirmation was lost`."""
-    way = "in Slack" if copy.channel == "slack" else "by email"
-    return f"{NOT_DELIVERED[0]} May have arrived twice at {copy.to} {way}: the confirmation was lost"
+    return f"{NOT_DELIVERED[0]} May have arrived twice at {copy.to} {way(copy)}: the confirmation was lost"
 
 
 def troubles(card: Card) -> list[str]:

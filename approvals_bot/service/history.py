@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -20,9 +20,15 @@ from approvals_bot.durable.core.events import (
     number_of,
 )
 from approvals_bot.durable.core.serialization import decode
+from approvals_bot.service.step_words import Ending, StepWords, step_words
 
 Kind = Literal["step", "hook", "wait", "child"]
-Ending = Literal["open", "done", "failed", "cancelled"]
+
+TIMERS, CHILDREN, CALLS = "Timers", "Child runs", "Calls from outside"
+"""Headings of what no step does, in the timeline by actor."""
+
+Called = Callable[[str], str]
+"""Returns what people call the person with this address."""
 
 # What people chose, and by which way. A log may name others than those that there are now.
 _HOOKS = ("hook", "webhook")
@@ -32,22 +38,70 @@ _VIA = dict[str, str](VIA_WORDS.items())
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that happened. `detail`: an error or a reason, shown on demand."""
+    """One thing that happened. `detail`: an error or a reason, shown on demand.
+
+    `by_people`: somebody did it, or it is a turning point of the run; the others are the machine's own work.
+    `is_cause`: the detail is an error's, which may hold values of steps.
+    """
 
     at: datetime
     text: str
     detail: str = ""
+    by_people: bool = False
+    is_cause: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt at a step. `error`: what it failed with, as the log has it."""
+
+    number: int
+    start: datetime
+    end: datetime | None
+    error: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a run failed: the exception, where it was raised, and of a step's failure its name and last attempt."""
+
+    type: str
+    message: str
+    where: str = ""
+    step: str = ""
+    attempt: int = 0
+
+    def __str__(self) -> str:
+        at = f" at {self.where}" if self.where else ""
+        said = ": ".join(text for text in (self.type, self.message) if text)
+        return said + (
+            f" (step {self.step}, attempt {self.attempt}{at})" if self.step else f" ({at[1:]})" if at else ""
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A step, an open hook, a wait or a child, and how long it took. `end` is None while it lasts."""
+    """A step, an open hook, a wait or a child, and how long it took. `end` is None while it lasts.
+
+    `actor`: who or what did it. Of a step there are also its name, its input and result as the log has them, and its
+    attempts.
+    """
 
     kind: Kind
     label: str
     start: datetime
     end: datetime | None
     ending: Ending
+    actor: str = ""
+    name: str = ""
+    given: Any = None
+    result: Any = None
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def error(self) -> Mapping[str, Any] | None:
+        """What its last attempt failed with."""
+        return self.attempts[-1].error if self.attempts else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +112,58 @@ class RunHistory:
     spans: tuple[Span, ...]
 
 
-def history_of(log: Sequence[Event]) -> RunHistory:
-    """Return the history of this log."""
+def history_of(log: Sequence[Event], *, called: Called = str, requests: Mapping[str, str] | None = None) -> RunHistory:
+    """Return the history of this log. `requests`: titles of the run's requests, by their hooks' IDs."""
+    own = requests or {}
     names = {hook["id"]: _HOOKS["answer" in hook] for hook in log[0].data.get("hooks", ())} if log else {}
-    names |= {number_of(event): _name(event) for event in log if _is_named(event)}
-    return RunHistory(tuple(_entries(log, names)), tuple(_spans(log, names)))
+    names |= {number_of(event): _name(event, own) for event in log if _is_named(event)}
+    spans = tuple(_spans(log, names))
+    return RunHistory(tuple(_entries(log, names, _worded(log), called)), spans)
 
 
-def _entries(log: Sequence[Event], names: Mapping[int, str]) -> Iterable[Entry]:
+def failure_of(log: Sequence[Event]) -> Failure | None:
+    """Return why the run failed, or its clean-up; None if neither did."""
+    end = log[-1] if log and log[-1].type in ("run_failed", "run_cancelled") else None
+    error = end.data.get("error") if end is not None else None
+    if error is None:
+        return None
+    found = Failure(str(error.get("type", "")), str(error.get("message", "")), str(error.get("where") or ""))
+    match error.get("attributes"):
+        case {"step": str(step), "attempts": int(attempts)}:
+            names = {event.data["id"]: event.data.get("name") for event in log if event.type == "step_created"}
+            failed = [e for e in log if e.type == "step_failed" and names.get(e.data["id"]) == step]
+            cause = failed[-1].data.get("error") or {} if failed else {}
+            where = str(cause.get("where") or "") or found.where
+            return Failure(
+                str(cause.get("type") or found.type), str(cause.get("message") or found.message), where, step, attempts
+            )
+    return found
+
+
+def _worded(log: Sequence[Event]) -> dict[int, StepWords]:
+    """Return each step in words, as far as it has come, by its number."""
+    return {event.data["id"]: _step_in_words(event, end) for event, end in _steps(log)}
+
+
+def _steps(log: Sequence[Event]) -> Iterable[tuple[Event, Event | None]]:
+    """Yield the steps, each with the event that ended it."""
+    ends = {e.data["id"]: e for e in log if e.type in ("step_completed", "step_failed", "step_cancelled")}
     for event in log:
-        entry = _entry(event, names.get(event.data.get("id", 0), ""))
+        if event.type == "step_created" or is_whole_step(event):
+            yield event, ends.get(event.data["id"])
+
+
+def _step_in_words(event: Event, end: Event | None) -> StepWords:
+    ending = "open" if end is None else _ENDINGS[end.type]
+    result = None if end is None else end.data.get("result")
+    return step_words(str(event.data["name"]), event.data.get("input"), result, ending)
+
+
+def _entries(
+    log: Sequence[Event], names: Mapping[int, str], words: Mapping[int, StepWords], called: Called
+) -> Iterable[Entry]:
+    for event in log:
+        entry = _entry(event, names.get(event.data.get("id", 0), ""), words.get(event.data.get("id", 0)), called)
         if entry is not None:
             yield entry
         if event.type in ("hook_disposed", "hook_responded"):
@@ -79,8 +175,10 @@ def _is_named(event: Event) -> bool:
     return event.type in CREATIONS - {"hook_conflict", "attributes_set"} or is_whole_step(event)
 
 
-def _name(event: Event) -> str:
+def _name(event: Event, own: Mapping[str, str]) -> str:
     match event.type:
+        case "hook_created" if event.data.get("hook_id") in own:
+            return "request"
         case "child_started":
             return str(event.data["workflow"])
         case "step_created" | "step_completed":
@@ -93,37 +191,44 @@ def _name(event: Event) -> str:
             return "sleep"
 
 
-def _entry(event: Event, name: str) -> Entry | None:
+def _entry(event: Event, name: str, step: StepWords | None, called: Called) -> Entry | None:
     """Return the event in words; None where another event says it better."""
     data, at = event.data, event.at
     match event.type:
         case "run_created":
-            return Entry(at, _beginning(data))
+            return Entry(at, _beginning(data, called), by_people=True)
         case "run_started" | "step_created" | "step_started" | "hook_conflict" | "wait_cancelled" | "hook_disposed":
             return None
         case "step_completed":
-            return Entry(at, f"{name} finished.")
+            return Entry(at, f"{step.text if step is not None else name}.")
         case "step_retrying":
-            return Entry(at, f"{name} failed and will be retried.", _cause(event))
+            text = f"Attempt {data['attempt']} of {name} failed; it will be tried again."
+            return Entry(at, text, _cause(event), is_cause=True)
         case "step_failed":
-            return Entry(at, f"{name} failed.", _cause(event))
+            attempts = data.get("attempts", 1)
+            text = f"{name} failed{f' on attempt {attempts}' if attempts > 1 else ''}."
+            return Entry(at, text, _cause(event), is_cause=True)
         case "step_cancelled":
             return Entry(at, f"{name} was cancelled.")
+        case "hook_created" if name == "request":
+            return Entry(at, "Open for votes.")
         case "hook_created":
             return Entry(at, f"Waiting for a call to a {name}.")
         case "hook_received":
-            act = _act(data.get("payload"))
-            return Entry(at, act or f"The {name} was called.", _words(data.get("payload")) if act else "")
+            act = _act(data.get("payload"), called)
+            wrote = _words(data.get("payload")) if act else ""
+            return Entry(at, act or _called_by(name, data, called), wrote, by_people=True)
         case "hook_refused":
             wrong = "; ".join(
                 f"{'.'.join(str(p) for p in each['loc']) or 'payload'}: {each['msg']}" for each in data["errors"]
             )
-            return Entry(at, f"A call to the {name} didn't fit its schema, so the workflow doesn't get it.", wrong)
+            text = f"A call to the {name} didn't fit its schema, so the workflow doesn't get it."
+            return Entry(at, text, wrong, by_people=True, is_cause=True)
         case "hook_responded":
             answer = _json(data.get("answer"))
-            return Entry(
-                at, f"Reply: {answer['text']}" if answer and "text" in answer else "The caller got its response."
-            )
+            is_reply = answer is not None and "text" in answer
+            text = f"Reply: {answer['text']}" if answer is not None and is_reply else "The caller got its response."
+            return Entry(at, text, by_people=is_reply)
         case "wait_created":
             until = from_micros(data["resume_at"])
             return Entry(at, f"{name.capitalize()} until {until:%d %b %Y, %H:%M:%S} UTC.")
@@ -136,72 +241,92 @@ def _entry(event: Event, name: str) -> Entry | None:
         case "child_started":
             return Entry(at, f"Started {data['workflow']} as run {data['run_id']}, and waiting for it.")
         case "child_ended":
-            return Entry(at, f"Run {data['run_id']} {data['status']}.", _cause(event))
+            return Entry(at, f"Run {data['run_id']} {data['status']}.", _cause(event), is_cause=True)
         case "child_cancelled":
             return Entry(at, f"{name} is no longer waited for, and was asked to cancel.")
         case "run_completed":
-            return Entry(at, "Run completed.")
+            return Entry(at, "Run completed.", by_people=True)
         case "run_failed":
-            return Entry(at, "Run failed.", _cause(event))
+            return Entry(at, "Run failed.", _cause(event), by_people=True, is_cause=True)
         case "cancel_requested":
             until = from_micros(data["until"])
-            text = f"Run asked to cancel. It has until {until:%d %b %Y, %H:%M:%S} UTC to tidy up."
-            return Entry(at, text, str(data["reason"] or ""))
+            text = f"Run asked to cancel{_acted_by(data)}. It has until {until:%d %b %Y, %H:%M:%S} UTC to tidy up."
+            return Entry(at, text, str(data["reason"] or ""), by_people=True)
         case "run_cancelled" if "error" in data:
-            return Entry(at, "Run cancelled. Its clean-up failed.", _cause(event))
+            return Entry(at, "Run cancelled. Its clean-up failed.", _cause(event), by_people=True, is_cause=True)
         case "run_cancelled":
-            return Entry(at, "Run cancelled.", str(data.get("reason") or ""))
+            return Entry(at, "Run cancelled.", str(data.get("reason") or ""), by_people=True)
         case "run_reset":
-            return Entry(at, f"Run reset to event {data['to']}. Run {data['next']} goes on in its place.")
+            text = f"Run reset to event {data['to']}. Run {data['next']} goes on in its place."
+            return Entry(at, text, by_people=True)
         case "run_continued":
-            return Entry(at, f"Run continued as {data['next']}.")
+            return Entry(at, f"Run continued as {data['next']}.", by_people=True)
 
 
-def _beginning(data: Mapping[str, Any]) -> str:
+def _called_by(name: str, data: Mapping[str, Any], called: Called) -> str:
+    """Say that a hook was called, and by whom if the log knows."""
+    actor = read_actor(data.get("actor"))
+    return f"The {name} was called{'' if actor is None else f' by {called(actor.id)}'}."
+
+
+def _acted_by(data: Mapping[str, Any]) -> str:
+    actor = read_actor(data.get("actor"))
+    return "" if actor is None else f" by {actor.id}"
+
+
+def _beginning(data: Mapping[str, Any], called: Called) -> str:
     match data:
         case {"reset_of": {"run_id": run, "seq": seq}}:
             return f"Run started from event {seq} of run {run}."
         case {"continues": {"run_id": run}}:
             return f"Run started, as the continuation of run {run}."
         case {"attempt_of": run}:
-            return f"Run started, as another attempt at run {run}."
+            return f"Run started{_acted_by(data)}, as another attempt at run {run}."
+        case {"input": {"opening": {"requester": str(requester), "on_behalf_of": str(behalf)}}}:
+            return f"{called(requester)} opened the request for {called(behalf)}."
+        case {"input": {"opening": {"requester": str(requester)}}}:
+            return f"{called(requester)} opened the request."
         case _:
             return "Run started."
 
 
-def _act(payload: Any) -> str:
+def _act(payload: Any, called: Called) -> str:
     """Return what a person did to a request, from the act's payload; "" for any other payload.
 
     Our own messages have no URL: what is sent to a webhook's URL can say anything.
     """
     match _json(payload) if isinstance(payload, dict) and payload.get("url") == "" else None:
         case {"kind": "vote", "by": str(by), "choice": str(choice), **more}:
-            return f"{by} {_CHOSE.get(choice, choice)}{_by_way(by, more)}."
+            return f"{called(by)} {_CHOSE.get(choice, choice)}{_by_way(by, more)}."
         case {"kind": "edit", "by": str(by), **more}:
-            return f"{by} edited the request{_by_way(by, more)}."
+            return f"{called(by)} edited the request{_by_way(by, more)}."
         case {"kind": "withdraw", "by": str(by), **more}:
-            return f"{by} withdrew the request{_by_way(by, more)}."
+            return f"{called(by)} withdrew the request{_by_way(by, more)}."
+        case {"kind": "reassign", "by": str(by), "person": str(person), **more}:
+            instead = more.get("instead_of")
+            whose = "" if instead is None else f" instead of {called(str(instead or by))}"
+            return f"{called(by)} asked {called(person)} to decide{whose}{_by_way(by, more)}."
         case {"kind": "stop", "by": str(by), **more}:
-            return f"{by} cancelled the run{_by_way(by, more)}."
+            return f"{called(by)} cancelled the run{_by_way(by, more)}."
         case {"kind": "comment", "by": str(by), **more}:
-            return f"{by} commented{_by_way(by, more)}."
+            return f"{called(by)} commented{_by_way(by, more)}."
         case {"kind": "claim", "by": str(by), "ends": True, **more}:
-            return f"{by} is no longer on it{_by_way(by, more)}."
+            return f"{called(by)} is no longer on it{_by_way(by, more)}."
         case {"kind": "claim", "by": str(by), **more}:
-            return f"{by} is on it{_by_way(by, more)}."
+            return f"{called(by)} is on it{_by_way(by, more)}."
         case {"kind": "remind", "by": str(by), **more}:
-            return f"{by} asked for a reminder{_by_way(by, more)}."
+            return f"{called(by)} asked for a reminder{_by_way(by, more)}."
         case {"kind": "snooze", "by": str(by), "until": str(until), **more}:
-            return f"{by} snoozed their reminders until {until}{_by_way(by, more)}."
+            return f"{called(by)} snoozed their reminders until {until}{_by_way(by, more)}."
         case {"kind": "snooze", "by": str(by), **more}:
-            return f"{by} ended their snooze{_by_way(by, more)}."
+            return f"{called(by)} ended their snooze{_by_way(by, more)}."
     return ""
 
 
 def _words(payload: Any) -> str:
-    """Return what somebody wrote in a comment; "" for another act."""
+    """Return what somebody wrote: a comment, or why they did something; "" if nothing."""
     act = _json(payload) or {}
-    return str(act.get("text", "")) if act.get("kind") == "comment" else ""
+    return str(act.get("text" if act.get("kind") == "comment" else "comment") or act.get("reason") or "")
 
 
 def _by_way(by: str, act: Mapping[Any, Any]) -> str:
@@ -224,7 +349,8 @@ def _json(carried: Any) -> dict[str, Any] | None:
 
 def _cause(event: Event) -> str:
     error = event.data.get("error") or {}
-    return ": ".join(str(error[key]) for key in ("type", "message") if error.get(key))
+    said = ": ".join(str(error[key]) for key in ("type", "message") if error.get(key))
+    return f"{said} ({error['where']})" if error.get("where") else said
 
 
 _ENDINGS: dict[str, Ending] = {
@@ -258,17 +384,60 @@ def _spans(log: Sequence[Event], names: dict[int, str]) -> Iterable[Span]:
     ends |= {number: event for event in log for number in closed_by(event)}
     over = next((event.at for event in reversed(log) if event.type.startswith("run_") and len(log) > 1), None)
     is_over = log[-1].type in ENDINGS if log else False
+    attempts = _attempts(log)
     for event in log:
         kind = event.type.removesuffix("_created").removesuffix("_started")
         if is_whole_step(event):
             kind = "step"
         elif kind not in ("step", "hook", "wait", "child") or event.type == "step_started":
             continue
-        end = ends.get(event.data["id"])
-        yield Span(
+        number = event.data["id"]
+        end = ends.get(number)
+        span = Span(
             kind=kind,  # type: ignore[arg-type]  # narrowed by the line above
-            label=names[event.data["id"]],
+            label=names[number],
             start=event.at,
             end=end.at if end else over if is_over else None,
             ending=_ending(end, kind) if end else "cancelled" if is_over else "open",
         )
+        yield _with_actor(span) if kind != "step" else _step(span, event, end, attempts.get(number, ()))
+
+
+def _step(span: Span, event: Event, end: Event | None, attempts: tuple[Attempt, ...]) -> Span:
+    words = _step_in_words(event, end)
+    return replace(
+        span,
+        label=words.text,
+        ending="failed" if words.went_wrong else span.ending,
+        actor=words.actor,
+        name=str(event.data["name"]),
+        given=event.data.get("input"),
+        result=None if end is None else end.data.get("result"),
+        attempts=attempts,
+    )
+
+
+def _with_actor(span: Span) -> Span:
+    match span.kind, span.label:
+        case "hook", "request":
+            return replace(span, label="Open for votes", actor="Approvers")
+        case "hook", _:
+            return replace(span, actor=CALLS)
+        case "child", _:
+            return replace(span, actor=CHILDREN)
+        case _:
+            return replace(span, actor=TIMERS)
+
+
+def _attempts(log: Sequence[Event]) -> dict[int, tuple[Attempt, ...]]:
+    """Return the attempts at each step, by its number."""
+    found: dict[int, list[Attempt]] = {}
+    for event in log:
+        match event.type:
+            case "step_started":
+                found.setdefault(event.data["id"], []).append(Attempt(event.data["attempt"], event.at, None))
+            case "step_retrying" | "step_completed" | "step_failed" | "step_cancelled":
+                tries = found.get(event.data["id"])
+                if tries and tries[-1].end is None:
+                    tries[-1] = replace(tries[-1], end=event.at, error=event.data.get("error"))
+    return {number: tuple(tries) for number, tries in found.items()}

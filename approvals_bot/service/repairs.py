@@ -1,6 +1,7 @@
-"""What operators do about runs that a bad release has stalled or ended: try again, or go on from an earlier event.
+"""What operators do about runs: cancel them, end their sleeps, try again, go on from an earlier event, resume a hook.
 
-Each act needs a reason, and is in the audit with the actor, the reason, and the run that goes on.
+Each act needs a reason, and is in the audit with the actor, the reason, and the run that goes on. None of them is a
+vote: whatever a person decides with can't be resumed this way.
 """
 
 from __future__ import annotations
@@ -10,18 +11,23 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from approvals_bot.approvals.acts import Actor
+from approvals_bot.approvals.acts import Actor, Reply, Stop
+from approvals_bot.approvals.request import Request
+from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine, Run, RunRecord
 from approvals_bot.durable.store.audit import Owes
 from approvals_bot.durable.store.protocol import ENDED, Filter, Status
 from approvals_bot.errors import (
     AlreadyResetError,
     ApprovalsBotError,
+    HookNotFoundError,
     RunEndedError,
     RunNotFoundError,
     RunNotStalledError,
 )
+from approvals_bot.service.act import perform
 from approvals_bot.service.owed_lines import line_of_operator, write_line
+from approvals_bot.service.read import request_behind
 
 Act = Literal["retry", "new_run", "reset"]
 
@@ -93,6 +99,39 @@ async def cancel_run(engine: Engine, run_id: str, *, who: str, actor: Actor, rea
     owed = line_of_operator("run_cancelled", who, actor, run_id, {"reason": reason})
     await engine.cancel(run_id, reason or None, actor=actor.as_json(), owes=owed)
     await write_line(engine, owed)
+
+
+async def cancel_request(engine: Engine, request: Request, *, who: str, actor: Actor, reason: str) -> Reply:
+    """Cancel a request that is open, and the run with it. Returns the reply; everybody involved is notified."""
+    return await perform(engine, request, Stop(who, reason, "inbox", actor=actor))
+
+
+async def end_sleeps(engine: Engine, run_id: str, *, who: str, actor: Actor, reason: str) -> int:
+    """End the sleeps that a run is in, and return their number. Raises RunNotFoundError."""
+    ended = await engine.wake_up(run_id)
+    if ended:
+        data = {"reason": reason, "sleeps": ended}
+        await engine.audit("run_woken", who=who, actor=actor.as_json(), run_id=run_id, data=data)
+    return ended
+
+
+async def resume_waiting_hook(
+    engine: Engine, run_id: str, hook_id: str, payload: Any, *, who: str, actor: Actor, reason: str
+) -> None:
+    """Give a payload to a live hook or webhook of this run, in the place of the one who should have sent it.
+
+    Raises HookNotFoundError for another run's hook, and for one that people decide by; InvalidPayloadError.
+    """
+    target = await engine.find(hook_id)
+    if target is None or target.record.id != run_id or not target.hook.is_live or request_behind(target) is not None:
+        raise HookNotFoundError(hook_id)
+    if target.hook.is_webhook:
+        url = f"{engine.base_url}/webhooks/{hook_id}"  # the log tells it from our own messages by that
+        await engine.send_to_webhook(target, WebhookRequest.of_json(payload, url))
+    else:
+        await engine.resume_hook(target.hook.token, payload, actor=actor.as_json())
+    data = {"reason": reason, "hook_id": hook_id}
+    await engine.audit("hook_resumed", who=who, actor=actor.as_json(), run_id=run_id, data=data)
 
 
 async def _write_line(engine: Engine, owed: Owes, run: Run[Any]) -> None:

@@ -43,6 +43,7 @@ from approvals_bot.approvals.port import (
     Dispatch,
     FormField,
     ToPerson,
+    Via,
 )
 from approvals_bot.approvals.request import RecordedVote, Request, RequestStage
 from approvals_bot.approvals.talk import talk_result
@@ -222,21 +223,27 @@ class Decisions:
     async def _perform(self, request: HttpRequest, link: Link, act: Act, form: Mapping[str, str]) -> Response:
         """Do it: 303 to the page that says so; else the page again, with why nothing was changed."""
         reply = await perform(self._engine, link.target, replace(act, actor=_actor(request, link)))
-        return await self._said(link, act, reply, form)
+        return await self._said(link, act, reply, form, to_request="page" in request.query_params)
 
     async def _talk(self, request: HttpRequest, link: Link, form: Mapping[str, str]) -> Response:
         """Do what decides nothing, and show the page that says so."""
-        act = talk_of(self._engine, link, form)
+        act = talk_of(self._engine, link.address, link.via, form)
         if isinstance(act, Reply):
             return self._page(link, 422, said=act.text, refused=True, values=form, proven=link.target.hook.is_live)
         reply = await talk(self._engine, link.view, replace(act, actor=_actor(request, link)))
         return await self._said(link, act, reply, form)
 
-    async def _said(self, link: Link, act: Act, reply: Reply, form: Mapping[str, str]) -> Response:
-        """Answer with the reply: 303 if something was changed."""
+    async def _said(
+        self, link: Link, act: Act, reply: Reply, form: Mapping[str, str], *, to_request: bool = False
+    ) -> Response:
+        """Answer with the reply: 303 if something was changed.
+
+        `to_request`: the form was on the request's page, so its result is shown there.
+        """
         self._metrics.voted(reply.verdict, act.via)
         if reply.changed:
-            return RedirectResponse(f"{self._root}{link.path}?done={reply.verdict}", 303)
+            path = f"/requests/{link.view.id}" if to_request else link.path
+            return RedirectResponse(f"{self._root}{path}?done={reply.verdict}", 303)
         link = await self._links.open(link.signed) or link
         status, refused = _status(reply, act, link.view)
         return self._page(
@@ -510,18 +517,18 @@ def reassignment_of(link: Link, form: Mapping[str, str]) -> Reassign:
     )
 
 
-def talk_of(engine: Engine, link: Link, form: Mapping[str, str]) -> Talk | Reply:
+def talk_of(engine: Engine, by: str, via: Via, form: Mapping[str, str]) -> Talk | Reply:
     """Read the form of what decides nothing. Returns a Reply if it says nothing that can be done."""
-    name, _, until = form["talk"].partition("-")
+    name, _, until = form.get("talk", "").partition("-")
     match name:
         case "comment":
-            return Comment(link.address, form.get("remark", "").replace("\r\n", "\n"), link.via)
+            return Comment(by, form.get("remark", "").replace("\r\n", "\n"), via)
         case "claim" | "unclaim":
-            return TakeOn(link.address, ends=name == "unclaim", via=link.via)
+            return TakeOn(by, ends=name == "unclaim", via=via)
         case "remind":
-            return Remind(link.address, link.via)
+            return Remind(by, via)
         case "snooze":
-            return snooze_of(engine, link.address, until, via=link.via)
+            return snooze_of(engine, by, until, via=via)
         case _:
             return Reply("invalid", code="unreadable")
 

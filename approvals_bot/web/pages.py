@@ -1,4 +1,4 @@
-"""The pages for people, besides that of a mail's link: runs, a run's history, a request, the inbox.
+"""The pages for people, besides that of a mail's link: the list of runs, workflows, the inbox. And who may see what.
 
 They show what others asked for, so without a session they show only how to get in. People who have signed in see their
 inbox, and the requests that concern them. `open_pages` opens all to everybody, for a service that listens on this
@@ -7,11 +7,8 @@ machine alone.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from itertools import pairwise
+from datetime import datetime
 from typing import Any, get_args
 from urllib.parse import urlencode
 
@@ -22,16 +19,12 @@ from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.published import REQUEST, Relation
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine, RunRecord
-from approvals_bot.durable.engine.near_limits import near_limits
 from approvals_bot.durable.store.protocol import Status
 from approvals_bot.people import People
-from approvals_bot.service.act import is_requester
 from approvals_bot.service.catalog import Catalog
-from approvals_bot.service.history import Span, history_of
 from approvals_bot.service.read import RequestPage, await_request, is_concerned, list_requests, request_of, requests_of
 from approvals_bot.service.roles import Roles
 from approvals_bot.service.schedules import read_schedules
-from approvals_bot.service.waiting import Wait, waits_of
 from approvals_bot.web.batch import InboxVotes, can_be_batched
 from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.links import Links
@@ -54,7 +47,7 @@ LISTS: tuple[tuple[Relation, str, str], ...] = (
 
 
 class PeoplePages:
-    """`/runs`, `/runs/{id}`, `/workflows/{name}`, `/requests/{id}`, `/inbox`."""
+    """`/runs`, `/workflows/{name}`, `/inbox`, and whom the pages of a request or run are for."""
 
     def __init__(
         self,
@@ -73,9 +66,7 @@ class PeoplePages:
         roles: Roles,
         root: str,
         open_pages: bool = False,
-        has_evidence: bool = False,
     ) -> None:
-        self._has_evidence = has_evidence
         self._batches = batches
         self._engine = engine
         self._links = links
@@ -110,42 +101,6 @@ class PeoplePages:
             chosen=status,
             statuses=STATUSES,
         )
-
-    async def run(self, request: HttpRequest) -> Response:
-        """Show one run's history: what happened, when, and what it waits for.
-
-        For a run that has continued as a new one, this is the page of that one, unless `?own` is asked for.
-        """
-        if (refusal := await self._refuse_all_but_viewers(request)) is not None:
-            return refusal
-        record = await self._engine.record(request.path_params["id"])
-        if record is None:
-            return self._pages.page("not_found.html", 404)
-        if record.status == "continued" and "own" not in request.query_params:
-            return RedirectResponse(await self._engine.last(record.id), 303)
-        record, log = await self._engine.read(record.id)
-        history = history_of(log)
-        waits = waits_of(record, log, self._engine.steps_in_line(record, log))
-        calls = [wait for wait in waits if wait.token]
-        return await self._page(
-            request,
-            "run.html",
-            "/runs",
-            row=self._row(record),
-            record=record,
-            requests=[self._row_of(record, view) for view in requests_of(record) if view.number],
-            lines=[wait.in_words for wait in waits if wait.kind == "limit"],
-            children=[wait.more for wait in waits if wait.kind == "child"],
-            calls=[(wait, self._url_of(wait)) for wait in calls if wait.kind != "webhook" or self._open],
-            history=history,
-            near_limits=near_limits(record),
-            live=_live_run(record.id),
-            drawing=draw(history.spans, start=record.created_at, end=record.ended_at or self._now()),
-        )
-
-    def _url_of(self, wait: Wait) -> str:
-        """Return a webhook's URL. Anybody who has it can call it, so only a developer's machine shows it."""
-        return self._engine.link(wait.hook_id) if wait.kind == "webhook" else ""
 
     async def _refuse_all_but_viewers(self, request: HttpRequest) -> Response | None:
         """Return what people see who may not see all runs: how to sign in, or a sentence. Raises SourceUnavailable."""
@@ -207,30 +162,6 @@ class PeoplePages:
         if view is None or not (self._open or is_concerned(view, reader) or await self._may_view(view, reader)):
             return self._pages.page("not_found.html", 404)
         return view
-
-    async def request(self, request: HttpRequest) -> Response:
-        """The card of one request, for those who have to do with it."""
-        view = await self.find_visible(request)
-        if isinstance(view, Response):
-            return view
-        if view.run_id != request.path_params["id"].partition(".")[0]:  # that run was reset
-            return RedirectResponse(view.id, 303)
-        reader = await self._sessions.who(request)
-        card = card_of(view, None, self._now())
-        decide = await self._links.inbox_path(view, reader) if reader else ""
-        is_hers = reader is not None and is_requester(view, reader) and not card_of(view, reader, self._now()).choices
-        return await self._page(
-            request,
-            "request.html",
-            "",
-            card=card,
-            files=f"/requests/{view.id}/files/",
-            run_id=view.run_id,
-            decide=decide,
-            is_hers=is_hers,
-            evidence=self._has_evidence,
-            live=_live_run(view.run_id),
-        )
 
     async def inbox(self, request: HttpRequest) -> Response:
         """Show what waits for one person, the oldest first; after signing in, also what they asked for and voted on."""
@@ -323,83 +254,3 @@ class PeoplePages:
         zone = self._people.person(reader).zone if reader else "UTC"
         nav = await self._navigation.of(reader)
         return self._pages.page(template, nav=nav, here=here, zone=zone, **values)
-
-
-def _live_run(run_id: str) -> str:
-    """Return the path of the stream that follows this run."""
-    return f"/live?{urlencode({'run': run_id})}"
-
-
-# The timeline: where each span's bar is drawn, as numbers for the template. Pure.
-
-WIDTH = 600  # user units; the page's column
-LABELS = 150  # of them, at the left
-LANE = 24  # height of one line
-HEAD = 20  # height of the line of times
-MOST_LANES = 30  # a longer history is only listed
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One span of time as a bar."""
-
-    label: str
-    words: str  # "sent card, 0.2 seconds": what a screen reader says
-    kind: str
-    ending: str
-    x: float
-    y: float
-    width: float
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """The bars, and how large the picture is. `left_out`: spans that did not fit."""
-
-    bars: tuple[Bar, ...]
-    width: int
-    height: int
-    left_out: int
-
-
-def draw(spans: tuple[Span, ...], *, start: datetime, end: datetime) -> Drawing:
-    """Draw these spans between the run's start and its end (or now)."""
-    shown = spans[:MOST_LANES]
-    places = _places({start, end} | {at for s in shown for at in (s.start, s.end) if at is not None})
-    bars = tuple(
-        Bar(
-            label=_short(span.label),
-            words=f"{span.label}, {_length((span.end or end) - span.start)}, {span.ending}",
-            kind=span.kind,
-            ending=span.ending,
-            x=places[span.start],
-            y=HEAD + lane * LANE,
-            width=max(places[span.end or end] - places[span.start], 4.0),
-        )
-        for lane, span in enumerate(shown)
-    )
-    return Drawing(bars, WIDTH, HEAD + len(bars) * LANE, len(spans) - len(shown))
-
-
-def _places(moments: set[datetime]) -> dict[datetime, float]:
-    """Return an x for each moment: in order, and further apart the more time is between."""
-    ordered = sorted(moments)
-    gaps = [0.0] + [1 + math.log10(1 + (later - earlier).total_seconds() * 10) for earlier, later in pairwise(ordered)]
-    room, whole, x = WIDTH - LABELS - 6, sum(gaps) or 1.0, 0.0
-    places: dict[datetime, float] = {}
-    for moment, gap in zip(ordered, gaps, strict=True):
-        x += gap
-        places[moment] = round(LABELS + room * x / whole, 1)
-    return places
-
-
-def _length(span: timedelta) -> str:
-    seconds = span.total_seconds()
-    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.1f} seconds"
-
-
-def _short(label: str, most: int = 20) -> str:
-    return label if len(label) <= most else label[: most - 1] + "…"

@@ -54,7 +54,10 @@ from approvals_bot.web.new_request import NewRequest
 from approvals_bot.web.openapi import OpenApi
 from approvals_bot.web.pages import PeoplePages
 from approvals_bot.web.proxies import ProxyHeader
+from approvals_bot.web.request_pages import RequestPages
 from approvals_bot.web.responses import ErrorResponses, Problem, Renderer, origin_of, root_of
+from approvals_bot.web.run_acts import RunActs
+from approvals_bot.web.run_pages import RunPages
 from approvals_bot.web.sessions import SessionCookies
 from approvals_bot.web.sign_in import SignIn, SignInSetup, clients_of
 
@@ -180,9 +183,37 @@ def build(
         roles=roles,
         root=root_of(base_url),
         open_pages=open_pages,
-        has_evidence=audit_key is not None,
         batches=batches,
     )
+    request_pages = RequestPages(
+        engine=engine,
+        people=people,
+        readers=people_pages,
+        sessions=sessions,
+        links=links,
+        login=signing_in,
+        forms=forms,
+        navigation=navigation,
+        pages=pages,
+        now=now,
+        root=root_of(base_url),
+        has_evidence=audit_key is not None,
+    )
+    run_pages = RunPages(
+        engine=engine,
+        people=people,
+        tokens=tokens,
+        readers=people_pages,
+        sessions=sessions,
+        roles=roles,
+        login=signing_in,
+        forms=forms,
+        navigation=navigation,
+        pages=pages,
+        now=now,
+        open_pages=open_pages,
+    )
+    run_acts = RunActs(engine, run_pages, forms=forms, pages=pages, root=root_of(base_url))
     new_requests = NewRequest(
         engine=engine,
         people=people,
@@ -265,7 +296,15 @@ def build(
         ("GET", "/requests/new", new_requests.choose),
         ("GET", "/requests/new/{workflow}", new_requests.show),
         ("POST", "/requests", new_requests.send),
-        ("GET", "/requests/{id}", people_pages.request),
+        ("GET", "/requests/{id}", request_pages.show),
+        ("POST", "/requests/{id}/talk", request_pages.talk),
+        ("GET", "/runs/{id}.json", run_pages.as_json),
+        ("GET", "/runs/{id}", run_pages.show),
+        ("POST", "/runs/{id}/cancellation", run_acts.cancel),
+        ("POST", "/runs/{id}/wakeups", run_acts.wake),
+        ("POST", "/runs/{id}/attempts", run_acts.attempt),
+        ("POST", "/runs/{id}/reset", run_acts.reset),
+        ("POST", "/runs/{id}/hooks/{hook_id}/payloads", run_acts.resume),
         ("GET", "/requests/{id}/evidence", audit_pages.evidence),
         ("GET", "/live", live.stream),
         ("GET", "/requests/{id}/files/{file}", downloads.of_request),
@@ -273,7 +312,6 @@ def build(
         ("GET", "/audit.csv", audit_pages.table),
         ("GET", "/audit.jsonl", audit_pages.lines),
         ("GET", "/runs", people_pages.runs),
-        ("GET", "/runs/{id}", people_pages.run),
         ("GET", "/deliveries", deliveries.show),
         ("POST", "/deliveries/attempts", deliveries.try_chosen),
         ("POST", "/deliveries/{id}/attempts", deliveries.try_one),

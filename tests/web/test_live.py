@@ -238,7 +238,7 @@ async def test_an_open_page_changes_in_place_unless_somebody_types(tmp_path: Pat
                 await page.keyboard.type("Wait, I")
                 await site.api(0, f"/api/runs/{second}/votes", {"by": "ann@acme.eu", "choice": "approve"})
                 await page.wait_for_selector("text=This has changed.")
-                assert await page.input_value("textarea") == "Wait, I"
+                assert await page.input_value("main > textarea") == "Wait, I"
                 assert "Approved" not in await page.inner_text("main")
                 await page.click("text=Show it")
                 await page.wait_for_selector("main >> text=Approved")

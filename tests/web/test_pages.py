@@ -15,7 +15,7 @@ from approvals_bot.durable.core.api import create_hook, sleep, step, workflow
 from approvals_bot.durable.core.events import Event
 from approvals_bot.service.catalog import Listed
 from approvals_bot.service.history import Span, history_of
-from approvals_bot.web.pages import MOST_LANES, draw
+from approvals_bot.web.timeline import LABELS, MOST_LANES, draw
 
 NASTY = "<script>alert(1)</script>\u202e \"'&amp; {{ 7*7 }}"
 
@@ -143,10 +143,10 @@ async def test_a_run_page_has_a_timeline_and_a_history(open_office: Any) -> None
     text = sound(await open_office.web.get(f"/runs/{run_id}"))
     for words in (
         "Run started.",
-        "shout finished.",
-        "Waiting for a call to a hook.",
+        "Ran “shout”",
+        "A payload for the hook",
         "<svg",
-        "shout, 0.0 seconds, done",
+        "Ran “shout”, 0.0 seconds",
     ):
         assert words in text
     failed = await open_office.start("stumble")
@@ -231,7 +231,7 @@ def test_a_history_shows_durations_and_endings() -> None:
     )
     assert [entry.text for entry in history.entries] == [
         "Run started.",
-        "send failed and will be retried.",
+        "Attempt 1 of send failed; it will be tried again.",
         "send failed.",
         "Time limit until 01 Jan 1970, 00:00:00 UTC.",
         "Waiting for a call to a hook.",
@@ -239,7 +239,7 @@ def test_a_history_shows_durations_and_endings() -> None:
     ]
     assert [entry.detail for entry in history.entries][1::4] == ["OSError: no route", "Not needed."]
     assert [(s.label, s.ending, (s.end - s.start).total_seconds()) for s in history.spans if s.end] == [
-        ("send", "failed", 2),
+        ("“send” failed", "failed", 2),
         ("time limit", "cancelled", 7),
         ("hook", "cancelled", 7),
     ]
@@ -281,9 +281,9 @@ def test_a_drawing_keeps_order_and_stays_in_its_frame() -> None:
     drawing = draw(spans, start=NOON, end=NOON + weeks + timedelta(seconds=1))
     starts = [bar.x for bar in drawing.bars]
     assert starts == sorted(starts)
-    assert all(bar.x >= 150 and bar.width >= 4 for bar in drawing.bars)
+    assert all(bar.x >= LABELS and bar.width >= 4 for bar in drawing.bars)
     assert all(bar.x + bar.width <= drawing.width for bar in drawing.bars)
-    assert drawing.bars[1].words == "webhook, 21 days, done"
+    assert drawing.bars[1].words == "webhook, 21 days"
     many = draw(spans * 20, start=NOON, end=NOON + weeks)
     assert (len(many.bars), many.left_out) == (MOST_LANES, 60 - MOST_LANES)
     assert draw((), start=NOON, end=NOON).bars == ()

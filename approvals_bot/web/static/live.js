@@ -81,6 +81,20 @@
     source.addEventListener("changed", look);
   }
 
+  // A link to JSON copies it, where the browser lets us; without script it just opens.
+  document.addEventListener("click", async (event) => {
+    const link = event.target.closest("a.copy");
+    if (!link || event.metaKey || event.ctrlKey || !navigator.clipboard) return;
+    event.preventDefault();
+    try {
+      const answer = await fetch(link.href);
+      if (!answer.ok) throw new Error(answer.statusText);
+      await navigator.clipboard.writeText(await answer.text());
+      said.textContent = "Copied.";
+      link.textContent = "Copied";
+    } catch { location.href = link.href; }
+  });
+
   document.addEventListener("visibilitychange", () => {
     if (!document.hidden) return listen();
     source?.close();

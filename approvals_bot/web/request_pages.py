@@ -1,0 +1,184 @@
+"""`/requests/{id}`: the card of one request, what its rules say, its timeline, and what its reader can do about it.
+
+People who have signed in decide here, by the form of their own decision page. Whatever decides nothing (comments,
+claims, reminders, snoozes) is sent from here by everybody whom the request concerns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import RedirectResponse, Response
+
+from approvals_bot.approvals.acts import Actor, Reply
+from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.explain import explain
+from approvals_bot.approvals.port import Card
+from approvals_bot.approvals.request import Request
+from approvals_bot.approvals.talk import talk_result
+from approvals_bot.durable.engine import Engine
+from approvals_bot.people import People, Person
+from approvals_bot.service.act import is_requester
+from approvals_bot.service.history import history_of
+from approvals_bot.service.talk import talk
+from approvals_bot.web.decisions import change_of, result, talk_of
+from approvals_bot.web.form_tokens import FormTokens
+from approvals_bot.web.guard import audited_peer_of
+from approvals_bot.web.links import Link, Links
+from approvals_bot.web.login import Login
+from approvals_bot.web.navigation import Navigation
+from approvals_bot.web.pages import PeoplePages
+from approvals_bot.web.responses import STATUS, Problem, Renderer
+from approvals_bot.web.sessions import SessionCookies
+from approvals_bot.web.timeline import draw
+from approvals_bot.web.validation import read_form
+
+NOT_OURS = "This form didn't come from the request's own page, so nothing was changed. Load the page again."
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where somebody's own form of a request is. `may_decide`: the request's page may have it, too."""
+
+    link: Link | None
+    may_decide: bool
+
+
+class RequestPages:
+    """`/requests/{id}`, and what decides nothing, below it."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        people: People,
+        readers: PeoplePages,
+        sessions: SessionCookies,
+        links: Links,
+        login: Login,
+        forms: FormTokens,
+        navigation: Navigation,
+        pages: Renderer,
+        now: Callable[[], datetime],
+        root: str,
+        has_evidence: bool = False,
+    ) -> None:
+        self._engine = engine
+        self._people = people
+        self._readers = readers
+        self._sessions = sessions
+        self._links = links
+        self._login = login
+        self._forms = forms
+        self._navigation = navigation
+        self._pages = pages
+        self._now = now
+        self._root = root
+        self._has_evidence = has_evidence
+
+    async def show(self, request: HttpRequest) -> Response:
+        """Show one request, for those who have to do with it."""
+        view = await self._readers.find_visible(request)
+        if isinstance(view, Response):
+            return view
+        if view.run_id != request.path_params["id"].partition(".")[0]:  # that run was reset
+            return RedirectResponse(view.id, 303)
+        reader, done = await self._sessions.who(request), request.query_params.get("done", "")
+        said = ""
+        if reader is not None:
+            talked = talk_result(view, reader, done, self._now())
+            said = result(view, reader, done) or (talked.text if talked is not None else "")
+        return await self._page(request, view, reader, said=said)
+
+    async def talk(self, request: HttpRequest) -> Response:
+        """Comment, claim, remind or snooze: 303 to the request's page, or the page with why nothing was changed."""
+        view = await self._readers.find_visible(request)
+        if isinstance(view, Response):
+            return view
+        session, form = await self._sessions.find(request), await read_form(request)
+        if session is None:
+            return await self._login.instead_of(request)
+        if not self._forms.is_ours(request, "talk", form.get("form_token", "")):
+            raise Problem(403, "Not from the request's page", NOT_OURS)
+        act = talk_of(self._engine, session.person, "inbox", form)
+        actor = Actor("person", session.person, session=session.id, peer=audited_peer_of(request.scope))
+        reply = act if isinstance(act, Reply) else await talk(self._engine, view, replace(act, actor=actor))
+        if reply.changed:
+            query = urlencode({"done": reply.verdict})
+            return RedirectResponse(f"{self._root}/requests/{view.id}?{query}", 303)
+        status = STATUS[reply.verdict]
+        return await self._page(request, view, session.person, status, said=reply.text, refused=True, values=form)
+
+    async def _page(
+        self,
+        request: HttpRequest,
+        view: Request,
+        reader: str | None,
+        status: int = 200,
+        *,
+        said: str = "",
+        refused: bool = False,
+        values: dict[str, str] | None = None,
+    ) -> Response:
+        card, person = card_of(view, reader, self._now()), self._people.person(reader) if reader else None
+        place = await self._place(view, reader)
+        nav = await self._navigation.of(reader)
+        return self._pages.page(
+            "request.html",
+            status,
+            nav=nav,
+            here="",
+            zone=person.zone if person is not None else "UTC",
+            live=f"/live?{urlencode({'run': view.run_id})}",
+            card=card if reader is not None else card_of(view, None, self._now()),
+            files=f"/requests/{view.id}/files/",
+            run_id=view.run_id,
+            acting=person,
+            evidence=self._has_evidence,
+            said=said,
+            refused=refused,
+            values=values or {},
+            talk_path=f"/requests/{view.id}/talk",
+            talk_token=self._forms.make(request, "talk") if reader is not None and card.talk else "",
+            **self._decision(view, card, person, place),
+            **await self._history(view),
+        )
+
+    async def _place(self, view: Request, reader: str | None) -> Place:
+        """Find the reader's own form. Where a vote needs more than a session, it is on their own page alone."""
+        path = await self._links.inbox_path(view, reader) if reader else ""
+        link = await self._links.open(path.rpartition("/")[2]) if path else None
+        return Place(link, link is not None and view.link_auth == "link" and link.target.hook.is_live)
+
+    def _decision(self, view: Request, card: Card, person: Person | None, place: Place) -> dict[str, Any]:
+        link = place.link
+        is_own = link is not None and is_requester(view, link.address) and link.target.hook.is_live
+        return {
+            "decide": link.path if link is not None else "",
+            "in_place": place.may_decide,
+            "form_token": self._links.form_token(link) if link is not None and place.may_decide else "",
+            "may_withdraw": is_own,
+            "change": change_of(view, link.address) if link is not None else None,
+            "is_hers": is_own and not card.choices,
+        }
+
+    async def _history(self, view: Request) -> dict[str, Any]:
+        record, log = await self._engine.read(view.run_id)
+        history = history_of(log, requests={view.hook_id: view.title})
+        explained = explain(view)
+        names = {each["person"]: view.name(each["person"]).text for each in explained["waiting_for"]}
+        return {
+            "drawing": draw(history.spans, start=record.created_at, end=record.ended_at or self._now()),
+            "started": record.created_at,
+            "ended": record.ended_at,
+            "rules": [rule for rule in explained["rules"] if rule["rule"] or rule["because"]],
+            "reasons": [each | {"name": names[each["person"]]} for each in explained["waiting_for"]],
+            "coming": [
+                each | {"at": datetime.fromisoformat(each["at"].replace("Z", "+00:00"))} for each in explained["next"]
+            ],
+        }
