@@ -400,7 +400,7 @@ def _spans(log: Sequence[Event], names: dict[int, str]) -> Iterable[Span]:
             end=end.at if end else over if is_over else None,
             ending=_ending(end, kind) if end else "cancelled" if is_over else "open",
         )
-        yield _with_actor(span) if kind != "step" else _step(span, event, end, attempts.get(number, ()))
+        yield _with_actor(span, event) if kind != "step" else _step(span, event, end, attempts.get(number, ()))
 
 
 def _step(span: Span, event: Event, end: Event | None, attempts: tuple[Attempt, ...]) -> Span:
@@ -417,7 +417,7 @@ def _step(span: Span, event: Event, end: Event | None, attempts: tuple[Attempt, 
     )
 
 
-def _with_actor(span: Span) -> Span:
+def _with_actor(span: Span, event: Event) -> Span:
     match span.kind, span.label:
         case "hook", "request":
             return replace(span, label="Open for votes", actor="Approvers")
@@ -426,7 +426,9 @@ def _with_actor(span: Span) -> Span:
         case "child", _:
             return replace(span, actor=CHILDREN)
         case _:
-            return replace(span, actor=TIMERS)
+            until = from_micros(event.data["resume_at"])
+            label = f"{span.label.capitalize()} until {until.day} {until:%b, %H:%M} UTC"
+            return replace(span, label=label, actor=TIMERS)
 
 
 def _attempts(log: Sequence[Event]) -> dict[int, tuple[Attempt, ...]]:

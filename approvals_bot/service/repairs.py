@@ -126,7 +126,7 @@ async def resume_waiting_hook(
     if target is None or target.record.id != run_id or not target.hook.is_live or request_behind(target) is not None:
         raise HookNotFoundError(hook_id)
     if target.hook.is_webhook:
-        url = f"{engine.base_url}/webhooks/{hook_id}"  # the log tells it from our own messages by that
+        url = f"{engine.base_url}/webhooks/{hook_id}"  # by this, the log differs from our own messages
         await engine.send_to_webhook(target, WebhookRequest.of_json(payload, url))
     else:
         await engine.resume_hook(target.hook.token, payload, actor=actor.as_json())

@@ -1,7 +1,7 @@
 """A step in words: what it did, and to whom. Pure.
 
 A log may hold steps of earlier versions and of anybody's code, so nothing about a step's input or result is taken for
-granted. For what isn't understood, the step's name stands.
+granted. For what isn't understood, the step's name is enough.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ log are for viewers. Operators find there what can be done about a run. A webhoo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -17,6 +17,7 @@ from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.approvals.acts import Actor
 from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.published import REQUEST
 from approvals_bot.config.chat import CHAT_WORKFLOW
 from approvals_bot.durable.core.events import Event, is_whole_step
@@ -28,6 +29,7 @@ from approvals_bot.service.history import Span, failure_of, history_of
 from approvals_bot.service.read import iso, redact, request_of, requests_of
 from approvals_bot.service.repairs import act_of, why_not_again
 from approvals_bot.service.roles import Roles
+from approvals_bot.service.step_words import STEPS
 from approvals_bot.service.waiting import Mask, Wait, waits_of
 from approvals_bot.web.api import run_json
 from approvals_bot.web.form_tokens import FormTokens
@@ -42,6 +44,7 @@ from approvals_bot.web.timeline import by_actor, draw, in_words
 MOST_EVENTS = 200  # of the log on a page, the newest; the JSON has all
 MOST_STEPS = 200  # spans on a page
 LONGEST_VALUE = 4_000  # characters of one input or result on a page
+LONGEST_INPUT = 80  # characters of an input beside its step
 DEVELOPER = "dev"  # who acts on a developer's machine, where nobody signs in
 
 DONE = {
@@ -240,6 +243,8 @@ class RunPages:
         return self._engine.link(wait.hook_id) if wait.kind == "webhook" else wait.token
 
     def _step(self, span: Span, end: datetime, reader: Reader, hide: Callable[[Any], Any]) -> ShownStep:
+        if reader.is_viewer and span.actor == STEPS and (given := _briefly(hide(redact(span.given)))):
+            span = replace(span, label=f"{span.label}: {given}")
         words = in_words(span, end)
         if not reader.is_viewer or span.kind != "step":
             return ShownStep(words, span.ending, span if reader.is_viewer else _without_values(span))
@@ -285,6 +290,12 @@ def preview_of(log: Sequence[Event], to: str) -> ResetPreview | None:
 
 def _line(event: Event, hide: Callable[[Any], Any]) -> dict[str, Any]:
     return {"seq": event.seq, "type": event.type, "at": iso(event.at), "data": hide(redact(event.data))}
+
+
+def _briefly(given: Any) -> str:
+    """Return the plain values of a step's input, in short: what it was done with."""
+    values = given.values() if isinstance(given, dict) else ()
+    return one_line(", ".join(str(value) for value in values if isinstance(value, str | int | float)), LONGEST_INPUT)
 
 
 def _value(value: Any, hide: Callable[[Any], Any]) -> str:

@@ -15,7 +15,7 @@ LABELS = 240  # of them, at the left
 LANE = 24  # height of one line
 HEAD = 20  # height of the line of times
 MOST_LANES = 30  # a longer history is only listed
-LONGEST_LABEL = 34  # characters
+LONGEST_LABEL = 70  # characters; what doesn't fit into the column is clipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,9 @@ def in_words(span: Span, end: datetime) -> str:
     length = span_words((span.end or end) - span.start)
     if span.ending == "open":
         return f"{span.label}, {length} so far"
-    is_said = span.ending == "done" or span.label.endswith(span.ending)
+    is_said = (
+        span.ending == "done" or span.label.endswith(span.ending) or (span.kind, span.ending) == ("step", "failed")
+    )
     return f"{span.label}, {length}" if is_said else f"{span.label}, {length}, {span.ending}"
 
 

@@ -146,7 +146,7 @@ async def test_a_run_page_has_a_timeline_and_a_history(open_office: Any) -> None
         "Ran “shout”",
         "A payload for the hook",
         "<svg",
-        "Ran “shout”, 0.0 seconds",
+        "Ran “shout”: in, 0.0 seconds",
     ):
         assert words in text
     failed = await open_office.start("stumble")
@@ -240,7 +240,7 @@ def test_a_history_shows_durations_and_endings() -> None:
     assert [entry.detail for entry in history.entries][1::4] == ["OSError: no route", "Not needed."]
     assert [(s.label, s.ending, (s.end - s.start).total_seconds()) for s in history.spans if s.end] == [
         ("“send” failed", "failed", 2),
-        ("time limit", "cancelled", 7),
+        ("Time limit until 1 Jan, 00:00 UTC", "cancelled", 7),
         ("hook", "cancelled", 7),
     ]
     assert history_of([]).entries == ()

@@ -102,7 +102,7 @@ async def test_a_failed_run_says_where_its_step_failed(house: House) -> None:  #
     assert "test_run_page.py:" in text.partition("Raised at")[2][:60]
     assert "in step <code>charge_a_card</code>, attempt 2." in text
     assert text.count("Attempt 1, ") == 1
-    assert "“charge a card” failed, " in text
+    assert "“charge a card” failed: card 4711, " in text
 
 
 async def test_no_reader_of_a_run_gets_what_resumes_it(house: House) -> None:  # noqa: F811
