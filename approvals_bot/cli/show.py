@@ -17,7 +17,7 @@ from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.engine import Page, RunRecord
 from approvals_bot.durable.engine.near_limits import near_limits
 from approvals_bot.durable.store.protocol import Status
-from approvals_bot.service.history import history_of
+from approvals_bot.service.history import failure_of, history_of
 from approvals_bot.service.read import api_request, iso, redact, request_of, requests_of
 from approvals_bot.service.waiting import Wait
 
@@ -98,8 +98,8 @@ def history_text(record: RunRecord, waits: Sequence[Wait], events: Sequence[Even
     if record.stalled:
         lines += ["", f"⚠ Stalled: {clean(record.stalled)}"]
     lines += [f"⚠ Near a limit: {use}" for use in near_limits(record)]
-    if record.error and record.error["message"]:
-        lines += ["", f"{record.error['type']}: {clean(record.error['message'])}"]
+    if (failure := failure_of(events)) is not None:
+        lines += ["", f"⚠ {clean(str(failure))}"]
     if record.next_run:
         how = "continued" if record.status == "continued" else "was reset"
         lines += ["", f"It {how}: run {record.next_run} goes on in its place."]

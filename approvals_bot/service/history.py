@@ -52,7 +52,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class StepAttempt:
     """One attempt at a step. `error`: what it failed with, as the log has it."""
 
     number: int
@@ -62,7 +62,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class RunFailure:
     """Why a run failed: the exception, where it was raised, and of a step's failure its name and last attempt."""
 
     type: str
@@ -72,11 +72,10 @@ class Failure:
     attempt: int = 0
 
     def __str__(self) -> str:
-        at = f" at {self.where}" if self.where else ""
         said = ": ".join(text for text in (self.type, self.message) if text)
-        return said + (
-            f" (step {self.step}, attempt {self.attempt}{at})" if self.step else f" ({at[1:]})" if at else ""
-        )
+        place = [self.where, f"step {self.step}, attempt {self.attempt}" if self.step else ""]
+        found = ", ".join(text for text in place if text)
+        return f"{said} ({found})" if found else said
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ class Span:
     name: str = ""
     given: Any = None
     result: Any = None
-    attempts: tuple[Attempt, ...] = ()
+    attempts: tuple[StepAttempt, ...] = ()
 
     @property
     def error(self) -> Mapping[str, Any] | None:
@@ -121,20 +120,20 @@ def history_of(log: Sequence[Event], *, called: Called = str, requests: Mapping[
     return RunHistory(tuple(_entries(log, names, _worded(log), called)), spans)
 
 
-def failure_of(log: Sequence[Event]) -> Failure | None:
+def failure_of(log: Sequence[Event]) -> RunFailure | None:
     """Return why the run failed, or its clean-up; None if neither did."""
     end = log[-1] if log and log[-1].type in ("run_failed", "run_cancelled") else None
     error = end.data.get("error") if end is not None else None
     if error is None:
         return None
-    found = Failure(str(error.get("type", "")), str(error.get("message", "")), str(error.get("where") or ""))
+    found = RunFailure(str(error.get("type", "")), str(error.get("message", "")), str(error.get("where") or ""))
     match error.get("attributes"):
         case {"step": str(step), "attempts": int(attempts)}:
             names = {event.data["id"]: event.data.get("name") for event in log if event.type == "step_created"}
             failed = [e for e in log if e.type == "step_failed" and names.get(e.data["id"]) == step]
             cause = failed[-1].data.get("error") or {} if failed else {}
             where = str(cause.get("where") or "") or found.where
-            return Failure(
+            return RunFailure(
                 str(cause.get("type") or found.type), str(cause.get("message") or found.message), where, step, attempts
             )
     return found
@@ -403,7 +402,7 @@ def _spans(log: Sequence[Event], names: dict[int, str]) -> Iterable[Span]:
         yield _with_actor(span, event) if kind != "step" else _step(span, event, end, attempts.get(number, ()))
 
 
-def _step(span: Span, event: Event, end: Event | None, attempts: tuple[Attempt, ...]) -> Span:
+def _step(span: Span, event: Event, end: Event | None, attempts: tuple[StepAttempt, ...]) -> Span:
     words = _step_in_words(event, end)
     return replace(
         span,
@@ -431,13 +430,13 @@ def _with_actor(span: Span, event: Event) -> Span:
             return replace(span, label=label, actor=TIMERS)
 
 
-def _attempts(log: Sequence[Event]) -> dict[int, tuple[Attempt, ...]]:
+def _attempts(log: Sequence[Event]) -> dict[int, tuple[StepAttempt, ...]]:
     """Return the attempts at each step, by its number."""
-    found: dict[int, list[Attempt]] = {}
+    found: dict[int, list[StepAttempt]] = {}
     for event in log:
         match event.type:
             case "step_started":
-                found.setdefault(event.data["id"], []).append(Attempt(event.data["attempt"], event.at, None))
+                found.setdefault(event.data["id"], []).append(StepAttempt(event.data["attempt"], event.at, None))
             case "step_retrying" | "step_completed" | "step_failed" | "step_cancelled":
                 tries = found.get(event.data["id"])
                 if tries and tries[-1].end is None:

@@ -334,7 +334,7 @@ def _approvers() -> dict[str, Any]:
     return {
         "operationId": "askSomebodyElse",
         "tags": ["runs"],
-        "summary": "Ask somebody else, instead of an approver or as well",
+        "summary": "Reassign to somebody else, or add an approver",
         "requestBody": _body("NewApprover"),
         "responses": {
             "201": _response("The person is an approver now, and was notified", "Verdict"),

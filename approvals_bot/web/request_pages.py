@@ -42,7 +42,7 @@ NOT_OURS = "This form didn't come from the request's own page, so nothing was ch
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class OwnForm:
     """Where somebody's own form of a request is. `may_decide`: the request's page may have it, too."""
 
     link: Link | None
@@ -126,7 +126,7 @@ class RequestPages:
         values: dict[str, str] | None = None,
     ) -> Response:
         card, person = card_of(view, reader, self._now()), self._people.person(reader) if reader else None
-        place = await self._place(view, reader)
+        own = await self._own_form(view, reader)
         nav = await self._navigation.of(reader)
         return self._pages.page(
             "request.html",
@@ -145,23 +145,23 @@ class RequestPages:
             values=values or {},
             talk_path=f"/requests/{view.id}/talk",
             talk_token=self._forms.make(request, "talk") if reader is not None and card.talk else "",
-            **self._decision(view, card, person, place),
+            **self._decision(view, card, person, own),
             **await self._history(view),
         )
 
-    async def _place(self, view: Request, reader: str | None) -> Place:
+    async def _own_form(self, view: Request, reader: str | None) -> OwnForm:
         """Find the reader's own form. Where a vote needs more than a session, it is on their own page alone."""
         path = await self._links.inbox_path(view, reader) if reader else ""
         link = await self._links.open(path.rpartition("/")[2]) if path else None
-        return Place(link, link is not None and view.link_auth == "link" and link.target.hook.is_live)
+        return OwnForm(link, link is not None and view.link_auth == "link" and link.target.hook.is_live)
 
-    def _decision(self, view: Request, card: Card, person: Person | None, place: Place) -> dict[str, Any]:
-        link = place.link
+    def _decision(self, view: Request, card: Card, person: Person | None, own: OwnForm) -> dict[str, Any]:
+        link = own.link
         is_own = link is not None and is_requester(view, link.address) and link.target.hook.is_live
         return {
             "decide": link.path if link is not None else "",
-            "in_place": place.may_decide,
-            "form_token": self._links.form_token(link) if link is not None and place.may_decide else "",
+            "in_place": own.may_decide,
+            "form_token": self._links.form_token(link) if link is not None and own.may_decide else "",
             "may_withdraw": is_own,
             "change": change_of(view, link.address) if link is not None else None,
             "is_hers": is_own and not card.choices,

@@ -27,7 +27,7 @@ from approvals_bot.service.repairs import (
 )
 from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.responses import STATUS, Problem, Renderer, problem_of
-from approvals_bot.web.run_pages import Reader, RunPages
+from approvals_bot.web.run_pages import RunReader, RunPages
 from approvals_bot.web.validation import parse_json, read_form
 
 LONGEST_REASON = 500
@@ -46,7 +46,7 @@ class Asked:
     """An operator's form: who sent it, about which run, and why."""
 
     request: HttpRequest
-    reader: Reader
+    reader: RunReader
     record: RunRecord
     form: Mapping[str, str]
 

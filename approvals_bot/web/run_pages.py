@@ -59,7 +59,7 @@ DONE = {
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class RunReader:
     """The person at a run's page. `address` is None only on a developer's machine, where everybody may do all."""
 
     address: str | None
@@ -150,27 +150,27 @@ class RunPages:
         hide = self._mask(record, log)
         return JsonResponse(hide(redact(run_json(record))) | {"events": [_line(event, hide) for event in log]})
 
-    async def reader_at(self, request: HttpRequest) -> Reader | Response:
+    async def reader_at(self, request: HttpRequest) -> RunReader | Response:
         """Return who may read this run's page; else the page that they get. Raises SourceUnavailable."""
         if self._open:
-            return Reader(await self._sessions.who(request), is_viewer=True, is_operator=True)
+            return RunReader(await self._sessions.who(request), is_viewer=True, is_operator=True)
         session = await self._sessions.find(request)
         if session is None:
             return await self._login.instead_of(request)
         roles = await self._roles.of(session.person)
-        reader = Reader(session.person, session.id, "viewer" in roles, "operator" in roles)
+        reader = RunReader(session.person, session.id, "viewer" in roles, "operator" in roles)
         if reader.is_viewer or await self._readers.may_open(request.path_params["id"], session.person):
             return reader
         return await self._for_viewers(reader)
 
-    async def _for_viewers(self, reader: Reader) -> Response:
+    async def _for_viewers(self, reader: RunReader) -> Response:
         nav = await self._navigation.of(reader.address)
         return self._pages.page("error.html", 403, title="This page is for viewers", detail=NO_VIEWER, nav=nav)
 
     async def page(
         self,
         request: HttpRequest,
-        reader: Reader,
+        reader: RunReader,
         record: RunRecord,
         status: int = 200,
         *,
@@ -242,7 +242,7 @@ class RunPages:
             return ""
         return self._engine.link(wait.hook_id) if wait.kind == "webhook" else wait.token
 
-    def _step(self, span: Span, end: datetime, reader: Reader, hide: Callable[[Any], Any]) -> ShownStep:
+    def _step(self, span: Span, end: datetime, reader: RunReader, hide: Callable[[Any], Any]) -> ShownStep:
         if reader.is_viewer and span.actor == STEPS and (given := _briefly(hide(redact(span.given)))):
             span = replace(span, label=f"{span.label}: {given}")
         words = in_words(span, end)
@@ -306,4 +306,4 @@ def _value(value: Any, hide: Callable[[Any], Any]) -> str:
 
 
 def _without_values(span: Span) -> Span:
-    return Span(span.kind, span.label, span.start, span.end, span.ending, span.actor)
+    return replace(span, name="", given=None, result=None, attempts=())
