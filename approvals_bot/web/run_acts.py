@@ -27,7 +27,7 @@ from approvals_bot.service.repairs import (
 )
 from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.responses import STATUS, Problem, Renderer, problem_of
-from approvals_bot.web.run_pages import RunReader, RunPages
+from approvals_bot.web.run_pages import RunPages, RunReader
 from approvals_bot.web.validation import parse_json, read_form
 
 LONGEST_REASON = 500
