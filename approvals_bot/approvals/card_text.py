@@ -285,11 +285,12 @@ def delivery_troubles(card: Card) -> list[str]:
 
 
 def follow_up(one: FollowUp) -> str:
-    """Return `✓ call erp: 200, second try` or `⚠ Follow-up failed: call erp: it answered 404`."""
+    """Return `✓ erp called: 200, second try` or `⚠ Follow-up failed: call erp: it answered 404`."""
     match one.state:
         case "done":
             results = [str(one.status) if one.status else "sent", _attempts(one.attempts)]
-            return f"✓ {one.what}: {', '.join(result for result in results if result)}"
+            what = f"{one.target} called" if one.target else one.what
+            return f"✓ {what}: {', '.join(result for result in results if result)}"
         case "sending":
             return f"⏳ {one.what}"
         case "retrying":

@@ -73,7 +73,7 @@ class FollowUps:
         for number, action in enumerate(actions, 1):
             match action:
                 case CallTarget():
-                    self._all.append(FollowUp(what=f"call {action.http}", state="sending"))
+                    self._all.append(FollowUp(what=f"call {action.http}", state="sending", target=action.http))
                     self._tasks.create_task(self._call(len(self._all) - 1, action, f"{self._id}-call-{number}"))
                 case SayInSlack():
                     self._send_text(Place(SLACK, action.slack), action.text)

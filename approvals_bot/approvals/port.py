@@ -212,13 +212,17 @@ class CardDelivery:
 
 @dataclass(frozen=True, slots=True)
 class FollowUp:
-    """An action after the decision: a call or a message. `status`: the HTTP status of a call that was accepted."""
+    """An action after the decision: a call or a message.
+
+    `target`: of a call, what was called. `status`: the HTTP status of a call that was accepted.
+    """
 
     what: str  # "call erp", "mail to ann@acme.eu"
     state: Literal["sending", "done", "retrying", "failed"]
     attempts: int = 0
     error: str = ""
     status: int | None = None
+    target: str = ""
 
 
 # No twin of Request: it has what one reader may see, with names and choices; channels learn no more of the state.

@@ -105,7 +105,7 @@ def history_text(record: RunRecord, waits: Sequence[Wait], events: Sequence[Even
         lines += ["", f"It {how}: run {record.next_run} goes on in its place."]
     lines += ["", bold("Timeline (UTC)")]
     day = ""
-    for entry in history_of(events).entries:
+    for entry in history_of(events, requests={one.hook_id: one.title for one in requests_of(record)}).entries:
         if f"{entry.at:%a %d %b %Y}" != day:
             day = f"{entry.at:%a %d %b %Y}"
             lines.append(f"  {day}")

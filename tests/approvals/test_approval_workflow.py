@@ -506,7 +506,7 @@ async def test_calls_are_retried_with_the_same_event_id(office: Any) -> None:
         await office.clock.advance("30s")
         record, view = await opened.record(), await opened.view()
         assert (record.status, view.follow_ups[0].state, view.follow_ups[0].attempts) == ("completed", "done", 3)
-        assert card_text.follow_up(view.follow_ups[0]) == "✓ call shop: 200, third try"
+        assert card_text.follow_up(view.follow_ups[0]) == "✓ shop called: 200, third try"
         assert len({event for _, event, _ in office.targets.calls}) == 1
         assert office.targets.calls[0][2] == {"what": "a chair", "digest": view.digest, "by": ANN}
 

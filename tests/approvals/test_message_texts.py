@@ -149,10 +149,10 @@ def test_late_replies_use_the_readers_zone() -> None:
 @pytest.mark.parametrize(
     ("attempts", "text"),
     [
-        (1, "✓ call erp: 200"),
-        (2, "✓ call erp: 200, second try"),
-        (21, "✓ call erp: 200, after 21 tries"),
+        (1, "✓ erp called: 200"),
+        (2, "✓ erp called: 200, second try"),
+        (21, "✓ erp called: 200, after 21 tries"),
     ],
 )
 def test_a_finished_follow_up_says_how_many_tries_it_took(attempts: int, text: str) -> None:
-    assert card_text.follow_up(FollowUp("call erp", "done", attempts, status=200)) == text
+    assert card_text.follow_up(FollowUp("call erp", "done", attempts, status=200, target="erp")) == text

@@ -270,7 +270,7 @@ class GoldenHouse(Service):
     def show_timeline(self, run_id: str) -> None:
         """The run's page and its events, in files of their own: they tell much of how the inside works."""
         page = self.page(f"/runs/{run_id}")
-        self.book.html(f"the run's page → {page.status_code}", steps_last(page.text), "timeline.html")
+        self.book.html(f"the run's page → {page.status_code}", without_timeline(page.text), "timeline.html")
         events = self.events(run_id)
         types = [e["type"] for e in events]
         received = [e["data"].get("payload") for e in events if e["type"] == "hook_received"]
@@ -402,15 +402,9 @@ def last(block_id: str) -> str:
     return block_id.rpartition(":")[2]
 
 
-def steps_last(page: str) -> str:
-    """A run's page with the steps that are done after all else: those that run side by side end in any order."""
-    items = re.findall(r" *<li><time.*?</li>\n", page, re.DOTALL)
-    done = [item for item in items if " finished.</div>" in item]
-    for item in items:
-        page = page.replace(item, "", 1)
-    kept = [item for item in items if item not in done]
-    before, end, after = page.rpartition("</ol>")
-    return "".join([before, *kept, *sorted(done, key=anonymous), end, after])
+def without_timeline(page: str) -> str:
+    """A run's page up to its timeline: steps side by side end in any order, and take as long as they take."""
+    return page.partition("<h2>Timeline</h2>")[0]
 
 
 def visible(view: Json) -> Json:
