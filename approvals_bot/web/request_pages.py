@@ -34,6 +34,7 @@ from approvals_bot.web.login import Login
 from approvals_bot.web.navigation import Navigation
 from approvals_bot.web.pages import PeoplePages
 from approvals_bot.web.responses import STATUS, Problem, Renderer
+from approvals_bot.web.run_pages import live_run
 from approvals_bot.web.sessions import SessionCookies
 from approvals_bot.web.timeline import draw
 from approvals_bot.web.validation import read_form
@@ -134,7 +135,7 @@ class RequestPages:
             nav=nav,
             here="",
             zone=person.zone if person is not None else "UTC",
-            live=f"/live?{urlencode({'run': view.run_id})}",
+            live=live_run(view.run_id) if status == 200 else "",
             card=card if reader is not None else card_of(view, None, self._now()),
             files=f"/requests/{view.id}/files/",
             run_id=view.run_id,

@@ -194,7 +194,7 @@ class RunPages:
             nav=await self._navigation.of(reader.address),
             here="/runs",
             zone=self._people.person(reader.address).zone if reader.address else "UTC",
-            live=f"/live?{urlencode({'run': record.id})}",
+            live=live_run(record.id) if status == 200 else "",  # what a form led to has no address to read again
             reader=reader,
             record=record,
             row={"record": record, "card": card},
@@ -265,6 +265,11 @@ class RunPages:
             "last": len(log),
             "hooks": [wait for wait in waits if wait.token] if record.workflow != CHAT_WORKFLOW else [],
         }
+
+
+def live_run(run_id: str) -> str:
+    """Return the path of the stream that follows this run."""
+    return f"/live?{urlencode({'run': run_id})}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,7 @@ async def test_people_talk_on_the_page(house: House) -> None:  # noqa: F811
     assert [made.act.actor and made.act.actor.kind for made in view.comments] == ["person"]
     empty = await send(house, run, "bo@acme.eu", path, talk="comment", remark=" ")
     assert (empty.status_code, "There's no text in this comment" in shown(empty)) == (422, True)
+    assert "live.js" not in empty.text, "there is nothing to read again where a form led to"
     cookie, elsewhere = await house.cookie("bo@acme.eu"), {"Origin": "https://evil.example"}
     foreign = await house.http.post(path, data={"talk": "claim"}, headers=elsewhere | cookie)
     assert foreign.status_code == 403
