@@ -20,7 +20,7 @@ from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.explain import explain
 from approvals_bot.approvals.port import Card
 from approvals_bot.approvals.request import Request
-from approvals_bot.approvals.talk import talk_result
+from approvals_bot.approvals.talk import may_comment, talk_result
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People, Person
 from approvals_bot.service.act import is_requester
@@ -90,11 +90,11 @@ class RequestPages:
         if view.run_id != request.path_params["id"].partition(".")[0]:  # that run was reset
             return RedirectResponse(view.id, 303)
         reader, done = await self._sessions.who(request), request.query_params.get("done", "")
-        said = ""
-        if reader is not None:
-            talked = talk_result(view, reader, done, self._now())
-            said = result(view, reader, done) or (talked.text if talked is not None else "")
-        return await self._page(request, view, reader, said=said)
+        if reader is None:
+            return await self._page(request, view, reader)
+        talked, voted = talk_result(view, reader, done, self._now()), result(view, reader, done)
+        said = voted or (talked.text if talked is not None else "")
+        return await self._page(request, view, reader, said=said, is_vote=voted is not None)
 
     async def talk(self, request: HttpRequest) -> Response:
         """Comment, claim, remind or snooze: 303 to the request's page, or the page with why nothing was changed."""
@@ -124,6 +124,7 @@ class RequestPages:
         *,
         said: str = "",
         refused: bool = False,
+        is_vote: bool = False,
         values: dict[str, str] | None = None,
     ) -> Response:
         card, person = card_of(view, reader, self._now()), self._people.person(reader) if reader else None
@@ -143,9 +144,10 @@ class RequestPages:
             evidence=self._has_evidence,
             said=said,
             refused=refused,
+            is_vote=is_vote,
             values=values or {},
             talk_path=f"/requests/{view.id}/talk",
-            talk_token=self._forms.make(request, "talk") if reader is not None and card.talk else "",
+            talk_token=self._forms.make(request, "talk") if card.talk and reader and may_comment(view, reader) else "",
             **self._decision(view, card, person, own),
             **await self._history(view),
         )

@@ -50,7 +50,7 @@ async def test_people_decide_on_the_page_they_signed_in_to(house: House) -> None
     done = await send(house, run, "ann@acme.eu", "/decisions/", choice="approve")
     assert (done.status_code, done.headers["location"]) == (303, f"/requests/{run}?done=decided")
     text = shown(await house.get(done.headers["location"], "ann@acme.eu"))
-    assert text.startswith("Everyone involved has been notified. ✅ Approved by Ann Ode via the inbox")
+    assert text.startswith("Everyone involved has been notified. Next request ✅ Approved by Ann Ode via the inbox")
     assert text.count("Approved") == 1, "once, apart from the votes"
     assert "✅ Ann Ode approved" in text
     other = await house.open()
