@@ -282,7 +282,10 @@ def _covered(changes: forms.Changed, rules: Rules) -> forms.Changed:
     """Return the changed fields, or their rejection if nobody would decide them."""
     if isinstance(changes, tuple):
         return changes
-    why = uncovered(rules.ruling(forms.dump(rules.definition.fields, changes)))
+    ruling = rules.ruling(forms.dump(rules.definition.fields, changes))
+    if not ruling.may_be_requested:
+        return (Rejection((), "not_requestable"),)
+    why = uncovered(ruling)
     return (Rejection((), "nobody_would_decide", {"why": why}),) if why else changes
 
 

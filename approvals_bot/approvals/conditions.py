@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, timedelta
 from decimal import Context as DecimalContext
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from approvals_bot.approvals.base import nearest
 from approvals_bot.approvals.field_specs import FieldSpec
@@ -49,12 +49,15 @@ class Condition:
 
     def __init__(self, text: str, fields: Mapping[str, FieldSpec]) -> None:
         """Compile and check. Raises ConditionError for everything that can be known before there are values."""
-        words = list(read_words(text))
         self.text = text
-        self.names = names_in(words, fields)
-        self._fields = {name: fields[name] for name in self.names}
+        text, self.about = _about_requester(text) if "requester" not in fields else (text, {})
+        words = list(read_words(text))
+        self.names = names_in(words, fields, self.about)
+        self._fields = {name: fields[name] for name in self.names} | {
+            name: one.spec for name, one in self.about.items()
+        }
         refuse_mixing(words)
-        self._rule = _compiled(text, fields)
+        self._rule = _compiled(text, {**fields, **self._fields} if self.about else fields)
 
     def judge(self, typed: Mapping[str, Any]) -> Judgement:
         """Evaluate with typed values. Never raises for valid values."""
@@ -78,12 +81,64 @@ class Condition:
         return self._rule.expression
 
     def values(self, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the typed values of the fields that it names, in that order."""
-        return {name: typed.get(name) for name in self.names}
+        """Return the typed values of the fields that it names, in that order, then what it says of the requester."""
+        return {name: typed.get(name) for name in self._fields}
+
+    def known(self, requester: str, groups: Collection[str]) -> dict[str, bool | str]:
+        """Return what it says of this requester, who is in these of the groups that it names."""
+        return {name: one.of(requester, groups) for name, one in self.about.items()}
 
     def _shown(self, typed: Mapping[str, Any]) -> str:
-        values = {name: shown(self._fields, name, typed.get(name)) for name in self.names}
+        values = {name: shown(self._fields, name, typed.get(name)) for name in self._fields}
         return ", ".join(f"{name}: {shortened(value)}" for name, value in values.items()) or "always"
+
+
+@dataclass(frozen=True, slots=True)
+class AboutRequester:
+    """What a condition asks about the requester: whether they are in `groups`, else their address or kind."""
+
+    what: Literal["in", "is_app", "email"]
+    spec: FieldSpec
+    groups: tuple[str, ...] = ()
+
+    def of(self, requester: str, groups: Collection[str]) -> bool | str:
+        match self.what:
+            case "in":
+                return any(group in groups for group in self.groups)
+            case "is_app":
+                return requester.startswith("app:")
+            case "email":
+                return requester
+
+
+def _about_requester(text: str) -> tuple[str, dict[str, AboutRequester]]:
+    """Put a name into the place of each part about the requester. Returns the text, and what the names stand for."""
+    if "requester" not in text:
+        return text, {}
+    about: dict[str, AboutRequester] = {}
+
+    def named(found: re.Match[str]) -> str:
+        what: Any = "in" if found["in"] else found["what"]
+        if what is None:
+            return found[0]
+        groups = tuple(each[1:-1] for each in _QUOTED.findall(found["groups"] or ""))
+        label = {"is_app": "the requester is an app", "email": "requester's address"}
+        one = AboutRequester(
+            what,
+            FieldSpec(
+                type="string" if what == "email" else "boolean",
+                label=label.get(what) or f"the requester is in {' or '.join(groups)}"[:LONGEST_LABEL],
+            ),
+            groups,
+        )
+        name = next((name for name, known in about.items() if known == one), f"_requester_{len(about)}")
+        about[name] = one
+        return name
+
+    text = _REQUESTER.sub(named, text)
+    if re.search(r"\brequester\b", _QUOTED.sub("", text)):
+        raise ConditionError('write requester.in("@group"), requester.is_app or requester.email')
+    return text, about
 
 
 def condition(text: str, fields: Mapping[str, FieldSpec]) -> Condition:
@@ -325,6 +380,17 @@ _WORD = re.compile(
     re.VERBOSE | re.DOTALL | re.ASCII,
 )
 _OPERATORS = frozenset("== != < <= > >= + - * / ( ) [ ] ,".split())  # noqa: SIM905 - reads better than 15 quoted signs
+LONGEST_LABEL = 75
+_QUOTED = re.compile(r""""[^"\\\n]*"|'[^'\\\n]*'""")
+_REQUESTER = re.compile(
+    r"""
+      "(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*'
+    | \brequester\s*\.\s*(?:
+        (?P<in>in)\s*\(\s*(?P<groups>(?:"[^"\\\n]*"|'[^'\\\n]*')(?:\s*,\s*(?:"[^"\\\n]*"|'[^'\\\n]*'))*)\s*\)
+      | (?P<what>is_app|email)\b
+    )""",
+    re.VERBOSE,
+)
 _KEYWORDS = frozenset({"and", "or", "not", "in", "true", "false", "null"})
 _WHY_NOT = {
     **dict.fromkeys(("=~", "=~~", "!~", "!~~"), "regular expressions are not allowed in conditions; use == or in"),
@@ -380,10 +446,11 @@ def read_words(text: str) -> Iterator[Word]:
         raise ConditionError("the condition is empty")
 
 
-def names_in(words: Iterable[Word], fields: Mapping[str, FieldSpec]) -> tuple[str, ...]:
+def names_in(words: Iterable[Word], fields: Mapping[str, FieldSpec], others: Container[str] = ()) -> tuple[str, ...]:
+    """Return the fields that are named. Raises ConditionError for a name that is neither a field nor in `others`."""
     names: dict[str, None] = {}
     for kind, word in words:
-        if kind != "name" or word in _KEYWORDS:
+        if kind != "name" or word in _KEYWORDS or word in others:
             continue
         if word not in fields:
             lower = {"True": "true", "False": "false", "None": "null", "AND": "and", "OR": "or", "NOT": "not"}

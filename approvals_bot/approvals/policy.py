@@ -58,6 +58,7 @@ class Definition(Frozen):
 
     workflow: WorkflowInfo
     fields: dict[FieldName, FieldSpec] = Field(default_factory=dict)
+    request: Annotated[tuple[RequestRule, ...], Field(min_length=1)] | None = None  # instead of workflow.request
     policy: Policy = Field(default_factory=lambda: Policy())
     auto: tuple[Auto, ...] = ()
     stage: tuple[Stage, ...] = ()
@@ -124,10 +125,24 @@ def _as_loaded(file: dict[str, Any]) -> dict[str, Any]:
     if "group_names" in file:
         raise refuse("unknown key", at="group_names")
     about, policy = file.get("workflow"), file.get("policy", {})
+    rules = file.get("request")
+    if isinstance(about, dict) and isinstance(rules, list) and all(isinstance(rule, dict) for rule in rules) and rules:
+        if "request" in about:
+            raise refuse("is said by [[request]]; leave one of them out", at=("workflow", "request"))
+        lists = [rule["from"] for rule in rules if isinstance(rule.get("from"), list)]
+        about = {**about, "request": list(dict.fromkeys(entry for each in lists for entry in each)) or ["*"]}
+        file = {**file, "workflow": about}
     if not isinstance(about, dict) or not isinstance(policy, dict) or about.get("id") != TOOL_CALL or "run" in about:
         return file
     shared = {"workflow": {"request": ["*", EVERY_APP], **about}, "policy": {"outcomes": [*CHOICES], **policy}}
     return file | shared
+
+
+class RequestRule(Frozen):
+    """Who may request which values: these people and apps, if the condition is true."""
+
+    from_: Annotated[tuple[Text, ...], Field(min_length=1, alias="from")]
+    when: Text | None = None
 
 
 class WorkflowInfo(Frozen):

@@ -8,7 +8,7 @@ claimed only where every region was tried.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -24,7 +24,7 @@ from approvals_bot.approvals.fields import read_values
 from approvals_bot.approvals.policy import Definition, Stage
 from approvals_bot.approvals.reasons import children
 from approvals_bot.approvals.rule_language import ast
-from approvals_bot.approvals.rules import Rules, rules_of
+from approvals_bot.approvals.rules import Rules, conditions_of, rules_of
 
 MOST = 2_000  # combinations that are tried; of more, as many are drawn
 MOST_OF_FIELD = 60  # values of one field
@@ -58,18 +58,21 @@ class _Reached:
 class _Regions:
     def __init__(self, rules: Rules) -> None:
         self._rules, definition = rules, rules.definition
-        whens = [rule.when for rule in definition.auto]
-        for stage in definition.stage:
-            whens += [when for when in (stage.when, *(seat.when for seat in stage.seat)) if when is not None]
-        self._whens = tuple(dict.fromkeys(whens))
-        self._names = tuple(dict.fromkeys(name for when in self._whens for name in rules.condition(when).names))
+        conditions = [rules.condition(when) for when in dict.fromkeys(conditions_of(definition))]
+        # Each condition has its own names for what it asks about the requester, which are tried as if independent.
+        about = {one for each in conditions for one in each.about.values()}
+        self._asked = {one: f"{number}" for number, one in enumerate(sorted(about, key=str))}
+        specs = {name: definition.fields[name] for each in conditions for name in each.names}
+        specs |= {name: one.spec for one, name in self._asked.items()}
+        self._names = tuple(specs)
+        self._labels = {name: one.spec.label for one, name in self._asked.items()}
         seen = _Constants()
-        for when in self._whens:
-            seen.read(rules.condition(when).expression)
+        for each in conditions:
+            seen.read(each.expression, {name: self._asked[one] for name, one in each.about.items()})
         self._samples: dict[str, list[tuple[JsonValue, Any]]] = {}
-        self._is_whole = seen.is_whole
-        for name in self._names:
-            found, is_whole = _samples(definition.fields[name], seen.constants.get(name, []))
+        self._is_whole = seen.is_whole and len(about) < 2  # one group may be part of another
+        for name, spec in specs.items():
+            found, is_whole = _samples(spec, seen.constants.get(name, []))
             self._samples[name] = found[:MOST_OF_FIELD]
             self._is_whole &= is_whole and len(found) <= MOST_OF_FIELD
         self._known: dict[tuple[str, Combination], bool | None] = {}
@@ -79,6 +82,8 @@ class _Regions:
         autos = [_Reached() for _ in definition.auto]
         stages = [_Reached() for _ in definition.stage]
         for combination in self._combinations():
+            if not self._may_be_requested(combination):
+                continue
             matching = [at for at, rule in enumerate(definition.auto) if self._holds(rule.when, combination) is True]
             applying = [at for at, stage in enumerate(definition.stage) if self._applies(stage, combination)]
             for at in matching[:1]:
@@ -118,6 +123,10 @@ class _Regions:
         for _ in range(MOST):
             yield tuple(draw.randrange(size) for size in sizes)
 
+    def _may_be_requested(self, combination: Combination) -> bool:
+        rules = self._rules.definition.request
+        return rules is None or any(rule.when is None or self._holds(rule.when, combination) is True for rule in rules)
+
     def _applies(self, stage: Stage, combination: Combination) -> bool:
         if stage.when is not None and self._holds(stage.when, combination) is False:
             return False
@@ -125,15 +134,22 @@ class _Regions:
 
     def _holds(self, when: str, combination: Combination) -> bool | None:
         condition = self._rules.condition(when)
-        own = tuple(combination[self._names.index(name)] for name in condition.names)
+        names = {name: name for name in condition.names}
+        names |= {name: self._asked[one] for name, one in condition.about.items()}
+        own = tuple(combination[self._names.index(name)] for name in names.values())
         if (when, own) not in self._known:
-            typed = {name: self._samples[name][at][1] for name, at in zip(condition.names, own, strict=True)}
+            typed = {name: self._samples[names[name]][at][1] for name, at in zip(names, own, strict=True)}
             self._known[when, own] = condition.judge(typed).holds
         return self._known[when, own]
 
     def _shown(self, combination: Combination) -> str:
         given = {name: self._samples[name][at][0] for name, at in zip(self._names, combination, strict=True)}
-        parts = [f"no {name}" if value is None else f"{name} = {_literal(value)}" for name, value in given.items()]
+        parts = []
+        for name, value in given.items():
+            if name in self._labels:
+                parts.append(f"“{self._labels[name]}” {_literal(value)}")
+            else:
+                parts.append(f"no {name}" if value is None else f"{name} = {_literal(value)}")
         return ", ".join(parts) or "any request"
 
 
@@ -154,27 +170,28 @@ class _Constants:
     constants: dict[str, list[Any]] = field(default_factory=dict)
     is_whole: bool = True
 
-    def read(self, node: Any) -> None:
+    def read(self, node: Any, names: Mapping[str, str]) -> None:
+        """Read an expression. `names`: what some of its names are called here."""
         match node:
             case ast.LogicExpression(left=left, right=right):
-                self.read(left)
-                self.read(right)
+                self.read(left, names)
+                self.read(right, names)
             case ast.UnaryExpression(type="not", right=right):
-                self.read(right)
+                self.read(right, names)
             case ast.ContainsExpression(
                 container=ast.ArrayExpression(value=members), member=ast.SymbolExpression(name=name, scope=None)
             ):
-                self._note(name, members)
+                self._note(names.get(name, name), members)
             case ast.ComparisonExpression(left=ast.SymbolExpression(name=name, scope=None), right=other):
-                self._note(name, [other])
+                self._note(names.get(name, name), [other])
             case ast.ComparisonExpression(left=other, right=ast.SymbolExpression(name=name, scope=None)):
-                self._note(name, [other])
+                self._note(names.get(name, name), [other])
             case ast.SymbolExpression(scope=None) | ast.BooleanExpression():
                 pass
             case _:
                 self.is_whole = False
                 for child in children(node):
-                    self.read(child)
+                    self.read(child, names)
 
     def _note(self, name: str, nodes: Iterable[Any]) -> None:
         for node in nodes:

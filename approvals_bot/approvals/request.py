@@ -42,11 +42,15 @@ NO_STAGE = "rule:0"
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What opens a request: the fields as canonical JSON, and the requester (an address, or `app:<key>`)."""
+    """What opens a request: the fields as canonical JSON, and the requester (an address, or `app:<key>`).
+
+    `groups`: of the addresses that the file's rules about requesters name, those that mean this one at the opening.
+    """
 
     fields: dict[str, JsonValue]
     requester: str
     on_behalf_of: str | None = None
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

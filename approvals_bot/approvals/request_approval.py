@@ -38,7 +38,7 @@ from approvals_bot.approvals.policy import Definition, Deliver, Labels, Policy, 
 from approvals_bot.approvals.port import State
 from approvals_bot.approvals.published import PublishedRequests
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening, Request, RequestStage
-from approvals_bot.approvals.resolution import LOOKUP_LIMIT, find_seats
+from approvals_bot.approvals.resolution import LOOKUP_LIMIT, find_seats, with_groups
 from approvals_bot.approvals.rules import KeptDefinition, rules_of
 from approvals_bot.approvals.stages import context_of, next_stage, request_of, seat_queries
 from approvals_bot.approvals.templates import LONGEST_LINE
@@ -80,7 +80,7 @@ async def ask(
 ) -> RequestSpec:
     """Record the request with its calendar, its group names and who decides first. From here on, the log counts."""
     definition = asked.definition.with_calendar(calendars.named).with_group_names(people.group_names)
-    complete = replace(asked, definition=definition)
+    complete = replace(asked, definition=definition, opening=await with_groups(definition, asked.opening, people))
     return replace(complete, found=await _who_decides_first(complete, people, at))
 
 
@@ -90,7 +90,7 @@ ask.only_reads = True
 async def _who_decides_first(asked: RequestSpec, people: People, at: datetime) -> Resolution | None:
     """Look people up for the stage that opens first. None if that fails or takes long: the stage then looks itself."""
     with suppress(Exception):  # whatever is wrong with the request or its people has its place there, too
-        rules = rules_of(asked.definition)
+        rules = rules_of(asked.definition, asked.opening)
         request = request_of(rules, asked.opening, at=at)
         _, stage = next_stage(request, rules)
         if stage is not None:

@@ -12,8 +12,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
+from approvals_bot.approvals.agent_policy import EVERY_APP
 from approvals_bot.approvals.eligibility import SELF, PeopleSource, RequestContext, Resolution, ResolvedSeat, SeatQuery
+from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.reassignment import Rank
+from approvals_bot.approvals.request import Opening
+from approvals_bot.approvals.rules import rules_of
 from approvals_bot.durable.core.api import resource, step
 from approvals_bot.durable.core.serialization import Proven
 from approvals_bot.errors import StepFailedError
@@ -177,6 +181,29 @@ async def is_among(
             return True, ()
         errors.extend(map(str, found.errors))
     return False, tuple(errors)
+
+
+async def with_groups(definition: Definition, opening: Opening, people: People) -> Opening:
+    """Return the opening with what the file's rules ask about its requester. Raises SourceUnavailable."""
+    rules = rules_of(definition)
+    if not rules.is_about_requester:
+        return opening
+    return replace(
+        opening,
+        groups=tuple([entry for entry in rules.named_groups if await is_named(opening.requester, entry, people)]),
+    )
+
+
+async def is_named(one: str, entry: str, people: People) -> bool:
+    """Return whether this entry of a list of requesters means this person or app. Raises SourceUnavailable."""
+    if one.startswith("app:") or entry.startswith("app:"):
+        return one == entry or (entry == EVERY_APP and one.startswith("app:"))
+    if entry == "*":
+        return True
+    resolved = await people.resolve(entry, requester=one)
+    if resolved.errors:
+        raise SourceUnavailable(entry, str(resolved.errors[0]))
+    return any(person.address == one for person in resolved.persons)
 
 
 def _find(address: str, about: RequestContext, people: People, approver: str | None = None) -> Awaitable[Resolved]:

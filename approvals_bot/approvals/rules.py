@@ -7,7 +7,7 @@ and evaluates each form's values once.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ from approvals_bot.approvals import policy
 from approvals_bot.approvals.conditions import Condition, Judgement
 from approvals_bot.approvals.outcomes import last_answers_of
 from approvals_bot.approvals.policy import Auto, Definition, Seat, Stage
-from approvals_bot.approvals.request import AppliedRule, Request, plain_name
+from approvals_bot.approvals.request import AppliedRule, Opening, Request, plain_name
 from approvals_bot.approvals.templates import AboutDecision, AboutRequest, Facts, Who
 from approvals_bot.durable.core.serialization import json_text
 
@@ -27,17 +27,40 @@ KEPT_RULINGS = 1024
 
 
 class Rules:
-    """One version of a workflow's file, compiled."""
+    """One version of a workflow's file, compiled; with rules about the requester, for one requester.
 
-    def __init__(self, definition: Definition) -> None:
+    `requester` and `groups`: the requester, and those of `named_groups` that they are in.
+    """
+
+    def __init__(
+        self, definition: Definition, requester: str = "", groups: Sequence[str] = (), base: Rules | None = None
+    ) -> None:
         self.definition = definition
+        self.requester = requester
+        self.groups = groups
         self.stages = {stage.id: stage for stage in definition.stage}
-        self._conditions: dict[str, Condition] = {}
+        self._base = base
+        self._conditions: dict[str, Condition] = {} if base is None else base._conditions
         self._last: tuple[Mapping[str, JsonValue], Ruling] | None = None  # the values asked about last
 
     @cached_property
     def digest(self) -> str:
-        return policy.digest(self.definition)
+        return policy.digest(self.definition) if self._base is None else self._base.digest
+
+    @cached_property
+    def named_groups(self) -> tuple[str, ...]:
+        """What the file asks about its requesters: the addresses of `requester.in(…)` and of [[request]]."""
+        found = dict.fromkeys(entry for rule in self.definition.request or () for entry in rule.from_)
+        for when in conditions_of(self.definition):
+            for one in self.condition(when).about.values():
+                found.update(dict.fromkeys(one.groups))
+        return tuple(found)
+
+    @cached_property
+    def is_about_requester(self) -> bool:
+        return bool(self.definition.request) or any(
+            "requester" in when and self.condition(when).about for when in conditions_of(self.definition)
+        )
 
     @cached_property
     def untrusted(self) -> frozenset[str]:
@@ -80,6 +103,16 @@ class Ruling:
                 return number, rule, judged.because
         return None
 
+    @property
+    def may_be_requested(self) -> bool:
+        """Whether [[request]] lets this requester have these values. A rule of fields that aren't given doesn't."""
+        rules = self._rules.definition.request
+        return rules is None or any(
+            (rule.when is None or self._judge(rule.when).holds is True)
+            and any(entry in self._rules.groups for entry in rule.from_)
+            for rule in rules
+        )
+
     @cached_property
     def plan(self) -> tuple[tuple[bool, str], ...]:
         """Whether each stage applies, and why or why not."""
@@ -120,22 +153,45 @@ class Ruling:
     def _judge(self, when: str) -> Judgement:
         judged = self._judged.get(when)
         if judged is None:
-            judged = self._judged[when] = self._rules.condition(when).judge(self.typed)
+            condition, rules = self._rules.condition(when), self._rules
+            known = condition.known(rules.requester, rules.groups) if condition.about else {}
+            judged = self._judged[when] = condition.judge({**self.typed, **known} if known else self.typed)
         return judged
 
     def _applied(self, text: str, when: str, applies: bool | None) -> AppliedRule:
-        values = {name: self.fields[name] for name in self._rules.condition(when).names}
+        condition, rules = self._rules.condition(when), self._rules
+        values = {name: self.fields[name] for name in condition.names}
+        known = condition.known(rules.requester, rules.groups)
+        values |= {str(condition.about[name].spec.label): value for name, value in known.items()}
         return AppliedRule(text, applies is True, self._judge(when).because, values)
 
 
-def rules_of(definition: Definition) -> Rules:
-    """Return the compiled rules, made once for the same object: comparing definitions by content takes too long."""
+def rules_of(definition: Definition, opening: Opening | None = None) -> Rules:
+    """Return the compiled rules, made once for the same object: comparing definitions by content takes too long.
+
+    `opening`: of the request, for rules about its requester.
+    """
     rules = _kept.get(id(definition))
     if rules is None or rules.definition is not definition:
         while len(_kept) >= KEPT:
             del _kept[next(iter(_kept))]
         rules = _kept[id(definition)] = Rules(definition)
-    return rules
+    if opening is None or not rules.is_about_requester:
+        return rules
+    return _for_requester(rules, opening.requester, opening.groups)
+
+
+@lru_cache(maxsize=KEPT)
+def _for_requester(rules: Rules, requester: str, groups: tuple[str, ...]) -> Rules:
+    return Rules(rules.definition, requester, groups, rules)
+
+
+def conditions_of(definition: Definition) -> Iterator[str]:
+    """Yield every condition of the file."""
+    yield from (rule.when for rule in definition.request or () if rule.when is not None)
+    yield from (rule.when for rule in definition.auto)
+    for stage in definition.stage:
+        yield from (when for when in (stage.when, *(seat.when for seat in stage.seat)) if when is not None)
 
 
 def facts_of(request: Request, rules: Rules) -> Facts:

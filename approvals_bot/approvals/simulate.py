@@ -10,7 +10,7 @@ from approvals_bot.approvals.business_time import length_text
 from approvals_bot.approvals.eligibility import Resolution, with_delegates
 from approvals_bot.approvals.policy import Definition, Deliver
 from approvals_bot.approvals.request import Opening, RequestStage
-from approvals_bot.approvals.resolution import resolve_seats
+from approvals_bot.approvals.resolution import resolve_seats, with_groups
 from approvals_bot.approvals.rules import rules_of
 from approvals_bot.approvals.stages import context_of, request_of, seat_queries, uncovered, why_undecidable
 from approvals_bot.approvals.timers import stage_times
@@ -23,8 +23,12 @@ async def simulate(definition: Definition, opening: Opening, people: People, now
     `auto` is the rule that would decide, or null; rule 0 is `when_nobody`. `timers` are those of the first stage, as if
     it opened now; those of later stages start when they open. Raises InvalidPayloadError for invalid fields.
     """
-    rules = rules_of(definition)
+    opening = await with_groups(definition, opening, people)
+    rules = rules_of(definition, opening)
     request = request_of(rules, opening, at=now)
+    if not rules.ruling(request.fields).may_be_requested:
+        why = "the requester can't request these values, by [[request]]"
+        return {"who": [], "auto": None, "timers": [], "problems": [why]}
     matched = rules.ruling(request.fields).automatic
     if matched is not None:
         number, rule, because = matched
@@ -57,7 +61,7 @@ async def find_undecidable_stage(
 
     A source of people that can't be read now doesn't count: it is read again when the stage opens.
     """
-    rules = rules_of(definition)
+    rules = rules_of(definition, opening)
     request = request_of(rules, opening, at=now)
     if rules.ruling(request.fields).automatic is not None:
         return None

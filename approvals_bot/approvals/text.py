@@ -191,6 +191,7 @@ FAULTS = {
     "not_of_the_type": "is not what the workflow takes: {why}",
     "unknown_field": "no such field",
     "not_editable": "“{name}” can't be changed here",
+    "not_requestable": "Its requester can't request these values",
     "nobody_would_decide": "Nobody could decide it like this: {why}",
     "same_as_before": "That's what it already says",
 }

@@ -156,7 +156,7 @@ class PendingRequest:
         """`number`: among the requests of its run; 0: the run is this request. `title`: if there is no file."""
         run_id = get_workflow_metadata().run_id
         self.definition = definition
-        rules = self.rules = rules_of(definition)
+        rules = self.rules = rules_of(definition, opening)
         self.request = described(request_of(rules, opening, run_id=run_id, number=number, at=now(), title=title), rules)
         self.abandoned: str | None = None  # why nothing can decide this request any more
         self.deciding: asyncio.Task[Any] | None = None  # the task that opens stages and handles messages

@@ -61,8 +61,9 @@ _NOT_OF_TOOL_CALLS = {
     "auto": "people decide each call",
     "on": "the agent itself goes on with the decision",
     "schedule": "agents open the requests",
+    "request": "agents open the requests; workflow.request lists them",
 }
-_OF_APPROVALS = ("policy", "auto", "stage", "deliver", "clock", "escalate", "on", "labels")
+_OF_APPROVALS = ("request", "policy", "auto", "stage", "deliver", "clock", "escalate", "on", "labels")
 
 
 def check_definition(definition: Definition, service: ServiceSettings) -> list[Finding]:
@@ -88,7 +89,7 @@ def _approval(definition: Definition, service: ServiceSettings) -> Iterator[Find
         yield Finding(("stage",), "is missing; an approval needs at least one [[stage]]")
     if definition.settings:
         yield Finding(("settings",), 'is for Python workflows (run = "module:function")')
-    yield from _conditions(definition)
+    yield from _conditions(definition, service)
     yield from _templates(definition)
     yield from _owners(definition, service)
     yield from _viewers(definition, service)
@@ -143,8 +144,9 @@ def _fields(at: Path, fields: Mapping[str, FieldSpec]) -> Iterator[Finding]:
         yield Finding((*at, *path), message)
 
 
-def _conditions(definition: Definition) -> Iterator[Finding]:
+def _conditions(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
     places: list[tuple[Path, str | None]] = []
+    places += [(("request", at, "when"), rule.when) for at, rule in enumerate(definition.request or ())]
     places += [(("auto", at, "when"), rule.when) for at, rule in enumerate(definition.auto)]
     for at, stage in enumerate(definition.stage):
         places.append((("stage", at, "when"), stage.when))
@@ -152,7 +154,9 @@ def _conditions(definition: Definition) -> Iterator[Finding]:
     for path, text in places:
         if text is not None:
             try:
-                condition(text, definition.fields)
+                compiled = condition(text, definition.fields)
+                for group in (group for one in compiled.about.values() for group in one.groups):
+                    yield from _requester(path, group, definition, service)
             except ConditionError as error:
                 yield Finding(path, str(error), error.suggestion)
 
@@ -258,18 +262,28 @@ def _calendar(definition: Definition, service: ServiceSettings) -> Iterator[Find
 
 
 def _requesters(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
-    for at, text in enumerate(definition.workflow.request):
-        path = ("workflow", "request", at)
-        if text == EVERY_APP:
-            continue
-        if text.startswith("app:"):
-            if text[4:] not in service.api_keys:
-                near = nearest(text[4:], service.api_keys)
-                yield Finding(path, f"no key in [api_keys] is called {text[4:]}", near and f"app:{near}")
-        elif text.startswith("@"):
-            yield from _address(path, text, definition, service)
-        elif text != "*":
-            yield from _mail_address(path, text, 'write "*" for everyone, "@group", "app:name" or an email address')
+    if definition.request is None:
+        yield from _requesters_of(("workflow", "request"), definition.workflow.request, definition, service)
+    for at, rule in enumerate(definition.request or ()):
+        yield from _requesters_of(("request", at, "from"), rule.from_, definition, service)
+
+
+def _requesters_of(
+    path: Path, entries: Sequence[str], definition: Definition, service: ServiceSettings
+) -> Iterator[Finding]:
+    for at, text in enumerate(entries):
+        yield from _requester((*path, at), text, definition, service)
+
+
+def _requester(path: Path, text: str, definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
+    if text.startswith("app:"):
+        if text != EVERY_APP and text[4:] not in service.api_keys:
+            near = nearest(text[4:], service.api_keys)
+            yield Finding(path, f"no key in [api_keys] is called {text[4:]}", near and f"app:{near}")
+    elif text.startswith("@"):
+        yield from _address(path, text, definition, service)
+    elif text != "*":
+        yield from _mail_address(path, text, 'write "*" for everyone, "@group", "app:name" or an email address')
 
 
 def _mail_address(path: Path, text: str, how: str) -> Iterator[Finding]:

@@ -19,6 +19,8 @@ from approvals_bot.approvals.acts import Actor, ActorKind
 from approvals_bot.approvals.agent_policy import EVERY_APP
 from approvals_bot.approvals.policy import SCHEDULE, Definition
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
+from approvals_bot.approvals.resolution import is_named
+from approvals_bot.approvals.rules import rules_of
 from approvals_bot.approvals.simulate import find_undecidable_stage
 from approvals_bot.approvals.templates import Facts, TemplateError, Who, render_key
 from approvals_bot.config.api_keys import ANYBODY
@@ -32,7 +34,7 @@ from approvals_bot.service.keys import OPENER
 from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.python_workflows import arguments_by_name, takes_whole_input, with_durations
 from approvals_bot.service.refusals import OpeningCode, OpeningRefused, nobody_decides, usable_key
-from approvals_bot.service.tool_calls import CallOpening, OpenedBy, open_call
+from approvals_bot.service.tool_calls import CallOpening, OpenedBy, known_opening, open_call
 
 
 async def open_run(
@@ -83,7 +85,7 @@ async def open_run(
         return await _start_otherwise(engine, people, asked)
     key = None if idempotency_key is None else _callers_key(opener, idempotency_key, input, asks, behalf)
     typed = fields.values(definition.fields, input)
-    opening = Opening(fields.dump(definition.fields, typed), asks, behalf)
+    opening = await _permitted(definition, Opening(fields.dump(definition.fields, typed), asks, behalf), people)
     if key is None and definition.workflow.key is not None:
         key = _own_key(definition, typed, input, opening, people)
     await _check_decidable(definition, opening, people, engine.now())
@@ -115,9 +117,18 @@ async def prepare_approval(
         data = {"workflow": name, "for": requester, "because": refused.code}
         await engine.audit("opening_refused", who=requester, actor=actor.as_json(), data=data)
         raise
-    opening = Opening(fields.dump(definition.fields, fields.values(definition.fields, input)), requester)
+    given = fields.dump(definition.fields, fields.values(definition.fields, input))
+    opening = await _permitted(definition, Opening(given, requester), people)
     await _check_decidable(definition, opening, people, engine.now())
     return opening
+
+
+async def _permitted(definition: Definition, opening: Opening, people: People) -> Opening:
+    """Return the opening with what the rules know of its requester. Raises OpeningRefused if [[request]] forbids it."""
+    opening = await known_opening(definition, opening, people)
+    if opening.requester == SCHEDULE or rules_of(definition, opening).ruling(opening.fields).may_be_requested:
+        return opening
+    raise OpeningRefused("values_not_allowed", who=opening.requester, workflow=definition.id)
 
 
 async def _check_decidable(definition: Definition, opening: Opening, people: People, at: datetime) -> None:
@@ -209,7 +220,7 @@ async def may_open(definition: Definition, who: Sequence[str], people: People) -
     A workflow's own schedules needn't be listed. Raises SourceUnavailable if a group can't be read.
     """
     for one, entry in product(who, definition.workflow.request):
-        if await _is_listed(one, entry, people):
+        if await is_named(one, entry, people):
             return True
     return bool(definition.schedule) and SCHEDULE in who
 
@@ -221,17 +232,6 @@ def may_start(listed: Listed, app: str, *, names_people: bool) -> bool:
     request = listed.definition.workflow.request
     names_any = names_people and not all(entry.startswith("app:") for entry in request)
     return app in request or EVERY_APP in request or names_any
-
-
-async def _is_listed(one: str, entry: str, people: People) -> bool:
-    if one.startswith("app:") or entry.startswith("app:"):
-        return one == entry or (entry == EVERY_APP and one.startswith("app:"))
-    if entry == "*":
-        return True
-    resolved = await people.resolve(entry, requester=one)
-    if resolved.errors:
-        raise SourceUnavailable(entry, str(resolved.errors[0]))
-    return any(person.address == one for person in resolved.persons)
 
 
 def _callers_key(opener: str, key: str, input: Mapping[str, JsonValue], requester: str, behalf: str | None) -> SentKey:

@@ -11,6 +11,7 @@ LONGEST_KEY = 200  # characters of an idempotency key; several times any usual i
 OpeningCode = Literal[
     "workflow_unknown",
     "not_allowed",
+    "values_not_allowed",
     "naming_not_allowed",
     "person_unknown",
     "group_unknown",
@@ -38,6 +39,10 @@ _TITLES: dict[OpeningCode, tuple[str, str]] = {
     "not_allowed": (
         "Not allowed to request",
         "{who} can't open {workflow!r}. Its file lists who can, under workflow.request.",
+    ),
+    "values_not_allowed": (
+        "Not allowed to request",
+        "{who} can't request {workflow!r} with these values. Its file says who can request which, under [[request]].",
     ),
     "naming_not_allowed": (
         "Not allowed to request for others",

@@ -22,11 +22,12 @@ from approvals_bot.approvals.json_values import UnfitError
 from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.request import Opening
+from approvals_bot.approvals.resolution import with_groups
 from approvals_bot.approvals.simulate import find_undecidable_stage
 from approvals_bot.durable.engine import Engine, Run, SentKey
 from approvals_bot.durable.store.protocol import Filter
 from approvals_bot.errors import InvalidPayloadError
-from approvals_bot.people import People, parse_address
+from approvals_bot.people import People, SourceUnavailable, parse_address
 from approvals_bot.people.addresses import PersonAddress
 from approvals_bot.service.budgets import BudgetSpent, amounts_of, key_of, seconds_until, take_from_budget
 from approvals_bot.service.catalog import Listed
@@ -96,7 +97,7 @@ async def open_call(engine: Engine, people: People, file: Definition, asked: Cal
     said = {"agent": call.agent or asked.opener.removeprefix("app:"), "why": call.why}
     given = tool_call.values(call.tool, call.arguments, tool_call_id=call.tool_call_id, **said)
     fields = forms.dump(definition.fields, forms.values(definition.fields, given))
-    opening = Opening(fields, asked.requester, asked.on_behalf_of)
+    opening = await known_opening(definition, Opening(fields, asked.requester, asked.on_behalf_of), people)
     workflow = asked.listed.workflow.under(TOOL_CALL, pinned(definition))
     if not await engine.count_runs(Filter(keys=[key_of(asked.opener, name)]), 1):
         if not definition.stage:
@@ -192,6 +193,14 @@ def _definition_of(file: Definition, call: ToolCall, decides: Sequence[str]) -> 
 
 _OF_A_CALL = {"workflow", "policy", "stage", "deliver", "clock", "escalate", "labels"}
 """The tables of the file that a call's request follows. The others are for all calls together."""
+
+
+async def known_opening(definition: Definition, opening: Opening, people: People) -> Opening:
+    """Return the opening with what the file's rules ask about its requester. Raises OpeningRefused."""
+    try:
+        return await with_groups(definition, opening, people)
+    except SourceUnavailable as error:
+        raise OpeningRefused("group_unknown", error=str(error)) from None
 
 
 async def _check_deciders(definition: Definition, opening: Opening, people: People, now: datetime) -> None:

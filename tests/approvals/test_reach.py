@@ -64,6 +64,14 @@ GAPS: list[tuple[str, dict[str, str]]] = [
         'x = "integer"\ny = "integer"\n' + stage("x > y and y > x") + stage(id="t"),
         {},
     ),  # fields with each other: no claim
+    (
+        KIND + '[[request]]\nfrom = ["*"]\nwhen = \'kind != "c"\'\n' + stage("kind in ['a', 'b']"),
+        {},  # nobody may request the rest
+    ),
+    (
+        KIND + stage('requester.in("@x") and kind == "a"') + stage('not requester.in("@x")', "t"),
+        {"stage": UNCOVERED.format('kind = "b", “the requester is in @x” true')},
+    ),
     (KIND + '[policy]\nwhen_nobody = "reject"\n' + stage("kind == 'a'"), {}),
 ]
 
