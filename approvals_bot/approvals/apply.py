@@ -6,6 +6,7 @@ arguments: the workflow provides them, and carries out the effects.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -25,6 +26,7 @@ from approvals_bot.approvals.acts import (
     act_word,
 )
 from approvals_bot.approvals.ballot import (
+    YES,
     cast,
     current_votes,
     refusal,
@@ -43,9 +45,18 @@ from approvals_bot.approvals.request import (
     RecordedVote,
     Request,
     RequestOutcome,
+    RequestStage,
 )
 from approvals_bot.approvals.rules import Rules
-from approvals_bot.approvals.stages import described, next_stage, planned, seated, uncovered, with_people
+from approvals_bot.approvals.stages import (
+    described,
+    different_people,
+    next_stage,
+    planned,
+    seated,
+    uncovered,
+    with_people,
+)
 
 
 def apply(
@@ -57,11 +68,12 @@ def apply(
     found: Resolution,
     rank: Rank | None = None,
     fits: forms.Fits | None = None,
+    ahead: Sequence[tuple[RequestStage, Resolution]] = (),
 ) -> tuple[Request, Reply]:
     """Apply an act. Returns the next request, and the reply to the actor.
 
     `found`: the people of the open stage, as of now. `rank`: what the actor of a Reassign may do. `fits`: the
-    author's own check of edited fields.
+    author's own check of edited fields. `ahead`: the stages to come with their people, if nobody decides in two.
     """
     request = with_people(request, rules, found.people)
     if request.held is not None and not _may_change_mind(request, act):
@@ -76,7 +88,10 @@ def apply(
         case Reassign():
             return _reassign(request, act, at, rules, found, rank or Rank())
         case Vote():
-            return _vote(request, act, at, rules, found, fits)
+            after, reply = _vote(request, act, at, rules, found, fits)
+            if ahead and act.choice in YES and (title := different_people(after, rules, ahead)):
+                return request, Reply("not_an_approver", code="needed_later", params={"stage": title})
+            return after, reply
 
 
 def late_reply(request: Request, act: Act, now: datetime) -> Reply:

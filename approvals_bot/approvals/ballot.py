@@ -92,6 +92,8 @@ def _barred(stage: RequestStage, act: Vote) -> Reply | None:
         return None
     if act.by in stage.requesters:
         return Reply("own_request")
+    if act.by in stage.excluded:
+        return Reply("not_an_approver", code="excluded")
     return Reply("group_unknown" if unknown else "not_an_approver")
 
 
@@ -114,11 +116,15 @@ def stage_status(stage: RequestStage, counted: Count | None = None) -> StageStat
             return "answered"
         if vote.choice == "changes":
             return "changes_requested"
+    if stage.decide is not None and unanswered(stage):
+        return "open"
     rejections = len(_rejecting(stage))
     if rejections and (rejections >= rejections_needed(stage) or not _within_reach(stage)):
         return "rejected"
     counted = counted or count(stage)
-    return "filled" if counted.have == counted.need else "open"
+    if counted.have == counted.need:
+        return "filled"
+    return "open" if stage.decide is None or not votes else "rejected"
 
 
 def rejections_needed(stage: RequestStage) -> int:
@@ -195,10 +201,18 @@ def open_seats(stage: RequestStage) -> tuple[int, ...]:
 
 def missing_voters(stage: RequestStage) -> tuple[str, ...]:
     """Return the people who haven't voted and whose approval would fill one more seat."""
+    if stage.decide is not None:
+        return unanswered(stage)
     voted = [address for vote in current_votes(stage) for address in (vote.by, vote.place)]
     others = {address: seats_for(stage, address) for address in eligible_voters(stage) if address not in voted}
     approvals = _approvals(stage)
     return tuple(helpful_voters(approvals, _sizes(stage, approvals), others))
+
+
+def unanswered(stage: RequestStage) -> tuple[str, ...]:
+    """Return the eligible people who haven't voted, and nobody in their place."""
+    voted = {address for vote in current_votes(stage) for address in (vote.by, vote.place)}
+    return tuple(address for address in eligible_voters(stage) if address not in voted)
 
 
 def eligible_voters(stage: RequestStage) -> tuple[str, ...]:
@@ -308,9 +322,20 @@ class Missing:
 
 def seat_size(seat: RequestSeat, also: Sequence[str] = ()) -> int:
     """Return how many people this seat takes. `also`: people who filled it and have since left the list."""
-    if seat.need == "all":
-        return max(1, len(dict.fromkeys([*seat.eligible, *also])))  # "all" of an empty list must not approve
-    return seat.need
+    return size_of(seat.need, len(dict.fromkeys([*seat.eligible, *also])) if seat.need == "all" else len(seat.eligible))
+
+
+def size_of(need: int | str, people: int) -> int:
+    """Return how many of so many people are needed, at least one: "all" of an empty list must not approve."""
+    match need:
+        case int():
+            return need
+        case "all":
+            return max(1, people)
+        case "majority":
+            return people // 2 + 1
+        case share:
+            return max(1, -(-int(share.removesuffix("%")) * people // 100))
 
 
 def seat_people(may_fill: Mapping[str, Sequence[int]], sizes: Mapping[int, int]) -> dict[str, int]:

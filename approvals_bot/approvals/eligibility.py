@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from approvals_bot.approvals.ballot import can_be_filled
+from approvals_bot.approvals.ballot import can_be_filled, size_of
 from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.request import RequestSeat
 from approvals_bot.approvals.values import shown_date
@@ -33,6 +33,7 @@ class RequestContext:
     fields: Mapping[str, JsonValue] = field(default_factory=dict)
     self_approval: Literal["never", "allow", "skip-up"] = "never"
     group_names: Mapping[str, str] = field(default_factory=dict)  # of groups that have one, by id
+    exclude: tuple[str, ...] = ()  # addresses of people who may not decide
 
     @property
     def barred(self) -> tuple[str, ...]:
@@ -93,6 +94,7 @@ class Resolution:
     people: dict[str, Person]
     away: dict[str, Away] = field(default_factory=dict)
     changes_at: datetime | None = None
+    excluded: tuple[str, ...] = ()  # the people who may not decide, as far as they were among those found
 
     @property
     def errors(self) -> tuple[SourceFault, ...]:
@@ -104,7 +106,7 @@ class Resolution:
         return tuple(dict.fromkeys(address for seat in self.seats for address in seat.escalated))
 
 
-Need = int | Literal["all"]
+Need = int | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ def _can_do_without(left_out: list[str], seats: list[ResolvedSeat], needs: Mappi
             RequestSeat(
                 seat.id,
                 "",
-                len(seat.eligible) if needs[seat.id] == "all" else needs[seat.id],
+                size_of(needs[seat.id], len(seat.eligible)),
                 {address: why for address, why in seat.eligible.items() if address not in left_out},
             )
             for seat in seats

@@ -49,6 +49,18 @@ Choice = Literal["approve", "reject", "changes", "edit", "answer"]
 CommentRule = Literal["never", "optional", "on-reject", "always"]
 """When approvers have to comment. `on-reject`: if they don't approve; `never`: they can't."""
 
+SelfApproval = Literal["never", "allow", "skip-up"]
+"""Whether requesters decide on their own requests."""
+
+Rejections = Literal["any", "all"] | Annotated[Int, Field(ge=1, le=1000)]
+"""How many rejections end a stage."""
+
+Share = Annotated[str, StringConstraints(pattern=r"^(?:100|[1-9][0-9]?)%$")]
+"""A share of the people of a seat: `50%`."""
+
+Need = Literal["all", "majority"] | Share | Annotated[Int, Field(ge=1, le=1000)]
+"""How many votes a seat needs."""
+
 OnChange = Literal["reset", "keep", "reset-if-raised"]
 """What an edit of a field does to the votes already given."""
 
@@ -186,14 +198,16 @@ class WorkflowSchedule(Frozen):
 class Policy(Frozen):
     """The rules of the vote."""
 
-    self_approval: Literal["never", "allow", "skip-up"] = "never"
-    reject: Literal["any", "all"] | Annotated[Int, Field(ge=1, le=1000)] = "any"
+    self_approval: SelfApproval = "never"
+    reject: Rejections = "any"
     outcomes: Outcomes = ("approve", "reject")
     on_change: Literal["reset", "keep"] | dict[FieldName, OnChange] = "reset"
     recheck: Literal["at-click", "at-quorum"] = "at-click"
     reassign: Literal["approvers", "owners", "never"] | None = None  # None: "approvers"
     grace: Grace | None = None  # how long the deciding vote can be undone
     when_nobody: Literal["approve", "reject"] | None = None  # if no stage applies at the opening; None: it is refused
+    distinct: Literal[True] | None = None  # nobody decides in two stages
+    exclude: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None  # may not decide: addresses, "field:author"
 
     if TYPE_CHECKING:
 
@@ -208,6 +222,8 @@ class Policy(Frozen):
             reassign: Literal["approvers", "owners", "never"] | None = ...,
             grace: str | timedelta | None = ...,
             when_nobody: Literal["approve", "reject"] | None = ...,
+            distinct: Literal[True] | None = ...,
+            exclude: Sequence[str] | None = ...,
         ) -> None: ...
 
     def on_change_of(self, field: str) -> OnChange:
@@ -259,6 +275,9 @@ class Stage(Frozen):
     outcomes: Outcomes | None = None
     ask: dict[FieldName, Question] = Field(default_factory=dict)  # what approvers fill in
     comment: CommentRule = "on-reject"
+    decide: Literal["when-all-answered"] | None = None  # None: as soon as the result is certain
+    self_approval: SelfApproval | None = None  # None: the policy's, as for `reject`
+    reject: Rejections | None = None
 
     if TYPE_CHECKING:
 
@@ -268,13 +287,16 @@ class Stage(Frozen):
             id: str,
             title: str | None = ...,
             from_: Sequence[str] = ...,
-            need: int | Literal["all"] = ...,
+            need: int | Literal["all", "majority"] | str = ...,
             notify: Sequence[str] | None = ...,
             when: str | None = ...,
             seat: Sequence[Seat | Mapping[str, Any]] = ...,
             outcomes: Sequence[Choice] | None = ...,
             ask: Mapping[str, Ask | Mapping[str, Any] | str] = ...,
             comment: CommentRule = ...,
+            decide: Literal["when-all-answered"] | None = ...,
+            self_approval: SelfApproval | None = ...,
+            reject: int | Literal["any", "all"] | None = ...,
         ) -> None: ...
 
     @model_validator(mode="before")
@@ -296,7 +318,7 @@ class Seat(Frozen):
     """Votes needed from one set of people."""
 
     from_: Annotated[tuple[Text, ...], Field(min_length=1, alias="from")]
-    need: Literal["all"] | Annotated[Int, Field(ge=1, le=1000)] = 1
+    need: Need = 1
     when: Text | None = None
     notify: tuple[Text, ...] | None = None  # who of them gets a card; None: all, (): nobody
 
@@ -306,7 +328,7 @@ class Seat(Frozen):
             self,
             *,
             from_: Sequence[str],
-            need: int | Literal["all"] = ...,
+            need: int | Literal["all", "majority"] | str = ...,
             when: str | None = ...,
             notify: Sequence[str] | None = ...,
         ) -> None: ...

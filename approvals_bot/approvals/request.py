@@ -58,13 +58,13 @@ class RequestSeat:
     """Votes needed from one list of people.
 
     `eligible`: the people who may fill it, as last resolved, and why: address → "@sre"; never the requester. `need`:
-    how many different people; "all" for everyone eligible. `known`: False if part of the list couldn't be read now;
-    `unsure` are then the people who were on it before and may have left.
+    how many different people; "all" for everyone eligible, or a share until the stage opens. `known`: False if part of
+    the list couldn't be read now; `unsure` are then the people who were on it before and may have left.
     """
 
     id: int  # its position in the stage's definition, the same whichever other seats apply
     label: str
-    need: int | Literal["all"]
+    need: int | str
     eligible: dict[str, str] = field(default_factory=dict)
     known: bool = True
     unsure: tuple[str, ...] = ()
@@ -139,6 +139,7 @@ class Escalated:
     owed: tuple[str, ...] = ()
 
 
+# No twin of Stage: that is what a file says, for any request; this has what came of it, and the votes.
 @dataclass(frozen=True, slots=True)
 class RequestStage(NamedStage):
     """One stage: its state and, once it has opened, its seats, its rules and all its votes."""
@@ -156,6 +157,8 @@ class RequestStage(NamedStage):
     reassignments: tuple[RecordedReassignment, ...] = ()
     escalations: tuple[Escalated, ...] = ()
     notified: tuple[str, ...] = ()  # those of the eligible who get a card
+    decide: Literal["when-all-answered"] | None = None
+    excluded: tuple[str, ...] = ()  # who may not decide, by the policy
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,9 @@ async def _who_decides_first(asked: RequestSpec, people: People, at: datetime) -
         _, stage = next_stage(request, rules)
         if stage is not None:
             async with asyncio.timeout(LOOKUP_LIMIT):
-                return await find_seats(seat_queries(request, rules, stage), context_of(request, rules), people, at=at)
+                return await find_seats(
+                    seat_queries(request, rules, stage), context_of(request, rules, stage), people, at=at
+                )
     return None
 
 

@@ -118,8 +118,11 @@ async def resolve_seats(
     known = {address: people.person(address) for address in wanted if address and is_mail(address)}
     about = with_identities(about, people)
     seats = tuple([await _seat(ask, about, people, known) for ask in asks])
+    excluded = tuple[str, ...]()
+    if about.exclude and asks:
+        seats, excluded = await _without_excluded(seats, about, people)
     if at is None:
-        return Resolution(seats, known)
+        return Resolution(seats, known, excluded=excluded)
     entitled = dict.fromkeys(address for seat in seats for address in seat.eligible)
     absences = {address: absence for address in entitled if (absence := people.away(address, at)) is not None}
     away = {
@@ -132,12 +135,37 @@ async def resolve_seats(
         people.next_change(address, at)
         for address in (*entitled, *(one for each in away.values() for one in each.delegates))
     )
-    return Resolution(seats, known, away, min((moment for moment in changes if moment is not None), default=None))
+    changes_at = min((moment for moment in changes if moment is not None), default=None)
+    return Resolution(seats, known, away, changes_at, excluded)
+
+
+async def _without_excluded(
+    seats: tuple[ResolvedSeat, ...], about: RequestContext, people: People
+) -> tuple[tuple[ResolvedSeat, ...], tuple[str, ...]]:
+    """Drop those whom the policy excludes, and return them. What can't be read makes every seat unknown."""
+    out, faults = dict[str, None](), list[SourceFault]()
+    for address in about.exclude:
+        found = await _find(address, about, people)
+        out.update(dict.fromkeys(person.address for person in found.persons))
+        faults += found.errors
+    if faults:  # nobody is sure to be let in
+        unsure = (replace(seat, eligible={}, notified=(), errors=_different((seat.errors, faults))) for seat in seats)
+        return tuple(unsure), ()
+    left = [
+        replace(
+            seat,
+            eligible={address: why for address, why in seat.eligible.items() if address not in out},
+            notified=tuple(address for address in seat.notified if address not in out),
+            escalated=tuple(address for address in seat.escalated if address not in out),
+        )
+        for seat in seats
+    ]
+    return tuple(left), tuple(address for address in out if any(address in seat.eligible for seat in seats))
 
 
 def _without_requester(absence: Away, about: RequestContext) -> Away:
     """Drop delegates who count as the requester, whatever `self_approval` says."""
-    asking = (about.requester, about.on_behalf_of)
+    asking = (about.requester, about.on_behalf_of, *about.exclude)
     return replace(absence, delegates=tuple(one for one in absence.delegates if one not in asking))
 
 

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
+from approvals_bot.approvals.ballot import size_of
 from approvals_bot.approvals.business_time import length_text
-from approvals_bot.approvals.eligibility import Resolution, with_delegates
+from approvals_bot.approvals.eligibility import Resolution, ResolvedSeat, with_delegates
 from approvals_bot.approvals.policy import Definition, Deliver
 from approvals_bot.approvals.request import Opening, RequestStage
 from approvals_bot.approvals.resolution import resolve_seats, with_groups
 from approvals_bot.approvals.rules import rules_of
-from approvals_bot.approvals.stages import context_of, request_of, seat_queries, uncovered, why_undecidable
+from approvals_bot.approvals.stages import (
+    context_of,
+    different_people,
+    request_of,
+    seat_queries,
+    uncovered,
+    why_undecidable,
+)
 from approvals_bot.approvals.timers import stage_times
 from approvals_bot.people import People
 
+TOO_FEW = "too few people are left who decide in no other stage"
+
 
 async def simulate(definition: Definition, opening: Opening, people: People, now: datetime) -> dict[str, Any]:
-    """Return `{"who": [{person, stage, why, via}], "auto", "timers": [{at, what}], "problems"}`.
+    """Return `{"who": [{person, stage, why, via}], "auto", "timers": [{at, what}], "problems", "stages"}`.
 
     `auto` is the rule that would decide, or null; rule 0 is `when_nobody`. `timers` are those of the first stage, as if
-    it opened now; those of later stages start when they open. Raises InvalidPayloadError for invalid fields.
+    it opened now; those of later stages start when they open. `stages`, unless a rule decides: `[{id, state, because,
+    seats: [{label, need, of}]}]`, `need` of so many people. Raises InvalidPayloadError for invalid fields.
     """
     opening = await with_groups(definition, opening, people)
     rules = rules_of(definition, opening)
@@ -40,18 +51,26 @@ async def simulate(definition: Definition, opening: Opening, people: People, now
         if decision is None:
             return {"who": [], "auto": None, "timers": [], "problems": [why]}
         return {"who": [], "auto": {"rule": 0, "decision": decision, "because": why}, "timers": [], "problems": []}
-    about = context_of(request, rules)
-    approvers, problems = [], []
+    ahead = list[tuple[RequestStage, Resolution]]()
+    approvers, problems, shown = list[dict[str, Any]](), list[str](), list[dict[str, Any]]()
     stages = [stage for stage in request.stages if stage.state != "skipped"]
-    for stage in stages:
+    for stage in request.stages:
+        if stage.state == "skipped":
+            shown.append(_stage_shown(stage, ()))
+            continue
+        about = context_of(request, rules, stage)
         found = await resolve_seats(seat_queries(request, rules, stage), about, people, at=now)
         found = with_delegates(found, {seat.id: seat.need for seat in stage.seats})
+        ahead.append((stage, found))
+        shown.append(_stage_shown(stage, found.seats))
         approvers += list(_asked(stage, found, definition.deliver))
         if reason := why_undecidable(request, rules, stage, found):
             problems.append(f"stage {stage.id}: {reason}")
+    if definition.policy.distinct and not problems and (title := different_people(request, rules, ahead)):
+        problems.append(f"stage {title}: {TOO_FEW}")
     times = sorted(stage_times(definition, now), key=lambda time: time.at) if stages else []
     timers = [{"at": _iso(time.at), "what": time.what} for time in times]
-    return {"who": approvers, "auto": None, "timers": timers, "problems": problems}
+    return {"who": approvers, "auto": None, "timers": timers, "problems": problems, "stages": shown}
 
 
 async def find_undecidable_stage(
@@ -67,12 +86,25 @@ async def find_undecidable_stage(
         return None
     if definition.policy.when_nobody is None and (why := uncovered(rules.ruling(request.fields))):
         return "", why
+    ahead = list[tuple[RequestStage, Resolution]]()
     for stage in request.stages:
         if stage.state != "skipped":
-            found = await resolve_seats(seat_queries(request, rules, stage), context_of(request, rules), people)
+            found = await resolve_seats(seat_queries(request, rules, stage), context_of(request, rules, stage), people)
+            ahead.append((stage, found))
             if reason := why_undecidable(request, rules, stage, found):
                 return stage.id, reason
-    return None
+    title = different_people(request, rules, ahead) if definition.policy.distinct else ""
+    return (title, TOO_FEW) if title else None
+
+
+def _stage_shown(stage: RequestStage, seats: Sequence[ResolvedSeat]) -> dict[str, Any]:
+    """Return whether a stage applies and why, and how many of how many people each seat needs."""
+    known = {seat.id: seat for seat in stage.seats}
+    needed = [
+        {"label": known[one.id].label, "need": size_of(known[one.id].need, len(one.eligible)), "of": len(one.eligible)}
+        for one in seats
+    ]
+    return {"id": stage.id, "state": stage.state, "because": stage.because, "seats": needed}
 
 
 def _asked(stage: RequestStage, found: Resolution, deliver: Deliver) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ arguments.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -17,6 +17,7 @@ from approvals_bot.approvals.ballot import (
     current_votes,
     missing_voters,
     open_seats,
+    size_of,
     stage_status,
     waiting_for,
 )
@@ -32,7 +33,7 @@ from approvals_bot.approvals.eligibility import (
 )
 from approvals_bot.approvals.fields import form_field
 from approvals_bot.approvals.plain_text import readable
-from approvals_bot.approvals.policy import MAX_AGE, Deliver
+from approvals_bot.approvals.policy import MAX_AGE, Definition, Deliver
 from approvals_bot.approvals.reassignment import with_reassignments
 from approvals_bot.approvals.request import (
     Escalated,
@@ -44,7 +45,10 @@ from approvals_bot.approvals.request import (
 from approvals_bot.approvals.rules import Rules, Ruling, facts_of
 from approvals_bot.approvals.templates import Facts, TemplateError, render, render_line
 from approvals_bot.approvals.values import shown_duration
-from approvals_bot.people import Person
+from approvals_bot.people import Person, is_mail
+
+FIELD = "field:"
+"""What an address begins with that a field holds."""
 
 MOST_REASONS = 5  # of stages that don't apply, in one sentence
 
@@ -88,16 +92,27 @@ def _max_age(deliver: Deliver) -> int:
     return int((deliver.max_age or MAX_AGE).total_seconds()) if deliver.link_auth == "login" else 0
 
 
-def context_of(request: Request, rules: Rules) -> RequestContext:
-    """Return what the addresses in the file may refer to."""
+def context_of(request: Request, rules: Rules, stage: RequestStage | None = None) -> RequestContext:
+    """Return what the addresses in the file may refer to. `stage`: where people are to decide."""
     definition = rules.definition
+    own = rules.stages[stage.id].self_approval if stage is not None else None
     return RequestContext(
         request.requester,
         request.on_behalf_of,
         request.fields,
-        definition.policy.self_approval,
+        own or definition.policy.self_approval,
         definition.group_names,
+        _excluded(request, definition) if definition.policy.exclude else (),
     )
+
+
+def _excluded(request: Request, definition: Definition) -> tuple[str, ...]:
+    """Return the addresses of those who may not decide; a field that holds no address excludes nobody."""
+    named = (
+        str(request.fields.get(entry.removeprefix(FIELD)) or "") if entry.startswith(FIELD) else entry
+        for entry in definition.policy.exclude or ()
+    )
+    return tuple(entry for entry in named if entry.startswith(("@", "slack:@")) or is_mail(entry))
 
 
 def presented(request: Request, rules: Rules) -> Request:
@@ -191,8 +206,9 @@ def opened(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
         opened_at=at,
         seats=(),
         comment=rule.comment,
-        reject=policy.reject,
+        reject=policy.reject if rule.reject is None else rule.reject,
         recheck=policy.recheck,
+        decide=rule.decide,
         asks=tuple(form_field(name, spec) for name, spec in rule.ask.items()),
     )
     return seated(request.with_stage(stage), rules, stage, found)
@@ -219,7 +235,7 @@ def why_undecidable(request: Request, rules: Rules, stage: RequestStage, found: 
     """
     if found.errors:
         return ""
-    about, people = context_of(request, rules), request.people | found.people
+    about, people = context_of(request, rules, stage), request.people | found.people
     given = rules.ruling(request.fields).seats(rules.stages[stage.id])
     seats = [
         RequestSeat(seat.id, label_of(given[seat.id].from_, about, people), given[seat.id].need, seat.eligible)
@@ -238,8 +254,9 @@ def why_undecidable(request: Request, rules: Rules, stage: RequestStage, found: 
 def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolution) -> Request:
     """Fill the stage's seats with the people just resolved. A list that couldn't be read stays as it was."""
     request = with_people(request, rules, found.people)
-    about, needs = context_of(request, rules), rules.ruling(request.fields).seats(rules.stages[stage.id])
-    stage = replace(stage, requesters=about.barred)
+    about, needs = context_of(request, rules, stage), rules.ruling(request.fields).seats(rules.stages[stage.id])
+    gone = decided_before(request, stage) if rules.definition.policy.distinct else frozenset()
+    stage = replace(stage, requesters=about.barred, excluded=found.excluded)
     before = {seat.id: seat for seat in stage.seats}
     if found.away:
         votes = [CountedVote(vote.by, vote.in_place_of) for vote in current_votes(stage)]
@@ -249,16 +266,51 @@ def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
     seats, notified = list[RequestSeat](), dict[str, None]()
     for place in found.seats:
         known, eligible, unsure = not place.errors, dict(place.eligible), tuple[str, ...]()
+        if gone:
+            eligible = {address: why for address, why in eligible.items() if address not in gone}
         if not known and place.id in before:
             unsure = tuple(address for address in before[place.id].eligible if address not in eligible)
             eligible |= {address: before[place.id].eligible[address] for address in unsure}
         rule = needs[place.id]
         label = before[place.id].label if place.id in before else label_of(rule.from_, about, request.people)
         found_in = place.slack_groups, place.ungrouped, place.errors
-        seats.append(RequestSeat(place.id, label, rule.need, eligible, known, unsure, place.in_place_of, *found_in))
-        notified.update(dict.fromkeys(place.notified))
+        need = _need(rule.need, before.get(place.id), eligible) if known else rule.need
+        seats.append(RequestSeat(place.id, label, need, eligible, known, unsure, place.in_place_of, *found_in))
+        notified.update(dict.fromkeys(address for address in place.notified if address not in gone))
     all_notified = tuple(dict.fromkeys([*stage.notified, *notified])) if found.errors else tuple(notified)
     return with_recipients(request, all_notified).with_stage(replace(stage, seats=tuple(seats), notified=all_notified))
+
+
+def decided_before(request: Request, stage: RequestStage) -> frozenset[str]:
+    """Return the people whose votes count in other stages, themselves or in their place."""
+    votes = (vote for other in request.stages if other.id != stage.id for vote in current_votes(other))
+    return frozenset(address for vote in votes for address in (vote.by, vote.place))
+
+
+def different_people(request: Request, rules: Rules, ahead: Iterable[tuple[RequestStage, Resolution]]) -> str:
+    """Return the title of a stage for which too few people are left who decide in no other; "" if there is none.
+
+    `ahead`: the stages that haven't opened, with their people as of now. One that can't be read is left out.
+    """
+    seats = list[RequestSeat]()
+    for stage, found in ahead:
+        if found.errors:
+            continue
+        gone, needs = decided_before(request, stage), rules.ruling(request.fields).seats(rules.stages[stage.id])
+        for place in found.seats:
+            eligible = {address: why for address, why in place.eligible.items() if address not in gone}
+            need = size_of(needs[place.id].need, len(eligible))
+            seats.append(RequestSeat(len(seats), "", need, eligible))
+        if not can_be_filled(seats):
+            return stage.title
+    return ""
+
+
+def _need(need: int | str, before: RequestSeat | None, eligible: Collection[str]) -> int | str:
+    """Return how many votes a seat needs. A share is of those who may vote when the stage opens."""
+    if isinstance(need, int) or need == "all":
+        return need
+    return before.need if before is not None and isinstance(before.need, int) else size_of(need, len(eligible))
 
 
 def with_recipients(request: Request, addresses: Iterable[str]) -> Request:

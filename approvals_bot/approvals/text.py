@@ -56,6 +56,8 @@ REPLIES = {
         f"We couldn't check your group just now, so your vote wasn't counted. {UNCHANGED} Please try again."
     ),
     "not_an_approver": f"You're not an approver for this request. {UNCHANGED}",
+    "excluded": f"This request's policy excludes you from deciding it. {UNCHANGED}",
+    "needed_later": "Nobody could decide stage “{stage}” then: nobody decides in two stages here. " + UNCHANGED,
     "left": f"Nobody here knows you any more, so you can't act on this request. {UNCHANGED}",
     "sign_in_needed": "This request needs a sign-in before you decide. Sign in and decide here: {page} " + UNCHANGED,
     "not_yours": f"Only the requester can do this. {UNCHANGED}",

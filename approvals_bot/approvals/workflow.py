@@ -28,6 +28,7 @@ from approvals_bot.approvals.acts import (
     TakeOn,
     Talk,
     TryNow,
+    Vote,
     answer_of,
     read_message,
 )
@@ -279,9 +280,10 @@ class PendingRequest:
             rank = await self.find_rank(act)
             also = [act.person] if is_mail(act.person) else []
         found = await self.find(before.stage, act.by, *also)
+        ahead = [(stage, await self.find(stage)) for stage in self.ahead()] if isinstance(act, Vote) else []
         self.unanswered = None
         self.request, reply = apply(
-            self.request, act, came_at, rules=self.rules, found=found, rank=rank, fits=self.fits
+            self.request, act, came_at, rules=self.rules, found=found, rank=rank, fits=self.fits, ahead=ahead
         )
         await send_reply(message, reply)
         if reply.changed:
@@ -327,7 +329,11 @@ class PendingRequest:
 
     async def find(self, stage: RequestStage, *also: str) -> Resolution:
         asks = seat_queries(self.request, self.rules, stage)
-        return await find_people(asks, context_of(self.request, self.rules), also, now())
+        return await find_people(asks, context_of(self.request, self.rules, stage), also, now())
+
+    def ahead(self) -> list[RequestStage]:
+        """Return the stages whose people an approval may take away, if nobody decides in two stages."""
+        return [one for one in self.request.stages if one.state == "ahead"] if self.definition.policy.distinct else []
 
     async def find_rank(self, act: Reassign) -> Rank:
         """Look up what the actor may do beyond their own place, as of now."""

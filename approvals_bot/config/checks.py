@@ -29,11 +29,13 @@ from approvals_bot.approvals.policy import (
     Resume,
     SayInSlack,
     Seat,
+    SelfApproval,
     SendDm,
     SendMail,
     Stage,
 )
 from approvals_bot.approvals.request import RequestSeat
+from approvals_bot.approvals.stages import FIELD
 from approvals_bot.approvals.templates import TemplateError
 from approvals_bot.approvals.templates import check as check_template
 from approvals_bot.config.channels import installed_channels
@@ -95,6 +97,7 @@ def _approval(definition: Definition, service: ServiceSettings) -> Iterator[Find
     yield from _viewers(definition, service)
     yield from _sign_in(definition, service)
     yield from _policy(definition)
+    yield from _excluded(definition, service)
     yield from _stages(definition, service)
     yield from _clock(definition, service)
     yield from _calendar(definition, service)
@@ -205,6 +208,23 @@ def _policy(definition: Definition) -> Iterator[Finding]:
             yield Finding(("policy", "on_change", name), what, "reset", about=("fields",))
     if definition.stage and "edit" in definition.policy.outcomes:
         yield from _editable(("policy", "outcomes"), definition)
+
+
+def _excluded(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
+    for at, entry in enumerate(definition.policy.exclude or ()):
+        path = ("policy", "exclude", at)
+        if entry.startswith(FIELD):
+            name = entry.removeprefix(FIELD)
+            spec = definition.fields.get(name)
+            if spec is None:
+                near = nearest(name, definition.fields)
+                yield Finding(path, f"no field is called {name}", near and f"{FIELD}{near}", about=("fields",))
+            elif spec.type not in ("email", "string"):
+                yield Finding(path, f'{name} holds no address; give it type = "email"', about=("fields",))
+        elif entry.startswith(("@", "slack:@")):
+            yield from _address(path, entry, definition, service)
+        else:
+            yield from _mail_address(path, entry, 'write "field:name", "@group" or an email address')
 
 
 def _editable(path: Path, definition: Definition) -> Iterator[Finding]:
@@ -468,7 +488,7 @@ def stage_faults(definition: Definition, service: ServiceSettings) -> Iterator[F
 def _too_many(seat: Seat, crowd: _Crowd) -> str:
     if crowd.most == 0:
         return f"nobody is in {', '.join(seat.from_)}"
-    if seat.need != "all" and seat.need > crowd.most:
+    if isinstance(seat.need, int) and seat.need > crowd.most:
         there = "1 person" if crowd.most == 1 else f"{int(crowd.most)} people"
         return f"{seat.need} are needed, but {', '.join(seat.from_)} is only {there}"
     return ""
@@ -488,18 +508,19 @@ def _fillable(stage: Stage, crowds: Sequence[_Crowd | None], definition: Definit
     together = [[*always, each] for each in static if each[1].when is not None] or [always]
     requester: str | None = None
     for requester in _possible_requesters(definition, service):
-        if all(can_be_filled([_seat(each, requester, definition, service) for each in seats]) for seats in together):
+        own = stage.self_approval or definition.policy.self_approval
+        if all(can_be_filled([_seat(each, requester, own, service) for each in seats]) for seats in together):
             return True
     return requester is None
 
 
 def _seat(
-    numbered: tuple[int, Seat, tuple[str, ...]], requester: str, definition: Definition, service: ServiceSettings
+    numbered: tuple[int, Seat, tuple[str, ...]], requester: str, self_approval: SelfApproval, service: ServiceSettings
 ) -> RequestSeat:
     number, seat, known = numbered
     eligible = known
-    if requester in known and definition.policy.self_approval != "allow":
-        above = _next_up(requester, service) if definition.policy.self_approval == "skip-up" else None
+    if requester in known and self_approval != "allow":
+        above = _next_up(requester, service) if self_approval == "skip-up" else None
         eligible = tuple(dict.fromkeys(above if each == requester and above else each for each in known))
         eligible = tuple(each for each in eligible if each != requester)
     return RequestSeat(number, "", seat.need, dict.fromkeys(eligible, ""))

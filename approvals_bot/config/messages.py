@@ -185,6 +185,8 @@ def _form(pattern: str) -> str:
             return 'write a Slack user ID like "U012AB3CD"'
         case _ if pattern.startswith("^@"):
             return 'write a Slack user group like "slack:@sre"'
+        case _ if pattern.startswith("^(?:100|"):
+            return 'a share like "50%"'
         case _ if pattern.startswith("^[A-Z]{3}"):
             return 'write a currency like "EUR"'
         case _:

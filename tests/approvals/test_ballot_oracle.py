@@ -30,7 +30,7 @@ rules = st.sampled_from(["any", "all", 1, 2, 3])
 
 def most_filled(seats: tuple[RequestSeat, ...], approving: list[str]) -> int:
     """Try every seat, and none, for everyone who approves."""
-    sizes = {seat.id: len(seat.eligible) if seat.need == "all" else seat.need for seat in seats}
+    sizes = {seat.id: len(seat.eligible) if seat.need == "all" else int(seat.need) for seat in seats}
     options = ([None, *(seat.id for seat in seats if address in seat.eligible)] for address in approving)
     best = 0
     for assignment in product(*options):
@@ -41,7 +41,7 @@ def most_filled(seats: tuple[RequestSeat, ...], approving: list[str]) -> int:
 
 
 def expected(seats: tuple[RequestSeat, ...], reject: object, choices: dict[str, str]) -> str:
-    wanted = sum(len(seat.eligible) if seat.need == "all" else seat.need for seat in seats)
+    wanted = sum(len(seat.eligible) if seat.need == "all" else int(seat.need) for seat in seats)
     allowed = [address for address in PEOPLE if any(address in seat.eligible for seat in seats)]
     against = [address for address, choice in choices.items() if choice == "reject"]
     enough = {"any": 1, "all": len(allowed)}.get(reject, reject)  # type: ignore[call-overload]

@@ -37,7 +37,7 @@ acts = st.lists(
 
 def assignments(seats: tuple[RequestSeat, ...], approving: frozenset[str]) -> int:
     """Return the most votes that can count at once: try each person in every seat they may fill, and in none."""
-    rooms = {seat.id: len(seat.eligible) if seat.need == "all" else seat.need for seat in seats}
+    rooms = {seat.id: len(seat.eligible) if seat.need == "all" else int(seat.need) for seat in seats}
 
     def best(rest: tuple[str, ...], taken: dict[int, int]) -> int:
         if not rest:
@@ -54,7 +54,7 @@ def assignments(seats: tuple[RequestSeat, ...], approving: frozenset[str]) -> in
 
 
 def wanted(seats: tuple[RequestSeat, ...]) -> int:
-    return sum(len(seat.eligible) if seat.need == "all" else seat.need for seat in seats)
+    return sum(len(seat.eligible) if seat.need == "all" else int(seat.need) for seat in seats)
 
 
 @settings(max_examples=examples(300), deadline=None)
