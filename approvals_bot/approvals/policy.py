@@ -151,7 +151,7 @@ def _as_loaded(file: dict[str, Any]) -> dict[str, Any]:
 
 
 class RequestRule(Frozen):
-    """Who may request which values: these people and apps, if the condition is true."""
+    """People and apps that may request some values: those for which the condition is true."""
 
     from_: Annotated[tuple[Text, ...], Field(min_length=1, alias="from")]
     when: Text | None = None
