@@ -17,6 +17,7 @@ from approvals_bot.approvals.port import (
     CardDelivery,
     CardField,
     CardOutcome,
+    CardSeat,
     CardStage,
     CardVote,
     ChoiceName,
@@ -163,10 +164,15 @@ def steps(card: Card, most: int = 12) -> str:
     return " → ".join(before + row + after)
 
 
+def seat_label(seat: CardSeat) -> str:
+    """Return the seat's label as the beginning of a line. An address stays as it is."""
+    return seat.label if "@" in seat.label.partition(" ")[0] else seat.label[:1].upper() + seat.label[1:]
+
+
 def seats(stage: CardStage) -> list[str]:
     """Return a line for each seat: `Release managers: 1 of 2 (Ann Ode)`."""
     return [
-        f"{seat.label[:1].upper()}{seat.label[1:]}: {len(seat.filled_by)} of {seat.need}"
+        f"{seat_label(seat)}: {len(seat.filled_by)} of {seat.need}"
         + (f" ({names(seat.filled_by)})" if seat.filled_by else "")
         for seat in stage.seats
     ]

@@ -11,7 +11,7 @@ import pytest
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import Rejection, Reply, Word, answer_of, read_answer
 from approvals_bot.approvals.ballot import Missing, tally
-from approvals_bot.approvals.port import FollowUp
+from approvals_bot.approvals.port import CardDelivery, CardSeat, FollowUp
 from approvals_bot.approvals.text import reply_text
 
 NINE = datetime(2026, 3, 2, 9, 42, tzinfo=UTC)
@@ -156,3 +156,27 @@ def test_late_replies_use_the_readers_zone() -> None:
 )
 def test_a_finished_follow_up_says_how_many_tries_it_took(attempts: int, text: str) -> None:
     assert card_text.follow_up(FollowUp("call erp", "done", attempts, status=200, target="erp")) == text
+
+
+def test_a_seat_begins_with_a_capital_but_an_address_stays() -> None:
+    labels = ("release managers", "di@acme.eu, cy or Eve", "Ann Ode")
+    said = [card_text.seat_label(CardSeat(label, 1, ())) for label in labels]
+    assert said == ["Release managers", "di@acme.eu, cy or Eve", "Ann Ode"]
+
+
+@pytest.mark.parametrize(
+    ("copy", "text"),
+    [
+        (CardDelivery("#ops", "slack", "delivered", 1), "✓ #ops in Slack"),
+        (CardDelivery("#ops", "slack", "delivered", 3), "✓ #ops in Slack, third try"),
+        (
+            CardDelivery("a@acme.eu", "email", "retrying", 2, "no route"),
+            "⏳ a@acme.eu by email, will be tried again: no route",
+        ),
+        (CardDelivery("a@acme.eu", "email", "sending"), "⏳ a@acme.eu by email, on its way"),
+        (CardDelivery("a@acme.eu", "email", "not_delivered", 2, "full"), "⚠ Not delivered to a@acme.eu by email: full"),
+        (CardDelivery("room", "chat", "delivered", 1), "✓ room by chat"),
+    ],
+)
+def test_each_message_has_its_state_in_words(copy: CardDelivery, text: str) -> None:
+    assert card_text.delivery(copy) == text
