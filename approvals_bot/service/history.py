@@ -249,7 +249,9 @@ def _entry(event: Event, name: str, step: StepWords | None, called: Called) -> E
             return Entry(at, "Run failed.", _cause(event), by_people=True, is_cause=True)
         case "cancel_requested":
             until = from_micros(data["until"])
-            text = f"Run asked to cancel{_acted_by(data)}. It has until {until:%d %b %Y, %H:%M:%S} UTC to tidy up."
+            text = (
+                f"Run asked to cancel{_acted_by(data, called)}. It has until {until:%d %b %Y, %H:%M:%S} UTC to tidy up."
+            )
             return Entry(at, text, str(data["reason"] or ""), by_people=True)
         case "run_cancelled" if "error" in data:
             return Entry(at, "Run cancelled. Its clean-up failed.", _cause(event), by_people=True, is_cause=True)
@@ -268,9 +270,9 @@ def _called_by(name: str, data: Mapping[str, Any], called: Called) -> str:
     return f"The {name} was called{'' if actor is None else f' by {called(actor.id)}'}."
 
 
-def _acted_by(data: Mapping[str, Any]) -> str:
+def _acted_by(data: Mapping[str, Any], called: Called = str) -> str:
     actor = read_actor(data.get("actor"))
-    return "" if actor is None else f" by {actor.id}"
+    return "" if actor is None else f" by {called(actor.id)}"
 
 
 def _beginning(data: Mapping[str, Any], called: Called) -> str:
@@ -280,13 +282,13 @@ def _beginning(data: Mapping[str, Any], called: Called) -> str:
         case {"continues": {"run_id": run}}:
             return f"Run started, as the continuation of run {run}."
         case {"attempt_of": run}:
-            return f"Run started{_acted_by(data)}, as another attempt at run {run}."
+            return f"Run started{_acted_by(data, called)}, as another attempt at run {run}."
         case {"input": {"opening": {"requester": str(requester), "on_behalf_of": str(behalf)}}}:
             return f"{called(requester)} opened the request for {called(behalf)}."
         case {"input": {"opening": {"requester": str(requester)}}}:
             return f"{called(requester)} opened the request."
         case _:
-            return "Run started."
+            return f"Run started{_acted_by(data, called)}."
 
 
 def _act(payload: Any, called: Called) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
-from approvals_bot.approvals.acts import Actor
+from approvals_bot.approvals.acts import Actor, read_actor
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.published import REQUEST
@@ -159,9 +159,20 @@ class RunPages:
             return await self._login.instead_of(request)
         roles = await self._roles.of(session.person)
         reader = RunReader(session.person, session.id, "viewer" in roles, "operator" in roles)
-        if reader.is_viewer or await self._readers.may_open(request.path_params["id"], session.person):
+        id = request.path_params["id"]
+        if (
+            reader.is_viewer
+            or await self._readers.may_open(id, session.person)
+            or await self._began(id, session.person)
+        ):
             return reader
         return await self._for_viewers(reader)
+
+    async def _began(self, id: str, person: str) -> bool:
+        """Return whether this person has started the run themselves, by its form."""
+        found = await self._engine.store.read(id)
+        actor = None if found is None else read_actor(found[1][0].data.get("actor"))
+        return actor is not None and actor.kind == "person" and actor.id == person
 
     async def _for_viewers(self, reader: RunReader) -> Response:
         nav = await self._navigation.of(reader.address)

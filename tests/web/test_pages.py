@@ -142,7 +142,7 @@ async def test_a_run_page_has_a_timeline_and_a_history(open_office: Any) -> None
     run_id = await open_office.start("nap")
     text = sound(await open_office.web.get(f"/runs/{run_id}"))
     for words in (
-        "Run started.",
+        "Run started by app:desk.",
         "Ran “shout”",
         "A payload for the hook",
         "<svg",

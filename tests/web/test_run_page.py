@@ -90,6 +90,11 @@ async def test_people_concerned_see_what_happened_viewers_all(house: House) -> N
         data = await house.get(f"/runs/{run}.json", person)
         assert data.status_code == (200 if is_viewer else 403)
     assert [event["seq"] for event in data.json()["events"]][:2] == [1, 2]
+    begun = await house.service.engine.start_by({"kind": "person", "id": "bo@acme.eu"}, dozes_and_waits)
+    await house.service.engine.settle()
+    own = await house.get(f"/runs/{begun.id}", "bo@acme.eu")
+    assert (own.status_code, "Run started by Bo Lund." in own.text, SECRET in own.text) == (200, True, False)
+    assert (await house.get(f"/runs/{begun.id}", "eve@acme.eu")).status_code == 403
     stranger = await house.get(f"/runs/{await begin(house, pays_badly)}", "bo@acme.eu")
     assert stranger.status_code == 403
     assert SECRET not in stranger.text

@@ -377,7 +377,7 @@ async def test_a_cancelled_run_says_until_when_it_tidies_up(office: Any) -> None
     assert (run["status"], run["cancellation"]["reason"]) == ("running", "Not needed.")
     assert run["cancellation"]["at"] < run["cancellation"]["until"]
     texts = [entry.text for entry in history_of(await office.engine.events(run_id)).entries]
-    assert any(text.startswith("Run asked to cancel. It has until") for text in texts)
+    assert any(text.startswith("Run asked to cancel by app:desk. It has until") for text in texts)
     await office.engine.resume_hook("tidied", None)
     await office.engine.settle()
     run = await office.run(run_id)
