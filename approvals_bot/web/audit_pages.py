@@ -113,7 +113,7 @@ class AuditPages:
         view = None if record is None else request_of(record)
         if record is None:
             return self._pages.page("not_found.html", 404)
-        if self._open or "viewer" in await self._roles_of(reader):
+        if (self._open and reader is None) or "viewer" in await self._roles_of(reader):
             return await self._evidence_of(record, _named(request, record))
         if view is None or not is_concerned(view, reader):
             return self._pages.page("not_found.html", 404)
@@ -137,11 +137,9 @@ class AuditPages:
 
     async def _refused(self, request: HttpRequest) -> Response | None:
         """Return the answer to somebody who is no auditor."""
-        if self._open:
-            return None
         reader = await self._sessions.who(request)
         if reader is None:
-            return await self._login.instead_of(request)
+            return None if self._open else await self._login.instead_of(request)
         if "auditor" not in await self._roles_of(reader):
             raise Problem(403, detail="The audit is for auditors. Ask an operator to add you to [roles].")
         return None

@@ -88,7 +88,7 @@ class ShownPart:
 
 
 class ChatPages:
-    """`/chat` and what is below it, and `/` where the chat is the first page."""
+    """`/chat` and what is below it."""
 
     def __init__(
         self,
@@ -116,10 +116,6 @@ class ChatPages:
         self._root = root
         self._navigation = navigation
         self._login = login
-
-    async def start(self, request: HttpRequest) -> Response:
-        """Lead a visitor of the service to the chat."""
-        return RedirectResponse(f"{self._root}/chat", 303)
 
     async def front(self, request: HttpRequest) -> Response:
         """Show an empty chat, and the newest of the person's chats."""

@@ -19,7 +19,7 @@ from approvals_bot.approvals.acts import Actor
 from approvals_bot.approvals.port import Card, Channels, Dispatch, Name, ToPerson
 from approvals_bot.config.login import Method
 from approvals_bot.durable.engine import Engine
-from approvals_bot.people import AddressError, People, SourceUnavailable
+from approvals_bot.people import AddressError, People, Person, SourceUnavailable
 from approvals_bot.service.audited import AuditedRefusals
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.known import KnownPeople
@@ -56,17 +56,30 @@ CODE_MAIL = (
 class LoginPage:
     """The page to sign in, with each method that there is."""
 
-    def __init__(self, pages: Renderer, methods: Sequence[Method], forms: FormTokens, *, provider: str = "") -> None:
-        """`provider`: where people sign in with OpenID Connect, as they know it: `id.acme.eu`."""
+    def __init__(
+        self,
+        pages: Renderer,
+        methods: Sequence[Method],
+        forms: FormTokens,
+        *,
+        provider: str = "",
+        trying: Sequence[Person] = (),
+    ) -> None:
+        """`provider`: where people sign in with OpenID Connect, as they know it: `id.acme.eu`.
+
+        `trying`: the people that a developer may be, on their own machine, without signing in.
+        """
         self._pages = pages
         self._methods = methods
         self._forms = forms
         self._provider = provider
+        self._trying = trying
 
     def show(self, request: HttpRequest, status: int = 200, said: str = "", **values: Any) -> Response:
         form_token, secret = self._forms.make_first(request)
         shown = {"said": said, "refused": status >= 400 and bool(said), "address": "", "code_token": "", "next": ""}
         shown |= {"methods": self._methods, "provider": self._provider, "again": False, "form_token": form_token}
+        shown["trying"] = self._trying
         if values.get("again"):
             shown["methods"] = [method for method in self._methods if method in PROVING]
         page = self._pages.page("login.html", status, **shown | values)
@@ -169,11 +182,15 @@ class Login:
         if not is_known:
             return await self.refuse(method, "unknown", peer, person)
         answer = RedirectResponse(f"{self._root}{back or '/inbox'}", 303)
+        await self.begin(request, answer, person, method, proved=proved)
+        return answer
+
+    async def begin(self, request: HttpRequest, answer: Response, person: str, method: str, *, proved: bool) -> None:
+        """Begin the session of a person who may sign in, and put it into the audit."""
         session = await self._sessions.begin(request, answer, person, method, proved=proved)
-        actor = Actor("person", person, session=session, peer=peer).as_json()
+        actor = Actor("person", person, session=session, peer=audited_peer_of(request.scope)).as_json()
         await self._engine.audit("signed_in", who=person, actor=actor, data={"method": method})
         self._counted(method, "signed_in")
-        return answer
 
     async def refuse(self, method: Method, because: str, peer: str, person: str = "") -> Response:
         """Return the one page of all failures; the audit has the cause."""
@@ -197,11 +214,15 @@ class Login:
         if not self._forms.is_ours(request, "logout", form.get(FORM_TOKEN, "")):
             return self._page.show(request, 403, ELSEWHERE)
         answer = RedirectResponse(f"{self._root}/login", 303)
+        await self.sign_out(request, answer)
+        return answer
+
+    async def sign_out(self, request: HttpRequest, answer: Response) -> None:
+        """End this browser's session, if it has one."""
         person = await self._sessions.end(request, answer)
         if person is not None:
             actor = Actor("person", person, peer=audited_peer_of(request.scope)).as_json()
             await self._engine.audit("signed_out", who=person, actor=actor)
-        return answer
 
     async def _send(self, request: HttpRequest, address: str, back: str) -> Response:
         """Give the same page, as fast, for every address; the mail is sent after it."""

@@ -29,6 +29,7 @@ METHODS: dict[str, str] = {
     "slack": "Slack",
     "code": "a code by email",
     "proxy": "your company's proxy",
+    "playground": "the playground",
 }
 
 

@@ -39,7 +39,7 @@ ENTRIES = (
 
 
 class Navigation:
-    """Which links a person sees. `open_pages`: everybody may open all pages, on a developer's machine."""
+    """Which links a person sees. `open_pages`: without a session, one may open all pages, on a developer's machine."""
 
     def __init__(self, roles: Roles, *, open_pages: bool = False) -> None:
         self._roles = roles
@@ -55,15 +55,15 @@ class Navigation:
         """Return this person's links. Those that need a role are left out while it can't be looked up."""
         if reader is None and not self._open:
             return ()
-        roles = await self._roles_of(reader)
+        opens_all, roles = reader is None, await self._roles_of(reader)
         return tuple(
             (entry.path, entry.word)
             for entry in self._entries
-            if (self._open or entry.role is None or entry.role in roles) and not (entry.is_personal and reader is None)
+            if (opens_all or entry.role is None or entry.role in roles) and not (entry.is_personal and reader is None)
         )
 
     async def _roles_of(self, reader: str | None) -> frozenset[Role]:
-        if self._open or reader is None:
+        if reader is None:
             return frozenset()
         try:
             return await self._roles.of(reader)

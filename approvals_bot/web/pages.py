@@ -1,8 +1,8 @@
 """The pages for people, besides that of a mail's link: the list of runs, workflows, the inbox. And who may see what.
 
 They show what others asked for, so without a session they show only how to get in. People who have signed in see their
-inbox, and the requests that concern them. `open_pages` opens all to everybody, for a service that listens on this
-machine alone.
+inbox, and the requests that concern them. `open_pages` opens all to those who haven't signed in, for a service that
+listens on this machine alone.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 WAITING_SHOWN = 100  # requests on one page of an inbox
 NEXT_SHOWN = 3  # of a schedule's next times
 NO_VIEWER = "Your inbox has the requests that concern you. Ask an operator if you need to see all of them."
+SIGNED_OUT_SEES_ALL = "On your own machine, the playground shows them once you sign out."
 OTHERS_SHOWN = 50  # on one page of what a person asked for, and voted on
 
 LISTS: tuple[tuple[Relation, str, str], ...] = (
@@ -104,22 +105,21 @@ class PeoplePages:
 
     async def _refuse_all_but_viewers(self, request: HttpRequest) -> Response | None:
         """Return what people see who may not see all runs: how to sign in, or a sentence. Raises SourceUnavailable."""
-        if self._open:
-            return None
         reader = await self._sessions.who(request)
         if reader is None:
-            return await self._login.instead_of(request)
+            return None if self._open else await self._login.instead_of(request)
         if await self._roles.is_viewer(reader):
             return None
         nav = await self._navigation.of(reader)
-        return self._pages.page("error.html", 403, title="This page is for viewers", detail=NO_VIEWER, nav=nav)
+        detail = f"{NO_VIEWER} {SIGNED_OUT_SEES_ALL}" if self._open else NO_VIEWER
+        return self._pages.page("error.html", 403, title="This page is for viewers", detail=detail, nav=nav)
 
     async def may_open(self, id: str, reader: str | None) -> bool:
         """Return whether this person may open the page of this request or run. Raises SourceUnavailable."""
         record = await self._engine.record(id.partition(".")[0])
         if record is None:
             return False
-        if self._open or (reader is not None and await self._roles.is_viewer(reader)):
+        if self._open if reader is None else await self._roles.is_viewer(reader):
             return True
         return any([is_concerned(each, reader) or await self._may_view(each, reader) for each in requests_of(record)])
 
@@ -130,10 +130,6 @@ class PeoplePages:
         listed = self._workflows.find(view.workflow)
         viewers = listed.definition.workflow.viewers if listed is not None and listed.definition is not None else None
         return await self._roles.is_among(reader, (*(viewers or ()), *self._roles.named))
-
-    async def start(self, request: HttpRequest) -> Response:
-        """Lead from the bare address to the inbox."""
-        return RedirectResponse(f"{self._root}/inbox", 303)
 
     async def workflow(self, request: HttpRequest) -> Response:
         """Show one workflow: who may request it, and when it starts on its own."""
@@ -159,7 +155,8 @@ class PeoplePages:
             return await self._login.instead_of(request)
         record = await await_request(self._engine, request.path_params["id"])
         view = request_of(record) if record is not None else None
-        if view is None or not (self._open or is_concerned(view, reader) or await self._may_view(view, reader)):
+        sees_all = self._open and reader is None
+        if view is None or not (sees_all or is_concerned(view, reader) or await self._may_view(view, reader)):
             return self._pages.page("not_found.html", 404)
         return view
 

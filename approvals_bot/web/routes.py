@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
@@ -53,6 +54,7 @@ from approvals_bot.web.navigation import Navigation
 from approvals_bot.web.new_request import NewRequest
 from approvals_bot.web.openapi import OpenApi
 from approvals_bot.web.pages import PeoplePages
+from approvals_bot.web.playground_session import PlaygroundSession
 from approvals_bot.web.proxies import ProxyHeader
 from approvals_bot.web.request_pages import RequestPages
 from approvals_bot.web.responses import ErrorResponses, Problem, Renderer, origin_of, root_of
@@ -63,6 +65,8 @@ from approvals_bot.web.sign_in import SignIn, SignInSetup, clients_of
 
 Endpoint = Callable[[HttpRequest], Awaitable[ASGIApp]]
 Line = tuple[str, str, Endpoint]
+
+MOST_TRYING = 12  # people that the page to sign in offers to a developer
 
 
 def build(
@@ -94,9 +98,10 @@ def build(
     `channels`: by which codes are sent to people; by default those that the engine's steps use.
     `connections`: what `/readyz` reports besides the store, by name.
     `extra`: the routes of rooms that not every installation has (Slack, the playground). `open_pages`: the pages for
-    people need no session; only for a service that listens on this machine alone. `chat`: how the chat asks people;
-    None leaves it out. `loopback_only`: answer only to names of this machine. `trusted_proxies`: networks whose
-    `X-Forwarded-…` headers count. `sign_in`: how people sign in; `roles`: what some of them may see and do.
+    people need no session, and everybody may begin one; only for a service that listens on this machine alone. `chat`:
+    how the chat asks people; None leaves it out. `loopback_only`: answer only to names of this machine.
+    `trusted_proxies`: networks whose `X-Forwarded-…` headers count. `sign_in`: how people sign in; `roles`: what some
+    of them may see and do.
     `audit_key`: signs evidence and exports of the audit.
     `keeps_peers`: whether logs and the audit keep the addresses of callers.
     """
@@ -143,7 +148,13 @@ def build(
     )
     methods = login.methods_of(by_mail="email" in channels)
     forms = FormTokens(tokens, base_url=base_url)
-    login_page = LoginPage(pages, methods, forms, provider=urlsplit(login.oidc.issuer).netloc if login.oidc else "")
+    login_page = LoginPage(
+        pages,
+        methods,
+        forms,
+        provider=urlsplit(login.oidc.issuer).netloc if login.oidc else "",
+        trying=list(islice(people.known(), MOST_TRYING)) if open_pages else (),
+    )
     signing_in = Login(
         engine=engine,
         people=people,
@@ -328,8 +339,10 @@ def build(
         ("GET", "/readyz", health.ready),
         ("GET", "/metrics", health.metrics),
     ]
-    if not open_pages:
-        table.append(("GET", "/", people_pages.start))
+    table.append(("GET", "/", _lead_to(f"{root_of(base_url)}{'/playground' if open_pages else '/inbox'}")))
+    if open_pages:
+        trying = PlaygroundSession(engine=engine, people=people, known=known, login=signing_in, base_url=base_url)
+        table.append(("POST", "/playground/session", trying.change))
     if chat is not None:
         chats = Chats(engine, workflows, chat)
         owners = ChatOwners(people, sessions, gate, origin_of(base_url), open_pages=open_pages)
@@ -357,8 +370,6 @@ def build(
             ("GET", "/api/chat/{id}/stream", by_programs.stream),
             ("POST", "/api/chat/{id}/approvals/{call}", by_programs.approve),
         ]
-        if open_pages:
-            table.append(("GET", "/", in_browser.start))
     table = [(method, path, gate.before(method, path, endpoint)) for method, path, endpoint in table]
     routes = [*_resources(table), *extra, Mount("/static", Assets(directory=Path(__file__).parent / "static"))]
     navigation.serve(path for _, path in _endpoints(routes, ""))
@@ -372,6 +383,15 @@ def build(
         keeps_peers=keeps_peers,
     )
     return app
+
+
+def _lead_to(path: str) -> Endpoint:
+    """Lead from the bare address to the first page."""
+
+    async def start(request: HttpRequest) -> Response:
+        return RedirectResponse(path, 303)
+
+    return start
 
 
 class Resource:

@@ -160,8 +160,8 @@ def test_without_its_framework_the_chat_says_how_to_install_it(tmp_path: Path) -
     service.environment["PYTHONPATH"] = os.pathsep.join(path for path in (str(gone), before) if path)
     try:
         service.start()
-        shown = service.http.get("/", follow_redirects=True)
-        assert (shown.url.path, "pip install &#39;approvals-bot[pydantic-ai]&#39;" in shown.text) == ("/chat", True)
+        shown = service.http.get("/chat")
+        assert "pip install &#39;approvals-bot[pydantic-ai]&#39;" in shown.text
         assert "/playground" in shown.text
         body = {"id": "c", "messages": [{"id": "m", "role": "user", "parts": [{"type": "text", "text": ASK}]}]}
         refused = service.http.post("/api/chat", json=body)
