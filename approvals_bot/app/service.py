@@ -87,6 +87,7 @@ class Service:
     engine: Engine
     reload: Callable[[Configuration], Sequence[str]]
     configuration: Configuration
+    catalog: Catalog
 
 
 @asynccontextmanager
@@ -236,11 +237,11 @@ async def open_service(
             switch.app = assemble(fresh, listing)
             keeper.load(fresh)
             replicas.use([key.get_secret_value() for key in fresh.service.server.signing_keys], digest(fresh))
-            running.configuration = fresh
+            running.configuration, running.catalog = fresh, listing
             return needing_a_restart(configuration.service, fresh.service)
 
         switch.app = assemble(configuration, listing)
-        running = Service(switch, engine, reload, configuration)
+        running = Service(switch, engine, reload, configuration, listing)
         yield running
 
 

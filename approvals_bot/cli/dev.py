@@ -12,23 +12,25 @@ import secrets
 import shutil
 import socket
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from approvals_bot.app.directory import known_people
-from approvals_bot.app.service import open_service
+from approvals_bot.app.service import Service, open_service
 from approvals_bot.approvals.policy import SayInSlack
 from approvals_bot.channels.slack.manifest import FUNCTION, SCOPES, SHORTCUT, function
 from approvals_bot.cli.common import PlaygroundClock, write_whole
+from approvals_bot.cli.dev_samples import Samples
 from approvals_bot.cli.serving import ConfigSource, listen, serve
 from approvals_bot.config.load import Configuration, samples
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem
 from approvals_bot.config.service import ServiceSettings, SlackGroupEntry
 from approvals_bot.errors import ConfigError
-from approvals_bot.playground import APP_ID, Playground, Sample, SeedApp, SeedChannel, SeedGroup, User, routes
+from approvals_bot.playground import APP_ID, Playground, SeedApp, SeedChannel, SeedGroup, User, routes
 from approvals_bot.service.catalog import read_configuration
 
 STATE = Path(".approvals")
@@ -51,12 +53,7 @@ async def dev(port: int, source: Path | None, fresh: bool) -> None:
     if fresh:
         shutil.rmtree(STATE, ignore_errors=True)
     origin = Origin(source, base_url)
-    configuration = origin.read()
-    clock = PlaygroundClock(STATE / "clock.json")
-    async with (
-        build_playground(configuration, base_url, clock) as playground,
-        open_service(configuration, clock=clock, extra=routes(playground), open_pages=True, also_keys=ALSO) as service,
-    ):
+    async with open_dev(origin) as (service, playground):
 
         def read() -> Configuration:
             fresh = origin.read()
@@ -66,10 +63,21 @@ async def dev(port: int, source: Path | None, fresh: bool) -> None:
         await serve(service, listening, ConfigSource(read, origin.files), lambda: _print_ready(base_url))
 
 
+@asynccontextmanager
+async def open_dev(origin: Origin) -> AsyncIterator[tuple[Service, Playground]]:
+    """Open the service and its playground, which somebody else serves at `origin.base_url`."""
+    configuration, clock = origin.read(), PlaygroundClock(STATE / "clock.json")
+    async with (
+        build_playground(configuration, origin.base_url, clock) as playground,
+        open_service(configuration, clock=clock, extra=routes(playground), open_pages=True, also_keys=ALSO) as service,
+    ):
+        playground.follow(service.engine, Samples(service, API_KEY))
+        yield service, playground
+
+
 def _print_ready(base_url: str) -> None:
     print(  # noqa: T201
-        f"Approvals Bot is ready. Open {base_url}/chat, then {base_url}/playground  "
-        f"(API: {base_url}/api/runs, key: {API_KEY})",
+        f"Approvals Bot is ready. Open {base_url}  (API: {base_url}/api/runs, key: {API_KEY})",
         flush=True,
     )
 
@@ -231,7 +239,7 @@ def build_playground(configuration: Configuration, base_url: str, clock: Playgro
         target_secrets=_target_secrets(service.http),
         advance=clock.advance,
         smtp_port=service.email.port,
-        samples=sample_requests(configuration, API_KEY),
+        api_key=API_KEY,
         memory=STATE / "playground" / "memory.db",
         now=clock.now,
         signing_clock=lambda: clock.now().timestamp(),
@@ -261,85 +269,3 @@ def _channels(configuration: Configuration) -> list[str]:
         if isinstance(action, SayInSlack)
     ]
     return list(dict.fromkeys(name.removeprefix("#") for name in [*named, *actions] if name.startswith("#")))
-
-
-# title · API key (None: the playground's own) · body
-SAMPLES: tuple[tuple[str, str | None, dict[str, Any]], ...] = (
-    (
-        "Bo deploys api 2.1 to production",
-        None,
-        {
-            "workflow": "deploy",
-            "requester": "bo@acme.eu",
-            "input": {"service": "api", "version": "2.1", "env": "prod", "plan": "- replicas: 2\n+ replicas: 4"},
-        },
-    ),
-    (
-        "Bo deploys something risky: SRE decides as well",
-        None,
-        {
-            "workflow": "deploy",
-            "requester": "bo@acme.eu",
-            "input": {"service": "billing", "version": "7.0", "env": "prod", "risk": "high"},
-        },
-    ),
-    (
-        "Cy spends 640 € on a conference",
-        None,
-        {
-            "workflow": "expense",
-            "requester": "cy@acme.eu",
-            "input": {"amount": "640.00", "purpose": "Two tickets for PyCon", "team": "sales"},
-        },
-    ),
-    (
-        "Bo needs to get into the production account",
-        None,
-        {
-            "workflow": "prod-access",
-            "requester": "bo@acme.eu",
-            "input": {
-                "account": "aws-prod",
-                "role": "admin",
-                "duration": "1h",
-                "reason": "The nightly backup is stuck and has to be started by hand.",
-            },
-        },
-    ),
-    (
-        "An agent books Cy's flight (pressed again, the same tool call makes no second card)",
-        "travel-agent",
-        {
-            "workflow": "book-flight",
-            "on_behalf_of": "cy@acme.eu",
-            "input": {
-                "tool_call_id": "call_7QmZ",
-                "flight": "LH 2031, Munich to Berlin",
-                "passenger": "Cy Rus",
-                "price": "240.00",
-                "why": "You asked for the last flight on Friday.",
-            },
-        },
-    ),
-)
-
-
-def sample_requests(configuration: Configuration, own_key: str) -> list[Sample]:
-    """List the sample requests whose workflow, people and key the configuration has.
-
-    `own_key` is the playground's.
-    """
-    return list(_fitting(configuration, own_key))
-
-
-def _fitting(configuration: Configuration, own_key: str) -> Iterator[Sample]:
-    service = configuration.service
-    workflows = {definition.id for definition in configuration.workflows}
-    for title, key, body in SAMPLES:
-        people = {body[role] for role in ("requester", "on_behalf_of") if role in body}
-        if body["workflow"] not in workflows or not all(service.person(address) for address in people):
-            continue
-        if key is None:
-            yield Sample(title, body, own_key)
-        elif key in service.api_keys:
-            yield Sample(title, body, service.api_keys[key].key[0].get_secret_value())

@@ -5,8 +5,9 @@ New users have neither Slack nor SMTP set up. The service talks to these fakes e
 loopback only and refuses other callers.
 """
 
-from approvals_bot.playground.playground import Playground, Sample
+from approvals_bot.playground.playground import Playground
 from approvals_bot.playground.routes import routes
 from approvals_bot.playground.slack.shapes import APP_ID, OUTSIDERS, SeedApp, SeedChannel, SeedGroup, User
+from approvals_bot.playground.tour import Sample
 
 __all__ = ["APP_ID", "OUTSIDERS", "Playground", "Sample", "SeedApp", "SeedChannel", "SeedGroup", "User", "routes"]

@@ -1,28 +1,41 @@
-"""The playground's pages: Slack as each user sees it, the mailbox, and what the service sent. Forms, no scripts."""
+"""The playground's pages: the tour, Slack as each user sees it, the mailbox, and what the service sent.
+
+All is done by forms. A script only asks for the page again when something has changed.
+"""
 
 from __future__ import annotations
 
-import json
+import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
-import aiohttp
 from jinja2 import Environment, PackageLoader
 from starlette.datastructures import FormData
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.engine.notifier import Feed
 from approvals_bot.playground.mailbox import ReceivedMail
-from approvals_bot.playground.playground import Playground, Sample
+from approvals_bot.playground.playground import Playground
 from approvals_bot.playground.rendering import Rendering
 from approvals_bot.playground.slack.payloads import initial, options_of
 from approvals_bot.playground.slack.person import ActOutcome, CannotDoError, NoSuchThingError
 from approvals_bot.playground.slack.shapes import Conversation, Message, User, View
 from approvals_bot.playground.slack.workspace import Workspace
+from approvals_bot.playground.tour import Newest, newest_card
+from approvals_bot.service.sessions import id_of
+from approvals_bot.web.guard import cookie_of
+from approvals_bot.web.sessions import COOKIE
+
+HEARTBEAT = 15.0  # seconds
+RETRY = 1_000  # milliseconds before a browser connects again
+TOGETHER = 0.1  # seconds in which changes are one
+MOST_SAMPLES = 6  # shown at once; the others are folded
 
 # The mail page shows mails with their inline styles, in a sandboxed frame that inherits this policy.
 HEADERS = {
@@ -34,6 +47,9 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
+LIVE_HEADERS = HEADERS | {
+    "content-security-policy": HEADERS["content-security-policy"] + "; script-src 'self'; connect-src 'self'"
+}
 Endpoint = Callable[[Request], Awaitable[Response]]
 Row = tuple[str, Endpoint, tuple[str, ...]]
 
@@ -44,7 +60,8 @@ class PlaygroundPages:
     def __init__(self, playground: Playground) -> None:
         self.playground = playground
         self.space = playground.workspace
-        self.notices: dict[str, Notice] = {}  # reader → shown once
+        self.notices: dict[str, Notice] = {}  # reader → shown on the next page that they open
+        self.shown: dict[str, Notice] = {}  # reader → shown on that page, also when its script asks for it again
         self.templates = Environment(
             loader=PackageLoader("approvals_bot.playground"),
             autoescape=True,
@@ -66,11 +83,13 @@ class PlaygroundPages:
             ("/mailbox", self.mailbox, read),
             ("/mailbox/{id}", self.mail, read),
             ("/wire", self.wire, read),
+            ("/live", self.live, read),
             ("/clicks", self.click, write),
             ("/submissions", self.submit, write),
             ("/commands", self.command, write),
             ("/shortcuts", self.shortcut, write),
             ("/samples", self.sample, write),
+            ("/answers", self.answer, write),
             ("/ticks", self.tick, write),
         ]
         return [(path, self.explained(endpoint), methods) for path, endpoint, methods in rows]
@@ -95,40 +114,77 @@ class PlaygroundPages:
     # looking
 
     async def front(self, request: Request) -> Response:
-        return self.page("front.html", request, samples=self.playground.samples)
+        reader, newest = await self.reader_of(request), await self.playground.api.newest()
+        card = newest_card(self.space, newest.id, reader) if newest is not None and reader.in_slack else None
+        samples = list(await self.playground.samples())
+        return await self.page(
+            "front.html",
+            request,
+            samples=samples[:MOST_SAMPLES],
+            more_samples=samples[MOST_SAMPLES:],
+            newest=newest,
+            card=self.thread_of(card) if card is not None else None,
+            place=self.space.channels[card.channel] if card is not None else None,
+            approvers=self.named(newest.waiting_for) if newest is not None else {},
+            mailed=self.mails_about(newest, reader),
+        )
 
     async def channel(self, request: Request) -> Response:
-        reader = self.reader(request.query_params.get("as"))
+        reader = await self.reader_of(request)
         place = self.space.channels.get(request.path_params["id"])
         if place is None or (place.private and (reader.key not in place.members)):
             raise NoSuchThingError(f"{reader.name} can't see a channel with this name.")
-        return self.page("channel.html", request, place=place, threads=threads_in(self.space, place, reader))
+        return await self.page("channel.html", request, place=place, threads=threads_in(self.space, place, reader))
 
     async def home(self, request: Request) -> Response:
-        reader = self.reader(request.query_params.get("as"))
+        reader = await self.reader_of(request)
         view = await self.playground.person.open_home(reader) if reader.in_slack else None
-        return self.page("home.html", request, view=view)
+        return await self.page("home.html", request, view=view)
 
     async def mailbox(self, request: Request) -> Response:
-        reader = self.reader(request.query_params.get("as"))
+        reader = await self.reader_of(request)
         everybody = "all" in request.query_params
         mails = [m for m in reversed(self.playground.mailbox.mails) if everybody or is_for(m, reader)]
-        return self.page("mailbox.html", request, mails=mails, everybody=everybody)
+        return await self.page("mailbox.html", request, mails=mails, everybody=everybody)
 
     async def mail(self, request: Request) -> Response:
         mail = self.playground.mailbox.find(request.path_params["id"])
         if mail is None:
             raise NoSuchThingError("There is no such mail.")
-        return self.page("mail.html", request, mail=mail, letter=framed(mail.html))
+        return await self.page("mail.html", request, live=False, mail=mail, letter=framed(mail.html))
 
     async def wire(self, request: Request) -> Response:
-        return self.page(
+        return await self.page(
             "wire.html",
             request,
             requests=list(reversed(self.playground.targets.received))[:50],
             calls=list(reversed(self.playground.web_api.seen))[:100],
             faults=self.playground.slack_faults.pending(),
         )
+
+    async def live(self, request: Request) -> Response:
+        """Say that something has changed, here or in the service. What has changed is on the pages."""
+        engine = self.playground.engine
+        if engine is None:
+            raise NoSuchThingError("These pages don't change in place.")
+        headers = {"cache-control": "no-cache, no-transform"}
+        return StreamingResponse(self.changes(engine), media_type="text/event-stream", headers=headers)
+
+    async def changes(self, engine: Engine) -> AsyncIterator[str]:
+        with Feed(engine.notifier) as feed:
+            self.playground.feeds.add(feed)
+            try:
+                yield f"retry: {RETRY}\n: open\n\n"
+                while not engine.is_ending:
+                    try:
+                        async with asyncio.timeout(HEARTBEAT):
+                            await feed.changed(TOGETHER)
+                    except TimeoutError:
+                        yield ": nothing new\n\n"
+                    else:
+                        yield "event: changed\ndata: {}\n\n"
+            finally:
+                self.playground.feeds.discard(feed)
 
     # acting: each form sends the real payload, then shows the page again
 
@@ -180,12 +236,25 @@ class PlaygroundPages:
     async def sample(self, request: Request) -> Response:
         """Open a sample request through the API, as any program would."""
         form, reader = await self.form_of(request)
-        index = field(form, "sample")
-        if not index.isdigit() or int(index) >= len(self.playground.samples):
+        title = field(form, "sample")
+        samples = await self.playground.samples()
+        sample = next((each for each in samples if each.title == title and each.body is not None), None)
+        if sample is None:
             raise NoSuchThingError("There is no such sample.")
-        sample = self.playground.samples[int(index)]
-        self.notices[reader.key] = await self.open_run(sample)
-        return self.back(form)
+        is_open, said = await self.playground.api.open(sample)
+        self.notices[reader.key] = Notice(said, refused=not is_open)
+        return self.back(form, "now")
+
+    async def answer(self, request: Request) -> Response:
+        """Send a test answer to what the newest run waits for."""
+        form, reader = await self.form_of(request)
+        newest = await self.playground.api.newest()
+        wait = next((each for each in newest.answers if each.url == field(form, "url")), None) if newest else None
+        if wait is None:
+            raise CannotDoError("The newest run doesn't wait for this any more, so nothing was sent.")
+        is_taken, said = await self.playground.api.answer(wait, field(form, "body"))
+        self.notices[reader.key] = Notice(said, refused=not is_taken)
+        return self.back(form, "now")
 
     async def tick(self, request: Request) -> Response:
         form, reader = await self.form_of(request)
@@ -199,35 +268,23 @@ class PlaygroundPages:
             self.notices[reader.key] = Notice(f"The clock moved forward by {field(form, 'advance')}.")
         return self.back(form)
 
-    async def open_run(self, sample: Sample) -> Notice:
-        url = f"{self.playground.base_url}/api/runs"
-        try:
-            async with (
-                aiohttp.ClientSession(headers={"Authorization": f"Bearer {sample.api_key}"}) as session,
-                session.post(url, json=sample.body) as answer,
-            ):
-                body = await answer.text()
-                opened = answer.status in (200, 202)
-        except aiohttp.ClientError as lost:
-            return Notice(f"The service can't be reached: {lost}", refused=True)
-        if opened:
-            return Notice(f"Opened: {sample.title}. Its card is in a channel, the Home tab or the mailbox.")
-        return Notice(f"The API answered {answer.status}: {detail_of(body)}", refused=True)
-
     # what every page shows
 
-    def page(self, template: str, request: Request, **more: Any) -> Response:
-        reader = self.reader(request.query_params.get("as"))
+    async def page(self, template: str, request: Request, *, live: bool = True, **more: Any) -> Response:
+        signed_in = await self.signed_in(request)
+        reader = await self.reader_of(request, signed_in)
         conversations = self.space.channels.values() if reader.in_slack else ()
         places = [one for one in conversations if not one.private or reader.id in one.members]
         query = request.url.query
+        live = live and self.playground.engine is not None
         shown = self.templates.get_template(template).render(
             reader=reader,
             people=self.playground.people,
+            signed_in=signed_in,
             channels=[place for place in places if not place.with_user],
             dm=self.space.direct_message(reader) if reader.in_slack else None,
             modal=self.space.top_modal(reader.key),
-            notice=self.notices.pop(reader.key, None),
+            notice=self.notice_for(reader, request),
             waiting_mails=sum(is_for(mail, reader) for mail in self.playground.mailbox.mails),
             users=self.space.users,
             app=self.space.app,
@@ -238,9 +295,50 @@ class PlaygroundPages:
             back=request.url.path + (f"?{query}" if query else ""),
             me=urlencode({"as": reader.key}),
             mail_only=not reader.in_slack,
+            live=live,
             **more,
         )
-        return HTMLResponse(shown, headers=HEADERS)
+        return HTMLResponse(shown, headers=LIVE_HEADERS if live else HEADERS)
+
+    def notice_for(self, reader: User, request: Request) -> Notice | None:
+        """Return the result of the reader's last act, until they open another page."""
+        asks_again = request.headers.get("sec-fetch-dest") == "empty"  # our script
+        if reader.key in self.notices:
+            self.shown[reader.key] = self.notices.pop(reader.key)
+        elif not asks_again:
+            self.shown.pop(reader.key, None)
+        return self.shown.get(reader.key)
+
+    async def signed_in(self, request: Request) -> str:
+        """Return the address of the person whose session this browser has; "" if nobody has signed in."""
+        token = cookie_of(request.scope, COOKIE)
+        if self.playground.engine is None or not token:
+            return ""
+        row = await self.playground.engine.store.session(id_of(token))
+        return row.person if row is not None else ""
+
+    async def reader_of(self, request: Request, signed_in: str | None = None) -> User:
+        """Return the person that `?as=` names; else the one who has signed in, and else the first one."""
+        if (key := request.query_params.get("as")) is not None:
+            return self.reader(key)
+        address = await self.signed_in(request) if signed_in is None else signed_in
+        return next((one for one in self.playground.people if one.address == address), None) or self.reader(None)
+
+    def named(self, addresses: Sequence[str]) -> dict[str, str]:
+        """Return people's names by their addresses. Of people whom only a group has, there is but the address."""
+        known = {one.address: one.name for one in self.playground.people}
+        return {address: known.get(address, address) for address in addresses}
+
+    def thread_of(self, message: Message) -> Thread:
+        said_at = datetime.fromtimestamp(float(message.ts), UTC)
+        return Thread(message, self.space.users.get(message.user), said_at)
+
+    def mails_about(self, newest: Newest | None, reader: User) -> ReceivedMail | None:
+        """Return the newest mail about this run that the reader got."""
+        if newest is None:
+            return None
+        about = (m for m in reversed(self.playground.mailbox.mails) if is_for(m, reader) and newest.title in m.subject)
+        return next(about, None)
 
     def reader(self, key: str | None) -> User:
         """Return the person with this key or address, by default the first one."""
@@ -322,15 +420,6 @@ def framed(letter: str) -> str:
 
 def is_for(mail: ReceivedMail, reader: User) -> bool:
     return not {reader.address.lower(), reader.person.mailbox.lower()}.isdisjoint(mail.to.lower().split(", "))
-
-
-def detail_of(problem: str) -> str:
-    """Return the detail of a problem document, or else the whole response."""
-    try:
-        body = json.loads(problem)
-    except ValueError:
-        return problem[:200]
-    return str(body.get("detail") or body.get("title") or body) if isinstance(body, dict) else problem[:200]
 
 
 def field(form: FormData, name: str) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.engine.notifier import Feed
 from approvals_bot.playground.faults import Faults
 from approvals_bot.playground.mailbox import MailServer
 from approvals_bot.playground.memory import Memory
@@ -19,15 +21,7 @@ from approvals_bot.playground.slack.person import SETTLE, SlackActor
 from approvals_bot.playground.slack.shapes import OUTSIDERS, SeedApp, SeedChannel, SeedGroup, User
 from approvals_bot.playground.slack.workspace import Workspace
 from approvals_bot.playground.targets import FakeTargets
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A request that the start page offers to open: `POST /api/runs` with this body and key."""
-
-    title: str
-    body: dict[str, Any]
-    api_key: str
+from approvals_bot.playground.tour import Sample, ServiceApi
 
 
 class Playground:
@@ -41,6 +35,7 @@ class Playground:
     - `now`: the fakes' time, for message IDs, the lifetime of triggers, and signatures unless `signing_clock` (Unix
       seconds) is given. It should be the clock that the service checks against.
     - `samples`: requests that a new user can open from the start page with one click.
+    - `api_key`: with it, the start page asks the service's API how far the newest run is; "" leaves that out.
     - `memory`: the file that keeps messages, screens, mails and calls across restarts; None forgets them.
     """
 
@@ -62,6 +57,7 @@ class Playground:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         signing_clock: Callable[[], float] | None = None,
         samples: Sequence[Sample] = (),
+        api_key: str = "",
         memory: Path | None = None,
         secret: Callable[[], str] = lambda: secrets.token_hex(16),
         ack_limit: float = ACK_LIMIT,
@@ -72,7 +68,10 @@ class Playground:
         self.advance = advance
         self.now = now
         self.people = (*people, *outsiders)
-        self.samples = tuple(samples)
+        self.samples: Callable[[], Awaitable[Sequence[Sample]]] = partial(_these, tuple(samples))
+        self.api = ServiceApi(self.base_url, api_key)
+        self.engine: Engine | None = None
+        self.feeds: set[Feed] = set()  # of the pages that are open in browsers
         self.slack_faults, self.mail_faults, self.target_faults = Faults(), Faults(), Faults()
         self.workspace = Workspace(app, [*people, *outsiders], channels, groups, now=now, secret=secret)
         self.web_api = WebApi(self.workspace, self.slack_faults, self.base_url)
@@ -85,7 +84,7 @@ class Playground:
         )
         self.person = SlackActor(self.workspace, self.outbound, self.base_url, settle=settle)
         self.socket_mode = SocketServer(self.workspace)
-        self.mailbox = MailServer(port=smtp_port, now=now, faults=self.mail_faults, remember=self.remember)
+        self.mailbox = MailServer(port=smtp_port, now=now, faults=self.mail_faults, remember=self.keep_mail)
         self.targets = FakeTargets(target_secrets or {}, answers=target_answers, now=now, faults=self.target_faults)
         self.memory = Memory(memory, self.workspace, self.mailbox, self.targets) if memory else None
         self.resources = AsyncExitStack()
@@ -111,6 +110,20 @@ class Playground:
         self.people = (*self.people, *(person for person in people if person.address not in known))
         self.workspace.add_people_and_channels(people, channels)
 
+    def follow(self, engine: Engine, samples: Callable[[], Awaitable[Sequence[Sample]]]) -> None:
+        """Show people's sessions, the service's changes and samples of its workflows on the pages from now on."""
+        self.engine = engine
+        self.samples = samples
+
+    def ring(self) -> None:
+        """Say to all open pages that something has changed here."""
+        for feed in self.feeds:
+            feed.add(())
+
+    def keep_mail(self) -> None:
+        self.remember()
+        self.ring()
+
     def remember(self) -> None:
         """Write all changes; called before the request that made them is answered."""
         if self.memory:
@@ -125,3 +138,7 @@ class Playground:
     def smtp_port(self) -> int:
         """The mailbox's port, known once the playground is open."""
         return self.mailbox.port
+
+
+async def _these(samples: Sequence[Sample]) -> Sequence[Sample]:
+    return samples

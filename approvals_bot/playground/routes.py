@@ -319,13 +319,15 @@ async def json_of(request: Request) -> Any:
 
 
 def remembered(endpoint: Endpoint, playground: Playground) -> Endpoint:
-    """Wrap an endpoint to answer only after its changes were written."""
+    """Wrap an endpoint to answer only after its changes were written, and then to say so to open pages."""
 
     async def kept(request: Request) -> Response:
         try:
             return await endpoint(request)
         finally:
             playground.remember()
+            if request.method not in ("GET", "HEAD"):
+                playground.ring()
 
     return kept
 

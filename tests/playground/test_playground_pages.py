@@ -168,7 +168,7 @@ async def test_sample_request_is_opened_through_the_api(start_rig: StartRig) -> 
     rig = await start_rig(samples=[sample])
     page = await look(rig, "?as=U0ANN")
     assert "Deploy api" in page
-    answered = await press(rig, page, 'name="sample"', sample="0")
+    answered = await press(rig, page, 'name="sample"', sample="Deploy api")
     assert "notice refused" in answered  # this rig has no API, and the page shows the response
 
 

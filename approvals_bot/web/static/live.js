@@ -39,6 +39,10 @@
 
   // What has the focus, and what is unfolded, stays so.
   function put(page) {
+    for (const old of document.querySelectorAll("[data-live]")) { // beside the main part, such as a list of places
+      const same = page.getElementById(old.id);
+      if (same && same.innerHTML !== old.innerHTML && !old.contains(document.activeElement)) old.innerHTML = same.innerHTML;
+    }
     const fresh = page.getElementById("main");
     if (!fresh || fresh.innerHTML === served) return;
     if (isBusy()) return offer();
