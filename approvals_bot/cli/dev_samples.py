@@ -1,6 +1,6 @@
 """The samples on the playground's start page: one of each workflow that is served, filled in and ready to be opened.
 
-The workflows of our own sample configuration have samples with a story. Those of other files get values by the types
+The workflows of our own sample configuration have samples of their own. Those of other files get values by the types
 of their fields, and a requester who may open them.
 """
 
@@ -107,12 +107,12 @@ class Samples:
     async def __call__(self) -> Sequence[Sample]:
         if self._made_of is not self._service.catalog:
             self._made_of = catalog = self._service.catalog
-            told = list(_with_a_story(self._service.configuration, self._key))
-            done = {sample.body["workflow"] for sample in told if sample.body is not None}
+            ours = list(_of_our_own(self._service.configuration, self._key))
+            done = {sample.body["workflow"] for sample in ours if sample.body is not None}
             others = [catalog.listed[name] for name in sorted(catalog.names()) if name not in done | _NOT_STARTED]
             own = [await self._filled_in(each) for each in others if not _is_shipped(each)]
             shipped = [await self._filled_in(each) for each in others if _is_shipped(each)]
-            made = [sample for sample in (*own, *told, *shipped) if sample is not None]
+            made = [sample for sample in (*own, *ours, *shipped) if sample is not None]
             self._samples = sorted(made, key=lambda sample: sample.body is None)
         return self._samples
 
@@ -169,7 +169,7 @@ async def _is_decidable(
     return False
 
 
-def _with_a_story(configuration: Configuration, own_key: str) -> Iterator[Sample]:
+def _of_our_own(configuration: Configuration, own_key: str) -> Iterator[Sample]:
     """Yield the samples above whose workflow, people and key the configuration has."""
     service = configuration.service
     workflows = {definition.id for definition in configuration.workflows}

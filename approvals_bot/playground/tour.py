@@ -37,7 +37,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class OpenHook:
     """A webhook or hook that the newest run waits for: where it is answered, with which key, and the command for it."""
 
     kind: str
@@ -69,7 +69,7 @@ class Newest:
     outcome: str
     result: Any
     error: str
-    answers: Sequence[Waiting]
+    answers: Sequence[OpenHook]
 
     @property
     def is_request(self) -> bool:
@@ -120,7 +120,7 @@ class ServiceApi:
             return True, "Started. Everything about it is below."
         return False, f"The API answered {status}: {detail_of(text)}"
 
-    async def answer(self, wait: Waiting, text: str) -> tuple[bool, str]:
+    async def answer(self, wait: OpenHook, text: str) -> tuple[bool, str]:
         """Answer a webhook or hook, as its caller would. Returns whether it took the answer, and what to say."""
         try:
             status, said = await self._call("POST", wait.url.removeprefix(self._base_url), wait.api_key, text)
@@ -142,9 +142,9 @@ class ServiceApi:
     def _read(self, run: Mapping[str, Any]) -> Newest:
         request: Mapping[str, Any] = run["request"] or {}
         answers = [
-            Waiting("webhook", wait["url"], "")
+            OpenHook("webhook", wait["url"], "")
             if wait["kind"] == "webhook"
-            else Waiting("hook", f"{self._base_url}/api/hooks/{quote(wait['token'], safe='')}", self._key)
+            else OpenHook("hook", f"{self._base_url}/api/hooks/{quote(wait['token'], safe='')}", self._key)
             for wait in run["waiting"]
             if wait["kind"] in ("webhook", "hook") and wait.get("token")
         ]

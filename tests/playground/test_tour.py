@@ -122,7 +122,7 @@ async def test_a_request_of_ones_own_workflow_is_decided_in_the_tour(dev: Dev) -
     assert "Acknowledged in" in confirmed.text
     page = await dev.until(": <b>approved</b>")
     assert ticked(page) == 4
-    assert "How it went, step by step" in page
+    assert "The timeline" in page
     signed_out = await dev.press(page, "/playground/session", "Sign out")
     assert "Sign in as Ann Ode" in signed_out.text
 
