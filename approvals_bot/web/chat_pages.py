@@ -8,22 +8,29 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
+from pydantic import JsonValue
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.agents.chat_stream import Turn, approval_state
 from approvals_bot.agents.chat_view import TextPart, ToolPart
 from approvals_bot.agents.chats import LONGEST_TEXT, Chats, MessageReusedError
-from approvals_bot.approvals.acts import REFUSALS
-from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.port import Card
+from approvals_bot.approvals.acts import REFUSALS, Rejection
+from approvals_bot.approvals.card import card_of, editable_of
+from approvals_bot.approvals.json_values import UnfitError
+from approvals_bot.approvals.leaves import typed_as
+from approvals_bot.approvals.port import Card, FormField
+from approvals_bot.approvals.request import Request as ApprovalRequest
+from approvals_bot.approvals.tool_call import ARGUMENTS
+from approvals_bot.client.digests import leaves_of
 from approvals_bot.people import People
 from approvals_bot.web.chat import LONGEST_COMMENT, LONGEST_ID, NOT_OURS, REUSED, ChatApi, ChatOwners
+from approvals_bot.web.decisions import changes
 from approvals_bot.web.form_tokens import NAME as FORM_TOKEN
 from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.login import Login
@@ -39,6 +46,12 @@ EXAMPLES = (
 )
 NO_TEXT = f"Write a message of at most {LONGEST_TEXT:,} characters."
 NO_ANSWER = "Nothing was changed: press Approve or Reject."
+NOT_EDITED = "Nothing was changed: you pressed “Approve with changes”, but changed no value."
+EDITED_BUT_APPROVED = (
+    "You changed values, but pressed Approve, which would approve the old ones. Nothing was changed. To approve your "
+    "values, press “Approve with changes”; to approve the old ones, open this page again."
+)
+UNFIT = "Nothing was changed yet. Please correct what is marked."
 TOO_LONG = f"Nothing was changed: a comment has at most {LONGEST_COMMENT:,} characters."
 
 AMOUNTS = ("price",)  # arguments that are dollars, as in the sample
@@ -69,7 +82,7 @@ class ShownPart:
     """A part of an answer as the page shows it.
 
     `state`: of the part; `card`: of its request, for those that made one. `fields`: a call's input, each with its
-    label, its value, and the one before an approver changed it.
+    label, its value, and the one before an approver changed it. `edits`: the inputs for what an approver may change.
     """
 
     id: str
@@ -85,6 +98,16 @@ class ShownPart:
     call: str = ""
     webhook_url: str = ""
     decided_at: datetime | None = None
+    edits: tuple[FormField, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TypedAnswer:
+    """What somebody has typed into the form of a tool call, and what is wrong with it, by the names of its inputs."""
+
+    call: str = ""
+    values: Mapping[str, str] = field(default_factory=dict)
+    wrong: Mapping[str, str] = field(default_factory=dict)
 
 
 class ChatPages:
@@ -169,15 +192,25 @@ class ChatPages:
         choice, comment = form.get("choice"), form.get("comment", "").strip()
         if not self._forms.is_ours(request, "chat", form.get(FORM_TOKEN, "")):
             return await self._page(request, chat, turns, reader, 403, said=NOT_OURS)
-        if choice not in ("approve", "reject"):
+        if choice not in ("approve", "edit", "reject"):
             return await self._page(request, chat, turns, reader, 422, said=NO_ANSWER)
         if len(comment) > LONGEST_COMMENT:
             return await self._page(request, chat, turns, reader, 422, said=TOO_LONG)
-        approved = choice == "approve"
-        decided = await self._api.decide(turn, part, reader, approved, comment)
-        if decided.reply.verdict in REFUSALS and decided.is_approved is not approved:
+        edits = edits_of(turn, part)
+        changed, wrong = read_changes(edits, turn.requests.get(call), form, call)
+        typed = TypedAnswer(call, form, wrong)
+        if choice == "approve" and any(f"{call}.{name}" in form for name in {**changed, **wrong}):
+            return await self._page(request, chat, turns, reader, 422, said=EDITED_BUT_APPROVED, typed=typed)
+        if choice == "edit" and edits and (wrong or not changed):  # none: it was decided before
+            said = UNFIT if wrong else NOT_EDITED
+            return await self._page(request, chat, turns, reader, 422, said=said, typed=typed)
+        approved, arguments = choice != "reject", changed if choice == "edit" else None
+        decided = await self._api.decide(turn, part, reader, approved, comment, arguments)
+        has_all = decided.is_approved is approved and decided.has(arguments or {})
+        if decided.reply.verdict in REFUSALS and not has_all:
             turns = [decided.turn if each.run_id == turn.run_id else each for each in turns]
-            return await self._page(request, chat, turns, reader, 409, said=decided.reply.text)
+            typed = TypedAnswer(call, form, named_faults(decided.reply.rejections, edits))
+            return await self._page(request, chat, turns, reader, 409, said=decided.reply.text, typed=typed)
         return RedirectResponse(f"{self._root}/chat/{chat}#{call}", 303)
 
     async def _turns(self, chat: str, reader: str) -> list[Turn] | None:
@@ -194,6 +227,7 @@ class ChatPages:
         said: str = "",
         text: str = "",
         is_new: bool = False,
+        typed: TypedAnswer = TypedAnswer(),
     ) -> Response:
         self._chats.warm_up()
         person = self._people.person(reader)
@@ -216,6 +250,7 @@ class ChatPages:
             examples=EXAMPLES,
             said=said,
             text=text,
+            typed=typed,
         )
         page.headers["content-security-policy"] = SCRIPTED
         return page
@@ -241,6 +276,7 @@ class ChatPages:
             call=part.id,
             decided_at=part.decision.at if part.decision is not None else None,
             webhook_url=self._link(part.webhook) if part.webhook and part.state == "waiting" else "",
+            edits=edits_of(turn, part),
         )
 
     async def _closed(self, request: HttpRequest) -> Response:
@@ -248,6 +284,36 @@ class ChatPages:
 
     def _not_found(self) -> Response:
         return self._pages.page("not_found.html", 404)
+
+
+def edits_of(turn: Turn, part: ToolPart) -> tuple[FormField, ...]:
+    """Return the inputs for what the chat's owner may change of a tool call, before they approve it."""
+    request = turn.requests.get(part.id)
+    if request is None or request.stage is None or not turn.waits_for(part) or "edit" not in request.stage.outcomes:
+        return ()
+    return tuple(replace(each, label=label_of(each.name)) for each in editable_of(request))
+
+
+def read_changes(
+    edits: Sequence[FormField], request: ApprovalRequest | None, form: Mapping[str, str], call: str
+) -> tuple[dict[str, JsonValue], dict[str, str]]:
+    """Return the arguments that a form changes, as JSON of their types, and what is wrong with others."""
+    arguments = request.fields[ARGUMENTS] if request is not None else None
+    leaves = leaves_of(arguments) if isinstance(arguments, dict) else {}
+    changed, wrong = dict[str, JsonValue](), dict[str, str]()
+    for name, text in changes(edits, form, call).items():
+        try:
+            changed[name] = typed_as(leaves.get(name), text)
+        except UnfitError as error:
+            wrong[name] = str(error)
+    return changed, wrong
+
+
+def named_faults(rejections: Iterable[Rejection], edits: Sequence[FormField]) -> dict[str, str]:
+    """Return what is wrong with an edit, by the names of the inputs."""
+    names = {each.name for each in edits}
+    found = ((name, each.text) for each in rejections for name in [".".join(map(str, each.path))] if name in names)
+    return dict(found)
 
 
 def shown_fields(part: ToolPart) -> tuple[tuple[str, str, str], ...]:

@@ -69,7 +69,7 @@ async def reloaded(page: Any) -> None:
 async def test_booking_two_flights_in_a_browser(service: Service, width: int) -> None:
     async with chromium(viewport={"width": width, "height": 640}) as page:
         page.set_default_timeout(10_000)
-        await page.goto(f"{service.http.base_url}/")
+        await page.goto(f"{service.http.base_url}/chat")
         await page.get_by_role("button", name=ASK).click()
         approve = page.get_by_role("button", name=re.compile("^Approve"))
         await approve.nth(1).wait_for()
@@ -123,6 +123,55 @@ async def test_an_answer_in_slack_shows_up_in_the_open_page(service: Service) ->
         await page.locator(".part.text").wait_for()
         await page.locator("[data-open]").wait_for(state="detached")
         await reloaded(page)
+
+
+@needs_chromium
+@pytest.mark.agents(12)
+async def test_a_booking_is_changed_before_it_is_approved(service: Service) -> None:
+    async with chromium(viewport={"width": 320, "height": 640}) as page:
+        page.set_default_timeout(10_000)
+        await page.goto(f"{service.http.base_url}/chat")
+        await page.get_by_label("Message").fill("Book LH 2031 for Eve Edit and LH 441 for Moe Same")
+        await page.get_by_label("Message").press("Enter")
+        await page.locator(".part.booking.waiting").nth(1).wait_for()
+        booking = page.locator(".part.booking", has_text="Eve Edit")
+        await booking.get_by_text("Change it before you approve").click()
+        await booking.get_by_label("Price").fill("cheap")
+        await booking.get_by_role("button", name="Approve with changes").click()
+        await page.get_by_text("Please correct what is marked").wait_for()
+        assert await booking.get_by_label("Price").input_value() == "cheap"
+        await booking.get_by_label("Price").fill("199")
+        await booking.get_by_role("button", name=re.compile("^Approve the booking")).click()
+        await page.get_by_text("would approve the old ones").wait_for()
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 320
+        await booking.get_by_role("button", name="Approve with changes").click()
+        await booking.get_by_text("Booking approved for Eve Edit").wait_for()
+        assert "$199" in await booking.inner_text()
+        assert await page.locator("main > .notice").count() == 0
+        assert await page.locator(".part.booking.waiting").count() == 1
+
+
+@needs_chromium
+@pytest.mark.agents(5)
+async def test_an_open_chat_carries_on_over_a_kill(service: Service) -> None:
+    async with chromium(over_outage=True) as page:
+        page.set_default_timeout(20_000)
+        await page.goto(f"{service.http.base_url}/chat")
+        await page.get_by_label("Message").fill("Book LH 2031 for Kim Kill")
+        await page.get_by_label("Message").press("Enter")
+        await page.locator(".part.booking.waiting").wait_for()
+        await page.get_by_label("Comment").fill("typed before")
+        service.kill()
+        away = page.get_by_role("alert")
+        await away.get_by_text("carries on as soon as it's back").wait_for()
+        await page.get_by_role("button", name=re.compile("^Approve")).click()
+        await away.get_by_text("That wasn't sent").wait_for()
+        service.start()
+        await away.wait_for(state="detached")
+        assert await page.get_by_label("Comment").input_value() == "typed before"
+        await page.get_by_role("button", name=re.compile("^Approve")).click()
+        await page.get_by_text("Booking approved for Kim Kill on flight LH 2031 - Note: typed before").wait_for()
+        await page.locator(".part.tool.done").wait_for()
 
 
 @pytest.mark.agents(4)

@@ -276,6 +276,24 @@ def test_the_page_works_without_a_script(service: Service, chat: str) -> None:
     service.eventually(lambda: "Booked LH 441 for Ann Ode" in everything(service, chat))
 
 
+def test_a_booking_is_changed_by_the_page_without_a_script(service: Service, chat: str) -> None:
+    call = asked(service, chat, "Book LH 441 for Ann Ode")[0]["toolCallId"]
+    there, price = f"/chat/{chat}/approvals/{call}", f"{call}.price"
+    assert f'name="{price}"' in everything(service, chat)
+    for form, words in (
+        ({"choice": "edit", price: "640"}, "changed no value"),
+        ({"choice": "edit", price: "dear"}, "aria-invalid"),
+        ({"choice": "approve", price: "199"}, "would approve the old ones"),
+    ):
+        refused = service.post(there, form)
+        assert (refused.status_code, words in refused.text) == (422, True)
+        assert f'value="{form[price]}"' in refused.text  # what was typed is still there
+    for _ in range(2):  # a double click
+        assert "$199" in service.post(there, {"choice": "edit", price: "199"}).text
+    ended = service.eventually(lambda: "Booked LH 441 for Ann Ode" in (page := everything(service, chat)) and page)
+    assert "$199" in ended
+
+
 def test_other_sites_can_neither_send_nor_decide(service: Service, chat: str) -> None:
     call = asked(service, chat)[0]["toolCallId"]
     elsewhere = {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}

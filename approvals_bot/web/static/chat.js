@@ -8,6 +8,8 @@
   document.body.classList.add("scripted");
   const seen = new Map(); // what the server said last of each part, by its name
   const streams = new Set(); // the turns whose streams are open
+  const FIRST = 500, LONGEST = 3000; // milliseconds before it is tried again
+  const SILENCE = 40000; // a stream says something every 15 seconds
   let reading = null, again = false;
 
   const partsOf = (root) => [...root.querySelectorAll("[data-part]")];
@@ -17,10 +19,11 @@
   function replace(old, made) {
     const active = document.activeElement;
     const focus = active && old.contains(active) ? active : null;
-    for (const field of old.querySelectorAll("textarea")) {
-      const same = made.querySelector(`#${CSS.escape(field.id)}`);
+    for (const field of old.querySelectorAll("textarea, input:not([type=hidden])")) {
+      const same = field.id && made.querySelector(`#${CSS.escape(field.id)}`);
       if (same) same.value = field.value;
     }
+    if (old.querySelector("details.edit[open]")) made.querySelector("details.edit")?.setAttribute("open", "");
     const again = focus && (focus.id ? made.querySelector(`#${CSS.escape(focus.id)}`)
       : focus.value ? made.querySelector(`button[value="${CSS.escape(focus.value)}"]`) : null);
     const at = again && focus.selectionStart;
@@ -69,16 +72,40 @@
     listen();
   }
 
-  // One read at a time; what comes meanwhile makes one more.
+  const wait = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+  // Say in the page that the service is away.
+  function reached(isThere, said = "The service can't be reached. This page carries on as soon as it's back.") {
+    let line = document.getElementById("away");
+    if (isThere) { line?.remove(); return; }
+    if (!line) {
+      line = document.createElement("div");
+      line.id = "away";
+      line.className = "notice refused";
+      line.setAttribute("role", "alert");
+      document.getElementById("compose").before(line);
+    }
+    line.textContent = said;
+  }
+
+  // One read at a time; what comes meanwhile makes one more. It goes on until the service answers.
   async function look() {
     if (reading) { again = true; return reading; }
     reading = (async () => {
+      let pause = FIRST;
       do {
         again = false;
         try {
           const answer = await fetch(location.pathname, {headers: {accept: "text/html"}});
+          if (answer.status >= 500) throw answer;
+          reached(answer.ok, "This page can't be updated any more. Load it again to see why.");
           if (answer.ok) show(new DOMParser().parseFromString(await answer.text(), "text/html"));
-        } catch { /* the stream tries again */ }
+        } catch {
+          reached(false);
+          again = true;
+          await wait(pause);
+          pause = Math.min(pause * 2, LONGEST);
+        }
       } while (again);
       reading = null;
     })();
@@ -112,16 +139,22 @@
 
   async function follow(turn) {
     streams.add(turn);
-    let pause = 500;
+    let pause = FIRST;
     for (;;) {
+      const given = new AbortController();
+      let silence = 0;
+      const alive = () => { clearTimeout(silence); silence = setTimeout(() => given.abort(), SILENCE); };
+      alive();
       try {
-        const answer = await fetch(`${turns.dataset.stream}&turn=${encodeURIComponent(turn)}`);
-        if (answer.status === 204 || answer.status === 404) break;
+        const answer = await fetch(`${turns.dataset.stream}&turn=${encodeURIComponent(turn)}`, {signal: given.signal});
+        if (answer.status === 204 || answer.status >= 400 && answer.status < 500) break;
         if (answer.ok) {
-          pause = 500;
+          pause = FIRST;
+          reached(true);
           const reader = answer.body.getReader(), text = new TextDecoder();
           let over = false, rest = "";
           for (let part; !(part = await reader.read()).done;) {
+            alive();
             const lines = (rest + text.decode(part.value, {stream: true})).split("\n");
             rest = lines.pop();
             for (const line of lines) take(turn, line);
@@ -129,9 +162,11 @@
           }
           if (over) break;
         }
-      } catch { /* the service is away for a moment */ }
-      await new Promise((resolve) => setTimeout(resolve, pause));
-      pause = Math.min(pause * 2, 10000);
+        reached(false);
+      } catch { reached(false); }
+      clearTimeout(silence);
+      await wait(pause);
+      pause = Math.min(pause * 2, LONGEST);
     }
     streams.delete(turn);
     await look();
@@ -165,6 +200,7 @@
     try {
       const answer = await fetch(form.action, {method: "POST", body});
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (answer.status >= 500 && !page.getElementById("turns")) throw answer;
       if (form.matches(".compose") && answer.ok) {
         history.replaceState(null, "", new URL(answer.url).pathname);
         const fresh = page.querySelector(".compose");
@@ -179,8 +215,9 @@
       if (notice) document.getElementById("main").prepend(document.adoptNode(notice));
       show(page);
       if (form.matches(".compose") && turns.lastElementChild) turns.lastElementChild.scrollIntoView({block: "nearest"});
+      reached(true);
     } catch {
-      status.textContent = "That wasn't sent: the service can't be reached. Try again.";
+      reached(false, "That wasn't sent: the service can't be reached. Your text is still here. Try again in a moment.");
     } finally {
       form.removeAttribute("aria-busy");
       if (button && button.isConnected) button.innerHTML = words;
