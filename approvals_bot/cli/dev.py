@@ -58,6 +58,7 @@ async def dev(port: int, source: Path | None, fresh: bool) -> None:
         def read() -> Configuration:
             fresh = origin.read()
             playground.add_people_and_channels(_people(fresh.service), _places(fresh))
+            playground.ring()  # open pages look again a moment later, and find samples of what has been loaded
             return fresh
 
         await serve(service, listening, ConfigSource(read, origin.files), lambda: _print_ready(base_url))
