@@ -141,7 +141,7 @@ def replaced(
             continue
         holder, key = known[address]
         try:
-            new = typed_as(holder[key], new) if as_text and isinstance(new, str) else new
+            new = _typed(holder[key], new) if as_text and isinstance(new, str) else new
             check_json(new)
             _check_type(holder[key], new, is_checked=is_checked)
         except UnfitError as error:
@@ -178,7 +178,7 @@ def _places(value: JsonValue, root: str) -> dict[str, tuple[Any, Any]]:
     return found
 
 
-def typed_as(leaf: JsonValue, text: str) -> JsonValue:
+def _typed(leaf: JsonValue, text: str) -> JsonValue:
     """Return what a person typed as JSON of the leaf's type. Raises UnfitError."""
     match leaf:
         case str():

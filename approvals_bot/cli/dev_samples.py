@@ -22,7 +22,7 @@ from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.simulate import simulate
 from approvals_bot.config.chat import CHAT_WORKFLOW
-from approvals_bot.config.load import Configuration, samples
+from approvals_bot.config.load import Configuration
 from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.people import People, Person
 from approvals_bot.playground import Sample
@@ -146,10 +146,13 @@ _NOT_STARTED = {CHAT_WORKFLOW, TOOL_CALL}
 """Workflows with a start of their own: the chat, and agents' tool calls."""
 
 
+SHIPPED = frozenset({"book-flight", "book_flight_chat", "deploy", "expense", "greeting", "prod-access", "publishing"})
+"""The files of our own workflows, without their endings. In a checkout, a developer's own are beside them."""
+
+
 def _is_shipped(listed: Listed) -> bool:
-    """Return whether one of our sample files defines it, or one that has its name."""
-    stem = listed.workflow.origin.partition(":")[0].rpartition(".")[2] if listed.definition is None else ""
-    return any((samples() / "workflows" / f"{stem or listed.workflow.name}{end}").is_file() for end in (".py", ".toml"))
+    module = listed.workflow.origin.partition(":")[0].rpartition(".")[2]
+    return (module if listed.definition is None else listed.workflow.name) in SHIPPED
 
 
 def _title(definition: Definition, requester: Person) -> str:

@@ -22,8 +22,7 @@ from approvals_bot.agents.chat_view import TextPart, ToolPart
 from approvals_bot.agents.chats import LONGEST_TEXT, Chats, MessageReusedError
 from approvals_bot.approvals.acts import REFUSALS, Rejection
 from approvals_bot.approvals.card import card_of, editable_of
-from approvals_bot.approvals.json_values import UnfitError
-from approvals_bot.approvals.leaves import typed_as
+from approvals_bot.approvals.leaves import replaced
 from approvals_bot.approvals.port import Card, FormField
 from approvals_bot.approvals.request import Request as ApprovalRequest
 from approvals_bot.approvals.tool_call import ARGUMENTS
@@ -299,14 +298,11 @@ def read_changes(
 ) -> tuple[dict[str, JsonValue], dict[str, str]]:
     """Return the arguments that a form changes, as JSON of their types, and what is wrong with others."""
     arguments = request.fields[ARGUMENTS] if request is not None else None
-    leaves = leaves_of(arguments) if isinstance(arguments, dict) else {}
-    changed, wrong = dict[str, JsonValue](), dict[str, str]()
-    for name, text in changes(edits, form, call).items():
-        try:
-            changed[name] = typed_as(leaves.get(name), text)
-        except UnfitError as error:
-            wrong[name] = str(error)
-    return changed, wrong
+    texts = changes(edits, form, call)
+    edited, rejections = replaced(arguments, "", texts, as_text=True, is_checked=True)
+    wrong = named_faults(rejections, edits)
+    leaves = leaves_of(edited) if isinstance(edited, dict) else {}
+    return {name: leaves[name] for name in texts if name in leaves and name not in wrong}, wrong
 
 
 def named_faults(rejections: Iterable[Rejection], edits: Sequence[FormField]) -> dict[str, str]:

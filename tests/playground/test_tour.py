@@ -14,10 +14,12 @@ import pytest
 
 from approvals_bot.app.service import Service
 from approvals_bot.cli.dev import Origin, open_dev
+from approvals_bot.cli.dev_samples import SHIPPED
 from approvals_bot.playground import Playground
-from tests.support.browsing import a_port, serving
+from tests.support.browsing import a_port, chromium, needs_chromium, serving
 
-README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
 REFUND = next(code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "async def refund" in code)
 VENDOR = """
 [workflow]
@@ -26,8 +28,8 @@ title = "New vendor {{ name }}"
 request = ["bo@acme.eu"]
 [fields]
 name = "string"
-contact = { type = "email", example = "sales@initech.example" }
-yearly = { type = "money", currency = "EUR" }
+contact = "email"
+yearly = { type = "money", currency = "EUR", example = "12000.00" }
 why = { type = "text", required = false }
 [[stage]]
 id = "finance"
@@ -106,7 +108,7 @@ def ticked(page: str) -> int:
 async def test_a_request_of_ones_own_workflow_is_decided_in_the_tour(dev: Dev) -> None:
     page = await dev.page()
     assert ticked(page) == 0
-    assert '"contact": "sales@initech.example"' in page
+    assert '"yearly": "12000.00"' in page
     assert "requests Contract" not in " ".join(re.findall(r"<button[^>]*>([^<]*)", page))  # it needs a file
     started = await dev.press(page, "/playground/samples", "Bo Lund requests Vendor")
     assert "Started." in started.text
@@ -143,6 +145,10 @@ async def test_a_python_webhook_is_answered_in_the_tour(dev: Dev) -> None:
     assert "doesn't wait for this any more" in unescape(late.text)
 
 
+def test_the_files_of_our_own_workflows_are_known() -> None:
+    assert {file.stem for file in (ROOT / "workflows").iterdir() if file.suffix in (".py", ".toml")} == SHIPPED
+
+
 async def test_a_result_stays_until_another_page_is_opened(dev: Dev) -> None:
     await dev.press(await dev.page(), "/playground/samples", "Start refund")
     answer = await dev.web.post("/playground/answers", data={"url": "?", "as": "U0ANN", "back": "/playground"})
@@ -167,3 +173,24 @@ async def test_open_pages_hear_of_runs_cards_and_mails(dev: Dev) -> None:
         body = {"workflow": "refund", "input": {"order": "A-17"}}
         await dev.web.post("/api/runs", json=body, headers={"Authorization": "Bearer dev"})
         assert await next_event() == "event: changed"
+
+
+@needs_chromium
+async def test_the_first_minutes_in_a_browser(dev: Dev) -> None:
+    async with chromium(viewport={"width": 320, "height": 700}) as page:
+        page.set_default_timeout(10_000)
+        await page.goto(dev.url)
+        await page.get_by_role("button", name="Bo Lund requests Vendor", exact=True).click()
+        await page.get_by_text("which waits for Fay Cash").wait_for()
+        await page.get_by_role("link", name="Be Fay Cash here").click()
+        await page.locator(".message details", has_text="Approve").locator("summary").click()
+        await page.locator(".message details[open]").get_by_role("button", name="Approve").click()
+        await page.get_by_text("New vendor Name 1: approved").wait_for()  # it changes in place
+        body = {"workflow": "refund", "input": {"order": "A-17"}}
+        await dev.web.post("/api/runs", json=body, headers={"Authorization": "Bearer dev"})
+        await page.get_by_role("button", name="Copy").first.click()
+        await page.get_by_label("Test answer").fill('{"answer": "refunded"}')
+        await page.get_by_role("button", name="Send a test answer").click()
+        await page.get_by_text('The result is "refunded".').wait_for()
+        assert await page.locator(".steps > li.done").count() == 4
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 320
