@@ -17,6 +17,7 @@ from approvals_bot.cli.dev import Origin, open_dev
 from approvals_bot.cli.dev_samples import SHIPPED
 from approvals_bot.playground import Playground
 from tests.support.browsing import a_port, chromium, needs_chromium, serving
+from tests.support.judges import judge
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -194,3 +195,9 @@ async def test_the_first_minutes_in_a_browser(dev: Dev) -> None:
         await page.get_by_text('The result is "refunded".').wait_for()
         assert await page.locator(".steps > li.done").count() == 4
         assert await page.evaluate("document.documentElement.scrollWidth") <= 320
+        axe = (judge("axe-core") / "axe.min.js").read_text()
+        for path in ("", "/channels/C0VENDORS", "/home", "/mailbox", "/mailbox/m1", "/wire"):
+            await page.goto(f"{dev.url}/playground{path}?as=U0CFO")
+            await page.evaluate(axe)
+            found = await page.evaluate("axe.run().then(found => found.violations.map(v => [v.id, v.nodes[0].html]))")
+            assert found == [], path
