@@ -233,10 +233,14 @@ class Snooze(Acted):
 
 @dataclass(frozen=True, slots=True)
 class MailReturned:
-    """A bounce: the relay accepted a mail and the mailbox refused it. `copy`: the number of the copy it was."""
+    """A bounce: the relay accepted a mail, and a server refused it later. `copy`: the number of the copy it was.
+
+    `is_ours`: for a fault of our account or of the mail, so the mailbox may well be there.
+    """
 
     copy: int
     reason: str = ""
+    is_ours: bool = False
     kind: Literal["bounced"] = "bounced"
 
 

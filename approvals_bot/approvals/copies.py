@@ -22,6 +22,7 @@ from functools import partial
 from approvals_bot.approvals.ballot import waiting_for
 from approvals_bot.approvals.card import card_of, comment_of
 from approvals_bot.approvals.delivery import (
+    FILTERED,
     LONGEST_MAIL_VALUE,
     LONGEST_TRY,
     LONGEST_VALUE,
@@ -155,17 +156,20 @@ class Copies:
         """Mail this person that their vote counts: anybody with the link could have cast it."""
         self.follow_up([copy for copy in self.all if copy.is_mail and copy.reader == address and not copy.text], "vote")
 
-    def mark_bounced(self, number: int, reason: str) -> bool:
-        """Fall back to another channel after a bounce.
+    def mark_bounced(self, number: int, reason: str, *, is_ours: bool) -> bool:
+        """Fall back to another channel after a bounce. A mail that came back for a fault of ours is sent again later.
 
         Returns False if there is no such copy, or it has bounced already.
         """
         copy = self.all[number - 1] if 1 <= number <= len(self.all) else None
         if copy is None or not copy.is_mail or copy.receipt is None:
             return False
-        back = replace(copy, receipt=None, has_bounced=True, due=())
-        self._put(back.became("not_delivered", f"the mail came back: {reason}"))
+        back = replace(copy, receipt=None, due=(), has_bounced=not is_ours, is_returned=is_ours)
+        back = replace(back, returned=copy.returned + is_ours)
+        self._put(back.became("retrying" if is_ours else "not_delivered", f"the mail came back: {reason}"))
         self._fall_back(number)
+        if is_ours:
+            self._wake_ups[number - 1].set()
         return True
 
     def try_now(self, channel: str, to: str) -> bool:
@@ -238,6 +242,10 @@ class Copies:
         while True:
             copy = self.all[number - 1]
             match next_act(copy, self.version, is_closed=self._closed.is_set()):
+                case "again":
+                    if not await self._send_again(number):
+                        self._over.add(number)
+                        return
                 case "edit":
                     await self._edit(number)
                 case "send":
@@ -249,6 +257,15 @@ class Copies:
                     await self._wake_ups[number - 1].wait()
                 case "end":
                     return
+
+    async def _send_again(self, number: int) -> bool:
+        """Send a mail again that came back, after a pause in which its fault may be mended. Longer each time."""
+        copy = self._put(replace(self.all[number - 1], is_returned=False))
+        until = self.request.deadline or now() + LONGEST_TRY
+        pause = Pause(1, FILTERED * 2 ** min(copy.returned - 1, 6))
+        if not self._closed.is_set() and not await self._wait(number, pause, copy.delivery.error, until):
+            return False
+        return await self._deliver(number, copy.occasion, until)
 
     async def _deliver(self, number: int, occasion: Occasion, until: datetime, unseen: tuple[int, ...] = ()) -> bool:
         """Send one message, again and again until it has arrived, is refused, or comes too late.

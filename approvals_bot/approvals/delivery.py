@@ -40,7 +40,7 @@ LONGEST_TRY = timedelta(hours=48)
 FIRST_WAIT = 4.0  # seconds; with the jitter, 2 to 4
 LONGEST_WAIT = 900.0  # seconds
 FILTERED = timedelta(minutes=15)
-"""The wait before trying a mail that a filter refused: it takes a person to mend it."""
+"""The wait before trying a mail again that a filter refused, or that came back: it takes a person to mend it."""
 
 LONGEST_VALUE, LONGEST_MAIL_VALUE = 9_000, 24_000
 """Characters of one field that a channel gets, and the log keeps: more than it ever shows."""

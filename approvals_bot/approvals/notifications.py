@@ -56,7 +56,9 @@ class Copy:
     round: int = 0  # the opening of a stage for which it was last sent
     is_editable: bool = True  # False: an update was refused for good
     is_replaced: bool = False  # a fallback was sent
-    has_bounced: bool = False  # the mail was accepted and bounced later
+    has_bounced: bool = False  # the mail was accepted and bounced later: its mailbox gets no more
+    returned: int = 0  # how often it came back for a fault of ours
+    is_returned: bool = False  # … and is to be sent again
     due: tuple[Occasion, ...] = ()
     unseen: tuple[int, ...] = ()  # numbers of the comments to notify its reader of
     owing: tuple[str, ...] = ()  # the people for whom reminders are, in a place
@@ -278,10 +280,12 @@ def newest_copy(copies: Sequence[Copy], to: Destination, text: str = "") -> Copy
 # ── What a copy needs next. ──
 
 
-def next_act(copy: Copy, newest: int, *, is_closed: bool) -> Literal["edit", "send", "wait", "end"]:
+def next_act(copy: Copy, newest: int, *, is_closed: bool) -> Literal["again", "edit", "send", "wait", "end"]:
     """Return what a delivered copy needs now. `newest`: the card's version; `is_closed`: there is a decision."""
     if copy.text:
         return "end"
+    if copy.is_returned:
+        return "again"
     if not copy.is_mail and copy.is_editable and copy.shown < newest:
         return "edit"
     if copy.due:

@@ -257,8 +257,9 @@ class PendingRequest:
         match await parse_message(message):
             case None:
                 await send_reply(message, UNREADABLE)
-            case MailReturned(number, reason):
-                await send_reply(message, Reply("bounced", not is_late and self.copies.mark_bounced(number, reason)))
+            case MailReturned(number, reason, is_ours):
+                is_new = not is_late and self.copies.mark_bounced(number, reason, is_ours=is_ours)
+                await send_reply(message, Reply("bounced", is_new))
             case TryNow(_, channel, to):
                 done = not is_late and self.copies.try_now(channel, to)
                 code = "decided_before_trying" if is_late else "" if done else "not_tried"

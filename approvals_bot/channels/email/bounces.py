@@ -116,10 +116,12 @@ class Reports:
             # Forwarded by the recipient, or by their server to several others: our mail has reached its mailbox.
             log.info("A report is about another mailbox than the mail's, so it marks no delivery.")
             return
-        if failure.blame != "recipient":
+        is_ours = failure.blame != "recipient"
+        if is_ours:
             log.error("Mail doesn't work: it came back for a fault of ours: %s. Check [email].", failure.reason)
         reason, data = failure.reason, {"copy": returned.copy, "why": failure.reason}
         message = {"kind": "bounced", "by": "relay", "via": "email", "copy": returned.copy, "reason": reason}
+        message |= {"is_ours": True} if is_ours else {}
         await self._engine.audit("mail_came_back", run_id=target.record.id, data=data)
         try:
             await self._engine.resume_webhook(target, WebhookRequest.of_json(message))

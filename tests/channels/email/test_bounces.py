@@ -352,9 +352,30 @@ async def test_a_report_of_a_fault_of_ours_is_loud(desk: Desk, caplog: pytest.Lo
     run, _, back = await desk.first_mail("ann@acme.eu")
     ours = report().replace(b"5.1.1", b"5.7.26").replace(b"<ann@acme.eu>: Recipient address rejected:", b"blocked")
     assert await desk.send(back, ours) == 250
-    assert (await desk.copies(run))["email ann@acme.eu"][0] == "not_delivered"
+    because = "the mail came back: 5.7.26: 550 5.7.26 blocked User unknown"
+    assert (await desk.copies(run))["email ann@acme.eu"] == ("retrying", because)
     (line,) = [each for each in caplog.records if each.levelname == "ERROR"]
     assert "a fault of ours: 5.7.26" in line.getMessage()
+
+
+async def test_a_mail_that_came_back_for_our_fault_is_sent_again(desk: Desk) -> None:
+    run, first, back = await desk.first_mail("ann@acme.eu")
+    ours, sent = report().replace(b"5.1.1", b"5.7.26"), lambda: [m for m in desk.mailbox.mails if m.to == "ann@acme.eu"]
+    for times, pause in enumerate((15, 30, 60), 1):
+        assert await desk.send(back, ours) == 250
+        assert await desk.send(back, ours) == 250  # repeated meanwhile
+        await desk.service.clock.advance(timedelta(minutes=pause - 1))
+        assert len(sent()) == times
+        await desk.service.clock.advance(timedelta(minutes=1))
+        assert len(sent()) == times + 1
+        assert (await desk.copies(run))["email ann@acme.eu"][0] == "delivered"
+    assert sent()[-1].subject == first.subject  # as if it were the first, which never arrived
+    assert "References" not in sent()[-1].headers
+    assert await desk.send(back, report()) == 250  # now for the mailbox's fault
+    assert await desk.send(back, ours) == 250
+    await desk.service.clock.advance(timedelta(hours=1))
+    assert (await desk.copies(run))["email ann@acme.eu"][0] == "not_delivered"
+    assert len(sent()) == 4
 
 
 def test_a_return_address_fits_whatever_it_names() -> None:
