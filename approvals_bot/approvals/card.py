@@ -47,6 +47,7 @@ from approvals_bot.approvals.tool_call import inputs_of, with_lines
 from approvals_bot.approvals.values import shown_value
 
 SAMPLED = 5  # people waited for, on whom a place's card tries whether one vote decides
+REPLACED = "⚠ A newer message shows this request. This one is out of date."
 STYLES = {"approve": "primary", "reject": "danger"}
 
 
@@ -93,6 +94,12 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
         unresolved=view.unresolved,
         is_stalled=view.is_stalled and view.is_open,
     )
+
+
+def closed(card: Card) -> Card:
+    """Return the card without anything to press, for a message that a newer one replaces."""
+    notes = card.notes if card.outcome is not None else (*card.notes, REPLACED)
+    return replace(card, choices=(), talk=(), may_reassign=False, notes=notes)
 
 
 def shown_of(view: Request, reader: str | None = None) -> tuple[CardField, ...]:

@@ -2,7 +2,8 @@
 
 A message that can be edited, such as one in Slack, says ⚠ Waiting for a fix while its run is stalled, and shows the
 newest state again once the run goes on or has ended. The run's own log says which messages there are, and what they
-show. After a run has failed, or was ended from outside, those that still look open show how the request has ended.
+show. After a run has failed, or was ended from outside, those that still look open show how the request has ended. A
+reset to before a card was sent makes the new run send another, so the old one loses its buttons.
 
 What survives a restart is in the store: a new process remembers, before it works on any run, which runs are stalled.
 Their messages may say so, and are redrawn whatever becomes of the runs. So are messages that look open of runs that
@@ -17,7 +18,7 @@ import math
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.card import card_of, closed
 from approvals_bot.approvals.delivery import LONGEST_VALUE, sent_cards, shortened
 from approvals_bot.approvals.port import Card, Channels, ToPerson, TryAgain
 from approvals_bot.approvals.request import Request
@@ -45,6 +46,7 @@ class Followed:
     requests: set[str] = field(default_factory=set)
     is_marked: bool = False  # some of its messages may say what isn't so any more
     is_drawn: bool = False  # all of them do
+    is_successor: bool = False  # it may be in the place of a run whose cards it doesn't know
 
 
 class StalledCards:
@@ -125,7 +127,7 @@ class StalledCards:
             record = await self._engine.record(run_id)
             if record is not None and record.parts:
                 followed = self._runs.setdefault(run_id, Followed(before))
-                followed.is_marked = True
+                followed.is_marked = followed.is_successor = True
                 followed.requests |= {view.id for view in requests_of(record) if view.is_open}  # after a reset
             del self._cut_off[run_id]
 
@@ -146,6 +148,7 @@ class StalledCards:
         before that look shows the newest state, and what the run edits later does, too.
         """
         is_done = False
+        channels: Channels = self._engine.resources[Channels]
         for _ in range(MOST_TURNS):
             found = await self._engine.store.read(run_id)
             if found is None:
@@ -159,12 +162,31 @@ class StalledCards:
                 if view is not None and (view.id in followed.requests or _looks_open(sent.card, view)):
                     reader = sent.to.person.address if isinstance(sent.to, ToPerson) else None
                     card = shortened(card_of(view, reader, self._engine.now()), LONGEST_VALUE)
-                    channels: Channels = self._engine.resources[Channels]
                     result = await channels.send(replace(sent, card=card), receipt)
                     is_done = is_done and not isinstance(result, TryAgain)
             after = await self._engine.record(run_id)
             if after is None or (after.status, after.parts) == (record.status, record.parts):
                 break
+        return (not followed.is_successor or await self._close_replaced(run_id)) and is_done
+
+    async def _close_replaced(self, run_id: str) -> bool:
+        """Close the cards of the run that this one replaces, but for those it goes on with. Returns False to retry."""
+        found = await self._engine.store.read(run_id)
+        before = found[1][0].data.get("reset_of") if found is not None else None
+        replaced = await self._engine.store.read(before["run_id"]) if before is not None else None
+        if found is None or replaced is None:
+            return True
+        kept = {(receipt.place, receipt.id) for receipt, _ in sent_cards(found[1])}
+        views, now, is_done = {view.hook_id: view for view in requests_of(found[0])}, self._engine.now(), True
+        channels: Channels = self._engine.resources[Channels]
+        for receipt, sent in sent_cards(replaced[1]):
+            if (receipt.place, receipt.id) in kept:
+                continue
+            view, card = views.get(sent.card.hook_id), sent.card
+            if view is not None:
+                card = card_of(view, sent.to.person.address if isinstance(sent.to, ToPerson) else None, now)
+            result = await channels.send(replace(sent, card=shortened(closed(card), LONGEST_VALUE)), receipt)
+            is_done = is_done and not isinstance(result, TryAgain)
         return is_done
 
 

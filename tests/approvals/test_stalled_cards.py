@@ -11,6 +11,8 @@ import pytest
 
 from approvals_bot import request_approval, workflow
 from approvals_bot.approvals.acts import Reply, Vote
+from approvals_bot.approvals.card import REPLACED
+from approvals_bot.approvals.delivery import sent_cards
 from approvals_bot.approvals.port import Dispatch, Receipt, Refused, TryAgain
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.durable.engine import Engine, activation
@@ -264,6 +266,27 @@ async def test_a_reset_opens_the_cards_of_a_failed_run_again(office: Any, monkey
         office.slack.updated.clear()
         await after.look()
         assert office.slack.updated == [], "the card belongs to the new run"
+
+
+async def test_a_reset_closes_the_cards_it_replaces(office: Any) -> None:
+    async with office.open():
+        opened, cards = await office.ask(), follower(office)
+        log = await office.engine.events(opened.run.id)
+        before = [receipt for receipt, _ in sent_cards(log)]
+        to = next(event.seq for event in log if event.type == "hook_created")
+        again = await office.engine.reset(opened.run.id, to=to)
+        await office.settle()
+        new = [receipt for receipt, _ in sent_cards(await office.engine.events(again.id))]
+        office.slack.answer_update = lambda dispatch: TryAgain("no answer")
+        await cards.look(settled=0)
+        assert office.slack.updated == []
+        office.slack.answer_update = lambda dispatch: None
+        await cards.look(settled=0)
+        shown = {at.id: (bool(sent.card.choices), REPLACED in sent.card.notes) for at, sent in office.slack.updated}
+        assert shown == {old.id: (False, True) for old in before} | {one.id: (True, False) for one in new}
+        office.slack.updated.clear()
+        await cards.look(settled=0)
+        assert office.slack.updated == [], "once is enough"
 
 
 async def test_nothing_is_read_while_nothing_fails(office: Any) -> None:

@@ -1,26 +1,23 @@
 """Stray copies: messages of ours that no run knows any more, and so no run brings up to date.
 
-Slack may show a post after all that we had given up and sent again, and a run that was reset to before its cards were
-sent sends new ones. The buttons of such a message still count. A press on one closes it.
+Slack may show a post after all that we had given up and sent again. The buttons of such a message still count. A press
+on one closes it. The cards from before a reset are closed by `service.stalls`, soon after it.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.card import card_of, closed
 from approvals_bot.approvals.delivery import sent_cards
-from approvals_bot.approvals.port import Card
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack.blocks import card_message, delivery_of
 from approvals_bot.channels.slack.client import SlackClient, SlackError
 from approvals_bot.durable.engine import Engine
 from approvals_bot.service.read import request_behind
 
-REPLACED = "⚠ A newer message shows this request. This one is out of date."
 DIRECT = "D"  # how the ids of direct messages begin
 
 log = logging.getLogger(__name__)
@@ -54,9 +51,3 @@ def _may_be_stray(view: Request, delivery: str) -> bool:
     """Return whether it is worth reading the run's log: the request is over, was reset, or something may be twice."""
     is_of_run = delivery.startswith(f"{view.id}-")
     return not view.is_open or not is_of_run or any(copy.uncertain for copy in view.deliveries)
-
-
-def closed(card: Card) -> Card:
-    """Return the card without anything to press."""
-    notes = card.notes if card.outcome is not None else (*card.notes, REPLACED)
-    return replace(card, choices=(), talk=(), may_reassign=False, notes=notes)
