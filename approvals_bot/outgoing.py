@@ -30,6 +30,7 @@ from urllib.parse import quote_plus, urlsplit
 from pydantic import JsonValue
 
 from approvals_bot.approvals.port import Called, CallResult, Refused, TryAgain
+from approvals_bot.config.proxy import Proxy, ascii_host
 from approvals_bot.people import SourceUnavailable
 
 if TYPE_CHECKING:
@@ -88,38 +89,6 @@ class Allowed:
         more = Allowed()
         more._places = self._places | {(ascii_host(host), port)}
         return more
-
-
-@dataclass(frozen=True, slots=True)
-class Proxy:
-    """An HTTP proxy, and the hosts that are called without it: `erp.acme.eu`, or `.acme.eu` for all below it."""
-
-    url: str
-    direct: frozenset[str] = frozenset()
-
-    @classmethod
-    def of(cls, url: str | None, direct: Iterable[str] = ()) -> Proxy | None:
-        """Return the proxy with this URL; None without one."""
-        if url is None:
-            return None
-        return cls(url, frozenset("." * host.startswith(".") + ascii_host(host.removeprefix(".")) for host in direct))
-
-    def takes(self, host: str) -> bool:
-        """Return whether calls to this host go through the proxy."""
-        labels = host.split(".")
-        above = {f".{'.'.join(labels[at:])}" for at in range(1, len(labels))}
-        return self.direct.isdisjoint({host, *above})
-
-
-def ascii_host(host: str) -> str:
-    """Return a host as it is looked up: IDNA's form of a name, in small letters and without the dot of the root."""
-    from yarl import URL
-
-    bare = host.strip("[]").partition("%")[0].rstrip(".")
-    try:
-        return URL.build(scheme="http", host=bare).raw_host or bare
-    except ValueError:
-        return bare.lower()
 
 
 def _place(text: str) -> tuple[str, int]:

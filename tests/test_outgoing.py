@@ -13,11 +13,11 @@ from aiohttp.abc import AbstractResolver
 from aiohttp.test_utils import TestServer
 
 from approvals_bot.approvals.port import Called, Refused, TryAgain
+from approvals_bot.config.proxy import Proxy
 from approvals_bot.outgoing import (
     AddressRefused,
     Allowed,
     OutgoingTarget,
-    Proxy,
     check_address,
     is_public,
     outgoing_targets,

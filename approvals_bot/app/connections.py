@@ -12,7 +12,7 @@ from typing import Any
 from approvals_bot.approvals.port import EMAIL, SLACK, Channel, Closes, WithTask
 from approvals_bot.config import service as configured
 from approvals_bot.config.channels import make_channel
-from approvals_bot.outgoing import OutgoingTarget, OutgoingTargets, Proxy, outgoing_targets
+from approvals_bot.outgoing import OutgoingTarget, OutgoingTargets, outgoing_targets
 
 RESTART = 5.0  # seconds until a channel's failed task is restarted
 
@@ -29,14 +29,9 @@ async def open_targets(
     }
     return await stack.enter_async_context(
         outgoing_targets(
-            targets=targets, allow_private=service.server.allow_private, now=now, proxy=proxy_of(service.server)
+            targets=targets, allow_private=service.server.allow_private, now=now, proxy=service.server.outgoing_proxy
         )
     )
-
-
-def proxy_of(server: configured.Server) -> Proxy | None:
-    """Return the proxy of `[server]`, for calls to other services than Slack and mail."""
-    return Proxy.of(None if server.proxy is None else server.proxy.get_secret_value(), server.no_proxy)
 
 
 def channel_settings(service: configured.ServiceSettings) -> Mapping[str, Any]:

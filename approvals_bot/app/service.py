@@ -19,7 +19,6 @@ from approvals_bot.app.connections import (
     channel_settings,
     open_channels,
     open_targets,
-    proxy_of,
     start_task,
     start_tasks,
 )
@@ -39,13 +38,14 @@ from approvals_bot.approvals.port import (
 from approvals_bot.config import service as configured
 from approvals_bot.config.chat import ChatTable
 from approvals_bot.config.load import Configuration
+from approvals_bot.config.proxy import Proxy
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.engine import Engine, SystemClock, TimeSource
 from approvals_bot.durable.engine.executor import Executor
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.chain import ChainKey
 from approvals_bot.durable.tokens import Tokens
-from approvals_bot.outgoing import Proxy, address_of, fetch_text
+from approvals_bot.outgoing import address_of, fetch_text
 from approvals_bot.people import People
 from approvals_bot.service.audit_keeper import AuditKeeper
 from approvals_bot.service.audit_key import AuditKey
@@ -289,7 +289,10 @@ def sign_in_setup(service: configured.ServiceSettings, channels: Mapping[str, Ch
     slack, api = channels.get(SLACK), str(service.slack.api_url) if service.slack is not None else ""
     own = [url for url in (api, service.login.oidc.issuer if service.login.oidc is not None else "") if url]
     allowed = [*service.server.allow_private, *map(address_of, own)]
-    proxy, slacks = proxy_of(service.server), Proxy.of(service.slack.proxy_url) if service.slack is not None else None
+    proxy, slacks = (
+        service.server.outgoing_proxy,
+        Proxy.of(service.slack.proxy_url) if service.slack is not None else None,
+    )
 
     async def fetch(url: str, **options: Any) -> bytes:
         is_slacks = bool(api) and address_of(url) == address_of(api)

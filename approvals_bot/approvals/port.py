@@ -493,12 +493,23 @@ class WithCheck(Protocol):
         """Check what a running service will need. The channel may not be attached to a service."""
 
 
+@dataclass(frozen=True, slots=True)
+class ConnectionState:
+    """The state of a connection that is kept open, or made again and again.
+
+    `word` is for everybody: `/readyz` shows it. `why` is for operators: it may quote the other side.
+    """
+
+    word: Literal["up", "connecting", "down"]
+    why: str = ""
+
+
 @runtime_checkable
 class WithStates(Protocol):
     """A channel with connections for `/readyz` to report."""
 
-    def states(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
-        """Return the state of each by name: "connected", "not connected: invalid_auth"."""
+    def states(self) -> Mapping[str, Callable[[], Awaitable[ConnectionState]]]:
+        """Return what says the state of each, by name."""
 
 
 @runtime_checkable

@@ -10,11 +10,20 @@ from email.utils import parseaddr
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    WithJsonSchema,
+    model_validator,
+)
 
 from approvals_bot.approvals.base import Frozen, Int, Text, refuse
 from approvals_bot.approvals.durations import Duration
 from approvals_bot.config.hosts import is_loopback
+from approvals_bot.config.proxy import Proxy, ascii_host
 from approvals_bot.config.secret import Secret
 from approvals_bot.people.addresses import AddressError, canonical_in_file, is_mail
 
@@ -39,6 +48,17 @@ class OAuth(Frozen):
     client_id: Text | None = None
     client_secret: Secret | None = None
     scope: Text | None = None
+    _proxy: Proxy | None = PrivateAttr(default=None)
+
+    def use_proxy(self, proxy: Proxy | None) -> None:
+        """Take the proxy for calls to the token server."""
+        self._proxy = proxy
+
+    @property
+    def proxy_url(self) -> str | None:
+        """The proxy through which to call the token server; None: directly."""
+        host = ascii_host(urlsplit(str(self.token_url)).hostname or "")
+        return self._proxy.url if self._proxy and self._proxy.takes(host) and not is_loopback(host) else None
 
     @model_validator(mode="after")
     def _has_one_way(self) -> OAuth:
@@ -83,6 +103,12 @@ class Email(MailAccount):
     digest: Duration | None = None  # beyond a few requests in this time, a person gets one mail at its end
     bounces: Bounces | None = None
     replies: MailReplies | None = None
+
+    @property
+    def oauths(self) -> list[OAuth]:
+        """How tokens are got, of the relay's account and of the mailboxes that are read."""
+        boxes = [way.imap for way in (self.bounces, self.replies) if way is not None]
+        return [account.oauth for account in (self, *boxes) if account is not None and account.oauth is not None]
 
     @model_validator(mode="after")
     def _is_private(self) -> Email:

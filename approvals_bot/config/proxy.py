@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -39,3 +41,35 @@ ProxyUrl = Annotated[SecretStr, BeforeValidator(_proxy_url), WithJsonSchema({"ty
 """An HTTP proxy's URL; secret, because it may contain a password."""
 DirectHost = Annotated[str, AfterValidator(_direct_host)]
 """A host that is called without the proxy. One that begins with a dot means every host below it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy, and the hosts that are called without it: `erp.acme.eu`, or `.acme.eu` for all below it."""
+
+    url: str
+    direct: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, url: str | None, direct: Iterable[str] = ()) -> Proxy | None:
+        """Return the proxy with this URL; None without one."""
+        if url is None:
+            return None
+        return cls(url, frozenset("." * host.startswith(".") + ascii_host(host.removeprefix(".")) for host in direct))
+
+    def takes(self, host: str) -> bool:
+        """Return whether calls to this host go through the proxy."""
+        labels = host.split(".")
+        above = {f".{'.'.join(labels[at:])}" for at in range(1, len(labels))}
+        return self.direct.isdisjoint({host, *above})
+
+
+def ascii_host(host: str) -> str:
+    """Return a host as it is looked up: IDNA's form of a name, in small letters and without the dot of the root."""
+    from yarl import URL
+
+    bare = host.strip("[]").partition("%")[0].rstrip(".")
+    try:
+        return URL.build(scheme="http", host=bare).raw_host or bare
+    except ValueError:
+        return bare.lower()

@@ -34,7 +34,7 @@ from approvals_bot.config.chat import ChatTable
 from approvals_bot.config.hosts import is_loopback
 from approvals_bot.config.login import LoginTable, Network, RolesTable
 from approvals_bot.config.mail import Email, MailAddress, mail_address
-from approvals_bot.config.proxy import DirectHost, ProxyUrl
+from approvals_bot.config.proxy import DirectHost, Proxy, ProxyUrl
 from approvals_bot.config.secret import Secret, look_up
 from approvals_bot.people.addresses import (
     AddressError,
@@ -112,6 +112,12 @@ class ServiceSettings(Frozen):
             except Exception as error:  # noqa: BLE001  # another package's code may raise anything
                 raise refuse(f"this channel can't be created: {error or type(error).__name__}", at=name) from None
         return channels
+
+    @model_validator(mode="after")
+    def _token_servers_are_behind_the_proxy(self) -> ServiceSettings:
+        for oauth in self.email.oauths if self.email is not None else ():
+            oauth.use_proxy(self.server.outgoing_proxy)
+        return self
 
     @model_validator(mode="after")
     def _sources_exist(self) -> ServiceSettings:
@@ -249,8 +255,13 @@ class Server(Frozen):
     cancel_grace: CancelGrace = timedelta(minutes=1)  # CANCEL_GRACE
     insecure_http: Bool = False  # base_url may be http:// on a network; anybody on it can read and use links
     trusted_proxies: tuple[Network, ...] = ()  # whose X-Forwarded-For, -Proto and -Host count
-    proxy: ProxyUrl | None = None  # for calls to [http.*]
+    proxy: ProxyUrl | None = None  # for calls to [http.*], to the identity provider, and to token servers
     no_proxy: tuple[DirectHost, ...] = ()  # hosts that are called without it
+
+    @property
+    def outgoing_proxy(self) -> Proxy | None:
+        """The proxy for calls to other services than Slack and mail."""
+        return Proxy.of(None if self.proxy is None else self.proxy.get_secret_value(), self.no_proxy)
 
     @model_validator(mode="after")
     def _is_encrypted(self) -> Server:

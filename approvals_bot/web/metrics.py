@@ -16,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from approvals_bot.approvals.port import ConnectionState
 from approvals_bot.durable.core.events import ENDINGS, Event
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store.protocol import Filter, Status
@@ -166,8 +167,8 @@ def shown_installation(id: str) -> str:
     return hashlib.sha256(f"approvals-bot installation {id}".encode()).hexdigest()[:16]
 
 
-Connection = Callable[[], Awaitable[str]]
-"""Says in a few words how a connection is that we keep open: `connected`, `not connected: invalid_auth`."""
+Connection = Callable[[], Awaitable[ConnectionState]]
+"""Says how a connection is that we keep open."""
 
 
 class Health:
@@ -199,13 +200,14 @@ class Health:
         """The store takes writes and has the schema that this version needs; 503 otherwise.
 
         503, too, for a replica that lacks a key which others sign with. Beside it are the number of replicas and the
-        states of connections, which don't make us unready: links, pages and the API work without.
+        states of connections, which don't make us unready: links, pages and the API work without. What the other side
+        has said isn't for everybody.
         """
         await self._engine.ready()
         if self._replicas is not None and self._replicas.missing:
             return JSONResponse({"status": "key_not_everywhere", "missing": self._replicas.missing}, status_code=503)
         replicas = {} if self._replicas is None else {"replicas": self._replicas.count}
-        states = {name: await state() for name, state in self._connections.items()}
+        states = {name: (await state()).word for name, state in self._connections.items()}
         return JSONResponse({"status": "ready"} | replicas | states)
 
     async def metrics(self, request: HttpRequest) -> Response:

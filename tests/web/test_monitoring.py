@@ -14,6 +14,7 @@ from starlette.requests import Request
 from approvals_bot.approvals.port import (
     Card,
     Channels,
+    ConnectionState,
     Delivered,
     Dispatch,
     Name,
@@ -48,8 +49,8 @@ async def stumble_and_fall() -> None:
 
 
 async def test_check_37_readiness_says_how_socket_mode_is_and_stays_ready(service: Any) -> None:
-    async def state() -> str:
-        return "not connected: invalid_auth"
+    async def state() -> ConnectionState:
+        return ConnectionState("down", "invalid_auth")
 
     app = build(
         engine=service.engine,
@@ -65,7 +66,7 @@ async def test_check_37_readiness_says_how_socket_mode_is_and_stays_ready(servic
         answer = await client.get("/readyz")
     assert (answer.status_code, answer.json()) == (
         200,
-        {"status": "ready", "slack_socket_mode": "not connected: invalid_auth"},
+        {"status": "ready", "slack_socket_mode": "down"},
     )
 
 

@@ -9,7 +9,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
-from approvals_bot.approvals.port import CheckUp, Diagnosis, Dispatch, Receipt, Refused, Result, TryAgain
+from approvals_bot.approvals.port import (
+    CheckUp,
+    ConnectionState,
+    Diagnosis,
+    Dispatch,
+    Receipt,
+    Refused,
+    Result,
+    TryAgain,
+)
 from approvals_bot.channels.email.bounces import Reports, ReturnPaths
 from approvals_bot.channels.email.digests import Digests
 from approvals_bot.channels.email.imap import Watch
@@ -94,7 +103,7 @@ class EmailChannel:
                     tasks.create_task(watch.run())
                 await asyncio.Event().wait()
 
-    def states(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
+    def states(self) -> Mapping[str, Callable[[], Awaitable[ConnectionState]]]:
         """Return the state of each mailbox that is read, for `/readyz`."""
         return {f"{watch.name}_mailbox": watch.state for watch in self._watches}
 

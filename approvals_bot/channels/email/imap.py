@@ -20,6 +20,7 @@ from email.utils import getaddresses, parseaddr
 from functools import partial
 from typing import Any, TypeVar
 
+from approvals_bot.approvals.port import ConnectionState
 from approvals_bot.channels.email.inbound import Inlet
 from approvals_bot.channels.email.lmtp import LARGEST_MAIL
 from approvals_bot.channels.email.oauth import Bearer, NoTokenError
@@ -60,27 +61,27 @@ class Watch:
         self._mailbox = mailbox
         self._bearer = Bearer(mailbox.oauth, monotonic=monotonic) if mailbox.oauth is not None else None
         self._connection: imaplib.IMAP4 | None = None
-        self._trouble: str | None = "not looked yet"
+        self._state = ConnectionState("connecting")
 
     @property
     def name(self) -> str:
         """What the mailbox is for."""
         return self._inlet.name
 
-    async def state(self) -> str:
-        """Return the mailbox's state, as `/readyz` shows it."""
-        return "read" if self._trouble is None else f"not read: {self._trouble}"
+    async def state(self) -> ConnectionState:
+        """Return whether the last look could read the mailbox, or else why not."""
+        return self._state
 
     async def run(self) -> None:
         while True:
             try:
                 await self.look()
-                self._trouble = None
+                self._state = ConnectionState("up")
             except (imaplib.IMAP4.error, ApprovalsBotError, OSError) as error:
-                self._trouble = _trouble(error)
-                log.warning("The mailbox of %s can't be read now (%s).", self._inlet.name, self._trouble)
+                self._state = ConnectionState("down", _trouble(error))
+                log.warning("The mailbox of %s can't be read now (%s).", self._inlet.name, self._state.why)
             except Exception as error:  # noqa: BLE001  # a dead watcher would look just like an empty mailbox
-                self._trouble = "looking failed"
+                self._state = ConnectionState("down", "looking failed")
                 log.error("Reading the mailbox of %s failed (%s).", self._inlet.name, type(error).__name__)
             await asyncio.sleep(self._mailbox.every.total_seconds())
 

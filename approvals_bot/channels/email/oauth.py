@@ -126,7 +126,7 @@ async def _issued(settings: OAuth) -> tuple[str, float | None]:
     limit = aiohttp.ClientTimeout(total=FETCH_LIMIT)
     try:
         async with (
-            aiohttp.ClientSession(timeout=limit, trust_env=False) as session,
+            aiohttp.ClientSession(timeout=limit, trust_env=False, proxy=settings.proxy_url) as session,
             session.post(str(settings.token_url), data=form, allow_redirects=False) as answer,
         ):
             content = b""

@@ -140,9 +140,14 @@ class Relay:
                 raise aiosmtplib.SMTPNotSupported("the relay doesn't accept addresses with non-ASCII letters")
             options += ["SMTPUTF8", "BODY=8BITMIME"]
             encoding = "utf-8"
+        original = list[str]()
+        if connection.supports_extension("dsn"):
+            options += ["RET=HDRS"]  # a report needs no text of ours, and the text has the person's link
+            original = [] if mail.needs_utf8 else [f"ORCPT=rfc822;{_xtext(mail.recipient)}"]
         try:
             await connection.mail(mail.sender, options=options, encoding=encoding)
-            await connection.rcpt(mail.recipient, encoding=encoding)  # one recipient: its answer is the whole answer
+            # one recipient: its answer is the whole answer
+            await connection.rcpt(mail.recipient, options=original, encoding=encoding)
             self._is_sending_text = True
             await connection.data(mail.content)
         except aiosmtplib.SMTPResponseException:  # an answer, so both sides are still in step
@@ -311,6 +316,11 @@ def _command_of(failure: aiosmtplib.SMTPResponseException) -> Command:
             return "login"
         case _:
             return "text"
+
+
+def _xtext(address: str) -> str:
+    """Encode an address for ORCPT (RFC 3461, 4)."""
+    return re.sub(r"[^!-*,-<>-~]", lambda found: f"+{ord(found[0]):02X}", address)
 
 
 def _said(failure: Exception) -> str:

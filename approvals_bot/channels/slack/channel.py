@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from starlette.routing import Route
 
-from approvals_bot.approvals.port import CheckUp, Diagnosis, Dispatch, Receipt, Result
+from approvals_bot.approvals.port import CheckUp, ConnectionState, Diagnosis, Dispatch, Receipt, Result
 from approvals_bot.channels.slack.builder import SlackSteps
 from approvals_bot.channels.slack.client import SlackClient, SlackError
 from approvals_bot.channels.slack.identity import Identified, Unidentified
@@ -119,7 +119,7 @@ class SlackChannel:
             learning.cancel()
             await self._in.aclose()
 
-    def states(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
+    def states(self) -> Mapping[str, Callable[[], Awaitable[ConnectionState]]]:
         """Return the websocket's state, for `/readyz`."""
         return {} if self._socket is None else {"slack_socket_mode": self._socket.state}
 

@@ -11,6 +11,7 @@ from slack_bolt.adapter.socket_mode.async_handler import AsyncSocketModeHandler
 from slack_bolt.async_app import AsyncApp
 from slack_sdk.errors import SlackApiError
 
+from approvals_bot.approvals.port import ConnectionState
 from approvals_bot.channels.slack.client import SlackClient
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before the connection is tried again; doubled each time
@@ -30,11 +31,11 @@ class SocketMode:
         """Return whether it is open now."""
         return bool(await self._handler.client.is_connected())
 
-    async def state(self) -> str:
-        """Return `connected`, `connecting`, or `not connected: invalid_auth`."""
+    async def state(self) -> ConnectionState:
+        """Return whether it is open now, or else why it can't be: `invalid_auth`."""
         if await self.is_connected():
-            return "connected"
-        return f"not connected: {self.trouble}" if self.trouble else "connecting"
+            return ConnectionState("up")
+        return ConnectionState("down", self.trouble) if self.trouble else ConnectionState("connecting")
 
     async def run(self) -> None:
         """Receive until cancelled."""

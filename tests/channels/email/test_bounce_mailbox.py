@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from approvals_bot.approvals.port import ConnectionState
 from approvals_bot.channels.email.bounces import Reports, ReturnPaths
 from approvals_bot.channels.email.imap import Watch, mailbox_in
 from approvals_bot.channels.email.lmtp import LARGEST_MAIL
@@ -139,7 +140,7 @@ async def test_a_failed_look_does_not_stop_the_next_one(
     async with watched(open_service, box) as (service, _, run, back):
         box.put(f"To: {back}\r\n".encode() + REPORT)
         async with mailbox_in(inlet=Reports(service.engine, PATHS), mailbox=settings(box, every=0.01)) as watch:
-            while await watch.state() != "read":
+            while (await watch.state()).word != "up":
                 await service.engine.wait(run, 0.02)
         assert (await anns(service, run))[0] == "not_delivered"
 
@@ -149,12 +150,12 @@ async def test_a_refusing_server_is_logged_without_names_and_retried(open_servic
         box.put(f"To: {back}\r\n".encode() + REPORT)
         box.closed = True
         async with mailbox_in(inlet=Reports(service.engine, PATHS), mailbox=settings(box, every=0.01)) as watch:
-            assert await watch.state() == "not read: not looked yet"
+            assert await watch.state() == ConnectionState("connecting")
             while box.logins < 3:
                 await service.engine.wait(run, 0.02)
-            assert await watch.state() == "not read: it rejects the login or the folder"
+            assert await watch.state() == ConnectionState("down", "it rejects the login or the folder")
             box.closed = False
-            while await watch.state() != "read":
+            while (await watch.state()).word != "up":
                 await service.engine.wait(run, 0.02)
         assert (await anns(service, run))[0] == "not_delivered"
 

@@ -360,7 +360,11 @@ async def test_a_report_of_a_fault_of_ours_is_loud(desk: Desk, caplog: pytest.Lo
 
 async def test_a_mail_that_came_back_for_our_fault_is_sent_again(desk: Desk) -> None:
     run, first, back = await desk.first_mail("ann@acme.eu")
-    ours, sent = report().replace(b"5.1.1", b"5.7.26"), lambda: [m for m in desk.mailbox.mails if m.to == "ann@acme.eu"]
+    ours = report().replace(b"5.1.1", b"5.7.26")
+
+    def sent() -> list[ReceivedMail]:
+        return [mail for mail in desk.mailbox.mails if mail.to == "ann@acme.eu"]
+
     for times, pause in enumerate((15, 30, 60), 1):
         assert await desk.send(back, ours) == 250
         assert await desk.send(back, ours) == 250  # repeated meanwhile

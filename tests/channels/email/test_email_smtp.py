@@ -16,9 +16,9 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 from pydantic import SecretStr
 
 from approvals_bot.approvals.port import Card, Delivered, Dispatch, Receipt, Refused, ToPerson, TryAgain
-from approvals_bot.channels.email.message import message_id_of
+from approvals_bot.channels.email.message import OutgoingMail, message_id_of
 from approvals_bot.channels.email.post import Mailer
-from approvals_bot.channels.email.smtp import Relay
+from approvals_bot.channels.email.smtp import Accepted, Relay
 from approvals_bot.config.mail import MailAccount
 from approvals_bot.errors import ConfigError
 from approvals_bot.people import Person
@@ -351,3 +351,29 @@ async def test_a_relay_can_be_checked_without_sending(start: Start) -> None:
     server, _, relay = await start()
     assert await relay.check() is None
     assert server.mails == []
+
+
+async def test_a_relay_with_dsn_is_asked_for_short_reports() -> None:
+    said, is_over = list[str](), asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 relay.test\r\n")
+        while line := (await reader.readline()).decode().strip():
+            said.append(line)
+            if line == "DATA":
+                writer.write(b"354 go on\r\n")
+                await reader.readuntil(b"\r\n.\r\n")
+            writer.write(b"250-relay.test\r\n250 DSN\r\n" if line.startswith("EHLO") else b"250 OK\r\n")
+        writer.close()
+        await writer.wait_closed()
+        is_over.set()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server:
+        relay = Relay(MailAccount(host="127.0.0.1", port=server.sockets[0].getsockname()[1], security="none"))
+        mail = OutgoingMail("approvals@acme.eu", "ann+x=y@acme.eu", "a@acme.eu", b"Subject: x\r\n\r\nx\r\n")
+        assert await relay.deliver(mail) == Accepted()
+        await relay.aclose()
+        await is_over.wait()
+    assert "MAIL FROM:<approvals@acme.eu> RET=HDRS" in said
+    assert "RCPT TO:<ann+x=y@acme.eu> ORCPT=rfc822;ann+2Bx+3Dy@acme.eu" in said

@@ -25,7 +25,9 @@ from approvals_bot.channels.email.message import OutgoingMail
 from approvals_bot.channels.email.oauth import Bearer, NoTokenError
 from approvals_bot.channels.email.smtp import Accepted, Relay
 from approvals_bot.config.mail import Imap, MailAccount, OAuth
+from approvals_bot.config.service import ServiceSettings
 from tests.support.imap_server import ImapServer, imap_server
+from tests.support.web_proxy import web_proxy
 
 USER, SECRET = "approvals@acme.eu", "client-secret-of-a-test"
 MAIL = OutgoingMail("approvals@acme.eu", "ann@acme.eu", "a@acme.eu", b"Subject: x\r\n\r\nx\r\n")
@@ -270,3 +272,25 @@ def test_oauth_has_exactly_one_way(given: dict[str, Any], fault: str) -> None:
 def test_an_account_has_one_whole_login(given: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         MailAccount(host="127.0.0.1", **given)
+
+
+async def test_a_token_server_is_asked_through_the_services_proxy() -> None:
+    names = {"KEY": "k" * 40, "SECRET": SECRET}
+    oauth = {"token_url": "https://login.example/token", "client_id": "a", "client_secret": "env:SECRET"}
+    box = {"host": "imap.example", "username": USER, "oauth": oauth}
+    email = {"host": "smtp.example", "username": USER, "sender": USER, "oauth": oauth}
+    email |= {"bounces": {"address": "bounces@acme.eu", "imap": box}}
+
+    def oauths(**server: Any) -> list[OAuth]:
+        server |= {"base_url": "https://approve.acme.eu", "signing_keys": ["env:KEY"]}
+        given = {"server": server, "email": email}
+        settings = ServiceSettings.model_validate(given, context={"env": names, "folder": "."})
+        assert settings.email is not None
+        return settings.email.oauths
+
+    async with web_proxy({}) as proxy:
+        for each in oauths(proxy=proxy.url):
+            with pytest.raises(NoTokenError):
+                await Bearer(each).token()
+        assert proxy.seen == ["CONNECT login.example:443"] * 2
+    assert [each.proxy_url for each in oauths(proxy=proxy.url, no_proxy=[".example"])] == [None, None]

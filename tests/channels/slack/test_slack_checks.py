@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from approvals_bot.approvals.port import ConnectionState
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack.client import CALL_LIMIT, CONNECT_LIMIT
 from approvals_bot.channels.slack.socket_mode import socket_mode
@@ -163,7 +164,7 @@ async def test_a_wrong_app_token_is_logged_and_stops_nothing_else(
     async with socket_mode(office.slack.bolt, app_token="xapp-wrong", client=office.slack.desk.client) as connection:
         await office.until(lambda: "Socket Mode can't connect" in caplog.text)
         assert not await connection.is_connected()
-        assert await connection.state() == "not connected: invalid_auth"
+        assert await connection.state() == ConnectionState("down", "invalid_auth")
     assert "xapp-wrong" not in caplog.text
     run_id = await office.ask()
     await office.press("U0ANN", "Approve")
@@ -174,9 +175,9 @@ async def test_a_wrong_app_token_is_logged_and_stops_nothing_else(
 async def test_the_state_of_socket_mode_is_shown(open_office: Open) -> None:
     office = await open_office("xapp-test")
     async with socket_mode(office.slack.bolt, app_token="xapp-test", client=office.slack.desk.client) as connection:
-        assert await connection.state() in ("connecting", "connected")
+        assert (await connection.state()).word in ("connecting", "up")
         async with asyncio.timeout(10):
-            while await connection.state() != "connected":
+            while (await connection.state()).word != "up":
                 await asyncio.sleep(0.01)
 
 
