@@ -132,6 +132,8 @@ def _mistake(details: ErrorDetails, model: type[BaseModel], raw: Mapping[str, An
         case "literal_error":
             words = _EXPECTED.findall(str(context.get("expected", "")))
             expected = [word for word in words if word not in get_args(JsonType)]
+            if not expected:  # a literal that is no text
+                return _Mistake(path, must_be=str(context["expected"]).lower())
             return _Mistake(path, must_be=one_of(expected), suggestion=nearest(given, expected))
         case "string_too_short" | "too_short":
             return _Mistake(path, what="must not be empty")

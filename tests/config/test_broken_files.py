@@ -418,7 +418,7 @@ def test_service_file_errors_name_line_key_and_suggestion(
 ) -> None:
     assert old in SERVICE
     office.write(service=SERVICE.replace(old, new, 1))
-    _has_problem(office, office.config, where, key, message, meant)
+    has_problem(office, office.config, where, key, message, meant)
 
 
 @pytest.mark.parametrize(("old", "new", "where", "key", "message", "meant"), BROKEN_WORKFLOW)
@@ -427,10 +427,10 @@ def test_workflow_file_errors_name_line_key_and_suggestion(
 ) -> None:
     assert old in WORKFLOW
     office.write(workflow=WORKFLOW.replace(old, new, 1))
-    _has_problem(office, office.workflow, where, key, message, meant)
+    has_problem(office, office.workflow, where, key, message, meant)
 
 
-def _has_problem(office: Office, file: Path, where: str, key: str, message: str, meant: str) -> None:
+def has_problem(office: Office, file: Path, where: str, key: str, message: str, meant: str) -> None:
     text = file.read_text()
     line = text[: text.index(where)].count("\n") + 1
     problems = office.problems()
