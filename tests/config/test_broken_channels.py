@@ -113,7 +113,13 @@ BROKEN_PROXIES = [
 FILES = [
     ("[fields]", '[fields]\nplan = { type = "fil" }', "fields.plan.type", "must be", "file"),
     ("[fields]", '[fields]\nplan = { type = "file", min = 1 }', "fields.plan.min", "is for", ""),
-    ("[fields]", '[fields]\nplan = { type = "file", default = "x" }', "fields.plan.default", "a file has no default", ""),
+    (
+        "[fields]",
+        '[fields]\nplan = { type = "file", default = "x" }',
+        "fields.plan.default",
+        "a file has no default",
+        "",
+    ),
     ("[fields]", '[fields]\nplan = { type = "file", max_length = 5 }', "fields.plan.max_length", "is for", ""),
     ("[fields]", '[fields]\nplan = { type = "file", pined = true }', "fields.plan.pined", "unknown key", "pinned"),
     ("[fields]", '[fields]\nplan = { type = "file", view = "diff" }', "fields.plan.view", "is for", ""),
