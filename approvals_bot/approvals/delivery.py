@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import BeforeValidator, JsonValue
 
-from approvals_bot.approvals.plain_text import clip_value
+from approvals_bot.approvals.plain_text import Whole, clip_value
 from approvals_bot.approvals.port import (
     EMAIL,
     CallResult,
@@ -198,7 +198,9 @@ def shortened(card: Card, longest: int) -> Card:
     fields = [
         field
         if len(field.value) <= longest
-        else replace(field, value=clip_value(field.value, longest, is_signed=card.signs(field)))
+        else replace(
+            field, value=clip_value(field.value, longest, is_signed=card.signs(field)), whole=Whole.of(field.value)
+        )
         for field in card.fields
     ]
     comments, earlier = card.comments[-MOST_COMMENTS:], max(0, len(card.comments) - MOST_COMMENTS)

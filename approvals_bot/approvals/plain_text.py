@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from dataclasses import dataclass
 
 import regex
 
@@ -58,12 +59,32 @@ def _cut(text: str, limit: int) -> str:
     return text[:end]
 
 
-def clip_value(text: str, limit: int, *, is_signed: bool) -> str:
-    """Cut a field's value, as shown. If people sign it, add what no other value has."""
-    return _marked(clip(text, limit), text, is_signed=is_signed)
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A value that was cut: how long it is, and the first digits of its hash."""
+
+    length: int
+    sha256: str
+
+    @classmethod
+    def of(cls, text: str) -> Whole:
+        return cls(len(text), hashlib.sha256(text.encode()).hexdigest()[:_HASHED])
+
+    @property
+    def mark(self) -> str:
+        """What follows a signed value that was cut: no other value has it."""
+        return f" ({self.length:,} characters, SHA-256 {self.sha256})"
 
 
-def clip_rows(text: str, rows: int, width: int, *, is_signed: bool) -> str:
+def clip_value(text: str, limit: int, *, is_signed: bool, whole: Whole | None = None) -> str:
+    """Cut a field's value, as shown. If people sign it, add what no other value has.
+
+    `whole`: what the text itself was cut from, without its mark.
+    """
+    return _marked(clip(text, limit), text, whole, is_signed=is_signed)
+
+
+def clip_rows(text: str, rows: int, width: int, *, is_signed: bool, whole: Whole | None = None) -> str:
     """Cut a field's value to what fills so many rows of `width` characters; see `clip_value`."""
     kept, left = [], rows
     for line in text.rstrip().split("\n"):
@@ -74,13 +95,13 @@ def clip_rows(text: str, rows: int, width: int, *, is_signed: bool) -> str:
     cut = "\n".join(kept)
     if cut != text.rstrip() and not cut.endswith(ELLIPSIS):
         cut = f"{cut.rstrip()}{ELLIPSIS}"
-    return text if cut == text.rstrip() else _marked(cut, text, is_signed=is_signed)
+    return _marked(text if cut == text.rstrip() else cut, text, whole, is_signed=is_signed)
 
 
-def _marked(cut: str, text: str, *, is_signed: bool) -> str:
-    if not is_signed or cut == text:
+def _marked(cut: str, text: str, whole: Whole | None, *, is_signed: bool) -> str:
+    if not is_signed or (cut == text and whole is None):
         return cut
-    return f"{cut} ({len(text):,} characters, SHA-256 {hashlib.sha256(text.encode()).hexdigest()[:_HASHED]})"
+    return cut + (whole or Whole.of(text)).mark
 
 
 def length(text: str) -> int:

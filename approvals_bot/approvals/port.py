@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from pydantic import JsonValue
 
 from approvals_bot.approvals.field_specs import FieldSpec
+from approvals_bot.approvals.plain_text import Whole
 from approvals_bot.people import Person, SourceFault
 
 State = Literal[
@@ -80,6 +81,12 @@ class CardField:
     was: str | None = None  # the value before the last edit, if there was one
     untrusted: bool = False  # written by somebody else, such as a model: shown as a quotation
     file: str = ""  # the id under which its content is found, if it is a file
+    whole: Whole | None = None  # what the value was cut from; it ends with "…" and, if people sign it, its mark
+
+    @property
+    def bare(self) -> CardField:
+        """The field without that mark, to be cut to less."""
+        return self if self.whole is None else replace(self, value=self.value.removesuffix(self.whole.mark))
 
     @property
     def is_short(self) -> bool:

@@ -22,7 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup, escape
 
 from approvals_bot.approvals import card_text
-from approvals_bot.approvals.plain_text import clean, clip, clip_rows, clip_value, header, one_line
+from approvals_bot.approvals.plain_text import Whole, clean, clip, clip_rows, clip_value, header, length, one_line
 from approvals_bot.approvals.port import (
     STATE_WORDS,
     Card,
@@ -100,7 +100,7 @@ HTML_LIMITS = (
     LetterLimits(2_000, 80, 8, lines=1),
 )
 TEXT_LIMITS = (
-    LetterLimits(30_000, 500, 60),  # more than a card has of one text, so this cuts none
+    LetterLimits(30_000, 500, 60),  # more than a card has of one text, so this cuts none any further
     LetterLimits(3_000, 300, 30),
     LetterLimits(800, 120, 15),
     LetterLimits(120, 80, 8),
@@ -245,7 +245,14 @@ def _names(dispatch: Dispatch, now: datetime, limits: LetterLimits, replies: Rep
     if dispatch.occasion == "code":  # a code is for the page that asked for it, so the mail offers nothing else
         card, link = replace(card, choices=()), ""
     zone = dispatch.to.person.zone
-    whole = {field.name: field.value for field in dispatch.card.fields}
+    whole = {field.name: field for field in dispatch.card.fields}
+    said = [*dispatch.card.votes, *dispatch.card.comments, *filter(None, [dispatch.card.outcome])]
+
+    def is_cut(field: CardField) -> bool:
+        before = whole[field.name]
+        is_was_cut = field.is_short and before.was is not None and one_line(before.was) != field.was
+        return field.whole is not None or field.value != before.value or is_was_cut
+
     return {
         "card": card,
         "because": clip(clean(card.outcome.because).strip(), limits.short) if card.outcome else "",
@@ -270,7 +277,9 @@ def _names(dispatch: Dispatch, now: datetime, limits: LetterLimits, replies: Rep
         "more_fields": max(0, len(dispatch.card.fields) - limits.rows),
         "more_votes": max(0, len(dispatch.card.votes) - limits.rows),
         "card_text": card_text,
-        "is_cut": lambda field: field.value != whole[field.name],
+        "is_cut": is_cut,
+        "are_lines_cut": any(is_cut(field) for field in card.fields if field.is_short),
+        "are_comments_cut": any(length(one.comment) > limits.short for one in said),
         "are_instructions_cut": card.instructions != dispatch.card.instructions,
         "clip": clip,
     }
@@ -314,19 +323,19 @@ def _fitting(card: Card, limits: LetterLimits) -> Card:
 
 
 def _fitting_field(card: Card, field: CardField, limits: LetterLimits) -> CardField:
-    is_signed = card.signs(field)
+    is_signed, text = card.signs(field), field.bare.value
     if field.is_short:
-        value = clip_value(field.value, limits.short, is_signed=is_signed)
+        value = clip_value(text, limits.short, is_signed=is_signed, whole=field.whole)
     else:
-        value = _fitting_text(field.value, limits, is_signed=is_signed)
+        value = _fitting_text(text, limits, is_signed=is_signed, whole=field.whole)
     was = None if field.was is None else clip_value(one_line(field.was), min(limits.short, 200), is_signed=is_signed)
     return replace(field, value=value, was=was)
 
 
-def _fitting_text(text: str, limits: LetterLimits, *, is_signed: bool) -> str:
+def _fitting_text(text: str, limits: LetterLimits, *, is_signed: bool, whole: Whole | None = None) -> str:
     if limits.lines is not None:
-        return clip_rows(text, limits.lines, ROW, is_signed=is_signed)
-    return clip_value(text, limits.long, is_signed=is_signed)
+        return clip_rows(text, limits.lines, ROW, is_signed=is_signed, whole=whole)
+    return clip_value(text, limits.long, is_signed=is_signed, whole=whole)
 
 
 def _preheader(dispatch: Dispatch, now: datetime) -> str:

@@ -48,6 +48,7 @@ class CardLimits:
     short: int  # … of a short one and of a comment
     rows: int  # at most so many fields, votes, stages and seats each
     longs: int = 6  # at most so many long fields
+    pinned: int = 20  # … of either kind, if they are pinned: other fields make room for them
 
 
 ROOMS = (
@@ -56,6 +57,8 @@ ROOMS = (
     CardLimits(500, 120, 8, 4),
     CardLimits(200, 80, 6, 2),
     CardLimits(80, 40, 3, 1),
+    CardLimits(80, 40, 3, 1, pinned=6),
+    CardLimits(80, 40, 3, 1, pinned=1),
 )
 
 
@@ -106,6 +109,9 @@ def _blocks(card: Card, room: CardLimits, mentions: Mentions) -> list[Block]:
         is_cut
         or len(card.instructions) > room.long
         or len(card.title) > HEADER_LIMIT
+        or max(len(card.votes), len(card.comments)) > room.rows
+        or any(length(said.comment) > room.short for said in (*card.votes, *card.comments))
+        or (card.outcome is not None and length(card.outcome.comment) > room.short * 2)
         or card.state == "changes_requested"
     )
     troubles = [[styled(one_line(trouble, 200))] for trouble in card_text.troubles(card)[: room.rows]]
@@ -163,23 +169,39 @@ def _fields(card: Card, room: CardLimits) -> tuple[list[Block], bool]:
     for field in sorted(card.fields, key=lambda field: not field.pinned):
         is_brief = len(field.value) <= BRIEF and "\n" not in field.value.strip()
         (short if is_brief or field.is_short else long).append(field)
-    left = max(0, len(short) - room.rows) + max(0, len(long) - room.longs)
-    is_cut = left > 0
-    elements = [paragraph(*(_short_field(card, field, room) for field in short[: room.rows]))] if short else []
-    for field in long[: room.longs]:
-        whole = clean(field.value).strip("\n")
-        value = clip_value(whole, room.long, is_signed=card.signs(field)) or "–"
-        is_cut = is_cut or (bool(whole) and value != whole)
+    lines, texts = _most(card, short, room.rows, room), _most(card, long, room.longs, room)
+    left = [*short[len(lines) :], *long[len(texts) :]]
+    is_cut = bool(left) or any(_is_long(field, room.short) for field in lines)
+    elements = [paragraph(*(_short_field(card, field, room) for field in lines))] if lines else []
+    for field in texts:
+        whole = clean(field.bare.value).strip("\n")
+        value = clip_value(whole, room.long, is_signed=card.signs(field), whole=field.whole) or "–"
+        is_cut = is_cut or field.whole is not None or (bool(whole) and value != whole)
         text: Block = {"type": "rich_text_preformatted", "elements": [styled(value)]}
         elements += [paragraph(_label(field)), quotation(value) if field.untrusted and field.kind != "json" else text]
     if left:
-        elements.append(paragraph([styled(f"… and {left} more {'field' if left == 1 else 'fields'}", italic=True)]))
+        pinned = sum(card.signs(field) for field in left)
+        more = f"… and {len(left)} more {'field' if len(left) == 1 else 'fields'}"
+        elements.append(paragraph([styled(f"{more}, {pinned} of them pinned" if pinned else more, italic=True)]))
     return elements, is_cut
+
+
+def _most(card: Card, fields: Sequence[CardField], most: int, room: CardLimits) -> Sequence[CardField]:
+    """Return the first fields, as many as there is room for: there is more for pinned ones, which come first."""
+    pinned = sum(card.signs(field) for field in fields)
+    return fields[: max(most, min(pinned, room.pinned))]
+
+
+def _is_long(field: CardField, limit: int) -> bool:
+    """Return whether a line has no room for the whole field, or for what it was."""
+    text, was = clean(card_text.line(field.bare)), one_line(field.was or "")
+    return field.whole is not None or max(length(text), length(was)) > limit
 
 
 def _short_field(card: Card, field: CardField, room: CardLimits) -> list[Block]:
     style = {"code": True} if field.kind == "code" else {}
-    value = clip_value(clean(card_text.line(field)), room.short, is_signed=card.signs(field))
+    text = clean(card_text.line(field.bare))
+    value = clip_value(text, room.short, is_signed=card.signs(field), whole=field.whole)
     shown = styled(value or "–", **style)
     if field.file and card.url:
         shown = {"type": "link", "url": f"{card.url}/files/{field.file}"[:3_000], "text": shown["text"]}
@@ -338,7 +360,7 @@ def note(dispatch: Dispatch, mentions: Mentions = NOBODY) -> tuple[str, list[Blo
         elements.append(quotation(comment))
     for made in dispatch.comments if card.outcome is None else ():
         elements.append(quotation(cut_to(made.comment, 2_000)))
-    text = escape(one_line(f"{_reason(dispatch)} {card.title}", TEXT_LIMIT))
+    text = escape(one_line(f"{_reason(dispatch)} {card.title}", TEXT_LIMIT)) or "–"
     return text, [{"block_id": f"note:{card.version}", **rich(*elements)}]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ PENDING_SHOWN = 18  # cards waiting for the reader; Slack allows 100 blocks
 LATELY_SHOWN = 5  # … of each other list
 PINNED_SHOWN = 8  # pinned fields of a request in a list
 WHOLE = 150  # characters of a pinned field that are shown
+VIEW_LIMIT = 240_000  # bytes of a view, as slack_sdk sends it: escaped; Slack takes 250,000
 CONFLICTS = 3  # times that another replica may publish in between before we give up
 REMEMBERED = 5_000  # people who opened their Home tab since the start: it is refreshed after they vote
 
@@ -148,12 +150,24 @@ class Inbox:
 
 
 def home(inbox: Inbox) -> Block:
-    """Render the inbox: requests waiting for this person, their votes, their requests and decisions."""
+    """Render the inbox: requests waiting for this person, their votes, their requests and decisions.
+
+    Of requests with much text, fewer are shown.
+    """
+    pending, lately = PENDING_SHOWN, LATELY_SHOWN
+    view = _home(inbox, pending, lately)
+    while len(json.dumps(view)) > VIEW_LIMIT and pending > 1:
+        pending, lately = pending // 2, max(1, lately // 2)
+        view = _home(inbox, pending, lately)
+    return view
+
+
+def _home(inbox: Inbox, pending: int, lately: int) -> Block:
     blocks = [
-        *_list("Waiting for you", inbox.pending, "You're all caught up.", most=PENDING_SHOWN, buttons="home"),
-        *_list("You voted; others are still deciding", inbox.voted, buttons="voted"),
-        *_list("Your requests", inbox.asked),
-        *_list("Recently decided", inbox.decided),
+        *_list("Waiting for you", inbox.pending, "You're all caught up.", most=pending, buttons="home"),
+        *_list("You voted; others are still deciding", inbox.voted, most=lately, buttons="voted"),
+        *_list("Your requests", inbox.asked, most=lately),
+        *_list("Recently decided", inbox.decided, most=lately),
     ]
     if inbox.may_ask:
         ask = {"type": "button", "action_id": "open:", "text": plain("Request approval")}
@@ -166,7 +180,7 @@ def stranger_home(text: str) -> Block:
     return {"type": "home", "blocks": [{"type": "section", "text": plain(text)}]}
 
 
-def _list(title: str, found: Cards, nothing: str = "", *, most: int = LATELY_SHOWN, buttons: str = "") -> list[Block]:
+def _list(title: str, found: Cards, nothing: str = "", *, most: int, buttons: str = "") -> list[Block]:
     """Render one list. `buttons`: the start of the choices' block ids; "" for a list without choices."""
     cards = found.cards
     if not (cards or found.plain or nothing):

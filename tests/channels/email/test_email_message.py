@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import hashlib
 import re
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -13,7 +14,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from approvals_bot.approvals.port import Card, CardChoice, CardField, CardOutcome, Dispatch, Name, Receipt, ToPerson
+from approvals_bot.approvals.delivery import LONGEST_MAIL_VALUE, shortened
+from approvals_bot.approvals.port import (
+    Card,
+    CardChoice,
+    CardComment,
+    CardField,
+    CardOutcome,
+    Dispatch,
+    Name,
+    Receipt,
+    ToPerson,
+)
 from approvals_bot.channels.email.message import Address, InvalidAddressError, OutgoingMail, compose, message_id_of
 from approvals_bot.people import Person
 
@@ -322,3 +334,19 @@ def test_the_html_cuts_long_text_that_the_text_has_whole(card: Card, now: dateti
     assert html.count("word ") < 8 * 72 / 5 + 10
     assert html.count("Read the rest on the request's page") == 3
     assert "The rest is on the request's page." not in text
+
+
+def test_whatever_a_mail_cuts_it_says_so_and_where_the_rest_is(card: Card, now: datetime) -> None:
+    whole = "word " * 6_000
+    fields = (CardField("plan", "Plan", whole, "long", pinned=True), CardField("name", "Name", "n" * 900))
+    spoken = tuple(CardComment(Name("bo@acme.eu", "Bo"), at=now, via="slack", comment="c" * 900) for _ in range(2))
+    cut = shortened(replace(card, fields=fields, comments=spoken), LONGEST_MAIL_VALUE)
+    message = parsed(mail(cut, now))
+    text, html = (" ".join(part(message, kind).split()) for kind in ("plain", "html"))
+    mark = f"… (30,000 characters, SHA-256 {hashlib.sha256(whole.encode()).hexdigest()[:32]})"
+    assert text.count(mark) == html.count(mark) == text.count("SHA-256") == 1
+    assert text.count("The rest is on the request's page.") == 2  # of the line, and of the text
+    assert html.count("Read the rest on the request's page") == 2
+    assert "All comments in full are on the request's page." in text
+    assert "word " * 4_000 in text
+    assert "The rest is" not in part(parsed(mail(card, now)), "plain")
