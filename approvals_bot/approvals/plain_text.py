@@ -72,7 +72,7 @@ class Whole:
 
     @property
     def mark(self) -> str:
-        """What follows a signed value that was cut: no other value has it."""
+        """The end of a signed value that was cut: no other value has it."""
         return f" ({self.length:,} characters, SHA-256 {self.sha256})"
 
 

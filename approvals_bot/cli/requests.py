@@ -192,7 +192,7 @@ def vote(
 
     async def act(engine: Engine, service: ServiceSettings) -> None:
         voter = identity(by, service, "--by")
-        request = _request_of(await _to_act_on(engine, run))
+        request = request_of_run(await to_act_on(engine, run))
         given = Vote(
             by=voter,
             choice=cast("ChoiceName", choice),
@@ -204,7 +204,7 @@ def vote(
             actor=this_user(),
         )
         reply = await perform(engine, request, given)
-        _print_reply({"verdict": reply.verdict, "text": reply.text, "changed": reply.changed}, as_json)
+        print_reply({"verdict": reply.verdict, "text": reply.text, "changed": reply.changed}, as_json)
 
     with_engine(config, act)
 
@@ -237,8 +237,8 @@ def reassign(
         acting = identity(by, service, "--by") if by else CLI
         place = identity(instead_of, service, "--from") if instead_of else instead_of
         given = Reassign(acting, identity(person, service, "--to"), place, reason, "cli", actor=this_user())
-        reply = await perform(engine, _request_of(await _to_act_on(engine, run)), given)
-        _print_reply({"verdict": reply.verdict, "text": reply.text, "changed": reply.changed}, as_json)
+        reply = await perform(engine, request_of_run(await to_act_on(engine, run)), given)
+        print_reply({"verdict": reply.verdict, "text": reply.text, "changed": reply.changed}, as_json)
 
     with_engine(config, act)
 
@@ -271,7 +271,7 @@ def cancel(
         else:
             act = Stop if request.number and run == record.id else Withdraw
             reply = await perform(engine, request, act(CLI, reason, "cli", actor=this_user()))
-            _print_reply({"run_id": run, "verdict": reply.verdict, "text": reply.text}, as_json)
+            print_reply({"run_id": run, "verdict": reply.verdict, "text": reply.text}, as_json)
 
     with_engine(config, end)
 
@@ -298,7 +298,7 @@ def explain(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
     with_engine(config, look)
 
 
-def _print_reply(verdict: dict[str, Any], as_json: bool) -> None:
+def print_reply(verdict: dict[str, Any], as_json: bool) -> None:
     """Print the reply to an act. A refusal goes to standard error and exits with 1."""
     from approvals_bot.approvals.acts import REFUSALS
 
@@ -312,10 +312,10 @@ def _print_reply(verdict: dict[str, Any], as_json: bool) -> None:
 async def _opened(engine: Engine, run: str) -> RunRecord:
     """Return the run once the service has begun it; a brand-new request shows nothing yet."""
     record = await record_of(engine, run)
-    return await _to_act_on(engine, run) if record.kind == REQUEST else record
+    return await to_act_on(engine, run) if record.kind == REQUEST else record
 
 
-async def _to_act_on(engine: Engine, run: str) -> RunRecord:
+async def to_act_on(engine: Engine, run: str) -> RunRecord:
     """Return the run once its request is open. Raises RunNotFoundError."""
     record = await await_request(engine, run, PATIENCE, _has_begun)
     if record is None:
@@ -329,7 +329,7 @@ def _has_begun(record: RunRecord) -> bool:
     return request is not None and (request.stage is not None or not request.is_open)
 
 
-def _request_of(record: RunRecord) -> Request:
+def request_of_run(record: RunRecord) -> Request:
     """Return the run's one request. Fails if there is none, or if several are open."""
     request = request_of(record)
     if several := choices_of(requests_of(record)):

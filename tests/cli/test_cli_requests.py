@@ -86,6 +86,34 @@ def test_vote_counts_while_the_service_runs(running_site: Site) -> None:
     ]
 
 
+def test_people_talk_about_a_request_from_the_terminal(running_site: Site) -> None:
+    run = running_site.start(days=5)
+    said = running_site.json("comment", run, "--by", "ann@acme.eu", "--text", "Who covers for you?")
+    assert (said["verdict"], said["changed"]) == ("commented", True)
+    assert running_site.json("comment", run, "--text", "From the terminal.")["changed"]  # by app:cli
+    assert running_site.json("claim", run, "--by", "CY@acme.eu")["verdict"] == "claimed"
+    shown = running_site.json("show", run)["request"]
+    assert [(one["by"], one["text"], one["via"]) for one in shown["comments"]] == [
+        ("ann@acme.eu", "Who covers for you?", "cli"),
+        ("app:cli", "From the terminal.", "cli"),
+    ]
+    assert shown["claimed_by"] == "cy@acme.eu"
+    assert running_site.json("claim", run, "--by", "cy@acme.eu", "--release")["verdict"] == "released"
+    assert running_site.json("snooze", run, "--by", "cy@acme.eu", "--until", "tomorrow")["verdict"] == "snoozed"
+    reminded = running_site.json("remind", run, "--by", "bo@acme.eu")
+    assert "Ann" in reminded["text"]
+    assert "Cy" not in reminded["text"]
+    for words, why in (
+        (("remind", run, "--by", "bo@acme.eu"), "less than an hour ago"),
+        (("remind", run, "--by", "ann@acme.eu"), "requester"),
+        (("claim", run, "--by", "bo@acme.eu"), "Nobody is waiting for your vote"),
+        (("snooze", run, "--by", "ann@acme.eu", "--until", "soonish"), "1h"),
+        (("comment", run, "--by", "eve@acme.eu", "--text", "Hi"), ""),
+        (("comment", run, "--text", " "), ""),
+    ):
+        assert why in running_site.type(*words, fails=True).stderr
+
+
 def test_show_includes_reassignments(running_site: Site) -> None:
     run = running_site.start(days=7)
     running_site.type(

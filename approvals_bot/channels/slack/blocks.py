@@ -273,14 +273,25 @@ def _mentioned(card: Card, mentions: Mentions) -> list[Block]:
 
 def choices(card: Card, part: str, more: Sequence[Block] = ()) -> Block:
     """Render the buttons of the card's choices, and `more`. `part`: the start of the block's id."""
-    buttons = [*{choice.choice: _button(card, choice) for choice in card.choices}.values(), *more]
+    buttons = [*choice_buttons(card), *more]
     shown = f"{part}:{card.version}:{card.digest}"[:ID_LIMIT]  # the vote is bound to the content that was on screen
     return {"type": "actions", "block_id": shown, "elements": buttons}
 
 
+def choice_buttons(card: Card) -> list[Block]:
+    """Render a button for each of the card's choices."""
+    return list({choice.choice: _button(card, choice) for choice in card.choices}.values())
+
+
 def talk_buttons(card: Card) -> Block | None:
     """Render what else can be done about the request; None if there is nothing but to comment, in the thread."""
-    buttons = [
+    buttons = talk_elements(card)
+    return {"type": "actions", "elements": buttons} if buttons else None
+
+
+def talk_elements(card: Card) -> list[Block]:
+    """Render the buttons of what can be done besides deciding."""
+    return [
         {
             "type": "button",
             "action_id": TALK + action,
@@ -291,7 +302,6 @@ def talk_buttons(card: Card) -> Block | None:
         for name in card.talk
         for action, label in TALK_BUTTONS.get(name, {}).items()
     ]
-    return {"type": "actions", "elements": buttons} if buttons else None
 
 
 def _button(card: Card, choice: CardChoice) -> Block:

@@ -15,14 +15,14 @@ from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.plain_text import clip_value, one_line
 from approvals_bot.approvals.port import Card, CardField
 from approvals_bot.approvals.request import Request
-from approvals_bot.channels.slack.blocks import Block, choices, escape, plain
+from approvals_bot.channels.slack.blocks import ID_LIMIT, Block, choice_buttons, escape, plain, talk_elements
 from approvals_bot.channels.slack.client import NeverError, SlackError
 from approvals_bot.channels.slack.desk import SlackDesk
 from approvals_bot.channels.slack.identity import Unidentified
 from approvals_bot.channels.slack.modals import status_line
 from approvals_bot.service.read import RequestPage, list_decided, list_requests
 
-PENDING_SHOWN = 18  # cards waiting for the reader; Slack allows 100 blocks
+PENDING_SHOWN = 16  # cards waiting for the reader; Slack allows 100 blocks
 LATELY_SHOWN = 5  # … of each other list
 PINNED_SHOWN = 8  # pinned fields of a request in a list
 WHOLE = 150  # characters of a pinned field that are shown
@@ -166,7 +166,7 @@ def _home(inbox: Inbox, pending: int, lately: int) -> Block:
     blocks = [
         *_list("Waiting for you", inbox.pending, "You're all caught up.", most=pending, buttons="home"),
         *_list("You voted; others are still deciding", inbox.voted, most=lately, buttons="voted"),
-        *_list("Your requests", inbox.asked, most=lately),
+        *_list("Your requests", inbox.asked, most=lately, buttons="asked"),
         *_list("Recently decided", inbox.decided, most=lately),
     ]
     if inbox.may_ask:
@@ -191,8 +191,9 @@ def _list(title: str, found: Cards, nothing: str = "", *, most: int, buttons: st
     shown = cards[:most]
     for index, card in enumerate(shown):
         blocks += _item(card)
-        if buttons and card.choices:
-            blocks.append(_buttons(card, f"{buttons}{index}"))
+        if buttons and (elements := _buttons(card, offers_choices=buttons != "asked")):
+            shown_as = f"{buttons}{index}:{card.version}:{card.digest}"[:ID_LIMIT]
+            blocks.append({"type": "actions", "block_id": shown_as, "elements": elements})
     lines = found.plain[: most - len(shown)]
     blocks += [{"type": "context", "elements": [plain(one_line(line, 300))]} for line in lines]
     if more := found.total - len(shown) - len(lines):
@@ -201,16 +202,18 @@ def _list(title: str, found: Cards, nothing: str = "", *, most: int, buttons: st
     return blocks
 
 
-def _buttons(card: Card, part: str) -> Block:
-    """Render the choices beside all that a vote is bound to, or a link to the whole request.
+def _buttons(card: Card, *, offers_choices: bool) -> list[Block]:
+    """Render the choices beside all that a vote is bound to, or a link to the whole request; then the other buttons.
 
     Nobody approves here what the tab doesn't show. Undoing one's own vote needs no second look.
     """
+    if not (offers_choices and card.choices):
+        return talk_elements(card)
     if all(_is_whole(field) for field in card.fields if card.signs(field)) and _pinned(card) <= PINNED_SHOWN:
-        return choices(card, part)
+        return [*choice_buttons(card), *talk_elements(card)]
     review = {"type": "button", "action_id": "review", "text": plain("Review"), "style": "primary", "url": card.url}
     undo = tuple(choice for choice in card.choices if choice.choice == "take_back")
-    return choices(replace(card, choices=undo), part, [review])
+    return [*choice_buttons(replace(card, choices=undo)), review, *talk_elements(card)]
 
 
 def _pinned(card: Card) -> int:
@@ -231,6 +234,8 @@ def _item(card: Card) -> list[Block]:
     title = {"type": "text", "text": one_line(card.title, 300) or "A request", "style": {"bold": True}}
     status: list[Block] = [{"type": "mrkdwn", "text": status_line(card), "verbatim": True}]
     status.append(plain(one_line(card_text.asked_by(card), 200)))
+    if claimed := card_text.claimed(card):
+        status.append(plain(one_line(claimed, 200)))
     pinned = [field for field in card.fields if card.signs(field)]
     if pinned and card.outcome is None:
         lines = [_line(field) for field in pinned if field.is_short][:PINNED_SHOWN]

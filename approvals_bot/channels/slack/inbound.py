@@ -57,7 +57,7 @@ class SlackIn:
         """The bolt app with all handlers, made on first use: see `bolt_app`."""
         from approvals_bot.channels.slack.bolt_app import bolt_app
 
-        reassignments, talk = SlackReassignments(self.desk), SlackTalk(self.desk)
+        reassignments, talk = SlackReassignments(self.desk), SlackTalk(self.desk, self.home)
         return bolt_app(self.desk, self._votes, reassignments, talk, self.opening, self.home, self.steps)
 
     async def answer(self, request: FromSlack) -> Response:

@@ -18,6 +18,7 @@ from approvals_bot.approvals.talk import thread_of
 from approvals_bot.channels.slack.blocks import TALK, delivery_of
 from approvals_bot.channels.slack.client import NeverError
 from approvals_bot.channels.slack.desk import VERDICT_LIMIT, ReplyTo, SlackDesk
+from approvals_bot.channels.slack.home import SlackHome
 from approvals_bot.channels.slack.identity import Unidentified, team_of, time_left
 from approvals_bot.channels.slack.votes import GONE, is_about
 from approvals_bot.people import People
@@ -40,8 +41,8 @@ log = logging.getLogger(__name__)
 class SlackTalk:
     """The handlers of these buttons, and of messages. Each returns within about two seconds."""
 
-    def __init__(self, desk: SlackDesk) -> None:
-        self._desk = desk
+    def __init__(self, desk: SlackDesk, home: SlackHome) -> None:
+        self._desk, self._home = desk, home
 
     async def pressed(self, payload: Mapping[str, Any]) -> None:
         """Perform the act of a card's button. It is durable before the press is acknowledged."""
@@ -74,7 +75,8 @@ class SlackTalk:
 
     async def _reply_later(self, to: ReplyTo, sent: SentAct | Reply) -> None:
         reply = await self._desk.reply_to(sent)
-        await self._desk.replies.reply_now(to, reply.text)
+        await self._desk.replies.reply_now(to, reply.text, or_directly=not to.channel)  # the Home tab is no channel
+        await self._home.voted(to.user)
 
     async def written(self, payload: Mapping[str, Any]) -> None:
         """Add a reply in a card's thread to its request, as a comment.

@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack import home
 from approvals_bot.durable.core.events import NewEvent
 from approvals_bot.durable.store.sqlite import SqliteStore
@@ -76,7 +77,7 @@ async def test_nobody_approves_what_the_tab_does_not_show(
     (buttons,) = [block["elements"] for block in view.blocks if str(block.get("block_id")).startswith("home0:")]
     shown = [button["action_id"] for button in buttons]
     assert ("vote:approve" in shown) is is_whole
-    assert (f"/requests/{run_id}" in str(buttons[-1].get("url"))) is not is_whole
+    assert any(f"/requests/{run_id}" in str(button.get("url")) for button in buttons) is not is_whole
     assert "Version: 2.1" in json.dumps(view.blocks)
 
 
@@ -121,3 +122,41 @@ async def test_a_damaged_row_is_a_plain_line_of_the_home_tab(office: Office) -> 
         home = home_of(office, user).partition(heading)[2]
         assert "Deploy api 2.2" in home
         assert f"deploy: running ({damaged})" in home
+
+
+async def test_people_claim_snooze_and_remind_from_the_home_tab(office: Office) -> None:
+    run_id = await office.ask(requester="di@acme.eu")
+    space = office.playground.workspace
+
+    async def opened(user: str) -> str:
+        await office.slack.home.opened(user, "T0PLAY")
+        view = office.playground.person.home_of(space.users[user])
+        assert view is not None
+        return view.id
+
+    def labels(user: str) -> list[str]:
+        view = office.playground.person.home_of(space.users[user])
+        assert view is not None
+        rows = [block["elements"] for block in view.blocks if block["type"] == "actions"]
+        return [button["text"]["text"] for row in rows for button in row if button["action_id"] != "open:"]
+
+    tab = await opened("U0ANN")
+    assert labels("U0ANN") == ["Approve", "Reject", "I'm on it", "Snooze 1 h", "Snooze until tomorrow"]
+    await office.call("/slack/click", {"user": "U0ANN", "view_id": tab, "button": "I'm on it"})
+    await office.until(lambda: "Ann Ode is on it" in home_of(office, "U0ANN"))
+    assert "No longer on it" in labels("U0ANN")
+    await office.call("/slack/click", {"user": "U0ANN", "view_id": tab, "button": "Snooze until tomorrow"})
+    tab = await opened("U0DI")
+    assert labels("U0DI") == ["Remind now"]
+    await office.call("/slack/click", {"user": "U0DI", "view_id": tab, "button": "Remind now"})
+    await office.engine.settle()
+    record = await office.engine.record(run_id)
+    assert record is not None
+    request = Request.model_validate(record.parts[0])
+    assert request.claim is not None
+    assert (request.claim.act.by, [*request.snoozes], request.reminded_at is not None) == (
+        "ann@acme.eu",
+        ["ann@acme.eu"],
+        True,
+    )
+    await office.until(lambda: any("Reminded" in one.text for one in office.cards))  # said directly to Di
