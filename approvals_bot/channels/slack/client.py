@@ -90,6 +90,10 @@ class AnswerLostError(LaterError):
     otherwise = LOST
 
 
+OF_A_TEAM = frozenset({"conversations.list", "usergroups.list", "usergroups.users.list"})
+"""The methods that need a workspace's id with the token of an app that is installed in a whole organisation."""
+
+
 class SlackClient:
     """One workspace's Web API over one session, which is opened with the first call.
 
@@ -114,6 +118,7 @@ class SlackClient:
         self._session: aiohttp.ClientSession | None = None
         self._web: AsyncWebClient | None = None
         self._blocked: dict[tuple[str, str], float] = {}  # (method, conversation or "") → monotonic time
+        self._team: str | None = None  # the workspace to name in some calls, if our token is for a whole organisation
 
     @property
     def token(self) -> str:
@@ -149,8 +154,24 @@ class SlackClient:
     async def ask(self, method: str, *, conversation: str = "", get: bool = False, **arguments: Any) -> dict[str, Any]:
         """Call a method. `conversation` is the one whose rate limit a post counts against.
 
+        A token for a whole organisation has to name a workspace where it lists something: the first one it is for.
         Raises LaterError, NeverError or AnswerLostError.
         """
+        if method not in OF_A_TEAM:
+            return await self._ask(method, conversation, get, arguments)
+        try:
+            return await self._ask(method, conversation, get, arguments | {"team_id": self._team})
+        except NeverError as never:
+            if never.code != "missing_argument" or self._team is not None:
+                raise
+        self._team = await self._first_team()
+        return await self._ask(method, conversation, get, arguments | {"team_id": self._team})
+
+    async def _first_team(self) -> str:
+        found = (await self._ask("auth.teams.list", "", True, {"limit": 1})).get("teams") or [{}]
+        return str(found[0].get("id") or "")
+
+    async def _ask(self, method: str, conversation: str, get: bool, arguments: Mapping[str, Any]) -> dict[str, Any]:
         import aiohttp
 
         limited = (method, conversation if method in BY_CONVERSATION else "")

@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # `slack manifest` reads no workflow unless one is a step
     from approvals_bot.approvals.policy import Definition
 
 METHODS: dict[str, tuple[str, ...]] = {
+    "auth.teams.list": (),
     "auth.test": (),
     "chat.postEphemeral": ("chat:write",),
     "chat.postMessage": ("chat:write",),
