@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from approvals_bot.approvals.plain_text import one_line
@@ -128,6 +129,11 @@ def names(people: tuple[Name, ...], most: int = 6) -> str:
 def by_model(card: Card) -> str:
     """Return the line about a tool call: who wrote it, and what a decision means; "" for other requests."""
     return BY_MODEL if card.is_tool_call else ""
+
+
+def bare(field: CardField) -> CardField:
+    """Return a field that was cut without the mark at its end, to be cut to less."""
+    return field if field.whole is None else replace(field, value=field.value.removesuffix(field.whole.mark))
 
 
 def line(field: CardField) -> str:

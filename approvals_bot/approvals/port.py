@@ -84,11 +84,6 @@ class CardField:
     whole: Whole | None = None  # what the value was cut from; it ends with "…" and, if people sign it, its mark
 
     @property
-    def bare(self) -> CardField:
-        """The field without that mark, to be cut to less."""
-        return self if self.whole is None else replace(self, value=self.value.removesuffix(self.whole.mark))
-
-    @property
     def is_short(self) -> bool:
         """Whether it is shown on a line beside its label."""
         is_line = self.kind == "json" and len(self.value) <= BRIEF and "\n" not in self.value
@@ -502,10 +497,7 @@ class WithCheck(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionState:
-    """The state of a connection that is kept open, or made again and again.
-
-    `word` is for everybody: `/readyz` shows it. `why` is for operators: it may quote the other side.
-    """
+    """The state of a connection. `word` is for everybody; `why` for operators, since it may quote the other side."""
 
     word: Literal["up", "connecting", "down"]
     why: str = ""

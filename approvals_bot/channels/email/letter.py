@@ -323,7 +323,7 @@ def _fitting(card: Card, limits: LetterLimits) -> Card:
 
 
 def _fitting_field(card: Card, field: CardField, limits: LetterLimits) -> CardField:
-    is_signed, text = card.signs(field), field.bare.value
+    is_signed, text = card.signs(field), card_text.bare(field).value
     if field.is_short:
         value = clip_value(text, limits.short, is_signed=is_signed, whole=field.whole)
     else:

@@ -174,7 +174,7 @@ def _fields(card: Card, room: CardLimits) -> tuple[list[Block], bool]:
     is_cut = bool(left) or any(_is_long(field, room.short) for field in lines)
     elements = [paragraph(*(_short_field(card, field, room) for field in lines))] if lines else []
     for field in texts:
-        whole = clean(field.bare.value).strip("\n")
+        whole = clean(card_text.bare(field).value).strip("\n")
         value = clip_value(whole, room.long, is_signed=card.signs(field), whole=field.whole) or "–"
         is_cut = is_cut or field.whole is not None or (bool(whole) and value != whole)
         text: Block = {"type": "rich_text_preformatted", "elements": [styled(value)]}
@@ -194,13 +194,13 @@ def _most(card: Card, fields: Sequence[CardField], most: int, room: CardLimits) 
 
 def _is_long(field: CardField, limit: int) -> bool:
     """Return whether a line has no room for the whole field, or for what it was."""
-    text, was = clean(card_text.line(field.bare)), one_line(field.was or "")
+    text, was = clean(card_text.line(card_text.bare(field))), one_line(field.was or "")
     return field.whole is not None or max(length(text), length(was)) > limit
 
 
 def _short_field(card: Card, field: CardField, room: CardLimits) -> list[Block]:
     style = {"code": True} if field.kind == "code" else {}
-    text = clean(card_text.line(field.bare))
+    text = clean(card_text.line(card_text.bare(field)))
     value = clip_value(text, room.short, is_signed=card.signs(field), whole=field.whole)
     shown = styled(value or "–", **style)
     if field.file and card.url:
