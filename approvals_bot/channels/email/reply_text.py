@@ -32,13 +32,20 @@ _FORWARDED = (
     "message d'origine|mensaje original|messaggio originale|oorspronkelijk bericht"
 )
 _FROM = "from|von|de|da|van|från|fra|od"
-_SENT_FROM = "sent from|gesendet von|envoyé de|enviado desde|get outlook for"
+_SENT_FROM = "sent from|sent with|gesendet von|envoyé de|enviado desde|get outlook for"
 _QUOTE = re.compile(r"\s*[>|]")
 _ATTRIBUTION = re.compile(rf"\s*({_ON}) .{{0,300}}({_WROTE}).{{0,60}}:\s*", re.IGNORECASE | re.DOTALL)
 _BORDER = re.compile(
     rf"\s*(_{{8,}}|-{{2,}} ?({_FORWARDED}).{{0,20}}|({_FORWARDED}):|({_FROM})\s?: .*@.*)\s*", re.IGNORECASE
 )
 _SIGNATURE = re.compile(rf"--|({_SENT_FROM}) .{{0,60}}", re.IGNORECASE)
+# In any language: who wrote when, with an address, and a colon; the headers of a mail, one a line; and a link of ours,
+# which is its reader's own and must not end up in a comment.
+_TIME = re.compile(r"\d{1,2}[:.h時]\d{2}")
+_DATED = re.compile(r"20\d\d\D.*?\d{1,2}[:.]\d{2}")
+_AUTHOR = re.compile(r"\S@\S")
+_HEADER = re.compile(r"\*?[^\W\d_][^\s:：]{0,20}( [^\s:：]{1,20})?\s?[:：]\*?\s.*")
+_OWN_LINK = re.compile(r"https?://\S+/decisions/\S{10,}")
 _QUOTED_PART = re.compile(r"gmail_quote|divRplyFwdMsg|appendonsend|moz-cite-prefix|yahoo_quoted")
 
 
@@ -91,7 +98,7 @@ def read_reply(content: bytes, trusted: Sequence[str]) -> ReplyMail:
 def own_words(text: str) -> str:
     """Return what the author of a reply wrote above what they answer, without the signature."""
     lines = clean(text[:LONGEST]).replace("\u00a0", " ").splitlines()
-    end = next((number for number in range(len(lines)) if _ends_own_words(lines[number : number + 3])), len(lines))
+    end = next((number for number in range(len(lines)) if _ends_own_words(lines[number : number + 5])), len(lines))
     return "\n".join(line.rstrip() for line in lines[:end]).strip()
 
 
@@ -99,8 +106,26 @@ def _ends_own_words(lines: Sequence[str]) -> bool:
     """Return whether the first of these lines begins a quotation or a signature."""
     if _QUOTE.match(lines[0]) or _BORDER.fullmatch(lines[0]) or _SIGNATURE.fullmatch(lines[0].strip()):
         return True
+    if _OWN_LINK.search(lines[0]) or _are_headers(lines):
+        return True
     # Mail programs wrap "On …, … wrote:" over up to three lines.
-    return any(_ATTRIBUTION.fullmatch(" ".join(lines[:count])) for count in range(1, len(lines) + 1))
+    joined = [" ".join(lines[:count]) for count in range(1, min(3, len(lines)) + 1)]
+    return any(map(_ATTRIBUTION.fullmatch, joined)) or any(_says_who_and_when(lines[0], line) for line in joined)
+
+
+def _says_who_and_when(first: str, whole: str) -> bool:
+    """Return whether this is `2026年11月4日 10:05 Approvals <approvals@acme.eu>:` in any language."""
+    begins = _AUTHOR.search(first) or _TIME.search(first)
+    return bool(begins and whole.rstrip().endswith((":", "：")) and _AUTHOR.search(whole) and _TIME.search(whole))
+
+
+def _are_headers(lines: Sequence[str]) -> bool:
+    """Return whether these lines begin with three headers of a mail: with an address in them, or a whole date."""
+    first = [line.strip() for line in lines[:3]]
+    if len(first) < 3 or not all(_HEADER.fullmatch(line) for line in first):
+        return False
+    shown = "\n".join(line.strip() for line in lines)
+    return bool(_AUTHOR.search(shown) or any(_DATED.search(line) for line in lines))
 
 
 def _addresses(mail: Message[Any, Any], *headers: str) -> list[str]:

@@ -25,6 +25,7 @@ _STATUS_TYPE = re.compile(rb"(?im)^(content-type:\s*)message/(global-)?delivery-
 _STATUS_LEAF = "text/x-delivery-status"  # under its own name, Python's parser would keep the raw bytes from us
 _ADDRESS = re.compile(r"<?[^\s<>]+@[^\s<>]+>?")
 _ESCAPED = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")  # RFC 6533, utf-8-addr-xtext
+_DIAGNOSTIC_TYPE = re.compile(r"^\s*[\w.-]+\s*;")  # `smtp;`, which some servers leave out
 _NAMES = ("original-recipient", "final-recipient")
 _FAILED = ("failed", "error")  # OpenSMTPD says "error"
 
@@ -53,7 +54,9 @@ def read_failures(content: bytes) -> tuple[Failure, ...]:
     if status is None:
         return () if mail.get_content_type() == "multipart/report" else _read_by_library(content)
     is_report = mail.get_content_type() == "multipart/report"
-    is_of_delivery = str(mail.get_param("report-type", "")).lower() == "delivery-status"
+    is_of_delivery = (
+        str(mail.get_param("report-type") or "delivery-status").lower() == "delivery-status"
+    )  # some omit it
     return tuple(_failures(status)) if is_report and is_of_delivery else ()
 
 
@@ -80,7 +83,7 @@ def _field(line: str) -> tuple[str, str]:
 
 def _failure(fields: dict[str, str]) -> Failure:
     status = re.match(r"[245]\.\d{1,3}\.\d{1,3}", fields.get("status", ""))
-    words = one_line(fields.get("diagnostic-code", "").partition(";")[2], 400)
+    words = one_line(_DIAGNOSTIC_TYPE.sub("", fields.get("diagnostic-code", "")), 400)
     named = (_named(fields[name]) for name in _NAMES if name in fields)
     shown = one_line(_ADDRESS.sub("<…>", words), 120)
     reason = ": ".join(filter(None, (status[0] if status else "", shown))) or "no reason was given"

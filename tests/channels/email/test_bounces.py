@@ -391,3 +391,11 @@ def test_a_return_address_fits_whatever_it_names() -> None:
         assert len(address.partition("@")[0]) <= 64
         assert paths.read(address) == MailedCopy(request, copy)
     assert paths.of("a code, which belongs to no copy") is None
+
+
+def test_reports_of_servers_that_leave_something_out_are_read() -> None:
+    (failure,) = read_failures(report(kind="multipart/report"))
+    assert failure.is_about(("ann@acme.eu",))
+    untyped = report().replace(b"Diagnostic-Code: smtp; 550 5.1.1", b"Diagnostic-Code: 550 5.7.26")
+    (failure,) = read_failures(untyped.replace(b"Status: 5.1.1", b"Status: 5.0.0"))
+    assert (failure.blame, failure.reason.partition(" <")[0]) == ("account", "5.0.0: 550 5.7.26")

@@ -355,3 +355,45 @@ def test_a_reply_in_html_alone_is_read_up_to_its_quotation() -> None:
     )
     found = read_reply(html, [])
     assert (found.own_text, found.is_plain) == ("Which one?\nAnn", False)
+
+
+# What mail programs put between a reply and the mail that it answers, in languages and forms seen in other trackers.
+QUOTATIONS = [
+    "Fra: Approvals <approvals@acme.eu>\nSendt: 4. november 2026 10:05\nTil: Ann\nEmne: Please decide\n\n",
+    "From: Approvals\nSent: Wednesday, November 4, 2026 10:05 AM\nTo: Ann Ode\nSubject: Please decide\n\n",
+    "*From:* Approvals <approvals@acme.eu>\n*Sent:* Wed\n*To:* Ann\n\n",
+    "在 2026年11月4日,10:05,Approvals <approvals@acme.eu> 写道:\n\n",
+    "发件人: Approvals <approvals@acme.eu>\n发送时间: 2026年11月4日 10:05\n收件人: Ann\n主题: x\n\n",
+    "2026年11月4日(水) 10:05 Approvals <approvals@acme.eu>:\n\n",
+    "差出人: Approvals\n送信日時: 2026年11月4日 10:05\n宛先: Ann\n件名: x\n\n",
+    "ср, 4 нояб. 2026 г. в 10:05, Approvals <approvals@acme.eu>:\n\n",
+    '4 ноября 2026, 10:05 от "Approvals" <approvals@acme.eu>:\n\n',
+    "Approvals <approvals@acme.eu>, 4 Kas 2026 Çar, 10:05 tarihinde şunu yazdı:\n\n",
+    "Von: Approvals <approvals@acme.eu>\nGesendet: Mittwoch\nAn: Ann\nBetreff: x\n\n",
+    "Sent with Proton Mail secure email.\n\nOn Wednesday, November 4th, 2026, App <approvals@acme.eu> wrote:\n\n> ",
+    "Sent from my Galaxy\n\n-------- Original message --------\nFrom: Approvals\n",
+    "Am 04.11.26 um 10:05 schrieb Approvals:\n> ",
+    "2026-11-04 10:05 GMT+01:00 Approvals <approvals@acme.eu>:\n\n> ",
+    "From:\tApprovals/Acme\nTo:\tAnn\nDate:\t04.11.2026 10:05\nSubject:\tx\n\n",
+    "śr., 4 lis 2026 o 10:05 Approvals <approvals@acme.eu> napisał(a):\n\n",
+    "2026년 11월 4일 (수) 오전 10:05, Approvals <approvals@acme.eu>님이 작성:\n\n",
+    "Le mer. 4 nov. 2026 à 10:05, Approvals <approvals@acme.eu> a écrit :\n\n",
+    "",
+]
+OWN_LINK = "https://approve.acme.eu/decisions/eyJoIjoiT2VISHVl.WrsYOWLB"
+
+
+@pytest.mark.parametrize("border", QUOTATIONS)
+def test_no_quotation_in_any_language_becomes_a_comment(border: str) -> None:
+    """Not least because what is quoted has the reader's own link, with which others could decide as them."""
+    assert own_words(f"Fine by me\n\n{border}{OWN_LINK}\n") == "Fine by me"
+
+
+def test_words_that_only_look_like_a_quotation_are_kept() -> None:
+    for text in (
+        "Window:\nFrom: 22:00\nTo: 23:00\nRisk: low",
+        "Ask me at 10:30:\nI'm on call",
+        "Contact: ann@acme.eu\nLet me know",
+        "See https://approve.acme.eu/requests/run_1",
+    ):
+        assert own_words(text) == text
