@@ -26,7 +26,7 @@ FORM = "page-form.v1"
 NAME = "form_token"
 COOKIE, SECURE_COOKIE = "approvals-form", "__Host-approvals-form"
 
-Form = Literal["login", "logout", "chat", "request", "batch", "deliveries", "simulation", "run", "talk"]
+Form = Literal["login", "logout", "chat", "request", "batch", "deliveries", "simulation", "run", "talk", "me"]
 
 
 class FormTokens:

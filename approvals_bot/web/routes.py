@@ -251,12 +251,12 @@ def build(
     me = MyPage(
         engine=engine,
         people=people,
-        tokens=tokens,
         sessions=sessions,
+        forms=forms,
         login=signing_in,
         pages=pages,
         navigation=navigation,
-        base_url=base_url,
+        root=root_of(base_url),
     )
     audit_pages = AuditPages(
         engine=engine,
