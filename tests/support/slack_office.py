@@ -19,6 +19,7 @@ from approvals_bot.approvals.request import Opening, Request
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.channels.slack.builder import SlackSteps
 from approvals_bot.channels.slack.client import slack_client
+from approvals_bot.channels.slack.desk import EphemeralReplies
 from approvals_bot.channels.slack.inbound import SlackIn, slack_in, slack_routes
 from approvals_bot.channels.slack.manifest import SCOPES, SHORTCUT
 from approvals_bot.channels.slack.members import SlackPeople
@@ -193,7 +194,7 @@ async def open_office(tmp_path: Path) -> AsyncIterator[Open]:
                 **more,
                 link=lambda hook_id, address: f"{url}/decisions/of-{address}",
             )
-            engine.resources[SlackSteps] = slack.steps
+            engine.resources |= {SlackSteps: slack.steps, EphemeralReplies: slack.desk.replies}
             stack.push_async_callback(slack.aclose)
             fake.web.router.routes += slack_routes(slack, signing_secret=SIGNING_SECRET, now=clock.now, engine=engine)
             if app_token:

@@ -11,6 +11,7 @@ from starlette.routing import Route
 from approvals_bot.approvals.port import CheckUp, ConnectionState, Diagnosis, Dispatch, Receipt, Result
 from approvals_bot.channels.slack.builder import SlackSteps
 from approvals_bot.channels.slack.client import SlackClient, SlackError
+from approvals_bot.channels.slack.desk import EphemeralReplies
 from approvals_bot.channels.slack.identity import Identified, Unidentified
 from approvals_bot.channels.slack.inbound import SlackIn, slack_in, slack_routes
 from approvals_bot.channels.slack.members import SlackPeople
@@ -59,7 +60,7 @@ class SlackChannel:
             link=host.link,
             counted=host.counted,
         )
-        host.engine.resources[SlackSteps] = self._in.steps
+        host.engine.resources |= {SlackSteps: self._in.steps, EphemeralReplies: self._in.desk.replies}
         if self._settings.app_token is not None:
             from approvals_bot.channels.slack.socket_mode import SocketMode
 

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, replace
+from functools import partial
 from inspect import isawaitable
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,12 +25,15 @@ from approvals_bot.channels.slack.identity import PRESS_UNTIL, SlackIdentities, 
 from approvals_bot.channels.slack.modals import reply_modal
 from approvals_bot.channels.slack.shown import shown_text
 from approvals_bot.durable.engine import Engine, HookTarget
+from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.service.act import SentAct, send_act
 
 OPEN_LIMIT = 1.2  # seconds for opening a modal; its trigger is good for 3 from the click
 VERDICT_LIMIT = 1.5  # seconds that a modal waits for its verdict, of the 2.5 that it may take in all
 CLOSE_LIMIT = 2.0  # seconds at shutdown for tasks in progress
 REPLY_LIMIT = 1_800.0  # seconds after the press; a `response_url` is good for as long
+KEPT_AFTER = 10.0  # seconds; a reply that Slack hasn't taken by then goes into the store
+PERSONAL_LINK = "/decisions/"  # in a text that isn't kept: a log has no links with which somebody can decide
 FIRST_RETRY, LAST_RETRY = 1.0, 60.0  # seconds between attempts to reply
 MOST = 1_000  # tasks at a time; more are dropped, because Slack isn't keeping up
 
@@ -79,6 +83,11 @@ class BackgroundTasks:
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether some of them are still in progress."""
+        return bool(self._tasks)
+
     async def aclose(self) -> None:
         """Give the tasks in progress a moment, then cancel them."""
         if self._tasks:
@@ -94,11 +103,17 @@ class BackgroundTasks:
 
 
 class EphemeralReplies:
-    """Ephemeral messages, tried until Slack takes them, for half an hour. The card says the same."""
+    """Ephemeral messages, tried until Slack takes them, for half an hour. The card says the same.
 
-    def __init__(self, client: SlackClient, afterwards: BackgroundTasks) -> None:
+    `keep(to, text)` makes a reply durable that Slack hasn't taken at once.
+    """
+
+    def __init__(
+        self, client: SlackClient, afterwards: BackgroundTasks, keep: Callable[[ReplyTo, str], Awaitable[None]]
+    ) -> None:
         self._client = client
         self._afterwards = afterwards
+        self._keep = keep
 
     def reply(self, to: ReplyTo, text: str, *, or_directly: bool = False) -> None:
         """Reply in the background."""
@@ -112,23 +127,49 @@ class EphemeralReplies:
         `or_directly`: send a direct message instead where there's no channel, or the app isn't in it.
         """
         said: dict[str, Any] = {"text": escape(text), **({"blocks": list(blocks)} if blocks else {})}
-        until, wait = self._client.monotonic() + REPLY_LIMIT, FIRST_RETRY
-        while True:
-            try:
-                await self._send(to, said, or_directly)
-                return
-            except LaterError as failure:
-                after = max(wait, failure.after.total_seconds() if failure.after else 0.0)
-                if self._client.monotonic() + after > until:
-                    log.warning("An ephemeral reply could not be sent: %s", failure)
-                    return
-            except SlackError as failure:
-                log.warning("An ephemeral reply could not be sent: %s", failure)
-                return
-            await asyncio.sleep(after)
-            wait = min(2 * wait, LAST_RETRY)  # a repeated reply does no harm, and a `response_url` takes five
+        try:
+            await self.send(to, said, or_directly)
+        except (SlackError, asyncio.CancelledError) as failure:
+            await self._try_again(to, text, partial(self.send, to, said, or_directly), failure)
 
-    async def _send(self, to: ReplyTo, said: Mapping[str, Any], or_directly: bool) -> None:
+    async def _try_again(
+        self, to: ReplyTo, text: str, send: Callable[[], Awaitable[None]], failure: BaseException
+    ) -> None:
+        """Send a reply that Slack hasn't taken: for a while where the person acted, then from the store."""
+        begun, wait = self._client.monotonic(), FIRST_RETRY
+        try:
+            while isinstance(failure, LaterError):
+                waited = self._client.monotonic() - begun
+                after = max(wait, failure.after.total_seconds() if failure.after else 0.0)
+                if (waited >= KEPT_AFTER and await self._is_kept(to, text)) or waited + after > REPLY_LIMIT:
+                    return
+                await asyncio.sleep(after)
+                wait = min(2 * wait, LAST_RETRY)  # a repeated reply does no harm, and a `response_url` takes five
+                try:
+                    await send()
+                    return
+                except SlackError as again:
+                    failure = again
+            if isinstance(failure, asyncio.CancelledError):
+                raise failure
+            log.warning("An ephemeral reply could not be sent: %s", failure)
+        except asyncio.CancelledError:  # the service stops
+            await self._is_kept(to, text)
+            raise
+
+    async def _is_kept(self, to: ReplyTo, text: str) -> bool:
+        """Make the reply durable. Returns False if it isn't: the store is away, or it has a link that is a secret."""
+        if PERSONAL_LINK in text:
+            return False
+        try:
+            await self._keep(to, text)
+        except ApprovalsBotError as failure:
+            log.warning("A late reply could not be kept: %s", type(failure).__name__)
+            return False
+        return True
+
+    async def send(self, to: ReplyTo, said: Mapping[str, Any], or_directly: bool) -> None:
+        """Send it once. Raises SlackError."""
         if to.response_url and self.is_slacks(to.response_url):
             await self._respond(to, said)
         elif to.channel:

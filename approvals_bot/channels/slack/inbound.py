@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from approvals_bot.channels.slack.client import SlackClient
 from approvals_bot.channels.slack.desk import BackgroundTasks, EphemeralReplies, SlackDesk
 from approvals_bot.channels.slack.home import SlackHome
 from approvals_bot.channels.slack.identity import External, SlackIdentities
+from approvals_bot.channels.slack.late_replies import keep_reply
 from approvals_bot.channels.slack.manifest import PATH
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.channels.slack.opening import SlackOpening
@@ -105,7 +106,7 @@ def slack_in(
         engine=engine,
         client=client,
         identities=identities,
-        replies=EphemeralReplies(client, afterwards),
+        replies=EphemeralReplies(client, afterwards, partial(keep_reply, engine)),
         afterwards=afterwards,
         base_url=base_url.rstrip("/"),
         link=link,

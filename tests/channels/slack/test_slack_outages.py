@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -118,6 +119,38 @@ async def test_a_person_hears_once_slack_is_back(office: Office, outage: str) ->
     assert len(await office.votes(run_id)) == 1
     office.playground.slack_faults.clear()
     await heard(office, "U0ANN", lambda text: text.startswith("Counted: 1 of 2."))
+
+
+@pytest.mark.parametrize("stops", [True, False], ids=["the service stops", "Slack is away for long"])
+async def test_a_late_reply_survives_a_restart(office: Office, stops: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = await office.ask(requester="ann@acme.eu")
+    await office.slack.desk.identities.workspace()
+    monkeypatch.setattr(desk, "KEPT_AFTER", 1_000.0 if stops else 0.0)
+    monkeypatch.setattr(desk, "CLOSE_LIMIT", 0.2)
+    break_slack(office, "broken", "response_url", "chat.postEphemeral")
+    assert (await office.press("U0ANN", "Approve"))["ephemeral"] is None
+    if stops:
+        await office.slack.aclose()
+    await office.until(lambda: not office.slack.desk.afterwards.is_busy)
+    assert await office.votes(run_id) == []
+    [kept] = (await office.engine.runs(workflow="slack_reply")).records
+    assert "response" not in json.dumps([event.data for event in await office.engine.events(kept.id)])
+    office.playground.slack_faults.clear()
+    await office.clock.advance("1m")
+    await heard(office, "U0ANN", lambda text: text == "You can't approve your own request.")
+    assert (await office.engine.wait(kept.id, 5.0)).result == "sent"
+
+
+async def test_a_reply_with_an_own_link_is_not_kept(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    await office.ask()
+    await office.slack.desk.identities.workspace()
+    monkeypatch.setattr(desk, "KEPT_AFTER", 0.0)
+    break_slack(office, "broken", "response_url", "views.open")
+    await office.press("U0ANN", "Reject")
+    await asyncio.sleep(0.5)
+    assert not (await office.engine.runs(workflow="slack_reply")).records
+    office.playground.slack_faults.clear()
+    await heard(office, "U0ANN", lambda text: text.startswith("Slack couldn't open the form") and "/decisions/" in text)
 
 
 async def test_a_verdict_that_waits_for_slack_comes_later(office: Office) -> None:
