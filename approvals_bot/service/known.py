@@ -11,9 +11,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from approvals_bot.approvals.published import Relation
+from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People, PersonAddress, SourceUnavailable, parse_address
-from approvals_bot.service.read import list_requests
+from approvals_bot.service.read import is_concerned, list_requests
 
 if TYPE_CHECKING:
     from approvals_bot.service.catalog import Catalog
@@ -40,8 +41,9 @@ class KnownPeople:
         return self._is_code(workflow) or await self.knows(address)
 
     async def may_sign_in(self, engine: Engine, address: str) -> bool:
-        """Return whether this person has anything to do here: they are known, or a Python workflow has asked them.
+        """Return whether this person has anything to do here: they are known, or asked by a Python workflow's code.
 
+        Those whom only code names may sign in while a request of it waits for them or has their vote, and no longer.
         Raises SourceUnavailable.
         """
         try:
@@ -54,7 +56,7 @@ class KnownPeople:
         return await self._is_asked_by_code(engine, address)
 
     async def _is_asked_by_code(self, engine: Engine, address: str) -> bool:
-        relations: tuple[Relation, ...] = ("waiting_for", "voted_by")
+        relations: tuple[Relation, ...] = ("waiting_for", "open_vote_of")
         pages = [await list_requests(engine, relation, address) for relation in relations]
         return any(self._is_code(record.workflow) for page in pages for record, _ in page.rows)
 
@@ -67,6 +69,14 @@ class KnownPeople:
         """The people whom workflow files and the rest of the configuration name."""
         others = [mail for text in self._others for mail in _mails(text)]
         return frozenset(map(self._people.canonical, (*others, *self._workflows.named_people)))
+
+
+async def concerns_now(engine: Engine, view: Request, reader: str | None) -> bool:
+    """Return whether this person has to do with the request, and may. Raises SourceUnavailable."""
+    if reader is None or not is_concerned(view, reader):
+        return False
+    known = engine.resources.get(KnownPeople)
+    return known is None or await known.may_act(reader, view.workflow)
 
 
 def _mails(text: str) -> Iterator[str]:

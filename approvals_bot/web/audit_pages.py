@@ -22,7 +22,8 @@ from approvals_bot.service.audit_csv import csv_lines
 from approvals_bot.service.audit_keeper import ANCHORED
 from approvals_bot.service.audit_key import AuditKey
 from approvals_bot.service.evidence import NoAuditKeyError, make_evidence
-from approvals_bot.service.read import find_record, is_concerned, redact, request_of
+from approvals_bot.service.known import concerns_now
+from approvals_bot.service.read import find_record, redact, request_of
 from approvals_bot.service.roles import Roles
 from approvals_bot.web.keys import check_reach
 from approvals_bot.web.login import Login
@@ -115,7 +116,7 @@ class AuditPages:
             return self._pages.page("not_found.html", 404)
         if (self._open and reader is None) or "viewer" in await self._roles_of(reader):
             return await self._evidence_of(record, _named(request, record))
-        if view is None or not is_concerned(view, reader):
+        if view is None or not await concerns_now(self._engine, view, reader):
             return self._pages.page("not_found.html", 404)
         return await self._evidence_of(record, view)
 

@@ -26,6 +26,7 @@ from approvals_bot.durable.store.sessions import SessionRow
 from approvals_bot.errors import IdempotencyConflictError, InvalidPayloadError, SerializationError
 from approvals_bot.people import AddressError, People, SourceUnavailable
 from approvals_bot.service.catalog import Catalog
+from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.open import may_open, open_run
 from approvals_bot.service.refusals import OpeningRefused
 from approvals_bot.web.form_tokens import FormTokens
@@ -156,7 +157,8 @@ class NewRequest:
         if listed is None or listed.definition is None or listed.definition.is_tool_call:
             return None
         try:
-            may = await may_open(listed.definition, [session.person], self._people)
+            is_known = await self._engine.resources[KnownPeople].knows(session.person)
+            may = is_known and await may_open(listed.definition, [session.person], self._people)
         except SourceUnavailable:
             may = True
         return listed.definition if may else None

@@ -22,7 +22,8 @@ from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.durable.store.protocol import Status
 from approvals_bot.people import People
 from approvals_bot.service.catalog import Catalog
-from approvals_bot.service.read import RequestPage, await_request, is_concerned, list_requests, request_of, requests_of
+from approvals_bot.service.known import concerns_now
+from approvals_bot.service.read import RequestPage, await_request, list_requests, request_of, requests_of
 from approvals_bot.service.roles import Roles
 from approvals_bot.service.schedules import read_schedules
 from approvals_bot.web.batch import InboxVotes, can_be_batched
@@ -121,7 +122,12 @@ class PeoplePages:
             return False
         if self._open if reader is None else await self._roles.is_viewer(reader):
             return True
-        return any([is_concerned(each, reader) or await self._may_view(each, reader) for each in requests_of(record)])
+        return any(
+            [
+                await concerns_now(self._engine, each, reader) or await self._may_view(each, reader)
+                for each in requests_of(record)
+            ]
+        )
 
     async def _may_view(self, view: Request, reader: str | None) -> bool:
         """Return whether this person may see a request that doesn't concern them. Raises SourceUnavailable."""
@@ -156,7 +162,9 @@ class PeoplePages:
         record = await await_request(self._engine, request.path_params["id"])
         view = request_of(record) if record is not None else None
         sees_all = self._open and reader is None
-        if view is None or not (sees_all or is_concerned(view, reader) or await self._may_view(view, reader)):
+        if view is None or not (
+            sees_all or await concerns_now(self._engine, view, reader) or await self._may_view(view, reader)
+        ):
             return self._pages.page("not_found.html", 404)
         return view
 

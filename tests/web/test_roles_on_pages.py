@@ -217,6 +217,42 @@ async def test_rights_end_when_a_person_leaves(house: House) -> None:
     assert (await house.get(link)).status_code == 200
 
 
+BY_CODE = """
+from approvals_bot import request_approval, workflow
+
+@workflow(name="{name}")
+async def asks() -> str:
+    outcome = await request_approval("Sign the lease?", stages=[{{"id": "sign", "from": ["{person}"]}}])
+    return type(outcome).__name__
+"""
+
+
+async def test_a_person_whom_only_code_names_has_its_requests_alone(house: House) -> None:
+    zoe = "zoe@elsewhere.eu"
+    (house.folder / "workflows" / "lease.py").write_text(BY_CODE.format(name="lease_asks_zoe", person=zoe))
+    house.reconfigure("workflows/ship.toml", '"cy@acme.eu"', f'"cy@acme.eu", "{zoe}"')
+    shipped = await house.open()
+    leased = (await house.service.engine.start("lease_asks_zoe")).id
+    await house.service.engine.settle()
+    link, cookie = await house.link(shipped, zoe), await house.cookie(zoe)
+    assert (await house.http.get(f"/requests/{shipped}", headers=cookie)).status_code == 200
+    house.reconfigure("workflows/ship.toml", f', "{zoe}"')
+    for path, status in (
+        (f"/requests/{leased}", 200),
+        (f"/requests/{shipped}", 404),
+        (f"/requests/{shipped}/evidence", 404),
+        (f"/live?run={shipped}", 404),
+        ("/requests/new/ship", 404),
+        (link, 404),
+    ):
+        assert (await house.http.get(path, headers=cookie)).status_code == status, path
+    assert "ship" not in (await house.http.get("/requests/new", headers=cookie)).text.lower()
+    view = await house.request(leased)
+    assert (await perform(house.service.engine, view, Vote(zoe, "approve", via="inbox"))).changed
+    await house.service.engine.settle()
+    assert (await house.http.get("/inbox", headers=cookie)).status_code == 401, "nothing of the code's is open any more"
+
+
 SIGN_IN = 'link_auth = "login"\nmax_age = "5m"'
 
 
