@@ -135,6 +135,7 @@ async def send_act(
     target = request if isinstance(request, HookTarget) else await engine.find(_hook_of(request))
     if target is None:
         return Reply("unknown")
+    act = _as_voted_before(engine, request_behind(target), act)
     if (refusal := await _refuse(engine, target, act)) is not None:
         return refusal
     if await has_had_their_share(engine, target, act.by):
@@ -222,6 +223,18 @@ def _with_identities(engine: Engine, act: Act) -> Act | Reply:
         return Reply("invalid", code="address_refused", params={"why": str(error)})
     instead_of = act.instead_of and people.identity(act.instead_of.strip())
     return replace(act, person=person, instead_of=instead_of)
+
+
+def _as_voted_before(engine: Engine, view: Request | None, act: Act) -> Act:
+    """Return the act by the address under which this person has already voted on the request.
+
+    `[identity]` may have made one person of two addresses since, and they must not vote twice.
+    """
+    voters = [] if view is None else [vote.by for vote in view.votes if vote.counts]
+    if not voters or act.by in voters:
+        return act
+    people: People = engine.resources.get(People, WITHOUT_RULES)
+    return next((replace(act, by=voter) for voter in voters if people.identity(voter) == act.by), act)
 
 
 def _hook_of(request: Request | str) -> str:

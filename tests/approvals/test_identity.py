@@ -81,6 +81,20 @@ async def test_an_alias_that_is_configured_later_counts_at_once(office: Any) -> 
         assert await say(office, opened, Vote(BO)) == "own_request"
 
 
+async def test_an_alias_that_is_configured_later_gives_no_second_vote(office: Any) -> None:
+    office.people.rules = IdentityRules()
+    async with office.open():
+        opened = await office.ask(TWO, {}, by=DI)
+        assert await say(office, opened, Vote("bo@acme.com")) == "counted"
+        office.people.rules = IdentityRules(domains={"acme.com": "acme.eu"})
+        for by in (BO, "bo@acme.com", "Bo+x@ACME.com"):
+            assert await say(office, opened, Vote(by)) == "not_an_approver"
+        assert (await opened.view()).is_open
+        assert await say(office, opened, Vote(BO, "take_back")) == "taken_back"
+        assert await say(office, opened, Vote(BO)) == "counted"
+        assert await say(office, opened, Vote(ANN)) == "decided"
+
+
 async def test_nobody_takes_over_from_themselves(office: Any) -> None:
     async with office.open():
         opened = await office.ask(TWO, {}, by=DI)
