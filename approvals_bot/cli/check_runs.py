@@ -18,11 +18,14 @@ import typer
 
 import approvals_bot.approvals.workflow  # registers what approvals are replayed on
 import approvals_bot.channels.slack.builder  # noqa: F401  # … and steps of Workflow Builder
+from approvals_bot.approvals.ballot import current_votes
 from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.engine.drift import Change, Drift, drift_of
-from approvals_bot.durable.store.protocol import Filter
+from approvals_bot.durable.store.protocol import Filter, RunRecord
+from approvals_bot.people import IdentityRules
+from approvals_bot.service.read import requests_of
 
 PAGE_SIZE = 50  # runs; a row may have 2 MB
 MOST_SUGGESTED = 1_000  # ended runs of one workflow; more needn't be counted
@@ -39,6 +42,19 @@ HEADINGS: dict[Change, str] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class OnePerson:
+    """Two addresses that `[identity]` makes one person, and that count as two on an open request."""
+
+    request_id: str
+    workflow: str
+    addresses: tuple[str, str]
+
+    def __str__(self) -> str:
+        one, other = self.addresses
+        return f"  {self.request_id}  {self.workflow}: {one} and {other} are one person, and count as two"
+
+
 @dataclass(slots=True)
 class Tally:
     """The runs of one kind, open or ended: how many were replayed, and those that drift, up to a limit."""
@@ -53,6 +69,7 @@ class RunsReport:
 
     def __init__(self, limit: int, *, print_lines: bool) -> None:
         self.open, self.ended = Tally(), Tally()
+        self.one_person: list[OnePerson] = []
         self.not_replayed: dict[str, int] = {}  # by workflow with open runs: its ended runs that weren't replayed
         self._limit = limit
         self._prints = print_lines
@@ -60,7 +77,14 @@ class RunsReport:
 
     @property
     def has_findings(self) -> bool:
-        return bool(self.open.changes or self.ended.changes)
+        return bool(self.open.changes or self.ended.changes or self.one_person)
+
+    def counted_twice(self, found: OnePerson) -> None:
+        """Keep a person whom an open request takes for two."""
+        self.one_person.append(found)
+        if self._prints:
+            self._progress.clear()
+            typer.echo(str(found))
 
     def add(self, kind: Kind, drift: Drift | None) -> None:
         """Count a replayed run. `drift`: what would change, if anything."""
@@ -84,6 +108,7 @@ class RunsReport:
             "would_end": _rows(self.open, "fails", "ends"),
             "would_refuse": _rows(self.open, "refuses"),
             "more": sum(self.open.changes.values()) - len(self.open.drifting),
+            "one_person": [asdict(found) for found in self.one_person],
             "ended": {
                 "checked": self.ended.checked,
                 "would_differ": _rows(self.ended, "stalls", "fails", "differs"),
@@ -103,7 +128,9 @@ class RunsReport:
                 f"{number:,} ended {'run' if number == 1 else 'runs'} of {', '.join(sorted(self.not_replayed))} could "
                 "be replayed, too, which finds bugs in handling the next payload: add --ended 30d."
             )
-        if self.has_findings:
+        if self.one_person:
+            lines.append("End these requests and open them again, or have one of the two votes undone.")
+        if self.open.changes or self.ended.changes:
             lines.append("Mend this code before you deploy it, or give it another @workflow(version=…).")
         return "\n".join(lines)
 
@@ -117,9 +144,9 @@ class RunsReport:
             self._progress.clear()
 
 
-async def check_runs(engine: Engine, _: ServiceSettings, *, report: RunsReport, ended: timedelta | None) -> None:
+async def check_runs(engine: Engine, service: ServiceSettings, *, report: RunsReport, ended: timedelta | None) -> None:
     """Replay the open runs and, with `ended`, those that ended within that time. Writes nothing, runs no step."""
-    workflows = await _replay_all(engine, report, "open")
+    workflows = await _replay_all(engine, report, "open", rules=service.rules)
     if ended is not None:
         await _replay_all(engine, report, "ended", engine.now() - ended)
         return
@@ -129,8 +156,10 @@ async def check_runs(engine: Engine, _: ServiceSettings, *, report: RunsReport, 
             report.not_replayed[workflow] = number
 
 
-async def _replay_all(engine: Engine, report: RunsReport, kind: Kind, since: datetime | None = None) -> set[str]:
-    """Replay all runs of a kind, page by page. Returns their workflows."""
+async def _replay_all(
+    engine: Engine, report: RunsReport, kind: Kind, since: datetime | None = None, rules: IdentityRules | None = None
+) -> set[str]:
+    """Replay all runs of a kind, page by page, and compare the people of their requests. Returns their workflows."""
     workflows, cursor = set[str](), None
     with report.progress(kind):
         while True:
@@ -140,9 +169,23 @@ async def _replay_all(engine: Engine, report: RunsReport, kind: Kind, since: dat
             for record in page.records:
                 workflows.add(record.workflow)
                 report.add(kind, await drift_of(engine, record.id))
+                for found in () if rules is None else _counted_twice(record, rules):
+                    report.counted_twice(found)
             cursor = page.cursor
             if cursor is None:
                 return workflows
+
+
+def _counted_twice(record: RunRecord, rules: IdentityRules) -> Iterator[OnePerson]:
+    """Find people who have voted by two addresses, or on their own request, in each open request of the run."""
+    for view in requests_of(record):
+        if view.stage is None or not view.is_open:
+            continue
+        seen = {rules.identity_of(address): address for address in view.stage.requesters}
+        for vote in current_votes(view.stage):
+            other = seen.setdefault(rules.identity_of(vote.by), vote.by)
+            if other != vote.by:
+                yield OnePerson(view.id, view.workflow, (other, vote.by))
 
 
 class Progress:

@@ -11,7 +11,7 @@ import pytest
 from approvals_bot.cli.check_runs import Progress, RunsReport, check_runs
 from approvals_bot.cli.common import with_engine
 from approvals_bot.durable.store import postgres_schema, sqlite
-from tests.support.small_site import Site
+from tests.support.small_site import LEAVE, Site
 
 FIRST = """\
 from approvals_bot import create_hook, step, workflow
@@ -46,6 +46,26 @@ def test_check_runs_lists_open_runs_that_would_stall(site_on_each_store: Site) -
     assert "Of 2 open runs, 1 would stall on this code." in text
     assert request not in text
     assert site.json("show", waiting)["status"] == "running"  # nothing was changed
+
+
+def test_check_runs_names_people_who_count_as_two(site_on_each_store: Site) -> None:
+    site = site_on_each_store
+    site.write("workflows/leave.toml", LEAVE.replace("need = 2", "need = 3").replace("ask ", "# ask "))
+    site.write("config.toml", site.config.read_text().replace('"cy@acme.eu"]', '"cy@acme.eu", "ann@acme.com"]'))
+    run = site.start()
+    site.work()
+    for by in ("ann@acme.eu", "ann@acme.com"):
+        site.type("vote", run, "--by", by, "--choice", "approve")
+        site.work()
+    assert site.json("check", "--runs")["runs"]["one_person"] == []
+    identity = '\n[identity]\ndomains = { "acme.com" = "acme.eu" }\n'
+    site.write("config.toml", site.config.read_text().replace(', "ann@acme.com"', "") + identity)
+    found = site.json("check", "--runs", fails=True)["runs"]
+    addresses = ["ann@acme.eu", "ann@acme.com"]
+    assert found["one_person"] == [{"request_id": run, "workflow": "leave", "addresses": addresses}]
+    text = site.type("check", "--runs", fails=True).stdout
+    assert f"{run}  leave: ann@acme.eu and ann@acme.com are one person, and count as two" in text
+    assert "Mend this code" not in text
 
 
 def test_check_runs_leaves_an_older_schema_alone(site_on_each_store: Site, monkeypatch: pytest.MonkeyPatch) -> None:
