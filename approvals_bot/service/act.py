@@ -101,15 +101,16 @@ async def perform(
     *,
     timeout: float = ANSWER_LIMIT,
     press: str | None = None,
+    shown: str | None = None,
 ) -> Reply:
     """Perform an act on the request, and return the reply. The act is durable before this returns, even as `received`.
 
     `request`: the request itself, its hook as the engine just found it, or the hook's id. `press`: a name for this
-    press, if its channel may deliver it twice, perhaps to different replicas. An act after the end changes nothing: the
-    reply says how the request ended, and the audit records the act.
+    press, if its channel may deliver it twice, perhaps to different replicas. `shown`: as in `send_act`. An act after
+    the end changes nothing: the reply says how the request ended, and the audit records the act.
     """
     until = asyncio.get_running_loop().time() + timeout
-    sent = await send_act(engine, request, act, press=press)
+    sent = await send_act(engine, request, act, press=press, shown=shown)
     return sent if isinstance(sent, Reply) else await sent.reply(until - asyncio.get_running_loop().time())
 
 
@@ -123,7 +124,7 @@ async def send_act(
 ) -> SentAct | Reply:
     """Perform an act, and return once it is durable, without waiting for the request's reply.
 
-    `shown`: the text that the person saw where they acted, if that isn't the whole card.
+    `shown`: the text that the person saw where they acted, if that isn't the whole card; "" if that isn't known.
     Returns a Reply if none is to come: the act changed nothing, or was repeated.
     """
     known = _with_identities(engine, act)

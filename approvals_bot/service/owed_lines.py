@@ -31,7 +31,7 @@ PATIENCE = timedelta(minutes=1)  # how long an act's verdict may take until its 
 def line_of_act(engine: Engine, act: Act, seen: Request, shown: str | None = None) -> Owes:
     """Return the line that an act on this request owes. `seen` is the request as it was right before.
 
-    `shown`: the text that a voter saw; None: the whole card, as pages show it.
+    `shown`: the text that a voter saw, "" if nobody knows; None: what is pinned, and the rest of the card as it is now.
     """
     data: dict[str, Any] = {"act": act_word(act), "via": act.via, "request_id": seen.id}
     text = None
@@ -43,9 +43,9 @@ def line_of_act(engine: Engine, act: Act, seen: Request, shown: str | None = Non
             text = shown
         elif act.digest in (None, seen.digest):
             text = card_text.whole(card_of(seen, None, engine.now()))
-        if text is not None:
+        if text:
             data["shown"] = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    return _owes(ACTED, act.by, act.actor, seen.run_id, data, text)
+    return _owes(ACTED, act.by, act.actor, seen.run_id, data, text or None)
 
 
 def line_of_operator(what: str, who: str, actor: Actor, run_id: str, data: dict[str, Any]) -> Owes:

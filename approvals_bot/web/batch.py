@@ -12,13 +12,16 @@ from typing import Any, Literal, cast, get_args
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
+from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import REFUSALS, Actor, Reply, Vote
+from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.port import Card
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.events import to_micros
 from approvals_bot.durable.engine import Engine
 from approvals_bot.service.act import perform
 from approvals_bot.service.attempts import change_counter
+from approvals_bot.service.known import concerns_now
 from approvals_bot.service.read import find_record, request_of
 from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.guard import peer_of
@@ -104,7 +107,7 @@ class InboxVotes:
         state: Mapping[str, Any] = row.state if row is not None else {}
         if state.get("by") != person or to_micros(self._engine.now()) >= state["until"]:
             return ()
-        return [BatchRow(id, await self._title(id), text, counted) for id, text, counted in state["rows"]]
+        return [BatchRow(id, await self._title(id, person), text, counted) for id, text, counted in state["rows"]]
 
     async def _vote_on(self, chosen: str, vote: Vote) -> BatchRow:
         """Vote on one request, if it still has the digest with which it was shown."""
@@ -113,14 +116,18 @@ class InboxVotes:
         found = request_of(record) if record is not None else None
         if found is not None and found.is_open and found.link_auth != "link":
             return BatchRow(id, "", NEEDS_PROOF, is_counted=False)
-        reply = Reply("unknown") if found is None else await perform(self._engine, found, replace(vote, digest=digest))
+        if found is None or not await concerns_now(self._engine, found, vote.by):
+            return BatchRow(id, "", Reply("unknown").text, is_counted=False)
+        card = card_of(found, vote.by, self._engine.now())
+        shown = f"{card.title}\n{card_text.asked_by(card)}"  # all that a line of the inbox says of what is decided
+        reply = await perform(self._engine, found, replace(vote, digest=digest), shown=shown)
         self._metrics.voted(reply.verdict, "inbox")
         return BatchRow(id, "", reply.text, reply.verdict not in REFUSALS)
 
-    async def _title(self, id: str) -> str:
+    async def _title(self, id: str, person: str) -> str:
         record = await find_record(self._engine, id)
         found = request_of(record) if record is not None else None
-        return found.title if found is not None else id
+        return found.title if found is not None and await concerns_now(self._engine, found, person) else id
 
 
 def _counter(batch: str) -> str:

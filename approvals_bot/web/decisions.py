@@ -178,8 +178,8 @@ class Decisions:
             return self._page(
                 link, 422, said=said, refused=True, values={**form, "choice": "edit"}, proven=link.target.hook.is_live
             )
-        digest = shown.digest if shown is not None else None
-        return await self._perform(request, link, vote_of(link, cast(ChoiceName, choice), form, digest), form)
+        digest, text = (None, "") if shown is None else (shown.digest, self._links.text_shown(link, shown))
+        return await self._perform(request, link, vote_of(link, cast(ChoiceName, choice), form, digest), form, text)
 
     async def _has_signed_in(self, request: HttpRequest, link: Link) -> bool:
         """Return whether the person of this link has signed in in this browser lately, and was asked for it."""
@@ -220,9 +220,11 @@ class Decisions:
             case _:
                 return (403, CODE_OVER), ""
 
-    async def _perform(self, request: HttpRequest, link: Link, act: Act, form: Mapping[str, str]) -> Response:
+    async def _perform(
+        self, request: HttpRequest, link: Link, act: Act, form: Mapping[str, str], shown: str = ""
+    ) -> Response:
         """Do it: 303 to the page that says so; else the page again, with why nothing was changed."""
-        reply = await perform(self._engine, link.target, replace(act, actor=_actor(request, link)))
+        reply = await perform(self._engine, link.target, replace(act, actor=_actor(request, link)), shown=shown)
         return await self._said(link, act, reply, form, to_request="page" in request.query_params)
 
     async def _talk(self, request: HttpRequest, link: Link, form: Mapping[str, str]) -> Response:

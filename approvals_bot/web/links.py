@@ -7,11 +7,14 @@ into the store, so neither the answer nor its time reveals which it was.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from approvals_bot.approvals import card_text
+from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.port import Via
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine, HookTarget
@@ -52,9 +55,10 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class ShownForm:
-    """A form that came back: the digest that was shown with it, and whether that was lately."""
+    """A form that came back: the digest and the text's SHA-256 that it was shown with, and whether that was lately."""
 
     digest: str
+    text: str
     is_fresh: bool
 
 
@@ -108,7 +112,9 @@ class Links:
 
     def form_token(self, link: Link) -> str:
         """Make the proof for the form on this link's page: its sender has seen the page, and what it showed."""
-        return self._tokens.sign(FORM, link.binding | {"t": self._now().timestamp(), "d": link.view.digest})
+        return self._tokens.sign(
+            FORM, link.binding | {"t": self._now().timestamp(), "d": link.view.digest, "s": self._text_now(link)[1]}
+        )
 
     def shown_form(self, link: Link, form_token: str) -> ShownForm | None:
         """Return what this form showed behind this link, at any time; None for what is no form of it."""
@@ -116,7 +122,16 @@ class Links:
         if payload is None or not link.binding.items() <= payload.items():
             return None
         age = self._now().timestamp() - float(payload["t"])
-        return ShownForm(str(payload["d"]), is_fresh=age <= FORM_TIME.total_seconds())
+        return ShownForm(str(payload["d"]), str(payload.get("s", "")), is_fresh=age <= FORM_TIME.total_seconds())
+
+    def text_shown(self, link: Link, form: ShownForm | None) -> str:
+        """Return the text that the form's page has shown; "" if it showed another one than it would now."""
+        text, sha256 = self._text_now(link)
+        return text if form is not None and form.text == sha256 else ""
+
+    def _text_now(self, link: Link) -> tuple[str, str]:
+        text = card_text.whole(card_of(link.view, link.address, self._now()))
+        return text, hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def _read(self, purpose: str, token: str) -> dict[str, Any] | None:
         try:

@@ -51,7 +51,9 @@ def test_check_runs_lists_open_runs_that_would_stall(site_on_each_store: Site) -
 def test_check_runs_names_people_who_count_as_two(site_on_each_store: Site) -> None:
     site = site_on_each_store
     site.write("workflows/leave.toml", LEAVE.replace("need = 2", "need = 3").replace("ask ", "# ask "))
-    site.write("config.toml", site.config.read_text().replace('"cy@acme.eu"]', '"cy@acme.eu", "ann@acme.com"]'))
+    site.write(
+        "config.toml", site.config.read_text().replace('"cy@acme.eu"]', '"cy@acme.eu", "di@acme.eu", "ann@acme.com"]')
+    )
     run = site.start()
     site.work()
     for by in ("ann@acme.eu", "ann@acme.com"):

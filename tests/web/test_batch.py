@@ -10,6 +10,7 @@ import pytest
 
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.workflow import approval
+from approvals_bot.durable.store.audit import AuditFilter
 from approvals_bot.service.catalog import Listed
 from approvals_bot.service.sessions import Sessions
 from approvals_bot.web import batch
@@ -145,6 +146,31 @@ async def test_others_see_nothing_of_a_batch(workflows: Any) -> None:
         assert "✓ Counted" not in (await bo.get(where)).text
         await service.clock.advance("11m")
         assert "✓ Counted" not in (await ann.get(where)).text
+
+
+async def test_a_stranger_learns_nothing_by_a_batch(workflows: Any) -> None:
+    service, (run,) = workflows, await open_requests(workflows, "plain")
+    digest = (await service.run(run))["request"]["digest"]
+    async with await sign_in(service, "cfo@acme.eu") as fay:
+        for choice in ("approve", "reject"):
+            form = {"form_token": "", "request": f"{run}:{digest}", "choice": choice, "comment": "No."}
+            page = (await fay.get((await fay.post("/inbox/votes", data=form)).headers["location"])).text
+            assert page.count("⚠ Not counted") == 1
+            assert "Deploy api" not in page
+            form = {**form, "request": "run_of_nobody:x"}
+            other = (await fay.get((await fay.post("/inbox/votes", data=form)).headers["location"])).text
+            assert page.count("not an approver") == other.count("not an approver")
+    assert (await service.run(run))["request"]["votes"] == []
+
+
+async def test_the_audit_keeps_what_the_inbox_showed(workflows: Any) -> None:
+    service, (run,) = workflows, await open_requests(workflows, "plain")
+    async with await sign_in(service) as ann:
+        page = (await ann.get("/inbox")).text
+        await ann.post("/inbox/votes", data={"request": boxes(page)[run], "choice": "approve"})
+    await service.engine.settle()
+    (text,) = await service.engine.audit_lines(AuditFilter(run_id=run, what="text_shown"))
+    assert text.entry.data["text"] == "Deploy api 2.0\nRequested by Di Oz"
 
 
 async def test_the_next_request_is_the_one_that_has_waited_longest(workflows: Any) -> None:

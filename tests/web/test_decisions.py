@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ import pytest
 
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.workflow import approval
+from approvals_bot.durable.store.audit import AuditFilter
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.service.audited import AUDITED_OF_PEER
 from approvals_bot.service.catalog import Listed
@@ -86,6 +88,27 @@ async def test_the_result_page_says_nothing_to_other_readers(asked: Any) -> None
         page = await asked.web.get(f"{path}?done={done}")
         assert 'role="status"' not in page.text
         assert "<form" in page.text
+
+
+async def test_the_audit_keeps_what_the_page_showed(asked: Any) -> None:
+    run_id = await open_request(asked, requester="di@acme.eu")
+    paths = [await asked.link(run_id, person) for person in ("ann@acme.eu", "bo@acme.eu")]
+    pages = [await asked.web.get(path) for path in paths]
+
+    async def acted() -> Any:
+        await asked.engine.settle()
+        lines = [line.entry.data for line in await asked.engine.audit_lines(AuditFilter(run_id=run_id))]
+        return lines[-1], [line["text"] for line in lines if "text" in line]
+
+    await asked.web.post(paths[0], data=form_of(pages[0], "approve"), headers=OURS)
+    line, texts = await acted()
+    assert texts == ["Deploy api 2.1\nRequested by Di Oz\nVersion: 2.1\nService: api"]
+    assert line["shown"] == hashlib.sha256(texts[0].encode()).hexdigest()
+    edit = {"by": "di@acme.eu", "fields": {"service": "web"}}  # not pinned, so the digest stays
+    assert (await asked.api.patch(f"/api/runs/{run_id}/fields", json=edit)).status_code == 200
+    await asked.web.post(paths[1], data=form_of(pages[1], "approve"), headers=OURS)
+    line, texts = await acted()
+    assert (line["act"], "shown" in line, len(texts)) == ("approve", False, 1), "it showed another text than now"
 
 
 async def test_the_last_vote_decides_and_every_page_says_so(asked: Any) -> None:
