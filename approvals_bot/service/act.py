@@ -31,7 +31,7 @@ from approvals_bot.approvals.apply import late_reply
 from approvals_bot.approvals.port import Via
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.hooks import WebhookRequest
-from approvals_bot.durable.engine import Engine, HookTarget, KeptPayload
+from approvals_bot.durable.engine import Engine, HookTarget, KeptPayload, SentKey
 from approvals_bot.durable.store.audit import Owes
 from approvals_bot.errors import HookFullError, HookNotFoundError, IdempotencyConflictError, StoreUnavailableError
 from approvals_bot.people import AddressError, IdentityRules, People, SourceUnavailable, is_mail
@@ -125,7 +125,8 @@ async def send_act(
     """Perform an act, and return once it is durable, without waiting for the request's reply.
 
     `shown`: the text that the person saw where they acted, if that isn't the whole card; "" if that isn't known.
-    Returns a Reply if none is to come: the act changed nothing, or was repeated.
+    Returns a Reply if none is to come: the act changed nothing, or was repeated. Raises IdempotencyConflictError if
+    `press` is a SentKey that came with something else before.
     """
     known = _with_identities(engine, act)
     if isinstance(known, Reply):
@@ -152,10 +153,10 @@ async def send_act(
         kept = await engine.send_to_webhook(target, message, resume_id=press, owes=owed)
         is_repeat = kept.hook.run_id == target.record.id and kept.events[0].seq <= target.record.seq
         return SentAct(engine, target, act, kept, None if is_repeat else owed)
-    except (
-        IdempotencyConflictError
-    ):  # the same press with another message, perhaps after a reload: the first one counts
-        return RECEIVED
+    except IdempotencyConflictError:
+        if isinstance(press, SentKey):
+            raise  # a program has used its key for something else
+        return RECEIVED  # the same press with another message, perhaps after a reload: the first one counts
     except HookFullError:
         return BUSY
     except HookNotFoundError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from typing import Any, cast, get_args
 
 from starlette.requests import Request as HttpRequest
@@ -14,7 +17,7 @@ from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.text import NEVER_REQUESTED, NOT_REQUESTED_YET
 from approvals_bot.durable.core.attributes import projected
 from approvals_bot.durable.core.events import Event
-from approvals_bot.durable.engine import Engine, RunRecord
+from approvals_bot.durable.engine import Engine, RunRecord, SentKey
 from approvals_bot.durable.engine.near_limits import near_limits
 from approvals_bot.durable.store.protocol import Filter, Status
 from approvals_bot.durable.tokens import Tokens
@@ -37,7 +40,7 @@ from approvals_bot.service.read import (
     request_of,
     requests_of,
 )
-from approvals_bot.service.refusals import OpeningRefused
+from approvals_bot.service.refusals import OpeningRefused, usable_key
 from approvals_bot.service.repairs import Repair, attempt_again, cancel_run, reset
 from approvals_bot.service.talk import snooze_of, talk
 from approvals_bot.service.tool_calls import note_on_call
@@ -288,15 +291,19 @@ class RunsApi:
         shown = await self._request(request)
         by = await self._acting(key, asked.by, shown)
         act = Edit(by, asked.fields, "api", actor=actor_of(request))
-        return await self._perform(shown, act, changed=200)
+        return await self._perform(shown, act, changed=200, press=_press(request, key, asked.model_dump()))
 
     async def vote(self, request: HttpRequest) -> Response:
-        """201 with the verdict. For keys that may vote: they vouch for the identity of `by`."""
+        """201 with the verdict. For keys that may vote: they vouch for the identity of `by`.
+
+        A repeated Idempotency-Key gets the answer of the first, also after the run's end.
+        """
         key = key_of(request)
         given = validate(NEW_VOTE, await json_object(request, API_BODY)).model_dump()
         shown = await self._request(request)
         _check_not_own(shown, key)
-        return await self._perform(shown, vote_of(given, actor_of(request)), changed=201)
+        act = vote_of(given, actor_of(request))
+        return await self._perform(shown, act, changed=201, press=_press(request, key, given))
 
     async def add_approver(self, request: HttpRequest) -> Response:
         """201: this person is asked, too, or instead of another. For approvers, owners and admins."""
@@ -306,7 +313,8 @@ class RunsApi:
         by = await self._acting(key, given["by"], shown)
         if by != key.address:
             _check_not_own(shown, key)
-        return await self._perform(shown, reassign_of(given, by, actor_of(request)), changed=201)
+        act = reassign_of(given, by, actor_of(request))
+        return await self._perform(shown, act, changed=201, press=_press(request, key, given))
 
     async def comment(self, request: HttpRequest) -> Response:
         """201: a comment without a vote is added, and the others involved are notified. 429 after 20 in an hour."""
@@ -366,9 +374,9 @@ class RunsApi:
         record = await self._engine.record(shown.run_id)
         return record is not None and await has_opened(self._engine, key, record)
 
-    async def _perform(self, shown: Request, act: Act, *, changed: int) -> Response:
+    async def _perform(self, shown: Request, act: Act, *, changed: int, press: SentKey | None = None) -> Response:
         """Do this to the request. `changed`: the status if it was done."""
-        reply = await perform(self._engine, shown, act)
+        reply = await perform(self._engine, shown, act, press=press)
         self._metrics.voted(reply.verdict, act.via)
         return _reply_response(reply, changed=changed, edits_fields=isinstance(act, Edit))
 
@@ -431,6 +439,15 @@ def run_json(record: RunRecord) -> dict[str, Any]:
 def _is_open(given: str | None) -> bool | None:
     """Return what `open` of a query asks for: runs that haven't ended, those that have, or both."""
     return None if given is None else query_choice("open", given, ("true", "false")) == "true"
+
+
+def _press(request: HttpRequest, key: ApiKey, given: Mapping[str, Any]) -> SentKey | None:
+    """Return the name of this call, by the caller's Idempotency-Key, with what it says. Keys belong to the API key."""
+    header = request.headers.get("idempotency-key")
+    if header is None:
+        return None
+    name = json.dumps([key.name, usable_key(header)])
+    return SentKey(f"api-{hashlib.sha256(name.encode()).hexdigest()[:40]}", dict(given))
 
 
 def _check_not_own(shown: Request, key: ApiKey) -> None:

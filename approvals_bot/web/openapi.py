@@ -291,6 +291,7 @@ def _edit() -> dict[str, Any]:
         "operationId": "editFields",
         "tags": ["runs"],
         "summary": "Change fields of an open request",
+        "parameters": [KEY],
         "requestBody": _body("FieldChanges"),
         "responses": {
             "200": _response("What became of it", "Verdict"),
@@ -305,10 +306,11 @@ def _vote() -> dict[str, Any]:
         "operationId": "vote",
         "tags": ["runs"],
         "summary": "Pass on what a person chose",
+        "parameters": [KEY],
         "requestBody": _body("NewVote"),
         "responses": {
             "201": _response("The vote counts", "Verdict"),
-            "200": _response("It counted before", "Verdict"),
+            "200": _response("It counted before, by another call", "Verdict"),
             "202": _response("Saved, and being counted", "Verdict"),
             **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "503"),
         },
@@ -335,6 +337,7 @@ def _approvers() -> dict[str, Any]:
         "operationId": "askSomebodyElse",
         "tags": ["runs"],
         "summary": "Reassign to somebody else, or add an approver",
+        "parameters": [KEY],
         "requestBody": _body("NewApprover"),
         "responses": {
             "201": _response("The person is an approver now, and was notified", "Verdict"),

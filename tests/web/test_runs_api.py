@@ -294,6 +294,31 @@ async def test_votes_have_the_status_and_sentence_of_their_verdict(office: Any) 
     assert (run["request"]["state"], run["request"]["outcome"]) == ("approved", "approved")
 
 
+async def test_a_repeated_key_has_the_answer_of_the_first(office: Any) -> None:
+    run_id = await office.start("deploy", PROD, requester="bo@acme.eu")
+
+    async def again(key: str, by: str, choice: str, client: Any = office.api, **more: str) -> tuple[int, Any]:
+        body = {"by": by, "choice": choice, **more}
+        answer = await client.post(f"/api/runs/{run_id}/votes", json=body, headers={"Idempotency-Key": key})
+        await office.engine.settle()
+        return answer.status_code, answer.json()
+
+    stranger = await again("1", "di@acme.eu", "approve")
+    assert (stranger[0], await again("1", "di@acme.eu", "approve")) == (403, stranger)
+    first = await again("2", "ann@acme.eu", "approve", comment="Go.")
+    assert (first[0], first[1]["verdict"]) == (201, "decided")
+    assert (await office.run(run_id))["status"] == "completed"
+    payloads = len([event for event in await office.engine.events(run_id) if event.type == "hook_received"])
+    for _ in range(2):
+        assert await again("2", "ann@acme.eu", "approve", comment="Go.") == first, "also after the run's end"
+    status, other = await again("2", "ann@acme.eu", "reject", comment="No.")
+    assert (status, "other input" in other["detail"]) == (409, True)
+    assert (await again("3", "ann@acme.eu", "approve"))[0] == 200, "another call is told that it counted before"
+    assert (await again("x" * 300, "ann@acme.eu", "approve"))[0] == 422
+    after = [event for event in await office.engine.events(run_id) if event.type == "hook_received"]
+    assert len(after) == payloads
+
+
 async def test_a_key_that_may_not_vote_cannot(office: Any) -> None:
     run_id = await office.start("deploy", PROD, requester="bo@acme.eu")
     refused = problem(await vote(office.plain, run_id, "ann@acme.eu", "approve"), 403)

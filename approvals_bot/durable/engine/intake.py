@@ -435,7 +435,7 @@ def _also(target: HookTarget, resume_id: str | None, payload: Any, encoded: Any)
     """
     hook = target.hook
     raw = {"raw": True} if hook.number < 0 and not (hook.has_schema or hook.is_webhook) else {}
-    if not resume_id or hook.is_webhook:
+    if not resume_id or (hook.is_webhook and not isinstance(resume_id, SentKey)):
         return raw
     sent = resume_id.sent if isinstance(resume_id, SentKey) else as_sent(payload, encoded)
     return raw if difference(encoded, sent, "") is None else raw | {"sent": abridged(sent)}
