@@ -107,11 +107,12 @@ def token_of(page: str) -> str:
 
 @asynccontextmanager
 async def a_staffed_house(
-    folder: Path, workflows: Mapping[str, str], port: int, more: str = ""
+    folder: Path, workflows: Mapping[str, str], port: int, more: str = "", *, database: str = ""
 ) -> AsyncIterator[StaffedHouse]:
     """Open a service with these workflow files, by id. `port`: of its relay; `more`: of its configuration."""
     (folder / "workflows").mkdir()
-    (folder / "config.toml").write_text(CONFIG.format(port=port, more=more))
+    config = CONFIG.format(port=port, more=more)
+    (folder / "config.toml").write_text(config.replace("sqlite:///runs.db", database or "sqlite:///runs.db"))
     for id, text in workflows.items():
         (folder / "workflows" / f"{id}.toml").write_text(text)
     clock = FakeClock()
