@@ -62,16 +62,22 @@ class ChatOwners:
         self._open = open_pages
 
     async def reader(self, request: HttpRequest) -> str | None:
-        """Return the address of the person at this browser; None if nobody has signed in."""
-        return await self._sessions.who(request) or (self._anybody() if self._open else None)
+        """Return the address of the person at this browser; None if nobody has signed in.
+
+        Raises Problem 404 for somebody whom only a workflow's code names: they have its requests, and no chats.
+        """
+        found = await self._sessions.who(request)
+        if found is not None and not self._open and not await self._sessions.known.knows(found):
+            raise Problem(404)
+        return found or (self._anybody() if self._open else None)
 
     async def owner(self, request: HttpRequest) -> str:
         """Return the owner that this call is for. Raises Problem 401, or 403 for a page that isn't ours."""
         if "authorization" in request.headers and not self._open:
-            return self._app(request)
+            return await self._app(request)
         found = await self.reader(request)
         if found is None:
-            return self._app(request)
+            return await self._app(request)
         if request.method != "GET" and not is_from_own_page(request.headers, self._origin):
             raise Problem(403, detail=NOT_OURS)
         return found
@@ -83,9 +89,9 @@ class ChatOwners:
         except ApprovalsBotError:
             return False
 
-    def _app(self, request: HttpRequest) -> str:
+    async def _app(self, request: HttpRequest) -> str:
         """Return the app that calls, if its key may have chats."""
-        key = self._keys.admit(request, READ if request.method == "GET" else START)
+        key = await self._keys.admit(request, READ if request.method == "GET" else START)
         if not key.knows_workflow(CHAT_WORKFLOW):
             raise Problem(404)
         return key.address

@@ -109,20 +109,20 @@ class KeyGate:
         needs = NEEDS[method, path]
 
         async def checked(request: HttpRequest) -> ASGIApp:
-            try:
-                self.admit(request, needs)
-            except Problem as refused:
-                await self._note_refusal(request, refused.status)
-                raise
+            await self.admit(request, needs)
             return await endpoint(request)
 
         return checked
 
-    def admit(self, request: HttpRequest, needs: Needs) -> ApiKey:
-        """Return the key of this request, if it has one of the rights. Raises Problem 401 or 403."""
-        key = self._caller(request)
-        if key.may.isdisjoint(needs.any_of):
-            raise lacks(key, needs.any_of)
+    async def admit(self, request: HttpRequest, needs: Needs) -> ApiKey:
+        """Return the key of this request, if it has one of the rights. Raises Problem 401 or 403, and audits that."""
+        try:
+            key = self._caller(request)
+            if key.may.isdisjoint(needs.any_of):
+                raise lacks(key, needs.any_of)
+        except Problem as refused:
+            await self._note_refusal(request, refused.status)
+            raise
         request.scope[KEY], request.scope[NEEDED] = key, needs
         self._uses.note(key)
         return key

@@ -25,7 +25,7 @@ class SessionCookies:
         """`proxy`: what a proxy in front says about who has signed in there."""
         self.sessions = sessions
         self._proxy = proxy
-        self._known = known
+        self.known = known
         self._is_secure = base_url.startswith("https:")
         self.cookie = SECURE_COOKIE if self._is_secure else COOKIE
 
@@ -39,7 +39,7 @@ class SessionCookies:
             return None
         if row.method == "proxy" and await self.named_by_proxy(request) != row.person:
             return None
-        if not await self._known.may_sign_in(self.sessions.engine, row.person):
+        if not await self.known.may_sign_in(self.sessions.engine, row.person):
             await self.sessions.end(row.id)
             return None
         return row

@@ -15,6 +15,7 @@ import pytest
 from approvals_bot.app.service import Service, open_service
 from approvals_bot.config.load import Configuration
 from approvals_bot.config.messages import ConfigErrors
+from approvals_bot.durable.store.audit import AuditFilter
 from approvals_bot.service.catalog import load_catalog, read_configuration
 from approvals_bot.service.sessions import Sessions
 
@@ -70,6 +71,38 @@ def calls(answer: httpx2.Response) -> list[str]:
     lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: {")]
     found = [json.loads(line) for line in lines]
     return [each["toolCallId"] for each in found if each["type"] == "tool-approval-request"]
+
+
+ASKS_ZOE = """
+from approvals_bot import request_approval, workflow
+
+@workflow(name="chat_owners_ask_zoe")
+async def asks() -> str:
+    await request_approval("Sign it?", stages=[{"id": "sign", "from": ["zoe@elsewhere.eu"]}])
+    return ""
+"""
+
+
+async def test_people_whom_only_code_names_have_no_chats(tmp_path: Path) -> None:
+    (tmp_path / "workflows").mkdir()
+    (tmp_path / "workflows" / "asks.py").write_text(ASKS_ZOE)
+    async with serving(tmp_path) as (service, http):
+        await service.engine.start("chat_owners_ask_zoe")
+        await service.engine.settle()
+        zoe, ann = await cookie(service, "zoe@elsewhere.eu"), await cookie(service, "ann@acme.eu")
+        assert (await http.get("/inbox", headers=zoe)).status_code == 200
+        assert (await http.post("/api/chat", json=message("c"), headers=zoe)).status_code == 404
+        assert (await http.post("/chat/c", data={"text": BOOK, "message": "m"}, headers=zoe)).status_code == 404
+        assert (await http.post("/api/chat", json=message("c"), headers=ann)).status_code == 200
+
+
+async def test_a_refused_key_of_a_chat_is_in_the_audit(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (service, http):
+        wrong = {"Authorization": "Bearer not-a-key-of-this-service-at-all"}
+        for post in ("/api/chat", "/chat/hooks/approval"):
+            assert (await http.post(post, json=message("c"), headers=wrong)).status_code == 401
+        [line] = await service.engine.audit_lines(AuditFilter(what="key_refused"))
+        assert (line.entry.who, line.entry.data) == (None, {"status": 401})
 
 
 async def test_a_chat_needs_a_session_or_a_key(tmp_path: Path) -> None:
