@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+import tracemalloc
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -221,3 +222,13 @@ def test_a_form_is_read_once_unless_it_names_its_charset(monkeypatch: pytest.Mon
     assert read == [1_002]
     assert parse_form(URL_ENCODED, b"_charset_=latin1&a=caf%E9")["a"] == "café"
     assert len(read) == 3
+
+
+def test_parts_beyond_the_most_take_no_memory() -> None:
+    body = b"\r\n--b" * 400_000
+    tracemalloc.start()
+    with pytest.raises(MalformedBodyError):
+        parse_form("multipart/form-data; boundary=b", body)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * len(body)
