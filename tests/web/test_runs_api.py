@@ -313,7 +313,7 @@ async def test_a_repeated_key_has_the_answer_of_the_first(office: Any) -> None:
         assert await again("2", "ann@acme.eu", "approve", comment="Go.") == first, "also after the run's end"
     status, other = await again("2", "ann@acme.eu", "reject", comment="No.")
     assert (status, "other input" in other["detail"]) == (409, True)
-    assert (await again("3", "ann@acme.eu", "approve"))[0] == 200, "another call is told that it counted before"
+    assert (await again("3", "ann@acme.eu", "approve"))[0] == 200, "another call learns that it counted before"
     assert (await again("x" * 300, "ann@acme.eu", "approve"))[0] == 422
     after = [event for event in await office.engine.events(run_id) if event.type == "hook_received"]
     assert len(after) == payloads
