@@ -17,7 +17,8 @@ from typing import Any, Literal
 import typer
 
 import approvals_bot.approvals.workflow  # registers what approvals are replayed on
-import approvals_bot.channels.slack.builder  # noqa: F401  # … and steps of Workflow Builder
+import approvals_bot.channels.slack.builder  # … and steps of Workflow Builder
+import approvals_bot.channels.slack.late_replies  # noqa: F401  # … and replies that Slack has not taken yet
 from approvals_bot.approvals.ballot import current_votes
 from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.config.service import ServiceSettings

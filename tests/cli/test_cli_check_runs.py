@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 import tracemalloc
 
@@ -307,3 +308,12 @@ def test_progress_shows_on_a_terminal_and_not_in_a_pipe(monkeypatch: pytest.Monk
     assert shown[0].startswith("\r1,200 open runs replayed, ")
     assert shown[0].endswith("\r\x1b[K")
     assert shown[1] == ""
+
+
+def test_check_runs_knows_the_workflows_of_the_service() -> None:
+    program = (
+        "import approvals_bot.cli.check_runs; from approvals_bot.durable.core.registry import registry; "
+        "print(*(name for name, _ in registry._kept))"
+    )
+    known = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert {"workflow_builder_step", "slack_reply"} <= set(known)
