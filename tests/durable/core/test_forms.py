@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 import httpx2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from approvals_bot import MalformedBodyError, WebhookRequest
@@ -167,6 +167,7 @@ async def test_a_text_is_read_in_its_charset() -> None:
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 
 
+@settings(deadline=None)  # a busy machine may take a while
 @given(
     st.lists(st.tuples(TEXTS.filter(lambda name: name != "_charset_"), TEXTS), max_size=5),
     st.lists(st.binary(max_size=30), max_size=3),
@@ -185,6 +186,7 @@ def test_forms_of_a_client_arrive_as_they_were_sent(fields: list[tuple[str, str]
         assert [one.content for one in form.getlist("file") if isinstance(one, FormFile)] == files
 
 
+@settings(deadline=None)  # a busy machine may take a while
 @given(st.binary(), st.text(st.characters(codec="latin-1")))
 def test_any_bytes_are_a_form_or_refused(body: bytes, content_type: str) -> None:
     for kind in (content_type, MULTIPART, URL_ENCODED):
