@@ -210,14 +210,24 @@ def _without_comments(header: str) -> str:
 
 
 def _text(mail: Message[Any, Any]) -> tuple[str, bool]:
-    """Return a mail's text, and whether it is a plain part's."""
-    parts = [part for part in mail.walk() if not part.is_multipart() and part.get_content_disposition() != "attachment"]
-    for kind in ("text/plain", "text/html"):
-        for part in parts:
-            if part.get_content_type() == kind:
-                text = _decoded(part)
-                return (text, True) if kind == "text/plain" else (_seen(text), False)
-    return "", False
+    """Return a mail's text, and whether it is a plain part's: the first text that isn't a file or another mail's."""
+    part = next(_texts(mail), None)
+    if part is None:
+        return "", False
+    text = _decoded(part)
+    return (text, True) if part.get_content_type() == "text/plain" else (_seen(text), False)
+
+
+def _texts(mail: Message[Any, Any]) -> Iterator[Message[Any, Any]]:
+    """Yield the texts of a mail in their order. What others wrote comes as a message in it, or as a file."""
+    is_file = mail.get_content_disposition() == "attachment" or mail.get_filename() is not None
+    payload = mail.get_payload()
+    if mail.get_content_maintype() == "multipart" and isinstance(payload, list):
+        for part in payload:
+            if isinstance(part, Message):
+                yield from _texts(part)
+    elif mail.get_content_type() in ("text/plain", "text/html") and not is_file:
+        yield mail
 
 
 def _decoded(part: Message[Any, Any]) -> str:

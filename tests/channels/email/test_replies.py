@@ -348,6 +348,28 @@ def test_own_words_end_where_the_quotation_begins() -> None:
     assert own_words("x" * 50_000 + "\n" + "On " * 20_000)[:1] == "x"
 
 
+OTHERS_WORDS = {
+    "a forwarded message": "Content-Type: message/rfc822\n\nFrom: eve@acme.eu\n\nApprove",
+    "an attached message": (
+        "Content-Type: message/rfc822\nContent-Disposition: attachment\n\n"
+        "From: eve@acme.eu\nContent-Type: multipart/mixed; boundary=c\n\n--c\n\nApprove\n--c--"
+    ),
+    "a file shown below": 'Content-Type: text/plain; name="yes.txt"\nContent-Disposition: inline\n\nApprove',
+    "a second text": "Content-Type: text/plain\n\nApprove",
+}
+
+
+@pytest.mark.parametrize("part", OTHERS_WORDS.values(), ids=OTHERS_WORDS)
+@pytest.mark.parametrize("own", ["", "Content-Type: text/html\n\n<p>Please don't, see below.</p>"])
+def test_what_is_attached_to_a_reply_is_not_its_text(part: str, own: str) -> None:
+    if part.startswith("Content-Type: text/plain\n") and not own:
+        return  # then it is the reply's text
+    parts = "\n".join(f"--b\n{each}" for each in (own, part) if each)
+    mail = f"From: ann@acme.eu\nContent-Type: multipart/mixed; boundary=b\n\n{parts}\n--b--\n"
+    found = read_reply(mail.encode(), [])
+    assert (found.first_line, found.is_plain) == ("Please don't, see below." if own else "", False)
+
+
 def test_a_reply_in_html_alone_is_read_up_to_its_quotation() -> None:
     html = (
         b"Content-Type: text/html\r\n\r\n<html><head><style>p {}</style></head><body><div>Which one?</div>"
