@@ -267,7 +267,7 @@ def faults(fields: Fields) -> Iterable[tuple[tuple[str, ...], str]]:
                 yield (name, "default"), f"not a valid value of this field: {error}"
         if spec.example is not None:
             try:
-                read_text(spec.type, str(spec.example))
+                read(spec, spec.example)
             except UnfitError as error:
                 yield (name, "example"), f"not a valid value of this field: {error}"
 

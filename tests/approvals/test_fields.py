@@ -366,6 +366,19 @@ def test_the_json_schema_accepts_valid_values() -> None:
         assert not validator.is_valid({"title": "x"})
 
 
+def test_an_example_is_a_value_of_any_type() -> None:
+    fit = specs(
+        name={"type": "string", "example": "Initech"},
+        to={"type": "email", "example": "sales@initech.example"},
+        env={"type": "enum", "values": ["dev", "prod"], "example": "prod"},
+        count={"type": "integer", "example": 3},
+        cost={"type": "money", "currency": "EUR", "example": "12.50"},
+    )
+    assert list(fields.faults(fit)) == []
+    unfit = specs(to={"type": "email", "example": "nobody"}, env={"type": "enum", "values": ["dev"], "example": "qa"})
+    assert [path for path, _ in fields.faults(unfit)] == [("to", "example"), ("env", "example")]
+
+
 def test_bounds_and_defaults_must_be_valid() -> None:
     wrong = specs(
         a={"type": "integer", "min": "x"},
