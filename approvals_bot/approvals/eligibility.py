@@ -217,6 +217,8 @@ def _label(address: str, about: RequestContext, people: Mapping[str, Person]) ->
             return _name(about.on_behalf_of, people)
         case "manager-of", "approver":
             return "the approver's manager"
+        case "manager-of", above if above.startswith("manager-of:"):
+            return f"the manager of {_label(above, about, people)}"
         case "manager-of", whom:
             return f"the manager of {_name(about.on_behalf_of if whom == 'on-behalf-of' else human, people)}"
         case "owner-of", field:

@@ -282,7 +282,7 @@ async def _of_source(
     eligible, errors, nobody = dict[str, str](), list[SourceFault](), list[str]()
     groups, ungrouped = list[str](), list[str]()
     for address in source.addresses:
-        for approver in source.approvers if address == "manager-of:approver" else (None,):
+        for approver in source.approvers if address.endswith("manager-of:approver") else (None,):
             found = await _find(address, about, people, approver)
             errors += found.errors
             if not found.persons and not found.errors:

@@ -358,10 +358,10 @@ class People:
                     if on_behalf_of is None:
                         return Resolved((), "the request isn't on anybody's behalf")
                     return Resolved((self.person(on_behalf_of),), "the person this is requested for")
-                case ManagerOf(whom):
+                case ManagerOf(whom, levels):
                     human = on_behalf_of if requester.startswith("app:") else requester
                     of = {"requester": human, "approver": approver, "on-behalf-of": on_behalf_of}[whom]
-                    return self._manager(of, whom)
+                    return self._manager(of, whom, levels)
                 case OwnerOf(name):
                     return await self._owner(name, (fields or {}).get(name))
                 case OnCall(name):
@@ -413,15 +413,20 @@ class People:
                     "the source %s has %d entries that aren't email addresses; they are left out", source, count
                 )
 
-    def _manager(self, of: str | None, whom: str) -> Resolved:
+    def _manager(self, of: str | None, whom: str, levels: int) -> Resolved:
         if of is None:
             missing = "person this is requested for" if whom == "on-behalf-of" else whom
             return Resolved((), f"there is no {missing}")
-        person = self.person(of)
-        manager = self.manager_of(of)
-        if manager is None:
-            return Resolved((), f"{person.name} has no manager")
-        return Resolved((manager,), f"the manager of {person.name}")
+        person, below, why = self.person(of), set[str](), ""
+        for _ in range(levels):
+            manager = self.manager_of(person.address)
+            below.add(person.address)
+            if manager is None:
+                return Resolved((), f"{person.name} has no manager")
+            if manager.address in below:
+                return Resolved((), f"{manager.name} is below their own manager")
+            why, person = f"the manager of {person.name}", manager
+        return Resolved((person,), why)
 
     async def _owner(self, name: str, value: Any) -> Resolved:
         if value is None:

@@ -213,9 +213,15 @@ class SlackGroupAddress:
     handle: str  # without the @
 
 
+MOST_LEVELS = 10  # of managers above managers
+
+
 @dataclass(frozen=True, slots=True)
 class ManagerOf:
+    """Somebody's manager. `levels`: how far up; 2 is the manager's manager."""
+
     whom: Literal["requester", "approver", "on-behalf-of"]
+    levels: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +251,10 @@ def parse_address(text: str) -> Address:
             return OnBehalfOf()
         case "manager-of", ("requester" | "approver" | "on-behalf-of") as whom:
             return ManagerOf(whom)
+        case "manager-of", _ if rest.startswith("manager-of:") and text.count("manager-of:") <= MOST_LEVELS:
+            above = parse_address(rest)
+            assert isinstance(above, ManagerOf), "it begins so"
+            return ManagerOf(above.whom, above.levels + 1)
         case "manager-of", _:
             raise ValueError("write manager-of:requester, manager-of:approver or manager-of:on-behalf-of")
         case "owner-of", _ if _NAME.fullmatch(rest):

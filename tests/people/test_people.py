@@ -102,6 +102,8 @@ async def test_every_kind_of_address_resolves_with_a_reason() -> None:
         ["cfo@acme.eu"],
         "the manager of Ann Ode",
     )
+    assert await found(people, "manager-of:manager-of:requester") == (["cfo@acme.eu"], "the manager of Ann Ode")
+    assert await found(people, "manager-of:manager-of:manager-of:requester") == ([], "cfo has no manager")
     assert await found(people, "oncall:sre") == (["di@acme.eu"], "on call for sre")
     assert await found(people, "owner-of:account", fields={"account": "prod"}) == (
         ["cy@acme.eu", "ann@acme.eu"],
