@@ -88,6 +88,8 @@ def _barred(stage: RequestStage, act: Vote) -> Reply | None:
     unknown = any(not seat.known for seat in stage.seats)
     if unknown and stage.recheck == "at-quorum":
         return Reply("group_unknown")
+    if stage.veto is not None and act.choice == "reject" and act.by not in stage.requesters:
+        return _without_veto(stage.veto, act.by)
     if seats_for(stage, act.by):
         return None
     if act.by in stage.requesters:
@@ -95,6 +97,15 @@ def _barred(stage: RequestStage, act: Vote) -> Reply | None:
     if act.by in stage.excluded:
         return Reply("not_an_approver", code="excluded")
     return Reply("group_unknown" if unknown else "not_an_approver")
+
+
+def _without_veto(veto: RequestSeat, person: str) -> Reply | None:
+    """Return why this person may not reject, where only some may; None if they may."""
+    if person in veto.eligible and person not in veto.unsure:
+        return None
+    if not veto.known:
+        return Reply("group_unknown")
+    return Reply("not_an_approver", code="no_veto", params={"people": veto.label})
 
 
 def comment_rule(stage: RequestStage, choice: ChoiceName) -> Literal["none", "optional", "required"]:
@@ -129,6 +140,8 @@ def stage_status(stage: RequestStage, counted: Count | None = None) -> StageStat
 
 def rejections_needed(stage: RequestStage) -> int:
     """Return how many rejections end the stage while the quorum is still within reach."""
+    if stage.veto is not None:
+        return size_of(stage.veto.need, len(stage.veto.eligible))
     match stage.reject:
         case "any":
             return 1
@@ -278,7 +291,7 @@ def _approvals(stage: RequestStage) -> dict[str, list[int]]:
 
 
 def _rejecting(stage: RequestStage) -> tuple[str, ...]:
-    may_vote = eligible_voters(stage)
+    may_vote = eligible_voters(stage) if stage.veto is None else tuple(stage.veto.eligible)
     return tuple(
         vote.by
         for vote in current_votes(stage)

@@ -169,7 +169,8 @@ def _stage(view: Request, stage: RequestStage, counted: Count | None) -> CardSta
         seats.append(
             CardSeat(seat.label, size, tuple(view.acting(address, acting.get(address, "")) for address in filled_by))
         )
-    return CardStage(stage.id, stage.title, _stage_state(view, stage), tuple(seats), because=stage.because)
+    veto = stage.veto.label if stage.veto is not None else ""
+    return CardStage(stage.id, stage.title, _stage_state(view, stage), tuple(seats), veto, because=stage.because)
 
 
 def _stage_state(view: Request, stage: RequestStage) -> StageState:
@@ -293,4 +294,6 @@ def _why_me(view: Request, stage: RequestStage, reader: str) -> str:
     for seat in stage.seats:
         if reader in seat.eligible:
             return f"You're an approver because you're {seat.eligible[reader]}."
+    if stage.veto is not None and reader in stage.veto.eligible:
+        return f"You can reject this because you're {stage.veto.eligible[reader]}."
     return ""

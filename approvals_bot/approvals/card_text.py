@@ -177,11 +177,17 @@ def seat_label(seat: CardSeat) -> str:
 
 def seats(stage: CardStage) -> list[str]:
     """Return a line for each seat: `Release managers: 1 of 2 (Ann Ode)`."""
-    return [
+    lines = [
         f"{seat_label(seat)}: {len(seat.filled_by)} of {seat.need}"
         + (f" ({names(seat.filled_by)})" if seat.filled_by else "")
         for seat in stage.seats
     ]
+    return [*lines, veto(stage)] if stage.veto else lines
+
+
+def veto(stage: CardStage) -> str:
+    """Return `Only Security can reject`; "" if every approver can."""
+    return f"Only {stage.veto} can reject" if stage.veto else ""
 
 
 LONGEST_ANSWER = 80  # characters on the line of its vote

@@ -95,10 +95,12 @@ class Resolution:
     away: dict[str, Away] = field(default_factory=dict)
     changes_at: datetime | None = None
     excluded: tuple[str, ...] = ()  # the people who may not decide, as far as they were among those found
+    veto: ResolvedSeat | None = None  # those who alone may reject
 
     @property
     def errors(self) -> tuple[SourceFault, ...]:
-        return tuple(error for seat in self.seats for error in seat.errors)
+        vetoing = self.veto.errors if self.veto is not None else ()
+        return (*(error for seat in self.seats for error in seat.errors), *vetoing)
 
     @property
     def escalated(self) -> tuple[str, ...]:

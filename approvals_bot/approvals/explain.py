@@ -55,6 +55,16 @@ def _votes_needed(view: Request) -> list[dict[str, Any]]:
                     "because": _because(stage),
                 }
             )
+        if stage.veto is not None and stage.state in ("open", "done"):
+            against = sum(vote.counts and vote.choice == "reject" for vote in stage.votes)
+            found.append(
+                {
+                    "rule": f"stage {stage.id}: only {stage.veto.label} can reject",
+                    "values": {"have": against, "need": stage.veto.need},
+                    "applies": stage.state == "open",
+                    "because": ", ".join(stage.veto.eligible) or "nobody",
+                }
+            )
     return found
 
 

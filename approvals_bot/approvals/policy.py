@@ -278,6 +278,7 @@ class Stage(Frozen):
     decide: Literal["when-all-answered"] | None = None  # None: as soon as the result is certain
     self_approval: SelfApproval | None = None  # None: the policy's, as for `reject`
     reject: Rejections | None = None
+    veto: Veto | None = None  # who alone may reject; None: the approvers
 
     if TYPE_CHECKING:
 
@@ -297,7 +298,14 @@ class Stage(Frozen):
             decide: Literal["when-all-answered"] | None = ...,
             self_approval: SelfApproval | None = ...,
             reject: int | Literal["any", "all"] | None = ...,
+            veto: Veto | Mapping[str, Any] | None = ...,
         ) -> None: ...
+
+    @model_validator(mode="after")
+    def _counts_rejections_once(self) -> Stage:
+        if self.veto is not None and self.reject is not None:
+            raise refuse("is said by [stage.veto], with need", at="reject")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -312,6 +320,22 @@ class Stage(Frozen):
             key = next(iter(own))
             raise refuse(f'this stage has its own seats, so "{key}" belongs in one of them', at=key)
         return value
+
+
+class Veto(Frozen):
+    """People who alone may reject in a stage. It doesn't wait for them."""
+
+    from_: Annotated[tuple[Text, ...], Field(min_length=1, alias="from")]
+    need: Annotated[Int, Field(ge=1, le=1000)] = 1
+
+    if TYPE_CHECKING:
+
+        def __init__(self, *, from_: Sequence[str], need: int = ...) -> None: ...
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_written_in_python(cls, value: object, info: ValidationInfo) -> object:
+        return _as_in_the_file(value, info)
 
 
 class Seat(Frozen):

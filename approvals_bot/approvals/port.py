@@ -119,6 +119,7 @@ class CardStage(NamedStage):
 
     state: StageState = "ahead"
     seats: tuple[CardSeat, ...] = ()
+    veto: str = ""  # the people who alone may reject, if only some may
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

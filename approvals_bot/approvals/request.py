@@ -36,6 +36,9 @@ REQUESTER, ON_BEHALF_OF = "requester", "on_behalf_of"
 DEADLINE = "deadline"
 """Stands for the person who decided, when nobody did in time."""
 
+VETO = -1
+"""The id of the seat of those who may reject, if they alone may."""
+
 NO_STAGE = "rule:0"
 """Stands for the person who decided, when no stage applied and `when_nobody` decided."""
 
@@ -159,6 +162,12 @@ class RequestStage(NamedStage):
     notified: tuple[str, ...] = ()  # those of the eligible who get a card
     decide: Literal["when-all-answered"] | None = None
     excluded: tuple[str, ...] = ()  # who may not decide, by the policy
+    veto: RequestSeat | None = None  # who alone may reject
+
+    @property
+    def lists(self) -> tuple[RequestSeat, ...]:
+        """The lists of people who can do something here: the seats, and those who alone may reject."""
+        return self.seats if self.veto is None else (*self.seats, self.veto)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from approvals_bot.approvals.agent_policy import EVERY_APP
 from approvals_bot.approvals.eligibility import SELF, PeopleSource, RequestContext, Resolution, ResolvedSeat, SeatQuery
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.reassignment import Rank
-from approvals_bot.approvals.request import Opening
+from approvals_bot.approvals.request import VETO, Opening
 from approvals_bot.approvals.rules import rules_of
 from approvals_bot.durable.core.api import resource, step
 from approvals_bot.durable.core.serialization import Proven
@@ -93,8 +93,9 @@ async def find_people(
     try:
         return await look_up(tuple(asks), about, tuple(also), at)
     except StepFailedError as failure:
-        seats = (ResolvedSeat(ask.id, {}, (), (_fault_of(ask, failure.cause_message),)) for ask in asks)
-        return Resolution(tuple(seats), {})
+        seats = [ResolvedSeat(ask.id, {}, (), (_fault_of(ask, failure.cause_message),)) for ask in asks]
+        veto = next((seat for seat in seats if seat.id == VETO), None)
+        return Resolution(tuple(seat for seat in seats if seat is not veto), {}, veto=veto)
 
 
 def _fault_of(ask: SeatQuery, why: str) -> SourceFault:
@@ -121,8 +122,11 @@ async def resolve_seats(
     excluded = tuple[str, ...]()
     if about.exclude and asks:
         seats, excluded = await _without_excluded(seats, about, people)
+    veto = next((seat for seat in seats if seat.id == VETO), None)
+    if veto is not None:
+        seats = tuple(seat for seat in seats if seat is not veto)
     if at is None:
-        return Resolution(seats, known, excluded=excluded)
+        return Resolution(seats, known, excluded=excluded, veto=veto)
     entitled = dict.fromkeys(address for seat in seats for address in seat.eligible)
     absences = {address: absence for address in entitled if (absence := people.away(address, at)) is not None}
     away = {
@@ -136,7 +140,7 @@ async def resolve_seats(
         for address in (*entitled, *(one for each in away.values() for one in each.delegates))
     )
     changes_at = min((moment for moment in changes if moment is not None), default=None)
-    return Resolution(seats, known, away, changes_at, excluded)
+    return Resolution(seats, known, away, changes_at, excluded, veto)
 
 
 async def _without_excluded(

@@ -63,7 +63,9 @@ async def simulate(definition: Definition, opening: Opening, people: People, now
         found = with_delegates(found, {seat.id: seat.need for seat in stage.seats})
         ahead.append((stage, found))
         shown.append(_stage_shown(stage, found.seats))
+        vetoing = list(_vetoing(stage, found.veto, definition.deliver))
         approvers += list(_asked(stage, found, definition.deliver))
+        approvers += vetoing
         if reason := why_undecidable(request, rules, stage, found):
             problems.append(f"stage {stage.id}: {reason}")
     if definition.policy.distinct and not problems and (title := different_people(request, rules, ahead)):
@@ -105,6 +107,13 @@ def _stage_shown(stage: RequestStage, seats: Sequence[ResolvedSeat]) -> dict[str
         for one in seats
     ]
     return {"id": stage.id, "state": stage.state, "because": stage.because, "seats": needed}
+
+
+def _vetoing(stage: RequestStage, veto: ResolvedSeat | None, deliver: Deliver) -> Iterator[dict[str, Any]]:
+    """Yield those who alone may reject, as approvers are shown."""
+    for address, why in veto.eligible.items() if veto is not None else ():
+        via = _ways(deliver, is_notified=True)
+        yield {"person": address, "stage": stage.id, "why": f"may reject: {why}", "via": via}
 
 
 def _asked(stage: RequestStage, found: Resolution, deliver: Deliver) -> Iterator[dict[str, Any]]:

@@ -27,6 +27,7 @@ from approvals_bot.approvals.eligibility import (
     PeopleSource,
     RequestContext,
     Resolution,
+    ResolvedSeat,
     SeatQuery,
     label_of,
     with_delegates,
@@ -36,6 +37,7 @@ from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.policy import MAX_AGE, Definition, Deliver
 from approvals_bot.approvals.reassignment import with_reassignments
 from approvals_bot.approvals.request import (
+    VETO,
     Escalated,
     Opening,
     Request,
@@ -225,6 +227,8 @@ def seat_queries(request: Request, rules: Rules, stage: RequestStage) -> list[Se
                 sources.append(PeopleSource(more.to, more.owed, is_escalation=True, replaces=is_replacing))
                 notify = None if more.mode == "replace" or notify is None else (*notify, *more.to)
         asks.append(SeatQuery(number, tuple(sources), notify))
+    if (veto := rules.stages[stage.id].veto) is not None:
+        asks.append(SeatQuery(VETO, (PeopleSource(veto.from_),)))
     return asks
 
 
@@ -277,8 +281,21 @@ def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
         need = _need(rule.need, before.get(place.id), eligible) if known else rule.need
         seats.append(RequestSeat(place.id, label, need, eligible, known, unsure, place.in_place_of, *found_in))
         notified.update(dict.fromkeys(address for address in place.notified if address not in gone))
+    if found.veto is not None:
+        stage = replace(stage, veto=_vetoing(request, rules, stage, found.veto))
+        notified.update(dict.fromkeys(found.veto.notified))
     all_notified = tuple(dict.fromkeys([*stage.notified, *notified])) if found.errors else tuple(notified)
     return with_recipients(request, all_notified).with_stage(replace(stage, seats=tuple(seats), notified=all_notified))
+
+
+def _vetoing(request: Request, rules: Rules, stage: RequestStage, found: ResolvedSeat) -> RequestSeat:
+    """Return those who alone may reject. If they can't be read, those who could before are unsure."""
+    rule, before = rules.stages[stage.id].veto, stage.veto.eligible if stage.veto is not None else {}
+    assert rule is not None, "it was looked up"
+    label = label_of(rule.from_, context_of(request, rules, stage), request.people)
+    unsure = tuple(one for one in before if found.errors and one not in found.eligible)
+    eligible = {**found.eligible, **{one: before[one] for one in unsure}}
+    return RequestSeat(VETO, label, rule.need, eligible, not found.errors, unsure, unread=found.errors)
 
 
 def decided_before(request: Request, stage: RequestStage) -> frozenset[str]:

@@ -78,7 +78,7 @@ def may_comment(request: Request, person: str) -> bool:
         request.requester,
         request.on_behalf_of,
         *request.recipients.values(),
-        *(address for stage in request.stages for seat in stage.seats for address in seat.eligible),
+        *(address for stage in request.stages for seat in stage.lists for address in seat.eligible),
         *(vote.by for vote in request.votes),
         *(made.act.by for made in request.comments),
     }

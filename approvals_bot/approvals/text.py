@@ -57,6 +57,7 @@ REPLIES = {
     ),
     "not_an_approver": f"You're not an approver for this request. {UNCHANGED}",
     "excluded": f"This request's policy excludes you from deciding it. {UNCHANGED}",
+    "no_veto": "Only {people} can reject this. " + UNCHANGED,
     "needed_later": "Nobody could decide stage “{stage}” then: nobody decides in two stages here. " + UNCHANGED,
     "left": f"Nobody here knows you any more, so you can't act on this request. {UNCHANGED}",
     "sign_in_needed": "This request needs a sign-in before you decide. Sign in and decide here: {page} " + UNCHANGED,

@@ -244,6 +244,10 @@ def _stages(definition: Definition, service: ServiceSettings) -> Iterator[Findin
         if stage.comment == "never" and {"answer", "changes"} & set(definition.outcomes_of(stage)):
             what = "answers and requests for changes are written in the comment"
             yield Finding(("stage", at, "comment"), what, "on-reject")
+        if stage.veto is not None:
+            yield from _addresses(("stage", at, "veto", "from"), stage.veto.from_, definition, service)
+            if "reject" not in definition.outcomes_of(stage):
+                yield Finding(("stage", at, "veto"), 'needs the outcome "reject"')
         for number, seat in enumerate(stage.seat):
             path = ("stage", at, "seat", number)
             yield from _addresses((*path, "from"), seat.from_, definition, service)

@@ -130,4 +130,4 @@ def concerns_inbox(record: RunRecord, person: str) -> bool:
 
 
 def _could_vote(request: Request, person: str) -> bool:
-    return any(person in seat.eligible for stage in request.stages for seat in stage.seats)
+    return any(person in seat.eligible for stage in request.stages for seat in stage.lists)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from itertools import combinations, permutations
@@ -14,6 +14,7 @@ import pytest
 
 from approvals_bot.approvals.acts import Vote
 from approvals_bot.approvals.ballot import cast, missing_voters, size_of, stage_status
+from approvals_bot.approvals.request import VETO
 from tests.support.ballots import seat_of, stage_of
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -28,6 +29,7 @@ class Ballot:
     needs: tuple[Any, ...]
     reject: Any
     waits: bool
+    veto: tuple[tuple[str, ...], int] | None
     votes: tuple[tuple[str, str], ...]
 
 
@@ -38,6 +40,7 @@ def drawn(draw: random.Random) -> Ballot:
         needs=tuple(draw.choice([1, 2, 3, "all", "majority", f"{draw.randint(1, 100)}%"]) for _ in lists),
         reject=draw.choice(["any", "all", 1, 2]),
         waits=draw.random() < 0.4,
+        veto=(tuple(draw.sample(PEOPLE, draw.randint(1, 3))), draw.randint(1, 2)) if draw.random() < 0.4 else None,
         votes=tuple(
             (draw.choice(PEOPLE), draw.choice(["approve", "approve", "reject", "take_back"]))
             for _ in range(draw.randint(0, 8))
@@ -74,10 +77,13 @@ def fills(ballot: Ballot, approving: Sequence[str]) -> bool:
 
 def expected(ballot: Ballot, choices: dict[str, str]) -> str:
     may_vote = [person for person in PEOPLE if any(person in people for people in ballot.lists)]
-    against = [person for person in may_vote if choices.get(person) == "reject"]
+    may_reject = may_vote if ballot.veto is None else ballot.veto[0]
+    against = [person for person in may_reject if choices.get(person) == "reject"]
     if ballot.waits and any(person not in choices for person in may_vote):
         return "open"
-    enough = {"any": 1, "all": len(may_vote)}.get(ballot.reject, ballot.reject)
+    enough = (
+        {"any": 1, "all": len(may_vote)}.get(ballot.reject, ballot.reject) if ballot.veto is None else ballot.veto[1]
+    )
     if against and (len(against) >= enough or not fills(ballot, [one for one in may_vote if one not in against])):
         return "rejected"
     if fills(ballot, [person for person in may_vote if choices.get(person) == "approve"]):
@@ -92,9 +98,13 @@ def play(ballot: Ballot) -> str:
         for number, (people, need) in enumerate(zip(ballot.lists, ballot.needs, strict=True))
     ]
     stage = stage_of(*seats, reject=ballot.reject, decide="when-all-answered" if ballot.waits else None)
+    if ballot.veto is not None:
+        stage = replace(stage, veto=seat_of(VETO, "", ballot.veto[1], ballot.veto[0]))
     choices = dict[str, str]()
     for person, choice in ballot.votes:
         stage, reply = cast(stage, Vote(person, choice, comment="so"), NOON)  # type: ignore[arg-type]
+        if choice == "reject" and ballot.veto is not None and person not in ballot.veto[0]:
+            assert reply.verdict == "not_an_approver"
         if choice == "take_back" and reply.changed:
             del choices[person]
         elif reply.changed:
@@ -119,6 +129,6 @@ def test_random_ballots_end_as_a_slow_count_says(count: int) -> None:
 
 def test_the_slow_count_finds_a_share_rounded_down() -> None:
     """A negative control: half of three is two, not one."""
-    ballot = Ballot((("ann", "bo", "cy"),), ("50%",), "any", False, (("ann", "approve"),))
+    ballot = Ballot((("ann", "bo", "cy"),), ("50%",), "any", False, None, (("ann", "approve"),))
     assert (needed("50%", 3), play(ballot)) == (2, "open")
     assert expected(ballot, {"ann": "approve", "bo": "approve"}) == "filled"
