@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         Rejected,
         Withdrawn,
     )
-    from approvals_bot.approvals.policy import Deliver, Policy, Seat, Stage
+    from approvals_bot.approvals.policy import Deliver, Policy, Seat, Stage, Veto
     from approvals_bot.approvals.request_approval import request_approval
     from approvals_bot.durable.core.api import (
         Hook,
@@ -176,6 +176,7 @@ __all__ = [
     "StoreUnavailableError",
     "TokenExpiredError",
     "UnknownLimitError",
+    "Veto",
     "Webhook",
     "WebhookRequest",
     "Withdrawn",
@@ -221,7 +222,7 @@ _MODULES = {
         _OUTCOMES,
     ),
     **dict.fromkeys(("Clock", "Escalation"), "approvals_bot.approvals.clock"),
-    **dict.fromkeys(("Deliver", "Policy", "Seat", "Stage"), "approvals_bot.approvals.policy"),
+    **dict.fromkeys(("Deliver", "Policy", "Seat", "Stage", "Veto"), "approvals_bot.approvals.policy"),
     "Ask": "approvals_bot.approvals.field_specs",
     "run_child": "approvals_bot.durable.core.children",
     "logger": "approvals_bot.durable.core.logger",

@@ -11,7 +11,7 @@ from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.plain_text import clean, clip_value, one_line
 from approvals_bot.approvals.port import STALLED, STATE_WORDS, Card, CardField
-from approvals_bot.approvals.request import Request
+from approvals_bot.approvals.request import Request, plain_name
 from approvals_bot.cli.terminal import bold
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.engine import Page, RunRecord
@@ -256,12 +256,17 @@ def simulated(workflow: str, found: Mapping[str, Any], now: datetime) -> str:
     if found["auto"] is not None:
         auto = found["auto"]
         word = "approved" if auto["decision"] == "approve" else "rejected"
-        lines = [bold(f"{workflow}: {word} by rule {auto['rule']}, without approvers"), f"  {auto['because']}"]
+        by = plain_name(f"rule:{auto['rule']}")
+        lines = [bold(f"{workflow}: {word} by {by}, without approvers"), f"  {auto['because']}"]
         return "\n".join(lines)
     lines = [bold(f"{workflow}: if a request were opened now")]
-    for stage in dict.fromkeys(each["stage"] for each in found["who"]):
-        rows = [(each["person"], each["via"], each["why"]) for each in found["who"] if each["stage"] == stage]
-        lines += ["", bold(f"Approvers of stage {stage}"), *columns(rows, "  ")]
+    for stage in found.get("stages", ()):
+        if stage["state"] == "skipped":
+            lines += ["", bold(f"Stage {stage['id']} is skipped"), f"  {one_line(stage['because'])}"]
+            continue
+        rows = [(each["person"], each["via"], each["why"]) for each in found["who"] if each["stage"] == stage["id"]]
+        needed = [f"{seat['need']} of {seat['of']}, {one_line(seat['label'])}" for seat in stage["seats"]]
+        lines += ["", bold(f"Approvers of stage {stage['id']} ({'; '.join(needed)})"), *columns(rows, "  ")]
     if not found["who"]:
         return "\n".join([*lines, "", "  There are no approvers."])
     if found["timers"]:

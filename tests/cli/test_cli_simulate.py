@@ -7,7 +7,8 @@ from tests.support.small_site import LEAVE, Site
 
 def test_simulation_json_has_who_auto_and_timers(site: Site) -> None:
     found = site.json("simulate", "leave", "--input", '{"days": 3}', "--requester", "bo@acme.eu")
-    assert set(found) == {"who", "auto", "timers"}
+    assert set(found) == {"who", "auto", "timers", "stages"}
+    assert [(seat["need"], seat["of"]) for stage in found["stages"] for seat in stage["seats"]] == [(2, 2)]
     assert found["auto"] is None
     assert [set(one) for one in found["who"]] == [{"person", "stage", "why", "via"}] * 2
     assert [one["person"] for one in found["who"]] == ["ann@acme.eu", "cy@acme.eu"]
