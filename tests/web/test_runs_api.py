@@ -43,6 +43,12 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
         "fields": {"amount": {"type": "money", "currency": "EUR", "min": "0.01"}},
         "stage": [{"id": "manager", "from": ["manager-of:requester"]}],
     },
+    "access": {
+        "workflow": {"title": "Access to {{ env }}", "request": ["*"]},
+        "fields": {"env": {"type": "enum", "values": ["dev", "prod"]}},
+        "request": [{"from": ["*"], "when": 'env == "dev"'}, {"from": ["@release-managers"]}],
+        "stage": [{"id": "go", "from": ["ann@acme.eu", "di@acme.eu"]}],
+    },
     "flight": {
         "workflow": {
             "title": "Book {{ flight }}",
@@ -121,6 +127,17 @@ async def test_a_service_without_keys_lets_nobody_in(open_service: Any) -> None:
             assert "no API keys" in problem(await client.get("/api/runs"), 401)["detail"]
         empty = await service.web.get("/api/runs", headers={"Authorization": "Bearer "})
         assert problem(empty, 401)
+
+
+async def test_values_that_the_requester_may_not_have_are_403(office: Any) -> None:
+    asked = {"workflow": "access", "requester": "di@acme.eu", "input": {"env": "prod"}}
+    assert "with these values" in problem(await office.api.post("/api/runs", json=asked), 403)["detail"]
+    opened = await office.api.post("/api/runs", json=asked | {"input": {"env": "dev"}})
+    assert opened.status_code == 202
+    await office.engine.settle()
+    path = f"/api/runs/{opened.json()['run_id']}/fields"
+    edited = await office.api.patch(path, json={"by": "di@acme.eu", "fields": {"env": "prod"}})
+    assert "can't request these values" in problem(edited, 422)["detail"]
 
 
 async def test_a_repeated_key_is_the_same_run_or_a_conflict(office: Any) -> None:
