@@ -14,8 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import JsonValue
-
 from approvals_bot.approvals import card_text, fields
 from approvals_bot.approvals.acts import Actor
 from approvals_bot.approvals.card import card_of
@@ -30,10 +28,11 @@ from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, reply_in_modal
 from approvals_bot.channels.slack.identity import Identified, Unidentified, team_of
 from approvals_bot.channels.slack.modals import INPUT_LIMIT, TITLE_LIMIT, ask_input, given, labelled
 from approvals_bot.durable.engine import Run
-from approvals_bot.errors import ApprovalsBotError, IdempotencyConflictError, InvalidPayloadError, SerializationError
+from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.people import Person, SourceUnavailable
 from approvals_bot.service.catalog import Catalog
-from approvals_bot.service.open import may_open, open_run
+from approvals_bot.service.forms import FormRefused, SentForm, open_form
+from approvals_bot.service.open import may_open
 from approvals_bot.service.read import request_of
 from approvals_bot.service.refusals import OpeningRefused
 
@@ -170,33 +169,28 @@ class SlackOpening:
         listed = self.workflows.find(form.workflow) if self.workflows is not None else None
         if listed is None or listed.definition is None:
             return reply_in_modal(NOT_OURS)
-        number_format = self._desk.identities.people.person(identity.address).numbers
-        given, named = filled_in(listed.definition, values, number_format)
+        texts, named = filled_in(listed.definition, values)
         behalf = await self._desk.identities.identify(named, None) if named else None
         if isinstance(behalf, Unidentified):
             return _errors(values, [{"loc": ["on_behalf_of"], "msg": STRANGER}], STRANGER)
+        sent = SentForm(
+            listed.definition,
+            texts,
+            identity.address,
+            Actor("slack", identity.user),
+            f"slack:{payload['view'].get('id')}",
+            behalf.address if behalf is not None else None,
+        )
         try:
-            run = await open_run(
-                engine=self._desk.engine,
-                workflows=self.workflows,  # type: ignore[arg-type]  # it listed the form's workflow
-                people=self._desk.identities.people,
-                name=form.workflow,
-                input=given,
-                opener=identity.address,
-                on_behalf_of=behalf.address if behalf is not None else None,
-                idempotency_key=None if listed.definition.workflow.key else f"slack:{payload['view'].get('id')}",
-                actor=Actor("slack", identity.user),
-            )
-        except InvalidPayloadError as unfit:
-            return _errors(values, unfit.errors, str(unfit))
-        except IdempotencyConflictError:
-            return _errors(values, (), CONFLICT)
-        except OpeningRefused as refused:
-            log.warning("A form was refused: %s", refused.code)
+            assert self.workflows is not None, "it listed the form's workflow"
+            run = await open_form(self._desk.engine, self.workflows, self._desk.identities.people, sent)
+        except FormRefused as refused:
+            if refused.code not in ("unfit", "sent_before"):  # those are about what was typed
+                log.warning("A form was refused: %s", refused.code)
             return _errors(values, refused.errors, reason_of(refused))
         except ApprovalsBotError as error:
             log.warning("A form was refused: %s", type(error).__name__)
-            return _errors(values, (), str(error) if isinstance(error, SerializationError) else NOT_SAVED)
+            return _errors(values, (), NOT_SAVED)
         self._desk.afterwards.do(
             self._reply_opened(ReplyTo(to.user, form.channel), run, identity.address, listed.is_approval)
         )
@@ -226,9 +220,11 @@ class SlackOpening:
         return f"{state}: {card.title}." + (f" {waiting}." if waiting else "")
 
 
-def reason_of(refused: OpeningRefused) -> str:
+def reason_of(refused: OpeningRefused | FormRefused) -> str:
     """Say why a request wasn't opened."""
     match refused.code:
+        case "sent_before":
+            return CONFLICT
         case "not_allowed":
             return "You can't request this. No request was made."
         case "workflow_unknown" | "group_unknown":
@@ -346,13 +342,10 @@ def _bounds(spec: FieldSpec) -> dict[str, Any]:
     return {}
 
 
-def filled_in(
-    definition: Definition, values: Mapping[str, Any], number_format: str = ""
-) -> tuple[dict[str, JsonValue], str]:
-    """Return the fields as JSON for `open_run`, and the Slack user it is on behalf of, if any."""
+def filled_in(definition: Definition, values: Mapping[str, Any]) -> tuple[dict[str, str], str]:
+    """Return the texts of the fields, and the Slack user it is on behalf of, if any."""
     texts = {name: text for name in definition.fields if (text := given(values, FIELD + name))}
-    typed = fields.from_texts(definition.fields, texts, number_format)
-    return {name: typed[name] for name in texts if name in typed}, given(values, BEHALF)
+    return texts, given(values, BEHALF)
 
 
 def complaints(values: Mapping[str, Any], errors: Iterable[Mapping[str, Any]], otherwise: str) -> dict[str, str]:
