@@ -218,6 +218,7 @@ async def open_service(
                 roles=Roles(engine.resources[People], configuration.service.roles.entries),
                 audit_key=None if service.audit.seed is None else AuditKey(service.audit.seed),
                 keeps_peers=configuration.service.audit.peers == "keep",
+                texts=configuration.texts,
             )
 
         def reload(fresh: Configuration) -> Sequence[str]:

@@ -60,6 +60,10 @@ class FormTokens:
         bound = cookie_of(request.scope, self._cookie if form == "login" else self._session)
         return is_from_own_page(request.headers, self._origin, has_token=self._is_of(form, bound, given))
 
+    def has_token(self, request: HttpRequest, form: Form, given: str) -> bool:
+        """Return whether we have shown this form to this browser, in a session that may be over by now."""
+        return self._is_of(form, cookie_of(request.scope, self._session), given)
+
     def _sign(self, form: Form, bound: str) -> str:
         return self._tokens.sign(FORM, {"f": form, "b": hashlib.sha256(bound.encode()).hexdigest()[:32]})
 

@@ -142,6 +142,10 @@ class Login:
             return await self.sign_in(request, person, "proxy", back, proved=False)
         return self._page.show(request, 401, next=back)
 
+    def and_back(self, request: HttpRequest, path: str) -> Response:
+        """Return the page to sign in, which leads to this path of ours afterwards."""
+        return self._page.show(request, 401, next=own_path(path))
+
     async def submit(self, request: HttpRequest) -> Response:
         """First the address, then the digits: 303 into the inbox, or back to the page that was asked for."""
         form = await read_form(request)

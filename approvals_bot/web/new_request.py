@@ -7,28 +7,37 @@ in the form until the request is made.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
+from urllib.parse import quote, urlencode
 
-from pydantic import JsonValue
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
-from approvals_bot.approvals import fields
 from approvals_bot.approvals.acts import Actor
 from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.approvals.request import Opening
-from approvals_bot.approvals.simulate import simulate
+from approvals_bot.durable.core.events import to_micros
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store.sessions import SessionRow
-from approvals_bot.errors import IdempotencyConflictError, InvalidPayloadError, SerializationError
-from approvals_bot.people import AddressError, People, SourceUnavailable
+from approvals_bot.people import People, SourceUnavailable
+from approvals_bot.service.attempts import change_counter
 from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.known import KnownPeople
-from approvals_bot.service.open import may_open, open_run
-from approvals_bot.service.refusals import OpeningRefused
+from approvals_bot.service.forms import FormCode, FormRefused, SentForm, open_form
+from approvals_bot.service.open import may_open
+from approvals_bot.web.charts import draw_stages
+from approvals_bot.web.filled_forms import (
+    NOT_ALL,
+    FilledForm,
+    empty_form,
+    needs_a_file,
+    read_filled,
+    with_faults,
+    with_preview,
+)
 from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.guard import peer_of
 from approvals_bot.web.login import Login
@@ -37,31 +46,13 @@ from approvals_bot.web.responses import Renderer
 from approvals_bot.web.sessions import SessionCookies
 from approvals_bot.web.validation import read_form
 
-FIELD = "field."  # what the names of inputs begin with, so that no field's name is one of the form's own
-BEHALF = "on_behalf_of"
-ONCE = "once"  # the form's key: sent twice, it makes one request
 SHOW_APPROVERS = "approvers"
+KEPT_FOR = timedelta(hours=1)  # what was typed when the session was over
 
 STALE = "This page was open too long, so nothing was sent. Check what you have typed, then send it again."
 SENT_BEFORE = "This form was sent before, with other values, and made a request. Open a new form for another one."
 NEEDS_A_FILE = "This request needs a file, which this form can't send. Please use the API."
-NOT_ALL = "Nothing was sent yet. Please correct what is marked."
-NOT_ADDRESSED = "not an email address"
-
-
-@dataclass(frozen=True, slots=True)
-class FilledForm:
-    """What a person has typed. `wrong`: what is wrong with a field, by its name; `said`: what is wrong with the whole.
-
-    `preview`: who would be asked, if that was wanted.
-    """
-
-    texts: Mapping[str, str] = field(default_factory=dict)
-    behalf: str = ""
-    once: str = ""
-    said: str = ""
-    wrong: Mapping[str, str] = field(default_factory=dict)
-    preview: Mapping[str, Any] | None = None
+SESSION_OVER = "Nothing was sent yet: your session was over. Check what you have typed, then send it."
 
 
 class NewRequest:
@@ -106,50 +97,61 @@ class NewRequest:
         definition = await self._offered(request.path_params["workflow"], session)
         if definition is None:
             return self._pages.page("not_found.html", 404)
-        return await self._form(
-            request, session, definition, FilledForm(_defaults(definition), once=secrets.token_urlsafe(16))
-        )
+        kept = await self._kept(request.query_params.get("kept", ""), definition)
+        return await self._form(request, session, definition, kept or empty_form(definition))
 
     async def send(self, request: HttpRequest) -> Response:
         """Open the request: 303 to it. What doesn't fit is said beside its field, and nothing is lost."""
         session, form = await self._sessions.find(request), await read_form(request)
         if session is None:
-            return await self._login.instead_of(request)
+            return await self._keep(request, form)
         definition = await self._offered(form.get("workflow", ""), session)
         if definition is None:
             return self._pages.page("not_found.html", 404)
-        texts = {name: form.get(FIELD + name, "") for name in fields.sendable(definition.fields)}
-        filled = FilledForm(texts, form.get(BEHALF, "").strip(), form.get(ONCE, "") or secrets.token_urlsafe(16))
+        filled = read_filled(definition, form)
         if not self._forms.is_ours(request, "request", form.get("form_token", "")):
             return await self._form(request, session, definition, replace(filled, said=STALE), 403)
         if SHOW_APPROVERS in form:
-            return await self._form(request, session, definition, await self._previewed(session, definition, filled))
+            reader, now = self._people.person(session.person), self._engine.now()
+            previewed = await with_preview(filled, definition, self._people, reader, session.person, now)
+            return await self._form(request, session, definition, previewed)
+        sent = SentForm(
+            definition,
+            filled.texts,
+            session.person,
+            Actor("person", session.person, session=session.id, peer=peer_of(request.scope)),
+            f"page:{filled.once}",
+            filled.behalf or None,
+        )
         try:
-            run = await open_run(
-                engine=self._engine,
-                workflows=self._workflows,
-                people=self._people,
-                name=definition.id,
-                input=self._input(session, definition, filled),
-                opener=session.person,
-                on_behalf_of=filled.behalf or None,
-                idempotency_key=None if definition.workflow.key else f"page:{filled.once}",
-                actor=Actor("person", session.person, session=session.id, peer=peer_of(request.scope)),
-            )
-        except InvalidPayloadError as unfit:
-            return await self._form(
-                request, session, definition, _refused(definition, filled, unfit.errors, NOT_ALL), 422
-            )
-        except OpeningRefused as refused:
-            found = _refused(definition, filled, refused.errors, refused.detail)
-            return await self._form(
-                request, session, definition, found, 503 if refused.code == "group_unknown" else 422
-            )
-        except SerializationError as error:
-            return await self._form(request, session, definition, replace(filled, said=str(error)), 422)
-        except IdempotencyConflictError:
-            return await self._form(request, session, definition, replace(filled, said=SENT_BEFORE), 409)
+            run = await open_form(self._engine, self._workflows, self._people, sent)
+        except FormRefused as refused:
+            said = {"unfit": NOT_ALL if refused.errors else refused.detail, "sent_before": SENT_BEFORE}
+            found = with_faults(filled, definition, refused.errors, said.get(refused.code, refused.detail))
+            return await self._form(request, session, definition, found, _STATUS.get(refused.code, 422))
         return RedirectResponse(f"{self._root}/{'requests' if definition.is_approval else 'runs'}/{run.id}", 303)
+
+    async def _keep(self, request: HttpRequest, form: Mapping[str, str]) -> Response:
+        """Keep what was typed while the session ended, and lead back to it after signing in.
+
+        Only a form that we have shown to this browser is kept, so nobody can fill the store.
+        """
+        listed = self._workflows.find(form.get("workflow", ""))
+        if listed is None or not self._forms.has_token(request, "request", form.get("form_token", "")):
+            return await self._login.instead_of(request)
+        id, until = secrets.token_urlsafe(16), self._engine.now() + KEPT_FOR
+        kept = {"until": to_micros(until), "form": {name: form[name] for name in form if name != "form_token"}}
+        await change_counter(self._engine, _counter(id), until, lambda _: kept)
+        path = f"/requests/new/{quote(form['workflow'])}?{urlencode({'kept': id})}"
+        return self._login.and_back(request, path)
+
+    async def _kept(self, id: str, definition: Definition) -> FilledForm | None:
+        """Return what was typed before the person had to sign in again."""
+        row = await self._engine.store.counter(_counter(id)) if id else None
+        state: Mapping[str, Any] = row.state if row is not None else {}
+        if state.get("until", 0) <= to_micros(self._engine.now()) or state["form"].get("workflow") != definition.id:
+            return None
+        return replace(read_filled(definition, state["form"]), said=SESSION_OVER)
 
     async def _offered(self, name: str, session: SessionRow) -> Definition | None:
         """Return the workflow if this person may request it. While a group can't be read, sending the form decides."""
@@ -163,44 +165,19 @@ class NewRequest:
             may = True
         return listed.definition if may else None
 
-    def _input(self, session: SessionRow, definition: Definition, filled: FilledForm) -> dict[str, JsonValue]:
-        numbers = self._people.person(session.person).numbers
-        typed = fields.from_texts(definition.fields, filled.texts, numbers)
-        return {name: value for name, value in typed.items() if filled.texts.get(name) or value is False}
-
-    async def _previewed(self, session: SessionRow, definition: Definition, filled: FilledForm) -> FilledForm:
-        """Return the form with the people who would be asked; nothing is sent to anybody."""
-        try:
-            behalf = self._people.canonical(filled.behalf) if filled.behalf else None
-        except AddressError:
-            return replace(filled, said=NOT_ALL, wrong={BEHALF: NOT_ADDRESSED})
-        opening = Opening(self._input(session, definition, filled), session.person, behalf)
-        try:
-            found = await simulate(definition, opening, self._people, self._engine.now())
-        except InvalidPayloadError as unfit:
-            return _refused(definition, filled, unfit.errors, NOT_ALL)
-        named = {each["person"]: self._people.person(each["person"]).name for each in found["who"]}
-        return replace(filled, preview=found | {"names": named})
-
     async def _form(
         self, request: HttpRequest, session: SessionRow, definition: Definition, filled: FilledForm, status: int = 200
     ) -> Response:
-        person = self._people.person(session.person)
-        sendable = fields.sendable(definition.fields)
-        shown = (fields.form_field(name, spec, spec.default) for name, spec in sendable.items())
-        if any(spec.required and name not in sendable for name, spec in definition.fields.items()):
+        if needs_a_file(definition):
             filled = replace(filled, said=NEEDS_A_FILE)
         return await self._page(
             "new_form.html",
             session,
             status,
-            definition=definition,
             title=readable(definition.id),
-            person=person,
-            asks=fields.in_format_of(person.numbers, tuple(shown)),
-            filled=filled,
-            values={FIELD + name: text for name, text in filled.texts.items()},
             form_token=self._forms.make(request, "request"),
+            drawing=draw_stages(definition, self._engine.now()),
+            **filled.shown(definition, self._people.person(session.person)),
         )
 
     async def _page(self, template: str, session: SessionRow, status: int = 200, **values: Any) -> Response:
@@ -209,21 +186,9 @@ class NewRequest:
         return self._pages.page(template, status, nav=nav, here="/requests/new", zone=zone, **values)
 
 
-def _defaults(definition: Definition) -> dict[str, str]:
-    """Return what the inputs of an empty form have in them."""
-    of = fields.sendable(definition.fields)
-    return {name: fields.form_field(name, spec, spec.default).value for name, spec in of.items()}
+_STATUS: Mapping[FormCode, int] = {"group_unknown": 503, "sent_before": 409}
+"""What a refused form is in HTTP; all others are faults of the input, 422."""
 
 
-def _refused(
-    definition: Definition, filled: FilledForm, errors: Sequence[Mapping[str, Any]], otherwise: str
-) -> FilledForm:
-    """Return the form with each error beside its field; what is about no field is said above the form."""
-    wrong, loose = dict[str, str](), list[str]()
-    for error in errors:
-        name = next((str(part) for part in error["loc"] if part in definition.fields or part == BEHALF), None)
-        if name is None:
-            loose.append(str(error["msg"]))
-        else:
-            wrong.setdefault(name, str(error["msg"]))
-    return replace(filled, said=" ".join([NOT_ALL if wrong else otherwise, *loose]), wrong=wrong)
+def _counter(id: str) -> str:
+    return f"form {id[:64]}"

@@ -1,4 +1,4 @@
-"""The pages for people, besides that of a mail's link: the list of runs, workflows, the inbox. And who may see what.
+"""The pages for people, besides that of a mail's link: the list of runs, the inbox. And who may see what.
 
 They show what others asked for, so without a session they show only how to get in. People who have signed in see their
 inbox, and the requests that concern them. `open_pages` opens all to those who haven't signed in, for a service that
@@ -25,7 +25,6 @@ from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.known import concerns_now
 from approvals_bot.service.read import RequestPage, await_request, list_requests, request_of, requests_of
 from approvals_bot.service.roles import Roles
-from approvals_bot.service.schedules import read_schedules
 from approvals_bot.web.batch import InboxVotes, can_be_batched
 from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.links import Links
@@ -36,7 +35,6 @@ from approvals_bot.web.sessions import SessionCookies
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 WAITING_SHOWN = 100  # requests on one page of an inbox
-NEXT_SHOWN = 3  # of a schedule's next times
 NO_VIEWER = "Your inbox has the requests that concern you. Ask an operator if you need to see all of them."
 SIGNED_OUT_SEES_ALL = "On your own machine, the playground shows them once you sign out."
 OTHERS_SHOWN = 50  # on one page of what a person asked for, and voted on
@@ -49,7 +47,7 @@ LISTS: tuple[tuple[Relation, str, str], ...] = (
 
 
 class PeoplePages:
-    """`/runs`, `/workflows/{name}`, `/inbox`, and whom the pages of a request or run are for."""
+    """`/runs`, `/inbox`, and whom the pages of a request or run are for."""
 
     def __init__(
         self,
@@ -136,20 +134,6 @@ class PeoplePages:
         listed = self._workflows.find(view.workflow)
         viewers = listed.definition.workflow.viewers if listed is not None and listed.definition is not None else None
         return await self._roles.is_among(reader, (*(viewers or ()), *self._roles.named))
-
-    async def workflow(self, request: HttpRequest) -> Response:
-        """Show one workflow: who may request it, and when it starts on its own."""
-        if (refusal := await self._refuse_all_but_viewers(request)) is not None:
-            return refusal
-        name = request.path_params["name"]
-        listed = self._workflows.find(name)
-        if listed is None:
-            return self._pages.page("not_found.html", 404)
-        definitions = [] if listed.definition is None else [listed.definition]
-        schedules = await read_schedules(self._engine, definitions, NEXT_SHOWN)
-        return await self._page(
-            request, "workflow.html", "/runs", name=name, definition=listed.definition, schedules=schedules
-        )
 
     async def find_visible(self, request: HttpRequest) -> Request | Response:
         """Return the request of this address, for those who have to do with it; else the page that they get.

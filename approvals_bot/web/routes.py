@@ -62,6 +62,7 @@ from approvals_bot.web.run_acts import RunActs
 from approvals_bot.web.run_pages import RunPages
 from approvals_bot.web.sessions import SessionCookies
 from approvals_bot.web.sign_in import SignIn, SignInSetup, clients_of
+from approvals_bot.web.workflow_pages import WorkflowPages
 
 Endpoint = Callable[[HttpRequest], Awaitable[ASGIApp]]
 Line = tuple[str, str, Endpoint]
@@ -91,6 +92,7 @@ def build(
     roles: Roles | None = None,
     audit_key: AuditKey | None = None,
     keeps_peers: bool = True,
+    texts: Mapping[str, str] | None = None,
     lifespan: Lifespan[Any] | None = None,
 ) -> ASGIApp:
     """The service as an ASGI app.
@@ -103,6 +105,7 @@ def build(
     `trusted_proxies`: networks whose `X-Forwarded-…` headers count. `sign_in`: how people sign in; `roles`: what some
     of them may see and do.
     `audit_key`: signs evidence and exports of the audit.
+    `texts`: of the workflows' files, by workflow.
     `keeps_peers`: whether logs and the audit keep the addresses of callers.
     """
     base_url = base_url.rstrip("/")
@@ -246,6 +249,15 @@ def build(
         open_pages=open_pages,
     )
     deliveries = DeliveryPages(engine, admission, forms, channels=sorted(channels.by_name), root=root_of(base_url))
+    workflow_pages = WorkflowPages(
+        engine=engine,
+        people=people,
+        workflows=workflows,
+        roles=roles,
+        admission=admission,
+        forms=forms,
+        texts=texts or {},
+    )
     live = Live(engine, sessions, people_pages.may_open, open_pages=open_pages)
     downloads = Downloads(engine, people_pages, decisions)
     me = MyPage(
@@ -326,7 +338,9 @@ def build(
         ("GET", "/deliveries", deliveries.show),
         ("POST", "/deliveries/attempts", deliveries.try_chosen),
         ("POST", "/deliveries/{id}/attempts", deliveries.try_one),
-        ("GET", "/workflows/{name}", people_pages.workflow),
+        ("GET", "/workflows", workflow_pages.list),
+        ("GET", "/workflows/{name}", workflow_pages.show),
+        ("POST", "/workflows/{name}/simulation", workflow_pages.simulate),
         ("GET", "/login", signing_in.show),
         ("POST", "/login", signing_in.submit),
         ("GET", "/login/oidc", by_others.oidc),

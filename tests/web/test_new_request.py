@@ -31,6 +31,11 @@ name = "Bo Lund"
 name = "Cy Rus"
 [groups]
 buyers = ["bo@acme.eu"]
+[email]
+host = "127.0.0.1"
+port = 2525
+security = "none"
+sender = "Approvals <approvals@acme.eu>"
 """
 BUY = """
 [workflow]
@@ -204,3 +209,37 @@ async def test_a_form_from_elsewhere_opens_nothing(browser: Browser) -> None:
     forged = await browser.http.post("/requests", data=body | {"form_token": "x"}, headers={"Origin": "null"})
     assert forged.status_code == 403
     assert await browser.runs() == 0
+
+
+async def test_what_was_typed_survives_the_end_of_a_session(browser: Browser) -> None:
+    form, sessions = await browser.form(), Sessions(browser.service.engine)
+    await sessions.end_all("bo@acme.eu")
+    away = await browser.send(form, what="A <chair>", price="120.00", urgent="true")
+    assert away.status_code == 401
+    back = unescape(re.findall(r'name="next" value="([^"]+)"', away.text)[0])
+    assert back.startswith("/requests/new/buy-things?kept=")
+    assert "chair" not in back
+    token = await sessions.begin("bo@acme.eu", method="code", browser="Firefox on Linux", proved=True)
+    browser.http.headers["cookie"] = f"__Host-approvals={token}"
+    page = (await browser.http.get(back)).text
+    assert "your session was over" in page
+    assert 'value="A &lt;chair&gt;"' in page
+    assert 'value="120.00"' in page
+    again = hidden(page)
+    assert again["once"] == form["once"]
+    assert (await browser.send(again, what="A <chair>", price="120.00", urgent="true")).status_code == 303
+    assert await browser.runs() == 1
+    for other in ("/requests/new/file-things?" + back.partition("?")[2], "/requests/new/buy-things?kept=none"):
+        assert "chair" not in (await browser.http.get(other)).text
+    await sessions.end_all("bo@acme.eu")
+    forged = await browser.send(again | {"form_token": "x"}, what="A chair")
+    assert forged.status_code == 401
+    assert "kept=" not in forged.text
+
+
+async def test_who_decides_is_beside_the_form_at_once(browser: Browser) -> None:
+    page = (await browser.http.get("/requests/new/buy-things")).text
+    assert page.index('class="beside"') < page.index('action="/requests"') < page.index('id="approvers"')
+    assert "1 of ann@acme.eu" in page.partition('id="approvers"')[2]
+    shown = await browser.send(await browser.form() | {"approvers": "yes"}, what="A chair", price="120.00")
+    assert "Needs 1 of ann@acme.eu." in shown.text

@@ -1,0 +1,179 @@
+"""Small drawings, as numbers for templates: the stages of a workflow with their clock, and charts of days. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from approvals_bot.approvals.card_text import span
+from approvals_bot.approvals.plain_text import readable
+from approvals_bot.approvals.policy import Definition, Seat
+from approvals_bot.approvals.timers import Time, stage_times
+from approvals_bot.service.workflow_figures import Day
+
+COLUMN = 208  # user units, of one stage
+MARGIN = 14
+DOTS = 8  # seats' places that are drawn; of more, the number is enough
+LABEL = 25  # characters that fit into a column
+WIDTH, HEIGHT = 300, 72  # of a chart
+NARROWEST = 140  # the distance of two marks of the clock whose words are beside each other
+
+
+def clip(text: str, most: int = LABEL) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+@dataclass(frozen=True, slots=True)
+class SeatWords:
+    """A seat: `needs` in words, `when` it applies, and its places, for dots: -1 for everyone."""
+
+    needs: str
+    when: str
+    places: int
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnStage:
+    """One stage in its column, and the same in words. `x`: of its mark."""
+
+    x: int
+    title: str
+    label: str
+    when: str
+    seats: tuple[SeatWords, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A time of the clock that runs in each stage. `row`: its words are above or below those of the one before."""
+
+    x: float
+    row: int
+    kind: str
+    after: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageDrawing:
+    """The stages in a row, and the clock of each below. `end`: the x of the decision."""
+
+    stages: tuple[DrawnStage, ...]
+    marks: tuple[Mark, ...]
+    width: int
+    height: int
+    clock_y: int
+    end: int
+
+
+def draw_stages(definition: Definition, now: datetime) -> StageDrawing:
+    """Draw a workflow's stages, and the times that count from the opening of each."""
+    names = definition.group_names
+    stages = tuple(
+        DrawnStage(
+            MARGIN + 90 + number * COLUMN,
+            stage.title or readable(stage.id),
+            clip(stage.title or readable(stage.id)),
+            stage.when or "",
+            tuple(_seat(seat, names) for seat in stage.seat),
+        )
+        for number, stage in enumerate(definition.stage)
+    )
+    end = MARGIN + 90 + len(stages) * COLUMN
+    lines = max((len(stage.seats) for stage in stages), default=0)
+    clock_y = 92 + 40 * lines
+    width = max(end + 90, 720)
+    marks = _marks(stage_times(definition, now), now, width)
+    height = clock_y + (26 + 18 * max(mark.row + 1 for mark in marks) if marks else 0)
+    return StageDrawing(stages, marks, width, height, clock_y, end)
+
+
+def _seat(seat: Seat, names: Mapping[str, str]) -> SeatWords:
+    """Word a seat: `2 of Release managers`, `everyone of @sre`."""
+    who = " or ".join(names.get(address[1:], address) if address.startswith("@") else address for address in seat.from_)
+    return SeatWords(
+        f"{'everyone' if seat.need == 'all' else seat.need} of {who}",
+        seat.when or "",
+        -1 if seat.need == "all" else min(seat.need, DOTS),
+    )
+
+
+def _marks(times: Sequence[Time], now: datetime, width: int) -> tuple[Mark, ...]:
+    """Place the times on a line that ends with the last one: in order, as far apart as their words need."""
+    ordered = sorted(times, key=lambda time: time.at)
+    if not ordered:
+        return ()
+    room = width - 2 * MARGIN - NARROWEST
+    whole = max((ordered[-1].at - now).total_seconds(), 1.0)
+    marks, taken = list[Mark](), [-float(NARROWEST)] * 6
+    for time in ordered:
+        x = MARGIN + room * (time.at - now).total_seconds() / whole
+        row = next((row for row, last in enumerate(taken) if x - last >= NARROWEST), len(taken) - 1)
+        taken[row] = x
+        marks.append(Mark(round(x, 1), row, time.kind, span(time.at - now), time.what))
+    return tuple(marks)
+
+
+@dataclass(frozen=True, slots=True)
+class ChartBar:
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Bars for days. `most`: the value of the highest in words; `words`: the whole for people who can't see it."""
+
+    bars: tuple[ChartBar, ...]
+    most: str
+    words: str
+    first: str
+    last: str
+
+
+def chart(days: Sequence[Day], value: Callable[[Day], float | None], word: Callable[[float], str], what: str) -> Chart:
+    """Draw one value of each day. `what` names it: `Open requests`."""
+    values = [value(day) for day in days]
+    known = [each for each in values if each is not None]
+    top = max(known, default=0.0)
+    step = WIDTH / max(len(days), 1)
+    bars = tuple(
+        ChartBar(
+            round(number * step + step * 0.15, 2),
+            round(HEIGHT - _height(each, top), 2),
+            round(step * 0.7, 2),
+            _height(each, top),
+        )
+        for number, each in enumerate(values)
+        if each
+    )
+    first, last = (_day(days[0]), _day(days[-1])) if days else ("", "")
+    newest = next((each for each in reversed(values) if each is not None), None)
+    said = f"{what} from {first} to {last}: at most {word(top)}" if known else f"{what}: none yet"
+    words = f"{said}, lastly {word(newest)}." if newest is not None else f"{said}."
+    return Chart(bars, word(top) if known else "", words, first, last)
+
+
+def _height(value: float, top: float) -> float:
+    return round(max(HEIGHT * value / top, 2.0), 2)
+
+
+def _day(day: Day) -> str:
+    return f"{day.day.day} {day.day:%b}"
+
+
+def open_chart(days: Sequence[Day]) -> Chart:
+    """Draw how many requests were open at the end of each day."""
+    return chart(days, lambda day: float(day.open), lambda count: f"{count:.0f}", "Open requests")
+
+
+def decision_chart(days: Sequence[Day]) -> Chart:
+    """Draw the median time to a decision of each day."""
+    return chart(days, lambda day: day.seconds, seconds_in_words, "Time to a decision")
+
+
+def seconds_in_words(seconds: float) -> str:
+    return span(timedelta(seconds=seconds))

@@ -1,0 +1,103 @@
+"""The form that a workflow's fields make, as a person has filled it in: to send it, or to try what would happen."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from approvals_bot.approvals import fields
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.request import Opening
+from approvals_bot.approvals.simulate import simulate, simulate_stages
+from approvals_bot.errors import InvalidPayloadError
+from approvals_bot.people import AddressError, People, Person
+from approvals_bot.service.forms import typed_input
+
+FIELD = "field."  # what the names of inputs begin with, so that no field's name is one of the form's own
+BEHALF = "on_behalf_of"
+ONCE = "once"  # the form's key: sent twice, it makes one request
+
+NOT_ALL = "Nothing was sent yet. Please correct what is marked."
+NOT_ADDRESSED = "not an email address"
+
+
+@dataclass(frozen=True, slots=True)
+class FilledForm:
+    """What a person has typed. `wrong`: what is wrong with a field, by its name; `said`: what is wrong with the whole.
+
+    `preview`: who would be asked, if that was wanted.
+    """
+
+    texts: Mapping[str, str] = field(default_factory=dict)
+    behalf: str = ""
+    once: str = ""
+    said: str = ""
+    wrong: Mapping[str, str] = field(default_factory=dict)
+    preview: Mapping[str, Any] | None = None
+
+    def shown(self, definition: Definition, person: Person) -> dict[str, Any]:
+        """Return what the template `_fields.html` shows: the inputs with their values."""
+        sendable = fields.sendable(definition.fields)
+        shown = (fields.form_field(name, spec, spec.default) for name, spec in sendable.items())
+        return {
+            "definition": definition,
+            "person": person,
+            "asks": fields.in_format_of(person.numbers, tuple(shown)),
+            "filled": self,
+            "values": {FIELD + name: text for name, text in self.texts.items()},
+        }
+
+
+def empty_form(definition: Definition) -> FilledForm:
+    """Return the form as it is at first, with its defaults."""
+    of = fields.sendable(definition.fields)
+    texts = {name: fields.form_field(name, spec, spec.default).value for name, spec in of.items()}
+    return FilledForm(texts, once=secrets.token_urlsafe(16))
+
+
+def read_filled(definition: Definition, form: Mapping[str, str]) -> FilledForm:
+    """Return what was sent."""
+    texts = {name: form.get(FIELD + name, "") for name in fields.sendable(definition.fields)}
+    return FilledForm(texts, form.get(BEHALF, "").strip(), form.get(ONCE, "") or secrets.token_urlsafe(16))
+
+
+def needs_a_file(definition: Definition) -> bool:
+    """Return whether a form of ours can't send this request, because a file is required."""
+    sendable = fields.sendable(definition.fields)
+    return any(spec.required and name not in sendable for name, spec in definition.fields.items())
+
+
+async def with_preview(
+    filled: FilledForm, definition: Definition, people: People, reader: Person, requester: str, now: datetime
+) -> FilledForm:
+    """Return the form with what would happen if `requester` sent it; nothing is sent to anybody."""
+    try:
+        behalf = people.canonical(filled.behalf) if filled.behalf else None
+    except AddressError:
+        return replace(filled, said=NOT_ALL, wrong={BEHALF: NOT_ADDRESSED})
+    opening = Opening(typed_input(definition, filled.texts, reader.numbers), requester, behalf)
+    try:
+        found = await simulate(definition, opening, people, now)
+        stages = simulate_stages(definition, opening, now)
+    except InvalidPayloadError as unfit:
+        return with_faults(filled, definition, unfit.errors, NOT_ALL)
+    named = {each["person"]: people.person(each["person"]).name for each in found["who"]}
+    timers = [each | {"time": datetime.fromisoformat(each["at"])} for each in found["timers"]]
+    return replace(filled, preview=found | {"names": named, "stages": stages, "timers": timers})
+
+
+def with_faults(
+    filled: FilledForm, definition: Definition, errors: Sequence[Mapping[str, Any]], otherwise: str
+) -> FilledForm:
+    """Return the form with each error beside its field; what is about no field is said above the form."""
+    wrong, loose = dict[str, str](), list[str]()
+    for error in errors:
+        name = next((str(part) for part in error["loc"] if part in definition.fields or part == BEHALF), None)
+        if name is None:
+            loose.append(str(error["msg"]))
+        else:
+            wrong.setdefault(name, str(error["msg"]))
+    return replace(filled, said=" ".join([NOT_ALL if wrong else otherwise, *loose]), wrong=wrong)
