@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from socket import gethostname
-from typing import Any
+from typing import Any, Literal
 
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -53,6 +53,7 @@ from approvals_bot.service.catalog import Catalog, load_catalog
 from approvals_bot.service.files import keep_forgetting
 from approvals_bot.service.host import Attached, ChannelHost
 from approvals_bot.service.keys import api_keys
+from approvals_bot.service.operations import ChannelWatch, keep_measuring
 from approvals_bot.service.replicas import Replicas, digest_of
 from approvals_bot.service.roles import Roles
 from approvals_bot.service.schedules import planned, start_scheduled
@@ -158,8 +159,15 @@ async def open_service(
         for channel in channels.values():
             if isinstance(channel, Attached):
                 channel.attach(host)
+        watch = ChannelWatch(clock.now)
+
+        def delivered(channel: str, act: Literal["send", "update"], outcome: str) -> None:
+            metrics.delivered(channel, act, outcome)
+            watch.saw(channel, act, outcome)
+
         engine.resources |= {
-            Channels: Channels(channels, base_url, host.link, metrics.delivered),
+            Channels: Channels(channels, base_url, host.link, delivered),
+            ChannelWatch: watch,
             Targets: targets,
             People: host.people,
             Calendars: Calendars(service.calendars),
@@ -188,6 +196,7 @@ async def open_service(
         start_tasks(stack, channels)
         start_task(stack, cards.run(), "the cards of stalled runs")
         start_task(stack, keep_forgetting(engine), "files that nothing has")
+        start_task(stack, keep_measuring(engine), "the store's size")
         routes: list[BaseRoute] = [*extra]
         connections: dict[str, Connection] = {}
         for channel in channels.values():

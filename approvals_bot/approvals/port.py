@@ -584,7 +584,13 @@ class Channels:
         except Exception:
             count("error")
             raise
-        count("uncertain" if isinstance(result, Delivered) and result.uncertain else result.kind)
+        match result:
+            case Delivered(uncertain=True):
+                count("uncertain")
+            case TryAgain(held=True):
+                count("held")
+            case _:
+                count(result.kind)
         return result
 
     async def _with_links(self, channel: Channel, dispatch: Dispatch) -> Dispatch:

@@ -26,6 +26,7 @@ from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.keys import ApiKey
 from approvals_bot.service.known import KnownPeople
+from approvals_bot.service.operations import ChannelWatch
 from approvals_bot.service.replicas import Replicas
 from approvals_bot.service.roles import Roles
 from approvals_bot.service.sessions import Sessions
@@ -53,6 +54,7 @@ from approvals_bot.web.middleware import UNMATCHED, Middleware
 from approvals_bot.web.navigation import Navigation
 from approvals_bot.web.new_request import NewRequest
 from approvals_bot.web.openapi import OpenApi
+from approvals_bot.web.operations_page import OperationsPage
 from approvals_bot.web.pages import PeoplePages
 from approvals_bot.web.playground_session import PlaygroundSession
 from approvals_bot.web.proxies import ProxyHeader
@@ -249,6 +251,15 @@ def build(
         open_pages=open_pages,
     )
     deliveries = DeliveryPages(engine, admission, forms, channels=sorted(channels.by_name), root=root_of(base_url))
+    operations = OperationsPage(
+        engine,
+        admission,
+        channels=sorted(channels.by_name),
+        watch=engine.resources.get(ChannelWatch),
+        states=connections or {},
+        has_key=audit_key is not None,
+        own_id=replicas.id if replicas is not None else "",
+    )
     workflow_pages = WorkflowPages(
         engine=engine,
         people=people,
@@ -338,6 +349,7 @@ def build(
         ("GET", "/deliveries", deliveries.show),
         ("POST", "/deliveries/attempts", deliveries.try_chosen),
         ("POST", "/deliveries/{id}/attempts", deliveries.try_one),
+        ("GET", "/operations", operations.show),
         ("GET", "/workflows", workflow_pages.list),
         ("GET", "/workflows/{name}", workflow_pages.show),
         ("POST", "/workflows/{name}/simulation", workflow_pages.simulate),

@@ -90,7 +90,7 @@ async def test_workflows_are_for_their_requesters_and_viewers(house: StaffedHous
     assert 'href="/requests/new/ship"' not in (await house.get("/workflows", EVE)).text
 
 
-async def test_a_workflow_is_drawn_and_told_with_its_figures(house: StaffedHouse) -> None:
+async def test_a_workflow_is_drawn_and_worded_with_its_figures(house: StaffedHouse) -> None:
     old = digest(house.configured().workflows[1])
     for minutes, version in ((10, "1"), (30, "2"), (50, "3")):
         run = await house.open("ship", version=version)

@@ -36,8 +36,18 @@ class ReplicaRow(NamedTuple):
     config_digest: str
 
 
+class StoreLoad(NamedTuple):
+    """How large a store is, in bytes, and how many runs each owner works on at this moment."""
+
+    size: int
+    leases: dict[str, int]
+
+
 class ReplicaStore(Protocol):
     """What a store keeps of the processes that serve it."""
+
+    async def load(self) -> StoreLoad:
+        """Return the store's size and the leases that are given. Reads an index, not the runs."""
 
     async def announce(self, row: ReplicaRow) -> list[ReplicaRow]:
         """Write a process's row, and return those of all the others, the oldest first.
@@ -73,6 +83,8 @@ _SAID = """ON CONFLICT (id) DO UPDATE SET version = excluded.version, since = ex
       seen_at = excluded.seen_at, schema = excluded.schema, key_ids = excluded.key_ids,
       signs_with = excluded.signs_with, config_digest = excluded.config_digest"""
 
+_LEASES = "SELECT owner, count(*) FROM runs WHERE owner IS NOT NULL GROUP BY owner ORDER BY owner"
+
 # ── SQLite ──
 
 _ANNOUNCE = f"INSERT INTO replicas ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) {_SAID}"  # noqa: S608
@@ -87,6 +99,11 @@ def announce(db: sqlite3.Connection, row: ReplicaRow) -> list[ReplicaRow]:
 
 def list_replicas(db: sqlite3.Connection) -> list[ReplicaRow]:
     return [_row(*each) for each in db.execute(_ALL).fetchall()]
+
+
+def load(db: sqlite3.Connection) -> StoreLoad:
+    (pages,), (size,) = (db.execute(f"PRAGMA {what}").fetchone() for what in ("page_count", "page_size"))
+    return StoreLoad(pages * size, dict(db.execute(_LEASES).fetchall()))
 
 
 def leave(db: sqlite3.Connection, id: str) -> None:
@@ -116,6 +133,12 @@ class PostgresReplicas:
     async def replicas(self) -> list[ReplicaRow]:
         async with self._write.in_time():
             return [_row(*each) for each in await self._write.fetch(_ALL)]
+
+    async def load(self) -> StoreLoad:
+        async with self._write.in_time():
+            ((size,),) = await self._write.fetch("SELECT pg_database_size(current_database())")
+            rows = await self._write.fetch(_LEASES)
+        return StoreLoad(size, {row[0]: row[1] for row in rows})
 
     async def leave(self, id: str) -> None:
         async with self._write.in_time():

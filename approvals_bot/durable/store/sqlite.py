@@ -164,6 +164,7 @@ class SqliteStore:
 
     schedules = listed(reading.schedules)
     replicas = listed(of_replicas.list_replicas)
+    load = listed(of_replicas.load)
     sessions = listed(of_sessions.list_sessions)
     file_part = listed(of_files.file_part)
     unclaimed_files = listed(of_files.unclaimed_files)
