@@ -186,6 +186,8 @@ FAULTS = {
     "file_unknown": (
         "is not the id of a file that this key uploaded, or the file wasn't used within an hour; upload it again"
     ),
+    "file_empty": "is empty",
+    "file_too_large": "has more than 10 MB",
     "file_name_missing": "is missing",
     "file_name_control": "contains a control character",
     "file_name_path": 'must be a file\'s name alone, like "plan.pdf", without a folder or blanks around it',

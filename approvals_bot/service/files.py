@@ -99,7 +99,7 @@ async def attach(engine: Engine, names: Iterable[str], given: Mapping[str, JsonV
         value = given.get(name)
         if value is None:
             continue
-        file = await _find(engine, value, owner)
+        file = await find_own_file(engine, value, owner)
         if file is None:
             rejections.append(Rejection((name,), "file_unknown" if isinstance(value, str) else "not_a_file"))
             del found[name]
@@ -138,7 +138,8 @@ def refuse_input(rejections: tuple[Rejection, ...]) -> None:
         raise InvalidPayloadError(faults, "input")
 
 
-async def _find(engine: Engine, value: JsonValue, owner: str) -> StoredFile | None:
+async def find_own_file(engine: Engine, value: JsonValue, owner: str) -> StoredFile | None:
+    """Return the file with this id, if it is there and this app or person has uploaded it."""
     if not isinstance(value, str) or not _ID.fullmatch(value):
         return None
     row = await engine.store.file(value)

@@ -145,7 +145,7 @@ async def _loaded(engine: Engine) -> tuple[LoadedFiles, ...]:
     """Return the last loads of the configuration, the newest first."""
     lines = await engine.audit_lines(AuditFilter(what=LOADED, newest_first=True, limit=LOADED_SHOWN + 1))
     found = []
-    for line, before in zip(lines, [*lines[1:], None], strict=True):
+    for line, before in zip(lines, [*lines[1:], None], strict=False):
         data = line.entry.data
         files, earlier = data.get("files", {}), {} if before is None else before.entry.data.get("files", {})
         changed = [name for name in sorted({*files, *earlier}) if files.get(name) != earlier.get(name)]

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from approvals_bot.approvals import fields
+from approvals_bot.approvals.field_specs import FieldSpec
+from approvals_bot.approvals.files import LARGEST_FILE, StoredFile, file_name
+from approvals_bot.approvals.json_values import UnfitError
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.simulate import simulate, simulate_stages
+from approvals_bot.durable.core.forms import FormFields, FormFile
+from approvals_bot.durable.engine import Engine
 from approvals_bot.errors import InvalidPayloadError
 from approvals_bot.people import AddressError, People, Person
+from approvals_bot.service.files import TooManyFilesError, find_own_file, keep_file
 from approvals_bot.service.forms import typed_input
 
 FIELD = "field."  # what the names of inputs begin with, so that no field's name is one of the form's own
@@ -22,6 +28,9 @@ ONCE = "once"  # the form's key: sent twice, it makes one request
 
 NOT_ALL = "Nothing was sent yet. Please correct what is marked."
 NOT_ADDRESSED = "not an email address"
+TOO_MANY_FILES = "you have uploaded many files that no request has; wait until the oldest are an hour old"
+KEPT_FILE = "kept."  # what the names of inputs begin with that name files which were uploaded before
+NO_FILE = StoredFile("file", "file", 0, "", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +46,7 @@ class FilledForm:
     said: str = ""
     wrong: Mapping[str, str] = field(default_factory=dict)
     preview: Mapping[str, Any] | None = None
+    files: Mapping[str, StoredFile] = field(default_factory=dict)  # those that are uploaded, by field
 
     def shown(self, definition: Definition, person: Person) -> dict[str, Any]:
         """Return what the template `_fields.html` shows: the inputs with their values."""
@@ -46,6 +56,7 @@ class FilledForm:
             "definition": definition,
             "person": person,
             "asks": fields.in_format_of(person.numbers, tuple(shown)),
+            "attached": [fields.form_field(name, spec) for name, spec in _file_fields(definition).items()],
             "filled": self,
             "values": {FIELD + name: text for name, text in self.texts.items()},
         }
@@ -64,10 +75,42 @@ def read_filled(definition: Definition, form: Mapping[str, str]) -> FilledForm:
     return FilledForm(texts, form.get(BEHALF, "").strip(), form.get(ONCE, "") or secrets.token_urlsafe(16))
 
 
-def needs_a_file(definition: Definition) -> bool:
-    """Return whether a form of ours can't send this request, because a file is required."""
-    sendable = fields.sendable(definition.fields)
-    return any(spec.required and name not in sendable for name, spec in definition.fields.items())
+async def with_files(
+    filled: FilledForm, definition: Definition, form: FormFields, engine: Engine, owner: str
+) -> FilledForm:
+    """Keep the files that came with a form, and find those that came with it before: nothing is uploaded twice.
+
+    What is wrong with one is said at its field. Raises StoreUnavailableError.
+    """
+    texts, files, wrong = dict(filled.texts), dict[str, StoredFile](), dict(filled.wrong)
+    for name in _file_fields(definition):
+        sent = next((each for each in form.getlist(FIELD + name) if isinstance(each, FormFile) and each.name), None)
+        try:
+            found = (
+                await find_own_file(engine, form.text(KEPT_FILE + name), owner)
+                if sent is None
+                else await keep_file(engine, owner, file_name(sent.name), _once(sent.content))
+            )
+        except UnfitError as error:
+            wrong[name] = str(error)
+        except TooManyFilesError:
+            wrong[name] = TOO_MANY_FILES
+        else:
+            if found is not None:
+                texts[name], files[name] = found.id, found
+    return replace(filled, texts=texts, files=files, wrong=wrong, said=NOT_ALL if wrong else filled.said)
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    if not content:
+        raise UnfitError("file_empty")
+    if len(content) > LARGEST_FILE:
+        raise UnfitError("file_too_large")
+    yield content
+
+
+def _file_fields(definition: Definition) -> dict[str, FieldSpec]:
+    return {name: spec for name, spec in definition.fields.items() if spec.type == "file"}
 
 
 async def with_preview(
@@ -78,7 +121,11 @@ async def with_preview(
         behalf = people.canonical(filled.behalf) if filled.behalf else None
     except AddressError:
         return replace(filled, said=NOT_ALL, wrong={BEHALF: NOT_ADDRESSED})
-    opening = Opening(typed_input(definition, filled.texts, reader.numbers), requester, behalf)
+    given = typed_input(definition, filled.texts, reader.numbers)
+    for name, spec in _file_fields(definition).items():  # who decides doesn't depend on what is in a file
+        if name in filled.files or spec.required:
+            given[name] = filled.files.get(name, NO_FILE).as_json()
+    opening = Opening(given, requester, behalf)
     try:
         found = await simulate(definition, opening, people, now)
         stages = simulate_stages(definition, opening, now)

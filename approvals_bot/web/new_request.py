@@ -17,6 +17,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.approvals.acts import Actor
+from approvals_bot.approvals.files import LARGEST_FILE
 from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.durable.core.events import to_micros
@@ -33,9 +34,9 @@ from approvals_bot.web.filled_forms import (
     NOT_ALL,
     FilledForm,
     empty_form,
-    needs_a_file,
     read_filled,
     with_faults,
+    with_files,
     with_preview,
 )
 from approvals_bot.web.form_tokens import FormTokens
@@ -44,14 +45,13 @@ from approvals_bot.web.login import Login
 from approvals_bot.web.navigation import Navigation
 from approvals_bot.web.responses import Renderer
 from approvals_bot.web.sessions import SessionCookies
-from approvals_bot.web.validation import read_form
+from approvals_bot.web.validation import LINK_BODY, read_form, read_form_fields
 
 SHOW_APPROVERS = "approvers"
 KEPT_FOR = timedelta(hours=1)  # what was typed when the session was over
 
 STALE = "This page was open too long, so nothing was sent. Check what you have typed, then send it again."
 SENT_BEFORE = "This form was sent before, with other values, and made a request. Open a new form for another one."
-NEEDS_A_FILE = "This request needs a file, which this form can't send. Please use the API."
 SESSION_OVER = "Nothing was sent yet: your session was over. Check what you have typed, then send it."
 
 
@@ -102,15 +102,20 @@ class NewRequest:
 
     async def send(self, request: HttpRequest) -> Response:
         """Open the request: 303 to it. What doesn't fit is said beside its field, and nothing is lost."""
-        session, form = await self._sessions.find(request), await read_form(request)
+        session = await self._sessions.find(request)
         if session is None:
-            return await self._keep(request, form)
+            return await self._keep(request, await read_form(request))
+        sent_fields = await read_form_fields(request, LARGEST_FILE + LINK_BODY)
+        form = {name: sent_fields.text(name) for name in sent_fields}
         definition = await self._offered(form.get("workflow", ""), session)
         if definition is None:
             return self._pages.page("not_found.html", 404)
         filled = read_filled(definition, form)
         if not self._forms.is_ours(request, "request", form.get("form_token", "")):
             return await self._form(request, session, definition, replace(filled, said=STALE), 403)
+        filled = await with_files(filled, definition, sent_fields, self._engine, session.person)
+        if filled.wrong:
+            return await self._form(request, session, definition, filled, 422)
         if SHOW_APPROVERS in form:
             reader, now = self._people.person(session.person), self._engine.now()
             previewed = await with_preview(filled, definition, self._people, reader, session.person, now)
@@ -168,8 +173,6 @@ class NewRequest:
     async def _form(
         self, request: HttpRequest, session: SessionRow, definition: Definition, filled: FilledForm, status: int = 200
     ) -> Response:
-        if needs_a_file(definition):
-            filled = replace(filled, said=NEEDS_A_FILE)
         return await self._page(
             "new_form.html",
             session,

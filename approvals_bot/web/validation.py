@@ -190,9 +190,9 @@ async def read_form(request: HttpRequest) -> dict[str, str]:
     return {name: fields.text(name) for name in fields}
 
 
-async def read_form_fields(request: HttpRequest) -> FormFields:
+async def read_form_fields(request: HttpRequest, limit: int = LINK_BODY) -> FormFields:
     """Read the form with all values of its repeated fields. Other bodies have no fields. Raises as `read_form`."""
-    body, content_type = await read_body(request, LINK_BODY), request.headers.get("content-type", "")
+    body, content_type = await read_body(request, limit), request.headers.get("content-type", "")
     if parse_header(content_type)[0] not in (URL_ENCODED, MULTIPART):
         return FormFields()
     return parse_form(content_type, body)

@@ -131,13 +131,40 @@ async def test_people_see_the_workflows_they_may_request(browser: Browser) -> No
     assert (await browser.http.get("/requests/new/nothing")).status_code == 404
 
 
-async def test_a_form_says_that_its_request_needs_a_file(browser: Browser) -> None:
-    page = await browser.http.get("/requests/new/file-things")
-    assert "This request needs a file" in unescape(page.text)
-    assert "field.plan" not in page.text
-    sent = await browser.send(await browser.form("file-things"), what="a", plan="file_" + "0" * 32)
-    assert (sent.status_code, await browser.runs()) == (422, 0)
-    assert "This request needs a file" in unescape(sent.text)
+async def test_a_file_is_sent_with_the_form_and_uploaded_once(browser: Browser) -> None:
+    page = (await browser.http.get("/requests/new/file-things")).text
+    assert 'enctype="multipart/form-data"' in page
+    assert 'name="field.plan" type="file" required' in page
+    form = hidden(page)
+
+    async def send(texts: dict[str, str], name: str = "", content: bytes = b"") -> httpx2.Response:
+        files = {"field.plan": (name, content, "application/pdf")} if name else {"none": ("", b"")}
+        return await browser.http.post("/requests", data=form | texts, files=files, headers=OURS)
+
+    for texts, name, content, why in (
+        ({"field.what": "a"}, "", b"", "Is required."),
+        ({"field.what": "a"}, "plan.pdf", b"", "Is empty."),
+        ({"field.what": "a", "kept.plan": "file_" + "0" * 32}, "", b"", "Is required."),
+    ):
+        refused = await send(texts, name, content)
+        assert (refused.status_code, why in refused.text) == (422, True), refused.text
+    assert (await send({"field.what": "a"}, "plan.pdf", b"x" * 10_100_000)).status_code == 413
+    shown = await send({"field.what": "", "approvers": "yes"})
+    assert shown.status_code == 200  # whether a file is there changes nothing about who decides
+    wrong = await send({"field.what": ""}, "plän.pdf", b"%PDF-1.4 a plan")
+    assert wrong.status_code == 422
+    assert "plän.pdf is attached." in wrong.text
+    found = re.search(r'name="kept.plan" value="(file_[0-9a-f]{32})"', wrong.text)
+    assert found
+    sent = await send({"field.what": "a", "kept.plan": found[1]})
+    assert (sent.status_code, await browser.runs()) == (303, 1)
+    await browser.service.engine.settle()
+    (record,) = (await browser.service.engine.records()).records
+    request = request_of(record)
+    assert request is not None
+    assert (request.fields["plan"]["id"], request.fields["plan"]["name"]) == (found[1], "plän.pdf")  # type: ignore[index,call-overload]
+    downloaded = await browser.http.get(f"{sent.headers['location']}/files/{found[1]}")
+    assert downloaded.content == b"%PDF-1.4 a plan"
 
 
 async def test_nobody_gets_a_form_without_a_session(browser: Browser) -> None:
