@@ -352,6 +352,7 @@ def build(
         ("GET", "/operations", operations.show),
         ("GET", "/workflows", workflow_pages.list),
         ("GET", "/workflows/{name}", workflow_pages.show),
+        ("GET", "/workflows/{name}/simulation", workflow_pages.show),  # after signing in, and when it is loaded again
         ("POST", "/workflows/{name}/simulation", workflow_pages.simulate),
         ("GET", "/login", signing_in.show),
         ("POST", "/login", signing_in.submit),
