@@ -26,7 +26,7 @@ def clip(text: str, most: int = LABEL) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SeatWords:
-    """A seat: `needs` in words, `when` it applies, and its places, for dots: -1 for everyone."""
+    """A seat: `needs` in words, `when` it applies, and its places, for dots: -1 for a share of them."""
 
     needs: str
     when: str
@@ -89,13 +89,16 @@ def draw_stages(definition: Definition, now: datetime) -> StageDrawing:
     return StageDrawing(stages, marks, width, height, clock_y, end)
 
 
+_NEEDS = {"all": "everyone", "majority": "the majority"}
+
+
 def _seat(seat: Seat, names: Mapping[str, str]) -> SeatWords:
     """Word a seat: `2 of Release managers`, `everyone of @sre`."""
     who = " or ".join(names.get(address[1:], address) if address.startswith("@") else address for address in seat.from_)
     return SeatWords(
-        f"{'everyone' if seat.need == 'all' else seat.need} of {who}",
+        f"{_NEEDS.get(str(seat.need), seat.need)} of {who}",
         seat.when or "",
-        -1 if seat.need == "all" else min(seat.need, DOTS),
+        min(seat.need, DOTS) if isinstance(seat.need, int) else -1,
     )
 
 

@@ -12,9 +12,10 @@ from approvals_bot.approvals import fields
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.files import LARGEST_FILE, StoredFile, file_name
 from approvals_bot.approvals.json_values import UnfitError
+from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Opening
-from approvals_bot.approvals.simulate import simulate, simulate_stages
+from approvals_bot.approvals.simulate import simulate
 from approvals_bot.durable.core.forms import FormFields, FormFile
 from approvals_bot.durable.engine import Engine
 from approvals_bot.errors import InvalidPayloadError
@@ -128,11 +129,12 @@ async def with_preview(
     opening = Opening(given, requester, behalf)
     try:
         found = await simulate(definition, opening, people, now)
-        stages = simulate_stages(definition, opening, now)
     except InvalidPayloadError as unfit:
         return with_faults(filled, definition, unfit.errors, NOT_ALL)
     named = {each["person"]: people.person(each["person"]).name for each in found["who"]}
     timers = [each | {"time": datetime.fromisoformat(each["at"])} for each in found["timers"]]
+    titles = {stage.id: stage.title or readable(stage.id) for stage in definition.stage}
+    stages = [each | {"title": titles[each["id"]]} for each in found.get("stages", ())]
     return replace(filled, preview=found | {"names": named, "stages": stages, "timers": timers})
 
 
