@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from approvals_bot.approvals.port import ConnectionState
 from approvals_bot.approvals.published import IN_TROUBLE, trouble_word
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.attributes import projected
@@ -100,7 +101,7 @@ async def read_operations(
     engine: Engine,
     channels: Iterable[str],
     watch: ChannelWatch | None,
-    states: Mapping[str, Callable[[], Awaitable[str]]],
+    states: Mapping[str, Callable[[], Awaitable[ConnectionState]]],
 ) -> Operations:
     """Return the state of the installation. `states`: of the connections that channels keep open, by name."""
     now, load = engine.now(), await engine.store.load()
@@ -131,14 +132,23 @@ async def _find_oldest(engine: Engine) -> tuple[RunRecord, Request] | None:
 
 
 async def _channel(
-    engine: Engine, name: str, watch: ChannelWatch | None, states: Mapping[str, Callable[[], Awaitable[str]]]
+    engine: Engine,
+    name: str,
+    watch: ChannelWatch | None,
+    states: Mapping[str, Callable[[], Awaitable[ConnectionState]]],
 ) -> ChannelState:
     trouble = Filter(attributes={projected(IN_TROUBLE): trouble_word(None, name)}, is_open=True)
     first = (await list_deliveries(engine, channel=name, limit=1)).rows
-    said = [f"{one.replace('_', ' ')}: {await state()}" for one, state in states.items() if one.startswith(name)]
+    said = [
+        f"{one.replace('_', ' ')}: {_words(await state())}" for one, state in states.items() if one.startswith(name)
+    ]
     is_up, since = (None, None) if watch is None else watch.of(name)
     words = next((row.delivery.error for row in first if row.delivery.error), "")
     return ChannelState(name, is_up, since, words, "; ".join(said), await engine.count_runs(trouble, MOST_COUNTED))
+
+
+def _words(state: ConnectionState) -> str:
+    return f"{state.word}, {state.why}" if state.why else state.word
 
 
 async def _loaded(engine: Engine) -> tuple[LoadedFiles, ...]:

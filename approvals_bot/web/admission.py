@@ -79,8 +79,8 @@ class Admission:
         return await self.show(visitor, "error.html", "", 403, title=f"This page is for {role}s", detail=detail)
 
     async def has(self, visitor: Visitor, role: Role) -> bool:
-        """Return whether the visitor has this role. Raises SourceUnavailable."""
-        return self._open or (visitor.address is not None and role in await self._roles.of(visitor.address))
+        """Return whether the visitor has this role, or needs none. Raises SourceUnavailable."""
+        return visitor.address is None or role in await self._roles.of(visitor.address)
 
     async def show(self, visitor: Visitor, template: str, here: str, status: int = 200, **values: Any) -> Response:
         """Return this page, with the visitor's navigation and zone."""
