@@ -584,13 +584,8 @@ class Channels:
         except Exception:
             count("error")
             raise
-        match result:
-            case Delivered(uncertain=True):
-                count("uncertain")
-            case TryAgain(held=True):
-                count("held")
-            case _:
-                count(result.kind)
+        is_held, is_uncertain = getattr(result, "held", False), getattr(result, "uncertain", False)
+        count("held" if is_held else "uncertain" if is_uncertain else result.kind)
         return result
 
     async def _with_links(self, channel: Channel, dispatch: Dispatch) -> Dispatch:
