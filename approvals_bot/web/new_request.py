@@ -26,8 +26,8 @@ from approvals_bot.durable.store.sessions import SessionRow
 from approvals_bot.people import People, SourceUnavailable
 from approvals_bot.service.attempts import change_counter
 from approvals_bot.service.catalog import Catalog
-from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.forms import FormCode, FormRefused, SentForm, open_form
+from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.open import may_open
 from approvals_bot.web.charts import draw_stages
 from approvals_bot.web.filled_forms import (

@@ -17,6 +17,7 @@ from approvals_bot.approvals.policy import digest
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import AddressError, People, Person, SourceUnavailable
 from approvals_bot.service.catalog import Catalog, Listed
+from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.open import may_open
 from approvals_bot.service.roles import Roles
 from approvals_bot.service.schedules import read_schedules
@@ -151,7 +152,8 @@ class WorkflowPages:
         if visitor.address is None or listed.definition is None or listed.definition.is_tool_call:
             return False
         try:
-            return await may_open(listed.definition, [visitor.address], self._people)
+            is_known = await self._engine.resources[KnownPeople].knows(visitor.address)
+            return is_known and await may_open(listed.definition, [visitor.address], self._people)
         except SourceUnavailable:
             return False
 
