@@ -62,7 +62,6 @@ async def mails(house: StaffedHouse) -> list[str]:
     return [mail.to for mail in house.mailbox.mails]
 
 
-@pytest.mark.check(8)
 async def test_a_refused_mail_is_listed_and_tried_now_once(house: StaffedHouse) -> None:
 
     house.mailbox.faults.add(Fault("error", "RCPT", times=None, code=550, error=GONE))
