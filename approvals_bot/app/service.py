@@ -136,6 +136,7 @@ async def open_service(
             resources=resources,
             executor=Executor(service.server.step_threads, service.step_limits),
             cancel_grace=service.server.cancel_grace.total_seconds(),
+            max_waiting=service.hook.max_waiting,
             audit_key=None if service.audit.seed is None else ChainKey.derive(service.audit.seed),
             watch=appended,
             watch_stalls=run_stalled,

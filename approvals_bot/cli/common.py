@@ -155,6 +155,7 @@ async def _engine_of(service: ServiceSettings, clock: TimeSource, *, upgrade: bo
         clock=clock,
         executor=Executor(limits=service.step_limits),
         cancel_grace=grace,
+        max_waiting=service.hook.max_waiting,
         audit_key=None if seed is None else ChainKey.derive(seed),
     )
     async with engine.running(work=False):

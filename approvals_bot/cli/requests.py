@@ -407,7 +407,8 @@ def show_command(run: RunId, config: Config = CONFIG, as_json: Json = False) -> 
     async def look(engine: Engine, _: ServiceSettings) -> None:
         record, (whole, events) = await record_of(engine, run), await engine.read(run.partition(".")[0])
         about = record, waits_of(whole, events, engine.steps_in_line(whole, events)), events, engine.link
-        terminal.say(show.run_json(*about), show.history_text(*about, engine.now()), as_json)
+        text = show.history_text(*about, engine.now(), max_waiting=engine.max_waiting)
+        terminal.say(show.run_json(*about), text, as_json)
 
     with_engine(config, look)
 

@@ -16,7 +16,7 @@ from approvals_bot.cli.terminal import bold
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.engine import Page, RunRecord
 from approvals_bot.durable.engine.near_limits import near_limits
-from approvals_bot.durable.store.protocol import Status
+from approvals_bot.durable.store.protocol import MAX_UNREAD, Status
 from approvals_bot.service.history import failure_of, history_of
 from approvals_bot.service.read import api_request, iso, redact, request_of, requests_of
 from approvals_bot.service.waiting import Wait
@@ -88,7 +88,15 @@ def _row(record: RunRecord) -> tuple[str, ...]:
     return (record.id, record.workflow, record.status, f"{record.created_at:%Y-%m-%d %H:%M}", what)
 
 
-def history_text(record: RunRecord, waits: Sequence[Wait], events: Sequence[Event], link: Link, now: datetime) -> str:
+def history_text(
+    record: RunRecord,
+    waits: Sequence[Wait],
+    events: Sequence[Event],
+    link: Link,
+    now: datetime,
+    *,
+    max_waiting: int = MAX_UNREAD,
+) -> str:
     """Return the card, if the run is a request, and the timeline."""
     request = request_of(record)
     lines = [*_program(record), *_published(record), *_calls(waits, link)] if request is None or request.number else []
@@ -97,7 +105,7 @@ def history_text(record: RunRecord, waits: Sequence[Wait], events: Sequence[Even
         lines += card_lines(card_of(one, None, now), now)
     if record.stalled:
         lines += ["", f"⚠ Stalled: {clean(record.stalled)}"]
-    lines += [f"⚠ Near a limit: {use}" for use in near_limits(record)]
+    lines += [f"⚠ Near a limit: {use}" for use in near_limits(record, max_waiting)]
     if (failure := failure_of(events)) is not None:
         lines += ["", f"⚠ {clean(str(failure))}"]
     if record.next_run:

@@ -64,6 +64,7 @@ class ServiceSettings(Frozen):
     http: dict[Slug, HttpTarget] = Field(default_factory=dict)
     channels: dict[Slug, ChannelTable] = Field(default_factory=dict)
     limits: dict[Slug, Limit] = Field(default_factory=dict)
+    hook: HookTable = Field(default_factory=lambda: HookTable())
     chat: ChatTable = Field(default_factory=ChatTable)
     login: LoginTable = Field(default_factory=LoginTable)
     roles: RolesTable = Field(default_factory=RolesTable)
@@ -410,6 +411,13 @@ class Limit(Frozen):
     """How many steps with `@step(limit="<name>")` this process runs at a time."""
 
     at_once: Annotated[Int, Field(ge=1, le=10_000)]
+
+
+class HookTable(Frozen):
+    """What a hook keeps for its workflow."""
+
+    # One person has 20 acts on a stalled request (service/crowding.py): with fewer than 50, two would fill its hook.
+    max_waiting: Annotated[Int, Field(ge=50, le=10_000)] = 100  # MAX_UNREAD, whose import would build the store
 
 
 def _channel_table(value: object, info: ValidationInfo) -> object:

@@ -187,7 +187,10 @@ class RunsApi:
             return Response(status_code=303, headers={"Location": there})
         if wait and not record.has_ended:
             record = await self._engine.wait(record.id, wait, is_decided if record.workflow == TOOL_CALL else None)
-        near = [{"limit": use.limit, "used": use.used, "maximum": use.maximum} for use in near_limits(record)]
+        near = [
+            {"limit": use.limit, "used": use.used, "maximum": use.maximum}
+            for use in near_limits(record, self._engine.max_waiting)
+        ]
         shown = run_json(record) | await self._details(key, record, await may_resume(self._engine, key, record))
         return JsonResponse(shown | ({"near_limits": near} if near else {}))
 

@@ -221,7 +221,7 @@ class RunPages:
             events_left_out=max(len(log) - MOST_EVENTS, 0),
             published=pretty(hide(redact(record.view))) if record.view is not None and reader.is_viewer else "",
             result=pretty(hide(redact(record.result))) if record.result is not None and reader.is_viewer else "",
-            near_limits=near_limits(record) if reader.is_viewer else (),
+            near_limits=near_limits(record, self._engine.max_waiting) if reader.is_viewer else (),
             lines=[wait.in_words for wait in waits if wait.kind == "limit"],
             children=[wait.more for wait in waits if wait.kind == "child"],
             calls=[(wait, self._address_of(wait)) for wait in waits if wait.token],

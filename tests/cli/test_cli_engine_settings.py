@@ -12,9 +12,11 @@ from tests.support.small_site import HELLO, Site
 
 async def test_the_service_uses_the_settings_of_its_file(site: Site) -> None:
     _set(site, 'step_threads = 3\ncancel_grace = "5m"')
+    site.write("config.toml", f"{site.config.read_text()}\n[hook]\nmax_waiting = 64\n")
     async with open_service(read_configuration(site.config)) as service:
         threads = service.engine.scheduler.executor.all_gates[0]
-        assert (threads.most, service.engine.scheduler.cancel_grace) == (3, timedelta(minutes=5))
+        engine = service.engine
+        assert (threads.most, engine.scheduler.cancel_grace, engine.max_waiting) == (3, timedelta(minutes=5), 64)
 
 
 def test_cancel_beside_the_service_gives_the_same_time(site: Site) -> None:

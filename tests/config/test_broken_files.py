@@ -157,6 +157,7 @@ BROKEN_SERVICE = [
     ("[server]", "[server]\nstep_threads = 0", "step_threads", "server.step_threads", "at least 1", ""),
     ("[server]", "[server]\ncancel_grace = 60", "cancel_grace", "server.cancel_grace", "write a duration", ""),
     ("[server]", '[server]\ncancel_grace = "8d"', "cancel_grace", "server.cancel_grace", "a week at most", "7d"),
+    ("[server]", "[hook]\nmax_waiting = 49\n[server]", "max_waiting", "hook.max_waiting", "at least 50", ""),
     ("[slack]", "[slak]", "[slak]", "slak", "unknown key", "slack"),
     ("[slack]", "[slack]\nexternal_users = 'deni'", "external", "slack.external_users", "must be", "deny"),
     ('signing_secret = "env:SLACK_SIGNING_SECRET"\n', "", "[slack]", "slack", "Socket Mode", ""),

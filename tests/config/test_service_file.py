@@ -31,6 +31,7 @@ from approvals_bot.config.service import (
     SlackGroupEntry,
 )
 from approvals_bot.durable.engine.limits import CANCEL_GRACE, MOST_GRACE, STEP_THREADS
+from approvals_bot.durable.store.protocol import MAX_UNREAD
 from approvals_bot.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -104,6 +105,7 @@ def test_commented_settings_of_the_example_are_valid(tmp_path: Path) -> None:
 def test_settings_of_the_engine_have_its_defaults() -> None:
     server = service().server
     assert (server.step_threads, server.cancel_grace.total_seconds()) == (STEP_THREADS, CANCEL_GRACE)
+    assert service().hook.max_waiting == MAX_UNREAD
     assert service(server={"cancel_grace": "0s"}).server.cancel_grace == timedelta(0)
     assert LONGEST_CLEAN_UP.total_seconds() == MOST_GRACE
 

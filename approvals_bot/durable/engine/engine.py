@@ -28,7 +28,7 @@ from approvals_bot.durable.engine.executor import Executor
 from approvals_bot.durable.engine.http import Request, Response, accepted, as_webhook_request, response_of, unanswered
 from approvals_bot.durable.engine.intake import HookTarget, Intake, KeptPayload
 from approvals_bot.durable.engine.interventions import Interventions
-from approvals_bot.durable.engine.limits import CANCEL_GRACE, MANUAL_ANSWER, STEP_THREADS, check_grace
+from approvals_bot.durable.engine.limits import CANCEL_GRACE, MANUAL_ANSWER, STEP_THREADS, check_grace, check_waiting
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.replayer import EntropyPool, Replayer
 from approvals_bot.durable.engine.runs import HookInfo, Run
@@ -38,7 +38,7 @@ from approvals_bot.durable.engine.starts import StartOptions, begins_at
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.audit import AuditEntry, AuditLine, Owes
 from approvals_bot.durable.store.chain import ChainKey
-from approvals_bot.durable.store.protocol import OpenStore, RunRecord
+from approvals_bot.durable.store.protocol import MAX_UNREAD, OpenStore, RunRecord
 from approvals_bot.durable.tokens import WEBHOOK, Tokens, check_keys
 from approvals_bot.errors import (
     ApprovalsBotError,
@@ -69,6 +69,7 @@ class Engine(Interventions):
         resources: Iterable[Any] | Mapping[type, Any] = (),
         executor: Executor | None = None,
         cancel_grace: float = CANCEL_GRACE,
+        max_waiting: int = MAX_UNREAD,
         audit_key: ChainKey | None = None,
         watch: Callable[[list[Event]], None] | None = None,
         watch_stalls: Callable[[str], None] | None = None,
@@ -85,7 +86,7 @@ class Engine(Interventions):
         if tokens is not None and tokens.installation != store.installation:
             raise ValueError("these tokens are of another installation: Tokens(…, installation=store.installation)")
         given = resources if isinstance(resources, Mapping) else {type(item): item for item in resources}
-        notifier = Notifier(watch, watch_limits)
+        notifier = Notifier(watch, watch_limits, check_waiting(max_waiting))
         scheduler = Scheduler(
             store,
             clock=clock or SystemClock(),
@@ -122,6 +123,7 @@ class Engine(Interventions):
         step_threads: int = STEP_THREADS,
         limits: Mapping[str, int] | None = None,
         cancel_grace: float = CANCEL_GRACE,
+        max_waiting: int = MAX_UNREAD,
     ) -> AsyncIterator[Self]:
         """Open the store at this URL and do the background work until the block ends.
 
@@ -131,7 +133,8 @@ class Engine(Interventions):
         Only `create_webhook` needs `signing_keys` (≥ 32 bytes each; the first signs, all verify) and `base_url`.
         `resources` go to the steps that ask for them by type (`resource`). Steps written as `def` run in at most
         `step_threads` threads. `limits={"erp": 5}` lets 5 steps with `@step(limit="erp")` run at a time in this
-        process. Runs cancelled through this engine have `cancel_grace` seconds to tidy up.
+        process. Runs cancelled through this engine have `cancel_grace` seconds to tidy up. A hook keeps
+        `max_waiting` payloads that its workflow doesn't take.
 
         Raises AnnotationError, which has file and line, if a type in the annotations of a workflow, a step or a hook
         can't be resolved, and UnknownLimitError if a step has a limit that isn't among these.
@@ -139,6 +142,7 @@ class Engine(Interventions):
         check_keys(signing_keys)
         executor = Executor(step_threads, limits)
         check_grace(cancel_grace)
+        check_waiting(max_waiting)
         store = await connect(url)
         tokens = Tokens(signing_keys, installation=store.installation) if signing_keys else None
         engine = cls(
@@ -149,9 +153,15 @@ class Engine(Interventions):
             resources=resources,
             executor=executor,
             cancel_grace=cancel_grace,
+            max_waiting=max_waiting,
         )
         async with engine.running():
             yield engine
+
+    @property
+    def max_waiting(self) -> int:
+        """How many payloads a hook keeps that its workflow doesn't take."""
+        return self.notifier.limits.max_waiting
 
     @asynccontextmanager
     async def running(self, *, work: bool = True) -> AsyncIterator[Self]:

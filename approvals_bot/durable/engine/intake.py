@@ -24,14 +24,13 @@ from approvals_bot.durable.core.serialization import encode, to_json
 from approvals_bot.durable.engine.batch import Batch, plan
 from approvals_bot.durable.engine.cache import CachedRun
 from approvals_bot.durable.engine.lookups import decide_with_lookups
-from approvals_bot.durable.engine.near_limits import NEAR_ATTRIBUTES, NEAR_RECEIVED, NEAR_UNREAD
+from approvals_bot.durable.engine.near_limits import NEAR_ATTRIBUTES, NEAR_RECEIVED
 from approvals_bot.durable.engine.notifier import Notifier, Subscription
 from approvals_bot.durable.engine.replayer import INLINE_EVENTS
 from approvals_bot.durable.engine.scheduler import Scheduler
 from approvals_bot.durable.engine.starts import new_run
 from approvals_bot.durable.store.audit import Owes
 from approvals_bot.durable.store.protocol import (
-    MAX_UNREAD,
     REPLACED,
     Append,
     Created,
@@ -208,25 +207,25 @@ class Intake:
         return recorded
 
     async def _receive(
-        self, target: HookTarget, payload: Any, resume_id: str, also: dict[str, Any], owes: Owes | None
+        self, target: HookTarget, payload: Any, key: str, also: dict[str, Any], owes: Owes | None
     ) -> KeptPayload | Full | None:
         """Write an encoded payload. Returns None if the hook is no longer open, Full if that is a payload too many."""
-        scheduler, hook, record = self._scheduler, target.hook, target.record
+        scheduler, most, hook, record = self._scheduler, self._notifier.limits.max_waiting, target.hook, target.record
         replayed = None if target.cached is None else target.cached.replayed
-        is_full = replayed is not None and replayed.unread.get(hook.number, 0) >= MAX_UNREAD
+        is_full = replayed is not None and replayed.unread.get(hook.number, 0) >= most
         # A full hook only asks the store. Planning would cost the run its place in the cache, with every such call.
         now, lease, run = scheduler.clock.now(), None if is_full else scheduler.request_lease(record.id), None
         if lease is not None and target.cached is not None:
             run = scheduler.cache.take(record.id)  # None if another call has taken it
         elif lease is not None and target.log is not None:
             run = CachedRun(record, [*target.log], record.epoch)
-        fact = NewEvent("hook_received", {"id": hook.number, "resume_id": resume_id, "payload": payload, **also})
-        write = partial(scheduler.store.receive, hook.id, resume_id, payload, now, lease, also=also, owes=owes)
+        fact = NewEvent("hook_received", {"id": hook.number, "resume_id": key, "payload": payload, **also})
+        write = partial(scheduler.store.receive, hook.id, key, payload, now, lease, also=also, owes=owes, most=most)
         received = await self._write(record.id, run, fact, lease, now, write)
         if received is None or isinstance(received, Full):
             return received
         assert isinstance(received, Received)  # only a start claims tokens
-        if received.size >= NEAR_RECEIVED or received.kept >= NEAR_UNREAD:
+        if received.size >= NEAR_RECEIVED or received.kept >= self._notifier.limits.near_waiting:
             self._notifier.limits.received(received.run_id or record.id, received)
         return KeptPayload(_in_run(hook, received.run_id), [received.event, *(received.then or ())])
 

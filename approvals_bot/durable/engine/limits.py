@@ -67,6 +67,9 @@ RETRY_STORE_MOST = 5.0
 MANUAL_ANSWER = 10.0
 """Seconds that a webhook's caller waits for the workflow's own answer before it gets a 504."""
 
+MOST_WAITING = 10_000
+"""Payloads that a hook may be allowed to keep while nobody takes them. A run takes 24,000 events at most."""
+
 CANCEL_GRACE, MOST_GRACE = 60.0, 7 * 24 * 3600.0
 """Seconds that a cancelled run has to tidy up by default, and at most. After that it is ended where it is."""
 
@@ -82,6 +85,13 @@ CLOSING = 5.0
 ENDING = 1.0
 """Seconds that cancelled steps get for their `finally` blocks when the engine closes. Then they are left where they
 are, and so are the threads of steps, so that no step can keep the process from ending. They run again later."""
+
+
+def check_waiting(payloads: int) -> int:
+    """Return how many payloads a hook keeps. Raises InvalidArgumentError for a number that makes no sense."""
+    if type(payloads) is not int or not 1 <= payloads <= MOST_WAITING:
+        raise InvalidArgumentError(f"max_waiting must be between 1 and {MOST_WAITING:,} payloads, not {payloads!r}")
+    return payloads
 
 
 def check_grace(seconds: float) -> timedelta:

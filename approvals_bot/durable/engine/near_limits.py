@@ -21,7 +21,6 @@ SHARES = (80, 40)
 
 NEAR_EVENTS = MAX_EVENTS * SHARES[-1] // 100
 NEAR_RECEIVED = MAX_RECEIVED * SHARES[-1] // 100
-NEAR_UNREAD = MAX_UNREAD * SHARES[-1] // 100
 NEAR_ATTRIBUTES = MAX_ATTRIBUTES * SHARES[-1] // 100
 """From here on there may be something to warn of. Comparing with these is all that a run far from its limits costs."""
 
@@ -44,12 +43,15 @@ class Use(NamedTuple):
         return f"{self.used:,} of {self.maximum:,} {self.limit} ({self.percent} %)"
 
 
-def near_limits(run: RunRecord) -> list[Use]:
-    """Return the limits of which an open run uses 40 % or more. An ended one comes no nearer."""
+def near_limits(run: RunRecord, max_waiting: int = MAX_UNREAD) -> list[Use]:
+    """Return the limits of which an open run uses 40 % or more. An ended one comes no nearer.
+
+    `max_waiting`: what a hook keeps, `Engine.max_waiting`.
+    """
     uses = (
         Use("events", run.seq, MAX_EVENTS),
         Use("payload characters", run.payload_size, MAX_RECEIVED),
-        Use("unread payloads of a hook", run.most_unread, MAX_UNREAD),
+        Use("unread payloads of a hook", run.most_unread, max_waiting),
         Use("attributes", len(run.attributes), MAX_ATTRIBUTES),
     )
     return [] if run.has_ended else [use for use in uses if use.percent >= SHARES[-1]]
@@ -63,9 +65,11 @@ class LimitWatch:
     payloads and attributes come and go, so there each process warns once.
     """
 
-    def __init__(self, watch: Callable[[str, int], None] | None = None) -> None:
-        """`watch` is called with the limit and the percentage of each warning."""
+    def __init__(self, watch: Callable[[str, int], None] | None = None, max_waiting: int = MAX_UNREAD) -> None:
+        """`watch` is called with the limit and the percentage of each warning. `max_waiting`: what a hook keeps."""
         self._watch = watch
+        self.max_waiting = max_waiting
+        self.near_waiting = max_waiting * SHARES[-1] // 100
         self._said: dict[tuple[str, Limit, int], None] = {}  # the oldest first
 
     def grown(self, run_id: str, events: list[Event], own: Mapping[str, Attribute]) -> None:
@@ -85,7 +89,7 @@ class LimitWatch:
         """Warn if this payload is beyond a share of a limit."""
         before = payload.size - len(to_json(payload.event.data))
         self._crossed(run_id, Use("payload characters", payload.size, MAX_RECEIVED), before)
-        self._crossed(run_id, Use("unread payloads of a hook", payload.kept, MAX_UNREAD), payload.kept - 1)
+        self._crossed(run_id, Use("unread payloads of a hook", payload.kept, self.max_waiting), payload.kept - 1)
 
     def _crossed(self, run_id: str, use: Use, before: int) -> None:
         for share in SHARES:

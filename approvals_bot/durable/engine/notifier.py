@@ -10,6 +10,7 @@ from typing import Self
 from approvals_bot.durable.core.attributes import Attribute
 from approvals_bot.durable.core.events import EVENT_TYPES, Event
 from approvals_bot.durable.engine.near_limits import NEAR_EVENTS, LimitWatch
+from approvals_bot.durable.store.protocol import MAX_UNREAD
 
 
 class Notifier:
@@ -19,9 +20,10 @@ class Notifier:
         self,
         watch: Callable[[list[Event]], None] | None = None,
         watch_limits: Callable[[str, int], None] | None = None,
+        max_waiting: int = MAX_UNREAD,
     ) -> None:
         self._watch = watch
-        self.limits = LimitWatch(watch_limits)
+        self.limits = LimitWatch(watch_limits, max_waiting)
         self.subscriptions: defaultdict[str, dict[Subscription, None]] = defaultdict(dict)  # in order of arrival
         self.feeds: set[Feed] = set()
 

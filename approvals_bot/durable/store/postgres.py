@@ -51,6 +51,7 @@ from approvals_bot.durable.store.postgres_schema import (
 )
 from approvals_bot.durable.store.protocol import (
     ENDED_HOOKS,
+    MAX_UNREAD,
     Append,
     Appended,
     Claim,
@@ -151,9 +152,10 @@ class PostgresStore(PostgresSessions, PostgresReplicas, PostgresFiles):
         then: Append | None = None,
         also: dict[str, Any] | None = None,
         owes: Owes | None = None,
+        most: int = MAX_UNREAD,
     ) -> Received | Full | None:
-        call = encoding.receive(hook_id, resume_id, payload, at, lease, then, also) | encoding.owing(owes)
-        return encoding.received(then, await self._writing.call(call))
+        call = encoding.receive(hook_id, resume_id, payload, at, lease, then, also, most) | encoding.owing(owes)
+        return encoding.received(then, most, await self._writing.call(call))
 
     async def reset(self, reset: Reset, at: datetime) -> WasReset | Stale | TokenTaken:
         return encoding.was_reset(await self._writing.call(encoding.reset(reset, at)))

@@ -42,7 +42,6 @@ from approvals_bot.durable.store.protocol import (
     ENDED_HOOKS,
     MAX_RECEIVED,
     MAX_RECEIVING,
-    MAX_UNREAD,
     Append,
     Appended,
     Claim,
@@ -121,6 +120,7 @@ def receive(
     lease: Lease | None,
     then: Append | None,
     also: dict[str, Any] | None,
+    most: int,
 ) -> Call:
     call = {
         "call": "receive",
@@ -128,7 +128,7 @@ def receive(
         "resume_id": storable(resume_id),
         "data": to_json({"resume_id": resume_id, "payload": payload, **(also or {})}, "hook_received"),
         "at": to_micros(at),
-        "max_unread": MAX_UNREAD,
+        "max_unread": most,
         "max_received": MAX_RECEIVED,
         "max_receiving": MAX_RECEIVING,
     }
@@ -355,11 +355,12 @@ def _claimed_at_once(run: NewRun, at: datetime) -> Claimed:
     )
 
 
-def received(then: Append | None, answer: Any) -> Received | Full | None:
+def received(then: Append | None, most: int, answer: Any) -> Received | Full | None:
     if answer is None:
         return None
     if "full" in answer:
-        return why_full(*answer["full"])
+        unread, size, seq = answer["full"]
+        return why_full(unread, size, seq, most)
     if answer["event"] is None:
         return None
     followed = None if answer.get("then") is None or then is None else decided(then, answer["then"])

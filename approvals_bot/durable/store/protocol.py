@@ -53,7 +53,7 @@ REPLACED: frozenset[Status] = frozenset({"reset", "continued"})
 
 
 MAX_UNREAD = 100
-"""Payloads that a hook keeps while its workflow takes none. More come only to a hook that nobody awaits any more."""
+"""Payloads that a hook keeps by default while its workflow takes none. More come only to one that nobody awaits."""
 
 MAX_RECEIVED = 16_000_000
 """Characters of JSON that the payloads of one run may have. A replay reads them all."""
@@ -379,10 +379,10 @@ class StateRow(NamedTuple):
     state: dict[str, Any]
 
 
-def why_full(unread: int, received: int, seq: int) -> Full | None:
+def why_full(unread: int, received: int, seq: int, most: int = MAX_UNREAD) -> Full | None:
     """Return why a hook takes no payload: how many are unread, or how many characters or events the run would have."""
-    if unread >= MAX_UNREAD:
-        return Full("unread payloads of a hook", MAX_UNREAD)
+    if unread >= most:
+        return Full("unread payloads of a hook", most)
     if received > MAX_RECEIVED:
         return Full("characters of payloads of a run", MAX_RECEIVED)
     if seq >= MAX_RECEIVING:
@@ -444,14 +444,16 @@ class Store(AuditStore, Protocol):
         then: Append | None = None,
         also: dict[str, Any] | None = None,
         owes: Owes | None = None,
+        most: int = MAX_UNREAD,
     ) -> Received | Full | None:
         """Append a `hook_received` if the hook is live, and wake its run. `also` is more data for that event.
 
         In the same transaction, claim the run if a lease is given and nobody holds it, and append the planned batch
         `then`. A repeated `resume_id` returns the first event, also when the hook is no longer live, and when the hook
         took it in a run that has continued as this one. Returns None if
-        the hook isn't live and hasn't taken this `resume_id`; Full, if the payload would be one too many
-        (`why_full`). Payloads count as unread until a decision says otherwise (`Append.unread`).
+        the hook isn't live and hasn't taken this `resume_id`; Full, if the payload would be one too many: one more
+        than `most` that are unread, or see `why_full`. Payloads count as unread until a decision says otherwise
+        (`Append.unread`).
         """
 
     async def reset(self, reset: Reset, at: datetime) -> WasReset | Stale | TokenTaken:

@@ -30,6 +30,7 @@ from approvals_bot.durable.store.audit import Owes
 from approvals_bot.durable.store.bearers import with_urls
 from approvals_bot.durable.store.encoding import Indexed, Pair, indexed, log_unreadable, own_json, own_pairs, storable
 from approvals_bot.durable.store.protocol import (
+    MAX_UNREAD,
     Append,
     Appended,
     Claim,
@@ -354,6 +355,7 @@ def receive(
     then: Append | None = None,
     also: dict[str, Any] | None = None,
     owes: Owes | None = None,
+    most: int = MAX_UNREAD,
 ) -> Received | Full | None:
     now = to_micros(at)
     row = db.execute(_CURRENT_HOOK, {"id": hook_id, "at": now}).fetchone()
@@ -370,8 +372,7 @@ def receive(
     values = _row(run_id, event, at_least)
     unread = {} if was.unread is None else json.loads(was.unread)
     received = was.received + len(values[-1])
-    full = why_full(unread.get(str(number), 0), received, was.seq)
-    if full is not None:
+    if (full := why_full(unread.get(str(number), 0), received, was.seq, most)) is not None:
         first = event_of(db, run_id, fact.key)
         return full if first is None else Received(first, run_id=run_id)
     # Write the payload before checking who works on the run: it is kept in any case. The planned batch is written only

@@ -11,6 +11,7 @@ from approvals_bot import (
     Engine,
     HookFullError,
     IdempotencyConflictError,
+    InvalidArgumentError,
     WebhookRequest,
     create_hook,
     create_webhook,
@@ -45,27 +46,32 @@ def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(request.param)
 
 
-async def test_a_hook_keeps_a_hundred_payloads_that_nobody_takes(open_engine: OpenEngine, how: str) -> None:
+@pytest.mark.parametrize("most", [MAX_UNREAD, 3])
+async def test_a_hook_keeps_so_many_payloads_that_nobody_takes(open_engine: OpenEngine, how: str, most: int) -> None:
     @workflow
     async def one_then_another() -> list[Any]:
         surplus, decision = create_hook("surplus"), create_hook("decision")
         first = await surplus
         return [first, await decision, await surplus]
 
-    async with open_engine() as engine:
+    async with open_engine(**{} if most == MAX_UNREAD else {"max_waiting": most}) as engine:
         run = await engine.start(one_then_another)
         await engine.settle()
-        assert await fill(engine, "surplus", 1 + MAX_UNREAD) == 0
+        assert await fill(engine, "surplus", 1 + most) == 0
         before = await run.events()
         for _ in range(2):
             with pytest.raises(HookFullError) as refused:
                 await engine.resume_hook("surplus", "too many")
-        assert (refused.value.run_id, refused.value.maximum) == (run.id, MAX_UNREAD)
+        assert (refused.value.run_id, refused.value.maximum) == (run.id, most)
         assert refused.value.limit == "unread payloads of a hook"
         assert await run.events() == before
         assert await run.status() == "running"
         await engine.resume_hook("decision", "yes")
         assert await run.return_value() == [0, "yes", 1]
+    for odd in (0, 10_001, 3.0, True):
+        with pytest.raises(InvalidArgumentError, match="max_waiting"):
+            async with open_engine(max_waiting=odd):
+                pass
 
 
 async def test_a_repeat_is_answered_by_a_full_hook(open_engine: OpenEngine, how: str) -> None:

@@ -26,7 +26,18 @@ from approvals_bot.durable.engine.stalled import StalledRuns
 from approvals_bot.durable.store import sqlite_reading
 from approvals_bot.durable.store import sqlite_writing as log
 from approvals_bot.durable.store.audit import Owes
-from approvals_bot.durable.store.protocol import Append, Appended, Created, Fenced, Full, Lease, NewRun, Received, Stale
+from approvals_bot.durable.store.protocol import (
+    MAX_UNREAD,
+    Append,
+    Appended,
+    Created,
+    Fenced,
+    Full,
+    Lease,
+    NewRun,
+    Received,
+    Stale,
+)
 from approvals_bot.durable.store.sqlite import SqliteStore, written
 from tests.support.simulation import planted_relatives
 from tests.support.simulation.play import play
@@ -67,12 +78,13 @@ def believes_what_is_remembered(patch: pytest.MonkeyPatch) -> None:
         then: Append | None = None,
         also: dict[str, Any] | None = None,
         owes: Owes | None = None,
+        most: int = MAX_UNREAD,
     ) -> Received | Full | None:
         query = "SELECT seq, epoch FROM hooks JOIN runs ON runs.id = run_id WHERE hooks.id = ?"
         row = db.execute(query, (hook_id,)).fetchone()
         if then is not None and row is not None:
             then = then._replace(expected=row[0] + 1, epoch=row[1] + 1)
-        return log.receive(db, hook_id, resume_id, payload, at, lease, then, also, owes)
+        return log.receive(db, hook_id, resume_id, payload, at, lease, then, also, owes, most)
 
     patch.setattr(SqliteStore, "receive", written(receive))
 
@@ -220,6 +232,7 @@ def acknowledges_before_the_commit(patch: pytest.MonkeyPatch) -> None:
         then: Append | None = None,
         also: dict[str, Any] | None = None,
         owes: Owes | None = None,
+        most: int = MAX_UNREAD,
     ) -> Received | Full | None:
         task = asyncio.ensure_future(real(self, hook_id, resume_id, payload, at))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
