@@ -15,7 +15,7 @@ async def test_mails_wait_their_turn_visibly_and_hold_nothing_up(open_service: A
         runs = [await service.start("deploy", {"version": f"2.{n}"}, requester="di@acme.eu") for n in range(4)]
         assert len(mailbox.mails) == 5
         waiting = [copy for run in runs for copy in (await service.view(run))["deliveries"] if not copy["attempts"]]
-        assert [copy["state"] for copy in waiting] == ["retrying"] * 7
+        assert [copy["state"] for copy in waiting] == ["held"] * 7
         assert {copy["error"] for copy in waiting} == {
             "waiting its turn: the relay takes no more than 5 mails a minute"
         }
