@@ -54,6 +54,7 @@ from approvals_bot.service.files import keep_forgetting
 from approvals_bot.service.host import Attached, ChannelHost
 from approvals_bot.service.keys import api_keys
 from approvals_bot.service.operations import ChannelWatch, keep_measuring
+from approvals_bot.service.own_people import OwnPeopleStore
 from approvals_bot.service.replicas import Replicas, digest_of
 from approvals_bot.service.roles import Roles
 from approvals_bot.service.schedules import planned, start_scheduled
@@ -147,10 +148,18 @@ async def open_service(
         channels = open_channels(stack, service)
         slack_groups = channels.get(SLACK)
         workspace = slack_groups if isinstance(slack_groups, WithMembers) else None
+        own = OwnPeopleStore(engine)
+        await own.read()
+
+        def people_with(service: configured.ServiceSettings) -> People:
+            people = build_people(service, workspace, targets)
+            people.own = own.known
+            return people
+
         host = ChannelHost(
             engine=engine,
             tokens=tokens,
-            people=build_people(service, workspace, targets),
+            people=people_with(service),
             workflows=listing,
             base_url=base_url,
             now=clock.now,
@@ -195,6 +204,7 @@ async def open_service(
         await replicas.announce()  # before anything is signed, and before it is ready
         start_task(stack, replicas.keep_announcing(), "the row of this replica")
         start_tasks(stack, channels)
+        start_task(stack, own.keep_reading(), "what people set themselves")
         start_task(stack, cards.run(), "the cards of stalled runs")
         start_task(stack, keep_forgetting(engine), "files that nothing has")
         start_task(stack, keep_measuring(engine), "the store's size")
@@ -219,6 +229,7 @@ async def open_service(
                 metrics=metrics,
                 connections=connections,
                 replicas=replicas,
+                own=own,
                 extra=routes,
                 open_pages=open_pages,
                 chat=chat_form(configuration.service.chat),
@@ -237,7 +248,7 @@ async def open_service(
             Returns the tables whose changes take effect only after a restart.
             """
             host.workflows = listing = load_catalog(fresh, asks)
-            host.people = engine.resources[People] = build_people(fresh.service, workspace, targets)
+            host.people = engine.resources[People] = people_with(fresh.service)
             engine.schedules.use(planned(listing), partial(start_scheduled, host), metrics.scheduled)
             engine.resources[Calendars] = Calendars(fresh.service.calendars)
             engine.resources[ChatModel] = chat_model(fresh.service.chat)

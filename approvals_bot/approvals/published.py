@@ -7,7 +7,8 @@ from typing import Any, Literal, get_args
 
 from approvals_bot.approvals.port import CardDelivery
 from approvals_bot.approvals.request import Request, dumped
-from approvals_bot.durable.core.attributes import Projection
+from approvals_bot.durable.core.attributes import Findable, Placed, Projection
+from approvals_bot.durable.core.events import to_micros
 from approvals_bot.durable.core.serialization import json_text
 
 REQUEST = "request"
@@ -56,13 +57,36 @@ class PublishedRequests:
         return Projection(parts[::-1], found_by(shown) | in_trouble(shown))
 
 
-def found_by(requests: Sequence[Request]) -> dict[str, list[str]]:
-    """Return the addresses by which a run with these requests is found, by relation."""
-    found: dict[str, dict[str, None]] = {relation: {} for relation in get_args(Relation)}
+STATE = "state"
+"""The name of the attribute that has the states of a run's requests that no longer wait."""
+
+NO_DEADLINE = 10**17
+"""Added to the time at which a request was made, if it has no deadline: microseconds, more than any deadline has."""
+
+
+def found_by(requests: Sequence[Request]) -> dict[str, list[Findable]]:
+    """Return what a run with these requests is found by: addresses, by relation, and states.
+
+    For the people it waits for, its place is its deadline.
+    """
+    found: dict[str, dict[Findable, None]] = {name: {} for name in (*get_args(Relation), STATE)}
     for request in requests:
         for relation, people in _people(request).items():
             found[relation] |= dict.fromkeys(people)
-    return {relation: list(people) for relation, people in found.items()}
+        if request.state != "waiting":
+            found[STATE][request.state] = None
+    places = [Placed(address, _place(request)) for request in requests for address in _people(request)["waiting_for"]]
+    return {name: list(values) for name, values in found.items()} | {"waiting_for": [*places]}
+
+
+def place_for(requests: Sequence[Request], address: str) -> int | None:
+    """Return the place of a run with these requests among those that wait for this person. None: it doesn't."""
+    return min((_place(each) for each in requests if concerns(each, "waiting_for", address)), default=None)
+
+
+def _place(request: Request) -> int:
+    """Return the request's place among those that wait for a person: by its deadline, else after all that have one."""
+    return to_micros(request.deadline) if request.deadline else NO_DEADLINE + to_micros(request.asked_at)
 
 
 IN_TROUBLE = "delivery"
@@ -92,7 +116,7 @@ def trouble_word(trouble: Trouble | None = None, channel: str | None = None) -> 
     return f"{trouble or ANY_TROUBLE} {channel}" if channel else trouble or ANY_TROUBLE
 
 
-def in_trouble(requests: Sequence[Request]) -> dict[str, list[str]]:
+def in_trouble(requests: Sequence[Request]) -> dict[str, list[Findable]]:
     """Return the values by which a run is found whose cards aren't delivered; {} for all others."""
     found: dict[str, None] = {}
     for request in requests:

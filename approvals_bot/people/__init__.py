@@ -38,6 +38,7 @@ from approvals_bot.people.addresses import (
     is_mail,
     parse_address,
 )
+from approvals_bot.people.own import OwnPeople
 from approvals_bot.people.sources import FileSource, LiveSource, SlackGroupSource, SourceFault, SourceUnavailable
 
 __all__ = [
@@ -156,6 +157,7 @@ class People:
         be read since.
         """
         self.rules = rules or IdentityRules()
+        self.own = OwnPeople()  # what people have set themselves: it adds to the configuration, or wins over it
         self._in_workspace = in_workspace
         self._persons: dict[str, Person] = {}
         for person in persons:
@@ -272,8 +274,9 @@ class People:
     def person(self, address: str) -> Person:
         """Return the person with this address. The name of an unknown one is the address's local part."""
         identity = self.canonical(address)
-        known = self._persons.get(identity)
-        return known or self._identified(Person(address, identity.partition("@")[0]))
+        known = self._persons.get(identity) or self._identified(Person(address, identity.partition("@")[0]))
+        zone = self.own.of(identity).zone
+        return replace(known, zone=zone) if zone else known
 
     def manager_of(self, address: str) -> Person | None:
         """Return this person's manager, or None."""
@@ -285,15 +288,18 @@ class People:
 
         Others are found by the mail address that Slack has for them.
         """
-        return self._by_slack.get(user_id)
+        found = self._by_slack.get(user_id)
+        return None if found is None else self.person(found.address)
 
     def away(self, address: str, at: datetime) -> Away | None:
         """Return this person's absence at this time, with its delegates; None if they aren't away."""
-        return absences.away(self.canonical(address), at, self._absences) if self._away else None
+        has_some = self._away or self.own.by_address
+        return absences.away(self.canonical(address), at, self._absences) if has_some else None
 
     def next_change(self, address: str, at: datetime) -> datetime | None:
         """Return when this person next leaves or comes back, by today's configuration; None for never."""
-        return absences.next_change(self.canonical(address), at, self._absences) if self._away else None
+        has_some = self._away or self.own.by_address
+        return absences.next_change(self.canonical(address), at, self._absences) if has_some else None
 
     @property
     def absences(self) -> Mapping[str, Sequence[Absence]]:
@@ -301,7 +307,7 @@ class People:
         return self._away
 
     def _absences(self, address: str) -> tuple[Sequence[Absence], str]:
-        return self._away.get(address, ()), self.person(address).zone
+        return (*self._away.get(address, ()), *self.own.of(address).away), self.person(address).zone
 
     def known(self) -> tuple[Person, ...]:
         """List everybody the configuration names, as a person, manager, group member or in the directory."""

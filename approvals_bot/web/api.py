@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, cast, get_args
+from dataclasses import replace
+from typing import Any
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -15,11 +16,11 @@ from approvals_bot.approvals.agent_policy import TOOL_CALL
 from approvals_bot.approvals.published import REQUEST
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.text import NEVER_REQUESTED, NOT_REQUESTED_YET
-from approvals_bot.durable.core.attributes import projected
+from approvals_bot.durable.core.attributes import Wanted, projected
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.engine import Engine, RunRecord, SentKey
 from approvals_bot.durable.engine.near_limits import near_limits
-from approvals_bot.durable.store.protocol import Filter, Status
+from approvals_bot.durable.store.protocol import Filter
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import IdempotencyConflictError, RunNotFoundError
 from approvals_bot.people import People
@@ -27,6 +28,7 @@ from approvals_bot.service.act import perform
 from approvals_bot.service.budgets import keys_of
 from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.keys import OPENER, ApiKey, has_opened, may_resume, reach_of
+from approvals_bot.service.lists import RunFilter, UnorderedError, find_runs
 from approvals_bot.service.open import check_naming, may_start, open_run
 from approvals_bot.service.read import (
     api_request,
@@ -49,6 +51,7 @@ from approvals_bot.web.attribute_filters import ATTRIBUTE, wanted_attributes
 from approvals_bot.web.keys import actor_of, check_reach, key_of, lacks
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import RETRY_FULL, STATUS, JsonResponse, Problem, root_of
+from approvals_bot.web.run_filters import FILTERS, run_filter
 from approvals_bot.web.schemas import (
     NEW_APPROVER,
     NEW_CLAIM,
@@ -68,7 +71,6 @@ from approvals_bot.web.validation import (
     API_BODY,
     bad_query,
     json_object,
-    query_address,
     query_choice,
     query_integer,
     query_number,
@@ -80,6 +82,7 @@ LONGEST_WAIT = 60.0  # seconds of one long poll; proxies commonly cut idle conne
 PAGE = 50  # runs in one answer, unless the caller asks for another number
 MOST_PER_PAGE = 200
 
+RANGE_ALONE = "a range can't be combined with state, delivery or q"
 KEY_OF_ANOTHER = "This key was already used for another run, with other input. Nothing was changed."
 
 
@@ -138,32 +141,48 @@ class RunsApi:
         return record is not None and await reach_of(self._engine, key, record, "read", ("read-all",)) != "none"
 
     async def search(self, request: HttpRequest) -> Response:
-        """The runs that match every filter, newest first, a page at a time; by a range, the greatest value first."""
+        """The runs that match every filter, a page at a time.
+
+        The newest come first; by a range, those with the greatest value; of those that wait for a person, the one with
+        the next deadline."""
         key = key_of(request)
         listed = [name for name in self._workflows.names() if key.knows_workflow(name)]
         own = {} if key.reads_all else {OPENER: key.address}
-        names = ("workflow", "status", "waiting_for", "key", "open", "cursor", "limit")
-        asked = read_query(request, *names, prefix=ATTRIBUTE)
-        status = query_choice("status", asked.get("status"), get_args(Status))
-        waiting_for = query_address("waiting_for", asked.get("waiting_for"), self._people)
+        asked = read_query(request, *FILTERS, "key", "open", "cursor", "limit", prefix=ATTRIBUTE)
+        which = replace(
+            run_filter(asked, self._people, listed),
+            attributes=wanted_attributes(asked) | own,
+            is_open=_is_open(asked.get("open")),
+        )
+        cursor, limit = asked.get("cursor"), query_integer("limit", asked.get("limit", str(PAGE)), 1, MOST_PER_PAGE)
         try:
-            which = Filter(
-                workflow=query_choice("workflow", asked.get("workflow"), listed),
-                status=cast(Status | None, status),
-                attributes=({projected("waiting_for"): waiting_for} if waiting_for else {})
-                | wanted_attributes(asked)
-                | own,
-                is_open=True if waiting_for else _is_open(asked.get("open")),
-                keys=keys_of(key.address, asked["key"]) if "key" in asked else None,
-                cursor=asked.get("cursor"),
-                limit=query_integer("limit", asked.get("limit", str(PAGE)), 1, MOST_PER_PAGE),
-            )
-            page = await self._engine.list_runs(which)
+            if "key" in asked:
+                of_key = replace(self._of_key(key, asked, which), cursor=cursor, limit=limit)
+                keyed = await self._engine.list_runs(of_key)
+                found, following = keyed.records, keyed.cursor
+            else:
+                page = await find_runs(self._engine, which, cursor=cursor, limit=limit)
+                found, following = [record for record, _ in page.rows], page.cursor
+        except UnorderedError:
+            raise bad_query([{"loc": ["query", "attr"], "msg": RANGE_ALONE}]) from None
         except ValueError:
             raise bad_query([{"loc": ["query", "cursor"], "msg": "not a cursor that a page gave"}]) from None
-        shown = [record for record in page.records if key.knows_workflow(record.workflow)]
+        shown = [record for record in found if key.knows_workflow(record.workflow)]
         runs = [run_json(record) | self._keyed(key, record) for record in shown]
-        return JsonResponse({"runs": runs, "cursor": page.cursor})
+        return JsonResponse({"runs": runs, "cursor": following})
+
+    def _of_key(self, key: ApiKey, asked: Mapping[str, str], which: RunFilter) -> Filter:
+        """Return the list of the runs with these keys of the caller's. It is short, so few filters go with it."""
+        if besides := [name for name in FILTERS if name in asked and name not in ("workflow", "status", "waiting_for")]:
+            raise bad_query([{"loc": ["query", name], "msg": "can't be combined with key"} for name in besides])
+        waiting: dict[str, Wanted] = {projected("waiting_for"): which.waiting_for} if which.waiting_for else {}
+        return Filter(
+            workflow=which.workflow,
+            status=which.status,
+            attributes=waiting | (which.attributes or {}),
+            is_open=True if which.waiting_for else which.is_open,
+            keys=keys_of(key.address, asked["key"]),
+        )
 
     def _keyed(self, key: ApiKey, record: RunRecord) -> dict[str, Any]:
         """Return what a list by key says besides: the key, as its caller gave it, and the page of the run."""

@@ -1,6 +1,12 @@
-"""`/me`: a person's own page, with their sessions, which they can end."""
+"""`/me`: a person's own page: their time zone, when they are away, keys on pages, and their sessions."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import date, timedelta
+from functools import cache
+from zoneinfo import available_timezones
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
@@ -8,7 +14,12 @@ from starlette.responses import RedirectResponse, Response
 from approvals_bot.approvals.acts import Actor
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store.sessions import SessionRow
-from approvals_bot.people import People
+from approvals_bot.errors import ApprovalsBotError
+from approvals_bot.people import AddressError, People
+from approvals_bot.people.absences import Absence
+from approvals_bot.people.own import OwnSettings
+from approvals_bot.service.known import KnownPeople
+from approvals_bot.service.own_people import OwnPeopleStore
 from approvals_bot.web.form_tokens import NAME, FormTokens
 from approvals_bot.web.guard import peer_of
 from approvals_bot.web.login import Login
@@ -17,7 +28,18 @@ from approvals_bot.web.responses import Renderer
 from approvals_bot.web.sessions import SessionCookies
 from approvals_bot.web.validation import read_form
 
-STALE = "This page was open too long, so nobody was signed out. Check the list, then press again."
+STALE = "This page was open too long, so nothing was changed. Check it, then press again."
+SAVED = {
+    "zone": "Saved. Times are shown in this zone.",
+    "away": "Saved. Your delegates are asked in your place on these days.",
+    "back": "Removed.",
+    "keys": "Saved.",
+}
+MOST_AWAY = 20  # absences of one person
+NO_ZONE = "There's no such time zone. Choose one from the list, such as Europe/Berlin."
+NO_DAYS = "Enter the first and the last day. The last one can't be before the first, or over."
+TOO_MANY = f"Nothing was added: at most {MOST_AWAY} absences can be planned."
+NO_DELEGATE = "Nothing was added: nobody here knows this delegate, or it's you."
 METHODS: dict[str, str] = {
     "oidc": "your company account",
     "slack": "Slack",
@@ -27,8 +49,21 @@ METHODS: dict[str, str] = {
 }
 
 
+class _WrongError(ApprovalsBotError):
+    """What somebody entered can't be kept; the message says why."""
+
+
+@cache
+def _zones() -> Sequence[str]:
+    return sorted(available_timezones())
+
+
+def _id_of(absence: Absence) -> str:
+    return f"{absence.first} {absence.last} {' '.join(absence.delegates)}".strip()
+
+
 class MyPage:
-    """`/me`."""
+    """`/me` and `/me/settings`."""
 
     def __init__(
         self,
@@ -40,6 +75,8 @@ class MyPage:
         login: Login,
         pages: Renderer,
         navigation: Navigation,
+        own: OwnPeopleStore,
+        known: KnownPeople,
         root: str,
     ) -> None:
         self._engine = engine
@@ -49,11 +86,15 @@ class MyPage:
         self._login = login
         self._pages = pages
         self._navigation = navigation
+        self._own = own
+        self._known = known
         self._root = root
 
     async def show(self, request: HttpRequest) -> Response:
         session = await self._sessions.find(request)
-        return await (self._login.instead_of(request) if session is None else self._page(request, session))
+        if session is None:
+            return await self._login.instead_of(request)
+        return await self._page(request, session, saved=SAVED.get(request.query_params.get("saved", ""), ""))
 
     async def sign_out_everywhere(self, request: HttpRequest) -> Response:
         """End all sessions of this person, at every replica: 303 to the page to sign in."""
@@ -69,12 +110,89 @@ class MyPage:
         await self._sessions.end(request, answer)
         return answer
 
-    async def _page(self, request: HttpRequest, session: SessionRow, status: int = 200, said: str = "") -> Response:
+    async def change(self, request: HttpRequest) -> Response:
+        """Change what people set themselves: 303 back to the page, or the page with what is wrong."""
+        session, form = await self._sessions.find(request), await read_form(request)
+        if session is None:
+            return await self._login.instead_of(request)
+        if not self._forms.is_ours(request, "me", form.get(NAME, "")):
+            return await self._page(request, session, 403, STALE)
+        before = self._people.own.of(session.person)
+        act = form.get("act", "")
+        try:
+            after = await self._changed(session.person, before, act, form)
+        except _WrongError as wrong:
+            return await self._page(request, session, 422, str(wrong), form)
+        await self._own.set(session.person, after)
+        actor = Actor("person", session.person, session=session.id, peer=peer_of(request.scope)).as_json()
+        data = {"was": before.as_json(), "now": after.as_json()}
+        await self._engine.audit("settings_changed", who=session.person, actor=actor, data=data)
+        return RedirectResponse(f"{self._root}/me?saved={act}", 303)
+
+    async def _changed(self, person: str, before: OwnSettings, act: str, form: Mapping[str, str]) -> OwnSettings:
+        match act:
+            case "zone":
+                zone = form.get("zone", "").strip()
+                if zone not in _zones():
+                    raise _WrongError(NO_ZONE)
+                return replace(before, zone=zone)
+            case "away":
+                added = await self._absence(person, form)
+                if len(before.away) >= MOST_AWAY:
+                    raise _WrongError(TOO_MANY)
+                return replace(before, away=tuple(sorted({*before.away, added}, key=lambda each: each.first)))
+            case "back":
+                kept = (each for each in before.away if _id_of(each) != form.get("absence"))
+                return replace(before, away=tuple(kept))
+            case "keys":
+                return replace(before, has_keys=form.get("keys") == "on")
+            case _:
+                raise _WrongError(STALE)
+
+    async def _absence(self, person: str, form: Mapping[str, str]) -> Absence:
+        try:
+            first, last = date.fromisoformat(form.get("first", "")), date.fromisoformat(form.get("last", ""))
+        except ValueError:
+            raise _WrongError(NO_DAYS) from None
+        if last < first or last < (self._engine.now() - timedelta(days=1)).date():
+            raise _WrongError(NO_DAYS)
+        delegate = form.get("delegate", "").strip()
+        if not delegate:
+            return Absence(first, last)
+        try:
+            address = self._people.canonical(delegate)
+        except AddressError:
+            raise _WrongError(NO_DELEGATE) from None
+        if address == person or not await self._known.knows(address):
+            raise _WrongError(NO_DELEGATE)
+        return Absence(first, last, (address,))
+
+    async def _page(
+        self,
+        request: HttpRequest,
+        session: SessionRow,
+        status: int = 200,
+        said: str = "",
+        form: Mapping[str, str] | None = None,
+        saved: str = "",
+    ) -> Response:
         person = self._people.person(session.person)
         rows = [
             {"session": row, "method": METHODS.get(row.method, ""), "is_this": row.id == session.id}
             for row in await self._sessions.sessions.list(session.person)
         ]
-        values = {"person": person, "rows": rows, "form_token": self._forms.make(request, "me"), "said": said}
+        own = self._people.own.of(session.person)
+        names = {one: self._people.person(one).name for each in own.away for one in each.delegates}
+        values = {
+            "person": person,
+            "rows": rows,
+            "form_token": self._forms.make(request, "me"),
+            "said": said,
+            "saved": saved,
+            "given": form or {},
+            "has_keys": own.has_keys,
+            "zones": _zones(),
+            "away": [(_id_of(each), each, [names[one] for one in each.delegates]) for each in own.away],
+        }
         nav = await self._navigation.of(session.person)
         return self._pages.page("me.html", status, nav=nav, here="/me", zone=person.zone, **values)

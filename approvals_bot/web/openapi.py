@@ -9,6 +9,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from approvals_bot.approvals.files import LONGEST_FILE_NAME
+from approvals_bot.service.lists import DELIVERIES, RUN_STATES
 from approvals_bot.web.keys import NEEDS
 from approvals_bot.web.schemas import ref, schemas
 
@@ -156,12 +157,22 @@ def _list_runs() -> dict[str, Any]:
     return {
         "operationId": "listRuns",
         "tags": ["runs"],
-        "summary": "Find runs, newest first; by a range, the greatest value first",
+        "summary": "Find runs, newest first; by a range, the greatest value; waiting for a person, the next deadline",
         "parameters": [
             _query("workflow", {"type": "string"}, "Of this workflow."),
+            _query("state", {"type": "string", "enum": list(RUN_STATES)}, "Shown in this state."),
             _query("status", ref("Status"), "With this status."),
+            _query("requester", {"type": "string"}, "Requested by this person, or on their behalf, or by this app."),
             _query(
                 "waiting_for", {"type": "string", "format": "email"}, "Requests that wait for this person's address."
+            ),
+            _query("delivery", {"type": "string", "enum": list(DELIVERIES)}, "With a copy in this state."),
+            _query("opened_after", {"type": "string"}, "Begun at this time or later; a day begins at midnight, UTC."),
+            _query("opened_before", {"type": "string"}, "Begun before this time."),
+            _query(
+                "q",
+                {"type": "string", "maxLength": 200},
+                "With this in the title or ID. An empty page with a cursor hasn't looked through all of them.",
             ),
             _query(
                 "key",

@@ -226,6 +226,7 @@ class Renderer:
             here="",
             root=root,
             live="",
+            keys=False,
         )
         self._templates.filters.update(
             moment=card_text.moment,
@@ -241,11 +242,11 @@ class Renderer:
     def page(self, template: str, status: int = 200, **values: Any) -> Response:
         """Render this template as a response.
 
-        `live`: the path of the stream that says when the page has changed. Only pages that need a session may have
-        one, since their policy lets our script run.
+        `live`: the path of the stream that says when the page has changed; `keys`: whether it has keys. Only pages
+        that need a session may have these, since their policy lets our scripts run.
         """
         page = HTMLResponse(self._templates.get_template(template).render(values), status)
-        if values.get("live"):
+        if values.get("live") or values.get("keys"):
             page.headers["content-security-policy"] = SCRIPTED
         return page
 

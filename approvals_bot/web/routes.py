@@ -27,6 +27,7 @@ from approvals_bot.service.codes import Codes
 from approvals_bot.service.keys import ApiKey
 from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.operations import ChannelWatch
+from approvals_bot.service.own_people import OwnPeopleStore
 from approvals_bot.service.replicas import Replicas
 from approvals_bot.service.roles import Roles
 from approvals_bot.service.sessions import Sessions
@@ -45,6 +46,7 @@ from approvals_bot.web.guard import Guard, RefusedTokens, TrustedProxies
 from approvals_bot.web.hooks import HooksApi, Webhooks
 from approvals_bot.web.keys import KeyGate
 from approvals_bot.web.links import Links
+from approvals_bot.web.list_pages import ListPages
 from approvals_bot.web.live import Live
 from approvals_bot.web.login import Login, LoginPage
 from approvals_bot.web.mcp import McpEndpoint
@@ -85,6 +87,7 @@ def build(
     metrics: Metrics | None = None,
     connections: Mapping[str, Connection] | None = None,
     replicas: Replicas | None = None,
+    own: OwnPeopleStore | None = None,
     extra: Iterable[BaseRoute] = (),
     open_pages: bool = False,
     chat: ChatForm | None = None,
@@ -106,7 +109,7 @@ def build(
     how the chat asks people; None leaves it out. `loopback_only`: answer only to names of this machine.
     `trusted_proxies`: networks whose `X-Forwarded-…` headers count. `sign_in`: how people sign in; `roles`: what some
     of them may see and do.
-    `audit_key`: signs evidence and exports of the audit.
+    `own`: what people have set themselves. `audit_key`: signs evidence and exports of the audit.
     `texts`: of the workflows' files, by workflow.
     `keeps_peers`: whether logs and the audit keep the addresses of callers.
     """
@@ -185,13 +188,14 @@ def build(
         engine, sessions=sessions, forms=forms, login=signing_in, metrics=metrics, root=root_of(base_url)
     )
     navigation = Navigation(roles, open_pages=open_pages)
+    own = own or OwnPeopleStore(engine)
+    people.own = own.known
     people_pages = PeoplePages(
         engine=engine,
         people=people,
         workflows=workflows,
         sessions=sessions,
         links=links,
-        forms=forms,
         pages=pages,
         navigation=navigation,
         now=now,
@@ -199,7 +203,20 @@ def build(
         roles=roles,
         root=root_of(base_url),
         open_pages=open_pages,
+    )
+    lists = ListPages(
+        engine=engine,
+        people=people,
+        workflows=workflows,
+        sessions=sessions,
+        links=links,
+        forms=forms,
         batches=batches,
+        login=signing_in,
+        pages=people_pages,
+        now=now,
+        root=root_of(base_url),
+        open_pages=open_pages,
     )
     request_pages = RequestPages(
         engine=engine,
@@ -279,6 +296,8 @@ def build(
         login=signing_in,
         pages=pages,
         navigation=navigation,
+        own=own,
+        known=known,
         root=root_of(base_url),
     )
     audit_pages = AuditPages(
@@ -324,8 +343,8 @@ def build(
         ("GET", "/decisions/{signed}", decisions.show),
         ("POST", "/decisions/{signed}", decisions.decide),
         ("GET", "/decisions/{signed}/files/{file}", downloads.of_link),
-        ("GET", "/inbox", people_pages.inbox),
-        ("GET", "/inbox/next", people_pages.next),
+        ("GET", "/inbox", lists.inbox),
+        ("GET", "/inbox/next", lists.next),
         ("POST", "/inbox/votes", batches.vote),
         ("GET", "/requests/new", new_requests.choose),
         ("GET", "/requests/new/{workflow}", new_requests.show),
@@ -345,7 +364,8 @@ def build(
         ("GET", "/audit", audit_pages.show),
         ("GET", "/audit.csv", audit_pages.table),
         ("GET", "/audit.jsonl", audit_pages.lines),
-        ("GET", "/runs", people_pages.runs),
+        ("GET", "/runs", lists.runs),
+        ("GET", "/runs.csv", lists.table),
         ("GET", "/deliveries", deliveries.show),
         ("POST", "/deliveries/attempts", deliveries.try_chosen),
         ("POST", "/deliveries/{id}/attempts", deliveries.try_one),
@@ -361,6 +381,7 @@ def build(
         ("POST", "/logout", signing_in.leave),
         ("GET", "/me", me.show),
         ("POST", "/me", me.sign_out_everywhere),
+        ("POST", "/me/settings", me.change),
         ("GET", "/openapi.json", openapi.show),
         ("GET", "/healthz", health.alive),
         ("GET", "/readyz", health.ready),

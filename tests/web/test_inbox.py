@@ -14,7 +14,7 @@ import pytest
 from approvals_bot.approvals.port import Channels, Delivered, Dispatch, Receipt, Result, place_name
 from approvals_bot.durable.core.api import workflow
 from approvals_bot.playground.mailbox import MailServer
-from approvals_bot.web import pages
+from approvals_bot.web import list_pages
 from tests.support.browsing import a_port, serving
 from tests.support.posting import a_posting_service, until
 
@@ -88,7 +88,8 @@ async def test_a_person_signs_in_and_decides_what_is_waiting(browser: Browser) -
     assert (vote["by"], vote["via"]) == ("ann@acme.eu", "inbox")
     inbox = await browser.http.get("/inbox")
     assert "1 request is waiting for you" in inbox.text
-    assert "Requests you voted on" in inbox.text
+    assert "<title>(1) Inbox · " in inbox.text
+    assert f'href="/requests/{runs[0]}"' in (await browser.http.get("/inbox?box=decided")).text
     left = await browser.post("/logout")
     assert left.headers["location"] == "/login"
     assert (await browser.http.get("/inbox")).status_code == 401
@@ -111,14 +112,16 @@ async def test_a_request_opens_only_for_people_it_concerns(browser: Browser) -> 
     await browser.sign_in("di@acme.eu")
     inbox = await browser.http.get("/inbox")
     assert "You're all caught up." in inbox.text
-    assert "Your requests" in inbox.text
-    assert f'href="/requests/{run}"' in inbox.text
+    assert "<title>Inbox · " in inbox.text
+    assert f'href="/requests/{run}"' in (await browser.http.get("/inbox?box=asked")).text
+    wrong = await browser.http.get("/inbox?box=mine")
+    assert (wrong.status_code, "waiting, asked, decided" in wrong.text) == (422, True)
 
 
 async def test_own_requests_and_votes_are_found_behind_many_newer_runs(
     browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages, "OTHERS_SHOWN", 2)
+    monkeypatch.setattr(list_pages, "PAGE", 2)
     service = browser.service
     await browser.sign_in("ann@acme.eu")
     voted = await service.start("deploy", {"version": "0.9"}, requester="di@acme.eu")
@@ -132,17 +135,23 @@ async def test_own_requests_and_votes_are_found_behind_many_newer_runs(
         await service.engine.start(passes_by)
     await service.engine.settle()
 
-    async def listed(heading: str) -> list[str]:
-        seen, path = list[str](), "/inbox"
+    async def listed(box: str) -> list[str]:
+        seen, path = list[str](), f"/inbox?box={box}"
         while path:
-            text = (await browser.http.get(path)).text.partition(f"<h2>{heading}</h2>")[2].partition("<h2>")[0]
+            text = (await browser.http.get(path)).text
             seen += re.findall(r'href="/requests/(run_\w+)"', text)
-            older = re.search(r'<a href="([^"]+)">Older requests', text)
+            older = re.search(r'<a href="([^"]+)" rel="next">', text)
             path = older[1].replace("&amp;", "&") if older else ""
         return seen
 
-    assert await listed("Your requests") == own[::-1]
-    assert await listed("Requests you voted on") == [voted]
+    assert await listed("asked") == own[::-1]
+    assert (await service.api.post(f"/api/runs/{own[4]}/cancellation", json={"reason": "no"})).status_code == 202
+    await service.engine.settle()
+    assert await listed("asked") == [*own[3::-1], own[4]]  # open ones come first
+    assert await listed("decided") == [voted]
+    assert await listed("asked&q=API+1.2") == [own[2]]
+    assert await listed("waiting&workflow=deploy&q=nothing") == []
+    assert (await browser.http.get("/inbox?box=asked&cursor=x")).status_code == 404
 
 
 async def test_sign_in_reveals_no_address_and_mails_no_stranger(browser: Browser) -> None:

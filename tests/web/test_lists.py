@@ -8,6 +8,7 @@ import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,13 +17,15 @@ from hypothesis import strategies as st
 
 from approvals_bot.approvals.business_time import Calendars
 from approvals_bot.approvals.policy import Definition, pinned
-from approvals_bot.approvals.published import concerns, found_by
+from approvals_bot.approvals.published import NO_DEADLINE, concerns, found_by, place_for
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.request_approval import request_approval
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.core.api import create_hook, publish, workflow
+from approvals_bot.durable.core.attributes import Placed
 from approvals_bot.service.catalog import Listed
-from approvals_bot.web import pages
+from approvals_bot.web import list_pages
+from approvals_bot.web.run_filters import STATUSES
 from tests.support.thorough import examples
 
 ANN, BO, CY = "ann@acme.eu", "bo@acme.eu", "cy@acme.eu"
@@ -275,7 +278,7 @@ async def test_whatever_stands_in_a_part_every_list_answers(office: Any, damage:
 async def test_an_inbox_begins_with_the_oldest_and_goes_on_to_the_newest(
     office: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages, "WAITING_SHOWN", 3)
+    monkeypatch.setattr(list_pages, "PAGE", 3)
     asked = []
     for amount in range(7):
         asked.append(await spend(office, amount))
@@ -283,8 +286,8 @@ async def test_an_inbox_begins_with_the_oldest_and_goes_on_to_the_newest(
     while path:
         text = (await office.web.get(path)).text
         seen += re.findall(r'href="/requests/(run_\w+)"', text)
-        assert f"At least 7 requests are waiting for {ANN}, oldest first." in text
-        more = re.search(r'<a href="([^"]+)">More requests', text)
+        assert f"7 requests are waiting for {ANN}, the next deadline first." in text
+        more = re.search(r'<a href="([^"]+)" rel="next">More requests', text)
         path = more[1].replace("&amp;", "&") if more else ""
     assert seen == asked
     assert (await office.web.get("/inbox?person=ann@acme.eu&cursor=x")).status_code == 404
@@ -306,7 +309,7 @@ async def test_lists_of_the_api_are_filtered_and_paged(office: Any) -> None:
                 return found
             cursor = {"cursor": page["cursor"]}
 
-    assert await ids(waiting_for=ANN, limit=2) == asked[:0:-1]
+    assert await ids(waiting_for=ANN, limit=2) == asked[1:]
     assert await ids(waiting_for=ANN, workflow="publishes") == []
     assert await ids(workflow="spend", status="cancelled") == asked[:1]
     assert await ids(workflow="spend", status="running", limit=1) == asked[:0:-1]
@@ -324,14 +327,18 @@ def test_a_run_is_found_by_everyone_in_its_requests() -> None:
     waits = Request.model_validate(base | {"state": "waiting", "waiting_for": [ANN], "stages": stages})
     done = Request.model_validate(base | {"state": "approved", "stages": stages, "outcome": ended, "on_behalf_of": ANN})
     assert found_by([waits]) == {
-        "waiting_for": [ANN],
+        "waiting_for": [Placed(ANN, NO_DEADLINE + 1_767_225_600_000_000)],
         "requested_by": [BO],
         "voted_by": [CY],
         "open_vote_of": [CY],
         "ended_vote_of": [],
+        "state": [],
     }
+    soon = waits.model_copy(update={"deadline": datetime(2026, 1, 2, tzinfo=UTC)})
+    assert found_by([waits, soon, done])["waiting_for"][1] == Placed(ANN, 1_767_312_000_000_000)
+    assert place_for([waits, soon], ANN) == 1_767_312_000_000_000
     assert found_by([done, waits])["requested_by"] == [BO, ANN]
-    assert found_by([done])["ended_vote_of"] == [CY]
+    assert (found_by([done])["ended_vote_of"], found_by([done])["state"]) == ([CY], ["approved"])
     assert (concerns(waits, "waiting_for", ANN), concerns(done, "waiting_for", ANN)) == (True, False)
 
 
@@ -343,12 +350,12 @@ async def test_every_list_and_page_reads_along_an_index(office: Any, no_scans: l
     run_id = await spend(office)
     await office.engine.cancel(await office.start("publishes", {"name": "a list"}))
     cursor = ""
-    for name, status, person, limit in itertools.product(("", "spend"), ("", *pages.STATUSES), ("", ANN), ("1", "9")):
+    for name, status, person, limit in itertools.product(("", "spend"), ("", *STATUSES), ("", ANN), ("1", "9")):
         asked = {"workflow": name, "status": status, "waiting_for": person, "limit": limit, "cursor": cursor}
         answer = await office.api.get("/api/runs", params={name: value for name, value in asked.items() if value})
         assert answer.status_code == 200
         cursor = answer.json()["cursor"] or cursor
-    for status in ("", *pages.STATUSES):
+    for status in ("", *STATUSES):
         assert (await office.web.get("/runs", params={"status": status, "cursor": cursor})).status_code == 200
     for path in (*PAGES, f"/runs/{run_id}", f"/requests/{run_id}", f"/api/runs/{run_id}", f"/api/runs/{run_id}/events"):
         assert (await office.api.get(path)).status_code == 200, path

@@ -107,7 +107,7 @@ def sound(answer: Any) -> str:
     page.feed(answer.text)
     assert page.open == []
     scripts = [value for name, value in page.attributes if name == "src"]
-    assert scripts in ([], ["/static/live.js"])
+    assert scripts in ([], ["/static/live.js"], ["/static/keys.js"], ["/static/live.js", "/static/keys.js"])
     assert page.tags.count("script") == len(scripts)
     assert not {"style", "iframe", "object", "embed", "base"} & set(page.tags)
     assert not [name for name, _ in page.attributes if name.startswith("on") or name == "style"]
@@ -134,8 +134,10 @@ async def test_the_list_of_runs_shows_requests_and_other_runs(open_office: Any) 
     assert f'<a href="/runs/{napping}">nap</a>' in text
     assert "Waiting for Ann Ode" in text
     assert "Team offsite" not in sound(await open_office.web.get("/runs?status=completed"))
-    assert "No failed runs." in sound(await open_office.web.get("/runs?status=failed"))
-    assert "Team offsite" in sound(await open_office.web.get("/runs?status=nonsense"))
+    assert "Nothing matches." in sound(await open_office.web.get("/runs?status=failed"))
+    wrong = await open_office.web.get("/runs?status=nonsense")
+    assert wrong.status_code == 422
+    assert "one of: cancelled, completed" in sound(wrong)
 
 
 async def test_a_run_page_has_a_timeline_and_a_history(open_office: Any) -> None:

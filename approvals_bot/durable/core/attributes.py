@@ -114,6 +114,20 @@ def attributes_after(log: Iterable[Event]) -> dict[str, Attribute]:
 # ── of projections ──
 
 
+class Placed(NamedTuple):
+    """A value of a projection's attribute, with its run's place in the lists by it.
+
+    `at`: microseconds since 1970, in place of the run's begin.
+    """
+
+    value: str
+    at: int
+
+
+Findable = str | Placed
+"""A value that a projection's run is found by. Lists by a plain one have the order in which their runs began."""
+
+
 @dataclass(frozen=True, slots=True)
 class Projection:
     """What readers and lists see of a run, apart from the value that its author publishes.
@@ -122,7 +136,7 @@ class Projection:
     """
 
     parts: list[Any]
-    attributes: Mapping[str, Sequence[str]]
+    attributes: Mapping[str, Sequence[Findable]]
 
 
 PROJECTED = "$"

@@ -17,10 +17,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeVar, overload
 
-from approvals_bot.durable.core.attributes import Attribute
+from approvals_bot.durable.core.attributes import Attribute, Findable, Placed
 from approvals_bot.durable.core.events import from_micros, to_micros
 from approvals_bot.durable.core.serialization import decode, encode, to_json
-from approvals_bot.durable.store.protocol import Filter, RunRecord, StateRow
+from approvals_bot.durable.store.protocol import StateRow
 
 logger = logging.getLogger("approvals_bot.durable.store")
 
@@ -111,7 +111,8 @@ hash, which finds it as well."""
 MAX_VALUE_KEY = 1_100
 """Bytes of an attribute's value in an index. The longest has 256 characters, of four bytes each."""
 
-Pair = tuple[str, str]
+Pair = tuple[str, str, int]
+"""A name, a value, and the run's place in lists by them, in microseconds. 0: that of its begin."""
 
 
 class Indexed(NamedTuple):
@@ -133,7 +134,7 @@ def key_of(name: str, value: Attribute) -> str:
 
 def own_pairs(attributes: Mapping[str, Attribute]) -> list[Pair]:
     """Return the pairs of a run's own attributes: those that it was given and that its body has set."""
-    return [(_key(name), value_key(value)) for name, value in attributes.items()]
+    return [(_key(name), value_key(value), 0) for name, value in attributes.items()]
 
 
 def own_json(attributes: Mapping[str, Attribute]) -> str:
@@ -177,10 +178,16 @@ def _number_key(number: Decimal) -> str:
     return f"0{key.translate(_COMPLEMENT)}~" if sign else f"2{key}"
 
 
-def indexed(attributes: Mapping[str, Sequence[str]]) -> Indexed:
-    """Return each name with each of its values."""
-    pairs = tuple(sorted({(_key(name), _key(value)) for name, values in attributes.items() for value in values}))
-    together = "\0".join(text for pair in pairs for text in pair)  # no stored text has a NUL
+def indexed(attributes: Mapping[str, Sequence[Findable]]) -> Indexed:
+    """Return each name with each of its values. Of several places of one value, the first counts."""
+    places = dict[tuple[str, str], int]()
+    for name, values in attributes.items():
+        for value in values:
+            text, at = value if isinstance(value, Placed) else (value, 0)
+            key = (_key(name), _key(text))
+            places[key] = min(at, places.get(key, at))
+    pairs = tuple((*key, at) for key, at in sorted(places.items()))
+    together = "\0".join(str(text) for pair in pairs for text in pair)  # no stored text has a NUL
     return Indexed(pairs, hashlib.blake2b(together.encode(), digest_size=16).hexdigest())
 
 
@@ -197,12 +204,11 @@ def _key(text: str, most: int = MAX_KEY) -> str:
 # ── cursors: the next page of runs starts after this run, by the time that orders the list, and its id ──
 
 
-def cursor_after(row: RunRecord, which: Filter, listed_at: int | str) -> str:
+def cursor_after(run_id: str, listed_at: int | str) -> str:
     """Return the cursor of the page after this run. `listed_at` orders the list: a time, or the key of a value."""
     if isinstance(listed_at, str):
-        return f"v{urlsafe_b64encode(listed_at.encode()).decode().rstrip('=')}.{row.id}"
-    at = row.created_at if which.ended_since is None or row.ended_at is None else row.ended_at
-    return f"{to_micros(at)}.{row.id}"
+        return f"v{urlsafe_b64encode(listed_at.encode()).decode().rstrip('=')}.{run_id}"
+    return f"{listed_at}.{run_id}"
 
 
 def read_cursor(cursor: str, *, by_value: bool = False) -> tuple[int | str, str]:

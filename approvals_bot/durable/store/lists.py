@@ -122,6 +122,9 @@ def _merged(which: Filter, present: Sequence[str], most: int, dialect: Dialect) 
     for name, checked in conditions.items():
         compared = [f"name = {place(name_key(name))}", *_compared(name, checked, place, dialect.value)]
         where.append(f"EXISTS (SELECT 1 FROM attributes WHERE run_id = listed.{id} AND {' AND '.join(compared)})")  # noqa: S608
+    for sign, moment in ((">=", which.opened_after), ("<", which.opened_before)):
+        if moment is not None:
+            where.append(f"created_at {sign} {place(to_micros(moment))}")
     is_by_text = bounds is not None or which.keys is not None
     cursor = None if which.cursor is None else read_cursor(which.cursor, by_value=is_by_text)
     if bounds is not None:

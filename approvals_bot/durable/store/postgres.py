@@ -31,6 +31,7 @@ from approvals_bot.durable.store.encoding import (
 )
 from approvals_bot.durable.store.files import PostgresFiles
 from approvals_bot.durable.store.lists import POSTGRES, STATUSES_PRESENT, count_of, needs_statuses, page_of
+from approvals_bot.durable.store.personal import PostgresPersonal
 from approvals_bot.durable.store.postgres_connection import (
     LIST_SETTINGS,
     NO_LIMITS,
@@ -81,7 +82,7 @@ _ANSWERS = "SELECT answer FROM answers($1::jsonb)"
 LOOK = 1.0  # seconds between two checks for writes of other replicas while nothing notifies us of them
 
 
-class PostgresStore(PostgresSessions, PostgresReplicas, PostgresFiles):
+class PostgresStore(PostgresSessions, PostgresPersonal, PostgresReplicas, PostgresFiles):
     """The `OpenStore` on PostgreSQL. Writing, reading, lists and LISTEN have a connection each."""
 
     is_shared = True
@@ -216,7 +217,7 @@ class PostgresStore(PostgresSessions, PostgresReplicas, PostgresFiles):
         page = [encoding.run_row(json.loads(self.bearers.signed(row[0]))) for row in found[: which.limit]]
         if which.keys is not None:
             page = [record._replace(key=as_given(row[1])) for record, row in zip(page, found, strict=False)]
-        return page, cursor_after(page[-1], which, found[which.limit - 1][1]) if len(found) > which.limit else None
+        return page, cursor_after(page[-1].id, found[which.limit - 1][1]) if len(found) > which.limit else None
 
     async def count(self, which: Filter, most: int) -> int:
         async with self._lists.in_time():

@@ -37,12 +37,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol
 
-from approvals_bot.durable.core.attributes import Attribute, Wanted
+from approvals_bot.durable.core.attributes import Attribute, Findable, Wanted
 from approvals_bot.durable.core.commands import OnParentClose
 from approvals_bot.durable.core.events import Event, Log, NewEvent, number_of
 from approvals_bot.durable.store.audit import AuditStore, Owes
 from approvals_bot.durable.store.bearers import Bearers
 from approvals_bot.durable.store.files import FileStore
+from approvals_bot.durable.store.personal import PersonalStore
 from approvals_bot.durable.store.replicas import ReplicaStore
 from approvals_bot.durable.store.sessions import SessionStore
 
@@ -296,7 +297,7 @@ class Append(NamedTuple):
     at: datetime
     view: Any = None  # None: unchanged
     parts: list[Any] | None = None  # None: unchanged
-    attributes: Mapping[str, Sequence[str]] | None = None  # all of the projection's; None: unchanged
+    attributes: Mapping[str, Sequence[Findable]] | None = None  # all of the projection's; None: unchanged
     release: bool = False
     wake_at: datetime | None = None  # with `release`: when the run is due again
     stalled: str | None = None  # with `release`: why the run can't continue with this code
@@ -358,6 +359,8 @@ class Filter:
     ended. With `ended_since`, the list has the runs that have ended since then, in the order of their ends. Else with
     `keys`, it has the runs with an idempotency key in one of these ranges, both ends included, by key, the greatest
     first. Else with a range, it has the order of the first attribute that has one, the greatest value first.
+    `opened_after` (included) and `opened_before` (excluded) bound the time at which the runs began, in a list in that
+    order.
     """
 
     workflow: str | None = None
@@ -369,6 +372,8 @@ class Filter:
     cursor: str | None = None
     limit: int = 50
     keys: Sequence[tuple[str, str]] | None = None
+    opened_after: datetime | None = None
+    opened_before: datetime | None = None
 
 
 class StateRow(NamedTuple):
@@ -530,7 +535,7 @@ SCHEMA_IS_OLDER = (
 """The reason why a command that only reads refuses a database that it would have to migrate first."""
 
 
-class OpenStore(Store, SessionStore, ReplicaStore, FileStore, Protocol):
+class OpenStore(Store, SessionStore, PersonalStore, ReplicaStore, FileStore, Protocol):
     """A store with its connections.
 
     `installation` was made with the database and is held in it. It is no secret. `is_shared` is whether several

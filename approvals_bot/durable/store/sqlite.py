@@ -22,6 +22,7 @@ import aiosqlite
 from approvals_bot.durable.core.events import Log
 from approvals_bot.durable.core.private_files import create_private
 from approvals_bot.durable.store import files as of_files
+from approvals_bot.durable.store import personal as of_people
 from approvals_bot.durable.store import replicas as of_replicas
 from approvals_bot.durable.store import sessions as of_sessions
 from approvals_bot.durable.store import sqlite_chain as chain
@@ -145,6 +146,7 @@ class SqliteStore:
     add_session = written(of_sessions.add_session)
     mark_session = written(of_sessions.mark_session)
     end_sessions = written(of_sessions.end_sessions)
+    set_personal = written(of_people.set_personal)
     begin_file = written(of_files.begin_file)
     add_file_part = written(of_files.add_file_part)
     finish_file = written(of_files.finish_file)
@@ -166,6 +168,7 @@ class SqliteStore:
     replicas = listed(of_replicas.list_replicas)
     load = listed(of_replicas.load)
     sessions = listed(of_sessions.list_sessions)
+    personal = listed(of_people.list_personal)
     file_part = listed(of_files.file_part)
     unclaimed_files = listed(of_files.unclaimed_files)
     chained = listed(chain.chained)

@@ -164,7 +164,7 @@ def runs(db: sqlite3.Connection, bearers: Bearers, which: Filter) -> tuple[list[
     page = [_run_row(row[:-1]) for row in rows[: which.limit]]
     if which.keys is not None:
         page = [record._replace(key=as_given(row[-1])) for record, row in zip(page, rows, strict=False)]
-    return page, cursor_after(page[-1], which, rows[which.limit - 1][-1]) if len(rows) > which.limit else None
+    return page, cursor_after(page[-1].id, rows[which.limit - 1][-1]) if len(rows) > which.limit else None
 
 
 def count(db: sqlite3.Connection, bearers: Bearers, which: Filter, most: int) -> int:

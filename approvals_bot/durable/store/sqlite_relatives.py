@@ -53,7 +53,7 @@ def _create(db: sqlite3.Connection, children: Sequence[NewRun], at: int) -> None
         named = (row.id, row.workflow, row.code, row.version, row.kind)
         attributes = own_json(row.attributes)
         rows.append((*named, at, attributes, storable(parent.run_id), parent.number, parent.on_parent_close, at))
-        pairs = [(row.id, *pair, row.workflow, at) for pair in own_pairs(row.attributes)]
+        pairs = [(row.id, name, value, row.workflow, at) for name, value, _ in own_pairs(row.attributes)]
         db.executemany(_FOUND_BY, pairs)
     db.executemany(_CREATE, rows)
     for each in children:

@@ -256,8 +256,10 @@ def _after(batch: Append, wanted: Indexed | None, events: list[Event], at: int, 
     return row
 
 
+_PLACE = "iif(attributes.created_at = runs.created_at, 0, attributes.created_at)"
 _OF_THE_PROJECTION, _OWN = (
-    f"SELECT name, {with_urls('value')} FROM attributes WHERE run_id = ? AND substr(name, 1, 1) {is_of} '$'"  # noqa: S608  # our own text
+    f"SELECT name, {with_urls('value')}, {_PLACE} FROM attributes CROSS JOIN runs ON runs.id = run_id "  # noqa: S608  # our own text
+    f"WHERE run_id = ? AND substr(name, 1, 1) {is_of} '$'"
     for is_of in ("=", "<>")
 )
 
@@ -265,7 +267,7 @@ _OF_THE_PROJECTION, _OWN = (
 def _index(db: sqlite3.Connection, run_id: str, wanted: Sequence[Pair], known_by: str = _OF_THE_PROJECTION) -> None:
     """Update the rows of `attributes`, of the projection or the run's own. Only the differences are written."""
     known = db.execute(known_by, (run_id,)).fetchall()
-    gone = [(run_id, *pair) for pair in set(known).difference(wanted)]
+    gone = [(run_id, name, value) for name, value, _ in set(known).difference(wanted)]
     db.executemany("DELETE FROM attributes WHERE run_id = ? AND name = ? AND value = without_urls(?)", gone)
     _add_pairs(db, run_id, sorted(set(wanted).difference(known)))
 
@@ -284,8 +286,9 @@ def _add_pairs(db: sqlite3.Connection, run_id: str, pairs: Sequence[Pair]) -> No
     if pairs:
         db.executemany(
             """INSERT INTO attributes (run_id, name, value, workflow, status, created_at)
-               SELECT id, ?, without_urls(?), workflow, status, created_at FROM runs WHERE id = ?""",
-            [(name, value, run_id) for name, value in pairs],
+               SELECT id, ?, without_urls(?), workflow, status, coalesce(nullif(?, 0), created_at) FROM runs
+               WHERE id = ?""",
+            [(*pair, run_id) for pair in pairs],
         )
 
 

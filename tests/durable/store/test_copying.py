@@ -14,6 +14,7 @@ from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.audit import AuditEntry, Owes
 from approvals_bot.durable.store.copying import copy
 from approvals_bot.durable.store.files import FileRow
+from approvals_bot.durable.store.personal import PersonalRow
 from approvals_bot.durable.store.protocol import Append, Filter, Lease, StateRow
 from approvals_bot.errors import StoreCopyError
 from tests.support.new_runs import new_run
@@ -56,6 +57,7 @@ async def an_installation(url: str) -> None:
         await store.audit(AuditEntry(f"refused {n}", ODD, None, {"text": ODD}), T0)
         await store.set_schedule(StateRow(f"w/{ODD} {n}", 1, {"why": ODD}))
         await store.set_counter(StateRow(f"c/{ODD} {n}", 1, {"why": ODD}), T0, T0 + timedelta(days=1))
+    await store.set_personal(PersonalRow("ann@acme.eu", {"zone": ODD}, T0))
     await store.begin_file(FileRow("file", "app:ci", T0, T0 + timedelta(hours=1)))
     for n in range(2):
         await store.add_file_part("file", n, bytes(range(256)) * (n + 1))
@@ -97,6 +99,7 @@ async def test_an_installation_copied_to_postgresql_and_back_is_the_same(
         "owed_lines": 3,
         "schedules": 3,
         "counters": 3,
+        "personal": 1,
         "files": 1,
         "file_parts": 2,
         "audit": 3,

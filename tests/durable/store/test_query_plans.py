@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
+from approvals_bot.durable.core.events import from_micros
 from approvals_bot.durable.store import connect, sqlite_reading
 from approvals_bot.durable.store.bearers import Bearers
 from approvals_bot.durable.store.encoding import cursor_after
 from approvals_bot.durable.store.lists import POSTGRES, STATUSES, STATUSES_PRESENT, count_of, page_of
 from approvals_bot.durable.store.postgres_connection import LIST_SETTINGS, connect_to
-from approvals_bot.durable.store.protocol import ENDED, Filter, RunRecord
-from tests.support.new_runs import T0
+from approvals_bot.durable.store.protocol import ENDED, Filter
 from tests.support.postgres_server import PostgresServer, blocking
 
 FIRST = 1_700_000_000_000_000
@@ -89,11 +89,15 @@ RANGES: list[dict[str, Any]] = [
 ]
 AFTER = {
     "oldest_first": True,
-    "cursor": cursor_after(RunRecord.new("run_7050", "w", "w", None, T0), Filter(), "s0007050"),
+    "cursor": cursor_after("run_7050", "s0007050"),
 }
 BY_VALUE = [
     Filter(**{"workflow": workflow, **state, "attributes": range, **page})
     for workflow, state, range, page in itertools.product((None, "w", "rare"), STATES, RANGES, ({}, AFTER))
+]
+BETWEEN = [
+    Filter(**asked, opened_after=from_micros(FIRST + 9_000), opened_before=from_micros(FIRST + 19_000))
+    for asked in ({}, {"workflow": "w"}, {"attributes": {"$requested_by": "ann"}, "is_open": True})
 ]
 BY_END = Filter(ended_since=datetime(2027, 1, 15, tzinfo=UTC))
 
@@ -164,7 +168,7 @@ def test_a_list_on_sqlite_reads_no_more_than_its_page(full: sqlite3.Connection) 
         if statistics == "present":
             full.execute("ANALYZE")
         full.set_progress_handler(count, 1)
-        for which in (*LISTS, *BY_VALUE, BY_END):
+        for which in (*LISTS, *BY_VALUE, *BETWEEN, BY_END):
             steps = 0
             sqlite_reading.runs(full, Bearers(), which)
             assert steps <= STEPS, (statistics, which)
@@ -216,7 +220,7 @@ def test_a_list_on_postgresql_reads_no_more_than_its_page(postgres: PostgresServ
         if statistics == "present":
             postgres.execute("ANALYZE", full_database)
         for plans in ("force_custom_plan", "force_generic_plan"):
-            for which, nodes in blocking(_plans(full_database, [*LISTS[::3], *BY_VALUE[::2], BY_END], plans)):
+            for which, nodes in blocking(_plans(full_database, [*LISTS[::3], *BY_VALUE[::2], *BETWEEN, BY_END], plans)):
                 touched = nodes[0]["Shared Hit Blocks"] + nodes[0]["Shared Read Blocks"]
                 rows = sum(_read(node) for node in nodes if "Index Name" in node or "Relation Name" in node)
                 assert rows <= (which.limit + 1) * (len(STATUSES) + 1), (statistics, plans, which, nodes)

@@ -229,7 +229,7 @@ def _relatives(world: World, pairs: Mapping[str, Pairs]) -> None:
                 own |= line.data["attributes"]
         own = {name: value for name, value in own.items() if value is not None}
         found = {pair for pair in pairs[run_id] if pair[0][0] != "$"}
-        if json.loads(attributes) != own or found != set(own_pairs(own)):
+        if json.loads(attributes) != own or found != {(name, value) for name, value, _ in own_pairs(own)}:
             raise Violation(f"{run_id} has the attributes {attributes} and {pairs[run_id]}, and by its log {own}")
         if key is not None:
             keys[key] = run_id

@@ -215,6 +215,13 @@ CREATE TABLE sessions (
 CREATE INDEX sessions_of_person ON sessions (person, created_at);
 CREATE INDEX sessions_over ON sessions (until);
 
+CREATE TABLE personal (
+  person     TEXT PRIMARY KEY,
+  settings   TEXT NOT NULL,
+  changed_at BIGINT NOT NULL
+);
+CREATE INDEX personal_changed ON personal (changed_at);
+
 CREATE TABLE files (
   id         TEXT PRIMARY KEY,
   owner      TEXT NOT NULL,
@@ -408,8 +415,10 @@ BEGIN
   IF was IS NOT DISTINCT FROM batch ->> 'indexed' THEN
     RETURN;
   END IF;
-  DELETE FROM attributes WHERE run_id = run AND starts_with(name, '$') AND (name, value) NOT IN (
-    SELECT pair ->> 0, pair ->> 1 FROM jsonb_array_elements(batch -> 'pairs') AS each (pair));
+  DELETE FROM attributes USING runs WHERE run_id = run AND id = run AND starts_with(name, '$')
+    AND (name, value, attributes.created_at) NOT IN (
+      SELECT pair ->> 0, pair ->> 1, coalesce(nullif((pair ->> 2)::bigint, 0), runs.created_at)
+      FROM jsonb_array_elements(batch -> 'pairs') AS each (pair));
   PERFORM add_pairs(run, batch -> 'pairs');
 END $$;
 
@@ -428,7 +437,8 @@ END $$;
 CREATE FUNCTION add_pairs(run text, pairs jsonb) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
   INSERT INTO attributes (run_id, name, value, workflow, status, created_at)
-  SELECT id, pair ->> 0, pair ->> 1, workflow, status, created_at FROM runs, jsonb_array_elements(pairs) AS each (pair)
+  SELECT id, pair ->> 0, pair ->> 1, workflow, status, coalesce(nullif((pair ->> 2)::bigint, 0), created_at)
+  FROM runs, jsonb_array_elements(pairs) AS each (pair)
   WHERE id = run
   ON CONFLICT DO NOTHING;
 END $$;

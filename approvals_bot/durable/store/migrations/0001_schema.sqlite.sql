@@ -55,7 +55,8 @@ CREATE INDEX runs_ended ON runs (ended_at, id) WHERE ended_at IS NOT NULL;
 CREATE INDEX runs_unsealed ON runs (ended_at) WHERE ended_at IS NOT NULL AND sealed >= 0;
 
 -- The attributes that runs are found by: the runs' own, whose values have a kind and an order (store/encoding.py), and
--- those of the projections, whose names start with $ and have any number of values. The other columns are the run's.
+-- those of the projections, whose names start with $ and have any number of values. The other columns are the run's, but
+-- for `created_at` of what the projection gives another place in the lists by it.
 CREATE TABLE attributes (
   run_id     TEXT NOT NULL REFERENCES runs (id),
   name       TEXT NOT NULL,
@@ -190,6 +191,14 @@ CREATE TABLE sessions (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX sessions_of_person ON sessions (person, created_at);
 CREATE INDEX sessions_over ON sessions (until);
+
+-- What people set themselves: their time zone, when they are away, whether pages take keys. Read when it has changed.
+CREATE TABLE personal (
+  person     TEXT PRIMARY KEY,
+  settings   TEXT NOT NULL,                   -- an object
+  changed_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX personal_changed ON personal (changed_at);
 
 -- Files that people attach to requests, whose fields have their ids. A file is whole once it is described.
 CREATE TABLE files (
