@@ -39,6 +39,8 @@ MOST_AWAY = 20  # absences of one person
 NO_ZONE = "There's no such time zone. Choose one from the list, such as Europe/Berlin."
 NO_DAYS = "Enter the first and the last day. The last one can't be before the first, or over."
 TOO_MANY = f"Nothing was added: at most {MOST_AWAY} absences can be planned."
+FRESH = timedelta(minutes=10)  # age of the sign-in that may name a delegate, who gets this person's votes
+TOO_OLD = "Nothing was added: to name a delegate, sign in again first. Sign-ins count for that for ten minutes."
 NO_DELEGATE = "Nothing was added: nobody here knows this delegate, or it's you."
 METHODS: dict[str, str] = {
     "oidc": "your company account",
@@ -120,7 +122,7 @@ class MyPage:
         before = self._people.own.of(session.person)
         act = form.get("act", "")
         try:
-            after = await self._changed(session.person, before, act, form)
+            after = await self._changed(session, before, act, form)
         except _WrongError as wrong:
             return await self._page(request, session, 422, str(wrong), form)
         await self._own.set(session.person, after)
@@ -129,7 +131,9 @@ class MyPage:
         await self._engine.audit("settings_changed", who=session.person, actor=actor, data=data)
         return RedirectResponse(f"{self._root}/me?saved={act}", 303)
 
-    async def _changed(self, person: str, before: OwnSettings, act: str, form: Mapping[str, str]) -> OwnSettings:
+    async def _changed(
+        self, session: SessionRow, before: OwnSettings, act: str, form: Mapping[str, str]
+    ) -> OwnSettings:
         match act:
             case "zone":
                 zone = form.get("zone", "").strip()
@@ -137,7 +141,7 @@ class MyPage:
                     raise _WrongError(NO_ZONE)
                 return replace(before, zone=zone)
             case "away":
-                added = await self._absence(person, form)
+                added = await self._absence(session, form)
                 if len(before.away) >= MOST_AWAY:
                     raise _WrongError(TOO_MANY)
                 return replace(before, away=tuple(sorted({*before.away, added}, key=lambda each: each.first)))
@@ -149,7 +153,7 @@ class MyPage:
             case _:
                 raise _WrongError(STALE)
 
-    async def _absence(self, person: str, form: Mapping[str, str]) -> Absence:
+    async def _absence(self, session: SessionRow, form: Mapping[str, str]) -> Absence:
         try:
             first, last = date.fromisoformat(form.get("first", "")), date.fromisoformat(form.get("last", ""))
         except ValueError:
@@ -163,7 +167,9 @@ class MyPage:
             address = self._people.canonical(delegate)
         except AddressError:
             raise _WrongError(NO_DELEGATE) from None
-        if address == person or not await self._known.knows(address):
+        if self._engine.now() - session.created_at > FRESH:
+            raise _WrongError(TOO_OLD)
+        if address == session.person or not await self._known.knows(address):
             raise _WrongError(NO_DELEGATE)
         return Absence(first, last, (address,))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import httpx2
 
 from approvals_bot.app.service import open_service
@@ -53,6 +55,21 @@ async def test_delegates_are_asked_while_a_person_is_away(house: House) -> None:
     assert "Eve in your place" not in sound(await house.get("/me", ANN))
     await change(house, ANN, act="away", first="2026-01-02", last="2026-01-03", delegate=EVE)  # tomorrow
     assert await asked(house) == (ANN, CY)
+
+
+async def test_an_old_sign_in_names_no_delegate(house: House) -> None:
+    """An open browser that somebody finds doesn't give them this person's votes."""
+    cookie = await house.cookie(ANN)
+    await house.clock.advance(timedelta(minutes=11))
+    token = (
+        (await house.http.get("/me", headers=cookie)).text.partition('name="form_token" value="')[2].partition('"')[0]
+    )
+    form = {"form_token": token, "act": "away", "first": "2026-01-01", "last": "2026-01-03"}
+    refused = await house.http.post("/me/settings", data=form | {"delegate": EVE}, headers=OURS | cookie)
+    assert refused.status_code == 422
+    assert "sign in again first" in sound(refused)
+    assert await asked(house) == (ANN, CY)
+    assert (await house.http.post("/me/settings", data=form, headers=OURS | cookie)).status_code == 303
 
 
 async def test_settings_survive_a_restart(house: House) -> None:
