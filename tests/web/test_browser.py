@@ -288,7 +288,7 @@ async def test_lists_fill_a_wide_screen_and_stack_on_a_phone(site: Any) -> None:
         assert await page.is_visible(".timeline")
         assert await page.is_visible(".spans")
         await page.goto(f"{url}/runs")
-        assert len(set(await page.evaluate(lefts))) == 4
+        assert len(set(await page.evaluate(lefts))) == 5
         assert (await page.locator("table").bounding_box())["width"] > 1_000
 
 
