@@ -134,7 +134,8 @@ class RunsApi:
             self._metrics.run_started(asked.workflow)
         requester = asked.requester or key.address
         note = await note_on_call(self._workflows.find(asked.workflow), asked.input, requester, self._people)
-        return self._run_answer(run.id, 202 if run.is_new else 200, **({"note": note} if note else {}))
+        status = 202 if run.is_new else 200
+        return self._run_answer(run.id, asked.workflow, status, **({"note": note} if note else {}))
 
     async def _may_know(self, key: ApiKey, run_id: str) -> bool:
         record = await self._engine.record(run_id)
@@ -188,7 +189,7 @@ class RunsApi:
         """Return what a list by key says besides: the key, as its caller gave it, and the page of the run."""
         if record.key is None:
             return {}
-        return {"key": record.key.removeprefix(f"{key.address} "), "url": f"{self._base_url}/runs/{record.id}"}
+        return {"key": record.key.removeprefix(f"{key.address} "), "url": self._page_of(record.id, record.workflow)}
 
     async def show(self, request: HttpRequest) -> Response:
         """The run as it is now, with what it waits for; with `?wait=30`, once it has ended or after 30 seconds.
@@ -276,9 +277,10 @@ class RunsApi:
         key = key_of(request)
         asked = validate(NewAttempt, await json_object(request, API_BODY))
         record = await self._record(request)
-        return self._repaired(
-            await attempt_again(self._engine, record.id, who=key.address, actor=actor_of(request), reason=asked.reason)
+        done = await attempt_again(
+            self._engine, record.id, who=key.address, actor=actor_of(request), reason=asked.reason
         )
+        return self._repaired(record, done)
 
     async def reset(self, request: HttpRequest) -> Response:
         """202: a new run goes on from an event of this one, in its place; 200 if one does so already."""
@@ -294,14 +296,21 @@ class RunsApi:
             reason=asked.reason,
             drop_payloads=asked.drop_payloads,
         )
-        return self._repaired(done)
+        return self._repaired(record, done)
 
-    def _repaired(self, done: Repair) -> Response:
-        return self._run_answer(done.next_run, 202 if done.is_new or done.act == "retry" else 200)
+    def _repaired(self, record: RunRecord, done: Repair) -> Response:
+        return self._run_answer(done.next_run, record.workflow, 202 if done.is_new or done.act == "retry" else 200)
 
-    def _run_answer(self, run_id: str, status: int, **more: str) -> Response:
+    def _page_of(self, run_id: str, workflow: str) -> str:
+        """Return the URL of the page for people: an approval's request, or the run of any other workflow."""
+        listed = self._workflows.find(workflow)
+        definition = listed.definition if listed is not None else None
+        kind = "requests" if definition is not None and (definition.is_approval or definition.is_tool_call) else "runs"
+        return f"{self._base_url}/{kind}/{run_id}"
+
+    def _run_answer(self, run_id: str, workflow: str, status: int, **more: str) -> Response:
         return JsonResponse(
-            {"run_id": run_id, "url": f"{self._base_url}/runs/{run_id}", **more},
+            {"run_id": run_id, "url": self._page_of(run_id, workflow), **more},
             status,
             headers={"Location": f"{root_of(self._base_url)}/api/runs/{run_id}"},
         )

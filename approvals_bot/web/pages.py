@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.request import Request
@@ -108,6 +108,8 @@ class PeoplePages:
         record = await await_request(self._engine, request.path_params["id"])
         view = request_of(record) if record is not None else None
         sees_all = self._open and reader is None
+        if view is None and record is not None and await self.may_open(record.id, reader):
+            return RedirectResponse(f"{self._root}/runs/{record.id}", 303)  # it has no request: its page says why
         if view is None or not (
             sees_all or await concerns_now(self._engine, view, reader) or await self._may_view(view, reader)
         ):

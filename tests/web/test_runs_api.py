@@ -92,6 +92,14 @@ PROD = {"version": "2.1", "env": "prod"}
 # ── opening ──
 
 
+async def test_the_url_of_a_run_is_the_page_of_its_request(office: Any) -> None:
+    for name, input, page in (("deploy", PROD, "requests"), ("tick", {}, "runs")):
+        asked = {"workflow": name, "input": input, "requester": "bo@acme.eu"}
+        opened = await office.api.post("/api/runs", json=asked)
+        assert opened.status_code == 202, opened.text
+        assert opened.json()["url"].endswith(f".eu/{page}/{opened.json()['run_id']}")
+
+
 async def test_a_run_is_started_waited_for_and_read(office: Any) -> None:
     run_id = await office.start("greet", {"name": "Ann"})
     waiting = await office.run(run_id)

@@ -228,7 +228,7 @@ async def test_runs_are_found_by_key_and_session(calls: Service) -> None:
     assert await found(key="nothing") == {}
     assert (await calls.api.get("/api/runs", params={"key": "s"})).json()["runs"] == []
     page = (await calls.plain.get("/api/runs", params={"key": "s:2"})).json()["runs"]
-    assert page[0]["url"].endswith(f"/runs/{runs['s:2']}")
+    assert page[0]["url"].endswith(f"/requests/{runs['s:2']}")
     assert (await calls.plain.get("/api/runs", params={"open": "yes"})).status_code == 422
 
 
