@@ -64,6 +64,11 @@ class FormTokens:
         """Return whether we have shown this form to this browser, in a session that may be over by now."""
         return self._is_of(form, cookie_of(request.scope, self._session), given)
 
+    def name_of(self, request: HttpRequest, what: str) -> str:
+        """Return a name for one thing of this browser's session, from which nobody learns the session's secret."""
+        bound = cookie_of(request.scope, self._session)
+        return hashlib.sha256(f"{what}\0{bound}".encode()).hexdigest()[:32]
+
     def _sign(self, form: Form, bound: str) -> str:
         return self._tokens.sign(FORM, {"f": form, "b": hashlib.sha256(bound.encode()).hexdigest()[:32]})
 

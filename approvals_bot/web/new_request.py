@@ -6,7 +6,6 @@ in the form until the request is made.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -139,12 +138,12 @@ class NewRequest:
     async def _keep(self, request: HttpRequest, form: Mapping[str, str]) -> Response:
         """Keep what was typed while the session ended, and lead back to it after signing in.
 
-        Only a form that we have shown to this browser is kept, so nobody can fill the store.
+        Only a form that we have shown to this browser is kept, one of each workflow, so nobody can fill the store.
         """
         listed = self._workflows.find(form.get("workflow", ""))
         if listed is None or not self._forms.has_token(request, "request", form.get("form_token", "")):
             return await self._login.instead_of(request)
-        id, until = secrets.token_urlsafe(16), self._engine.now() + KEPT_FOR
+        id, until = self._forms.name_of(request, f"kept {form['workflow']}"), self._engine.now() + KEPT_FOR
         kept = {"until": to_micros(until), "form": {name: form[name] for name in form if name != "form_token"}}
         await change_counter(self._engine, _counter(id), until, lambda _: kept)
         path = f"/requests/new/{quote(form['workflow'])}?{urlencode({'kept': id})}"

@@ -241,9 +241,12 @@ async def test_a_form_from_elsewhere_opens_nothing(browser: Browser) -> None:
 async def test_what_was_typed_survives_the_end_of_a_session(browser: Browser) -> None:
     form, sessions = await browser.form(), Sessions(browser.service.engine)
     await sessions.end_all("bo@acme.eu")
-    away = await browser.send(form, what="A <chair>", price="120.00", urgent="true")
-    assert away.status_code == 401
-    back = unescape(re.findall(r'name="next" value="([^"]+)"', away.text)[0])
+    kept = set()
+    for what in ("A desk", "A <chair>"):  # the newest is kept, so an old browser can't fill the store
+        away = await browser.send(form, what=what, price="120.00", urgent="true")
+        assert away.status_code == 401
+        kept.add(unescape(re.findall(r'name="next" value="([^"]+)"', away.text)[0]))
+    (back,) = kept
     assert back.startswith("/requests/new/buy-things?kept=")
     assert "chair" not in back
     token = await sessions.begin("bo@acme.eu", method="code", browser="Firefox on Linux", proved=True)
