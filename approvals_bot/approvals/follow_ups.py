@@ -33,12 +33,6 @@ from approvals_bot.durable.core.api import now, random
 from approvals_bot.people import Person
 
 State = Literal["sending", "done", "retrying", "failed"]
-STATES: Mapping[Progress, State] = {
-    "sending": "sending",
-    "delivered": "done",
-    "retrying": "retrying",
-    "not_delivered": "failed",
-}
 
 NOBODY = "there is no such person"
 
@@ -153,4 +147,16 @@ def _message(copy: Copy) -> FollowUp:
     shown = copy.delivery
     kind = "mail" if copy.is_mail else "message"
     what = f"{kind} in {shown.to}" if isinstance(copy.to, Place) else f"{kind} to {shown.to}"
-    return FollowUp(what=what, state=STATES[shown.state], attempts=shown.attempts, error=shown.error)
+    return FollowUp(what=what, state=_state_of(shown.state), attempts=shown.attempts, error=shown.error)
+
+
+def _state_of(progress: Progress) -> State:
+    match progress:
+        case "sending" | "held":
+            return "sending"
+        case "delivered":
+            return "done"
+        case "retrying":
+            return "retrying"
+        case "not_delivered":
+            return "failed"

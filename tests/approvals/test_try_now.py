@@ -79,3 +79,21 @@ async def test_a_mail_with_a_turn_keeps_it(office: Office) -> None:
         assert ((await copy(opened)).state, (await copy(opened)).attempts) == ("delivered", 2)
         await office.clock.advance("1h")
         assert len(office.email.to(ANN)) == 1
+
+
+async def test_a_message_of_the_file_waits_for_its_turn(office: Office) -> None:
+    """A message after the decision may have to wait, too. Its follow-up is on its way, not in trouble."""
+
+    def answer(dispatch: Dispatch) -> Any:
+        return TryAgain("its turn comes", timedelta(minutes=1), held=True) if held and dispatch.text else None
+
+    held = True
+    async with office.open():
+        office.email.answer = answer
+        opened = await office.ask(MAILED + '[[on.approved]]\nemail = "cy@acme.eu"\ntext = "Done."\n', {})
+        await opened.vote(ANN)
+        (message,) = (await opened.view()).follow_ups
+        assert (message.state, message.what) == ("sending", "mail to cy@acme.eu")
+        held = False
+        await office.clock.advance("1m")
+        assert [each.state for each in (await opened.view()).follow_ups] == ["done"]
