@@ -190,6 +190,8 @@ async def welcome(guest: Guest) -> list[str]:
 # A Monday, and so far ahead that the service's clock can always be moved there.
 BEGINNING = datetime(2040, 1, 2, 9, 0, 3, tzinfo=UTC)
 ACT = timedelta(minutes=10)  # from one act's beginning to the next one's; what happens within shares a minute
+STEPS = "Card|Mailed|Outcome|Not sent|Looked up|Ran"
+"""Beginnings of a timeline's lines about steps, which go on side by side and end in any order."""
 
 # `approvals-bot dev` with its whole log. Loggers are named after modules, so their names are left out.
 LOGGING_PROGRAM = """
@@ -392,7 +394,7 @@ class GoldenHouse(Service):
             line, cwd=self.folder, env=os.environ | {"COLUMNS": "120"}, capture_output=True, text=True, timeout=60
         )
         lines = (done.stdout + done.stderr).splitlines()
-        steps = [line for line in lines if re.fullmatch(r" +\d\d:\d\d:\d\d +\w+ finished\.", line)]
+        steps = [line for line in lines if re.fullmatch(rf" +\d\d:\d\d:\d\d +({STEPS}) .+", line)]
         shown = [*(line for line in lines if line not in steps), *sorted(steps, key=anonymous)]
         self.book.text(f"{heading} → exit {done.returncode}", "\n".join(shown))
         self.settle()
