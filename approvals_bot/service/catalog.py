@@ -51,6 +51,11 @@ class Listed:
     def is_approval(self) -> bool:
         return self.definition is not None and self.definition.is_approval
 
+    @property
+    def makes_request(self) -> bool:
+        """Whether each run is one request: an approval's, or a tool call's."""
+        return self.definition is not None and (self.definition.is_approval or self.definition.is_tool_call)
+
 
 @dataclass(frozen=True)
 class Catalog:

@@ -304,8 +304,7 @@ class RunsApi:
     def _page_of(self, run_id: str, workflow: str) -> str:
         """Return the URL of the page for people: an approval's request, or the run of any other workflow."""
         listed = self._workflows.find(workflow)
-        definition = listed.definition if listed is not None else None
-        kind = "requests" if definition is not None and (definition.is_approval or definition.is_tool_call) else "runs"
+        kind = "requests" if listed is not None and listed.makes_request else "runs"
         return f"{self._base_url}/{kind}/{run_id}"
 
     def _run_answer(self, run_id: str, workflow: str, status: int, **more: str) -> Response:

@@ -108,13 +108,18 @@ class PeoplePages:
         record = await await_request(self._engine, request.path_params["id"])
         view = request_of(record) if record is not None else None
         sees_all = self._open and reader is None
-        if view is None and record is not None and await self.may_open(record.id, reader):
-            return RedirectResponse(f"{self._root}/runs/{record.id}", 303)  # it has no request: its page says why
+        if view is None and record is not None and await self._should_have(record, reader):
+            return RedirectResponse(f"{self._root}/runs/{record.id}", 303)  # that page says why there is none
         if view is None or not (
             sees_all or await concerns_now(self._engine, view, reader) or await self._may_view(view, reader)
         ):
             return self._pages.page("not_found.html", 404)
         return view
+
+    async def _should_have(self, record: RunRecord, reader: str | None) -> bool:
+        """Return whether each run of this workflow makes a request, and this person may see the run."""
+        listed = self._workflows.find(record.workflow)
+        return listed is not None and listed.makes_request and await self.may_open(record.id, reader)
 
     async def page(
         self, request: HttpRequest, template: str, here: str, *, status: int = 200, **values: Any

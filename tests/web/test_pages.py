@@ -170,8 +170,11 @@ async def test_a_request_and_the_inbox_show_its_card(open_office: Any) -> None:
     assert "bo@acme.eu is all caught up." in sound(await open_office.web.get("/inbox?person=bo@acme.eu"))
     assert "Whose inbox?" in sound(await open_office.web.get("/inbox"))
     napping = await open_office.start("nap")
-    led = await open_office.web.get(f"/requests/{napping}")
-    assert (led.status_code, led.headers["location"]) == (303, f"/runs/{napping}")
+    assert (await open_office.web.get(f"/requests/{napping}")).status_code == 404
+    failed = await open_office.start("stumble")
+    open_office.workflows["stumble"] = Listed(stumble, EXPENSE)  # as an approval that failed before its request
+    led = await open_office.web.get(f"/requests/{failed}")
+    assert (led.status_code, led.headers["location"]) == (303, f"/runs/{failed}")
 
 
 async def test_what_people_typed_is_text_on_every_page(open_office: Any) -> None:
