@@ -67,6 +67,12 @@ class House:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Engine]:
         client = SlackClient(token=BOT_TOKEN, api_url=self.fake.playground.api_url)
+        async with self._engine(client) as engine:
+            yield engine
+        await client.aclose()  # after the engine, whose steps may call until it has ended
+
+    @asynccontextmanager
+    async def _engine(self, client: SlackClient) -> AsyncIterator[Engine]:
         slack_people = SlackPeople(client, monotonic=lambda: self.clock.now().timestamp())
         people = People(PEOPLE, {}, slack_group=slack_people.members, in_workspace=slack_people.has_member)
         listed = Listed(approval.under("deploy", pinned(self.definition)), self.definition)
@@ -90,7 +96,6 @@ class House:
             finally:
                 self.fake.web.router.routes.remove(routes[0])
                 await slack.aclose()
-                await client.aclose()
 
     async def run(self, times: int = 1, **inputs: Any) -> str:
         """Run the step, with the event delivered so often. Returns the execution's id."""
