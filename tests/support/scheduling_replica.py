@@ -46,7 +46,7 @@ async def keep_schedules(url: str, ahead: float) -> None:
 
         every_second = Cron("* * * * * *", "Europe/Berlin")
         engine.schedules.use([Schedule(each, f"{each}/a", every_second, each) for each in OVERLAPS], start)
-        print("ready", os.getpid(), flush=True)  # noqa: T201
+        os.write(1, f"ready {os.getpid()}\n".encode())  # in one piece, beside other replicas in the same file
         await asyncio.Event().wait()
 
 
