@@ -126,3 +126,13 @@ async def test_an_outage_is_no_reason_to_know_or_not_to_know_somebody(office: An
         assert await say(office, opened, Reassign(ANN, "zoe@acme.eu")) == "invalid"
         office.live.people.append("Zoe@acme.com")
         assert await say(office, opened, Reassign(ANN, "zoe@acme.eu")) == "reassigned"
+
+
+async def test_a_later_alias_lets_nobody_approve_their_own_request(office: Any) -> None:
+    office.people.rules = IdentityRules()
+    async with office.open():
+        opened = await office.ask(TWO, {}, by="bo@acme.com")
+        office.people.rules = IdentityRules(domains={"acme.com": "acme.eu"})
+        for by in (BO, "bo@acme.com", "Bo+x@ACME.com"):
+            assert await say(office, opened, Vote(by)) == "own_request"
+        assert not (await opened.view()).votes
