@@ -13,11 +13,10 @@ from approvals_bot.config.login import Role
 from approvals_bot.durable.store.sessions import SessionRow
 from approvals_bot.people import People
 from approvals_bot.service.roles import Roles
-from approvals_bot.web.guard import peer_of
 from approvals_bot.web.login import Login
 from approvals_bot.web.navigation import Navigation
 from approvals_bot.web.responses import Renderer
-from approvals_bot.web.sessions import SessionCookies
+from approvals_bot.web.sessions import SessionCookies, actor_at
 
 DEVELOPER = "cli:dev"
 """The actor on a developer's machine, where pages need no session."""
@@ -71,7 +70,7 @@ class Admission:
         session = await self._sessions.find(request)
         if session is None:
             return Visitor(None, Actor("cli", "dev"), "UTC") if self._open else await self._login.instead_of(request)
-        actor = Actor("person", session.person, session=session.id, peer=peer_of(request.scope))
+        actor = actor_at(request, session)
         visitor = Visitor(session, actor, self._people.person(session.person).zone)
         if role is None or await self.has(visitor, role):
             return visitor

@@ -13,7 +13,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.approvals import card_text
-from approvals_bot.approvals.acts import REFUSALS, Actor, Reply, Vote
+from approvals_bot.approvals.acts import REFUSALS, Reply, Vote
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.port import Card
 from approvals_bot.approvals.request import Request
@@ -24,11 +24,10 @@ from approvals_bot.service.attempts import change_counter
 from approvals_bot.service.known import concerns_now
 from approvals_bot.service.read import find_record, request_of
 from approvals_bot.web.form_tokens import FormTokens
-from approvals_bot.web.guard import peer_of
 from approvals_bot.web.login import Login
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import Problem
-from approvals_bot.web.sessions import SessionCookies
+from approvals_bot.web.sessions import SessionCookies, actor_at
 from approvals_bot.web.validation import read_form_fields
 
 MOST = 50  # requests at once; more would be a page that nobody has read
@@ -88,7 +87,7 @@ class InboxVotes:
             raise Problem(422, "Too many requests", TOO_MANY)
         if len(comment) > LONGEST_COMMENT:
             raise Problem(422, "Comment too long", TOO_LONG)
-        actor = Actor("person", session.person, session=session.id, peer=peer_of(request.scope))
+        actor = actor_at(request, session)
         vote = Vote(by=session.person, choice=cast(Choice, choice), via="inbox", comment=comment, actor=actor)
         rows = await asyncio.gather(*(self._vote_on(each, vote) for each in chosen))
         batch = secrets.token_urlsafe(16)

@@ -37,7 +37,7 @@ from approvals_bot.web.login import Login
 from approvals_bot.web.pages import PeoplePages, row_of
 from approvals_bot.web.responses import Problem
 from approvals_bot.web.run_filters import FILTERS, STATUSES, run_filter
-from approvals_bot.web.sessions import SessionCookies
+from approvals_bot.web.sessions import SessionCookies, actor_at
 from approvals_bot.web.validation import bad_query
 
 MOST_IN_TABLE = 10_000  # rows of /runs.csv
@@ -195,8 +195,9 @@ class ListPages:
         if (refusal := await self._pages.refuse_all_but_viewers(request)) is not None:
             return refusal
         which, given = self._filter(_given(request)), _given(request)
-        reader = await self._sessions.who(request)
-        await self._engine.audit("runs_exported", who=reader, data={"selected": given})
+        session = await self._sessions.find(request)
+        who = (session.person, actor_at(request, session).as_json()) if session is not None else (None, None)
+        await self._engine.audit("runs_exported", who=who[0], actor=who[1], data={"selected": given})
         headers = {"content-disposition": 'attachment; filename="runs.csv"'}
         return StreamingResponse(self._rows_of(which), media_type="text/csv; charset=utf-8", headers=headers)
 

@@ -11,7 +11,6 @@ from zoneinfo import available_timezones
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
-from approvals_bot.approvals.acts import Actor
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store.sessions import SessionRow
 from approvals_bot.errors import ApprovalsBotError
@@ -21,11 +20,10 @@ from approvals_bot.people.own import OwnSettings
 from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.own_people import OwnPeopleStore
 from approvals_bot.web.form_tokens import NAME, FormTokens
-from approvals_bot.web.guard import peer_of
 from approvals_bot.web.login import Login
 from approvals_bot.web.navigation import Navigation
 from approvals_bot.web.responses import Renderer
-from approvals_bot.web.sessions import SessionCookies
+from approvals_bot.web.sessions import SessionCookies, actor_at
 from approvals_bot.web.validation import read_form
 
 STALE = "This page was open too long, so nothing was changed. Check it, then press again."
@@ -106,7 +104,7 @@ class MyPage:
         if not self._forms.is_ours(request, "me", form.get(NAME, "")):
             return await self._page(request, session, 403, STALE)
         ended = await self._sessions.sessions.end_all(session.person)
-        actor = Actor("person", session.person, session=session.id, peer=peer_of(request.scope)).as_json()
+        actor = actor_at(request, session).as_json()
         await self._engine.audit("signed_out_everywhere", who=session.person, actor=actor, data={"sessions": ended})
         answer = RedirectResponse(f"{self._root}/login", 303)
         await self._sessions.end(request, answer)
@@ -126,7 +124,7 @@ class MyPage:
         except _WrongError as wrong:
             return await self._page(request, session, 422, str(wrong), form)
         await self._own.set(session.person, after)
-        actor = Actor("person", session.person, session=session.id, peer=peer_of(request.scope)).as_json()
+        actor = actor_at(request, session).as_json()
         data = {"was": before.as_json(), "now": after.as_json()}
         await self._engine.audit("settings_changed", who=session.person, actor=actor, data=data)
         return RedirectResponse(f"{self._root}/me?saved={act}", 303)

@@ -15,7 +15,6 @@ from urllib.parse import quote, urlencode
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
-from approvals_bot.approvals.acts import Actor
 from approvals_bot.approvals.files import LARGEST_FILE
 from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.policy import Definition
@@ -39,11 +38,10 @@ from approvals_bot.web.filled_forms import (
     with_preview,
 )
 from approvals_bot.web.form_tokens import FormTokens
-from approvals_bot.web.guard import peer_of
 from approvals_bot.web.login import Login
 from approvals_bot.web.navigation import Navigation
 from approvals_bot.web.responses import Renderer
-from approvals_bot.web.sessions import SessionCookies
+from approvals_bot.web.sessions import SessionCookies, actor_at
 from approvals_bot.web.validation import LINK_BODY, read_form, read_form_fields
 
 SHOW_APPROVERS = "approvers"
@@ -123,7 +121,7 @@ class NewRequest:
             definition,
             filled.texts,
             session.person,
-            Actor("person", session.person, session=session.id, peer=peer_of(request.scope)),
+            actor_at(request, session),
             f"page:{filled.once}",
             filled.behalf or None,
         )

@@ -10,7 +10,7 @@ from starlette.requests import Request as HttpRequest
 from approvals_bot.approvals.acts import Actor
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import AddressError, People
-from approvals_bot.web.guard import TrustedProxies, peer_of, proxy_of
+from approvals_bot.web.guard import KEEPS_PEERS, TrustedProxies, peer_of, proxy_of
 
 AUDITED_EVERY = timedelta(minutes=1)
 
@@ -32,7 +32,7 @@ class ProxyHeader:
             return None
         peer = proxy_of(request.scope) or peer_of(request.scope)
         if peer not in self._trusted:
-            await self._audit(peer)
+            await self._audit(peer if request.scope.get(KEEPS_PEERS, True) else "")
             return None
         try:
             return self._people.canonical(values[0].decode().strip()) if len(values) == 1 else None

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
-from approvals_bot.approvals.acts import Actor, Reply
+from approvals_bot.approvals.acts import Reply
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.explain import explain
 from approvals_bot.approvals.port import Card
@@ -28,14 +28,13 @@ from approvals_bot.service.history import history_of
 from approvals_bot.service.talk import talk
 from approvals_bot.web.decisions import change_of, result, talk_of
 from approvals_bot.web.form_tokens import FormTokens
-from approvals_bot.web.guard import audited_peer_of
 from approvals_bot.web.links import Link, Links
 from approvals_bot.web.login import Login
 from approvals_bot.web.navigation import Navigation
 from approvals_bot.web.pages import PeoplePages
 from approvals_bot.web.responses import STATUS, Problem, Renderer
 from approvals_bot.web.run_pages import live_run
-from approvals_bot.web.sessions import SessionCookies
+from approvals_bot.web.sessions import SessionCookies, actor_at
 from approvals_bot.web.timeline import draw
 from approvals_bot.web.validation import read_form
 
@@ -107,7 +106,7 @@ class RequestPages:
         if not self._forms.is_ours(request, "talk", form.get("form_token", "")):
             raise Problem(403, "Not from the request's page", NOT_OURS)
         act = talk_of(self._engine, session.person, "inbox", form)
-        actor = Actor("person", session.person, session=session.id, peer=audited_peer_of(request.scope))
+        actor = actor_at(request, session)
         reply = act if isinstance(act, Reply) else await talk(self._engine, view, replace(act, actor=actor))
         if reply.changed:
             query = urlencode({"done": reply.verdict})

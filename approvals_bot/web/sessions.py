@@ -7,13 +7,19 @@ from datetime import timedelta
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from approvals_bot.approvals.acts import Actor
 from approvals_bot.durable.store.sessions import SessionRow
 from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.sessions import Sessions, browser_of, id_of
-from approvals_bot.web.guard import cookie_of
+from approvals_bot.web.guard import audited_peer_of, cookie_of
 from approvals_bot.web.proxies import ProxyHeader
 
 COOKIE, SECURE_COOKIE = "approvals", "__Host-approvals"
+
+
+def actor_at(request: HttpRequest, session: SessionRow) -> Actor:
+    """Return who acts at this browser, for logs and the audit, which keep its address only where they may."""
+    return Actor("person", session.person, session=session.id, peer=audited_peer_of(request.scope))
 
 
 class SessionCookies:
