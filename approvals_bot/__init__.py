@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from approvals_bot.approvals.clock import Clock, Escalation
+    from approvals_bot.approvals.delivery_policy import Deliver
     from approvals_bot.approvals.field_specs import Ask
     from approvals_bot.approvals.outcomes import (
         Answered,
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
         Rejected,
         Withdrawn,
     )
-    from approvals_bot.approvals.policy import Deliver, Policy, Seat, Stage, Veto
+    from approvals_bot.approvals.policy import Policy, Seat, Stage, Veto
     from approvals_bot.approvals.request_approval import request_approval
     from approvals_bot.durable.core.api import (
         Hook,
@@ -222,7 +223,8 @@ _MODULES = {
         _OUTCOMES,
     ),
     **dict.fromkeys(("Clock", "Escalation"), "approvals_bot.approvals.clock"),
-    **dict.fromkeys(("Deliver", "Policy", "Seat", "Stage", "Veto"), "approvals_bot.approvals.policy"),
+    "Deliver": "approvals_bot.approvals.delivery_policy",
+    **dict.fromkeys(("Policy", "Seat", "Stage", "Veto"), "approvals_bot.approvals.policy"),
     "Ask": "approvals_bot.approvals.field_specs",
     "run_child": "approvals_bot.durable.core.children",
     "logger": "approvals_bot.durable.core.logger",

@@ -15,8 +15,9 @@ from typing import Any
 from pydantic import JsonValue
 
 from approvals_bot.approvals import tool_call
+from approvals_bot.approvals.delivery_policy import Deliver
 from approvals_bot.approvals.json_values import UnfitError, check_json, check_whole_size
-from approvals_bot.approvals.policy import Deliver, Stage
+from approvals_bot.approvals.policy import Stage
 from approvals_bot.approvals.published import PublishedRequests
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER
 from approvals_bot.approvals.request_approval import (

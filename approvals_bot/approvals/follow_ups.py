@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.delivery import LONGEST_TRY, attempt, call_target, wait_before
+from approvals_bot.approvals.delivery_policy import Action, Actions, CallTarget, Resume, SayInSlack, SendDm, SendMail
 from approvals_bot.approvals.eligibility import PeopleSource, RequestContext, SeatQuery
 from approvals_bot.approvals.notifications import Copy, Progress
-from approvals_bot.approvals.policy import Action, Actions, CallTarget, Resume, SayInSlack, SendDm, SendMail
 from approvals_bot.approvals.port import (
     EMAIL,
     SLACK,

@@ -1,4 +1,4 @@
-"""A workflow's file as frozen models: stages, delivery and follow-ups. Fields and clock have modules of their own.
+"""A workflow's file as frozen models: requesters, rules and stages. Fields, clock and delivery have their own modules.
 
 TOML files load into these models, and workflow authors pass `Stage Seat Clock Deliver Policy Escalation Ask` to
 `request_approval`, with the same keys and values: `Clock(deadline="4h", remind=["1h"])`. A wrong value raises a
@@ -15,24 +15,22 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     AfterValidator,
-    ConfigDict,
-    Discriminator,
     Field,
     JsonValue,
     StringConstraints,
-    Tag,
     ValidationInfo,
     model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
 
 from approvals_bot.approvals.agent_policy import CHOICES, EVERY_APP, TOOL_CALL, Allowance, Budget
-from approvals_bot.approvals.base import Bool, Frozen, Int, Label, Slug, Text, refuse
+from approvals_bot.approvals.base import Frozen, Int, Label, Slug, Text, refuse
 from approvals_bot.approvals.business_time import (
     Calendar,
     TimeZone,
 )
-from approvals_bot.approvals.clock import Clock, Escalation, MailDelay, business_times, calendar_of
+from approvals_bot.approvals.clock import Clock, Escalation, business_times, calendar_of
+from approvals_bot.approvals.delivery_policy import Actions, Deliver
 from approvals_bot.approvals.durations import Duration
 from approvals_bot.approvals.field_specs import Ask, FieldName, FieldSpec, Question
 
@@ -370,109 +368,6 @@ def _as_in_the_file(value: object, info: ValidationInfo) -> object:
     return value
 
 
-DeliverTo = Literal[True] | Annotated[str, StringConstraints(min_length=1, max_length=200)]
-"""For any other channel: True for each approver, or a place of the channel."""
-
-
-class Deliver(Frozen):
-    """Where cards go; not who may decide. Any other key is a channel's name."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, DeliverTo] = Field(init=False)
-    slack: Annotated[str, StringConstraints(pattern=r"^(#[^\s#]{1,80}|[CG][A-Z0-9]{5,20})$")] | None = None
-    dm: Bool = False
-    email: MailDelay = None  # None: no mail · 0: at once · else if nobody has voted in the stage by then
-    link_auth: Literal["link", "code", "login"] = "link"
-    max_age: Duration | None = None  # of the sign-in that `login` asks for; None: MAX_AGE
-    builder: Bool | None = None  # whether a step of Slack's Workflow Builder opens requests; None: it doesn't
-    email_replies: Literal["comment", "decide"] | None = None  # what a reply to a mail may be; None: a comment
-    i_know: Literal[True] | None = None  # that deciding by mail trusts mail servers
-
-    if TYPE_CHECKING:
-
-        def __init__(
-            self,
-            *,
-            slack: str | None = ...,
-            dm: bool = ...,
-            email: bool | str = ...,
-            link_auth: Literal["link", "code", "login"] = ...,
-            max_age: str | None = ...,
-            builder: bool | None = ...,
-            email_replies: Literal["comment", "decide"] | None = ...,
-            i_know: Literal[True] | None = ...,
-            **channels: Literal[True] | str,
-        ) -> None: ...
-
-    @model_validator(mode="after")
-    def _only_a_sign_in_has_an_age(self) -> Deliver:
-        if self.max_age is not None and self.link_auth != "login":
-            raise refuse('applies to link_auth = "login" only', at="max_age")
-        return self
-
-    @model_validator(mode="after")
-    def _replies_decide_knowingly(self) -> Deliver:
-        if self.email_replies != "decide":
-            if self.i_know is not None:
-                raise refuse('belongs to email_replies = "decide"', at="i_know")
-            return self
-        if self.link_auth != "link":
-            raise refuse(f'a reply can\'t decide with link_auth = "{self.link_auth}"', at="email_replies")
-        if self.i_know is None:
-            what = "a reply then decides by the word of a mail server; read docs/email.md, then add i_know = true"
-            raise refuse(what, at="email_replies")
-        return self
-
-    @property
-    def channels(self) -> Mapping[str, DeliverTo]:
-        """The channels besides Slack and mail, each with its place, or True for each approver."""
-        return self.__pydantic_extra__ or {}
-
-
-class Actions(Frozen):
-    """The follow-ups of a decision, by outcome; those of `ended` run after every one."""
-
-    approved: tuple[Action, ...] = ()
-    rejected: tuple[Action, ...] = ()
-    expired: tuple[Action, ...] = ()
-    cancelled: tuple[Action, ...] = ()
-    ended: tuple[Action, ...] = ()
-
-
-class CallTarget(Frozen):
-    """A POST of `json` to a target of [http.*], signed and retried. Strings in it are templates."""
-
-    http: Slug
-    json_: dict[str, JsonValue] = Field(default_factory=dict, alias="json")
-
-
-class SayInSlack(Frozen):
-    """A message in a Slack channel."""
-
-    slack: Text
-    text: Text
-
-
-class SendDm(Frozen):
-    """A direct message to "requester" or to an address; a mail if they have no Slack account."""
-
-    dm: Text
-    text: Text
-
-
-class SendMail(Frozen):
-    """A mail to "requester" or to an address."""
-
-    email: Text
-    text: Text
-
-
-class Resume(Frozen):
-    """The answer to the waiting caller: {approved, decision, by, comment, fields, answers, digest}."""
-
-    resume: Literal[True]
-
-
 def pinned(definition: Definition) -> dict[str, JsonValue]:
     """Return the definition as runs keep it: JSON for `Definition.model_validate`, without what concerns all runs."""
     return definition.model_dump(mode="json", exclude_none=True, exclude={"schedule", "allowance", "budget"})
@@ -492,21 +387,6 @@ def _outcomes(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-_KIND_OF_ACTION = {"http": "http", "slack": "slack", "dm": "dm", "email": "email", "resume": "resume"}
-
-
-def _kind_of_action(value: object) -> str | None:
-    keys = (
-        value.keys()
-        if isinstance(value, dict)
-        else type(value).__pydantic_fields__.keys()
-        if isinstance(value, Frozen)
-        else ()
-    )
-    kinds = [kind for key, kind in _KIND_OF_ACTION.items() if key in keys]
-    return kinds[0] if len(kinds) == 1 else None
-
-
 def _grace(value: timedelta) -> timedelta:
     if value > LONGEST_GRACE:
         raise refuse("the grace period is at most one day")
@@ -522,15 +402,3 @@ def _catch_up(value: timedelta) -> timedelta:
 CatchUp = Annotated[Duration, AfterValidator(_catch_up)]
 Grace = Annotated[Duration, AfterValidator(_grace)]
 Outcomes = Annotated[tuple[Choice, ...], Field(min_length=1), AfterValidator(_outcomes)]
-Action = Annotated[
-    Annotated[CallTarget, Tag("http")]
-    | Annotated[SayInSlack, Tag("slack")]
-    | Annotated[SendDm, Tag("dm")]
-    | Annotated[SendMail, Tag("email")]
-    | Annotated[Resume, Tag("resume")],
-    Discriminator(
-        _kind_of_action,
-        custom_error_type="action",
-        custom_error_message="an action needs exactly one of http, slack, dm, email and resume",
-    ),
-]

@@ -29,12 +29,13 @@ from approvals_bot.approvals.apply import decided
 from approvals_bot.approvals.business_time import Calendar, Calendars
 from approvals_bot.approvals.clock import Clock, Escalation, business_times
 from approvals_bot.approvals.delivery import LAZY, LazyArgumentError, lazily
+from approvals_bot.approvals.delivery_policy import Deliver
 from approvals_bot.approvals.durations import duration_text
 from approvals_bot.approvals.eligibility import Resolution
 from approvals_bot.approvals.field_specs import LENGTH, Ask
 from approvals_bot.approvals.json_values import DEEPEST, MOST_BYTES, UnfitError, same_json
 from approvals_bot.approvals.outcomes import Outcome, answers_of, last_answers_of
-from approvals_bot.approvals.policy import Definition, Deliver, Labels, Policy, Stage
+from approvals_bot.approvals.policy import Definition, Labels, Policy, Stage
 from approvals_bot.approvals.port import State
 from approvals_bot.approvals.published import PublishedRequests
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening, Request, RequestStage

@@ -8,8 +8,9 @@ from typing import Any
 
 from approvals_bot.approvals.ballot import size_of
 from approvals_bot.approvals.business_time import length_text
+from approvals_bot.approvals.delivery_policy import Deliver
 from approvals_bot.approvals.eligibility import Resolution, ResolvedSeat, with_delegates
-from approvals_bot.approvals.policy import Definition, Deliver
+from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Opening, RequestStage
 from approvals_bot.approvals.resolution import resolve_seats, with_groups
 from approvals_bot.approvals.rules import rules_of

@@ -22,6 +22,7 @@ from approvals_bot.approvals.ballot import (
     waiting_for,
 )
 from approvals_bot.approvals.clock import Escalation
+from approvals_bot.approvals.delivery_policy import Deliver
 from approvals_bot.approvals.eligibility import (
     CountedVote,
     PeopleSource,
@@ -34,7 +35,7 @@ from approvals_bot.approvals.eligibility import (
 )
 from approvals_bot.approvals.fields import form_field
 from approvals_bot.approvals.plain_text import readable
-from approvals_bot.approvals.policy import MAX_AGE, Definition, Deliver
+from approvals_bot.approvals.policy import MAX_AGE, Definition
 from approvals_bot.approvals.reassignment import with_reassignments
 from approvals_bot.approvals.request import (
     VETO,

@@ -17,9 +17,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from approvals_bot.approvals.acts import Comment, Remind, Reply, Snooze, TakeOn, Talk
 from approvals_bot.approvals.apply import held_reply, not_now
 from approvals_bot.approvals.ballot import missing, owed
+from approvals_bot.approvals.delivery_policy import Deliver
 from approvals_bot.approvals.durations import parse_duration
 from approvals_bot.approvals.notifications import Copy, Notification, best_copy, requester_notifications
-from approvals_bot.approvals.policy import Deliver
 from approvals_bot.approvals.port import Place, Receipt, ToPerson
 from approvals_bot.approvals.request import RecordedClaim, RecordedComment, Request
 

@@ -21,7 +21,7 @@ import tomli_w
 
 from approvals_bot.app.directory import known_people
 from approvals_bot.app.service import Service, open_service
-from approvals_bot.approvals.policy import SayInSlack
+from approvals_bot.approvals.delivery_policy import SayInSlack
 from approvals_bot.channels.slack.manifest import FUNCTION, SCOPES, SHORTCUT, function
 from approvals_bot.cli.common import PlaygroundClock, write_whole
 from approvals_bot.cli.dev_samples import Samples

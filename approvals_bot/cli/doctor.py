@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from approvals_bot.app.connections import open_channels
 from approvals_bot.app.directory import open_people
-from approvals_bot.approvals.policy import Definition, SayInSlack
+from approvals_bot.approvals.delivery_policy import SayInSlack
+from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import EMAIL, SLACK, CheckUp, Diagnosis, DiagnosisState, WithCheck
 from approvals_bot.cli.doctor_secrets import check_secrets
 from approvals_bot.cli.interpreter import known_holes

@@ -20,20 +20,10 @@ from approvals_bot.approvals.base import nearest, one_of
 from approvals_bot.approvals.business_time import is_at_least, takes_too_long
 from approvals_bot.approvals.clock import business_times, calendar_of
 from approvals_bot.approvals.conditions import ConditionError, condition
+from approvals_bot.approvals.delivery_policy import Action, CallTarget, Resume, SayInSlack, SendDm, SendMail
 from approvals_bot.approvals.field_specs import ORDERED, FieldSpec, FieldType
 from approvals_bot.approvals.fields import faults
-from approvals_bot.approvals.policy import (
-    Action,
-    CallTarget,
-    Definition,
-    Resume,
-    SayInSlack,
-    Seat,
-    SelfApproval,
-    SendDm,
-    SendMail,
-    Stage,
-)
+from approvals_bot.approvals.policy import Definition, Seat, SelfApproval, Stage
 from approvals_bot.approvals.request import RequestSeat
 from approvals_bot.approvals.stages import FIELD
 from approvals_bot.approvals.templates import TemplateError

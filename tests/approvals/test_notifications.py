@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from approvals_bot.approvals.delivery_policy import Deliver
 from approvals_bot.approvals.notifications import (
     Copy,
     fallbacks,
@@ -19,7 +20,6 @@ from approvals_bot.approvals.notifications import (
     stage_notifications,
     to_remind,
 )
-from approvals_bot.approvals.policy import Deliver
 from approvals_bot.approvals.port import (
     CardDelivery,
     Delivered,

@@ -12,7 +12,8 @@ import pytest
 from pydantic import JsonValue
 
 from approvals_bot.approvals import fields
-from approvals_bot.approvals.policy import CallTarget, Definition
+from approvals_bot.approvals.delivery_policy import CallTarget
+from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.templates import (
     LONGEST_LINE,
     AboutDecision,

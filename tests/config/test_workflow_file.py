@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from approvals_bot.approvals.clock import Backoff
+from approvals_bot.approvals.delivery_policy import CallTarget, Resume, SendDm
 from approvals_bot.approvals.durations import LONGEST, duration_text, parse_duration
-from approvals_bot.approvals.policy import CallTarget, Definition, Resume, SendDm, digest, pinned
+from approvals_bot.approvals.policy import Definition, digest, pinned
 
 SAMPLES = sorted((Path(__file__).parents[2] / "workflows").glob("*.toml"))
 

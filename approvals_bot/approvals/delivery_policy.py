@@ -1,0 +1,146 @@
+"""What a workflow's file says of messages: where its cards go, and its follow-ups.
+
+The models are part of `policy.Definition`; authors pass a `Deliver` to `request_approval`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import ConfigDict, Discriminator, Field, JsonValue, StringConstraints, Tag, model_validator
+
+from approvals_bot.approvals.base import Bool, Frozen, Slug, Text, refuse
+from approvals_bot.approvals.clock import MailDelay
+from approvals_bot.approvals.durations import Duration
+
+DeliverTo = Literal[True] | Annotated[str, StringConstraints(min_length=1, max_length=200)]
+"""For any other channel: True for each approver, or a place of the channel."""
+
+
+class Deliver(Frozen):
+    """Where cards go; not who may decide. Any other key is a channel's name."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, DeliverTo] = Field(init=False)
+    slack: Annotated[str, StringConstraints(pattern=r"^(#[^\s#]{1,80}|[CG][A-Z0-9]{5,20})$")] | None = None
+    dm: Bool = False
+    email: MailDelay = None  # None: no mail · 0: at once · else if nobody has voted in the stage by then
+    link_auth: Literal["link", "code", "login"] = "link"
+    max_age: Duration | None = None  # of the sign-in that `login` asks for; None: MAX_AGE
+    builder: Bool | None = None  # whether a step of Slack's Workflow Builder opens requests; None: it doesn't
+    email_replies: Literal["comment", "decide"] | None = None  # what a reply to a mail may be; None: a comment
+    i_know: Literal[True] | None = None  # that deciding by mail trusts mail servers
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            slack: str | None = ...,
+            dm: bool = ...,
+            email: bool | str = ...,
+            link_auth: Literal["link", "code", "login"] = ...,
+            max_age: str | None = ...,
+            builder: bool | None = ...,
+            email_replies: Literal["comment", "decide"] | None = ...,
+            i_know: Literal[True] | None = ...,
+            **channels: Literal[True] | str,
+        ) -> None: ...
+
+    @model_validator(mode="after")
+    def _only_a_sign_in_has_an_age(self) -> Deliver:
+        if self.max_age is not None and self.link_auth != "login":
+            raise refuse('applies to link_auth = "login" only', at="max_age")
+        return self
+
+    @model_validator(mode="after")
+    def _replies_decide_knowingly(self) -> Deliver:
+        if self.email_replies != "decide":
+            if self.i_know is not None:
+                raise refuse('belongs to email_replies = "decide"', at="i_know")
+            return self
+        if self.link_auth != "link":
+            raise refuse(f'a reply can\'t decide with link_auth = "{self.link_auth}"', at="email_replies")
+        if self.i_know is None:
+            what = "a reply then decides by the word of a mail server; read docs/email.md, then add i_know = true"
+            raise refuse(what, at="email_replies")
+        return self
+
+    @property
+    def channels(self) -> Mapping[str, DeliverTo]:
+        """The channels besides Slack and mail, each with its place, or True for each approver."""
+        return self.__pydantic_extra__ or {}
+
+
+class Actions(Frozen):
+    """The follow-ups of a decision, by outcome; those of `ended` run after every one."""
+
+    approved: tuple[Action, ...] = ()
+    rejected: tuple[Action, ...] = ()
+    expired: tuple[Action, ...] = ()
+    cancelled: tuple[Action, ...] = ()
+    ended: tuple[Action, ...] = ()
+
+
+class CallTarget(Frozen):
+    """A POST of `json` to a target of [http.*], signed and retried. Strings in it are templates."""
+
+    http: Slug
+    json_: dict[str, JsonValue] = Field(default_factory=dict, alias="json")
+
+
+class SayInSlack(Frozen):
+    """A message in a Slack channel."""
+
+    slack: Text
+    text: Text
+
+
+class SendDm(Frozen):
+    """A direct message to "requester" or to an address; a mail if they have no Slack account."""
+
+    dm: Text
+    text: Text
+
+
+class SendMail(Frozen):
+    """A mail to "requester" or to an address."""
+
+    email: Text
+    text: Text
+
+
+class Resume(Frozen):
+    """The answer to the waiting caller: {approved, decision, by, comment, fields, answers, digest}."""
+
+    resume: Literal[True]
+
+
+_KIND_OF_ACTION = {"http": "http", "slack": "slack", "dm": "dm", "email": "email", "resume": "resume"}
+
+
+def _kind_of_action(value: object) -> str | None:
+    keys = (
+        value.keys()
+        if isinstance(value, dict)
+        else type(value).__pydantic_fields__.keys()
+        if isinstance(value, Frozen)
+        else ()
+    )
+    kinds = [kind for key, kind in _KIND_OF_ACTION.items() if key in keys]
+    return kinds[0] if len(kinds) == 1 else None
+
+
+Action = Annotated[
+    Annotated[CallTarget, Tag("http")]
+    | Annotated[SayInSlack, Tag("slack")]
+    | Annotated[SendDm, Tag("dm")]
+    | Annotated[SendMail, Tag("email")]
+    | Annotated[Resume, Tag("resume")],
+    Discriminator(
+        _kind_of_action,
+        custom_error_type="action",
+        custom_error_message="an action needs exactly one of http, slack, dm, email and resume",
+    ),
+]
