@@ -20,7 +20,8 @@ from approvals_bot.cli.serving import tune_garbage_collector
 from approvals_bot.durable.engine import Engine
 
 SECRET = "the signing secret of the benchmark"
-KEY = "a-key-of-the-benchmark-that-has-32-bytes!"
+KEY = "a-key-of-the-benchmark-that-has-32-bytes!"  # votes: a key passes on no votes in what it opened itself
+CI_KEY = "the-key-that-opens-requests-has-32-bytes"
 PEOPLE = 50
 CHANNELS = 400  # a channel accepts about one message per second, so consecutive requests go to different channels
 CONFIG = """
@@ -30,6 +31,7 @@ database = "sqlite:///runs.db"
 signing_keys = ["env:KEY"]
 workflows = "workflows"
 [api_keys]
+ci = "env:CI_KEY"
 desk = {{ key = "env:KEY", may_vote = true }}
 [slack]
 bot_token = "env:TOKEN"
@@ -41,7 +43,7 @@ APPROVAL = """
 [workflow]
 id = "deploy-%s"
 title = "Deploy {{ version }}"
-request = ["*", "app:desk"]
+request = ["*", "app:ci"]
 [fields]
 version = { type = "string", pinned = true }
 [[stage]]
@@ -69,7 +71,7 @@ async def serving(
         bound.listen(2048)
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         _write(folder, url, api, channels, asked)
-        environment = {"KEY": KEY, "TOKEN": "xoxb-benchmark", "SECRET": SECRET}
+        environment = {"KEY": KEY, "CI_KEY": CI_KEY, "TOKEN": "xoxb-benchmark", "SECRET": SECRET}
         async with open_service(read_configuration(folder / "config.toml", environment)) as running:
             server = uvicorn.Server(uvicorn.Config(running.app, log_config=None, access_log=False, lifespan="off"))
             serving = asyncio.create_task(server.serve(sockets=[bound]))

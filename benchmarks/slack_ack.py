@@ -26,7 +26,7 @@ import aiohttp
 from aiohttp import web
 
 from approvals_bot.durable.engine import Engine, RunRecord
-from benchmarks.acme import KEY, click, serving
+from benchmarks.acme import CI_KEY, click, serving
 
 TARGET = 500.0  # milliseconds at the 99th percentile
 
@@ -76,7 +76,7 @@ async def open_requests(session: aiohttp.ClientSession, url: str, count: int) ->
         body = {"workflow": "deploy-0", "input": {"version": str(number)}}
         async with (
             room,
-            session.post(f"{url}/api/runs", json=body, headers={"Authorization": f"Bearer {KEY}"}) as answer,
+            session.post(f"{url}/api/runs", json=body, headers={"Authorization": f"Bearer {CI_KEY}"}) as answer,
         ):
             assert answer.status == 202, await answer.text()
             return str((await answer.json())["run_id"])

@@ -26,7 +26,7 @@ from benchmarks.fake_slack import answer_to
 from benchmarks.loader import Connection, request
 from benchmarks.measures import cpu_of, percentile
 from benchmarks.parts.part import Figures, Scale, main, say
-from benchmarks.parts.served import JSON, Served, served
+from benchmarks.parts.served import AS_CI, Served, served
 
 MAY_DECIDE = 3
 AT_ONCE = 20
@@ -117,7 +117,7 @@ async def approve(
                 n = next(numbers)
                 body = {"workflow": f"deploy-{n % CHANNELS}", "input": {"version": str(n)}}
                 opened = await connection.send(
-                    request("POST", f"{service.url}/api/runs", json.dumps(body).encode(), JSON), 202
+                    request("POST", f"{service.url}/api/runs", json.dumps(body).encode(), AS_CI), 202
                 )
                 hook = await slack.cards[json.loads(opened.body)["run_id"]].get()
                 await asyncio.sleep(pause)
