@@ -9,6 +9,8 @@ from typing import Any
 
 from aiohttp import web
 
+from benchmarks.acme import PEOPLE
+
 _numbers = count(1)
 
 
@@ -28,6 +30,8 @@ def answer_to(method: str, asked: Mapping[str, Any]) -> dict[str, Any]:
             user = str(asked.get("user"))
             email = f"person-{int(user[1:])}@acme.eu"
             return {"user": {"id": user, "team_id": "T1", "profile": {"email": email}}}
+        case "conversations.members":  # so nobody needs a message of their own
+            return {"members": [f"U{number:08}" for number in range(PEOPLE)], "response_metadata": {"next_cursor": ""}}
         case "conversations.open":
             return {"channel": {"id": "D1"}}
         case _:
