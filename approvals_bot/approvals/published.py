@@ -70,13 +70,15 @@ def found_by(requests: Sequence[Request]) -> dict[str, list[Findable]]:
     For the people it waits for, its place is its deadline.
     """
     found: dict[str, dict[Findable, None]] = {name: {} for name in (*get_args(Relation), STATE)}
+    places: list[Findable] = []
     for request in requests:
-        for relation, people in _people(request).items():
+        related = _people(request)
+        for relation, people in related.items():
             found[relation] |= dict.fromkeys(people)
+        places += [Placed(address, _place(request)) for address in related["waiting_for"]]
         if request.state != "waiting":
             found[STATE][request.state] = None
-    places = [Placed(address, _place(request)) for request in requests for address in _people(request)["waiting_for"]]
-    return {name: list(values) for name, values in found.items()} | {"waiting_for": [*places]}
+    return {name: list(values) for name, values in found.items()} | {"waiting_for": places}
 
 
 def place_for(requests: Sequence[Request], address: str) -> int | None:
