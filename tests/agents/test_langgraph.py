@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from langgraph.types import Command
 
 from approvals_bot import workflow
 from approvals_bot.agents.langgraph import hold
-from approvals_bot.errors import RunFailedError
+from approvals_bot.errors import HookNotFoundError, RunFailedError
 from tests.agents import langgraph_travel
 from tests.agents.deciding import all_calls, decide, end_of, open_calls
 from tests.agents.langgraph_travel import Questions, Travel, asking, happened, questions
@@ -159,7 +160,8 @@ async def test_other_arguments_than_those_decided_on_run_nothing(office: Any, mo
     async with office.open():
         run = await office.engine.start(travels, "tampered")
         for view in (await open_calls(office, run, 3)).values():
-            await decide(office, view, "approve")
+            with suppress(HookNotFoundError):  # one call a time: the first may have failed the run already
+                await decide(office, view, "approve")
         with pytest.raises(RunFailedError) as failed:
             await end_of(run)
     assert failed.value.cause_type.endswith("ApprovalMismatchError")
