@@ -15,7 +15,7 @@ from approvals_bot.durable.engine.lines import InLine
 from approvals_bot.durable.store import connect
 from approvals_bot.testing import FakeClock
 from approvals_bot.testing.fixtures import OpenEngine
-from tests.durable.engine.test_step_places import until
+from tests.durable.engine.test_step_places import in_line, until
 
 
 class Erp:
@@ -40,13 +40,8 @@ class Erp:
         self.workflow = lines_one_call
 
     async def start(self, engine: Engine, name: str) -> Run[str]:
-        """Start a run. Returns when its step is in the log."""
-        run = await engine.start(self.workflow, name)
-        for _ in range(500):
-            if any(event.type == "step_created" for event in await run.events()):
-                return run
-            await asyncio.sleep(0.01)
-        raise AssertionError("no step was created")
+        """Start a run. Returns when its step is in line, or at work."""
+        return await in_line(engine, await engine.start(self.workflow, name))
 
 
 @pytest.fixture
@@ -56,7 +51,7 @@ def erp() -> Iterator[Erp]:
     made.may_end.set()
 
 
-async def in_line(engine: Engine, run_id: str) -> list[InLine]:
+async def lines_of(engine: Engine, run_id: str) -> list[InLine]:
     return list(engine.steps_in_line(*await engine.read(run_id)).values())
 
 
@@ -66,13 +61,13 @@ async def test_steps_in_line_know_their_limit_and_place(open_engine: OpenEngine,
         for name in ("first", "second", "third"):
             runs.append(await erp.start(engine, name))
         at = clock.now()
-        assert await in_line(engine, runs[0].id) == []
-        assert await in_line(engine, runs[1].id) == [InLine("erp", at, 1, 1)]
-        assert await in_line(engine, runs[2].id) == [InLine("erp", at, 1, 2)]
+        assert await lines_of(engine, runs[0].id) == []
+        assert await lines_of(engine, runs[1].id) == [InLine("erp", at, 1, 1)]
+        assert await lines_of(engine, runs[2].id) == [InLine("erp", at, 1, 2)]
         erp.may_end.set()
         for run in runs:
             await run.return_value()
-            assert await in_line(engine, run.id) == []
+            assert await lines_of(engine, run.id) == []
 
 
 async def test_another_process_knows_the_limit_by_the_log(
@@ -84,8 +79,8 @@ async def test_another_process_knows_the_limit_by_the_log(
         second = await erp.start(engine, "second")
         beside = Engine(await connect(database_url), executor=Executor(limits={"erp": 4}), clock=clock)
         async with beside.running(work=False):
-            assert await in_line(beside, first.id) == []
-            assert await in_line(beside, second.id) == [InLine("erp", clock.now(), 4, None)]
+            assert await lines_of(beside, first.id) == []
+            assert await lines_of(beside, second.id) == [InLine("erp", clock.now(), 4, None)]
 
 
 async def test_a_retry_is_in_line_from_its_time(open_engine: OpenEngine, clock: FakeClock, erp: Erp) -> None:
@@ -95,9 +90,9 @@ async def test_a_retry_is_in_line_from_its_time(open_engine: OpenEngine, clock: 
         retry_at = clock.now() + timedelta(minutes=1)
         holds = await erp.start(engine, "holds")
         await until(lambda: erp.begun == ["fails", "holds"])
-        assert await in_line(engine, fails.id) == []
+        assert await lines_of(engine, fails.id) == []
         await clock.advance("2m")
-        assert await in_line(engine, fails.id) == [InLine("erp", retry_at, 1, 1)]
+        assert await lines_of(engine, fails.id) == [InLine("erp", retry_at, 1, 1)]
         erp.may_end.set()
         assert [await run.return_value() for run in (fails, holds)] == ["fails", "holds"]
 
@@ -112,7 +107,7 @@ async def test_a_run_that_waits_in_the_store_has_a_place(
         for number in range(6):
             runs.append(await erp.start(engine, str(number)))
         await until(lambda: len(engine.scheduler._active) <= 3)
-        found = [await in_line(engine, run.id) for run in runs]
+        found = [await lines_of(engine, run.id) for run in runs]
         assert found[0] == []
         assert [[line.place for line in lines] for lines in found[1:]] == [[1], [2], [3], [4], [5]]
 
