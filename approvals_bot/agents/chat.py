@@ -12,7 +12,6 @@ from contextlib import suppress
 from contextvars import Context
 from dataclasses import replace
 from functools import cached_property
-from importlib import import_module
 from importlib.util import find_spec
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -37,6 +36,7 @@ from approvals_bot.durable.core.api import (
 )
 from approvals_bot.durable.core.context import open_engine
 from approvals_bot.durable.core.durations import as_seconds
+from approvals_bot.durable.core.threads import import_alone
 from approvals_bot.durable.engine import Engine
 from approvals_bot.errors import FatalError, RetryableError
 from approvals_bot.people import People
@@ -188,7 +188,7 @@ class WebhookAnswer(BaseModel):
 def import_framework() -> None:
     """Import what chats need, if it is installed. It takes a second: call it in a thread, before the first message."""
     if find_spec(FRAMEWORK) is not None:
-        import_module(STREAMING)
+        import_alone(STREAMING)
 
 
 class Chat:
@@ -222,7 +222,6 @@ class Chat:
         return Context().run(self._made)  # outside of the run: what an import draws is no part of its log
 
     def _made(self) -> Agent[ChatContext, str]:
-        import_module(STREAMING)
         return self._given() if isinstance(self._given, FunctionType) else self._given  # type: ignore[return-value]
 
     async def answer(self, turn: ChatTurn) -> str:
@@ -230,8 +229,9 @@ class Chat:
 
         Raises FatalError if the model can't be reached or refuses to answer: then the run fails.
         """
+        Context().run(import_framework)  # outside of the run: what an import draws is no part of its log
         context = ChatContext(turn, self._name or self._agent.name or "agent")
-        from pydantic_ai.exceptions import ModelAPIError  # the agent has imported it
+        from pydantic_ai.exceptions import ModelAPIError
 
         context.show(ChatView(turn=turn, is_writing=True))
         earlier = await earlier_exchanges(turn.follows) if turn.follows is not None else []

@@ -98,6 +98,10 @@ class AnsweredCall:
         return all(name in leaves and same_json(leaves[name], value) for name, value in values.items())
 
 
+def _has_failed(task: asyncio.Task[None]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
+
+
 class Chats:
     """The chats, as far as an owner has them."""
 
@@ -109,7 +113,7 @@ class Chats:
 
     def warm_up(self) -> asyncio.Task[None]:
         """Import in the background what an answer needs, when somebody looks at the chat."""
-        if self._warming is None:
+        if self._warming is None or _has_failed(self._warming):
             self._warming = asyncio.create_task(asyncio.to_thread(import_framework))
         return self._warming
 

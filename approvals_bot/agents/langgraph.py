@@ -17,7 +17,6 @@ import inspect
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -31,6 +30,7 @@ from approvals_bot.approvals.policy import Stage
 from approvals_bot.client.interrupts import Answers, GraphPause, answer_pauses
 from approvals_bot.client.paused_calls import CallKeys, DecidedCall, PausedCall
 from approvals_bot.durable.core.api import uuid4
+from approvals_bot.durable.core.threads import import_alone
 from approvals_bot.errors import InvalidArgumentError
 
 if find_spec("langgraph") is None:
@@ -92,7 +92,7 @@ async def hold(
 
     async def advance(answers: Answers) -> GraphSegment:
         async def segment() -> GraphSegment:
-            adapter = await asyncio.to_thread(import_module, "approvals_bot.client.langgraph")
+            adapter = await asyncio.to_thread(import_alone, "approvals_bot.client.langgraph")
             async with _opened(graph) as opened:
                 await _check_keeps_threads(opened)
                 state = await adapter.advance(opened, settings, input, answers)
@@ -132,7 +132,7 @@ def _named(place: str) -> Any:
     module, colon, name = place.partition(":")
     if not (module and colon and name):
         raise InvalidArgumentError(f"a graph is named as 'module:name', not {place!r}")
-    found = import_module(module)
+    found = import_alone(module)
     for part in name.split("."):
         found = getattr(found, part)
     return found
@@ -141,7 +141,7 @@ def _named(place: str) -> Any:
 async def _check_keeps_threads(graph: Any) -> None:
     """Raise InvalidArgumentError for a graph whose threads end with the process."""
     saver = getattr(graph, "checkpointer", None)
-    in_memory = import_module("langgraph.checkpoint.memory").InMemorySaver
+    in_memory = import_alone("langgraph.checkpoint.memory").InMemorySaver
     if saver is None or isinstance(saver, bool):
         raise InvalidArgumentError("the graph has no checkpointer, so it can't be held: compile it with one")
     if isinstance(saver, in_memory) or await _is_sqlite_in_memory(saver):

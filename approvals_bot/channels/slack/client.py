@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from approvals_bot.channels.slack.reasons import LATER, LOST, REFUSED, reason_of
 from approvals_bot.durable.core.serialization import json_text
+from approvals_bot.durable.core.threads import import_alone
 from approvals_bot.durable.store.encoding import readable_json
 from approvals_bot.errors import ApprovalsBotError
 
@@ -138,6 +139,7 @@ class SlackClient:
     def web(self) -> AsyncWebClient:
         """Slack's own client, on the same session."""
         if self._web is None:
+            import_alone("slack_sdk.web.async_client")  # bolt, which imports it, may be loading in a thread
             from slack_sdk.web.async_client import AsyncWebClient
 
             url, session = self._api_url, self.session

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import cached_property, partial
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response
@@ -29,6 +28,7 @@ from approvals_bot.channels.slack.reassignment import SlackReassignments
 from approvals_bot.channels.slack.talk import SlackTalk
 from approvals_bot.channels.slack.verify import FromSlack, SlackGuard
 from approvals_bot.channels.slack.votes import SlackVotes
+from approvals_bot.durable.core.threads import import_alone
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People
 from approvals_bot.service.catalog import Catalog
@@ -70,7 +70,7 @@ class SlackIn:
     async def warm_up(self) -> None:
         """Load bolt in the background, so that the first press needn't wait for it."""
         await asyncio.sleep(WARM_UP_AFTER)
-        await asyncio.to_thread(import_module, "approvals_bot.channels.slack.bolt_app")
+        await asyncio.to_thread(import_alone, "approvals_bot.channels.slack.bolt_app")
         _ = self.bolt
 
     async def aclose(self) -> None:

@@ -2,6 +2,8 @@
 
 asyncio's own threads (`asyncio.to_thread`) are few, look up hosts as well, and are waited for when the process ends. A
 step that blocks would hold up all of that. These are daemon threads: they end with the process, whatever they do.
+
+Some libraries are imported in a thread, too, since that takes a second: see `import_alone`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import copy_context
-from threading import Thread
+from importlib import import_module
+from threading import RLock, Thread
+from types import ModuleType
 from typing import Any, TypeVar
 
 from approvals_bot.errors import FatalError
@@ -21,6 +25,20 @@ R = TypeVar("R")
 
 NO_THREAD = 1.0
 """Seconds until the next try when the system gives us no more threads. Until then the call hasn't begun."""
+
+
+_IMPORTING = RLock()
+
+
+def import_alone(name: str) -> ModuleType:
+    """Import a module while no other thread imports one by this function.
+
+    A library that is imported in a thread is imported by it everywhere. Two threads that enter a package by different
+    modules may each hold what the other waits for. Python then passes one of them a half-imported module, and what
+    comes of that is an ImportError.
+    """
+    with _IMPORTING:
+        return import_module(name)
 
 
 class Threaded(Awaitable[R]):
