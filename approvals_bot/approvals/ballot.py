@@ -151,19 +151,30 @@ def rejections_needed(stage: RequestStage) -> int:
             return count
 
 
-def _within_reach(stage: RequestStage) -> bool:
-    """Whether the people who haven't rejected could still fill every seat."""
+def _within_reach(stage: RequestStage) -> list[dict[int, int]]:
+    """Return the alternatives that the people who haven't rejected could still fill, each as its seats' sizes.
+
+    While a list can't be read, its alternative may be among them.
+    """
     may_fill, against = _approvals(stage), _rejecting(stage)
-    sizes = _sizes(stage, may_fill)
+    alternatives = _alternatives(stage, may_fill)
     for person in eligible_voters(stage):
         if person not in may_fill and person not in against:
             may_fill[person] = list(seats_for(stage, person))
-    return len(seat_people(may_fill, sizes)) == sum(sizes.values())
+    unread = {seat.id for seat in stage.seats if not seat.known}
+    return [
+        sizes
+        for sizes in alternatives
+        if unread & sizes.keys() or len(seat_people(may_fill, sizes)) == sum(sizes.values())
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """The seats as filled by votes: person → seat id in the order of the votes, and each seat's size."""
+    """Seats as filled by votes: person → seat id in the order of the votes, and each seat's size.
+
+    They are those of one alternative; in each of them, a person fills one seat.
+    """
 
     seated: dict[str, int]
     sizes: dict[int, int]
@@ -176,12 +187,25 @@ class Count:
     def need(self) -> int:
         return sum(self.sizes.values())
 
+    def lack_of(self, seat: int) -> int:
+        """Return how many votes this seat still lacks; 0 if it is of another alternative."""
+        return self.sizes.get(seat, 0) - sum(place == seat for place in self.seated.values())
+
+
+def counts(stage: RequestStage) -> list[Count]:
+    """Count the votes in each alternative; a stage without alternatives is one."""
+    approvals = _approvals(stage)
+    return [Count(seat_people(approvals, sizes), sizes) for sizes in _alternatives(stage, approvals)]
+
 
 def count(stage: RequestStage) -> Count:
     """Count the votes; call it once and pass the result on where several functions need it."""
-    approvals = _approvals(stage)
-    sizes = _sizes(stage, approvals)
-    return Count(seat_people(approvals, sizes), sizes)
+    return nearest(counts(stage))
+
+
+def nearest(counted: Iterable[Count]) -> Count:
+    """Return the alternative that lacks the fewest votes, and of these the one that has the most."""
+    return min(counted, key=lambda one: (one.need - one.have, -one.have), default=Count({}, {}))
 
 
 def seating(stage: RequestStage) -> dict[str, int]:
@@ -200,26 +224,30 @@ def need(stage: RequestStage) -> int:
 def missing(stage: RequestStage, counted: Count | None = None) -> tuple[Missing, ...]:
     """Return what each unfilled seat still lacks."""
     counted = counted or count(stage)
-    filled = list(counted.seated.values())
-    lacks = [Missing(seat.label, counted.sizes[seat.id] - filled.count(seat.id)) for seat in stage.seats]
-    return tuple(lack for lack in lacks if lack.count > 0)
+    lacks = [Missing(seat.label, lack) for seat in stage.seats if (lack := counted.lack_of(seat.id)) > 0]
+    return tuple(lacks)
 
 
 def open_seats(stage: RequestStage) -> tuple[int, ...]:
-    """Return the ids of the seats that aren't full."""
-    counted = count(stage)
-    filled = list(counted.seated.values())
-    return tuple(seat.id for seat in stage.seats if filled.count(seat.id) < counted.sizes[seat.id])
+    """Return the ids of the seats that aren't full, of every alternative."""
+    return tuple(seat for counted in counts(stage) for seat in counted.sizes if counted.lack_of(seat) > 0)
 
 
 def missing_voters(stage: RequestStage) -> tuple[str, ...]:
-    """Return the people who haven't voted and whose approval would fill one more seat."""
+    """Return the people who haven't voted and whose approval would fill one more seat.
+
+    Of alternatives, those that can't be filled any more need nobody, unless none can.
+    """
     if stage.decide is not None:
         return unanswered(stage)
     voted = [address for vote in current_votes(stage) for address in (vote.by, vote.place)]
     others = {address: seats_for(stage, address) for address in eligible_voters(stage) if address not in voted}
     approvals = _approvals(stage)
-    return tuple(helpful_voters(approvals, _sizes(stage, approvals), others))
+    alternatives = _alternatives(stage, approvals)
+    if len(alternatives) > 1:
+        alternatives = _within_reach(stage) or alternatives
+    helpful = dict.fromkeys(one for sizes in alternatives for one in helpful_voters(approvals, sizes, others))
+    return tuple(one for one in others if one in helpful)
 
 
 def unanswered(stage: RequestStage) -> tuple[str, ...]:
@@ -299,11 +327,13 @@ def _rejecting(stage: RequestStage) -> tuple[str, ...]:
     )
 
 
-def _sizes(stage: RequestStage, approvals: Mapping[str, Sequence[int]]) -> dict[int, int]:
-    return {
-        seat.id: seat_size(seat, also=[person for person, seats in approvals.items() if seat.id in seats])
-        for seat in stage.seats
-    }
+def _alternatives(stage: RequestStage, approvals: Mapping[str, Sequence[int]]) -> list[dict[int, int]]:
+    """Return the size of each seat, by alternative."""
+    found: dict[int, dict[int, int]] = {}
+    for seat in stage.seats:
+        also = [person for person, seats in approvals.items() if seat.id in seats]
+        found.setdefault(seat.alternative, {})[seat.id] = seat_size(seat, also)
+    return list(found.values())
 
 
 def _reply(stage: RequestStage, act: Vote, word: Word) -> Reply:
@@ -312,9 +342,19 @@ def _reply(stage: RequestStage, act: Vote, word: Word) -> Reply:
     if act.choice == "reject" and word in ("counted", "changed"):
         rejections = len(_rejecting(stage)), rejections_needed(stage)
         return Reply(word, is_changed, params=tally("reject", "open", *rejections))
-    counted = count(stage)
-    tallied = tally(act.choice, stage_status(stage, counted), counted.have, counted.need, missing(stage, counted))
-    return Reply(word, is_changed, params=tallied)
+    return Reply(word, is_changed, params=tally_of(stage, act.choice))
+
+
+def tally_of(stage: RequestStage, choice: ChoiceName) -> dict[str, Any]:
+    """Return how far the stage is, as parameters of a reply: the nearest alternative, and all if there are several."""
+    every = counts(stage)
+    counted = nearest(every)
+    params = tally(choice, stage_status(stage, counted), counted.have, counted.need, missing(stage, counted))
+    if len(every) == 1:
+        return params
+    seats = {seat.id: seat for seat in stage.seats}
+    lines = [[[seats[id].label, size - one.lack_of(id), size] for id, size in one.sizes.items()] for one in every]
+    return {**params, "any": lines}
 
 
 def tally(
@@ -378,8 +418,19 @@ def _find_place(
     return False
 
 
+def by_alternative(seats: Iterable[RequestSeat]) -> list[list[RequestSeat]]:
+    """Return the seats of each alternative."""
+    found: dict[int, list[RequestSeat]] = {}
+    for seat in seats:
+        found.setdefault(seat.alternative, []).append(seat)
+    return list(found.values())
+
+
 def can_be_filled(seats: Sequence[RequestSeat]) -> bool:
-    """Whether all seats would be filled if every eligible person approved."""
+    """Whether all seats of an alternative would be filled if every eligible person approved."""
+    alternatives = by_alternative(seats)
+    if len(alternatives) > 1:
+        return any(map(can_be_filled, alternatives))
     if len(seats) == 1:
         return 0 < seat_size(seats[0]) <= len(seats[0].eligible)
     may_fill: dict[str, list[int]] = {}

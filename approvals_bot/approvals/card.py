@@ -6,6 +6,7 @@ reason for getting the card are the reader's own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -15,8 +16,9 @@ from approvals_bot.approvals.ballot import (
     YES,
     Count,
     comment_rule,
-    count,
+    counts,
     in_place_of,
+    nearest,
     refusal,
     seat_size,
     seats_for,
@@ -54,7 +56,8 @@ STYLES = {"approve": "primary", "reject": "danger"}
 def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> Card:
     """Make the card for a reader. None: for a place with many readers, with the choices of any approver."""
     stage = view.stage
-    counts = {one.id: count(one) for one in view.stages if one.opened_at}
+    counted = {one.id: counts(one) for one in view.stages if one.opened_at}
+    best = nearest(counted[stage.id]) if stage else None
     # Copied: what every reader may see as it is; the rest is made for this one.
     return Card(
         run_id=view.id,
@@ -68,9 +71,9 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
         asked_at=view.asked_at,
         digest=view.digest,
         fields=tuple(sorted(shown_of(view, reader), key=lambda field: not field.pinned)),
-        stages=tuple(_stage(view, one, counts.get(one.id)) for one in view.stages),
-        have=counts[stage.id].have if stage else 0,
-        need=counts[stage.id].need if stage else 0,
+        stages=tuple(_stage(view, one, counted.get(one.id)) for one in view.stages),
+        have=best.have if best else 0,
+        need=best.need if best else 0,
         waiting_for=tuple(
             view.acting(person, in_place_of(stage, person) if stage else "") for person in view.waiting_for
         ),
@@ -160,15 +163,14 @@ def _has_human_requester(view: Request) -> bool:
     return any(one is not None and not one.startswith("app:") for one in (view.requester, view.on_behalf_of))
 
 
-def _stage(view: Request, stage: RequestStage, counted: Count | None) -> CardStage:
+def _stage(view: Request, stage: RequestStage, counted: Sequence[Count] | None) -> CardStage:
     acting = {vote.by: vote.in_place_of for vote in stage.votes if vote.counts}
     seats = []
     for seat in stage.seats:
-        filled_by = [address for address, at in counted.seated.items() if at == seat.id] if counted else []
+        filled_by = [address for one in counted or () for address, at in one.seated.items() if at == seat.id]
         size = seat_size(seat, also=filled_by) if counted or isinstance(seat.need, int) else 0
-        seats.append(
-            CardSeat(seat.label, size, tuple(view.acting(address, acting.get(address, "")) for address in filled_by))
-        )
+        people = tuple(view.acting(address, acting.get(address, "")) for address in filled_by)
+        seats.append(CardSeat(seat.label, size, people, seat.alternative))
     veto = stage.veto.label if stage.veto is not None else ""
     return CardStage(stage.id, stage.title, _stage_state(view, stage), tuple(seats), veto, because=stage.because)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import groupby
 
 from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.port import (
@@ -53,6 +54,8 @@ BY_MODEL = "Written by a model. Your decision covers exactly these values."
 
 KEPT_MEANWHILE = "Your vote is kept and counts once it is fixed."
 
+NO_STAGE = CardStage("")
+
 _ORDINALS = {2: "second", 3: "third", 4: "fourth", 5: "fifth"}
 
 STAGE_ICONS: dict[StageState, str] = {
@@ -90,8 +93,15 @@ def whole(card: Card) -> str:
 
 
 def progress(card: Card) -> str:
-    """Return `1 of 2`, or "" if no vote is needed now."""
-    return f"{card.have} of {card.need}" if card.need and card.outcome is None else ""
+    """Return `1 of 2`, of alternatives `1 of 2 or 0 of 1`, or "" if no vote is needed now."""
+    if not card.need or card.outcome is not None:
+        return ""
+    every = alternatives(next((stage for stage in card.stages if stage.state == "open"), NO_STAGE))
+    if len(every) < 2:
+        return f"{card.have} of {card.need}"
+    return " or ".join(
+        f"{sum(len(seat.filled_by) for seat in seats)} of {sum(seat.need for seat in seats)}" for seats in every
+    )
 
 
 def asked_by(card: Card) -> str:
@@ -175,14 +185,28 @@ def seat_label(seat: CardSeat) -> str:
     return seat.label if "@" in seat.label.partition(" ")[0] else seat.label[:1].upper() + seat.label[1:]
 
 
+def alternatives(stage: CardStage) -> list[list[CardSeat]]:
+    """Return the seats of each alternative; without alternatives, all seats are one."""
+    return [list(seats) for _, seats in groupby(stage.seats, key=lambda seat: seat.alternative)]
+
+
 def seats(stage: CardStage) -> list[str]:
-    """Return a line for each seat: `Release managers: 1 of 2 (Ann Ode)`."""
-    lines = [
-        f"{seat_label(seat)}: {len(seat.filled_by)} of {seat.need}"
-        + (f" ({names(seat.filled_by)})" if seat.filled_by else "")
-        for seat in stage.seats
-    ]
+    """Return a line for each seat: `Release managers: 1 of 2 (Ann Ode)`.
+
+    Of alternatives, one for each: `Either SRE: 1 of 2 and Finance: 0 of 1`, `or Board: 0 of 3`.
+    """
+    every = alternatives(stage)
+    if len(every) < 2:
+        lines = [_seat(seat, seat_label(seat)) for seat in stage.seats]
+    else:
+        joined_up = (" and ".join(_seat(seat, seat.label) for seat in seats) for seats in every)
+        lines = [f"{'or' if number else 'Either'} {text}" for number, text in enumerate(joined_up)]
     return [*lines, veto(stage)] if stage.veto else lines
+
+
+def _seat(seat: CardSeat, label: str) -> str:
+    people = f" ({names(seat.filled_by)})" if seat.filled_by else ""
+    return f"{label}: {len(seat.filled_by)} of {seat.need}{people}"
 
 
 def veto(stage: CardStage) -> str:

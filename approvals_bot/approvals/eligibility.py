@@ -108,9 +108,6 @@ class Resolution:
         return tuple(dict.fromkeys(address for seat in self.seats for address in seat.escalated))
 
 
-Need = int | str
-
-
 @dataclass(frozen=True, slots=True)
 class CountedVote:
     """A vote that counts: by whom, and in whose place ("" for their own)."""
@@ -119,15 +116,15 @@ class CountedVote:
     in_place_of: str = ""
 
 
-def with_delegates(found: Resolution, needs: Mapping[int, Need], votes: Iterable[CountedVote] = ()) -> Resolution:
-    """Replace absent people by their delegates. `needs`: by seat id."""
+def with_delegates(found: Resolution, rules: Iterable[RequestSeat], votes: Iterable[CountedVote] = ()) -> Resolution:
+    """Replace absent people by their delegates. `rules`: the seats, of which only what the file says counts."""
     if not found.away:
         return found
     entitled = dict.fromkeys(address for seat in found.seats for address in seat.eligible)
     pairs = _pairs(found, entitled, tuple(votes))
     left_out = [address for address in entitled if address in found.away and address not in pairs]
     seats = [_with_pairs(seat, pairs, found) for seat in found.seats]
-    if not _can_do_without(left_out, seats, needs):
+    if not _can_do_without(left_out, seats, {rule.id: rule for rule in rules}):
         left_out = []
     return replace(found, seats=tuple(_with_notes(seat, left_out, found) for seat in seats))
 
@@ -168,15 +165,14 @@ def _with_pairs(seat: ResolvedSeat, pairs: Mapping[str, str], found: Resolution)
     )
 
 
-def _can_do_without(left_out: list[str], seats: list[ResolvedSeat], needs: Mapping[int, Need]) -> bool:
+def _can_do_without(left_out: list[str], seats: list[ResolvedSeat], rules: Mapping[int, RequestSeat]) -> bool:
     """Whether the others can fill every seat. A seat that needs "all" needs the absent people, too."""
     return can_be_filled(
         [
-            RequestSeat(
-                seat.id,
-                "",
-                size_of(needs[seat.id], len(seat.eligible)),
-                {address: why for address, why in seat.eligible.items() if address not in left_out},
+            replace(
+                rules[seat.id],
+                need=size_of(rules[seat.id].need, len(seat.eligible)),
+                eligible={address: why for address, why in seat.eligible.items() if address not in left_out},
             )
             for seat in seats
         ]

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from approvals_bot.approvals.acts import Act, act_word
-from approvals_bot.approvals.ballot import have, missing, need
+from approvals_bot.approvals.ballot import Count, counts, missing
 from approvals_bot.approvals.reassignment import reassignment_text
 from approvals_bot.approvals.request import AppliedRule, Request, RequestStage
 from approvals_bot.approvals.text import waiting
@@ -43,16 +43,17 @@ def _why(stage: RequestStage, address: str) -> str:
 
 
 def _votes_needed(view: Request) -> list[dict[str, Any]]:
-    """Describe each opened stage as a rule: votes cast, needed and missing."""
+    """Describe each opened stage, or each of its alternatives, as a rule: votes cast, needed and missing."""
     found = []
     for stage in view.stages:
-        if stage.state in ("open", "done"):
+        every = counts(stage) if stage.state in ("open", "done") else ()
+        for number, counted in enumerate(every):
             found.append(
                 {
-                    "rule": f"stage {stage.id}: {_seats(stage)}",
-                    "values": {"have": have(stage), "need": need(stage)},
+                    "rule": f"stage {stage.id}: {'or ' if number else ''}{_seats(stage, counted)}",
+                    "values": {"have": counted.have, "need": counted.need},
                     "applies": stage.state == "open",
-                    "because": _because(stage),
+                    "because": _because(stage, counted),
                 }
             )
         if stage.veto is not None and stage.state in ("open", "done"):
@@ -99,16 +100,17 @@ def _acts(view: Request) -> list[dict[str, Any]]:
     ]
 
 
-def _seats(stage: RequestStage) -> str:
-    return " and ".join(f"{'everyone' if seat.need == 'all' else seat.need} of {seat.label}" for seat in stage.seats)
+def _seats(stage: RequestStage, counted: Count) -> str:
+    seats = [seat for seat in stage.seats if seat.id in counted.sizes]
+    return " and ".join(f"{'everyone' if seat.need == 'all' else seat.need} of {seat.label}" for seat in seats)
 
 
-def _because(stage: RequestStage) -> str:
-    if unread := dict.fromkeys(fault for seat in stage.seats for fault in seat.unread):
+def _because(stage: RequestStage, counted: Count) -> str:
+    if unread := dict.fromkeys(fault for seat in stage.seats if seat.id in counted.sizes for fault in seat.unread):
         return "; ".join(map(str, unread))
     if stage.state == "done":
         return "it is over"
-    return waiting((lack.label, lack.count) for lack in missing(stage)) or "every seat is filled"
+    return waiting((lack.label, lack.count) for lack in missing(stage, counted)) or "every seat is filled"
 
 
 def _iso(at: Any) -> str:

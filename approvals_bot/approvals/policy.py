@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from itertools import accumulate
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
@@ -123,7 +125,7 @@ class Definition(Frozen):
 
         `names`: of all the service's groups that have a name, by the group's id.
         """
-        seats = [seat for stage in self.stage for seat in stage.seat]
+        seats = [seat for stage in self.stage for seat in stage.seats]
         addresses = {address for seat in seats for address in (*seat.from_, *(seat.notify or ()))}
         addresses.update(address for escalation in self.escalate for address in escalation.to)
         used = {id: name for id, name in names.items() if f"@{id}" in addresses}
@@ -263,13 +265,17 @@ class Auto(Frozen):
 
 
 class Stage(Frozen):
-    """Seats that are open at the same time. With only one seat, its keys may be the stage's own: `from` (`from_`)."""
+    """Seats that are open at the same time, or alternatives of which one is enough.
+
+    With only one seat, its keys may be the stage's own: `from` (`from_`).
+    """
 
     also_written: ClassVar[tuple[str, ...]] = ("from", "need", "notify")
     id: Slug
     title: Label | None = None  # None: derived from the id
     when: Text | None = None
-    seat: Annotated[tuple[Seat, ...], Field(min_length=1)]
+    seat: Annotated[tuple[Seat, ...], Field(min_length=1)] | None = None
+    alternatives: Annotated[tuple[Alternative, ...], Field(min_length=1)] | None = Field(None, alias="any")
     outcomes: Outcomes | None = None
     ask: dict[FieldName, Question] = Field(default_factory=dict)  # what approvers fill in
     comment: CommentRule = "on-reject"
@@ -290,6 +296,7 @@ class Stage(Frozen):
             notify: Sequence[str] | None = ...,
             when: str | None = ...,
             seat: Sequence[Seat | Mapping[str, Any]] = ...,
+            any: Sequence[Alternative | Mapping[str, Any]] | None = ...,
             outcomes: Sequence[Choice] | None = ...,
             ask: Mapping[str, Ask | Mapping[str, Any] | str] = ...,
             comment: CommentRule = ...,
@@ -312,12 +319,43 @@ class Stage(Frozen):
         if not isinstance(value, dict):
             return value
         own = {key: value[key] for key in cls.also_written if key in value}
-        if "seat" not in value:
+        if value.get("any") is not None:
+            if key := "seat" if value.get("seat") is not None else next(iter(own), ""):
+                raise refuse(f'this stage has alternatives, so "{key}" belongs in one of them, in its seats', at=key)
+            return value
+        if value.get("seat") is None:
             return {**{key: of for key, of in value.items() if key not in own}, "seat": [own]}
         if own:
             key = next(iter(own))
             raise refuse(f'this stage has its own seats, so "{key}" belongs in one of them', at=key)
         return value
+
+    @property
+    def seats(self) -> tuple[Seat, ...]:
+        """All seats, those of alternatives one after the other. A seat's id is its position here."""
+        return self.seat or tuple(seat for each in self.alternatives or () for seat in each.seats)
+
+    def alternative_of(self, seat: int) -> int:
+        """Return the number of the alternative that this seat belongs to, from 0; without alternatives, 0."""
+        ends = list(accumulate(len(each.seats) for each in self.alternatives or ()))
+        return bisect_right(ends, seat)
+
+    def path_of(self, seat: int) -> tuple[str | int, ...]:
+        """Return the path of this seat's table in the stage's."""
+        if self.alternatives is None:
+            return ("seat", seat)
+        number = self.alternative_of(seat)
+        return ("any", number, "seats", seat - sum(len(each.seats) for each in self.alternatives[:number]))
+
+
+class Alternative(Frozen):
+    """Seats that are enough for a stage, beside its other alternatives."""
+
+    seats: Annotated[tuple[Seat, ...], Field(min_length=1)]
+
+    if TYPE_CHECKING:
+
+        def __init__(self, *, seats: Sequence[Seat | Mapping[str, Any]]) -> None: ...
 
 
 class Veto(Frozen):

@@ -97,6 +97,7 @@ class CardSeat:
     label: str  # "Release managers", "Ann Ode or Bo Lund"
     need: int
     filled_by: tuple[Name, ...] = ()
+    alternative: int = 0  # of the stage's alternatives, the one that it belongs to
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,7 @@ class _Regions:
     def _applies(self, stage: Stage, combination: Combination) -> bool:
         if stage.when is not None and self._holds(stage.when, combination) is False:
             return False
-        return any(seat.when is None or self._holds(seat.when, combination) is not False for seat in stage.seat)
+        return any(seat.when is None or self._holds(seat.when, combination) is not False for seat in stage.seats)
 
     def _holds(self, when: str, combination: Combination) -> bool | None:
         condition = self._rules.condition(when)

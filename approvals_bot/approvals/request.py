@@ -75,6 +75,7 @@ class RequestSeat:
     slack_groups: tuple[str, ...] = ()  # handles of Slack user groups that its people are in
     ungrouped: tuple[str, ...] = ()  # those of the eligible who are in none of these, if there are some
     unread: tuple[SourceFault, ...] = ()  # what couldn't be read of the list
+    alternative: int = 0  # of the stage's alternatives, the one that it belongs to
 
 
 @dataclass(frozen=True, slots=True)

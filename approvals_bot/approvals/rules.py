@@ -137,7 +137,7 @@ class Ruling:
         """Return the stage's seats that apply, by number."""
         return {
             number: seat
-            for number, seat in enumerate(rule.seat)
+            for number, seat in enumerate(rule.seats)
             if seat.when is None or self._judge(seat.when).holds is not False
         }
 
@@ -191,7 +191,7 @@ def conditions_of(definition: Definition) -> Iterator[str]:
     yield from (rule.when for rule in definition.request or () if rule.when is not None)
     yield from (rule.when for rule in definition.auto)
     for stage in definition.stage:
-        yield from (when for when in (stage.when, *(seat.when for seat in stage.seat)) if when is not None)
+        yield from (when for when in (stage.when, *(seat.when for seat in stage.seats)) if when is not None)
 
 
 def facts_of(request: Request, rules: Rules) -> Facts:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from approvals_bot.approvals.ballot import size_of
+from approvals_bot.approvals.ballot import by_alternative, size_of
 from approvals_bot.approvals.business_time import length_text
 from approvals_bot.approvals.delivery_policy import Deliver
 from approvals_bot.approvals.eligibility import Resolution, ResolvedSeat, with_delegates
@@ -33,7 +33,8 @@ async def simulate(definition: Definition, opening: Opening, people: People, now
 
     `auto` is the rule that would decide, or null; rule 0 is `when_nobody`. `timers` are those of the first stage, as if
     it opened now; those of later stages start when they open. `stages`, unless a rule decides: `[{id, state, because,
-    seats: [{label, need, of}]}]`, `need` of so many people. Raises InvalidPayloadError for invalid fields.
+    seats: [{label, need, of}]}]`, `need` of so many people; of alternatives, each seat has its `alternative`, from 1.
+    Raises InvalidPayloadError for invalid fields.
     """
     opening = await with_groups(definition, opening, people)
     rules = rules_of(definition, opening)
@@ -61,7 +62,7 @@ async def simulate(definition: Definition, opening: Opening, people: People, now
             continue
         about = context_of(request, rules, stage)
         found = await resolve_seats(seat_queries(request, rules, stage), about, people, at=now)
-        found = with_delegates(found, {seat.id: seat.need for seat in stage.seats})
+        found = with_delegates(found, stage.seats)
         ahead.append((stage, found))
         shown.append(_stage_shown(stage, found.seats))
         vetoing = list(_vetoing(stage, found.veto, definition.deliver))
@@ -102,9 +103,10 @@ async def find_undecidable_stage(
 
 def _stage_shown(stage: RequestStage, seats: Sequence[ResolvedSeat]) -> dict[str, Any]:
     """Return whether a stage applies and why, and how many of how many people each seat needs."""
-    known = {seat.id: seat for seat in stage.seats}
+    known, is_choice = {seat.id: seat for seat in stage.seats}, len(by_alternative(stage.seats)) > 1
     needed = [
         {"label": known[one.id].label, "need": size_of(known[one.id].need, len(one.eligible)), "of": len(one.eligible)}
+        | ({"alternative": known[one.id].alternative + 1} if is_choice else {})
         for one in seats
     ]
     return {"id": stage.id, "state": stage.state, "because": stage.because, "seats": needed}

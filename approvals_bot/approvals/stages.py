@@ -7,12 +7,13 @@ arguments.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals.ballot import (
+    by_alternative,
     can_be_filled,
     current_votes,
     missing_voters,
@@ -35,7 +36,7 @@ from approvals_bot.approvals.eligibility import (
 )
 from approvals_bot.approvals.fields import form_field
 from approvals_bot.approvals.plain_text import readable
-from approvals_bot.approvals.policy import MAX_AGE, Definition
+from approvals_bot.approvals.policy import MAX_AGE, Definition, Stage
 from approvals_bot.approvals.reassignment import with_reassignments
 from approvals_bot.approvals.request import (
     VETO,
@@ -54,6 +55,7 @@ FIELD = "field:"
 """What an address begins with that a field holds."""
 
 MOST_REASONS = 5  # of stages that don't apply, in one sentence
+MOST_WAYS = 200  # of choosing an alternative in each of several stages
 
 
 def request_of(
@@ -156,18 +158,23 @@ def planned(request: Request, rules: Rules) -> Request:
         state = "skipped" if not applies else "ahead" if stage.state == "skipped" else stage.state
         seats = stage.seats
         if stage.opened_at is None:
-            found = ruling.seats(rules.stages[stage.id]) if state != "skipped" else {}
+            rule = rules.stages[stage.id]
+            found = ruling.seats(rule) if state != "skipped" else {}
             seats = tuple(
-                RequestSeat(number, label_of(seat.from_, about, request.people), seat.need)
-                for number, seat in found.items()
+                _blank(rule, number, label_of(seat.from_, about, request.people)) for number, seat in found.items()
             )
         elif stage.state == "open":
-            addresses = [rules.stages[stage.id].seat[seat.id].from_ for seat in seats]
+            addresses = [rules.stages[stage.id].seats[seat.id].from_ for seat in seats]
             labels = [label_of(from_, about, request.people) for from_ in addresses]
             seats = tuple(replace(seat, label=label) for seat, label in zip(seats, labels, strict=True))
         is_same = (state, because, seats) == (stage.state, stage.because, stage.seats)
         stages.append(stage if is_same else replace(stage, state=state, because=because, seats=seats))
     return request.but(stages=tuple(stages))
+
+
+def _blank(rule: Stage, number: int, label: str = "") -> RequestSeat:
+    """Return a seat as the file has it, without people."""
+    return RequestSeat(number, label, rule.seats[number].need, alternative=rule.alternative_of(number))
 
 
 def _rendered(how: Callable[[str, Facts], str], template: str, request: Request, rules: Rules) -> str:
@@ -241,16 +248,22 @@ def why_undecidable(request: Request, rules: Rules, stage: RequestStage, found: 
     if found.errors:
         return ""
     about, people = context_of(request, rules, stage), request.people | found.people
-    given = rules.ruling(request.fields).seats(rules.stages[stage.id])
+    rule, nobody = rules.stages[stage.id], {place.id: place.nobody for place in found.seats}
     seats = [
-        RequestSeat(seat.id, label_of(given[seat.id].from_, about, people), given[seat.id].need, seat.eligible)
-        for seat in found.seats
+        replace(_blank(rule, one.id, label_of(rule.seats[one.id].from_, about, people)), eligible=one.eligible)
+        for one in found.seats
     ]
     if can_be_filled(seats):
         return ""
-    for seat, place in zip(seats, found.seats, strict=True):
+    return "; ".join(dict.fromkeys(_why_unfillable(each, nobody) for each in by_alternative(seats)))
+
+
+def _why_unfillable(seats: Sequence[RequestSeat], nobody: Mapping[int, Sequence[str]]) -> str:
+    """Explain why these seats can't all be filled. `nobody`: the addresses that match nobody, and why, by seat."""
+    for seat in seats:
         if not seat.eligible:
-            return f"nobody can approve for {seat.label}" + (f" ({'; '.join(place.nobody)})" if place.nobody else "")
+            why = nobody[seat.id]
+            return f"nobody can approve for {seat.label}" + (f" ({'; '.join(why)})" if why else "")
         if isinstance(seat.need, int) and len(seat.eligible) < seat.need:
             return f"{seat.label} needs {seat.need} people, and only {len(seat.eligible)} may decide"
     return "too few different people for its seats"
@@ -265,7 +278,7 @@ def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
     before = {seat.id: seat for seat in stage.seats}
     if found.away:
         votes = [CountedVote(vote.by, vote.in_place_of) for vote in current_votes(stage)]
-        found = with_delegates(found, {number: seat.need for number, seat in needs.items()}, votes)
+        found = with_delegates(found, [_blank(rules.stages[stage.id], number) for number in needs], votes)
     if stage.reassignments:
         found = with_reassignments(found, stage.reassignments, request.people)
     seats, notified = list[RequestSeat](), dict[str, None]()
@@ -278,7 +291,7 @@ def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
             eligible |= {address: before[place.id].eligible[address] for address in unsure}
         rule = needs[place.id]
         label = before[place.id].label if place.id in before else label_of(rule.from_, about, request.people)
-        found_in = place.slack_groups, place.ungrouped, place.errors
+        found_in = place.slack_groups, place.ungrouped, place.errors, rules.stages[stage.id].alternative_of(place.id)
         need = _need(rule.need, before.get(place.id), eligible) if known else rule.need
         seats.append(RequestSeat(place.id, label, need, eligible, known, unsure, place.in_place_of, *found_in))
         notified.update(dict.fromkeys(address for address in place.notified if address not in gone))
@@ -308,20 +321,30 @@ def decided_before(request: Request, stage: RequestStage) -> frozenset[str]:
 def different_people(request: Request, rules: Rules, ahead: Iterable[tuple[RequestStage, Resolution]]) -> str:
     """Return the title of a stage for which too few people are left who decide in no other; "" if there is none.
 
-    `ahead`: the stages that haven't opened, with their people as of now. One that can't be read is left out.
+    `ahead`: the stages that haven't opened, with their people as of now. One that can't be read is left out. Of
+    stages with alternatives, one choice of them that leaves enough people is enough; of very many, that isn't said.
     """
-    seats = list[RequestSeat]()
+    ways: list[tuple[RequestSeat, ...]] = [()]
     for stage, found in ahead:
         if found.errors:
             continue
-        gone, needs = decided_before(request, stage), rules.ruling(request.fields).seats(rules.stages[stage.id])
+        gone, rule, seats = decided_before(request, stage), rules.stages[stage.id], list[RequestSeat]()
         for place in found.seats:
             eligible = {address: why for address, why in place.eligible.items() if address not in gone}
-            need = size_of(needs[place.id].need, len(eligible))
-            seats.append(RequestSeat(len(seats), "", need, eligible))
-        if not can_be_filled(seats):
+            blank = _blank(rule, place.id)
+            seats.append(replace(blank, need=size_of(blank.need, len(eligible)), eligible=eligible))
+        tried = ([*way, *alternative] for way in ways for alternative in by_alternative(seats))
+        ways = [tuple(way) for way in tried if can_be_filled(_together(way))]
+        if not ways:
             return stage.title
+        if len(ways) > MOST_WAYS:
+            return ""
     return ""
+
+
+def _together(seats: Sequence[RequestSeat]) -> list[RequestSeat]:
+    """Return seats of several stages as those of one."""
+    return [replace(seat, id=number, alternative=0) for number, seat in enumerate(seats)]
 
 
 def _need(need: int | str, before: RequestSeat | None, eligible: Collection[str]) -> int | str:

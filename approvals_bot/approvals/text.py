@@ -288,6 +288,8 @@ def _counted(params: Mapping[str, Any]) -> str:
         return REPLIES["changes_requested"]
     if params["choice"] == "reject":
         return f"Counted: {params['have']} of {params['need']} rejections needed to end it."
+    if "any" in params and params["status"] == "open":
+        return f"Counted: {_alternatives(params['any'])}."
     count = f"Counted: {params['have']} of {params['need']}."
     if params["status"] == "filled":
         following = params.get("next_stage")
@@ -298,7 +300,16 @@ def _counted(params: Mapping[str, Any]) -> str:
 def _so_far(params: Mapping[str, Any]) -> str:
     if params["choice"] == "reject":
         return f"{params['have']} of {params['need']} rejections needed to end it."
+    if "any" in params:
+        return f"{_alternatives(params['any'])} so far."
     return f"{params['have']} of {params['need']} so far. {waiting(params['missing'])}".strip()
+
+
+def _alternatives(alternatives: Iterable[Iterable[tuple[str, int, int]]]) -> str:
+    """Word how far each alternative is: `1 of 2 from SRE and 0 of 1 from Finance, or 1 of 3 from Managers`."""
+    return ", or ".join(
+        " and ".join(f"{have} of {need} from {label}" for label, have, need in seats) for seats in alternatives
+    )
 
 
 def _request_changed(params: Mapping[str, Any]) -> str:

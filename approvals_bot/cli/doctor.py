@@ -233,7 +233,7 @@ def groups_of(service: ServiceSettings, workflows: Sequence[Definition]) -> list
     """List every Slack user group that the files name, by its handle without the @."""
     found = [of.slack.removeprefix("@") for of in service.groups.values() if isinstance(of, SlackGroupEntry)]
     for definition in workflows:
-        seats = [seat for stage in definition.stage for seat in stage.seat]
+        seats = [seat for stage in definition.stage for seat in stage.seats]
         texts = [
             *definition.workflow.request,
             *(text for seat in seats for text in (*seat.from_, *(seat.notify or ()))),
@@ -330,7 +330,7 @@ def _check_absences(people: People, now: datetime) -> Iterator[Diagnosis]:
 
 def _addresses(definition: Definition) -> Iterable[str]:
     for stage in definition.stage:
-        for seat in stage.seat:
+        for seat in stage.seats:
             yield from seat.from_
     for escalation in definition.escalate:
         yield from escalation.to

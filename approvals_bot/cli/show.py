@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import Any, get_args
 
 from approvals_bot.approvals import card_text
@@ -273,13 +274,20 @@ def simulated(workflow: str, found: Mapping[str, Any], now: datetime) -> str:
             lines += ["", bold(f"Stage {stage['id']} is skipped"), f"  {one_line(stage['because'])}"]
             continue
         rows = [(each["person"], each["via"], each["why"]) for each in found["who"] if each["stage"] == stage["id"]]
-        needed = [f"{seat['need']} of {seat['of']}, {one_line(seat['label'])}" for seat in stage["seats"]]
-        lines += ["", bold(f"Approvers of stage {stage['id']} ({'; '.join(needed)})"), *columns(rows, "  ")]
+        lines += ["", bold(f"Approvers of stage {stage['id']} ({_needed(stage['seats'])})"), *columns(rows, "  ")]
     if not found["who"]:
         return "\n".join([*lines, "", "  There are no approvers."])
     if found["timers"]:
         lines += ["", bold("Next, if nobody decides"), *_times(found["timers"], now)]
     return "\n".join([*lines, "", "Nothing was sent."])
+
+
+def _needed(seats: Sequence[Mapping[str, Any]]) -> str:
+    """Return `1 of 3, Release managers; 2 of 4, SRE`, with “or” between alternatives."""
+    every = groupby(seats, key=lambda seat: seat.get("alternative"))
+    return " or ".join(
+        "; ".join(f"{seat['need']} of {seat['of']}, {one_line(seat['label'])}" for seat in each) for _, each in every
+    )
 
 
 def _rule(rule: Mapping[str, Any]) -> Iterator[str]:

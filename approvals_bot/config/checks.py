@@ -143,7 +143,8 @@ def _conditions(definition: Definition, service: ServiceSettings) -> Iterator[Fi
     places += [(("auto", at, "when"), rule.when) for at, rule in enumerate(definition.auto)]
     for at, stage in enumerate(definition.stage):
         places.append((("stage", at, "when"), stage.when))
-        places += [(("stage", at, "seat", seat, "when"), each.when) for seat, each in enumerate(stage.seat)]
+        for number, seat in enumerate(stage.seats):
+            places.append((("stage", at, *stage.path_of(number), "when"), seat.when))
     for path, text in places:
         if text is not None:
             try:
@@ -238,8 +239,8 @@ def _stages(definition: Definition, service: ServiceSettings) -> Iterator[Findin
             yield from _addresses(("stage", at, "veto", "from"), stage.veto.from_, definition, service)
             if "reject" not in definition.outcomes_of(stage):
                 yield Finding(("stage", at, "veto"), 'needs the outcome "reject"')
-        for number, seat in enumerate(stage.seat):
-            path = ("stage", at, "seat", number)
+        for number, seat in enumerate(stage.seats):
+            path = ("stage", at, *stage.path_of(number))
             yield from _addresses((*path, "from"), seat.from_, definition, service)
             yield from _addresses((*path, "notify"), seat.notify or (), definition, service)
 
@@ -465,18 +466,25 @@ class _Crowd:
 def stage_faults(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
     """Yield the seats that need more people than there are, and the stages that can't be filled."""
     for at, stage in enumerate(definition.stage):
-        crowds = [_crowd(seat, service) for seat in stage.seat]
-        too_many = False
-        for number, (seat, crowd) in enumerate(zip(stage.seat, crowds, strict=True)):
-            if crowd is not None and (fault := _too_many(seat, crowd)):
-                too_many = True
-                key = "need" if crowd.most else "from"
-                yield Finding(("stage", at, "seat", number, key), fault, about=seat.from_)
-        if not too_many and not _fillable(stage, crowds, definition, service):
-            yield Finding(
-                ("stage", at, "seat", 0, "from") if len(stage.seat) == 1 else ("stage", at),
-                "can't be filled: requesters don't approve their own requests, and nobody else is left",
-            )
+        crowds = [_crowd(seat, service) for seat in stage.seats]
+        for alternative in range(len(stage.alternatives or (stage,))):
+            too_many = False
+            seats = [
+                (number, seat, crowd)
+                for number, (seat, crowd) in enumerate(zip(stage.seats, crowds, strict=True))
+                if stage.alternative_of(number) == alternative
+            ]
+            for number, seat, crowd in seats:
+                if crowd is not None and (fault := _too_many(seat, crowd)):
+                    too_many = True
+                    key = "need" if crowd.most else "from"
+                    yield Finding(("stage", at, *stage.path_of(number), key), fault, about=seat.from_)
+            if not too_many and not _fillable(stage, seats, definition, service):
+                first = stage.path_of(seats[0][0])
+                yield Finding(
+                    ("stage", at, *first, "from") if len(seats) == 1 else ("stage", at, *first[:-2]),
+                    "can't be filled: requesters don't approve their own requests, and nobody else is left",
+                )
 
 
 def _too_many(seat: Seat, crowd: _Crowd) -> str:
@@ -488,16 +496,14 @@ def _too_many(seat: Seat, crowd: _Crowd) -> str:
     return ""
 
 
-def _fillable(stage: Stage, crowds: Sequence[_Crowd | None], definition: Definition, service: ServiceSettings) -> bool:
-    """Whether some permitted requester leaves enough people for the seats, or nobody may open a request at all.
+def _fillable(
+    stage: Stage, seats: Sequence[tuple[int, Seat, _Crowd | None]], definition: Definition, service: ServiceSettings
+) -> bool:
+    """Whether some permitted requester leaves enough people for these seats, or nobody may open a request at all.
 
     The seats that are always open must be filled together, and with each conditional seat in turn.
     """
-    static = [
-        (number, seat, crowd.known)
-        for number, (seat, crowd) in enumerate(zip(stage.seat, crowds, strict=True))
-        if crowd is not None and crowd.more == 0
-    ]
+    static = [(number, seat, crowd.known) for number, seat, crowd in seats if crowd is not None and crowd.more == 0]
     always = [each for each in static if each[1].when is None]
     together = [[*always, each] for each in static if each[1].when is not None] or [always]
     requester: str | None = None

@@ -51,5 +51,8 @@ def _let_a_stage_be_one_seat(stage: dict[str, Any], seat: dict[str, Any]) -> Non
     own = {name: seat["properties"][name] for name in ("from", "need", "notify")}
     stage["properties"] |= own
     stage["required"] = ["id"]
-    stage["oneOf"] = [{"required": ["seat"], "not": {"anyOf": [{"required": [name]} for name in own]}}]
-    stage["oneOf"].append({"required": ["from"], "not": {"required": ["seat"]}})
+    others = {"seat": ("any", *own), "any": ("seat", *own), "from": ("seat", "any")}
+    stage["oneOf"] = [
+        {"required": [way], "not": {"anyOf": [{"required": [other]} for other in without]}}
+        for way, without in others.items()
+    ]

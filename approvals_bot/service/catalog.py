@@ -86,7 +86,7 @@ def _named_by(definition: Definition) -> Iterator[str]:
     about = definition.workflow
     yield from (*about.request, *(about.owners or ()), *(about.viewers or ()), *(about.may_ask or ()))
     for stage in definition.stage:
-        for seat in stage.seat:
+        for seat in stage.seats:
             yield from (*seat.from_, *(seat.notify or ()))
     for escalation in definition.escalate:
         yield from escalation.to

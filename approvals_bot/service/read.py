@@ -16,8 +16,9 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from approvals_bot.approvals.agent_policy import TOOL_CALL
+from approvals_bot.approvals.ballot import Count, counts
 from approvals_bot.approvals.published import REQUEST, Relation, concerns
-from approvals_bot.approvals.request import Request, RequestOutcome, dumped
+from approvals_bot.approvals.request import Request, RequestOutcome, RequestStage, dumped
 from approvals_bot.approvals.tool_call import ARGUMENTS, decision_of
 from approvals_bot.client.decision import Decision
 from approvals_bot.durable.core.attributes import projected
@@ -244,18 +245,31 @@ def _as_of(view: Request, record: RunRecord) -> Request:
     return view.but(outcome=ended, state=ended.state, waiting_for=(), timers=())
 
 
+def _quorum(stage: RequestStage, counted: Count) -> dict[str, Any]:
+    """Return how far the seats of an alternative are."""
+    filled = {id: [one for one, seat in counted.seated.items() if seat == id] for id in counted.sizes}
+    seats = [
+        {"label": seat.label, "need": counted.sizes[seat.id], "by": filled[seat.id]}
+        for seat in stage.seats
+        if seat.id in counted.sizes
+    ]
+    return {"have": counted.have, "need": counted.need, "seats": seats}
+
+
 def api_request(view: Request) -> dict[str, Any]:
     """Return the `request` of a run, as the API shows it.
 
     Votes that were changed, undone or reset are left out. A delegate's vote names the absent person.
     """
     stage = view.stage
+    counted = counts(stage) if stage is not None else []
     return {
         "title": view.title,
         "fields": view.fields,
         "digest": view.digest,
         "state": view.state,
         "stage": stage.id if stage else None,
+        **({"quorum": [_quorum(stage, one) for one in counted]} if stage is not None and len(counted) > 1 else {}),
         "votes": [
             {
                 "by": vote.by,

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from approvals_bot.approvals.card_text import span
 from approvals_bot.approvals.plain_text import readable
-from approvals_bot.approvals.policy import Definition, Seat
+from approvals_bot.approvals.policy import Definition, Stage
 from approvals_bot.approvals.timers import Time, stage_times
 from approvals_bot.service.workflow_figures import Day
 
@@ -76,7 +76,7 @@ def draw_stages(definition: Definition, now: datetime) -> StageDrawing:
             stage.title or readable(stage.id),
             clip(stage.title or readable(stage.id)),
             stage.when or "",
-            tuple(_seat(seat, names) for seat in stage.seat),
+            tuple(_seat(stage, at, names) for at in range(len(stage.seats))),
         )
         for number, stage in enumerate(definition.stage)
     )
@@ -92,11 +92,13 @@ def draw_stages(definition: Definition, now: datetime) -> StageDrawing:
 _NEEDS = {"all": "everyone", "majority": "the majority"}
 
 
-def _seat(seat: Seat, names: Mapping[str, str]) -> SeatWords:
-    """Word a seat: `2 of Release managers`, `everyone of @sre`."""
+def _seat(stage: Stage, at: int, names: Mapping[str, str]) -> SeatWords:
+    """Word a seat: `2 of Release managers`, `or everyone of @sre`."""
+    seat, alternative = stage.seats[at], stage.alternative_of(at)
+    word = "or " if at and alternative != stage.alternative_of(at - 1) else ""
     who = " or ".join(names.get(address[1:], address) if address.startswith("@") else address for address in seat.from_)
     return SeatWords(
-        f"{_NEEDS.get(str(seat.need), seat.need)} of {who}",
+        f"{word}{_NEEDS.get(str(seat.need), seat.need)} of {who}",
         seat.when or "",
         min(seat.need, DOTS) if isinstance(seat.need, int) else -1,
     )

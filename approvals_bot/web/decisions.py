@@ -30,7 +30,7 @@ from approvals_bot.approvals.acts import (
     Withdraw,
     Word,
 )
-from approvals_bot.approvals.ballot import have, missing, need, rejections_needed, stage_status, tally
+from approvals_bot.approvals.ballot import rejections_needed, tally, tally_of
 from approvals_bot.approvals.card import asks_of, card_of, editable_of
 from approvals_bot.approvals.fields import in_format_of
 from approvals_bot.approvals.plain_text import clean
@@ -398,8 +398,7 @@ def _counted(word: Word, request: Request, mine: RecordedVote) -> Reply | None:
     if mine.choice == "reject":
         rejections = sum(vote.counts and vote.choice == "reject" for vote in stage.votes)
         return Reply(word, params=tally("reject", "open", rejections, rejections_needed(stage)))
-    params = tally(mine.choice, stage_status(stage), have(stage), need(stage), missing(stage))
-    return Reply(word, params={**params, "next_stage": _following(request, stage)})
+    return Reply(word, params={**tally_of(stage, mine.choice), "next_stage": _following(request, stage)})
 
 
 def _following(request: Request, stage: RequestStage) -> str:

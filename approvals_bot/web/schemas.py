@@ -184,8 +184,8 @@ def ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _object(**properties: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties)}
+def _object(optional: dict[str, Any] | None = None, /, **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": {**properties, **(optional or {})}, "required": list(properties)}
 
 
 def _words(literal: Any) -> dict[str, Any]:
@@ -317,7 +317,17 @@ RESPONSES: dict[str, Any] = {
         "properties": {"by": TEXT, "text": TEXT, "at": TIME, "via": TEXT, "actor": ref("Actor")},
         "required": ["by", "text", "at", "via"],
     },
+    "Quorum": _object(
+        have={"type": "integer"},
+        need={"type": "integer"},
+        seats={
+            "type": "array",
+            "items": _object(label=TEXT, need={"type": "integer"}, by={"type": "array", "items": TEXT}),
+        },
+    )
+    | {"description": "The votes that an alternative of the open stage has and needs. One alternative is enough."},
     "Request": _object(
+        {"quorum": {"type": "array", "items": ref("Quorum")}},
         title=TEXT,
         fields={"type": "object"},
         digest=TEXT,

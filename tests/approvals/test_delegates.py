@@ -21,6 +21,7 @@ from approvals_bot.people import People, Person
 from approvals_bot.people import Person as Known
 from approvals_bot.people.absences import MOST_STEPS, Absence, Away
 from approvals_bot.service.read import api_request
+from tests.support.ballots import seat_of
 
 ANN, BO, CY, DI, CFO = (f"{address}@acme.eu" for address in ("ann", "bo", "cy", "di", "cfo"))
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -100,17 +101,17 @@ def seat(*members: str) -> dict[str, str]:
 
 def places(given: Resolution, *votes: CountedVote, need: Any = 1) -> list[tuple[list[str], list[str], dict[str, str]]]:
     """Return for each seat its eligible people, those notified, and the delegates."""
-    needs = {each.id: need for each in given.seats}
+    rules = [seat_of(each.id, "", need, ()) for each in given.seats]
     return [
         (list(each.eligible), list(each.notified), each.in_place_of)
-        for each in with_delegates(given, needs, votes).seats
+        for each in with_delegates(given, rules, votes).seats
     ]
 
 
 def test_a_delegate_takes_the_place_and_learns_why() -> None:
     given = found(seat("ann", "cy"), away={"ann": ("bo",)})
     assert places(given) == [(["bo", "cy"], ["bo", "cy"], {"bo": "ann"})]
-    eligible = with_delegates(given, {0: 1}).seats[0].eligible
+    eligible = with_delegates(given, [seat_of(0, "", 1, ())]).seats[0].eligible
     assert eligible["bo"] == "standing in for Ann (in x)"
 
 
@@ -129,7 +130,7 @@ def test_absent_people_get_a_card_only_if_they_are_needed() -> None:
     assert places(given, need=2) == [(["ann", "bo", "cy"], ["bo", "cy"], {})]
     assert places(given, need=3) == [(["ann", "bo", "cy"], ["ann", "bo", "cy"], {})]
     assert places(given, need="all") == [(["ann", "bo", "cy"], ["ann", "bo", "cy"], {})]
-    assert with_delegates(given, {0: 2}).seats[0].eligible["ann"] == "in x (away, back on 6 Mar 2026)"
+    assert with_delegates(given, [seat_of(0, "", 2, ())]).seats[0].eligible["ann"] == "in x (away, back on 6 Mar 2026)"
 
 
 def test_voters_and_delegates_who_voted_keep_their_place() -> None:

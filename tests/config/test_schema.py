@@ -38,6 +38,8 @@ def test_example_configuration_matches_the_schema() -> None:
         {"fields": {"a": {"type": "string", "pined": True}}},
         {"stage": [{"id": "s"}]},
         {"stage": [{"id": "s", "from": ["@a"], "seat": [{"from": ["@a"]}]}]},
+        {"stage": [{"id": "s", "from": ["@a"], "any": [{"seats": [{"from": ["@a"]}]}]}]},
+        {"stage": [{"id": "s", "any": [{"from": ["@a"]}]}]},
         {"clock": {"on_deadline": "maybe"}},
         {"deliver": {"email": 5}},
         {"polcy": {}},
@@ -48,4 +50,5 @@ def test_schema_refuses_the_shapes_that_the_models_refuse(wrong: dict[str, Any])
     about = {"id": "x", "title": "X", "request": ["*"]}
     validator = Draft202012Validator(workflow_schema())
     assert validator.is_valid({"workflow": about, "stage": [{"id": "s", "from": ["@a"]}]})
+    assert validator.is_valid({"workflow": about, "stage": [{"id": "s", "any": [{"seats": [{"from": ["@a"]}]}]}]})
     assert not validator.is_valid({"workflow": about} | wrong)

@@ -60,7 +60,7 @@ def test_every_option_round_trips_through_the_log() -> None:
     )
     assert Definition.model_validate(json.loads(json.dumps(pinned(loaded)))) == loaded
     assert loaded.fields["c"].min == "0.5"
-    assert loaded.stage[0].seat[0].notify == ()
+    assert loaded.stage[0].seats[0].notify == ()
     assert loaded.deliver.email == timedelta(minutes=90)
 
 
