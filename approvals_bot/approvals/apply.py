@@ -57,6 +57,7 @@ from approvals_bot.approvals.stages import (
     uncovered,
     with_people,
 )
+from approvals_bot.approvals.timers import past_deadlines
 
 
 def apply(
@@ -82,7 +83,7 @@ def apply(
         case Withdraw() | Stop():
             return _withdraw(request, act, at)
         case Edit():
-            return _edit(request, act, rules, fits)
+            return _edit(request, act, at, rules, fits)
         case _ if request.state == "changes_requested":
             return request, not_now(request, act, at)
         case Reassign():
@@ -170,7 +171,7 @@ def _edited_by_approver(
     assert stage is not None, "a stage is open"
     stage_rules, number_format = rules.stages[stage.id], request.number_format(act.by)
     changes = forms.approver_changes(rules.definition, stage_rules, request.fields, act, fits, number_format)
-    changes = _covered(changes, rules)
+    changes = _covered(changes, rules, at)
     if isinstance(changes, tuple):
         return request, act, changes
     if rejections or refusal(stage, act, request.digest) is not None:
@@ -250,12 +251,12 @@ def _reassign(
     return request, Reply("reassigned" if instead_of else "added", True, params=params)
 
 
-def _edit(request: Request, act: Edit, rules: Rules, fits: forms.Fits | None) -> tuple[Request, Reply]:
+def _edit(request: Request, act: Edit, at: datetime, rules: Rules, fits: forms.Fits | None) -> tuple[Request, Reply]:
     """Change fields for the requester. Votes are reset as the policy says, and always after requested changes."""
     if act.by not in (request.requester, request.on_behalf_of):
         return request, Reply("not_an_approver", code="not_yours")
     changes = forms.requester_changes(rules.definition, request.fields, act, fits, request.number_format(act.by))
-    changes = _covered(changes, rules)
+    changes = _covered(changes, rules, at)
     if isinstance(changes, tuple):
         return request, Reply("invalid", rejections=changes)
     request, resets = _changed(request, changes, rules)
@@ -293,10 +294,12 @@ def _changed(request: Request, typed: dict[str, Any], rules: Rules) -> tuple[Req
     return described(request, rules), forms.voids_votes(definition.policy, before.typed, after.typed)
 
 
-def _covered(changes: forms.Changed, rules: Rules) -> forms.Changed:
-    """Return the changed fields, or their rejection if nobody would decide them."""
+def _covered(changes: forms.Changed, rules: Rules, at: datetime) -> forms.Changed:
+    """Return the changed fields, or their rejection if nobody would decide them, or their deadline is over."""
     if isinstance(changes, tuple):
         return changes
+    if past := past_deadlines(rules.definition, changes, at):
+        return past
     ruling = rules.ruling(forms.dump(rules.definition.fields, changes))
     if not ruling.may_be_requested:
         return (Rejection((), "not_requestable"),)

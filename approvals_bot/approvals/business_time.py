@@ -49,6 +49,12 @@ def after(start: datetime, length: Length, calendar: Calendar | None) -> datetim
     return min(_end(start, length, calendar), start + LONGEST)
 
 
+def is_open(calendar: Calendar, moment: datetime) -> bool:
+    """Whether the office is open at this moment. At its closing time it no longer is."""
+    day = moment.astimezone(ZoneInfo(calendar.zone)).date()
+    return any(begin <= moment < end for begin, end in _spans(calendar, day))
+
+
 def takes_too_long(length: Length, calendar: Calendar) -> bool:
     """Whether this length may reach `LONGEST`, as with a calendar that is hardly ever open."""
     if isinstance(length, timedelta):
@@ -212,7 +218,8 @@ def is_at_least(one: Length, other: Length) -> bool:
             return False
 
 
-def _read(value: object) -> object:
+def read_length(value: object) -> Length:
+    """Return the length that an author wrote. Raises the error of a validator."""
     match value:
         case timedelta():
             length: Length = value
@@ -236,7 +243,7 @@ def _is_negative(length: Length) -> bool:
 
 Span = Annotated[
     Length,
-    BeforeValidator(_read),
+    BeforeValidator(read_length),
     PlainSerializer(length_text, return_type=str),
     WithJsonSchema({"type": "string", "examples": ["30m", "4h", "3d", "2 business days", "4 business hours"]}),
 ]

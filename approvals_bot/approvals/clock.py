@@ -22,20 +22,23 @@ from approvals_bot.approvals.business_time import (
     Calendar,
     Length,
     Span,
+    TimeZone,
     is_at_least,
     length_text,
     parse_length,
 )
+from approvals_bot.approvals.deadlines import StageDeadline, TimeOfField, length_of
 
 
 class Clock(Frozen):
     """Times of each stage, counted from its opening. `calendar`: for business days and hours."""
 
-    deadline: Span | None = None
+    deadline: StageDeadline | None = None
     remind: Reminders = ()
     on_deadline: Literal["expire", "reject", "escalate", "approve"] = "expire"
     i_know: Bool = False
     calendar: CalendarName = None
+    zone: TimeZone | None = None  # of times of day, and of `now` in conditions; None: UTC
     none: Literal[True] | None = None  # that there is no deadline on purpose
 
     if TYPE_CHECKING:
@@ -48,22 +51,25 @@ class Clock(Frozen):
             on_deadline: Literal["expire", "reject", "escalate", "approve"] = ...,
             i_know: bool = ...,
             calendar: str | Calendar | None = ...,
+            zone: str | None = ...,
             none: Literal[True] | None = ...,
         ) -> None: ...
 
     def reminders(self) -> tuple[Length, ...]:
         """Return when to remind after the opening, without reminders after the deadline."""
         lengths = self.remind.times() if isinstance(self.remind, Backoff) else tuple(dict.fromkeys(self.remind))
-        return tuple(at for at in lengths if self.deadline is None or not is_at_least(at, self.deadline))
+        until = self.deadline if isinstance(self.deadline, timedelta | BusinessTime) else None
+        return tuple(at for at in lengths if until is None or not is_at_least(at, until))
 
     @model_validator(mode="after")
     def _times_make_sense(self) -> Clock:
+        until = length_of(self.deadline)
         if self.deadline is None:
             if self.on_deadline != "expire":
                 raise refuse("this needs a deadline", at="on_deadline")
-        elif isinstance(self.remind, tuple) and any(is_at_least(at, self.deadline) for at in self.remind):
+        elif isinstance(self.remind, tuple) and until and any(is_at_least(at, until) for at in self.remind):
             raise refuse("a reminder at or after the deadline would never be sent", at="remind")
-        elif self.none is not None:
+        elif self.none is not None and not isinstance(self.deadline, TimeOfField):
             raise refuse("there is a deadline", at="none")
         if self.on_deadline == "approve" and not self.i_know:
             raise refuse("silence would approve the request; if you want that, add i_know = true", at="on_deadline")
@@ -106,7 +112,7 @@ def business_times(
 ) -> Iterator[tuple[tuple[str | int, ...], BusinessTime]]:
     """Yield every length in business time, with its path in the file."""
     if isinstance(clock.remind, Backoff):
-        reminders: list[tuple[tuple[str | int, ...], Length]] = [(("clock", "remind", "first"), clock.remind.first)]
+        reminders: list[tuple[tuple[str | int, ...], object]] = [(("clock", "remind", "first"), clock.remind.first)]
     else:
         reminders = [(("clock", "remind", at), length) for at, length in enumerate(clock.remind)]
     escalated = [(("escalate", at, "after"), each.after) for at, each in enumerate(escalations)]

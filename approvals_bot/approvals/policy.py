@@ -32,6 +32,7 @@ from approvals_bot.approvals.business_time import (
     TimeZone,
 )
 from approvals_bot.approvals.clock import Clock, Escalation, business_times, calendar_of
+from approvals_bot.approvals.deadlines import TimeOfField
 from approvals_bot.approvals.delivery_policy import Actions, Deliver
 from approvals_bot.approvals.durations import Duration
 from approvals_bot.approvals.field_specs import Ask, FieldName, FieldSpec, Question
@@ -109,6 +110,12 @@ class Definition(Frozen):
     def outcomes_of(self, stage: Stage) -> tuple[Choice, ...]:
         """Return the choices of this stage: its own, else the policy's."""
         return stage.outcomes if stage.outcomes is not None else self.policy.outcomes
+
+    @property
+    def deadline_fields(self) -> tuple[str, ...]:
+        """The fields that hold a deadline."""
+        deadline = self.clock.deadline
+        return (deadline.field,) if isinstance(deadline, TimeOfField) else ()
 
     def with_calendar(self, calendars: Mapping[str, Calendar]) -> Definition:
         """Return the definition with its calendar built in: a run keeps the calendar as of its start.

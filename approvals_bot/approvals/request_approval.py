@@ -28,6 +28,7 @@ from approvals_bot.approvals.acts import Rejection, Reply, Stop
 from approvals_bot.approvals.apply import decided
 from approvals_bot.approvals.business_time import Calendar, Calendars
 from approvals_bot.approvals.clock import Clock, Escalation, business_times
+from approvals_bot.approvals.deadlines import DATES
 from approvals_bot.approvals.delivery import LAZY, LazyArgumentError, lazily
 from approvals_bot.approvals.delivery_policy import Deliver
 from approvals_bot.approvals.durations import duration_text
@@ -43,6 +44,7 @@ from approvals_bot.approvals.resolution import LOOKUP_LIMIT, find_seats, with_gr
 from approvals_bot.approvals.rules import KeptDefinition, rules_of
 from approvals_bot.approvals.stages import context_of, next_stage, request_of, seat_queries
 from approvals_bot.approvals.templates import LONGEST_LINE
+from approvals_bot.approvals.timers import past_deadlines
 from approvals_bot.approvals.workflow import PendingRequest
 from approvals_bot.durable.core.api import (
     accompany,
@@ -185,10 +187,22 @@ async def requested(make: Callable[[], RequestSpec], fits: forms.Fits | None = N
         raise InvalidArgumentError(
             f"{business[1]} needs a calendar: name one from config.toml with clock={{'calendar': …}}"
         )
+    _refuse_deadlines(asked)
     request = WorkflowRequest(asked)
     request.fits = fits
     accompany(request.accompany(), leave=request.end_with_run, stays=request.name_if_open)
     return request
+
+
+def _refuse_deadlines(asked: RequestSpec) -> None:
+    """Refuse a deadline that no field holds, and one that has passed."""
+    definition = asked.definition
+    for name in definition.deadline_fields:
+        if name not in definition.fields or definition.fields[name].type not in DATES:
+            raise InvalidArgumentError(f"the deadline is in the field {name!r}, which is no date or datetime")
+        values = forms.values(definition.fields, asked.opening.fields)
+        if past := past_deadlines(definition, values, now()):
+            raise InvalidPayloadError([{"loc": ["fields", *each.path], "msg": each.text} for each in past], "fields")
 
 
 class WorkflowRequest(PendingRequest):

@@ -63,6 +63,10 @@ class Rules:
         )
 
     @cached_property
+    def deadline_fields(self) -> tuple[str, ...]:
+        return self.definition.deadline_fields
+
+    @cached_property
     def untrusted(self) -> frozenset[str]:
         """The fields whose values are quoted in what people read."""
         fields = self.definition.fields.items()

@@ -22,7 +22,7 @@ from approvals_bot.approvals.stages import (
     uncovered,
     why_undecidable,
 )
-from approvals_bot.approvals.timers import stage_times
+from approvals_bot.approvals.timers import past_deadlines, stage_times
 from approvals_bot.people import People
 
 TOO_FEW = "too few people are left who decide in no other stage"
@@ -42,6 +42,9 @@ async def simulate(definition: Definition, opening: Opening, people: People, now
     if not rules.ruling(request.fields).may_be_requested:
         why = "the requester can't request these values, by [[request]]"
         return {"who": [], "auto": None, "timers": [], "problems": [why]}
+    if past := past_deadlines(definition, rules.ruling(request.fields).typed, now):
+        problems = [f"{each.path[0]} {each.text}" for each in past]
+        return {"who": [], "auto": None, "timers": [], "problems": problems}
     matched = rules.ruling(request.fields).automatic
     if matched is not None:
         number, rule, because = matched
@@ -72,7 +75,8 @@ async def simulate(definition: Definition, opening: Opening, people: People, now
             problems.append(f"stage {stage.id}: {reason}")
     if definition.policy.distinct and not problems and (title := different_people(request, rules, ahead)):
         problems.append(f"stage {title}: {TOO_FEW}")
-    times = sorted(stage_times(definition, now), key=lambda time: time.at) if stages else []
+    typed = rules.ruling(request.fields).typed
+    times = sorted(stage_times(definition, now, typed), key=lambda time: time.at) if stages else []
     timers = [{"at": _iso(time.at), "what": time.what} for time in times]
     return {"who": approvers, "auto": None, "timers": timers, "problems": problems, "stages": shown}
 

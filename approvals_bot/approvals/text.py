@@ -198,6 +198,7 @@ FAULTS = {
     "not_editable": "“{name}” can't be changed here",
     "not_requestable": "Its requester can't request these values",
     "nobody_would_decide": "Nobody could decide it like this: {why}",
+    "deadline_past": "has passed, and it is the request's deadline",
     "same_as_before": "That's what it already says",
 }
 """What is wrong with a value, to follow its field's name."""

@@ -8,14 +8,17 @@ in the queue no longer count.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Literal
 
+from approvals_bot.approvals.acts import Rejection
 from approvals_bot.approvals.business_time import BusinessTime, Calendar, Length, after
+from approvals_bot.approvals.deadlines import TimeOfDay, TimeOfField, moment_of_deadline
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.approvals.request import Request, RequestTimer
+from approvals_bot.approvals.request import Request, RequestStage, RequestTimer
 from approvals_bot.durable.core.api import now
 from approvals_bot.durable.core.loop import WorkflowLoop
 
@@ -30,6 +33,12 @@ THEN = {
 """What happens at the deadline, to follow "in 3 hours, "."""
 
 _ASKED = {"add": "are asked too", "replace": "are asked instead"}
+
+Moved = tuple[tuple["Time", ...], list[int]]
+"""The times of a stage whose deadline has moved, and the escalations to run at that."""
+
+Values = Mapping[str, Any]
+NO_VALUES: Values = MappingProxyType({})
 
 LOOK_AGAIN = (5.0, 300.0)  # seconds, first and longest wait before a failed source of people is read again
 
@@ -54,13 +63,13 @@ class Time:
     then: str = ""
 
 
-def stage_times(definition: Definition, opened_at: datetime) -> tuple[Time, ...]:
-    """Return the times of a stage that opened at `opened_at`.
+def stage_times(definition: Definition, opened_at: datetime, values: Values = NO_VALUES) -> tuple[Time, ...]:
+    """Return the times of a stage that opened at `opened_at`. `values`: the typed fields, which may hold its deadline.
 
     Escalations that aren't due before the deadline are left out: `on_deadline = "escalate"` runs them.
     """
     clock, times = definition.clock, list[Time]()
-    deadline = _after(definition, opened_at, clock.deadline) if clock.deadline is not None else None
+    deadline = _ends(definition, opened_at, values)
     for at in sorted({_after(definition, opened_at, length) for length in clock.reminders()}):
         if deadline is None or at < deadline:
             times.append(Time(at, "reminder", "a reminder to people who still owe a vote"))
@@ -78,10 +87,49 @@ def stage_times(definition: Definition, opened_at: datetime) -> tuple[Time, ...]
     return tuple(times)
 
 
-def second_deadline(definition: Definition, at: datetime) -> tuple[Time, ...]:
-    """Return one more deadline, as long as the stage's, from `at`. Then the request expires."""
-    length = definition.clock.deadline
-    return () if length is None else (_deadline(definition, _after(definition, at, length), THEN["expire"]),)
+def second_deadline(
+    definition: Definition, at: datetime, opened_at: datetime, values: Values = NO_VALUES
+) -> tuple[Time, ...]:
+    """Return one more deadline, as long as that of the stage, which opened at `opened_at`. Then the request expires.
+
+    A time in a field counts until it has passed.
+    """
+    first, second = _ends(definition, opened_at, values), _ends(definition, at, values)
+    if first is None or second is None:
+        return ()
+    return (_deadline(definition, second if second > at else at + (first - opened_at), THEN["expire"]),)
+
+
+def _ends(definition: Definition, opened_at: datetime, values: Values) -> datetime | None:
+    """Return the deadline of a stage that opened then; None if there is none."""
+    deadline = definition.clock.deadline
+    if isinstance(deadline, TimeOfDay | TimeOfField):
+        return moment_of_deadline(deadline, opened_at, definition.clock.zone or "UTC", values)
+    return None if deadline is None else _after(definition, opened_at, deadline)
+
+
+def past_deadlines(definition: Definition, values: Values, at: datetime) -> tuple[Rejection, ...]:
+    """Return what is wrong with deadlines in these typed fields: those that have passed at that time."""
+    names = definition.deadline_fields
+    is_past = names and (end := _ends(definition, at, values)) is not None and end <= at
+    return tuple(Rejection((name,), "deadline_past") for name in names) if is_past else ()
+
+
+def moved_times(definition: Definition, stage: RequestStage, deadline: datetime | None, values: Values) -> Moved | None:
+    """Return the times of an open stage after an edit; None if the deadline, which a field holds, is the same.
+
+    `deadline`: as of now.
+    """
+    if not definition.deadline_fields or stage.opened_at is None:
+        return None
+    end = _ends(definition, stage.opened_at, values)
+    if end == deadline:
+        return None
+    times = tuple(time for time in stage_times(definition, stage.opened_at, values) if time.kind != "mail")
+    if len(stage.escalations) < len(definition.escalate):
+        return times, late_escalations(definition, times)
+    last = _deadline(definition, end, THEN["expire"]) if end and definition.clock.on_deadline == "escalate" else None
+    return tuple(last or time if time.kind == "deadline" else time for time in times if time.kind != "escalation"), []
 
 
 def with_deadline(request: Request, times: Sequence[Time]) -> Request:
@@ -147,9 +195,9 @@ class StageTimers:
         """Return whether there is a timer at this time."""
         return any(time.at == at for time in self._coming)
 
-    def cancel(self, kind: Kind) -> None:
-        """Cancel the timers of one kind."""
-        for time in [time for time in self._coming if time.kind == kind]:
+    def cancel(self, *kinds: Kind) -> None:
+        """Cancel the timers of these kinds."""
+        for time in [time for time in self._coming if time.kind in kinds]:
             self._coming.pop(time).cancel()
 
     def stop(self) -> None:

@@ -86,6 +86,7 @@ from approvals_bot.approvals.timers import (
     Time,
     escalates_to,
     late_escalations,
+    moved_times,
     naming,
     next_look,
     second_deadline,
@@ -366,6 +367,7 @@ class PendingRequest:
             return
         if is_edited:
             self.request = seated(self.request, self.rules, following, await self.find(following))
+            self.move_deadline(self.open_stage())
             self.copies.notify_all("change")
         self.copies.show(self.request)
 
@@ -378,7 +380,7 @@ class PendingRequest:
                 self.request, "changes_requested", last.by, last.at, vote.via, vote.comment, actor=vote.actor
             )
             return
-        self.start_timers(second_deadline(self.definition, now()))
+        self.start_timers(self.second_deadline())
         self.copies.show(self.request)
         self.notify_requester("change")
 
@@ -391,22 +393,40 @@ class PendingRequest:
             self.approve()
             return
         opened_at = now()
-        times = stage_times(self.definition, opened_at)
+        times = stage_times(self.definition, opened_at, self.rules.ruling(self.request.fields).typed)
         targets = escalates_to(self.definition, times)
         found = await self.find(stage, *(address for address in targets if is_mail(address)))
         self.request = opened(self.request, self.rules, stage, found, opened_at)
         if not self.has_opened and (why := why_undecidable(self.request, self.rules, stage, found)):
             raise NobodyCanDecideError(stage.id, why)
         self.has_opened = True
-        if targets:
-            target = label_of(targets, context_of(self.request, self.rules), self.request.people)
-            times = naming(self.definition, times, target)
-        self.start_timers(times)
+        self.start_timers(self.named(times) if targets else times)
         self.late = late_escalations(self.definition, times)
         self.look_again_if_needed(found, 0)
         self.copies.round += 1
         self.copies.show(self.request)
         self.notify_stage(occasion)
+
+    def named(self, times: tuple[Time, ...]) -> tuple[Time, ...]:
+        """Return these times, with a deadline that names those to whom the stage escalates."""
+        targets, about = escalates_to(self.definition, times), context_of(self.request, self.rules)
+        return naming(self.definition, times, label_of(targets, about, self.request.people))
+
+    def move_deadline(self, stage: RequestStage) -> None:
+        """Move the deadline of the open stage, and what depends on it, after an edit of the field that holds it."""
+        typed = self.rules.ruling(self.request.fields).typed
+        moved = moved_times(self.definition, stage, self.request.deadline, typed)
+        if moved is not None:
+            times, self.late = moved
+            times = self.named(times) if self.late else times
+            self.timers.cancel("deadline", "reminder", "escalation")
+            self.timers.add(*(time for time in times if time.at > now()))
+            self.request = with_deadline(self.request, times)
+
+    def second_deadline(self) -> tuple[Time, ...]:
+        """Return one more deadline of the open stage, from now."""
+        opened_at, values = self.open_stage().opened_at or now(), self.rules.ruling(self.request.fields).typed
+        return second_deadline(self.definition, now(), opened_at, values)
 
     def start_timers(self, times: tuple[Time, ...]) -> None:
         """Replace all timers with these."""
@@ -504,7 +524,7 @@ class PendingRequest:
             on_deadline, because = "expire", "The requested changes didn't come in time."
         if on_deadline == "escalate" and self.late:
             late, self.late = self.late, []  # the next deadline is the last
-            times = second_deadline(self.definition, now())
+            times = self.second_deadline()
             self.timers.add(*times)
             self.request = with_deadline(self.request, times)
             await self.escalate(stage, late)

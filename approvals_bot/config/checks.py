@@ -20,6 +20,7 @@ from approvals_bot.approvals.base import nearest, one_of
 from approvals_bot.approvals.business_time import is_at_least, takes_too_long
 from approvals_bot.approvals.clock import business_times, calendar_of
 from approvals_bot.approvals.conditions import ConditionError, condition
+from approvals_bot.approvals.deadlines import DATES, Deadline, TimeOfField, length_of
 from approvals_bot.approvals.delivery_policy import Action, CallTarget, Resume, SayInSlack, SendDm, SendMail
 from approvals_bot.approvals.field_specs import ORDERED, FieldSpec, FieldType
 from approvals_bot.approvals.fields import faults
@@ -249,14 +250,29 @@ def _clock(definition: Definition, service: ServiceSettings) -> Iterator[Finding
     clock = definition.clock
     if clock.on_deadline == "escalate" and not definition.escalate:
         yield Finding(("clock", "on_deadline"), "needs at least one [[escalate]]")
-    mail = definition.deliver.email
-    if mail and clock.deadline is not None and is_at_least(mail, clock.deadline):
+    mail, until = definition.deliver.email, length_of(clock.deadline)
+    yield from _deadline(("clock", "deadline"), clock.deadline, definition)
+    if mail and until is not None and is_at_least(mail, until):
         yield Finding(("deliver", "email"), "the deadline is earlier, so this mail would never be sent")
     for at, escalation in enumerate(definition.escalate):
-        length, until = escalation.after, clock.deadline
+        length = escalation.after
         if until is not None and is_at_least(length, until) and not is_at_least(until, length):
             yield Finding(("escalate", at, "after"), "the deadline is earlier, so this would never happen")
         yield from _addresses(("escalate", at, "to"), escalation.to, definition, service, of_approver=True)
+
+
+def _deadline(path: Path, deadline: Deadline | None, definition: Definition) -> Iterator[Finding]:
+    """Check that the field that holds a deadline exists, and holds a time."""
+    if not isinstance(deadline, TimeOfField):
+        return
+    spec = definition.fields.get(deadline.field)
+    dates = [name for name, one in definition.fields.items() if one.type in DATES]
+    if spec is None:
+        near = nearest(deadline.field, dates)
+        yield Finding(path, f"no field is called {deadline.field}", near and f"{FIELD}{near}", about=("fields",))
+    elif spec.type not in DATES:
+        what = f"{deadline.field} is no date or datetime, but a field of type {spec.type}"
+        yield Finding(path, what, f"{FIELD}{dates[0]}" if dates else "", about=("fields",))
 
 
 def _calendar(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:

@@ -29,3 +29,7 @@ def _warnings(definition: Definition) -> Iterator[Finding]:
     if definition.clock.deadline is None and definition.clock.none is None:
         what = "there is none, so a request that nobody decides waits forever; set one, or none = true if that is meant"
         yield Finding(("clock", "deadline"), what)
+    for name in definition.deadline_fields if definition.clock.none is None else ():
+        if not definition.fields[name].required and definition.fields[name].default is None:
+            what = f"a request without {name} waits forever; make {name} required, or set none = true if that is meant"
+            yield Finding(("clock", "deadline"), what)

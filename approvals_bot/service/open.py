@@ -23,6 +23,7 @@ from approvals_bot.approvals.resolution import is_named
 from approvals_bot.approvals.rules import rules_of
 from approvals_bot.approvals.simulate import find_undecidable_stage
 from approvals_bot.approvals.templates import Facts, TemplateError, Who, render_key
+from approvals_bot.approvals.timers import past_deadlines
 from approvals_bot.config.api_keys import ANYBODY
 from approvals_bot.config.chat import CHAT_WORKFLOW
 from approvals_bot.durable.engine import Engine, Run, SentKey
@@ -85,7 +86,8 @@ async def open_run(
         return await _start_otherwise(engine, people, asked)
     key = None if idempotency_key is None else _callers_key(opener, idempotency_key, input, asks, behalf)
     typed = fields.values(definition.fields, input)
-    opening = await _permitted(definition, Opening(fields.dump(definition.fields, typed), asks, behalf), people)
+    opening = Opening(fields.dump(definition.fields, typed), asks, behalf)
+    opening = await _permitted(definition, opening, people, engine.now())
     if key is None and definition.workflow.key is not None:
         key = _own_key(definition, typed, input, opening, people)
     await _check_decidable(definition, opening, people, engine.now())
@@ -118,15 +120,22 @@ async def prepare_approval(
         await engine.audit("opening_refused", who=requester, actor=actor.as_json(), data=data)
         raise
     given = fields.dump(definition.fields, fields.values(definition.fields, input))
-    opening = await _permitted(definition, Opening(given, requester), people)
+    opening = await _permitted(definition, Opening(given, requester), people, engine.now())
     await _check_decidable(definition, opening, people, engine.now())
     return opening
 
 
-async def _permitted(definition: Definition, opening: Opening, people: People) -> Opening:
-    """Return the opening with what the rules know of its requester. Raises OpeningRefused if [[request]] forbids it."""
+async def _permitted(definition: Definition, opening: Opening, people: People, at: datetime) -> Opening:
+    """Return the opening with what the rules know of its requester.
+
+    Raises OpeningRefused if [[request]] forbids it, and InvalidPayloadError if a field is its deadline and has passed.
+    """
     opening = await known_opening(definition, opening, people)
-    if opening.requester == SCHEDULE or rules_of(definition, opening).ruling(opening.fields).may_be_requested:
+    rules = rules_of(definition, opening)
+    ruling = rules.ruling(opening.fields)
+    if rules.deadline_fields and (past := past_deadlines(definition, ruling.typed, at)):
+        raise InvalidPayloadError([{"loc": ["input", *each.path], "msg": each.text} for each in past], "input")
+    if opening.requester == SCHEDULE or ruling.may_be_requested:
         return opening
     raise OpeningRefused("values_not_allowed", who=opening.requester, workflow=definition.id)
 
