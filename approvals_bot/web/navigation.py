@@ -10,7 +10,7 @@ from approvals_bot.people import SourceUnavailable
 from approvals_bot.service.roles import Roles
 
 Links = tuple[tuple[str, str], ...]
-"""The path and the word of each link."""
+"""The path and the word of each link. On a phone, all but the first two are below *More*."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,10 @@ class PageLink:
 
 
 ENTRIES = (
-    PageLink("/playground", "Playground"),
-    PageLink("/chat", "Chat"),
     PageLink("/inbox", "Inbox"),
     PageLink("/requests/new", "New request"),
+    PageLink("/playground", "Playground"),
+    PageLink("/chat", "Chat"),
     PageLink("/runs", "Requests", "viewer"),
     PageLink("/workflows", "Workflows"),
     PageLink("/deliveries", "Deliveries", "operator"),

@@ -281,12 +281,20 @@ async def test_lists_fill_a_wide_screen_and_stack_on_a_phone(site: Any) -> None:
         for path in ("/runs", "/inbox?person=ann@acme.eu"):
             await page.goto(url + path)
             assert len(set(await page.evaluate(lefts))) == 1
+        menu = page.locator("header nav")
+        assert (await menu.bounding_box())["height"] < 50, "the navigation takes one line"
+        assert await menu.locator("a:visible").all_inner_texts() == ["Inbox", "New request"]
+        await page.click("header summary")
+        everything = await menu.locator("a:visible").all_inner_texts()
+        assert not await is_too_wide(page)
         await page.goto(f"{url}/runs/{run_id}")
         assert not await page.is_visible(".timeline")
         assert "Open for votes" in await page.inner_text("main .spans >> nth=0")
         await page.set_viewport_size({"width": 1280, "height": 800})
         assert await page.is_visible(".timeline")
         assert await page.is_visible(".spans")
+        assert await menu.locator("a:visible").all_inner_texts() == everything
+        assert not await page.is_visible("header summary")
         await page.goto(f"{url}/runs")
         assert len(set(await page.evaluate(lefts))) == 5
         assert (await page.locator("table").bounding_box())["width"] > 1_000

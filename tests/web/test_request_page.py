@@ -106,6 +106,18 @@ async def test_the_page_says_why_it_waits_and_what_was_sent(house: House) -> Non
         assert words in text, words
 
 
+async def test_what_only_the_clock_changes_is_marked(house: House) -> None:  # noqa: F811
+    """An open page leaves it out when it looks whether something has changed."""
+    run, cookie = await house.open(), await house.cookie("ann@acme.eu")
+    moving = re.compile(r'<(\w+)[^>]* data-now>.*?</\1>|name="form_token" value="[^"]*"', re.DOTALL)
+    for path in ("/inbox", f"/requests/{run}", f"/runs/{run}"):
+        pages = set()
+        for _ in range(2):
+            pages.add(moving.sub("", (await house.http.get(path, headers=cookie)).text))
+            await house.clock.advance("7m")
+        assert len(pages) == 1, path
+
+
 def test_a_failure_names_file_line_step_and_attempt() -> None:
     cause = {"type": "ValueError", "message": "no funds", "where": "pay.py:6"}
     error = {

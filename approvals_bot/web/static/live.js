@@ -10,7 +10,13 @@
   document.body.append(said);
 
   const main = () => document.getElementById("main");
-  let served = main().innerHTML; // as the service sent it
+  // What a page says, but for what is other at each load: how long a request has waited, and the tokens of forms.
+  const steady = (page) => {
+    const copy = page.cloneNode(true);
+    for (const each of copy.querySelectorAll("[data-now], [name=form_token]")) each.remove();
+    return copy.innerHTML;
+  };
+  let served = steady(main()); // as the service sent it
   let source = null, reading = false, again = false;
 
   // Whether somebody is in the middle of something that a new page would take away.
@@ -44,14 +50,14 @@
       if (same && same.innerHTML !== old.innerHTML && !old.contains(document.activeElement)) old.innerHTML = same.innerHTML;
     }
     const fresh = page.getElementById("main");
-    if (!fresh || fresh.innerHTML === served) return;
+    if (!fresh || steady(fresh) === served) return;
     if (isBusy()) return offer();
     const old = main(), active = document.activeElement;
     const link = active && old.contains(active) && (active.id ? `#${CSS.escape(active.id)}`
       : active.getAttribute("href") ? `a[href="${CSS.escape(active.getAttribute("href"))}"]`
       : active.value ? `button[value="${CSS.escape(active.value)}"]` : "");
     const unfolded = [...old.querySelectorAll("details[open] > summary")].map((each) => each.textContent);
-    served = fresh.innerHTML;
+    served = steady(fresh);
     old.replaceWith(document.adoptNode(fresh));
     document.title = page.title;
     for (const summary of main().querySelectorAll("details > summary")) {
