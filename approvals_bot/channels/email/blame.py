@@ -31,6 +31,7 @@ _BY_STATUS: dict[str, Blame] = {
     "2.121": "nobody",  # the mailbox takes only so many mails an hour …
     "2.122": "nobody",  # … or only so many of ours
     "2.252": "account",  # SendAsDenied
+    "3.4": "message",  # too big: we wrote it
     # X.4, networks and routes
     "4.5": "account",  # Gmail: the daily limit
     "4.7": "nobody",  # delivery time expired
@@ -88,6 +89,7 @@ _WORDS_OF_A_MAILBOX: tuple[tuple[str, Blame], ...] = (
 )
 _WORDS: tuple[tuple[str, Blame], ...] = (
     *_WORDS_OF_A_MAILBOX,
+    (r"(message|mail)( size)? (is )?(too (big|large|long)|exceeds?\b.{0,40}\bsize)", "message"),
     (r"(send|message|mail|recipient|smtp)\w*[ -](limit|quota|rate|credit)s?\b.{0,20}(exceed|reach)", "account"),
     (r"(exceed|reach)\w* (the|your|its|our)\b.{0,40}\b(limit|quota|rate)", "account"),
     (r"(daily|hourly|monthly|24[ -]hour)\b.{0,40}\b(limit|quota)", "account"),
@@ -116,8 +118,8 @@ def blame_for(code: int, text: str, command: Command) -> Blame:
     said = _by_words(text, is_of_mailbox=subject == "2")
     if said is not None:
         return said
-    if command == "sender" and code != 552 and subject not in ("3", "6"):  # those: this mail is too large
-        return "account"
+    if command == "sender" and subject not in ("3", "6"):
+        return "message" if code == 552 else "account"  # 552: this mail is too big
     return _BY_SUBJECT.get(subject) or _BY_CODE.get(code, "message")
 
 

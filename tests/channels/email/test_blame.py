@@ -69,6 +69,12 @@ MESSAGE: list[tuple[Command, str]] = [
     ("text", "554 5.7.9 Message not accepted for policy reasons."),
     ("text", "552 5.7.0 This message was blocked because its content presents a potential security issue."),
     ("text", "550 5.7.1 TRANSPORT.RULES.RejectMessage; the message was rejected by organization policy"),
+    ("text", "552 5.3.4 Your message exceeded Google's message size limits."),
+    ("sender", "552 5.3.4 Message size exceeds fixed maximum message size"),
+    ("sender", "552 Message size exceeds fixed maximum message size"),
+    ("text", "552 Message exceeds maximum fixed size"),
+    ("text", "550 Message too large"),
+    ("sender", "552 Refused"),
     ("text", "554 rejected due to spam content"),
     ("text", "554 Transaction failed"),
     ("recipient", "503 5.5.1 Bad sequence of commands"),
@@ -96,8 +102,6 @@ RECIPIENT: list[tuple[Command, str]] = [
     ("text", "550 5.7.134 RESOLVER.RST.SenderNotAuthenticatedForMailbox; authentication required"),
     ("text", "550 5.7.136 RESOLVER.RST.SenderNotAuthenticatedForMailUser; authentication required"),
     ("text", "550 5.7.1 RESOLVER.RST.AuthRequired; authentication required"),
-    ("text", "552 5.3.4 Your message exceeded Google's message size limits."),
-    ("sender", "552 5.3.4 Message size exceeds fixed maximum message size"),
     ("text", "550 5.6.7 Non-ASCII addresses not permitted"),
 ]
 NOBODY: list[tuple[Command, str]] = [

@@ -162,7 +162,7 @@ LATER = timedelta(minutes=1)
         ("RCPT", "550 5.1.1 <ann@acme.eu> unknown", Refused("the relay rejects the mail: 550 5.1.1 <…> unknown")),
         ("MAIL", "451 later", TryAgain("the relay asks to try later: 451 later", LATER)),
         ("DATA", "554 5.7.1 spam", Refused("the relay rejects the mail: 554 5.7.1 spam", "message")),
-        ("DATA", "552 5.3.4 too large", Refused("the relay rejects the mail: 552 5.3.4 too large")),
+        ("DATA", "552 5.3.4 too large", Refused("the relay rejects the mail: 552 5.3.4 too large", "message")),
         ("DATA", "421 4.3.2 closing", TryAgain("the relay asks to try later: 421 4.3.2 closing", LATER)),
     ],
 )
