@@ -312,6 +312,7 @@ class Decisions:
             with_code=with_code,
             with_login=with_login,
             is_closed=(with_code or with_login) and not proven,
+            is_from_inbox=link.via == "inbox",
             proof=values.get("proof", "") if with_code and proven else "",
             code_token=code_token if with_code and self._codes.is_open(link.binding, code_token) else "",
             said=said,
