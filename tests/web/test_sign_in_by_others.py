@@ -132,6 +132,8 @@ FORGED: dict[str, tuple[Callable[[Issuer], None], str]] = {
     "for two clients, and another's": (claim(aud=[CLIENT, "others"], azp="others"), "audience"),
     "expired": (claim(exp=1_700_000_000), "expired"),
     "without an end": (claim(exp=None), "expired"),
+    "with an end that is no number": (claim(exp=float("nan")), "expired"),
+    "that never ends": (claim(exp=float("inf")), "expired"),
     "of the future": (claim(iat=4_000_000_000), "issued_in_the_future"),
     "of another sign-in": (claim(nonce="another"), "nonce"),
     "without a nonce": (claim(nonce=None), "nonce"),
