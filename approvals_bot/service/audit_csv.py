@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any, BinaryIO
 
@@ -18,12 +19,16 @@ COLUMNS = (
     "outcome", "digest", "shown", "hash",
 )  # fmt: skip
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell begins with that a spreadsheet computes."""
+FORMULA = "=+@\u207a\u207c\u208a\u208c\u2a75\u2a76\ufb29\ufe62\ufe63\ufe66\ufe6b\uff0b\uff0d\uff1d\uff20-"
+"""What a formula begins with: = + - @, and every character that is a form of one of them."""
+
+_BEGINS = re.compile(rf"(^|[;\t\r\n])(?=(?:[^\S\t\r\n]|[\"\u200b-\u200f\u2060\ufeff])*[{FORMULA}])")
+"""Where a cell, or what may become one, begins with a formula. Where semicolons separate a list's items, as in much of
+Europe, spreadsheets split lines at them, also within quotation marks."""
 
 
 def cell(value: Any) -> str:
-    """Return a value as a cell has it: one line of text that is no formula."""
+    """Return a value as a cell has it: text that is no formula, and of which no part becomes one."""
     match value:
         case None:
             text = ""
@@ -32,7 +37,8 @@ def cell(value: Any) -> str:
         case _:
             text = json.dumps(value)
     text = text.replace("\x00", "").encode("utf-8", "replace").decode()
-    return f"'{text}" if text.lstrip().startswith(FORMULA) else text
+    text = _BEGINS.sub(r"\1'", text)
+    return f"'{text}" if text.startswith(("\t", "\r", "\n")) else text
 
 
 def row_of(line: AuditLine) -> list[str]:

@@ -8,6 +8,7 @@ import json
 import random
 import shutil
 import sqlite3
+import unicodedata
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 
 from approvals_bot.durable.engine import Engine
 from approvals_bot.service.audit import derive_key, write_export
-from approvals_bot.service.audit_csv import cell
+from approvals_bot.service.audit_csv import FORMULA, cell
 from approvals_bot.service.audit_key import AuditKey, compact
 from approvals_bot.service.audit_verify import Keys, verify_lines
 from tests.support.audit_mutations import OF_LINES, OF_LOGS, mutate_file, rechained
@@ -283,14 +284,25 @@ def test_table_has_no_formula_in_it(used: Site) -> None:
     rows = list(csv.DictReader(io.StringIO(used.type("audit", "export", "--format", "csv").stdout)))
     assert [row["what"] for row in rows].count("act_refused") == 2
     assert all(row["seq"] == str(number) for number, row in enumerate(rows, 1))
-    for text in ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\r=1"):
+    for text in ("=1+1", "+1", "-1", "@SUM(A1)", " =1", "\ufeff=1", '"=1', "\tx", "\rx", "\nx", "\u3000\uff1d1"):
         assert cell(text) == f"'{text}"
+    assert cell("\t=1") == "'\t'=1"
+    assert cell('a;=1;b; "+1\n-1') == "a;'=1;b;' \"+1\n'-1"  # a spreadsheet may split it at semicolons
+    forms = {each for each in map(chr, range(0x110000)) if unicodedata.normalize("NFKC", each)[0] in "=+-@"}
+    assert forms == set(FORMULA)
+    for text in ("a-b@acme.eu", "a = b", "x; y", "2026-11-28T09:00:00Z"):
+        assert cell(text) == text
     assert [cell(value) for value in (None, "ann@acme.eu", 3, ["="])] == ["", "ann@acme.eu", "3", '["="]']
 
 
 async def test_any_characters_that_people_type_survive_the_export(tmp_path: Path) -> None:
     file = io.BytesIO()
     async with Engine.open(f"sqlite:///{tmp_path}/runs.db") as engine:
-        await engine.audit("said", who="ann@acme.eu", data={"text": "\u2028 \x00 \ud800 🙂 \\u0041", "n": 1.5e300})
+        await engine.audit(
+            "said",
+            who="ann@acme.eu",
+            actor={"kind": "cli"},
+            data={"text": "\u2028 \x00 \ud800 🙂 \\u0041", "n": 1.5e300},
+        )
         await write_export(engine, derive_key(KEY), file)
     assert checked(file.getvalue(), Keys(derived=[derive_key(KEY)])).is_sound
