@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import JsonValue, ValidationError
@@ -27,7 +27,7 @@ from approvals_bot.agents.chat_view import (
     ToolPart,
     read_view,
 )
-from approvals_bot.approvals.acts import Reply, Vote
+from approvals_bot.approvals.acts import Actor, Reply, Vote
 from approvals_bot.approvals.json_values import same_json
 from approvals_bot.approvals.request import ON_BEHALF_OF
 from approvals_bot.approvals.tool_call import ARGUMENTS
@@ -40,6 +40,7 @@ from approvals_bot.errors import ApprovalsBotError, HookNotFoundError, Idempoten
 from approvals_bot.service.act import perform
 from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.keys import OPENER
+from approvals_bot.service.owed_lines import ACTED
 from approvals_bot.service.read import requests_of
 
 MOST_TURNS = 200  # of a chat, shown and read
@@ -200,17 +201,23 @@ class Chats:
         approved: bool,
         comment: str = "",
         arguments: Mapping[str, JsonValue] | None = None,
+        *,
+        actor: Actor | None = None,
     ) -> AnsweredCall:
-        """Answer a tool call as the chat's owner, once. `arguments`: those to change."""
+        """Answer a tool call as the chat's owner, once. `arguments`: those to change; `actor`: by default the owner."""
+        actor = actor or Actor("person", by)
         if part.webhook and by.startswith("app:"):
             reply = Reply("not_an_approver")
         elif part.webhook:
             reply = await self._call_webhook(turn, part, approved, comment)
+            data = {"act": "approve" if approved else "reject", "via": "chat", "verdict": reply.verdict}
+            await self._engine.audit(ACTED, who=by, actor=actor.as_json(), run_id=turn.run_id, data=data)
         elif (request := turn.requests.get(part.id)) is not None:
             choice: Literal["edit", "approve", "reject"] = "approve" if approved else "reject"
             if approved and arguments:
                 choice = "edit"
             act = Vote(by, choice, comment=comment, via="chat", fields=dict(arguments or {}), digest=request.digest)
+            act = replace(act, actor=actor)
             again = sum(vote.by == by for vote in request.votes)
             press = _digest(choice, comment, dict(arguments or {}), again)  # so a double click is one press
             reply = await perform(self._engine, request, act, press=press)

@@ -95,6 +95,10 @@ class Actor:
 _ACTOR = tuple(each.name for each in fields(Actor))  # `asdict` copies each text: 0.2 ms of an approval's 12
 
 
+SERVICE = Actor("rule", "service")
+"""The service itself: it starts, loads its configuration, makes anchors, and hears of mail that came back."""
+
+
 def passed_on_by(by: str, actor: Actor | None) -> str:
     """Name the app that passed on this person's act: `app desk`; "" if none did.
 

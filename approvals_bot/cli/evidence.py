@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from approvals_bot.cli import terminal
 from approvals_bot.cli.audit import new_file, read_public_key
-from approvals_bot.cli.common import CONFIG, Config, Json, fail, record_of, with_engine
+from approvals_bot.cli.common import CONFIG, Config, Json, fail, record_of, this_user, with_engine
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
 from approvals_bot.service.audit_key import AuditKey
@@ -57,7 +57,8 @@ def make(
     async def write(engine: Engine, service: ServiceSettings) -> bytes:
         seed, record = service.audit.seed, await record_of(engine, run)
         only = request_of(record) if run != record.id else None
-        return await make_evidence(engine, record, None if seed is None else AuditKey(seed), only=only)
+        key = None if seed is None else AuditKey(seed)
+        return await make_evidence(engine, record, key, actor=this_user(), only=only)
 
     content = with_engine(config, write, upgrade=False)
     if output is None:

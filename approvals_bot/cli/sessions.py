@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from typing import Annotated, Any
 
 import typer
 
 from approvals_bot.approvals import card_text
-from approvals_bot.cli.common import CONFIG, Config, Json, fail, with_engine
+from approvals_bot.cli.common import CONFIG, Config, Json, fail, this_user, with_engine
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store.sessions import SessionRow
@@ -57,8 +56,8 @@ def end_sessions(address: Address, config: Config = CONFIG) -> None:
     async def end(engine: Engine, service: ServiceSettings) -> int:
         person = _canonical(address, service)
         ended = await engine.store.end_sessions(person=person)
-        actor = {"kind": "cli", "id": getpass.getuser()}
-        await engine.audit("signed_out_everywhere", who=person, actor=actor, data={"sessions": ended})
+        data = {"sessions": ended}
+        await engine.audit("signed_out_everywhere", who=person, actor=this_user().as_json(), data=data)
         return ended
 
     ended = with_engine(config, end, upgrade=False)

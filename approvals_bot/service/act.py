@@ -181,8 +181,7 @@ async def _refuse(engine: Engine, target: HookTarget, act: Act) -> Reply | None:
             refusal = Reply("group_unknown", code="rank_unknown")
     if refusal is not None:
         data = {"act": act_word(act), "via": act.via, "verdict": refusal.verdict, "because": refusal.code}
-        actor = act.actor.as_json() if act.actor is not None else None
-        await audit_refusal(engine, "act_refused", who=act.by, run_id=target.record.id, actor=actor, data=data)
+        await audit_refusal(engine, "act_refused", who=act.by, run_id=target.record.id, actor=actor_of(act), data=data)
     return refusal
 
 
@@ -206,6 +205,13 @@ KINDS: dict[Via, ActorKind] = {"slack": "slack", "email": "mail", "api": "app", 
 def with_actor(act: Act) -> Act:
     """Return the act with its actor: the person it is by, unless its channel has named another."""
     return act if act.actor is not None else replace(act, actor=Actor(KINDS.get(act.via, "person"), act.by))
+
+
+def actor_of(act: Act) -> dict[str, str]:
+    """Return who acts, as the audit has it."""
+    actor = with_actor(act).actor
+    assert actor is not None, "with_actor() has named one"
+    return actor.as_json()
 
 
 def _with_identities(engine: Engine, act: Act) -> Act | Reply:
@@ -277,8 +283,7 @@ async def _refuse_late(engine: Engine, request: Request, act: Act) -> Reply:
     """Reply how the request ended. An ended run's log no longer grows, so the audit records the refused act."""
     reply = late_reply(request, act, engine.now())
     data = {"act": act_word(act), "via": act.via, "verdict": reply.verdict}
-    actor = act.actor.as_json() if act.actor is not None else None
-    await audit_refusal(engine, "act_refused", who=act.by, actor=actor, run_id=request.run_id, data=data)
+    await audit_refusal(engine, "act_refused", who=act.by, actor=actor_of(act), run_id=request.run_id, data=data)
     return reply
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from approvals_bot.approvals.acts import SERVICE
 from approvals_bot.approvals.policy import digest
 from approvals_bot.approvals.port import Called, Targets
 from approvals_bot.config.audit import AnchorPlace, AuditTable
@@ -102,7 +103,7 @@ class AuditKeeper:
 
     async def start(self) -> None:
         """Write that the service starts, and with which configuration."""
-        await self._engine.audit("service_started", data=self._about)
+        await self._engine.audit("service_started", actor=SERVICE.as_json(), data=self._about)
         await complete_lines(self._engine)
         await self._write_loaded()
 
@@ -112,7 +113,7 @@ class AuditKeeper:
             await self._write_loaded()
             await complete_lines(self._engine)
             await self._seal_ended()
-            await self._engine.audit("service_stopped", data=self._about)
+            await self._engine.audit("service_stopped", actor=SERVICE.as_json(), data=self._about)
 
     async def run(self) -> None:
         """Keep the audit until the task is cancelled. While the store is away, everything waits."""
@@ -146,13 +147,14 @@ class AuditKeeper:
         versions = {each.id: digest(each) for each in configuration.workflows}
         await self._keep_texts(configuration.texts, versions)
         about = {"files": dict(configuration.files), "workflows": versions, **self._about}
-        await self._engine.audit(LOADED, data=about)
+        await self._engine.audit(LOADED, actor=SERVICE.as_json(), data=about)
         rights = rights_of(configuration)
         last = await self._engine.audit_lines(AuditFilter(what=RIGHTS, newest_first=True, limit=1))
         before = last[0].entry.data.get("rights") if last else None
         if rights != before:
             changed = changes(before, rights) if isinstance(before, dict) else []
-            await self._engine.audit(RIGHTS, data={"changed": changed, "rights": rights})
+            data = {"changed": changed, "rights": rights}
+            await self._engine.audit(RIGHTS, actor=SERVICE.as_json(), data=data)
 
     async def _keep_texts(self, texts: Mapping[str, str], versions: Mapping[str, str]) -> None:
         """Write the text of each workflow's file that is another one than when a configuration was loaded last."""
@@ -160,7 +162,8 @@ class AuditKeeper:
         known = last[0].entry.data.get("workflows", {}) if last else {}
         for name, version in versions.items():
             if name in texts and known.get(name) != version:
-                await self._engine.audit(FILE, data=file_line(name, version, texts[name]))
+                data = file_line(name, version, texts[name])
+                await self._engine.audit(FILE, actor=SERVICE.as_json(), data=data)
 
     # ── anchors ──
 
@@ -180,7 +183,8 @@ class AuditKeeper:
         await self._seal_ended()
         while heads := await engine.store.seal_open(engine.now(), engine.audit_key, AT_ONCE, after):
             after = heads[-1].run_id
-        line = await engine.audit(ANCHORED, data={"to": [place.name for place in self._places], "key": key.public})
+        data = {"to": [place.name for place in self._places], "key": key.public}
+        line = await engine.audit(ANCHORED, actor=SERVICE.as_json(), data=data)
         naming = AuditFilter(what=RUNS_SEALED, below=line.seq, newest_first=True, limit=1)
         named = await engine.audit_lines(naming)
         anchor = sign_anchor(key, line.seq, line.hash, named[0].hash if named else "", line.at)

@@ -5,7 +5,7 @@ Counted in memory, for each replica on its own: that is exact enough here, and c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -72,7 +72,7 @@ async def audit_refusal(
     who: str,
     run_id: str | None,
     data: dict[str, Any],
-    actor: dict[str, Any] | None = None,
+    actor: Mapping[str, Any],
 ) -> None:
     """Write the line of a refused act, if there is room. The first one of a person and run is always written."""
     limits = engine.resources.get(AuditedRefusals)

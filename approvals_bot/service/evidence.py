@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from approvals_bot.approvals.acts import REFUSALS
+from approvals_bot.approvals.acts import REFUSALS, Actor
 from approvals_bot.approvals.explain import explain
 from approvals_bot.approvals.request import RecordedVote, Request
 from approvals_bot.durable.engine import Engine, RunRecord
@@ -35,9 +35,17 @@ class NoAuditKeyError(ApprovalsBotError):
 
 
 async def make_evidence(
-    engine: Engine, record: RunRecord, key: AuditKey | None, *, only: Request | None = None
+    engine: Engine,
+    record: RunRecord,
+    key: AuditKey | None,
+    *,
+    actor: Actor,
+    who: str | None = None,
+    only: Request | None = None,
 ) -> bytes:
     """Return the evidence of a run as a file. Raises NoAuditKeyError.
+
+    `actor` wants it, for themselves or as `who`.
 
     `only`: one of the run's requests, whose evidence it is. Of the run's other events, there are only the seals then,
     which the chain needs; and nothing of its input, which may be about other people.
@@ -51,7 +59,8 @@ async def make_evidence(
     await complete_lines(engine)
     log = await engine.store.chained(record.id)
     head = {"seq": len(log), "hash": log[-1].hash if log else ""}
-    line = await engine.audit("evidence_made", run_id=record.id, data={"seq": head["seq"], "head": head["hash"]})
+    data = {"seq": head["seq"], "head": head["hash"]}
+    line = await engine.audit("evidence_made", who=who, actor=actor.as_json(), run_id=record.id, data=data)
     lines = await engine.audit_lines(AuditFilter(run_id=record.id, limit=MOST_LINES))
     events = [event_as_json(event) for event in log]
     requests = requests_of(record)

@@ -108,10 +108,10 @@ async def cancel_request(engine: Engine, request: Request, *, who: str, actor: A
 
 async def end_sleeps(engine: Engine, run_id: str, *, who: str, actor: Actor, reason: str) -> int:
     """End the sleeps that a run is in, and return their number. Raises RunNotFoundError."""
-    ended = await engine.wake_up(run_id)
+    owed = line_of_operator("run_woken", who, actor, run_id, {"reason": reason})
+    ended = await engine.wake_up(run_id, owes=owed)
     if ended:
-        data = {"reason": reason, "sleeps": ended}
-        await engine.audit("run_woken", who=who, actor=actor.as_json(), run_id=run_id, data=data)
+        await write_line(engine, owed, sleeps=ended)
     return ended
 
 
@@ -125,13 +125,13 @@ async def resume_waiting_hook(
     target = await engine.find(hook_id)
     if target is None or target.record.id != run_id or not target.hook.is_live or request_behind(target) is not None:
         raise HookNotFoundError(hook_id)
+    owed = line_of_operator("hook_resumed", who, actor, run_id, {"reason": reason, "hook_id": hook_id})
     if target.hook.is_webhook:
         url = f"{engine.base_url}/webhooks/{hook_id}"  # by this, the log differs from our own messages
-        await engine.send_to_webhook(target, WebhookRequest.of_json(payload, url))
+        await engine.send_to_webhook(target, WebhookRequest.of_json(payload, url), actor=actor.as_json(), owes=owed)
     else:
-        await engine.resume_hook(target.hook.token, payload, actor=actor.as_json())
-    data = {"reason": reason, "hook_id": hook_id}
-    await engine.audit("hook_resumed", who=who, actor=actor.as_json(), run_id=run_id, data=data)
+        await engine.resume_hook(target.hook.token, payload, actor=actor.as_json(), owes=owed)
+    await write_line(engine, owed)
 
 
 async def _write_line(engine: Engine, owed: Owes, run: Run[Any]) -> None:

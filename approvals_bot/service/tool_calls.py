@@ -104,7 +104,7 @@ async def open_call(engine: Engine, people: People, file: Definition, asked: Cal
             raise OpeningRefused("call_asks_nobody")
         await _check_deciders(definition, opening, people, engine.now())
         if file.budget is not None:
-            await _check_budget(engine, people, file.budget, asked.opener, call, name)
+            await _check_budget(engine, people, file.budget, asked, call, name)
     actor = asked.by.actor | ({"agent": one_line(call.agent, LONGEST_AGENT)} if call.agent else {})
     return await engine.start_by(actor, workflow, opening, idempotency_key=key, attributes=asked.by.attributes)
 
@@ -210,18 +210,20 @@ async def _check_deciders(definition: Definition, opening: Opening, people: Peop
         raise nobody_decides(*found)
 
 
-async def _check_budget(engine: Engine, people: People, budget: Budget, opener: str, call: ToolCall, name: str) -> None:
+async def _check_budget(
+    engine: Engine, people: People, budget: Budget, asked: CallOpening, call: ToolCall, name: str
+) -> None:
     """Count the call. Raises OpeningRefused if it is one too many, and lets the admins know the first time."""
     amounts, wrong = amounts_of(budget, call.arguments)
     if wrong:
         msg = "must be a number that isn't negative: the budget adds it up"
         faults = [{"loc": ["input", "arguments", *place.split(".")], "msg": msg} for place in wrong]
         raise InvalidPayloadError(faults, "input")
-    spent = await take_from_budget(engine, budget, opener, name, amounts)
+    spent = await take_from_budget(engine, budget, asked.opener, name, amounts)
     if spent is None:
         return
     if spent.is_first:
-        await _notify_admins(engine, people, opener, spent)
+        await _notify_admins(engine, people, asked, spent)
     seconds = seconds_until(spent.again, engine.now())
     raise OpeningRefused(
         "budget_spent",
@@ -241,10 +243,10 @@ def _when(spent: BudgetSpent) -> str:
     return "This call alone is more than the whole budget."
 
 
-async def _notify_admins(engine: Engine, people: People, opener: str, spent: BudgetSpent) -> None:
+async def _notify_admins(engine: Engine, people: People, asked: CallOpening, spent: BudgetSpent) -> None:
     """Audit that a session has used its budget, log it, and notify each admin."""
-    data = {"session": spent.session, "budget": f"{spent.what} = {spent.limit}"}
-    await engine.audit("budget_spent", who=opener, data=data)
+    opener, data = asked.opener, {"session": spent.session, "budget": f"{spent.what} = {spent.limit}"}
+    await engine.audit("budget_spent", who=opener, actor=asked.by.actor, data=data)
     log.warning("%s: the session %r has used its budget (%s, %s)", opener, spent.session, spent.what, spent.limit)
     text = (
         f"The agent {opener.removeprefix('app:')} has used the budget of its session {one_line(spent.session, 200)}: "

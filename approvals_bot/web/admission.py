@@ -18,7 +18,7 @@ from approvals_bot.web.navigation import Navigation
 from approvals_bot.web.responses import Renderer
 from approvals_bot.web.sessions import SessionCookies, actor_at
 
-DEVELOPER = "cli:dev"
+DEVELOPER = Actor("cli", "dev")
 """The actor on a developer's machine, where pages need no session."""
 
 
@@ -37,7 +37,7 @@ class Visitor:
     @property
     def name(self) -> str:
         """The name that the audit has for them."""
-        return DEVELOPER if self.session is None else self.session.person
+        return f"cli:{DEVELOPER.id}" if self.session is None else self.session.person
 
 
 class Admission:
@@ -69,7 +69,7 @@ class Admission:
         """
         session = await self._sessions.find(request)
         if session is None:
-            return Visitor(None, Actor("cli", "dev"), "UTC") if self._open else await self._login.instead_of(request)
+            return Visitor(None, DEVELOPER, "UTC") if self._open else await self._login.instead_of(request)
         actor = actor_at(request, session)
         visitor = Visitor(session, actor, self._people.person(session.person).zone)
         if role is None or await self.has(visitor, role):

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
+from approvals_bot.approvals.acts import Actor
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.durable.store.audit import ALL_LINES, AuditFilter, AuditLine
@@ -25,11 +26,12 @@ from approvals_bot.service.evidence import NoAuditKeyError, make_evidence
 from approvals_bot.service.known import concerns_now
 from approvals_bot.service.read import find_record, redact, request_of
 from approvals_bot.service.roles import Roles
-from approvals_bot.web.keys import check_reach
+from approvals_bot.web.admission import DEVELOPER
+from approvals_bot.web.keys import actor_of, check_reach, key_of
 from approvals_bot.web.login import Login
 from approvals_bot.web.navigation import Navigation
 from approvals_bot.web.responses import Problem, Renderer
-from approvals_bot.web.sessions import SessionCookies
+from approvals_bot.web.sessions import SessionCookies, actor_at
 
 SHOWN = 50  # lines on a page
 CHUNK = 65_536  # bytes
@@ -96,9 +98,9 @@ class AuditPages:
         if refused is not None:
             return refused
         selection = Selection(replace(_filter_of(request), below=None, newest_first=False, limit=ALL_LINES.limit))
-        reader = await self._sessions.who(request)
+        who, actor = await self._visitor(request)
         data = {"selected": selection.as_json(), "format": form}
-        await self._engine.audit("audit_exported", who=reader, data=data)
+        await self._engine.audit("audit_exported", who=who, actor=actor.as_json(), data=data)
         if form == "csv":
             return _download(csv_lines(self._engine, selection), "text/csv; charset=utf-8", "audit.csv")
         if self._key is None:
@@ -115,10 +117,10 @@ class AuditPages:
         if record is None:
             return self._pages.page("not_found.html", 404)
         if (self._open and reader is None) or "viewer" in await self._roles_of(reader):
-            return await self._evidence_of(record, _named(request, record))
+            return await self._evidence_of(record, _named(request, record), await self._visitor(request))
         if view is None or not await concerns_now(self._engine, view, reader):
             return self._pages.page("not_found.html", 404)
-        return await self._evidence_of(record, view)
+        return await self._evidence_of(record, view, await self._visitor(request))
 
     async def evidence_for_programs(self, request: HttpRequest) -> Response:
         """Return the evidence of a run that the caller's key may read."""
@@ -126,15 +128,21 @@ class AuditPages:
         if record is None:
             raise RunNotFoundError(request.path_params["id"])  # as for a run that the key doesn't reach
         await check_reach(self._engine, request, record)
-        return await self._evidence_of(record, _named(request, record))
+        by = key_of(request).address, actor_of(request)
+        return await self._evidence_of(record, _named(request, record), by)
 
-    async def _evidence_of(self, record: RunRecord, only: Request | None) -> Response:
+    async def _evidence_of(self, record: RunRecord, only: Request | None, by: tuple[str | None, Actor]) -> Response:
         try:
-            content = await make_evidence(self._engine, record, self._key, only=only)
+            content = await make_evidence(self._engine, record, self._key, who=by[0], actor=by[1], only=only)
         except NoAuditKeyError as error:
             raise Problem(404, detail=str(error)) from None
         headers = {"content-disposition": f'attachment; filename="evidence-{record.id}.json"'}
         return Response(content, media_type="application/json", headers=headers)
+
+    async def _visitor(self, request: HttpRequest) -> tuple[str | None, Actor]:
+        """Return who is at this browser, as the audit has them, and as the actor of what they do."""
+        session = await self._sessions.find(request)
+        return (None, DEVELOPER) if session is None else (session.person, actor_at(request, session))
 
     async def _refused(self, request: HttpRequest) -> Response | None:
         """Return the answer to somebody who is no auditor."""

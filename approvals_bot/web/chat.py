@@ -19,7 +19,7 @@ from approvals_bot.agents.chat_stream import FINISH, PROTOCOL, Turn, after_appro
 from approvals_bot.agents.chat_view import ToolPart
 from approvals_bot.agents.chats import LONGEST_TEXT, AnsweredCall, Chats, MessageReusedError
 from approvals_bot.agents.live_texts import live_texts
-from approvals_bot.approvals.acts import REFUSALS
+from approvals_bot.approvals.acts import REFUSALS, Actor
 from approvals_bot.approvals.json_values import same_json
 from approvals_bot.config.chat import CHAT_WORKFLOW
 from approvals_bot.durable.core.events import Event
@@ -27,10 +27,11 @@ from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.engine.notifier import Subscription
 from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.people import People
-from approvals_bot.web.keys import READ, START, KeyGate
+from approvals_bot.web.admission import DEVELOPER
+from approvals_bot.web.keys import READ, START, KeyGate, actor_of
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import STATUS, JsonResponse, Problem
-from approvals_bot.web.sessions import SessionCookies
+from approvals_bot.web.sessions import SessionCookies, actor_at
 from approvals_bot.web.validation import API_BODY, StrictBody, is_from_own_page, json_object, validate
 
 HEARTBEAT = 15.0  # seconds; proxies close a connection on which nothing comes
@@ -81,6 +82,13 @@ class ChatOwners:
         if request.method != "GET" and not is_from_own_page(request.headers, self._origin):
             raise Problem(403, detail=NOT_OURS)
         return found
+
+    async def actor(self, request: HttpRequest, owner: str) -> Actor:
+        """Return who acts in this call, for the log and the audit: a key, a session, or a developer."""
+        if owner.startswith("app:"):
+            return actor_of(request)
+        session = await self._sessions.find(request)
+        return DEVELOPER if session is None else actor_at(request, session)
 
     async def is_still(self, request: HttpRequest, owner: str) -> bool:
         """Return whether this call is still the owner's: sessions end, people leave, and keys expire."""
@@ -156,7 +164,7 @@ class ChatApi:
                     continue
                 answered.add(part.id)
                 if turn.waits_for(part):
-                    decided = await self.decide(turn, part, owner, response.approved, response.reason)
+                    decided = await self.decide(turn, part, owner, response.approved, response.reason, request=request)
                     if decided.reply.verdict in REFUSALS and decided.is_approved is None:
                         refused.append(decided.reply.text)
         run_id = await self._begin(turns, body.id, owner, message, again=body.trigger == REGENERATE)
@@ -183,16 +191,15 @@ class ChatApi:
         turns = await self._turns(request.path_params["id"], owner)
         call = request.path_params["call"]
         turn = next((turn for turn in reversed(turns) if turn.view.tool(call) is not None), None)
-        return await self._approve(turn, call, owner, given)
+        return await self._approve(request, turn, call, owner, given)
 
     async def approve_by_call(self, request: HttpRequest) -> Response:
         """Answer a tool call that is named by its id alone."""
         owner = await self._owners.owner(request)
         given = validate(NamedCallAnswer, await json_object(request, API_BODY))
         turn = await self._chats.turn_of_call(given.toolCallId, owner)
-        return await self._approve(
-            turn, given.toolCallId, owner, CallAnswer(approved=given.approved, comment=given.comment)
-        )
+        answer = CallAnswer(approved=given.approved, comment=given.comment)
+        return await self._approve(request, turn, given.toolCallId, owner, answer)
 
     async def decide(
         self,
@@ -202,17 +209,23 @@ class ChatApi:
         approved: bool,
         comment: str = "",
         arguments: dict[str, JsonValue] | None = None,
+        *,
+        request: HttpRequest,
     ) -> AnsweredCall:
         """Answer a tool call, and count that."""
-        decided = await self._chats.decide(turn, part, owner, approved, comment, arguments)
+        actor = await self._owners.actor(request, owner)
+        decided = await self._chats.decide(turn, part, owner, approved, comment, arguments, actor=actor)
         self._metrics.voted(decided.reply.verdict, "chat")
         return decided
 
-    async def _approve(self, turn: Turn | None, call: str, owner: str, given: CallAnswer) -> Response:
+    async def _approve(
+        self, request: HttpRequest, turn: Turn | None, call: str, owner: str, given: CallAnswer
+    ) -> Response:
         part = turn.view.tool(call) if turn is not None else None
         if turn is None or part is None or not turn.approval_id(part):
             raise Problem(404, detail="No tool call with this id waits for an answer here.")
-        decided = await self.decide(turn, part, owner, given.approved, (given.comment or "").strip(), given.arguments)
+        comment = (given.comment or "").strip()
+        decided = await self.decide(turn, part, owner, given.approved, comment, given.arguments, request=request)
         reply = decided.reply
         wanted = given.arguments if given.approved and given.arguments else {}
         is_other = reply.verdict == "already_voted" and not decided.has(wanted)

@@ -204,7 +204,7 @@ class ChatPages:
             said = UNFIT if wrong else NOT_EDITED
             return await self._page(request, chat, turns, reader, 422, said=said, typed=typed)
         approved, arguments = choice != "reject", changed if choice == "edit" else None
-        decided = await self._api.decide(turn, part, reader, approved, comment, arguments)
+        decided = await self._api.decide(turn, part, reader, approved, comment, arguments, request=request)
         has_all = decided.is_approved is approved and decided.has(arguments or {})
         if decided.reply.verdict in REFUSALS and not has_all:
             turns = [decided.turn if each.run_id == turn.run_id else each for each in turns]

@@ -158,10 +158,10 @@ class Decisions:
         form = {name: text for name, text in form.items() if name not in ("code", "proof")} | {"proof": proof}
         if refusal is not None:
             status, said = refusal
-            await self._audit_refusal("form_refused", link, {"status": status})
+            await self._audit_refusal(request, "form_refused", link, {"status": status})
             return self._page(link, status, said=said, refused=True, values=form)
         if "send_code" in form and link.target.hook.is_live:
-            return await self._send_code(link, form, peer_of(request.scope))
+            return await self._send_code(request, link, form)
         if "look" in form and link.target.hook.is_live:
             return self._page(link, 200, values=form, proven=True)
         if "reassign" in form:
@@ -224,7 +224,8 @@ class Decisions:
         self, request: HttpRequest, link: Link, act: Act, form: Mapping[str, str], shown: str = ""
     ) -> Response:
         """Do it: 303 to the page that says so; else the page again, with why nothing was changed."""
-        reply = await perform(self._engine, link.target, replace(act, actor=_actor(request, link)), shown=shown)
+        act = replace(act, actor=await self._actor(request, link))
+        reply = await perform(self._engine, link.target, act, shown=shown)
         return await self._said(link, act, reply, form, to_request="page" in request.query_params)
 
     async def _talk(self, request: HttpRequest, link: Link, form: Mapping[str, str]) -> Response:
@@ -232,7 +233,7 @@ class Decisions:
         act = talk_of(self._engine, link.address, link.via, form)
         if isinstance(act, Reply):
             return self._page(link, 422, said=act.text, refused=True, values=form, proven=link.target.hook.is_live)
-        reply = await talk(self._engine, link.view, replace(act, actor=_actor(request, link)))
+        reply = await talk(self._engine, link.view, replace(act, actor=await self._actor(request, link)))
         return await self._said(link, act, reply, form)
 
     async def _said(
@@ -259,11 +260,11 @@ class Decisions:
             faults={each.path[0]: each.text for each in reply.rejections if each.path},
         )
 
-    async def _send_code(self, link: Link, form: Mapping[str, str], peer: str) -> Response:
+    async def _send_code(self, request: HttpRequest, link: Link, form: Mapping[str, str]) -> Response:
         """Mail new digits to the person of this link, and lead to the page that takes them."""
-        issued = await self._codes.issue(link.binding, link.address, peer)
+        issued = await self._codes.issue(link.binding, link.address, peer_of(request.scope))
         if issued is None:
-            await self._audit_refusal("code_refused", link, {})
+            await self._audit_refusal(request, "code_refused", link, {})
             return self._page(link, 429, said=NO_MORE_CODES, refused=True, values=form)
         code_token, digits = issued
         card = self._card(link)
@@ -271,7 +272,13 @@ class Decisions:
         person = self._person(link)
         to = ToPerson("email", person)
         sent = await self._channels.send(Dispatch(code_token[-40:], to, card, "code", text))
-        await self._audit("code_sent", link, {"delivered": isinstance(sent, Delivered)})
+        await self._engine.audit(
+            "code_sent",
+            who=link.address,
+            actor=(await self._actor(request, link)).as_json(),
+            run_id=link.target.hook.run_id,
+            data={"delivered": isinstance(sent, Delivered)},
+        )
         if not isinstance(sent, Delivered):
             return self._page(link, 503, said=CODE_NOT_SENT, refused=True, values=form)
         chosen = form.get("preselected", "")
@@ -331,12 +338,21 @@ class Decisions:
     def _person(self, link: Link) -> Person:
         return link.view.people.get(link.address) or Person(link.address, link.address)
 
-    async def _audit(self, what: str, link: Link, data: dict[str, object]) -> None:
-        await self._engine.audit(what, who=link.address, run_id=link.target.hook.run_id, data=data)
+    async def _actor(self, request: HttpRequest, link: Link) -> Actor:
+        """Return who acts behind this link: in a session, if it was found in one or asks for one."""
+        peer = audited_peer_of(request.scope)
+        if link.via == "email" and link.view.link_auth != "login":
+            return Actor("mail", link.address, peer=peer)
+        session = await self._sessions.find(request)
+        is_theirs = session is not None and session.person == link.address
+        id = session.id if session is not None and is_theirs else ""
+        return Actor("mail" if link.via == "email" else "person", link.address, session=id, peer=peer)
 
-    async def _audit_refusal(self, what: str, link: Link, data: dict[str, object]) -> None:
+    async def _audit_refusal(self, request: HttpRequest, what: str, link: Link, data: dict[str, object]) -> None:
         """Write that something of this link was refused. Its holder may send any number of those."""
-        await audit_refusal(self._engine, what, who=link.address, run_id=link.target.hook.run_id, data=data)
+        actor = (await self._actor(request, link)).as_json()
+        run_id = link.target.hook.run_id
+        await audit_refusal(self._engine, what, who=link.address, actor=actor, run_id=run_id, data=data)
 
     def _not_found(self, request: HttpRequest) -> Response:
         self._refused.refuse(request.scope)
@@ -533,10 +549,6 @@ def talk_of(engine: Engine, by: str, via: Via, form: Mapping[str, str]) -> Talk 
             return snooze_of(engine, by, until, via=via)
         case _:
             return Reply("invalid", code="unreadable")
-
-
-def _actor(request: HttpRequest, link: Link) -> Actor:
-    return Actor("mail" if link.via == "email" else "person", link.address, peer=audited_peer_of(request.scope))
 
 
 def own_act_of(link: Link, form: Mapping[str, str]) -> Edit | Withdraw:

@@ -131,7 +131,9 @@ class KeyGate:
         """Write a refused key into the audit, by its name if it has one, once a minute and peer."""
         _, _, given = request.headers.get("authorization", "").partition(" ")
         found = find_key(self._keys, given.strip())
-        name, peer = "unknown" if found is None else found.name, audited_peer_of(request.scope)
+        peer = audited_peer_of(request.scope)
+        actor = Actor("app", "", "unknown", peer=peer) if found is None else found.actor(peer)
+        name = actor.key
         now = self._engine.now()
         if len(self._refused) >= MOST_REFUSED:
             self._refused = {each: at for each, at in self._refused.items() if at + A_MINUTE > now}
@@ -140,8 +142,9 @@ class KeyGate:
             return
         self._refused[name, peer] = now
         with suppress(StoreUnavailableError):
-            who, actor = None if found is None else found.address, {"kind": "app", "key": name, "peer": peer}
-            await self._engine.audit("key_refused", who=who, actor=actor, data={"status": status})
+            await self._engine.audit(
+                "key_refused", who=actor.id or None, actor=actor.as_json(), data={"status": status}
+            )
 
     def _caller(self, request: HttpRequest) -> ApiKey:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")

@@ -27,7 +27,7 @@ from approvals_bot.web.form_tokens import NAME as FORM_TOKEN
 from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.guard import audited_peer_of, peer_of
 from approvals_bot.web.responses import Renderer, root_of
-from approvals_bot.web.sessions import SessionCookies
+from approvals_bot.web.sessions import SessionCookies, actor_at
 from approvals_bot.web.validation import read_form
 
 log = logging.getLogger(__name__)
@@ -223,10 +223,9 @@ class Login:
 
     async def sign_out(self, request: HttpRequest, answer: Response) -> None:
         """End this browser's session, if it has one."""
-        person = await self._sessions.end(request, answer)
-        if person is not None:
-            actor = Actor("person", person, peer=audited_peer_of(request.scope)).as_json()
-            await self._engine.audit("signed_out", who=person, actor=actor)
+        ended = await self._sessions.end(request, answer)
+        if ended is not None:
+            await self._engine.audit("signed_out", who=ended.person, actor=actor_at(request, ended).as_json())
 
     async def _send(self, request: HttpRequest, address: str, back: str) -> Response:
         """Give the same page, as fast, for every address; the mail is sent after it."""

@@ -31,6 +31,7 @@ from approvals_bot.service.repairs import act_of, why_not_again
 from approvals_bot.service.roles import Roles
 from approvals_bot.service.step_words import STEPS
 from approvals_bot.service.waiting import Mask, Wait, waits_of
+from approvals_bot.web.admission import DEVELOPER
 from approvals_bot.web.api import run_json
 from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.guard import audited_peer_of
@@ -45,8 +46,6 @@ MOST_EVENTS = 200  # of the log on a page, the newest; the JSON has all
 MOST_STEPS = 200  # spans on a page
 LONGEST_VALUE = 4_000  # characters of one input or result on a page
 LONGEST_INPUT = 80  # characters of an input beside its step
-DEVELOPER = "dev"  # who acts on a developer's machine, where nobody signs in
-
 DONE = {
     "cancelled": "The run was asked to cancel.",
     "woken": "Its sleeps are over, and it goes on.",
@@ -69,10 +68,12 @@ class RunReader:
 
     @property
     def name(self) -> str:
-        return self.address or DEVELOPER
+        return self.address or DEVELOPER.id
 
     def actor(self, request: HttpRequest) -> Actor:
-        return Actor("person", self.name, session=self.session, peer=audited_peer_of(request.scope))
+        if self.address is None:
+            return DEVELOPER
+        return Actor("person", self.address, session=self.session, peer=audited_peer_of(request.scope))
 
 
 @dataclass(frozen=True, slots=True)

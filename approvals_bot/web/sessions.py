@@ -67,18 +67,18 @@ class SessionCookies:
         self._set(response, token, self.sessions.lifetime)
         return id_of(token)
 
-    async def end(self, request: HttpRequest, response: Response) -> str | None:
-        """End this browser's session. Returns whose it was."""
-        person = await self._end_old(request)
+    async def end(self, request: HttpRequest, response: Response) -> SessionRow | None:
+        """End this browser's session, and return it."""
+        ended = await self._end_old(request)
         self._set(response, "", timedelta())
-        return person
+        return ended
 
-    async def _end_old(self, request: HttpRequest) -> str | None:
+    async def _end_old(self, request: HttpRequest) -> SessionRow | None:
         row = await self.sessions.find(cookie_of(request.scope, self.cookie))
         if row is None:
             return None
         await self.sessions.end(row.id)
-        return row.person
+        return row
 
     def _set(self, response: Response, value: str, time: timedelta) -> None:
         # Lax: a link in a mail opens the inbox; a form from elsewhere does not bring the cookie along.

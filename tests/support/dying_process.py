@@ -61,7 +61,7 @@ async def work(database: Path, acknowledge: Acknowledge, early: bool = False) ->
         try:
             await engine.resume_hook("answer", {"approved": True}, resume_id="one click")
             acknowledge("resumed")
-            await engine.audit("looked", who="ann@acme.eu", run_id=run.id)
+            await engine.audit("looked", who="ann@acme.eu", actor={"kind": "rule"}, run_id=run.id)
             acknowledge("audited")
             answer = await engine.resume_webhook(hooks["webhook"], WebhookRequest(body=b"asking"), timeout=5)
             if bytes(answer.body) == ANSWER:

@@ -70,7 +70,7 @@ async def _work(database: Path, recording: Recording) -> None:
             await engine.resume_hook("clicks", number, resume_id=f"click {number}")
             recording.append(f"click {number}")
             if number % 10 == 0:
-                await engine.audit(f"looked {number}")
+                await engine.audit(f"looked {number}", actor={"kind": "rule"})
                 recording.append(f"audit looked {number}")
                 other = await engine.start(job, attributes={"number": str(number)})
                 recording.append(f"run {other.id}")

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
-from pathlib import Path
 
 import httpx2
 
 from approvals_bot.app.service import open_service
 from approvals_bot.service.own_people import OwnPeopleStore
-from approvals_bot.testing import FakeClock
 from tests.web.test_pages import sound
-from tests.web.test_roles_on_pages import BASE, CONFIG, OURS, House, configured, write
+from tests.web.test_roles_on_pages import BASE, OURS, House, configured
 from tests.web.test_roles_on_pages import house as house  # a fixture
 
 ANN, BO, CY, EVE = "ann@acme.eu", "bo@acme.eu", "cy@acme.eu", "eve@acme.eu"
@@ -131,30 +128,3 @@ async def test_what_cannot_be_kept_is_said_and_changes_nothing(house: House) -> 
     assert refused.status_code == 403
     assert (await house.http.post("/me/settings", data={"act": "keys"}, headers=OURS)).status_code == 401
     assert await asked(house) == (ANN, CY)
-
-
-async def test_no_act_in_a_browser_keeps_its_address_against_the_file(tmp_path: Path) -> None:
-    write(tmp_path, config=CONFIG + '[audit]\npeers = "none"\n')
-    clock = FakeClock()
-    async with open_service(configured(tmp_path), clock=clock) as service:
-        transport = httpx2.ASGITransport(service.app, client=("192.0.2.7", 5000))
-        async with httpx2.AsyncClient(transport=transport, base_url=BASE) as http:
-            house = House(tmp_path, service, http, clock)
-            run = await house.request(await house.open())
-            assert (await change(house, CY, act="zone", zone="Asia/Tokyo")).status_code == 303
-            assert (await house.get("/runs.csv", CY)).status_code == 200
-            page = (await house.get("/requests/new/ship", BO)).text
-            form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))
-            cookie = await house.cookie(BO)
-            opened = await http.post("/requests", data=form | {"workflow": "ship"}, headers=OURS | cookie)
-            assert opened.status_code == 303, opened.text
-            votes = {"request": f"{run.id}:{run.digest}", "choice": "approve"}
-            cookie = await house.cookie(ANN)
-            assert (await http.post("/inbox/votes", data=votes, headers=OURS | cookie)).status_code == 303
-            assert (await http.post("/me", data={}, headers=OURS | cookie)).status_code == 303
-            lines = await service.engine.audit_lines()
-            kinds = {"settings_changed", "runs_exported", "signed_out_everywhere"}
-            assert kinds <= {line.entry.what for line in lines}
-            kept = [repr(line) for line in lines] + [repr(event) for event in await service.engine.events(run.run_id)]
-            kept += [repr(await service.engine.events(opened.headers["location"].rpartition("/")[2].partition("?")[0]))]
-            assert [each for each in kept if "192.0.2.7" in each] == []

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from email import message_from_bytes, message_from_string
 
+from approvals_bot.approvals.acts import SERVICE
 from approvals_bot.channels.email.reports import Failure, parts_of, read_failures
 from approvals_bot.channels.email.sealed import MailedCopy, SealedAddresses, copy_of, read_copies
 from approvals_bot.durable.core.events import Event
@@ -122,7 +123,7 @@ class Reports:
         reason, data = failure.reason, {"copy": returned.copy, "why": failure.reason}
         message = {"kind": "bounced", "by": "relay", "via": "email", "copy": returned.copy, "reason": reason}
         message |= {"is_ours": True} if is_ours else {}
-        await self._engine.audit("mail_came_back", run_id=target.record.id, data=data)
+        await self._engine.audit("mail_came_back", run_id=target.record.id, actor=SERVICE.as_json(), data=data)
         try:
             await self._engine.resume_webhook(target, WebhookRequest.of_json(message))
         except HookNotFoundError:

@@ -175,7 +175,7 @@ class ReplyInlet:
             self._host.engine,
             request.id,
             by=person.address,
-            actor=_actor(mail, person),
+            actor=self._actor(mail, person),
             text=mail.own_text,
             via="email",
             press=_press(mail, sealed),
@@ -190,11 +190,14 @@ class ReplyInlet:
             via="email",
             comment=mail.rest[:LONGEST_COMMENT],
             digest=request.digest,
-            actor=_actor(mail, person),
+            actor=self._actor(mail, person),
         )
         said = await perform(self._host.engine, request, vote, press=_press(mail, sealed))
         self._host.counted(said.verdict, EMAIL)
         return said
+
+    def _actor(self, mail: ReplyMail, person: Person) -> Actor:
+        return Actor("mail", person.address, peer=mail.vouched_by if self._host.engine.audits_peers else "")
 
     def _why_not(
         self, choice: ChoiceName, mail: ReplyMail, sealed: SealedReply, request: Request, card: Card
@@ -212,7 +215,7 @@ class ReplyInlet:
     async def _refuse(self, mail: ReplyMail, request: Request, person: Person, card: Card, because: str) -> None:
         """Record that a reply changed nothing, and answer it with a link to the page, at most once an hour and card."""
         engine, data = self._host.engine, {"because": because, "via": EMAIL}
-        actor = _actor(mail, person).as_json()
+        actor = self._actor(mail, person).as_json()
         await audit_refusal(engine, "reply_refused", who=person.address, run_id=request.run_id, actor=actor, data=data)
         name = hashlib.sha256(f"{request.id} {person.address}".encode()).hexdigest()[:32]
         now = engine.now()
@@ -236,10 +239,6 @@ def choice_named(line: str, card: Card) -> ChoiceName | None:
 
 def _has_chosen(choice: ChoiceName, request: Request, person: Person) -> bool:
     return any(vote.by == person.address and vote.choice == choice and vote.counts for vote in request.votes)
-
-
-def _actor(mail: ReplyMail, person: Person) -> Actor:
-    return Actor("mail", person.address, peer=mail.vouched_by)
 
 
 def _press(mail: ReplyMail, sealed: SealedReply) -> str:

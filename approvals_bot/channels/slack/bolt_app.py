@@ -22,6 +22,7 @@ from slack_bolt.response import BoltResponse
 from slack_sdk.web.async_client import AsyncWebClient
 from starlette.responses import Response
 
+from approvals_bot.approvals.acts import Actor
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack import opening as forms
 from approvals_bot.channels.slack.blocks import TALK, WHY
@@ -156,7 +157,12 @@ def _unsure(desk: SlackDesk, body: Mapping[str, Any]) -> BoltResponse:
     to = ReplyTo.of(body)
     if body.get("type") == "event_callback" or not to.user:
         return BoltResponse(status=503, body="")
-    unsure = desk.engine.audit("act_refused", who=f"slack:{to.user}", data={"via": "slack", "verdict": "group_unknown"})
+    unsure = desk.engine.audit(
+        "act_refused",
+        who=f"slack:{to.user}",
+        actor=Actor("slack", to.user).as_json(),
+        data={"via": "slack", "verdict": "group_unknown"},
+    )
     desk.afterwards.do(_complete(unsure))
     if body.get("type") == "view_submission":
         shown = json.dumps(reply_in_modal(UNSURE))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 from starlette.routing import Route
 
+from approvals_bot.approvals.acts import Actor
 from approvals_bot.channels.slack.builder import SlackSteps
 from approvals_bot.channels.slack.client import SlackClient
 from approvals_bot.channels.slack.desk import BackgroundTasks, EphemeralReplies, SlackDesk
@@ -129,8 +130,8 @@ def slack_routes(slack: SlackIn, *, signing_secret: str, now: Callable[[], datet
                 return Response("Not accepted.\n", 401)
         return await slack.answer(request)
 
-    async def refused(reason: str) -> None:
-        await engine.audit("slack_refused", data={"reason": reason})
+    async def refused(reason: str, peer: str) -> None:
+        await engine.audit("slack_refused", actor=Actor("slack", "", peer=peer).as_json(), data={"reason": reason})
 
     guard = SlackGuard(receive, signing_secret=signing_secret, now=now, refused=refused)
     return [Route(PATH, guard, methods=["POST"], name="slack")]

@@ -54,13 +54,13 @@ class RefusedRequestError(Exception):
 
 
 Receiver = Callable[[FromSlack], Awaitable[Response]]
-Witness = Callable[[str], Awaitable[None]]
+Witness = Callable[[str, str], Awaitable[None]]
 
 
 class SlackGuard:
     """An ASGI endpoint that passes verified requests to `receiver`.
 
-    `refused` is called with the reason of each refused request, for the audit.
+    `refused` is called with the reason of each refused request and the address that it came from, for the audit.
     """
 
     def __init__(
@@ -92,10 +92,10 @@ class SlackGuard:
         except Exception as error:  # noqa: BLE001  # a stranger's bytes must never cause a 500
             await self._turn_away(error, scope, receive, send)
             return
-        response = await self._answer(request, signature)
+        response = await self._answer(request, signature, _peer_of(scope))
         await response(scope, receive, send)
 
-    async def _answer(self, request: FromSlack, signature: str) -> Response:
+    async def _answer(self, request: FromSlack, signature: str, peer: str) -> Response:
         try:
             response = await self._receiver(request)
         except BaseException:
@@ -104,7 +104,7 @@ class SlackGuard:
         if response.status_code >= 500:
             self._seen.pop(signature, None)
         elif response.status_code == 401:
-            await self._witness("wrong workspace or app")
+            await self._witness("wrong workspace or app", peer)
         return response
 
     def _verify(self, headers: Headers, body: bytes) -> str:
@@ -130,11 +130,11 @@ class SlackGuard:
     async def _turn_away(self, error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
         malformed = RefusedRequestError(f"malformed: {type(error).__name__}")
         refusal = error if isinstance(error, RefusedRequestError) else malformed
-        await self._witness(refusal.reason)
+        await self._witness(refusal.reason, _peer_of(scope))
         answer = PlainTextResponse("Not accepted.\n", refusal.status)
         await answer(scope, receive, send)
 
-    async def _witness(self, reason: str) -> None:
+    async def _witness(self, reason: str, peer: str) -> None:
         log.info("A request to /slack/events was refused: %s", reason)
         minute, count = self._audited
         if self._now() - minute > timedelta(minutes=1):
@@ -142,9 +142,14 @@ class SlackGuard:
         self._audited = (minute, count + 1)
         if self._refused is not None and count < AUDITED_PER_MINUTE:
             try:
-                await self._refused(reason)
+                await self._refused(reason, peer)
             except Exception:  # noqa: BLE001  # the request is refused either way
                 log.warning("The refusal could not be written to the audit.")
+
+
+def _peer_of(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 async def _body(request: Request) -> bytes:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, cast, get_args
 
 from approvals_bot.approvals import card_text
-from approvals_bot.approvals.acts import Reply, Vote
+from approvals_bot.approvals.acts import Actor, Reply, Vote
 from approvals_bot.approvals.card import card_of, editable_of, needs_form
 from approvals_bot.approvals.port import Card, CardChoice, ChoiceName, FormField
 from approvals_bot.approvals.request import Request
@@ -167,6 +167,7 @@ class SlackVotes:
             "act_refused",
             who=f"slack:{identity.user}",
             run_id=hook.run_id if hook is not None else None,
+            actor=Actor("slack", identity.user).as_json(),
             data={"kind": "vote", "choice": choice, "via": "slack", "verdict": identity.verdict},
         )
 

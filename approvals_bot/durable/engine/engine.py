@@ -384,6 +384,7 @@ class Engine(Interventions):
         *,
         resume_id: str | None = None,
         actor: Mapping[str, Any] | None = None,
+        owes: Owes | None = None,
         allow: Callable[[RunRecord], Awaitable[None]] | None = None,
     ) -> HookInfo:
         """Give a payload to the live hook with this token. Returns once it is durable.
@@ -394,13 +395,14 @@ class Engine(Interventions):
         the hook's end and when another run has its token. With another payload it raises IdempotencyConflictError.
         Raises HookNotFoundError or InvalidPayloadError; nothing was written then.
 
-        `actor`: who resumes it, for the log. `allow` is asked before anything is written, and raises to refuse.
+        `actor`: who resumes it, for the log. `owes`: the audit's line of it, unless it is a repeat. `allow` is asked
+        before anything is written, and raises to refuse.
         """
         self._here("resume_hook()")
         target = await self._intake.open_hook(token, resume_id, is_webhook=False)
         if allow is not None:
             await allow(target.record)
-        delivered = await self._intake.receive(target, payload, resume_id, actor)
+        delivered = await self._intake.receive(target, payload, resume_id, actor, owes)
         return HookInfo(delivered.hook)
 
     async def resume_webhook(
@@ -428,11 +430,13 @@ class Engine(Interventions):
         request: WebhookRequest | Request,
         *,
         resume_id: str | None = None,
+        actor: Mapping[str, Any] | None = None,
         owes: Owes | None = None,
     ) -> KeptPayload:
         """Give a request to a webhook, as `resume_webhook` does, but return once it is durable.
 
-        `answer_to` then waits for the answer. `owes`: the line that the audit owes from then on, unless it is a repeat.
+        `answer_to` then waits for the answer. `actor`: who sent it, for the log, unless the message itself says so.
+        `owes`: the line that the audit owes from then on, unless it is a repeat.
         """
         self._here("resume_webhook()")
         target = await self._intake.open_hook(hook, resume_id, is_webhook=True) if isinstance(hook, str) else hook
@@ -440,7 +444,7 @@ class Engine(Interventions):
             raise HookNotFoundError(target.hook.token)
         keep_headers = (target.hook.answer or {}).get("keep_headers", ())
         message = (await as_webhook_request(request)).encode(keep_headers)
-        return await self._intake.receive(target, message, resume_id, owes=owes)
+        return await self._intake.receive(target, message, resume_id, actor, owes)
 
     async def answer_to(self, kept: KeptPayload, timeout: float = MANUAL_ANSWER) -> Response:
         """Return a webhook's answer to a request that it was sent. A 504 if a manual one hasn't come in time."""
@@ -471,14 +475,14 @@ class Engine(Interventions):
         self,
         what: str,
         *,
+        actor: Mapping[str, Any],
         who: str | None = None,
-        actor: dict[str, Any] | None = None,
         run_id: str | None = None,
         data: dict[str, Any] | None = None,
     ) -> AuditLine:
         """Add a line to the audit, and return it. `who` is meant by it; `actor` is who acted."""
         self._here("audit()")
-        entry = self._without_peer(AuditEntry(what, who, run_id, data or {}, actor))
+        entry = self._without_peer(AuditEntry(what, who, run_id, data or {}, dict(actor)))
         return await self.store.audit(entry, self.now(), self.audit_key)
 
     async def settle_line(self, owed: str, entries: Iterable[AuditEntry]) -> bool:

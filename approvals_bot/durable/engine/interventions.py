@@ -178,10 +178,10 @@ class Interventions(Reader):
         )
         return Run(self, created.run_id, is_new=created.is_new)
 
-    async def wake_up(self, run_id: str) -> int:
+    async def wake_up(self, run_id: str, *, owes: Owes | None = None) -> int:
         """End every sleep that the run is in, and return their number. Raises RunNotFoundError.
 
-        If another run goes on in its place, this is about that one.
+        If another run goes on in its place, this is about that one. `owes`: the audit's line of it, if there are any.
         """
         self._here("wake_up()")
         run_id = await self.store.last(run_id)
@@ -191,5 +191,5 @@ class Interventions(Reader):
         facts = [NewEvent("wait_completed", {"id": number}) for number in sleeps if number not in over]
         if not facts:
             return 0
-        recorded = await self._intake.record(run_id, *facts)
+        recorded = await self._intake.record(run_id, *facts, owes=owes)
         return len(recorded)

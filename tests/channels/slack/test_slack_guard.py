@@ -52,7 +52,7 @@ async def gate() -> AsyncIterator[Gate]:
         await asyncio.sleep(0)
         return PlainTextResponse("ok", opened.status)
 
-    async def refused(reason: str) -> None:
+    async def refused(reason: str, peer: str) -> None:
         opened.refused.append(reason)
 
     guard = SlackGuard(receive, signing_secret=SECRET, now=lambda: NOW, refused=refused)
