@@ -280,6 +280,10 @@ async def test_lists_fill_a_wide_screen_and_stack_on_a_phone(site: Any) -> None:
         for path in ("/runs", "/inbox?person=ann@acme.eu"):
             await page.goto(url + path)
             assert len(set(await page.evaluate(lefts))) == 1
+        await page.goto(f"{url}/runs")
+        assert await bottom_of(page, "tbody tr") < 600, "the first row is in the first screen"
+        await page.click("text=More filters")
+        assert await page.is_visible("[name=state]")
         menu = page.locator("header nav")
         assert (await menu.bounding_box())["height"] < 50, "the navigation takes one line"
         assert await menu.locator("a:visible").all_inner_texts() == ["Inbox", "New request"]
@@ -296,6 +300,7 @@ async def test_lists_fill_a_wide_screen_and_stack_on_a_phone(site: Any) -> None:
         assert not await page.is_visible("header summary")
         await page.goto(f"{url}/runs")
         assert len(set(await page.evaluate(lefts))) == 5
+        assert await page.is_visible("[name=state]"), "nothing is folded where there is room"
         assert (await page.locator("table").bounding_box())["width"] > 1_000
 
 

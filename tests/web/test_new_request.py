@@ -198,6 +198,7 @@ async def test_what_is_wrong_stands_at_its_field_and_nothing_is_lost(browser: Br
     assert (sent.status_code, await browser.runs()) == (422, 0)
     assert re.search(r'id="field.price"[^>]* aria-invalid="true" aria-describedby="price.fault"', sent.text)
     assert re.search(r'<p class="fault" id="price.fault">[^<]*5[,.]?000', sent.text)
+    assert '<a href="#field.price">Price</a>: ' in sent.text, "the summary leads to the field"
     assert 'value="9000"' in sent.text
     assert re.search(r'name="field.urgent" value="true" checked', sent.text)
     assert "Mine <broke> & I fell." in unescape(sent.text)

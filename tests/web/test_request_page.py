@@ -56,6 +56,7 @@ async def test_people_decide_on_the_page_they_signed_in_to(house: House) -> None
     other = await house.open()
     refused = await send(house, other, "ann@acme.eu", "/decisions/", choice="reject")
     assert (refused.status_code, "Please say why in a comment" in refused.text) == (422, True)
+    assert "Please say why, then choose again." in refused.text.partition('id="comment"')[2].partition("</div>")[0]
     await send(house, other, "ann@acme.eu", "/decisions/", choice="reject", comment="Not today")
     page = await house.get(f"/requests/{other}", "bo@acme.eu")
     stages = page.text.partition('<ol class="stages">')[2].partition("</ol>")[0]
