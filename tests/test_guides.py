@@ -500,15 +500,16 @@ async def cancellation(guide: Any, here: Here) -> None:
             await run.return_value()
         steps = [e.data["name"] for e in await run.events() if e.type == "step_created"]
         assert steps == ["reserve_hotel", "cancel_hotel"]
-        reserved = asyncio.Event()
+        asked, reserved = asyncio.Event(), asyncio.Event()
 
         async def reserve_slowly(city: str) -> str:
+            asked.set()
             await reserved.wait()
             return f"hotel in {city}"
 
         guide.reserve_hotel.function = reserve_slowly
         early = await engine.start(guide.trip, "Oslo")
-        await asyncio.sleep(0.1)
+        await asked.wait()
         await early.cancel()
         reserved.set()
         with pytest.raises(RunCancelledError):

@@ -120,15 +120,21 @@ class Replicas:
             logger.warning("this replica could not say that it ends: %s", error)
 
     def use(self, keys: Sequence[str], config_digest: str) -> None:
-        """Accept these keys from now on. Which of them signs is chosen once the others are known to accept it."""
+        """Accept these keys from now on. Which of them signs is chosen once the others are known to accept it.
+
+        They are read again for that: one that has just started may not be among `others` yet.
+        """
         self.config_digest = config_digest
         self._tokens.use(keys)
-        self._look(self._tokens.key_ids)
+        self._look_for_missing(self._tokens.key_ids)
         self._changed.set()
 
     def _look(self, key_ids: Sequence[str]) -> None:
         self._signs_with = choose_key(key_ids, self.others, self._signs_with)
         self._tokens.sign_with(self._signs_with)
+        self._look_for_missing(key_ids)
+
+    def _look_for_missing(self, key_ids: Sequence[str]) -> None:
         before, self.missing = self.missing, missing_keys(key_ids, self.others)
         if self.missing and self.missing != before:
             logger.error(

@@ -25,7 +25,7 @@ json = { outcome = "{{ decision.outcome }}" }
 
 
 async def is_over(run: Any) -> tuple[str, str | None]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         with pytest.raises(RunCancelledError):
             await run.return_value()
     return await run.status(), (await run.events())[-1].data["reason"]
@@ -93,7 +93,7 @@ async def test_a_vote_in_hand_is_answered_when_the_run_is_cancelled(office: Any)
         opened = await office.ask(FOLLOWED.replace('"@release-managers"', '"@live"'))
         office.live.read = hangs
         voting = asyncio.create_task(opened.vote(BO))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while "hook_received" not in [event.type for event in await opened.run.events()]:
                 await asyncio.sleep(0.02)
         await opened.run.cancel("not needed")

@@ -186,7 +186,7 @@ def write(folder: Path, url: str, mail: int, **workflows: str) -> Path:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not true():
             await asyncio.sleep(0.01)
 

@@ -56,7 +56,7 @@ def eventually() -> Callable[[Callable[[], Any]], Any]:
     """Polls until a callable returns something true, which another process writes."""
 
     def until(look: Callable[[], Any]) -> Any:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not (found := look()):
             assert time.monotonic() < end, "it hasn't happened"
             time.sleep(0.1)

@@ -89,12 +89,28 @@ async def test_a_key_in_use_elsewhere_is_needed_to_be_ready(
         assert two.count == 1
 
 
+async def test_a_newcomer_is_known_before_a_new_key_signs(postgres_url: str) -> None:
+    async with opened(postgres_url, OLD) as one, opened(postgres_url, OLD) as newcomer:
+        await one.announce()
+        await newcomer.announce()
+        signs = one._tokens
+        old = signs.signs_with
+        one.use([NEW, OLD], "")  # a reload, before it has heard of the newcomer
+        assert signs.signs_with == old
+        await one.announce()
+        assert signs.signs_with == old
+        newcomer.use([NEW, OLD], "")
+        await newcomer.announce()
+        await one.announce()
+        assert signs.signs_with == signs.key_ids[0] != old
+
+
 async def test_a_silent_replica_is_gone_after_half_a_minute(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas, "SILENT", 0.05)
     async with opened(postgres_url, OLD) as dead, opened(postgres_url, NEW) as one:
         await dead.announce()
         await one.announce()
         assert one.missing
+        monkeypatch.setattr(replicas, "SILENT", 0.05)
         await asyncio.sleep(0.06)
         await one.announce()
         assert (one.missing, one.count) == ([], 1)
@@ -118,12 +134,9 @@ async def test_an_idle_sqlite_service_writes_no_row(tmp_path: Path, monkeypatch:
         await asyncio.sleep(0.1)
         assert not await reading.changed()
         one.use([NEW, OLD], "")
-        for _ in range(100):
-            if (await reading.replicas())[0].key_ids == one._tokens.key_ids:
-                break
-            await asyncio.sleep(0.01)
-        else:
-            pytest.fail("the new keys were not announced")
+        async with asyncio.timeout(60):
+            while (await reading.replicas())[0].key_ids != one._tokens.key_ids:
+                await asyncio.sleep(0.01)
         announcing.cancel()
         await reading.close()
 
@@ -185,6 +198,17 @@ class Rotation:
         later = self.running[name].service.reload(read_configuration(self.configured(name, keys)))
         assert list(later) == []
 
+    async def all_sign_with(self, key: str) -> None:
+        """Wait, as an operator does between two steps, until each says that it signs with this key."""
+        store = next(iter(self.running.values())).service.engine.store
+        (wanted,) = Tokens([key], installation=store.installation).key_ids
+        async with asyncio.timeout(60):
+            while {row.signs_with for row in await self.rows()} != {wanted}:
+                await asyncio.sleep(0.02)
+
+    async def rows(self) -> list[ReplicaRow]:
+        return await next(iter(self.running.values())).service.engine.store.replicas()
+
     async def click(self, times: int) -> None:
         for _ in range(times):
             await self.begin()
@@ -212,16 +236,15 @@ async def test_a_rolling_rotation_breaks_no_link(
     await rotation.start("a", OLD)
     await rotation.start("b", OLD)
     try:
-        for keys in ((NEW, OLD), (NEW,)):
-            await asyncio.sleep(0.2)  # as an operator waits between the two steps
+        for before, keys in ((OLD, (NEW, OLD)), (NEW, (NEW,))):
+            await rotation.all_sign_with(before)
             for name in ("a", "b"):
                 clicking = asyncio.create_task(rotation.click(clicks // 4))
                 await asyncio.sleep(0.01)
                 await change(name, *keys)
                 await clicking
         assert all([(await each.http.get("/readyz")).status_code == 200 for each in rotation.running.values()])
-        signed_with = {(await each.service.engine.store.replicas())[0].signs_with for each in rotation.running.values()}
-        assert len(signed_with) == 1
+        assert len({row.signs_with for row in await rotation.rows()}) == 1
     finally:
         for name in [*rotation.running]:
             await rotation.stop(name)

@@ -91,7 +91,7 @@ def a_kept_port() -> Iterator[int]:
         yield kept.getsockname()[1]
 
 
-async def until(happened: Callable[[], bool], seconds: float = 20.0) -> None:
+async def until(happened: Callable[[], bool], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not happened():
             await asyncio.sleep(0.02)

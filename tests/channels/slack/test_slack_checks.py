@@ -176,7 +176,7 @@ async def test_the_state_of_socket_mode_is_shown(open_office: Open) -> None:
     office = await open_office("xapp-test")
     async with socket_mode(office.slack.bolt, app_token="xapp-test", client=office.slack.desk.client) as connection:
         assert (await connection.state()).word in ("connecting", "up")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await connection.state()).word != "up":
                 await asyncio.sleep(0.01)
 
