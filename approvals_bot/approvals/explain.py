@@ -17,7 +17,10 @@ def explain(view: Request) -> dict[str, Any]:
 
     Returns `waiting_for: [{person, stage, why}]`, `rules: [{rule, values, applies, because}]`, `next: [{at, what}]`,
     and `acts: [{at, by, what, via, actor}]`: the votes that count and the reassignments, each with the person it is
-    `by`, and who performed it: an app, for example.
+    `by`, and who performed it: an app, for example. `reached`: `[{person, channel, state}]`, a line for each card of a
+    person it waits for. `stages`: `[{id, title, state, because, seats: [{label, have, need, of, unread}], left_out:
+    [{person, why}], delegates: [{person, instead_of}]}]`; `of` is null until the stage opens. Of alternatives, each
+    seat has its `alternative`, from 1.
     """
     return {
         "waiting_for": _waiting_for(view),
@@ -25,6 +28,8 @@ def explain(view: Request) -> dict[str, Any]:
         "rules": [*(_rule(rule) for rule in view.rules), *_votes_needed(view), *_reassignments(view)],
         "next": [{"at": _iso(timer.at), "what": timer.what} for timer in view.timers],
         "acts": _acts(view),
+        "reached": _reached(view),
+        "stages": [_stage(stage) for stage in view.stages],
     }
 
 
@@ -35,6 +40,47 @@ def _waiting_for(view: Request) -> list[dict[str, Any]]:
     if view.state == "changes_requested":
         return [{"person": view.requester, "stage": stage.id, "why": "changes were asked for"}]
     return [{"person": address, "stage": stage.id, "why": _why(stage, address)} for address in view.waiting_for]
+
+
+def _reached(view: Request) -> list[dict[str, Any]]:
+    return [
+        {"person": address, "channel": copy.channel, "state": copy.state}
+        for address in view.waiting_for
+        for copy in view.deliveries
+        if copy.to == address
+    ]
+
+
+def _stage(stage: RequestStage) -> dict[str, Any]:
+    """Return how far each seat of a stage is, and who may not decide there."""
+    is_known, is_choice = stage.opened_at is not None, len({seat.alternative for seat in stage.seats}) > 1
+    every = counts(stage)
+    sizes = {seat: size for counted in every for seat, size in counted.sizes.items()}
+    filled = [seat for counted in every for seat in counted.seated.values()]
+    left_out = [*((one, "the requester") for one in stage.requesters), *((one, "excluded") for one in stage.excluded)]
+    return {
+        "id": stage.id,
+        "title": stage.title,
+        "state": stage.state,
+        "because": stage.because,
+        "seats": [
+            {
+                "label": seat.label,
+                "have": filled.count(seat.id),
+                "need": sizes[seat.id] if is_known else seat.need,
+                "of": len(seat.eligible) if is_known else None,
+                "unread": [str(fault) for fault in seat.unread],
+            }
+            | ({"alternative": seat.alternative + 1} if is_choice else {})
+            for seat in stage.seats
+        ],
+        "left_out": [{"person": one, "why": why} for one, why in dict(left_out).items()],
+        "delegates": [
+            {"person": delegate, "instead_of": absent}
+            for seat in stage.seats
+            for delegate, absent in seat.in_place_of.items()
+        ],
+    }
 
 
 def _why(stage: RequestStage, address: str) -> str:

@@ -145,6 +145,15 @@ class Ruling:
             if seat.when is None or self._judge(seat.when).holds is not False
         }
 
+    def skipped_seats(self, rule: Stage) -> dict[int, str]:
+        """Return why the others don't apply, by number."""
+        left = self.seats(rule)
+        return {
+            number: self._judge(seat.when).because
+            for number, seat in enumerate(rule.seats)
+            if seat.when is not None and number not in left
+        }
+
     def _applies(self, rule: Stage) -> tuple[bool, str]:
         because = ""
         if rule.when is not None:

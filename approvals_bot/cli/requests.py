@@ -39,7 +39,7 @@ from approvals_bot.cli.show import explained, explained_program, simulated
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine, Page, RunRecord
 from approvals_bot.durable.store.protocol import Status
-from approvals_bot.errors import RunNotFoundError
+from approvals_bot.errors import RunNotFoundError, StoreUnavailableError
 from approvals_bot.service.python_workflows import import_programs
 from approvals_bot.service.read import await_request, choices_of, request_of, requests_of
 from approvals_bot.service.waiting import waits_of
@@ -123,6 +123,7 @@ def simulate(
     from approvals_bot.approvals.simulate import simulate as play
     from approvals_bot.service.catalog import load_catalog, read_configuration
     from approvals_bot.service.open import check_requester
+    from approvals_bot.service.own_people import read_own_people
     from approvals_bot.service.refusals import OpeningRefused
 
     given, configuration = read_object(input, "--input"), read_configuration(config)
@@ -134,7 +135,7 @@ def simulate(
     definition = listed.definition
     if definition is None or not definition.is_approval:
         fail(f"{workflow!r} is a Python workflow, which can't be simulated.")
-    now = clock_of(config).now()
+    now, service = clock_of(config).now(), configuration.service
 
     for name, spec in definition.fields.items():
         if spec.type == "file" and isinstance(given.get(name), str):  # nothing is uploaded for a simulation
@@ -142,8 +143,12 @@ def simulate(
 
     async def look() -> tuple[dict[str, Any], list[str]]:
         opening = Opening(fields.dump(definition.fields, fields.values(definition.fields, given)), opener, behalf)
-        async with open_people(configuration.service, lambda: now, live=live) as people:
-            found = await play(definition, opening, people, now)
+        async with open_people(service, lambda: now, live=live) as people:
+            try:
+                people.own = await read_own_people(service.server.database.get_secret_value())
+            except StoreUnavailableError as error:
+                typer.echo(f"⚠ {error} What people have set at /me is left out.", err=True)
+            found = await play(definition, opening, people, now, has_slack=service.slack is not None)
             problems = list(found.pop("problems"))
             try:
                 await check_requester(definition, opener, opener, behalf, people)

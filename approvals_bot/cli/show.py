@@ -228,6 +228,11 @@ def explained(record: RunRecord, request: Request, found: Mapping[str, Any], now
     if found["waiting_for"]:
         rows = [(_named(request, each["person"]), each["stage"], each["why"]) for each in found["waiting_for"]]
         lines += ["", bold("Waiting for"), *columns(rows, "  ")]
+    if found["reached"]:
+        rows = [(_named(request, each["person"]), each["channel"], each["state"]) for each in found["reached"]]
+        lines += ["", bold("Their cards"), *columns([(*row[:2], row[2].replace("_", " ")) for row in rows], "  ")]
+    if found["stages"]:
+        lines += ["", bold("Stages"), *(f"  {line}" for stage in found["stages"] for line in _explained_stage(stage))]
     if request.unresolved:
         lines += ["", bold("Waiting for groups that can't be read"), *(f"  {fault}" for fault in request.unresolved)]
     if found["rules"]:
@@ -237,6 +242,30 @@ def explained(record: RunRecord, request: Request, found: Mapping[str, Any], now
     if found["next"]:
         lines += ["", bold("Next, if nobody decides"), *_times(found["next"], now)]
     return "\n".join(lines)
+
+
+_MARKS = {"done": "✓", "open": "→", "ahead": "·", "skipped": "–"}
+
+
+def _explained_stage(stage: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how far a stage is, who is asked instead of whom, and who can't decide there."""
+    if stage["state"] == "skipped":
+        yield f"– {one_line(stage['title'])}: skipped, because {one_line(stage['because'])}"
+        return
+    every = groupby(stage["seats"], key=lambda seat: seat.get("alternative"))
+    seats = ("; ".join(f"{_so_far(seat)}, {one_line(seat['label'])}" for seat in each) for _, each in every)
+    yield f"{_MARKS[stage['state']]} {one_line(stage['title'])}: {' or '.join(seats)}"
+    for each in stage["delegates"]:
+        yield f"    {each['person']} is asked instead of {each['instead_of']}"
+    for each in stage["left_out"]:
+        yield f"    {each['person']} can't decide: {each['why']}"
+
+
+def _so_far(seat: Mapping[str, Any]) -> str:
+    if seat["of"] is None:
+        return f"needs {seat['need']}"
+    of = f" of {seat['of']} people" if not seat["unread"] else ""
+    return f"{seat['have']} of {seat['need']} votes{of and ','}{of}"
 
 
 def explained_program(
@@ -262,32 +291,79 @@ _ENDS = {"sleep": "a sleep ends", "timeout": "a time limit ends"}
 
 def simulated(workflow: str, found: Mapping[str, Any], now: datetime) -> str:
     """Say who a request would notify, and when."""
+    skipped = [line for stage in found["stages"] if stage["state"] == "skipped" for line in _skipped(stage)]
     if found["auto"] is not None:
         auto = found["auto"]
         word = "approved" if auto["decision"] == "approve" else "rejected"
         by = plain_name(f"rule:{auto['rule']}")
-        lines = [bold(f"{workflow}: {word} by {by}, without approvers"), f"  {auto['because']}"]
-        return "\n".join(lines)
-    lines = [bold(f"{workflow}: if a request were opened now")]
-    for stage in found.get("stages", ()):
+        return "\n".join([bold(f"{workflow}: {word} by {by}, without approvers"), f"  {auto['because']}", *skipped])
+    lines, first = [bold(f"{workflow}: if a request were opened now")], True
+    for stage in found["stages"]:
         if stage["state"] == "skipped":
-            lines += ["", bold(f"Stage {stage['id']} is skipped"), f"  {one_line(stage['because'])}"]
+            lines += _skipped(stage)
             continue
-        rows = [(each["person"], each["via"], each["why"]) for each in found["who"] if each["stage"] == stage["id"]]
-        lines += ["", bold(f"Approvers of stage {stage['id']} ({_needed(stage['seats'])})"), *columns(rows, "  ")]
+        asked = [each for each in found["who"] if each["stage"] == stage["id"]]
+        lines += _simulated_stage(stage, asked, now, is_first=first)
+        first = False
     if not found["who"]:
         return "\n".join([*lines, "", "  There are no approvers."])
-    if found["timers"]:
-        lines += ["", bold("Next, if nobody decides"), *_times(found["timers"], now)]
     return "\n".join([*lines, "", "Nothing was sent."])
+
+
+def _skipped(stage: Mapping[str, Any]) -> Iterator[str]:
+    yield from ("", bold(f"Stage {stage['id']} is skipped"), f"  {one_line(stage['because'])}")
+    for seat in stage["skipped_seats"]:
+        yield f"  {one_line(seat['label'])}: {one_line(seat['because'])}"
+
+
+def _simulated_stage(
+    stage: Mapping[str, Any], asked: Sequence[Mapping[str, Any]], now: datetime, *, is_first: bool
+) -> Iterator[str]:
+    """Yield who is asked in a stage and who isn't, and what happens if nobody decides."""
+    yield from ("", bold(f"Approvers of stage {stage['id']} ({_needed(stage['seats'])})"))
+    yield from columns([(each["person"], each["via"], each["why"]) for each in asked], "  ")
+    yield from (f"  {line}" for line in _notes(stage))
+    if stage["timers"]:
+        when = "Next, if nobody decides" if is_first else f"Once stage {stage['id']} is open, counted from now"
+        yield from ("", bold(when), *_times(stage["timers"], now))
+    for each in stage["escalations"]:
+        at = card_text.until(datetime.fromisoformat(each["at"].replace("Z", "+00:00")), now)
+        how = "instead of those before" if each["mode"] == "replace" else "besides those before"
+        yield from ("", bold(f"Asked {at}, {how} ({', '.join(each['to'])})"))
+        reached = [(one["person"], one["via"], one["why"]) for one in each["who"]]
+        yield from columns(reached, "  ") if reached else ["  nobody"]
 
 
 def _needed(seats: Sequence[Mapping[str, Any]]) -> str:
     """Return `1 of 3, Release managers; 2 of 4, SRE`, with “or” between alternatives."""
     every = groupby(seats, key=lambda seat: seat.get("alternative"))
     return " or ".join(
-        "; ".join(f"{seat['need']} of {seat['of']}, {one_line(seat['label'])}" for seat in each) for _, each in every
+        "; ".join(f"{share_text(seat)}, {one_line(seat['label'])}" for seat in each) for _, each in every
     )
+
+
+def share_text(seat: Mapping[str, Any]) -> str:
+    """Write how many of how many people are needed: `2 of 3 (50%)`."""
+    if "unread" in seat:
+        return f"{seat.get('share', seat['need'])} of people that aren't known"
+    return f"{seat['need']} of {seat['of']}" + (f" ({seat['share']})" if "share" in seat else "")
+
+
+def _notes(stage: Mapping[str, Any]) -> Iterator[str]:
+    """Yield why the stage applies, who may reject, who is away or left out, and which seats fall away."""
+    if stage["because"]:
+        yield f"It applies because {one_line(stage['because'])}."
+    if (veto := stage["veto"]) is not None:
+        yield f"Only {one_line(veto['label'])} can reject ({share_text(veto)})."
+    for each in stage["away"]:
+        instead = f"{each['delegate']} is asked instead" if each["delegate"] else "there is no delegate"
+        yield f"Out of office: {each['person']}, back on {each['back']}; {each['trouble'] or instead}."
+    for each in stage["left_out"]:
+        yield f"Can't decide: {each['person']}, {one_line(each['why'])}."
+    for seat in stage["skipped_seats"]:
+        yield f"Not needed: {one_line(seat['label'])}, because {one_line(seat['because'])}."
+    for fault in dict.fromkeys(fault for seat in stage["seats"] for fault in seat.get("unread", ())):
+        yield f"Unknown: {one_line(fault)}."
 
 
 def _rule(rule: Mapping[str, Any]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -12,8 +12,8 @@ from approvals_bot.approvals import fields
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.files import LARGEST_FILE, StoredFile, file_name
 from approvals_bot.approvals.json_values import UnfitError
-from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.port import SLACK, Channels
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.simulate import simulate
 from approvals_bot.durable.core.forms import FormFields, FormFile
@@ -115,7 +115,7 @@ def _file_fields(definition: Definition) -> dict[str, FieldSpec]:
 
 
 async def with_preview(
-    filled: FilledForm, definition: Definition, people: People, reader: Person, requester: str, now: datetime
+    filled: FilledForm, definition: Definition, people: People, reader: Person, requester: str, engine: Engine
 ) -> FilledForm:
     """Return the form with what would happen if `requester` sent it; nothing is sent to anybody."""
     try:
@@ -128,14 +128,30 @@ async def with_preview(
             given[name] = filled.files.get(name, NO_FILE).as_json()
     opening = Opening(given, requester, behalf)
     try:
-        found = await simulate(definition, opening, people, now)
+        has_slack = SLACK in engine.resources[Channels]
+        found = await simulate(definition, opening, people, engine.now(), has_slack=has_slack)
     except InvalidPayloadError as unfit:
         return with_faults(filled, definition, unfit.errors, NOT_ALL)
-    named = {each["person"]: people.person(each["person"]).name for each in found["who"]}
-    timers = [each | {"time": datetime.fromisoformat(each["at"])} for each in found["timers"]]
-    titles = {stage.id: stage.title or readable(stage.id) for stage in definition.stage}
-    stages = [each | {"title": titles[each["id"]]} for each in found.get("stages", ())]
+    stages = [
+        stage | {"escalations": [each | {"time": _time(each["at"])} for each in stage["escalations"]]}
+        for stage in found["stages"]
+    ]
+    timers = [each | {"time": _time(each["at"])} for each in found["timers"]]
+    named = {address: people.person(address).name for address in _people_of(found)}
     return replace(filled, preview=found | {"names": named, "stages": stages, "timers": timers})
+
+
+def _people_of(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield everybody whom a simulation names."""
+    yield from (each["person"] for each in found["who"])
+    for stage in found["stages"]:
+        yield from (each["person"] for each in (*stage["left_out"], *stage["away"]))
+        yield from (each["delegate"] for each in stage["away"] if each["delegate"])
+        yield from (one["person"] for each in stage["escalations"] for one in each["who"])
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def with_faults(

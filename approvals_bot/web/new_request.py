@@ -114,8 +114,8 @@ class NewRequest:
         if filled.wrong:
             return await self._form(request, session, definition, filled, 422)
         if SHOW_APPROVERS in form:
-            reader, now = self._people.person(session.person), self._engine.now()
-            previewed = await with_preview(filled, definition, self._people, reader, session.person, now)
+            reader = self._people.person(session.person)
+            previewed = await with_preview(filled, definition, self._people, reader, session.person, self._engine)
             return await self._form(request, session, definition, previewed)
         sent = SentForm(
             definition,

@@ -131,7 +131,7 @@ class WorkflowPages:
             by = self._people.canonical(requester or reader.address)
         except AddressError:
             return replace(filled, said=NO_REQUESTER), 422
-        found = await with_preview(filled, definition, self._people, reader, by, self._engine.now())
+        found = await with_preview(filled, definition, self._people, reader, by, self._engine)
         return found, 200 if found.preview is not None else 422
 
     def _reader(self, visitor: Visitor) -> Person:

@@ -112,6 +112,12 @@ async def test_an_explanation_says_why_it_waits_and_what_is_next(office: Any) ->
             ("stage go: 1 of Release managers and 2 of SRE", {"have": 1, "need": 3}, True),
         ]
         assert said["rules"][1]["because"] == "Waiting for two more from SRE."
+        (stage,) = said["stages"]
+        assert [(seat["label"], seat["have"], seat["need"], seat["of"]) for seat in stage["seats"]] == [
+            ("Release managers", 1, 1, 3),
+            ("SRE", 0, 2, 3),
+        ]
+        assert {(one["person"], one["channel"]) for one in said["reached"]} >= {(DI, "email")}
         assert said["next"][0] == {"at": "2026-03-02T09:30:00Z", "what": "a reminder to people who still owe a vote"}
         await opened.vote(ANN)
         await opened.vote(CY)

@@ -165,7 +165,7 @@ def test_explain_lists_people_rules_and_times(running_site: Site, eventually: Ev
     run = running_site.start(days=7)
     eventually(lambda: running_site.json("show", run)["request"])
     found = running_site.json("explain", run)
-    assert set(found) == {"waiting_for", "rules", "next", "acts", "unresolved"}
+    assert set(found) == {"waiting_for", "rules", "next", "acts", "unresolved", "reached", "stages"}
     assert {each["person"] for each in found["waiting_for"]} == {"ann@acme.eu", "cy@acme.eu"}
     assert all(set(rule) == {"rule", "values", "applies", "because"} for rule in found["rules"])
     assert [each["what"] for each in found["next"]] == [
@@ -178,6 +178,8 @@ def test_explain_lists_people_rules_and_times(running_site: Site, eventually: Ev
         "⏳ Waiting · 7 days off",
         "Waiting for",
         "Ann Ode (ann@acme.eu)",
+        "→ Ok: 0 of 2 votes, of 2 people, Managers",
+        "bo@acme.eu can't decide: the requester",
         "Rules",
         "days <= 1",
         "in 4 hours",

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from approvals_bot.durable.store import connect
+from approvals_bot.durable.store.personal import PersonalRow
+from approvals_bot.people.absences import Absence
+from approvals_bot.people.own import OwnSettings
 from tests.support.small_site import LEAVE, Site
 
 
@@ -70,3 +78,27 @@ def test_simulation_names_invalid_fields(site: Site) -> None:
 def test_python_workflows_cannot_be_simulated(site: Site) -> None:
     site.write("workflows/one.py", "from approvals_bot import workflow\n\n@workflow\nasync def one() -> None: ...\n")
     assert "can't be simulated" in site.type("simulate", "one", fails=True).stderr
+
+
+def test_simulation_knows_absences_that_people_have_set(site: Site) -> None:
+    """They are read from the store, which is left as it is; without one, none is made."""
+    words = ("simulate", "leave", "--input", '{"days": 3}', "--requester", "bo@acme.eu")
+    before = {file.name for file in site.folder.iterdir()}
+    assert site.json(*words)["stages"][0]["away"] == []
+    assert {file.name for file in site.folder.iterdir()} == before
+    today = datetime.now(UTC).date()
+    away = OwnSettings(away=(Absence(today - timedelta(days=2), today + timedelta(days=2), ("di@acme.eu",)),))
+
+    async def leave() -> None:
+        store = await connect(f"sqlite:///{site.folder / 'approvals.db'}")
+        await store.set_personal(PersonalRow("cy@acme.eu", away.as_json(), datetime.now(UTC)))
+        assert {one["person"] for one in await asyncio.to_thread(asked)} == {"ann@acme.eu", "di@acme.eu"}
+        await store.close()
+
+    def asked() -> list[dict[str, Any]]:
+        return list(site.json(*words)["who"])
+
+    asyncio.run(leave())
+    files = {file.name: file.stat().st_mtime_ns for file in site.folder.iterdir()}
+    assert {one["person"] for one in asked()} == {"ann@acme.eu", "di@acme.eu"}
+    assert {file.name: file.stat().st_mtime_ns for file in site.folder.iterdir()} == files

@@ -129,9 +129,10 @@ async def test_a_simulation_says_what_would_happen_and_sends_nothing(house: Staf
         shown = await bo.post("/workflows/ship/simulation", data=form)
         assert shown.status_code == 200
         for said in (
-            "Release leads Needs 2 of ann@acme.eu or cy@acme.eu.",
+            "Release leads Needs 2 of 2, ann@acme.eu or cy@acme.eu.",
             "Ann Ode (ann@acme.eu) named in the workflow · mail",
             "Security – skipped Because the risk is low (not high).",
+            "In 3 hours, it escalates to Di Oz (mail).",
             "in 4 hours : deadline: then it expires",
         ):
             assert said in words(shown.text), said
@@ -150,6 +151,7 @@ async def test_a_simulation_says_what_would_happen_and_sends_nothing(house: Staf
         form["form_token"] = token_of((await di.get("/workflows/ship")).text)
         for_ann = words((await di.post("/workflows/ship/simulation", data=form | {"requester": ANN})).text)
         assert "Ann Ode (ann@acme.eu) named" not in for_ann
+        assert "Ann Ode can’t decide here: the requester." in for_ann
         assert "Nobody could decide: stage leads" in for_ann
         assert (await di.post("/workflows/ship/simulation", data=form | {"requester": "no"})).status_code == 422
     assert (await house.service.engine.records()).records == []
