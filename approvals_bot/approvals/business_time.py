@@ -245,7 +245,13 @@ Span = Annotated[
     Length,
     BeforeValidator(read_length),
     PlainSerializer(length_text, return_type=str),
-    WithJsonSchema({"type": "string", "examples": ["30m", "4h", "3d", "2 business days", "4 business hours"]}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^\s*[0-9.]+\s*[A-Za-z]",
+            "examples": ["30m", "4h", "3d", "2 business days", "4 business hours"],
+        }
+    ),
 ]
 """A positive length; text in TOML and JSON."""
 

@@ -111,6 +111,12 @@ StageDeadline = Annotated[
     Deadline,
     BeforeValidator(_read),
     PlainSerializer(_text, return_type=str),
-    WithJsonSchema({"type": "string", "examples": ["30m", "4h", "3d", "2 business days", "23:00", "field:needed_by"]}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^\s*[0-9.]+\s*[A-Za-z:]|^field:",
+            "examples": ["30m", "4h", "3d", "2 business days", "23:00", "field:needed_by"],
+        }
+    ),
 ]
 """A deadline; text in TOML and JSON."""

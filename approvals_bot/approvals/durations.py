@@ -60,7 +60,7 @@ def _positive(value: object) -> object:
 
 _AS_TEXT = (
     PlainSerializer(duration_text, return_type=str),
-    WithJsonSchema({"type": "string", "examples": ["30m", "4h", "3d", "1h30m"]}),
+    WithJsonSchema({"type": "string", "pattern": r"^\s*[0-9.]+\s*[A-Za-z]", "examples": ["30m", "4h", "3d", "1h30m"]}),
 )
 
 Duration = Annotated[timedelta, BeforeValidator(_positive), *_AS_TEXT]

@@ -60,7 +60,7 @@ TAKEN = frozenset({"answer_of", "answers", "decision", "on_behalf_of", "request"
 
 _TEXTS = ("string", "text", "email", "url")
 ORDERED = ("integer", "decimal", "money", "date", "datetime", "duration")
-_OPTIONS_FOR = {
+OPTIONS_FOR = {
     "min": ORDERED,
     "max": ORDERED,
     "min_length": _TEXTS,
@@ -71,6 +71,8 @@ _OPTIONS_FOR = {
     "view": ("text",),
     "expects": ("arguments",),
 }
+"""The types that an option is for."""
+
 _KEYWORDS = frozenset(
     {"and", "or", "not", "in", "is", "if", "else", "elif", "for", "loop", "self", "super"}
     | {"true", "false", "none", "null", "nan", "inf", "True", "False", "None"}
@@ -153,7 +155,7 @@ class FieldSpec(Frozen):
 
     @model_validator(mode="after")
     def _options_fit_the_type(self) -> FieldSpec:
-        for option, types in _OPTIONS_FOR.items():
+        for option, types in OPTIONS_FOR.items():
             if getattr(self, option) is not None and self.type not in types:
                 raise refuse(f'"{option}" is for {_listed(types)}; this field has the type {self.type}', at=option)
         if self.type == "enum" and self.values is None:

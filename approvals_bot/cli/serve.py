@@ -148,6 +148,7 @@ def migrate(config: Config = CONFIG) -> None:
 # `init` writes a configuration that works immediately and is short enough to read.
 
 CONFIG_TEMPLATE = """\
+#:schema schemas/service.json
 # Approvals Bot: the service's configuration. `approvals-bot check` finds mistakes in it.
 [server]
 base_url     = "http://127.0.0.1:8000"             # links in messages begin with this
@@ -178,6 +179,7 @@ approvers = ["@you@", "@colleague@"]
 """
 
 WORKFLOW_TEMPLATE = """\
+#:schema ../schemas/workflow.json
 # An approval: who may request it, who approves it, and how they are notified.
 [workflow]
 id      = "@what@"                   # the same as the file's name
@@ -241,6 +243,8 @@ def write_beginning(folder: Path, answers: Answers) -> Iterator[str]:
 
     Raises FileExistsError if there is a config.toml. Nothing is overwritten.
     """
+    from approvals_bot.config.schema import service_schema, workflow_schema  # `serve` needs none
+
     answers.check()
     config = folder / "config.toml"
     if config.exists():
@@ -258,6 +262,12 @@ def write_beginning(folder: Path, answers: Answers) -> Iterator[str]:
             file.touch(mode=0o600)
             file.write_text(secrets.token_urlsafe(48), "ascii")
         yield f"{file}: a secret; keep it out of version control"
+    schemas = folder / "schemas"
+    schemas.mkdir(exist_ok=True)
+    for name, schema in (("service", service_schema()), ("workflow", workflow_schema())):
+        if not (file := schemas / f"{name}.json").exists():
+            file.write_text(json.dumps(schema, ensure_ascii=False), "utf-8")
+    yield f"{schemas}: what editors need to complete and check these files; `approvals-bot schema` prints them"
     first = folder / "workflows" / f"{answers.what}.toml"
     if not first.exists():
         first.write_text(answers.fill(WORKFLOW_TEMPLATE), "utf-8")

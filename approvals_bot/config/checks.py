@@ -49,14 +49,14 @@ from approvals_bot.people import (
 from approvals_bot.people.addresses import canonical_in_file
 
 _RUN = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
-_NOT_OF_TOOL_CALLS = {
+NOT_OF_TOOL_CALLS = {
     "fields": "a call's fields are the arguments of its tool",
     "auto": "people decide each call",
     "on": "the agent itself goes on with the decision",
     "schedule": "agents open the requests",
     "request": "agents open the requests; workflow.request lists them",
 }
-_OF_APPROVALS = ("request", "policy", "auto", "stage", "deliver", "clock", "escalate", "on", "labels")
+OF_APPROVALS = ("request", "policy", "auto", "stage", "deliver", "clock", "escalate", "on", "labels")
 
 
 def check_definition(definition: Definition, service: ServiceSettings) -> list[Finding]:
@@ -99,7 +99,7 @@ def _approval(definition: Definition, service: ServiceSettings) -> Iterator[Find
 
 def _tool_call(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
     """Check the file of tool calls. Its templates and conditions name the call's parts, not its arguments."""
-    for table, why in _NOT_OF_TOOL_CALLS.items():
+    for table, why in NOT_OF_TOOL_CALLS.items():
         if table in definition.model_fields_set:
             yield Finding((table,), f"is not for tool calls: {why}")
     if definition.workflow.key is not None:
@@ -119,7 +119,7 @@ def _tool_call(definition: Definition, service: ServiceSettings) -> Iterator[Fin
 def _python_workflow(definition: Definition) -> Iterator[Finding]:
     if not _RUN.fullmatch(definition.workflow.run or ""):
         yield Finding(("workflow", "run"), 'write the function as "module:function"')
-    for table in _OF_APPROVALS:
+    for table in OF_APPROVALS:
         if table in definition.model_fields_set:
             yield Finding((table,), "is for approvals; a Python workflow does this in its code")
     if definition.workflow.instructions is not None:

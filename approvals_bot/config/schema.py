@@ -1,53 +1,61 @@
 """JSON Schemas of the two files, for editors that complete and check TOML as you type.
 
-They are derived from the models, plus the short forms that the models accept and normalize. They know shapes only;
-`check` also looks up names.
+They are derived from the models, plus the short forms that the models accept and normalize, what the models check
+across keys, and descriptions in the words of the docs. `check` also looks up names, and knows what needs computing.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from approvals_bot.approvals.agent_policy import TOOL_CALL
-from approvals_bot.approvals.field_specs import FieldType
+from approvals_bot.approvals.field_specs import OPTIONS_FOR, FieldType
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.config.api_keys import short_form
+from approvals_bot.config.checks import NOT_OF_TOOL_CALLS, OF_APPROVALS
+from approvals_bot.config.descriptions import Of, descriptions
 from approvals_bot.config.service import ServiceSettings
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SECRET = {"type": "string", "pattern": "^(env|file):.+"}
 
+Schema = dict[str, Any]
 
-def service_schema() -> dict[str, Any]:
+
+def service_schema() -> Schema:
     """Return the JSON Schema (2020-12) of config.toml."""
     schema = ServiceSettings.model_json_schema(by_alias=True)
     tables = schema["$defs"]
     _or(tables, "ApiKeyEntry", short_form(_SECRET))
     _or(tables, "PeopleGroupEntry", tables["PeopleGroupEntry"]["properties"]["people"])
     _or(tables, "SlackGroupEntry", {"type": "string", "pattern": r"^slack:@\S+$"})
-    return {"$schema": DIALECT, **schema, "title": "Approvals Bot: config.toml"}
+    return _finished(schema, "config.toml", "Approvals Bot: config.toml")
 
 
-def workflow_schema() -> dict[str, Any]:
+def workflow_schema() -> Schema:
     """Return the JSON Schema (2020-12) of a workflow file."""
     schema = Definition.model_json_schema(by_alias=True)
     tables = schema["$defs"]
+    tables["FieldSpec"]["allOf"] = [*_options_of_types()]
     _or(tables, "FieldSpec", {"type": "string", "enum": list(get_args(FieldType))})
     _let_a_stage_be_one_seat(tables["Stage"], tables["Seat"])
-    about = tables["WorkflowInfo"]
-    about["required"] = ["id"]
-    about |= {"if": {"properties": {"id": {"const": TOOL_CALL}}}, "else": {"required": ["request"]}}
-    return {"$schema": DIALECT, **schema, "title": "Approvals Bot: a workflow"}
+    tables["WorkflowInfo"]["required"] = ["id"]  # `request` may be the [[request]] tables, or be left to tool calls
+    tables["Clock"]["allOf"] = [*_times()]
+    tables["Deliver"]["allOf"] = [*_deliveries()]
+    schema["allOf"] = [*_kinds_of_files()]
+    return _finished(schema, "workflow", "Approvals Bot: a workflow")
 
 
-def _or(tables: dict[str, Any], name: str, short: dict[str, Any]) -> None:
+def _or(tables: Schema, name: str, short: Schema) -> None:
     """Accept a short form beside the table."""
     table = tables.pop(name)
     tables[f"{name}Table"] = table
     tables[name] = {"anyOf": [short, {"$ref": f"#/$defs/{name}Table"}]}
 
 
-def _let_a_stage_be_one_seat(stage: dict[str, Any], seat: dict[str, Any]) -> None:
+def _let_a_stage_be_one_seat(stage: Schema, seat: Schema) -> None:
     own = {name: seat["properties"][name] for name in ("from", "need", "notify")}
     stage["properties"] |= own
     stage["required"] = ["id"]
@@ -56,3 +64,123 @@ def _let_a_stage_be_one_seat(stage: dict[str, Any], seat: dict[str, Any]) -> Non
         {"required": [way], "not": {"anyOf": [{"required": [other]} for other in without]}}
         for way, without in others.items()
     ]
+
+
+# ── What the models check across keys ──
+
+
+def _if(when: Schema, then: Schema) -> Schema:
+    return {"if": when, "then": then}
+
+
+def _is(key: str, *values: Any) -> Schema:
+    """Return the schema of a table in which this key has one of these values."""
+    return {"required": [key], "properties": {key: {"enum": list(values)}}}
+
+
+def _without(*keys: str) -> Schema:
+    return {"properties": dict.fromkeys(keys, False)}
+
+
+def _options_of_types() -> Iterator[Schema]:
+    for option, types in OPTIONS_FOR.items():
+        yield _if({"required": [option]}, {"properties": {"type": {"enum": list(types)}}})
+    yield _if(_is("type", "enum"), {"required": ["values"]})
+    yield _if(_is("type", "money"), {"required": ["currency"]})
+    yield _if(
+        _is("type", "file"), {"properties": {"default": False, "pinned": {"const": True}, "editable": {"const": False}}}
+    )
+
+
+def _times() -> Iterator[Schema]:
+    yield _if(_is("on_deadline", "reject", "escalate", "approve"), {"required": ["deadline"]})
+    yield _if(_is("on_deadline", "approve"), _is("i_know", True))
+    yield _if({"required": ["none"]}, _without("deadline"))
+
+
+def _deliveries() -> Iterator[Schema]:
+    yield _if({"required": ["max_age"]}, _is("link_auth", "login"))
+    by_mail = {"required": ["i_know"], "properties": {"link_auth": {"const": "link"}}}
+    yield _if(_is("email_replies", "decide"), by_mail)
+    yield _if({"required": ["i_know"]}, _is("email_replies", "decide"))
+
+
+def _kinds_of_files() -> Iterator[Schema]:
+    """Yield what an approval has, what a Python workflow leaves to its code, and what is for tool calls."""
+    is_tool_call = {"properties": {"workflow": _is("id", TOOL_CALL)}}
+    has_code = {"properties": {"workflow": {"required": ["run"]}}}
+    of_agents = ("allowance", "budget")
+    approval = {
+        "required": ["stage"],
+        "properties": {"stage": {"minItems": 1}, "settings": False, "workflow": {"required": ["title"]}},
+    }
+    yield {"if": has_code, "then": _without(*OF_APPROVALS), "else": approval}
+    outside = {"properties": {**dict.fromkeys(of_agents, False), "workflow": _without("may_ask")}}
+    yield {"if": is_tool_call, "then": _without(*NOT_OF_TOOL_CALLS), "else": outside}
+    asked = {"properties": {"workflow": {"required": ["request"]}}}
+    by_tables = {"properties": {"workflow": _without("request")}}
+    yield {"if": {"required": ["request"]}, "then": by_tables, "else": {"if": is_tool_call, "else": asked}}
+    escalates = {"properties": {"clock": _is("on_deadline", "escalate")}, "required": ["clock"]}
+    yield _if(escalates, {"required": ["escalate"]})
+
+
+# ── For people who read it in an editor ──
+
+
+def _finished(schema: Schema, of: Of, title: str) -> Schema:
+    """Return the schema with descriptions, and without what only Python has: null, and titles of its own."""
+    schema = _without_null(schema)
+    _Describe(schema["$defs"], descriptions(of)).table(schema, "")
+    return {"$schema": DIALECT, **schema, "title": title}
+
+
+def _without_null(node: Any) -> Any:
+    """Drop null, which TOML doesn't have, and pydantic's titles."""
+    if isinstance(node, list):
+        return [_without_null(each) for each in node if each != {"type": "null"}]
+    if not isinstance(node, dict):
+        return node
+    kept = {key: _without_null(value) for key, value in node.items() if not (key == "default" and value is None)}
+    if isinstance(kept.get("title"), str):
+        del kept["title"]
+    members = kept.get("anyOf", ())
+    if len(members) == 1:
+        del kept["anyOf"]
+        kept = {**members[0], **kept}
+    return kept
+
+
+class _Describe:
+    """Writes each property's meaning into a schema. A table that several properties have keeps the first one's."""
+
+    def __init__(self, tables: Mapping[str, Schema], meanings: Mapping[str, str]) -> None:
+        self._tables = tables
+        self._meanings = meanings
+        self._seen = set[str]()
+
+    def table(self, node: Any, path: str) -> None:
+        """Describe the properties of this schema, which are at `path`, and all below."""
+        if not isinstance(node, dict):
+            return
+        if (name := str(node.get("$ref", "")).rpartition("/")[2]) and name not in self._seen:
+            self._seen.add(name)
+            self._tables[name].pop("description", None)  # for programmers
+            self.table(self._tables[name], path)
+        for each in (*node.get("anyOf", ()), *node.get("oneOf", ())):
+            self.table(each, path)
+        self.table(node.get("items"), f"{path}[]")
+        for of in (node.get("additionalProperties"), *node.get("patternProperties", {}).values()):
+            self.table(of, f"{path}.<name>")
+        for key, of in node.get("properties", {}).items():
+            self._property(of, f"{path}.{key}" if path else key)
+
+    def _property(self, node: Schema, path: str) -> None:
+        if meaning := self._meaning(path):
+            node["description"] = meaning
+        self.table(node, path)
+
+    def _meaning(self, path: str) -> str:
+        general = re.sub(r"^on\.\w+\[\]", "on.<outcome>[]", path)
+        of_seat = general.replace("stage[].", "stage[].seat[].")  # which a stage with a single seat has directly
+        names: Sequence[str] = (general, f"{general}.<name>", general.replace("[]", ""), of_seat)
+        return next((self._meanings[name] for name in names if name in self._meanings), "")
