@@ -6,6 +6,8 @@ import copy
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -13,7 +15,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from approvals_bot.approvals.base import nearest, one_of
-from approvals_bot.approvals.field_specs import JsonType
+from approvals_bot.approvals.field_specs import CallType, FieldSpec, JsonType
 from approvals_bot.config.positions import Path
 from approvals_bot.errors import ConfigError
 
@@ -126,15 +128,20 @@ def _mistake(details: ErrorDetails, model: type[BaseModel], raw: Mapping[str, An
         case "refused":
             return _Mistake((*path, *context["at"]), what=context["what"], suggestion=context["suggestion"])
         case "missing":
-            return _Mistake(path, what="is missing")
+            return _Mistake(path, what=_MISSING.get(path[-1:], "is missing"))
         case "extra_forbidden":
-            return _Mistake(path, what="unknown key", suggestion=nearest(typed[-1], _keys(inside)))
+            near, homes = nearest(typed[-1], _keys(inside)), _homes(typed, model, given)
+            if homes and not get_close_matches(str(typed[-1]), [near], cutoff=SURE):
+                return _Mistake(path, what=f"unknown key; {homes}")
+            return _Mistake(path, what="unknown key", suggestion=near)
         case "literal_error":
             words = _EXPECTED.findall(str(context.get("expected", "")))
-            expected = [word for word in words if word not in get_args(JsonType)]
+            expected = [word for word in words if word not in (*get_args(JsonType), *get_args(CallType))]
             if not expected:  # a literal that is no text
                 return _Mistake(path, must_be=str(context["expected"]).lower())
-            return _Mistake(path, must_be=one_of(expected), suggestion=nearest(given, expected))
+            meant = _OTHER_WORDS.get(str(given).lower(), "")
+            suggestion = meant if meant in expected else nearest(given, expected) if len(expected) > 1 else ""
+            return _Mistake(path, must_be=one_of(expected), suggestion=suggestion)
         case "string_too_short" | "too_short":
             return _Mistake(path, what="must not be empty")
         case "string_too_long" | "too_long":
@@ -152,8 +159,92 @@ def _mistake(details: ErrorDetails, model: type[BaseModel], raw: Mapping[str, An
             return _Mistake(path, must_be="a list of tables", suggestion=f"[[{_header(path)}]]")
         case "dict_type" | "model_type" | "model_attributes_type" if isinstance(given, list) and _are_tables(given):
             return _Mistake(path, must_be="a table", suggestion=f"[{_header(path)}]")
+        case "dict_type" | "model_type" | "model_attributes_type" if kind_there is FieldSpec:
+            return _Mistake(path, must_be='a type, like "string", or a table, like { type = "string" }')
+        case "dict_type" | "model_type" | "model_attributes_type" if _is_of_list(typed):
+            return _Mistake(path, must_be=f"a table, like {{ {_example(kind_there)} }}")
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return _Mistake(path, must_be="a table", suggestion=f"[{_header(path)}]")
         case kind:
             return _Mistake(path, must_be=_MUST_BE.get(kind, ""), what=details["msg"])
+
+
+_MISSING: dict[Path, str] = {("seats",): 'is missing; write seats = [{ from = ["@group"], need = 1 }]'}
+_OTHER_WORDS = {
+    "address": "email",
+    "amount": "money",
+    "array": "list",
+    "attachment": "file",
+    "bool": "boolean",
+    "choice": "enum",
+    "currency": "money",
+    "float": "decimal",
+    "int": "integer",
+    "link": "url",
+    "mail": "email",
+    "multiline": "text",
+    "number": "decimal",
+    "people": "person",
+    "select": "enum",
+    "str": "string",
+    "time": "datetime",
+    "timestamp": "datetime",
+    "user": "person",
+    "users": "person",
+}
+"""What other programs call the types of fields, and what they are here."""
+
+MOST_HOMES = 3  # a key that more tables have says nothing about what was meant
+SURE = 0.8  # the likeness of two words of which one is surely the other, mistyped
+
+
+def _homes(typed: Path, model: type[BaseModel], given: Any) -> str:
+    """Say where in the file an unknown key would be known: `in [clock]`; "" if nowhere, or in too many places."""
+    key, here = typed[-1], _header(typed[:-1])
+    if isinstance(given, dict) or (isinstance(given, list) and _are_tables(given)):
+        headers = [name for name, _ in _tables(model) if name.strip("[]").rpartition(".")[2] == key]
+        return f"write {' or '.join(headers)}" if 0 < len(headers) <= MOST_HOMES else ""
+    homes = [name for name, table in _tables(model) if key in _keys(table) and name.strip("[]") != here]
+    if "" in homes:
+        return "it belongs at the top of the file, before all tables"
+    return f"it belongs in {' or '.join(homes)}" if 0 < len(homes) <= MOST_HOMES else ""
+
+
+@lru_cache
+def _tables(model: type[BaseModel]) -> tuple[tuple[str, type[BaseModel]], ...]:
+    """Return the tables that a file may have, by their headers; "" for the top of the file."""
+    return (("", model), *_tables_below(model, ""))
+
+
+def _tables_below(model: type[BaseModel], above: str) -> Iterator[tuple[str, type[BaseModel]]]:
+    model.model_rebuild()
+    for name, member in model.model_fields.items():
+        path = f"{above}{member.alias or name}"
+        for table, is_list in _models(member.annotation):
+            yield (f"[[{path}]]" if is_list else f"[{path}]"), table
+            yield from _tables_below(table, f"{path}.")
+
+
+def _models(kind: Any, is_list: bool = False) -> Iterator[tuple[type[BaseModel], bool]]:
+    """Yield the tables that a value may be. Those with names of the author's choice aren't among them."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind, is_list
+    elif get_origin(kind) is tuple:
+        yield from _models(get_args(kind)[0], is_list=True)
+    elif get_origin(kind) in (Union, UnionType, Annotated):
+        for member in get_args(kind)[:1] if get_origin(kind) is Annotated else get_args(kind):
+            yield from _models(member, is_list)
+
+
+def _is_of_list(typed: Path) -> bool:
+    return bool(typed) and isinstance(typed[-1], int)
+
+
+def _example(kind: Any) -> str:
+    """Return the beginning of a table of this type."""
+    table, _ = _settle(kind, [])
+    has_people = isinstance(table, type) and issubclass(table, BaseModel) and "from" in _keys(table)
+    return 'from = ["@group"]' if has_people else "…"
 
 
 def _header(path: Path) -> str:

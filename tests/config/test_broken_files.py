@@ -250,7 +250,7 @@ BROKEN_SERVICE = [
         "unknown",
         "may_vote",
     ),
-    ("[http.deploy", "[limits]\nerp = 5\n[http.deploy", "erp", "limits.erp", "", ""),
+    ("[http.deploy", "[limits]\nerp = 5\n[http.deploy", "erp", "limits.erp", "", "[limits.erp]"),
     ("[http.deploy", "[limits]\nerp = {}\n[http.deploy", "erp", "limits.erp.at_once", "missing", ""),
     ("[http.deploy", "[limits]\nerp = { at_once = 0 }\n[http.deploy", "erp", "limits.erp.at_once", "1", ""),
     ("[http.deploy", "[limits]\nerp = { at_one = 5 }\n[http.deploy", "erp", "limits.erp.at_one", "unknown", "at_once"),
