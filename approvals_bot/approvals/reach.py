@@ -139,7 +139,7 @@ class _Regions:
         own = tuple(combination[self._names.index(name)] for name in names.values())
         if (when, own) not in self._known:
             typed = {name: self._samples[names[name]][at][1] for name, at in zip(names, own, strict=True)}
-            self._known[when, own] = condition.judge(typed).holds
+            self._known[when, own] = condition.holds(typed)
         return self._known[when, own]
 
     def _shown(self, combination: Combination) -> str:
