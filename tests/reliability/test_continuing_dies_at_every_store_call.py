@@ -49,7 +49,7 @@ def script(clock: FakeClock) -> list[Act]:
         await clock.advance("1m")  # leases that nobody knows of end
 
     async def see(engine: Engine) -> tuple[Any, list[str], list[str]]:
-        result = await asyncio.wait_for(engine.get_run(runs[0]).return_value(), 10)
+        result = await asyncio.wait_for(engine.get_run(runs[0]).return_value(), 60)
         records = (await engine.records()).records
         received = [
             event.data["resume_id"]

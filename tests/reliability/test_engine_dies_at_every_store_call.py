@@ -85,7 +85,7 @@ def script(clock: FakeClock) -> list[Act]:
 
     async def see(engine: Engine) -> tuple[Any, list[Event]]:
         (record,) = (await engine.records()).records
-        result = await asyncio.wait_for(engine.get_run(record.id).return_value(), 10)
+        result = await asyncio.wait_for(engine.get_run(record.id).return_value(), 60)
         return result, await engine.events(record.id)
 
     return [begin, a_minute, answer, an_hour, post, a_minute, a_minute, see]

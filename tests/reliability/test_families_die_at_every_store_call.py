@@ -62,7 +62,7 @@ async def play(path: Path, at: int | None, how: How) -> tuple[Any, int]:
     async def see(engine: Engine) -> Any:
         records = (await engine.records()).records
         parent = next(run for run in records if run.parent is None)
-        result = await asyncio.wait_for(engine.get_run(parent.id).return_value(), 10)
+        result = await asyncio.wait_for(engine.get_run(parent.id).return_value(), 60)
         types = [str(event.type) for event in await engine.events(parent.id)]
         statuses = sorted(run.status for run in records if run.parent is not None)
         return result, statuses, [types.count(f"child_{each}") for each in ("started", "ended", "cancelled")]

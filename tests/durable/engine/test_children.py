@@ -129,12 +129,10 @@ async def test_a_cancelled_child_raises_run_cancelled(open_engine: OpenEngine) -
 
 
 async def until_hook(engine: Any, token: str) -> Any:
-    for _ in range(200):
-        found = await engine.store.hook(token=token)
-        if found is not None:
-            return found
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"no hook {token}")
+    async with asyncio.timeout(60):
+        while (found := await engine.store.hook(token=token)) is None:
+            await asyncio.sleep(0.02)
+    return found
 
 
 async def test_waiting_for_a_child_costs_nothing(open_engine: OpenEngine, clock: FakeClock) -> None:

@@ -160,7 +160,7 @@ async def test_cancelling_a_run_frees_everything(open_engine: OpenEngine, clock:
         run = await engine.start(both)
         await engine.settle()
         await run.cancel(reason="not needed")
-        assert await run.status() == "cancelled"
+        assert (await run.wait(60)).status == "cancelled"
         with pytest.raises(RunCancelledError, match="not needed"):
             await run.return_value()
         with pytest.raises(HookNotFoundError):

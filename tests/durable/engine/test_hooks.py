@@ -369,7 +369,7 @@ async def test_conflict_returns_the_owner_which_can_be_resumed(open_engine: Open
         other = await engine.start(holds, "t")
         await engine.settle()
         await engine.get_run(await (await engine.start(asks)).return_value() or "").cancel()
-        assert await other.status() == "cancelled"
+        assert (await other.wait(60)).status == "cancelled"
 
 
 async def test_waiting_for_a_token_does_not_spin(open_engine: OpenEngine) -> None:

@@ -165,7 +165,7 @@ async def test_a_lookup_beside_a_child_loses_no_child(open_engine: OpenEngine) -
     _, engine_with = opened(open_engine)
     async with engine_with() as engine:
         run = await engine.start(parent_with_lookup)
-        assert await asyncio.wait_for(run.return_value(), 10) == ["child", "answer 1"]
+        assert await asyncio.wait_for(run.return_value(), 60) == ["child", "answer 1"]
 
 
 async def test_lookups_see_the_time_of_their_run(open_engine: OpenEngine, clock: FakeClock) -> None:

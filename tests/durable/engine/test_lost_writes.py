@@ -253,7 +253,7 @@ async def test_a_step_that_ends_while_the_store_is_away_is_recorded(
 
         monkeypatch.setattr(engine.store, "read", away)
         engine.scheduler.wake(run.id)  # as a write by another process does
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await engine.record(run.id)).status != "completed":  # type: ignore[union-attr]
                 await asyncio.sleep(0.05)
         assert failures == []

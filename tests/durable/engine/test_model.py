@@ -197,6 +197,7 @@ class EngineAndDict(RuleBasedStateMachine):
             assert known is not None
             assert known.status(self.now) == "running"
             known.is_cancelled = True
+            self.run(self.engine.settle())
 
     @rule(seconds=st.sampled_from([1, 4, 10, 60]))
     def advance(self, seconds: int) -> None:

@@ -148,7 +148,7 @@ async def test_a_parked_run_can_be_resumed_and_cancelled(open_engine: OpenEngine
             await engine.resume_hook("parked-a", "went on")
             assert await resumed.return_value() == "went on"
             await cancelled.cancel()
-            assert await cancelled.status() == "cancelled"
+            assert (await cancelled.wait(60)).status == "cancelled"
         assert len(narrow.begun) == 1
 
 

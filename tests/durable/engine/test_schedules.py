@@ -447,7 +447,7 @@ async def test_another_process_learns_that_the_run_has_ended(
             other.use(queue)
             await second.settle()
             await first.resume_hook("scheduled wait", "done")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while (await state_of(second)).queued is not None:
                     await asyncio.sleep(0.02)
 

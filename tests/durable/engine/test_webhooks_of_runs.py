@@ -140,7 +140,7 @@ async def test_a_caller_not_answered_in_time_gets_504_and_the_run_continues(open
         assert await run.status() == "running"
         began = time.monotonic()
         last = await engine.resume_webhook(token, WebhookRequest(body=b"last"), timeout=30)
-        assert (last.status_code, time.monotonic() - began < 5) == (504, True)  # the run ended: nobody will answer
+        assert (last.status_code, time.monotonic() - began < 25) == (504, True)  # the run ended: nobody will answer
         assert await run.return_value() == "last"
 
 
@@ -436,13 +436,15 @@ async def test_a_repeated_call_gets_the_first_answer_after_the_end(open_engine: 
         run = await engine.start(answers)
         await engine.settle()
         tokens = [await token_of(engine, run.id, number) for number in (1, 2, 4, 3)]
-        first = [await engine.resume_webhook(token, call(), resume_id="r", timeout=0.1) for token in tokens]
+        limits = (20, 20, 0.1, 20)  # the third is never answered
+        calls = zip(tokens, limits, strict=True)
+        first = [await engine.resume_webhook(token, call(), resume_id="r", timeout=limit) for token, limit in calls]
         assert [answer.status_code for answer in first] == [202, 201, 504, 200]
         await run.return_value()
         log = await run.events()
     async with open_engine() as engine:
         for token, answer in zip(tokens, first, strict=True):
-            again = await engine.resume_webhook(token, call(sent="2"), resume_id="r", timeout=0.1)
+            again = await engine.resume_webhook(token, call(sent="2"), resume_id="r", timeout=20)
             assert (again.status_code, again.body) == (answer.status_code, answer.body)
             with pytest.raises(IdempotencyConflictError, match=r"payload\.text was 'x', and is now 'y'"):
                 await engine.resume_webhook(token, call(b"y"), resume_id="r")

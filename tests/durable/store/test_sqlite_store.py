@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -169,7 +170,7 @@ async def test_a_slow_list_delays_no_click_and_ends_with_its_caller(tmp_path: Pa
     await store.create(new_run("r", "w", "w", None, {}), T0)
     slow = store._lists.run(lambda db: db.execute(SLOW.format(most=10**9)).fetchone())
     await asyncio.sleep(0.1)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         assert await store.read("r") is not None
         assert await store.look(0, token="t") is None
         assert await store.next_wake("me", T0) == T0
@@ -183,11 +184,18 @@ async def test_a_slow_list_delays_no_click_and_ends_with_its_caller(tmp_path: Pa
 async def test_each_list_has_a_snapshot_of_its_own(tmp_path: Path) -> None:
     """One snapshot for many lists would keep the WAL from being reused."""
     store = await SqliteStore.open(f"{tmp_path}/runs.db")
-    slow = store._lists.run(lambda db: db.execute(SLOW.format(most=3_000_000)).fetchone())
+    begun, may_end = threading.Event(), threading.Event()
+
+    def reads_slowly(db: sqlite3.Connection) -> None:
+        db.execute("SELECT count(*) FROM runs").fetchone()
+        begun.set()
+        assert may_end.wait(60)
+
+    slow = store._lists.run(reads_slowly)
     later = asyncio.create_task(store.runs(Filter()))
-    await asyncio.sleep(0.05)
+    await asyncio.to_thread(begun.wait, 60)
     await store.create(new_run("r", "w", "w", None, {}), T0)
-    assert not slow.done()
+    may_end.set()
     await slow
     assert [run.id for run in (await later)[0]] == ["r"]
     await store.close()
