@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +11,7 @@ from typing import Any
 from approvals_bot import people as directory
 from approvals_bot.app.connections import open_channels, open_targets
 from approvals_bot.approvals.port import SLACK, WithMembers
+from approvals_bot.config import groups as grouped
 from approvals_bot.config import service as configured
 from approvals_bot.outgoing import OutgoingTargets, TargetSource
 from approvals_bot.people import People, SourceUnavailable
@@ -19,7 +20,7 @@ from approvals_bot.people.absences import Absence
 
 def build_plain_people(service: configured.ServiceSettings) -> People:
     """Build the people without live sources, for commands that run beside the service."""
-    lists = {id: group.people for id, group in service.groups.items() if isinstance(group, configured.PeopleGroupEntry)}
+    lists = {id: people for id in service.groups if (people := service.people_in(id)) is not None}
     tables = service.directory
     return People(
         _persons(service),
@@ -74,14 +75,16 @@ def build_people(
 
     def source(given: object) -> Any:
         match given:
-            case configured.PeopleGroupEntry(people=people):
+            case grouped.PeopleGroupEntry(people=people):
                 return people
-            case configured.FileSourceEntry(file=path):
+            case grouped.FileSourceEntry(file=path):
                 return directory.FileSource(path)
-            case configured.HttpSourceEntry(http=name):
+            case grouped.HttpSourceEntry(http=name):
                 return TargetSource(name, targets) if targets is not None else _Unread(name)
-            case configured.SlackGroupEntry(slack=handle):
+            case grouped.SlackGroupEntry(slack=handle):
                 return directory.SlackGroupSource(handle.removeprefix("@"), (slack or _UnreadSlack()).members)
+            case grouped.NestedGroupEntry():
+                return given.as_group()
             case configured.DirectoryTable(oncall=oncall, owner_of=owners):
                 return directory.Directory(oncall, owners)
             case _:
@@ -99,6 +102,16 @@ def build_people(
         service.rules,
         slack.has_member if slack is not None else None,
     )
+
+
+def build_tested_people(service: configured.ServiceSettings, members: Mapping[str, Sequence[str]]) -> People:
+    """Build the people for policy tests. Nothing outside this machine is called.
+
+    `members`: who is in some groups, by the group's id or, as `slack:@sre`, by the handle of a Slack user group.
+    """
+    listed = {name: grouped.PeopleGroupEntry(people=tuple(people)) for name, people in members.items()}
+    groups = {name: listed.get(name, group) for name, group in service.groups.items()}
+    return build_people(service.model_copy(update={"groups": groups}), _ListedSlack(members), None)
 
 
 @asynccontextmanager
@@ -123,6 +136,21 @@ class _Unread:
 
     async def read(self) -> Any:
         raise SourceUnavailable(self.name, "it was not read")
+
+
+@dataclass(frozen=True, slots=True)
+class _ListedSlack:
+    """A Slack whose user groups a policy test lists."""
+
+    groups: Mapping[str, Sequence[str]]
+
+    async def members(self, handle: str) -> Sequence[str]:
+        if (people := self.groups.get(f"slack:@{handle}")) is None:
+            raise SourceUnavailable(f"slack:@{handle}", "Slack was not called")
+        return people
+
+    async def has_member(self, address: str) -> bool:
+        raise SourceUnavailable("Slack", "Slack was not called")
 
 
 class _UnreadSlack:

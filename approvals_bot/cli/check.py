@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from approvals_bot.cli import terminal
 from approvals_bot.cli.common import CONFIG, Config, Json, misuse, uncollected, with_engine
+
+if TYPE_CHECKING:
+    from approvals_bot.config.messages import ConfigProblem
 
 
 def check(
@@ -38,7 +42,8 @@ def check(
 ) -> None:
     """Check config.toml and all workflows.
 
-    Starts nothing. Reports every problem with file, line and key, and then exits with 1. Warns of requests that no
+    Starts nothing. Plays the policy tests, too. Reports every problem with file, line and key, and then exits with 1.
+    Warns of requests that no
     stage covers, of stages that never apply, and of those without a notification or a deadline.
 
     \b
@@ -51,6 +56,7 @@ def check(
         from approvals_bot.service.catalog import check_configuration
 
         names, problems, warnings = check_configuration(config, os.environ)
+        problems = problems or _failing_tests(config)
     if problems:
         lines = "\n".join(str(problem) for problem in problems)
         terminal.say({"problems": [asdict(problem) for problem in problems], "workflows": []}, lines, as_json)
@@ -73,6 +79,23 @@ def check(
         terminal.say(found, "", as_json=True)
     if (runs and report.has_findings) or (strict and warnings):
         raise typer.Exit(1)
+
+
+def _failing_tests(config: Path) -> Sequence[ConfigProblem]:
+    """Play the policy tests, if there are any. Returns what is wrong with them, and what fails."""
+    from approvals_bot.config.load import find_tests
+    from approvals_bot.config.messages import ConfigErrors, ConfigProblem
+    from approvals_bot.service.catalog import read_configuration, workflows_folder
+
+    if not find_tests(workflows_folder(config, os.environ)):
+        return ()
+    from approvals_bot.cli.policy_tests import failed_lines, play_tests
+
+    try:
+        results = play_tests(read_configuration(config))
+    except ConfigErrors as errors:
+        return errors.problems
+    return [ConfigProblem(file, line, name, what) for file, line, name, what in failed_lines(results)]
 
 
 def _span(ended: str | None, runs: bool) -> timedelta | None:

@@ -21,6 +21,7 @@ from approvals_bot.approvals.policy import Definition
 from approvals_bot.channels.slack.manifest import manifest as manifest_of
 from approvals_bot.cli import terminal
 from approvals_bot.cli.common import CONFIG, Config, Json, fail, misuse, uncollected, with_engine
+from approvals_bot.config.load import TESTS
 from approvals_bot.config.messages import ConfigErrors
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
@@ -205,6 +206,32 @@ on_deadline = "expire"
 """
 
 
+TESTS_TEMPLATE = """\
+# What is expected of @what@.toml. `approvals-bot test` plays it, and so does `approvals-bot check`.
+[[case]]
+name      = "a colleague approves"
+requester = "@you@"
+input     = { what = "A first try" }
+votes     = [{ by = "@colleague@", choice = "approve" }]
+asked     = ["@colleague@"]
+outcome   = "approved"
+
+[[case]]
+name      = "nobody approves their own request"
+requester = "@you@"
+input     = { what = "A first try" }
+votes     = [{ by = "@you@", choice = "approve", after = "1h" }]
+outcome   = "waiting"
+why       = "You can't approve your own request."
+
+[[case]]
+name      = "if nobody decides, it expires"
+requester = "@you@"
+input     = { what = "A first try" }
+outcome   = "expired"
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Answers:
     """The answers to init's three questions, with defaults."""
@@ -271,7 +298,8 @@ def write_beginning(folder: Path, answers: Answers) -> Iterator[str]:
     first = folder / "workflows" / f"{answers.what}.toml"
     if not first.exists():
         first.write_text(answers.fill(WORKFLOW_TEMPLATE), "utf-8")
-    yield f"{first}: a first approval workflow"
+        first.with_suffix(TESTS).write_text(answers.fill(TESTS_TEMPLATE), "utf-8")
+    yield f"{first}: a first approval workflow; {first.stem}{TESTS} beside it says what is expected of it"
     named = shlex.quote(str(config))
     yield f"Next, try it on this machine: approvals-bot dev --config {named}"
     body = {"workflow": answers.what, "requester": answers.you, "input": {"what": "A first try"}}

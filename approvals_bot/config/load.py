@@ -35,6 +35,9 @@ from approvals_bot.config.slips import slip_of
 
 LARGEST_FILE = 262_144  # bytes
 
+TESTS = ".test.toml"
+"""What the names of policy tests end with: `deploy.test.toml`, beside `deploy.toml`."""
+
 Check = Callable[[Definition, ServiceSettings], Iterable[Finding]]
 """Checks beyond the shape: whether names exist, conditions compile, stages can be filled."""
 
@@ -51,16 +54,21 @@ class Configuration:
     texts: Mapping[str, str] = field(default_factory=dict)  # of the workflows' files, by workflow
 
 
-def load_configuration(path: Path, env: Mapping[str, str], check: Check | None = None) -> Configuration:
-    """Load config.toml and all its workflows. Raises ConfigErrors with every problem of every file."""
+def load_configuration(
+    path: Path, env: Mapping[str, str], check: Check | None = None, *, any_secrets: bool = False
+) -> Configuration:
+    """Load config.toml and all its workflows. `any_secrets`: those that are missing may be anything.
+
+    Raises ConfigErrors with every problem of every file.
+    """
     problems: list[ConfigProblem] = []
     service: ServiceSettings | None = None
     workflows: list[Definition] = []
     try:
         service = load_service(path, env)
     except ConfigErrors as error:
-        problems += error.problems
-        service = _but_for_its_secrets(path)
+        service = _but_for_its_secrets(path, env)
+        problems += () if any_secrets and service is not None else error.problems
     try:
         folder = service.server.workflows if service is not None else path.parent / "workflows"
         if service is not None and not folder.exists():
@@ -76,40 +84,40 @@ def load_configuration(path: Path, env: Mapping[str, str], check: Check | None =
 
 def _digests(path: Path, folder: Path) -> Iterator[tuple[str, str]]:
     """Yield the SHA-256 of config.toml and of each file of workflows, by name."""
-    for file in (path, *_files(folder), *python_files(folder)):
+    for file in (path, *workflow_files(folder), *python_files(folder)):
         with suppress(OSError):
             yield file.name, hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _texts(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield the text of each workflow's file."""
-    for file in _files(folder):
+    for file in workflow_files(folder):
         with suppress(OSError):
             yield file.stem, file.read_bytes().decode()
 
 
 def load_service(path: Path, env: Mapping[str, str]) -> ServiceSettings:
     """Load config.toml alone, resolving each `env:NAME` from `env`. Raises ConfigErrors."""
-    file = _File.read(path)
+    file = TomlFile.read(path)
     service, wrong = file.fit(ServiceSettings, {"env": env, "folder": path.parent})
     if service is None:
         raise ConfigErrors(file.problems(wrong))
     return service
 
 
-def _but_for_its_secrets(path: Path) -> ServiceSettings | None:
+def _but_for_its_secrets(path: Path, env: Mapping[str, str]) -> ServiceSettings | None:
     """Load the service as if every secret were set, to check its workflows despite missing secrets."""
     try:
-        return load_service(path, _AnySecret())
+        return load_service(path, _AnySecret(env))
     except ConfigErrors:
         return None
 
 
 class _AnySecret(dict[str, str]):
-    """An environment in which every variable is set, each to a different value."""
+    """An environment in which every variable is set, those that are missing each to a different value."""
 
     def get(self, name: str, default: Any = None) -> Any:
-        return hashlib.sha256(name.encode()).hexdigest()
+        return super().get(name) or hashlib.sha256(name.encode()).hexdigest()
 
 
 def load_workflows(
@@ -121,7 +129,7 @@ def load_workflows(
     """
     definitions: list[Definition] = []
     problems: list[ConfigProblem] = []
-    for path in _files(folder) if service is not None or folder.is_dir() else ():
+    for path in workflow_files(folder) if service is not None or folder.is_dir() else ():
         try:
             definitions.append(_load_workflow(path, service, check))
         except ConfigErrors as error:
@@ -131,7 +139,17 @@ def load_workflows(
     return definitions
 
 
-def _files(folder: Path) -> list[Path]:
+def workflow_files(folder: Path) -> list[Path]:
+    """List the folder's workflow files. Raises ConfigErrors for a folder that can't be read."""
+    return [path for path in _toml_files(folder) if not path.name.endswith(TESTS)]
+
+
+def find_tests(folder: Path) -> list[Path]:
+    """List the folder's files of policy tests. Raises ConfigErrors for a folder that can't be read."""
+    return [path for path in _toml_files(folder) if path.name.endswith(TESTS)]
+
+
+def _toml_files(folder: Path) -> list[Path]:
     """List the folder's *.toml. Raises ConfigErrors for an unreadable folder, which would look empty otherwise."""
     try:
         return visible(folder, ".toml")
@@ -165,7 +183,7 @@ def python_files(folder: Path) -> list[Path]:
 
 
 def _load_workflow(path: Path, service: ServiceSettings | None, check: Check | None) -> Definition:
-    file = _File.read(path)
+    file = TomlFile.read(path)
     definition, wrong = file.fit(Definition, {})
     found = list(wrong)
     whole = definition or remainder(file.content, wrong, partial(_fit, Definition, {}))
@@ -189,12 +207,12 @@ def problems_of(path: Path, found: Iterable[Finding]) -> list[ConfigProblem]:
     found = list(found)
     if not found:
         return []
-    file = _File.read(path)
+    file = TomlFile.read(path)
     return list(file.problems(replace(each, path=in_file(each.path, file.content, keep_last=True)) for each in found))
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class TomlFile:
     """A parsed TOML file and the lines of its keys."""
 
     name: str
@@ -202,7 +220,7 @@ class _File:
     places: Places
 
     @classmethod
-    def read(cls, path: Path) -> _File:
+    def read(cls, path: Path) -> TomlFile:
         name = str(path)
         text = _text(path, name)
         places, readable, stopped_at = Places(), text, 0

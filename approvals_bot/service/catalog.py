@@ -94,9 +94,12 @@ def _named_by(definition: Definition) -> Iterator[str]:
         yield schedule.requester
 
 
-def read_configuration(path: Path, env: Mapping[str, str] | None = None) -> Configuration:
-    """Read config.toml and all files it names, and check the whole. Raises ConfigErrors with every problem."""
-    return load_configuration(path, os.environ if env is None else env, check_definition)
+def read_configuration(path: Path, env: Mapping[str, str] | None = None, *, any_secrets: bool = False) -> Configuration:
+    """Read config.toml and all files it names, and check the whole. Raises ConfigErrors with every problem.
+
+    `any_secrets`: for what calls nobody, secrets that aren't set may be anything.
+    """
+    return load_configuration(path, os.environ if env is None else env, check_definition, any_secrets=any_secrets)
 
 
 def check_configuration(

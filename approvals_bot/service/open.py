@@ -119,9 +119,24 @@ async def prepare_approval(
         data = {"workflow": name, "for": requester, "because": refused.code}
         await engine.audit("opening_refused", who=requester, actor=actor.as_json(), data=data)
         raise
+    return await permitted_opening(definition, input, requester, None, people, engine.now())
+
+
+async def permitted_opening(
+    definition: Definition,
+    input: Mapping[str, JsonValue],
+    requester: str,
+    behalf: str | None,
+    people: People,
+    at: datetime,
+) -> Opening:
+    """Return what opens a request with this input, if its values may be requested and somebody decides them.
+
+    `check_requester` says who may request at all. Raises OpeningRefused or InvalidPayloadError.
+    """
     given = fields.dump(definition.fields, fields.values(definition.fields, input))
-    opening = await _permitted(definition, Opening(given, requester), people, engine.now())
-    await _check_decidable(definition, opening, people, engine.now())
+    opening = await _permitted(definition, Opening(given, requester, behalf), people, at)
+    await _check_decidable(definition, opening, people, at)
     return opening
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.config.checks import check_definition
+from approvals_bot.config.load import workflow_files
 from approvals_bot.config.service import ServiceSettings
 
 GROUPS: dict[str, Any] = {
@@ -50,7 +51,7 @@ def problems(definition: Definition, of: ServiceSettings | None = None) -> list[
     ]
 
 
-SAMPLES = sorted((Path(__file__).parents[2] / "workflows").glob("*.toml"))
+SAMPLES = workflow_files(Path(__file__).parents[2] / "workflows")
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)

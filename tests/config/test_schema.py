@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.config.checks import check_definition
+from approvals_bot.config.load import workflow_files
 from approvals_bot.config.schema import service_schema, workflow_schema
 from approvals_bot.config.service import ServiceSettings
 
@@ -32,7 +33,7 @@ def test_both_are_valid_json_schemas() -> None:
     Draft202012Validator.check_schema(workflow_schema())
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "workflows").glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", workflow_files(ROOT / "workflows"), ids=lambda path: path.stem)
 def test_sample_workflows_match_the_schema(path: Path) -> None:
     Draft202012Validator(workflow_schema()).validate(tomllib.loads(path.read_text()))
 

@@ -17,8 +17,9 @@ from approvals_bot.approvals.clock import Backoff
 from approvals_bot.approvals.delivery_policy import CallTarget, Resume, SendDm
 from approvals_bot.approvals.durations import LONGEST, duration_text, parse_duration
 from approvals_bot.approvals.policy import Definition, digest, pinned
+from approvals_bot.config.load import workflow_files
 
-SAMPLES = sorted((Path(__file__).parents[2] / "workflows").glob("*.toml"))
+SAMPLES = workflow_files(Path(__file__).parents[2] / "workflows")
 
 
 def definition(**tables: Any) -> Definition:

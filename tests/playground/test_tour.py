@@ -15,6 +15,7 @@ import pytest
 from approvals_bot.app.service import Service
 from approvals_bot.cli.dev import Origin, open_dev
 from approvals_bot.cli.dev_samples import SHIPPED
+from approvals_bot.config.load import python_files, workflow_files
 from approvals_bot.playground import Playground
 from tests.support.browsing import a_port, chromium, needs_chromium, serving
 from tests.support.judges import judge
@@ -147,7 +148,8 @@ async def test_a_python_webhook_is_answered_in_the_tour(dev: Dev) -> None:
 
 
 def test_the_files_of_our_own_workflows_are_known() -> None:
-    assert {file.stem for file in (ROOT / "workflows").iterdir() if file.suffix in (".py", ".toml")} == SHIPPED
+    files = [*workflow_files(ROOT / "workflows"), *python_files(ROOT / "workflows")]
+    assert {file.stem for file in files} == SHIPPED
 
 
 async def test_a_result_stays_until_another_page_is_opened(dev: Dev) -> None:

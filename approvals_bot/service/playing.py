@@ -1,0 +1,156 @@
+"""A request played in memory: the real workflow against a log that grows, without an engine, a store or channels.
+
+Policy tests and `compare` play what people do. Time passes at once, and timers fire in their order. People are looked
+up as in a service; nothing is delivered, and nothing is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from pydantic import JsonValue
+
+from approvals_bot.approvals.acts import Change, Reply, message_of, read_answer
+from approvals_bot.approvals.apply import late_reply
+from approvals_bot.approvals.field_specs import FieldSpec
+from approvals_bot.approvals.files import StoredFile
+from approvals_bot.approvals.policy import Definition, pinned
+from approvals_bot.approvals.request import Opening, Request
+from approvals_bot.approvals.workflow import approval
+from approvals_bot.durable.core import sandbox
+from approvals_bot.durable.core.commands import events_of
+from approvals_bot.durable.core.events import Event, NewEvent, closed_by, new_run_id
+from approvals_bot.durable.core.hooks import WebhookRequest, decode_body
+from approvals_bot.durable.core.open_work import OpenStep
+from approvals_bot.durable.core.replay import Replay, ReplayResult
+from approvals_bot.people import People
+
+MOST_TIMERS = 2_000
+"""Timers that one request fires. Past them, it is left waiting: a list that can't be read is read every few minutes."""
+
+
+class PlayedRequest:
+    """One request, from its opening on. `now`: the time it has come to. `seen`: the request after each change.
+
+    `failure`: why its run failed, as it does where nobody can decide.
+    """
+
+    def __init__(self, definition: Definition, opening: Opening, people: People, at: datetime) -> None:
+        workflow = approval.under(definition.id, pinned(definition))
+        given = workflow.signature.encode_call((opening,), {})
+        data = {"run_id": new_run_id(at, bytes(8)), "workflow": workflow.name, "input": given}
+        self._created = Event(1, "run_created", at, data | {"settings": workflow.settings})
+        self._replay = Replay(workflow, self._created, entropy=b"", link=str)
+        self._resources: dict[type, Any] = {People: people}
+        self._length = 1
+        self._hook: int | None = None  # the number of the hook that takes acts, as long as it is open
+        self._answers: dict[int, dict[str, Any]] = {}  # by the act's place in the log
+        self._outcome: ReplayResult | None = None
+        self._fired = 0
+        self.now = at
+        self.seen: list[Request] = []
+        self.failure = ""
+
+    @property
+    def request(self) -> Request:
+        return self.seen[-1]
+
+    async def open(self) -> None:
+        """Open the request. Raises WorkflowBugError for a bug in the workflow."""
+        await self._deliver([self._created])
+
+    async def act(self, act: Change) -> Reply:
+        """Let somebody act now. Returns the reply that they get."""
+        if self._hook is None:
+            return late_reply(self.request, act, self.now)
+        payload = WebhookRequest.of_json(message_of(act)).encode()
+        data = {"id": self._hook, "resume_id": f"act-{self._length}", "payload": payload}
+        came = self._event(NewEvent("hook_received", data))
+        await self._deliver([came])
+        return read_answer(decode_body(self._answers[came.seq]))
+
+    async def wait(self, until: datetime) -> None:
+        """Let time pass, and fire what is due by then."""
+        while await self._fire_next(until):
+            pass
+        self.now = max(self.now, until)
+
+    async def run_out(self) -> None:
+        """Let time pass until the request is decided, or nothing is left that time alone would change."""
+        while self.request.is_open and not self.request.unresolved and await self._fire_next(None):
+            pass
+
+    def close(self) -> None:
+        """Throw the run away, wherever it waits."""
+        with sandbox.installed():
+            self._replay.close()
+
+    async def _fire_next(self, until: datetime | None) -> bool:
+        timers = [] if self._outcome is None or self._outcome.ended else self._outcome.timers
+        due = min(timers, key=lambda timer: (timer.resume_at, timer.id), default=None)
+        if due is None or (until is not None and due.resume_at > until) or self._fired >= MOST_TIMERS:
+            return False
+        self._fired += 1
+        self.now = max(self.now, due.resume_at)
+        await self._deliver([self._event(NewEvent("wait_completed", {"id": due.id}))])
+        return True
+
+    async def _deliver(self, events: list[Event]) -> None:
+        """Deliver these events, and those that they lead to, until the run waits for people or time."""
+        while events:
+            with sandbox.installed():
+                self._outcome = outcome = self._replay.deliver(events)
+            self._note(outcome)
+            events = [self._event(event) for event in events_of(outcome.commands, self.now)]
+            if outcome.ended:
+                return
+            if not events:
+                events = [await self._look_up(step) for step in self._look_ups(outcome)]
+
+    def _note(self, outcome: ReplayResult) -> None:
+        parts = outcome.projection.parts if outcome.projection is not None else []
+        if parts:
+            request = Request.model_validate(parts[0])
+            if not self.seen or request != self.seen[-1]:
+                self.seen.append(request)
+
+    def _look_ups(self, outcome: ReplayResult) -> Iterator[OpenStep]:
+        """Yield the open steps that only read. The others are deliveries and calls, which stay on their way."""
+        for step in outcome.steps:
+            if step.step.only_reads and self._resources.keys() >= {*step.step.signature.needs.values()}:
+                yield step
+
+    async def _look_up(self, state: OpenStep) -> Event:
+        signature = state.step.signature
+        args, kwargs = signature.decode_call(state.input)
+        needs = {name: self._resources[kind] for name, kind in signature.needs.items()}
+        result = await state.step.function(*args, **kwargs, **needs)
+        return self._event(NewEvent("step_completed", {"id": state.id, "result": signature.result.encode(result)}))
+
+    def _event(self, new: NewEvent) -> Event:
+        self._length += 1
+        event = Event(self._length, new.type, self.now, new.data)
+        match event.type:
+            case "hook_created":
+                self._hook = event.data["id"]
+            case "hook_responded":
+                self._answers[event.data["to"]] = event.data["answer"]
+            case "run_failed":
+                self.failure = event.data["error"]["message"]
+            case _:
+                pass
+        if self._hook in closed_by(event):
+            self._hook = None
+        return event
+
+
+def with_example_files(of: Mapping[str, FieldSpec], given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Put a file in the place of each name of one, as if it had been uploaded: what is only played has none."""
+    return {
+        name: StoredFile(value, value, 0, "", "").as_json()
+        if isinstance(value, str) and name in of and of[name].type == "file"
+        else value
+        for name, value in given.items()
+    }
