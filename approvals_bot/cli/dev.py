@@ -26,9 +26,10 @@ from approvals_bot.channels.slack.manifest import FUNCTION, SCOPES, SHORTCUT, fu
 from approvals_bot.cli.common import PlaygroundClock, write_whole
 from approvals_bot.cli.dev_samples import Samples
 from approvals_bot.cli.serving import ConfigSource, listen, serve
+from approvals_bot.config.groups import slack_handles
 from approvals_bot.config.load import Configuration, samples
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem
-from approvals_bot.config.service import ServiceSettings, SlackGroupEntry
+from approvals_bot.config.service import ServiceSettings
 from approvals_bot.errors import ConfigError
 from approvals_bot.playground import APP_ID, Playground, SeedApp, SeedChannel, SeedGroup, User, routes
 from approvals_bot.service.catalog import read_configuration
@@ -231,9 +232,8 @@ def build_playground(configuration: Configuration, base_url: str, clock: Playgro
         people=_people(service),
         channels=_places(configuration),
         groups=[
-            SeedGroup(group.slack.removeprefix("@"), tuple(p.address for p in known_people(service)))
-            for group in service.groups.values()
-            if isinstance(group, SlackGroupEntry)
+            SeedGroup(handle, tuple(p.address for p in known_people(service)))
+            for handle in slack_handles(service.groups)
         ],
         base_url=base_url,
         events_url=f"{base_url}/slack/events",

@@ -18,10 +18,11 @@ from approvals_bot.cli.doctor_secrets import check_secrets
 from approvals_bot.cli.interpreter import known_holes
 from approvals_bot.cli.terminal import bold
 from approvals_bot.config.api_keys import ApiKeyEntry
+from approvals_bot.config.groups import slack_handles
 from approvals_bot.config.hosts import is_loopback
 from approvals_bot.config.load import load_service, load_workflows
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem
-from approvals_bot.config.service import ServiceSettings, SlackGroupEntry
+from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.replicas import ReplicaRow
 from approvals_bot.errors import StoreUnavailableError
@@ -231,7 +232,7 @@ def places_of(channel: str, workflows: Sequence[Definition]) -> dict[str, str]:
 
 def groups_of(service: ServiceSettings, workflows: Sequence[Definition]) -> list[str]:
     """List every Slack user group that the files name, by its handle without the @."""
-    found = [of.slack.removeprefix("@") for of in service.groups.values() if isinstance(of, SlackGroupEntry)]
+    found = slack_handles(service.groups)
     for definition in workflows:
         seats = [seat for stage in definition.stage for seat in stage.seats]
         texts = [

@@ -33,7 +33,7 @@ from approvals_bot.config.channels import installed_channels
 from approvals_bot.config.messages import Finding
 from approvals_bot.config.positions import Path
 from approvals_bot.config.schedules import schedule_faults
-from approvals_bot.config.service import DirectoryTable, PeopleGroupEntry, ServiceSettings
+from approvals_bot.config.service import DirectoryTable, ServiceSettings
 from approvals_bot.people import (
     AddressError,
     GroupAddress,
@@ -553,13 +553,10 @@ def _possible_requesters(definition: Definition, service: ServiceSettings) -> It
         if text == "*" or text.startswith("app:"):
             yield OUTSIDER
         elif text.startswith("@"):
-            match service.groups.get(text[1:]):
-                case PeopleGroupEntry(people=members):
-                    yield from map(service.rules.canonical, members)
-                case None:
-                    pass  # said elsewhere
-                case _:
-                    yield OUTSIDER
+            if (members := service.people_in(text[1:])) is not None:
+                yield from map(service.rules.canonical, members)
+            elif text[1:] in service.groups:
+                yield OUTSIDER
         elif is_mail(text):
             yield service.rules.canonical(text)
 
@@ -578,13 +575,12 @@ def _crowd(seat: Seat, service: ServiceSettings) -> _Crowd | None:
             case PersonAddress(person):
                 known[same(person)] = None
             case GroupAddress(name):
-                match service.groups.get(name):
-                    case None:
-                        return None
-                    case PeopleGroupEntry(people=members):
-                        known.update(dict.fromkeys(map(same, members)))
-                    case _:
-                        more = inf
+                if name not in service.groups:
+                    return None
+                if (members := service.people_in(name)) is None:
+                    more = inf
+                else:
+                    known.update(dict.fromkeys(map(same, members)))
             case OnCall(name) if isinstance(directory, DirectoryTable):
                 if name not in directory.oncall:
                     return None

@@ -10,7 +10,7 @@ from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.policy import SCHEDULE, Definition, WorkflowSchedule
 from approvals_bot.config.messages import Finding
 from approvals_bot.config.positions import Path
-from approvals_bot.config.service import PeopleGroupEntry, ServiceSettings
+from approvals_bot.config.service import ServiceSettings
 from approvals_bot.people import AddressError, is_mail
 from approvals_bot.people.addresses import canonical_in_file
 
@@ -61,7 +61,7 @@ def _may_list(entry: str, address: str, service: ServiceSettings) -> bool:
     """Return whether an entry of `request` lists this person or app, or may do so: only live sources know."""
     if address.startswith("app:") or entry.startswith("app:"):
         return entry == address
-    group = service.groups.get(entry.removeprefix("@")) if entry.startswith("@") else None
-    if isinstance(group, PeopleGroupEntry):
-        return service.is_among(address, group.people)
+    listed = service.people_in(entry.removeprefix("@")) if entry.startswith("@") else None
+    if listed is not None:
+        return service.is_among(address, listed)
     return entry == "*" or entry.startswith(("@", "slack:")) or (is_mail(entry) and service.is_among(address, (entry,)))

@@ -30,6 +30,7 @@ def service_schema() -> Schema:
     tables = schema["$defs"]
     _or(tables, "ApiKeyEntry", short_form(_SECRET))
     _or(tables, "PeopleGroupEntry", tables["PeopleGroupEntry"]["properties"]["people"])
+    _or(tables, "NestedGroupEntry", {"type": "array", "items": {"type": "string", "pattern": "^(@|slack:@)"}})
     _or(tables, "SlackGroupEntry", {"type": "string", "pattern": r"^slack:@\S+$"})
     return _finished(schema, "config.toml", "Approvals Bot: config.toml")
 

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from approvals_bot.approvals.base import Bool, Frozen, Int, Label, Slug, Text, nearest, refuse
+from approvals_bot.approvals.base import Bool, Frozen, Int, Slug, Text, nearest, refuse
 from approvals_bot.approvals.business_time import Calendar, Day, TimeZone
 from approvals_bot.approvals.durations import DurationOrZero
 from approvals_bot.approvals.policy import SCHEDULE
@@ -31,6 +31,16 @@ from approvals_bot.config.api_keys import ApiKeyEntry, values_twice
 from approvals_bot.config.audit import AuditTable
 from approvals_bot.config.channels import BUILT_IN, CHANNELS_GROUP, installed_channels, make_channel
 from approvals_bot.config.chat import ChatTable
+from approvals_bot.config.groups import (
+    FileSourceEntry,
+    FolderPath,
+    Group,
+    HttpSourceEntry,
+    SlackGroupEntry,
+    in_folder,
+    listed_people,
+    nesting_faults,
+)
 from approvals_bot.config.hosts import is_loopback
 from approvals_bot.config.login import LoginTable, Network, RolesTable
 from approvals_bot.config.mail import Email, MailAddress, mail_address
@@ -84,6 +94,10 @@ class ServiceSettings(Frozen):
         """Return what the file says about the person with this address, however it is written."""
         return self._persons.get(self.rules.canonical(address))
 
+    def people_in(self, group: str) -> tuple[str, ...] | None:
+        """Return a group's members as the file lists them; None if only a live source knows them."""
+        return listed_people(self.groups, group)
+
     def is_among(self, address: str, addresses: Iterable[str]) -> bool:
         """Return whether one of these addresses is this person's, however they are written."""
         return self.rules.canonical(address) in map(self.rules.canonical, addresses)
@@ -130,6 +144,12 @@ class ServiceSettings(Frozen):
                 raise refuse(f"there is no [http.{source.http}]", at=(*at, "http"))
             if isinstance(source, SlackGroupEntry) and self.slack is None:
                 raise refuse("Slack is not configured", at=at)
+        return self
+
+    @model_validator(mode="after")
+    def _groups_nest(self) -> ServiceSettings:
+        for at, what, suggestion in nesting_faults(self.groups, has_slack=self.slack is not None):
+            raise refuse(what, suggestion, at=("groups", *at))
         return self
 
     @model_validator(mode="after")
@@ -198,13 +218,14 @@ class ServiceSettings(Frozen):
 
     def _may_be_known(self, address: str) -> bool:
         """Return whether the file names this person besides as a delegate, or a live source or Slack may know them."""
-        groups, directory = self.groups.values(), self.directory
+        directory, groups = self.directory, [self.people_in(name) for name in self.groups]
         if self.slack is not None or not isinstance(directory, DirectoryTable):
             return True
-        if not all(isinstance(group, PeopleGroupEntry) for group in groups):
-            return True
         named = [*self.people, *(person.manager for person in self.people.values() if person.manager)]
-        named += (one for group in groups if isinstance(group, PeopleGroupEntry) for one in group.people)
+        for people in groups:
+            if people is None:
+                return True
+            named += people
         for table in (directory.oncall, *directory.owner_of.values()):
             named += (one for people in table.values() for one in people)
         return self.is_among(address, named)
@@ -339,60 +360,6 @@ class AbsenceEntry(Frozen):
         return self
 
 
-class FileSourceEntry(Frozen):
-    """A JSON file, read at each lookup."""
-
-    file: FolderPath
-
-
-class HttpSourceEntry(Frozen):
-    """A target in [http.*], requested with GET at each lookup."""
-
-    http: Slug
-
-
-class GroupEntry(Frozen):
-    """A group. `name` is what people read instead of the group's id."""
-
-    name: Label | None = None
-
-
-class PeopleGroupEntry(GroupEntry):
-    """People by their addresses. In the file also a plain list."""
-
-    people: tuple[MailAddress, ...]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, value: object) -> object:
-        people = value.get("people") if isinstance(value, dict) else value
-        for at, address in enumerate(people if isinstance(people, list) else ()):
-            if isinstance(address, str) and address.startswith("@"):
-                raise refuse(f"{address} is a group; this list takes the addresses of its people", at=("people", at))
-        return value if isinstance(value, dict) else {"people": value}
-
-
-class SlackGroupEntry(GroupEntry):
-    """The members of a Slack user group. In the file also "slack:@sre"."""
-
-    slack: Annotated[str, Field(pattern=r"^@\S{1,80}$")]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _shorthand(cls, value: object) -> object:
-        if isinstance(value, str) and not value.startswith("slack:"):
-            raise refuse('write a list of addresses, or a Slack user group like "slack:@sre"', f'["{value}"]')
-        return {"slack": value.removeprefix("slack:")} if isinstance(value, str) else value
-
-
-class FileGroupEntry(FileSourceEntry, GroupEntry):
-    """The people that a JSON file lists."""
-
-
-class HttpGroupEntry(HttpSourceEntry, GroupEntry):
-    """The people that a target of [http.*] answers with."""
-
-
 class DirectoryTable(Frozen):
     """On-call people and owners: `oncall.<name>`, `owner-of.<field>.<value>`."""
 
@@ -462,19 +429,8 @@ def _database(value: object, info: ValidationInfo) -> SecretStr:
     if separator and scheme in ("postgresql", "postgres") and rest:
         return SecretStr(f"{scheme}://{rest}")
     if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
-        return SecretStr("sqlite:///" + str(_in_folder(Path(rest[1:]), info)))
+        return SecretStr("sqlite:///" + str(in_folder(Path(rest[1:]), info)))
     raise refuse('write the database like "sqlite:///approvals.db" or "postgresql://user@host/name", or "env:NAME"')
-
-
-def _in_folder(path: Path, info: ValidationInfo) -> Path:
-    """Resolve a relative path against the folder of the file that contains it."""
-    return Path((info.context or {}).get("folder", "")) / path
-
-
-def _path(value: object, info: ValidationInfo) -> object:
-    if isinstance(value, str) and (not value or "\0" in value):
-        raise refuse("a path is missing")
-    return _in_folder(Path(value), info) if isinstance(value, (str, Path)) else value
 
 
 _PLACEHOLDER = re.compile(r"(?i)(change|replace)[-_ ]?(me|this)|your[-_ ]?(signing|secret|key)|insert[-_ ]|<[^>]*>")
@@ -521,23 +477,6 @@ def _people(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-def _kind_of_group(value: object) -> str:
-    """Say which form of a group this is. Errors are then about that form alone."""
-    match value:
-        case GroupEntry():
-            return type(value).__name__
-        case str():
-            return "SlackGroupEntry"
-        case dict():
-            meant = [nearest(key, _GROUPS) for key in value]
-            return next((kind for key, kind in _GROUPS.items() if key in meant), "PeopleGroupEntry")
-        case _:
-            return "PeopleGroupEntry"
-
-
-_GROUPS = {"people": "PeopleGroupEntry", "slack": "SlackGroupEntry", "file": "FileGroupEntry", "http": "HttpGroupEntry"}
-
-
 def _kind_of_directory(value: object) -> str:
     match value:
         case FileSourceEntry() | {"file": _}:
@@ -558,7 +497,6 @@ CancelGrace = Annotated[DurationOrZero, AfterValidator(_cancel_grace)]
 Database = Annotated[SecretStr, BeforeValidator(_database), WithJsonSchema({"type": "string"})]
 """A database URL; secret, because it may contain a password."""
 Domain = Annotated[str, AfterValidator(_domain)]
-FolderPath = Annotated[Path, BeforeValidator(_path)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 People = Annotated[
     tuple[MailAddress, ...],
@@ -567,13 +505,6 @@ People = Annotated[
 ]
 PrivateAddress = Annotated[str, AfterValidator(_private_address)]
 SigningKey = Annotated[Secret, AfterValidator(_signing_key)]
-Group = Annotated[
-    Annotated[PeopleGroupEntry, Tag("PeopleGroupEntry")]
-    | Annotated[SlackGroupEntry, Tag("SlackGroupEntry")]
-    | Annotated[FileGroupEntry, Tag("FileGroupEntry")]
-    | Annotated[HttpGroupEntry, Tag("HttpGroupEntry")],
-    Discriminator(_kind_of_group),
-]
 Directory = Annotated[
     Annotated[DirectoryTable, Tag("DirectoryTable")]
     | Annotated[FileSourceEntry, Tag("FileSourceEntry")]

@@ -39,7 +39,14 @@ from approvals_bot.people.addresses import (
     parse_address,
 )
 from approvals_bot.people.own import OwnPeople
-from approvals_bot.people.sources import FileSource, LiveSource, SlackGroupSource, SourceFault, SourceUnavailable
+from approvals_bot.people.sources import (
+    FileSource,
+    LiveSource,
+    NestedGroup,
+    SlackGroupSource,
+    SourceFault,
+    SourceUnavailable,
+)
 
 __all__ = [
     "Address",
@@ -47,9 +54,11 @@ __all__ = [
     "Directory",
     "FileSource",
     "GroupAddress",
+    "GroupSource",
     "IdentityRules",
     "LiveSource",
     "ManagerOf",
+    "NestedGroup",
     "OnBehalfOf",
     "OnCall",
     "OwnerOf",
@@ -110,6 +119,18 @@ class Resolved:
     errors: tuple[SourceFault, ...] = ()
     slack_group: str = ""
 
+    def includes(self, person: str, source: str) -> bool:
+        """Return whether this person is among them. Raises SourceUnavailable, about `source`, where nobody knows."""
+        if any(each.address == person for each in self.persons):
+            return True
+        if self.errors:
+            raise SourceUnavailable(source, str(self.errors[0]))
+        return False
+
+
+GroupSource = Sequence[str] | LiveSource | NestedGroup
+"""A group as it is configured: a list of addresses, a source that is read each time, or other groups."""
+
 
 # ── the directory ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -135,7 +156,7 @@ class People:
     def __init__(
         self,
         persons: Iterable[Person] = (),
-        groups: Mapping[str, Sequence[str] | LiveSource] | None = None,
+        groups: Mapping[str, GroupSource] | None = None,
         directory: Directory | LiveSource | None = None,
         slack_group: Callable[[str], Awaitable[Sequence[str]]] | None = None,
         away: Mapping[str, Sequence[Absence]] | None = None,
@@ -225,7 +246,7 @@ class People:
     async def read_sources(self) -> None:
         """Read every live source once, to fill `bad_entries`. One that is down is passed over."""
         for name, source in self._groups.items():
-            if not isinstance(source, Sequence):
+            if not isinstance(source, Sequence | NestedGroup):
                 with suppress(SourceUnavailable):
                     await self._group(name)
         with suppress(SourceUnavailable):
@@ -233,7 +254,7 @@ class People:
 
     def _live_groups(self) -> Iterator[Callable[[str], Awaitable[bool]]]:
         for name, source in self._groups.items():
-            if not isinstance(source, Sequence):
+            if not isinstance(source, Sequence | NestedGroup):
                 yield partial(self._is_member, name)
 
     async def _is_member(self, group: str, person: str) -> bool:
@@ -313,14 +334,19 @@ class People:
         """List everybody the configuration names, as a person, manager, group member or in the directory."""
         addresses = [*self._persons, *self._managers.values()]
         for members in self._groups.values():
-            if isinstance(members, Sequence):
-                addresses += members
+            match members:
+                case NestedGroup():
+                    addresses += filter(is_mail, (*members.all, *members.without))
+                case Sequence():
+                    addresses += members
+                case _:
+                    pass
         if isinstance(self._directory, Directory):
             addresses += _listed_in(self._directory)
         return self._different(addresses)
 
     @property
-    def groups(self) -> Mapping[str, Sequence[str] | LiveSource]:
+    def groups(self) -> Mapping[str, GroupSource]:
         return self._groups
 
     @property
@@ -330,10 +356,7 @@ class People:
     async def is_in(self, address: str, group: str) -> bool:
         """Check whether this person is in the group now. Raises SourceUnavailable if that can't be known."""
         resolved = await self.resolve(f"@{group}", requester=address)
-        if resolved.errors:
-            raise SourceUnavailable(f"@{group}", str(resolved.errors[0]))
-        person = self.canonical(address)
-        return any(each.address == person for each in resolved.persons)
+        return resolved.includes(self.canonical(address), f"@{group}")
 
     async def resolve(
         self,
@@ -383,11 +406,35 @@ class People:
         source = self._groups.get(name)
         if source is None:
             return Resolved((), f"there is no group {name}")
+        if isinstance(source, NestedGroup):
+            return await self._nested(name, source)
         if isinstance(source, Sequence):
             shown = self.group_names.get(name, name)
             return self._listed(source, f"in {shown}", f"nobody is in {shown}")
         found = self._members(name, await _read(source), source.name)
         return replace(found, slack_group=source.handle) if isinstance(source, SlackGroupSource) else found
+
+    async def _nested(self, name: str, group: NestedGroup) -> Resolved:
+        """Return everybody in a group's parts but for those whom it leaves out.
+
+        As long as what it leaves out can't be read, nobody is sure to be in it: the group can't be read either.
+        """
+        parts = [await self.resolve(one, requester="") for one in group.all]
+        without = [await self.resolve(one, requester="") for one in group.without]
+        if faults := tuple(fault for part in without for fault in part.errors):
+            return Resolved((), str(faults[0]), faults)
+        out = {person.address for part in without for person in part.persons}
+        among = {person.address: person for part in parts for person in part.persons if person.address not in out}
+        faults, shown = tuple(fault for part in parts for fault in part.errors), self.group_names.get(name, name)
+        made_of = ", ".join(map(self._shown_part, group.all))
+        if group.without:
+            made_of += f" without {', '.join(map(self._shown_part, group.without))}"
+        why = f"in {shown} ({made_of})" if among else f"nobody is in {shown} ({made_of})"
+        return Resolved(tuple(among.values()), why, faults)
+
+    def _shown_part(self, text: str) -> str:
+        name = text.removeprefix("slack:").removeprefix("@")
+        return self.person(text).name if is_mail(text) else self.group_names.get(name, name)
 
     def _members(self, group: str, found: Any, source: str | None = None) -> Resolved:
         name = self.group_names.get(group, group)

@@ -56,6 +56,14 @@ class LiveSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class NestedGroup:
+    """A group made of others: everybody in `all`, but for those in `without`. Each is an address as files write it."""
+
+    all: tuple[str, ...]
+    without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class FileSource:
     """A JSON file, read at each lookup."""
 

@@ -215,6 +215,23 @@ BROKEN_SERVICE = [
     ('lonely = ["ann@acme.eu"]', 'lonely = "slack:sre"', "lonely", "groups.lonely", "slack:@sre", ""),
     ('lonely = ["ann@acme.eu"]', 'lonely = { http = "hr" }', "lonely", "groups.lonely.http", "no [http.hr]", ""),
     ('lonely = ["ann@acme.eu"]', 'lonely = { fil = "x" }', "lonely", "groups.lonely.fil", "unknown key", "file"),
+    *(
+        ('lonely = ["ann@acme.eu"]', f"lonely = {written}", "lonely", f"groups.lonely{key}", what, meant)
+        for written, key, what, meant in (
+            ('["bo@acme.eu", "@managers"]', "[1]", "is a group", '{ all = ["bo@acme.eu", "@managers"] }'),
+            ('["@lonley"]', ".all[0]", "no group is called lonley", "@lonely"),
+            (
+                '{ all = "@release-managers", not = "@release-manager" }',
+                ".not[0]",
+                "no group is called",
+                "@release-managers",
+            ),
+            ('{ all = "oncall:sre" }', ".all[0]", "made of groups and people", ""),
+            ('{ all = "@lonely" }', "", "is a circle: @lonely → @lonely", ""),
+            ('["@second"]\nsecond = { all = "bo@acme.eu", not = "@lonely" }', "", "@lonely → @second → @lonely", ""),
+            ('{ not = "@managers" }', ".all", "is missing", ""),
+        )
+    ),
     ("oncall.sre", "oncal.sre", "oncal.sre", "directory.oncal", "unknown key", "oncall"),
     ('"https://deploy.acme.eu/hooks"', '"ftp://x"', 'url = "ftp', "http.deploy-api.url", "write a URL", ""),
     ("[http.deploy", "[calendars.x]\nzone = 'UTC'\n[http.deploy", "[calendars.x]", "calendars.x.hours", "missing", ""),

@@ -13,22 +13,24 @@ from pydantic import BaseModel, ValidationError
 
 from approvals_bot.config.api_keys import ApiKeyEntry
 from approvals_bot.config.checks import check_definition
+from approvals_bot.config.groups import (
+    FileGroupEntry,
+    FileSourceEntry,
+    HttpGroupEntry,
+    HttpSourceEntry,
+    PeopleGroupEntry,
+    SlackGroupEntry,
+)
 from approvals_bot.config.load import load_configuration, load_service
 from approvals_bot.config.mail import Email
 from approvals_bot.config.service import (
     LONGEST_CLEAN_UP,
     DirectoryTable,
-    FileGroupEntry,
-    FileSourceEntry,
-    HttpGroupEntry,
-    HttpSourceEntry,
     HttpTarget,
-    PeopleGroupEntry,
     PersonEntry,
     Server,
     ServiceSettings,
     Slack,
-    SlackGroupEntry,
 )
 from approvals_bot.durable.engine.limits import CANCEL_GRACE, MOST_GRACE, STEP_THREADS
 from approvals_bot.durable.store.protocol import MAX_UNREAD
@@ -181,6 +183,30 @@ def test_unencrypted_mail_goes_to_this_machine_only(host: str) -> None:
 def test_slack_group_needs_slack() -> None:
     with pytest.raises(ValidationError, match="Slack is not configured"):
         service(groups={"sre": "slack:@sre"})
+
+
+def test_groups_made_of_lists_are_listed_too() -> None:
+    groups = {
+        "core": ["Ann@acme.eu", "bo@acme.eu", "cy@acme.eu"],
+        "guests": ["bo@acme.eu"],
+        "staff": {"name": "Staff", "all": "@core", "not": ["@guests", "ann@acme.eu"]},
+        "both": ["@staff", "@guests"],
+        "live": {"all": ["@both", "slack:@sre"]},
+        "but": {"all": "@core", "not": "@live"},
+    }
+    loaded = service(slack={"bot_token": "env:T", "app_token": "env:A"}, groups=groups)
+    assert loaded.people_in("staff") == ("cy@acme.eu",)
+    assert loaded.people_in("both") == ("cy@acme.eu", "bo@acme.eu")
+    assert [loaded.people_in(name) for name in ("live", "but", "none")] == [None] * 3
+    assert loaded.group_names == {"staff": "Staff"}
+
+
+def test_groups_stand_inside_each_other_ten_deep_at_most() -> None:
+    chain = {f"g{number}": [f"@g{number + 1}"] for number in range(9)}
+    assert service(groups=chain | {"g9": ["ann@acme.eu"]}).people_in("g0") == ("ann@acme.eu",)
+    deeper = chain | {"g9": ["@g10"], "g10": ["ann@acme.eu"]}
+    with pytest.raises(ValidationError, match="more than 10 groups inside each other"):
+        service(groups=deeper)
 
 
 def test_loaded_settings_are_frozen() -> None:

@@ -16,8 +16,10 @@ from approvals_bot.people import (
     Directory,
     FileSource,
     GroupAddress,
+    GroupSource,
     IdentityRules,
     ManagerOf,
+    NestedGroup,
     OnBehalfOf,
     OnCall,
     OwnerOf,
@@ -271,3 +273,46 @@ async def test_mail_goes_where_it_is_configured_and_identity_is_one() -> None:
     ]
     assert people.identity("app:ci") == "app:ci"
     assert people.identity("BO@acme.com") == "bo@acme.eu"
+
+
+NESTED: dict[str, GroupSource] = {
+    "core": ("ann@acme.eu", "bo@acme.eu", "cy@acme.eu"),
+    "contractors": ("cy@acme.eu", "ed@acme.eu"),
+    "staff": NestedGroup(("@core",), ("@contractors",)),
+    "everyone": NestedGroup(("@staff", "slack:@sre", "fay@acme.eu")),
+    "own": NestedGroup(("@core",), ("@outside",)),
+}
+
+
+async def members(people: People, group: str) -> list[str]:
+    return [each.address for each in (await people.resolve(f"@{group}", requester="ann@acme.eu")).persons]
+
+
+async def test_nested_group_has_its_parts_without_the_others() -> None:
+    people = People([ANN, BO], NESTED, slack_group=Slack().members)
+    assert await members(people, "staff") == ["ann@acme.eu", "bo@acme.eu"]
+    assert await members(people, "everyone") == ["ann@acme.eu", "bo@acme.eu", "di@acme.eu", "fay@acme.eu"]
+    everyone = await people.resolve("@everyone", requester="ann@acme.eu")
+    assert everyone.why == "in everyone (staff, sre, fay)"
+    assert (await people.resolve("@staff", requester="ann@acme.eu")).why == "in staff (core without contractors)"
+    assert {"ed@acme.eu", "fay@acme.eu"} <= {person.address for person in people.known()}
+
+
+async def test_part_that_cannot_be_read_leaves_the_others_in() -> None:
+    slack = Slack()
+    slack.up = False
+    people = People([ANN, BO], NESTED, slack_group=slack.members)
+    assert await people.is_in("bo@acme.eu", "everyone")
+    with pytest.raises(SourceUnavailable):
+        await people.is_in("di@acme.eu", "everyone")
+
+
+async def test_nobody_is_in_a_group_whose_exceptions_are_unknown() -> None:
+    source = FixedSource({"people": ["bo@acme.eu"]})
+    people = People([ANN, BO], {**NESTED, "outside": source})
+    assert await members(people, "own") == ["ann@acme.eu", "cy@acme.eu"]
+    source.answer = None
+    unread = await people.resolve("@own", requester="ann@acme.eu")
+    assert (unread.persons, [fault.source for fault in unread.errors]) == ((), ["hr"])
+    with pytest.raises(SourceUnavailable):
+        await people.is_in("ann@acme.eu", "own")
