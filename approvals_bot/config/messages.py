@@ -171,6 +171,7 @@ def _mistake(details: ErrorDetails, model: type[BaseModel], raw: Mapping[str, An
 
 _MISSING: dict[Path, str] = {("seats",): 'is missing; write seats = [{ from = ["@group"], need = 1 }]'}
 _OTHER_WORDS = {
+    "accept": "approve",
     "address": "email",
     "amount": "money",
     "array": "list",
@@ -178,11 +179,13 @@ _OTHER_WORDS = {
     "bool": "boolean",
     "choice": "enum",
     "currency": "money",
+    "deny": "reject",
     "float": "decimal",
     "int": "integer",
     "link": "url",
     "mail": "email",
     "multiline": "text",
+    "no": "reject",
     "number": "decimal",
     "people": "person",
     "select": "enum",
@@ -191,8 +194,9 @@ _OTHER_WORDS = {
     "timestamp": "datetime",
     "user": "person",
     "users": "person",
+    "yes": "approve",
 }
-"""What other programs call the types of fields, and what they are here."""
+"""What other programs call the types of fields and the choices, and what they are here."""
 
 MOST_HOMES = 3  # a key that more tables have says nothing about what was meant
 SURE = 0.8  # the likeness of two words of which one is surely the other, mistyped

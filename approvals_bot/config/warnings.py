@@ -27,7 +27,10 @@ def _warnings(definition: Definition) -> Iterator[Finding]:
     if not (deliver.slack or deliver.dm or deliver.channels or deliver.email is not None):
         yield Finding(("deliver",), "nobody is notified of a request: approvers only find it in their inbox")
     if definition.clock.deadline is None and definition.clock.none is None:
-        what = "there is none, so a request that nobody decides waits forever; set one, or none = true if that is meant"
+        what = (
+            "there is none, so a request that nobody decides waits forever; "
+            'in [clock], write deadline = "3d", or none = true if that is meant'
+        )
         yield Finding(("clock", "deadline"), what)
     for name in definition.deadline_fields if definition.clock.none is None else ():
         if not definition.fields[name].required and definition.fields[name].default is None:
