@@ -25,6 +25,7 @@ DATES = ("date", "datetime")
 """The types of fields that can hold one."""
 
 _TIME_OF_DAY = re.compile(r"([0-9]{1,2}):([0-9]{2})")
+_NO_LENGTH = re.compile(r"\s*(?:[^\d\s.]|\d+\s*[ap]\.?m\b)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,8 @@ def _read(value: object) -> object:
             if hour > 23 or minute > 59:
                 raise refuse(f'"{value}" is not a time of day; write it like "23:00"')
             return TimeOfDay(hour, minute)
+        case str() if _NO_LENGTH.match(value):
+            raise refuse(f'"{value[:40]}" is not a deadline; write it like "4h", "23:00" or "field:needed_by"')
         case _:
             return read_length(value)
 

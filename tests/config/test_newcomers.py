@@ -79,6 +79,8 @@ SLIPS = [
     (FIELD, 'x = { type = "bool" }', "(did you mean boolean?)"),
     (DEADLINE, "deadline = 23:00", '15: syntax: text needs quotation marks: deadline = "23:00"'),
     (DEADLINE, 'deadline = "field:deu"', "15: clock.deadline: no field is called deu (did you mean field:due?)"),
+    (DEADLINE, 'deadline = "11pm"', '"11pm" is not a deadline; write it like "4h", "23:00" or "field:needed_by"'),
+    (DEADLINE, 'deadline = "due"', '"due" is not a deadline; write it like "4h", "23:00" or "field:needed_by"'),
     (DEADLINE, DEADLINE + '\nescalate = "1h"', "unknown key; it belongs at the top of the file, before all tables"),
 ]
 
