@@ -143,7 +143,7 @@ def _vote(
         case "changes_requested":
             return request.but(state="changes_requested"), reply
         case "filled":
-            request, following = next_stage(planned(request, rules) if act.choice == "edit" else request, rules)
+            request, following = next_stage(planned(request, rules) if act.choice == "edit" else request, rules, at)
             if following is not None:
                 return request, Reply("counted", True, params={**reply.params, "next_stage": following.title})
             state = "approved"
@@ -171,13 +171,13 @@ def _edited_by_approver(
     assert stage is not None, "a stage is open"
     stage_rules, number_format = rules.stages[stage.id], request.number_format(act.by)
     changes = forms.approver_changes(rules.definition, stage_rules, request.fields, act, fits, number_format)
-    changes = _covered(changes, rules, at)
+    changes = _covered(request, changes, rules, at)
     if isinstance(changes, tuple):
         return request, act, changes
     if rejections or refusal(stage, act, request.digest) is not None:
         return request, act, rejections
     request, voids = _changed(request, changes, rules)
-    request = _all_reset(request) if voids else request
+    request = _all_reset(request, but=stage.id) if voids else request
     return decided_by_rule(request, rules, at), replace(act, digest=None), ()
 
 
@@ -256,7 +256,7 @@ def _edit(request: Request, act: Edit, at: datetime, rules: Rules, fits: forms.F
     if act.by not in (request.requester, request.on_behalf_of):
         return request, Reply("not_an_approver", code="not_yours")
     changes = forms.requester_changes(rules.definition, request.fields, act, fits, request.number_format(act.by))
-    changes = _covered(changes, rules, at)
+    changes = _covered(request, changes, rules, at)
     if isinstance(changes, tuple):
         return request, Reply("invalid", rejections=changes)
     request, resets = _changed(request, changes, rules)
@@ -265,7 +265,7 @@ def _edit(request: Request, act: Edit, at: datetime, rules: Rules, fits: forms.F
     stage = request.stage
     if request.state == "changes_requested" and stage is not None:
         # "waiting" at once: a page loaded before the stage is open again must not ask for the changes
-        request, resets = request.with_stage(reset(stage), state="waiting"), True
+        request, resets = request.with_stage(replace(reset(stage), judged_at=None), state="waiting"), True
     request = request.but(is_reset=request.is_reset or resets, version=request.version + 1)
     return request, Reply("edited", True, "edited_and_reset" if resets else "")
 
@@ -294,21 +294,34 @@ def _changed(request: Request, typed: dict[str, Any], rules: Rules) -> tuple[Req
     return described(request, rules), forms.voids_votes(definition.policy, before.typed, after.typed)
 
 
-def _covered(changes: forms.Changed, rules: Rules, at: datetime) -> forms.Changed:
+def _covered(request: Request, changes: forms.Changed, rules: Rules, at: datetime) -> forms.Changed:
     """Return the changed fields, or their rejection if nobody would decide them, or their deadline is over."""
     if isinstance(changes, tuple):
         return changes
     if past := past_deadlines(rules.definition, changes, at):
         return past
     ruling = rules.ruling(forms.dump(rules.definition.fields, changes))
+    if rules.is_timed:
+        voids = forms.voids_votes(rules.definition.policy, rules.ruling(request.fields).typed, changes)
+        ruling = ruling.at(request.asked_at, _times_after_edit(request, at, voids=voids))
     if not ruling.may_be_requested:
         return (Rejection((), "not_requestable"),)
     why = uncovered(ruling)
     return (Rejection((), "nobody_would_decide", {"why": why}),) if why else changes
 
 
-def _all_reset(request: Request) -> Request:
-    return request.but(is_reset=True, stages=tuple(reset(stage) for stage in request.stages))
+def _times_after_edit(request: Request, at: datetime, *, voids: bool) -> dict[str, datetime]:
+    """Return when each stage opens or was to open, if an edit at that time is taken. A new opening is a new time."""
+    is_returned = request.state == "changes_requested"
+    again = [stage.id for stage in request.stages if voids or (is_returned and stage.state == "open")]
+    return {stage.id: at if stage.id in again else stage.judged_at or at for stage in request.stages}
+
+
+def _all_reset(request: Request, but: str = "") -> Request:
+    """Void all votes. The stages open again, so conditions ask again what time it is; not in the stage `but`."""
+    stages = (reset(stage) for stage in request.stages)
+    stages = (stage if stage.id == but else replace(stage, judged_at=None) for stage in stages)
+    return request.but(is_reset=True, stages=tuple(stages))
 
 
 def decided(
@@ -341,13 +354,13 @@ def decided_by_nobody(request: Request, rules: Rules, at: datetime) -> Request:
     if decision is None:
         return request
     state: State = "approved" if decision == "approve" else "rejected"
-    because = uncovered(rules.ruling(request.fields))
+    because = uncovered(rules.ruling_of(request))
     return decided(request, state, NO_STAGE, at, "rule", because=because)
 
 
 def decided_by_rule(request: Request, rules: Rules, at: datetime) -> Request:
     """Let the first matching rule decide without people. Returns the request unchanged if none matches."""
-    matched = rules.ruling(request.fields).automatic
+    matched = rules.ruling_of(request).automatic
     if matched is None:
         return request
     number, rule, because = matched

@@ -12,15 +12,26 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, timedelta
 from decimal import Context as DecimalContext
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, Literal
+from itertools import product
+from typing import Any
 
 from approvals_bot.approvals.base import nearest
+from approvals_bot.approvals.circumstances import (
+    RANGES,
+    WORDS,
+    Asks,
+    Circumstance,
+    Known,
+    in_file_words,
+    with_names,
+)
+from approvals_bot.approvals.circumstances import ConditionError as ConditionError
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.fields import shown
 from approvals_bot.approvals.reasons import NoWordsError, children, plain, reason_for, shortened, the
@@ -47,17 +58,25 @@ class Judgement:
 class Condition:
     """A compiled condition. Immutable, and the same for every request of one version of a workflow."""
 
-    def __init__(self, text: str, fields: Mapping[str, FieldSpec]) -> None:
-        """Compile and check. Raises ConditionError for everything that can be known before there are values."""
+    def __init__(self, text: str, fields: Mapping[str, FieldSpec], asks: Asks | None = None) -> None:
+        """Compile and check. Raises ConditionError for everything that can be known before there are values.
+
+        `asks`: in a follow-up, the questions that stages ask.
+        """
         self.text = text
-        text, self.about = _about_requester(text) if "requester" not in fields else (text, {})
-        words = list(read_words(text))
-        self.names = names_in(words, fields, self.about)
-        self._fields = {name: fields[name] for name in self.names} | {
-            name: one.spec for name, one in self.about.items()
-        }
-        refuse_mixing(words)
-        self._rule = _compiled(text, {**fields, **self._fields} if self.about else fields)
+        text, self.about = with_names(text, fields, asks)
+        try:
+            words = list(read_words(text))
+            self.names = names_in(words, fields, self.about)
+            self._fields = {name: fields[name] for name in self.names}
+            self._fields |= {name: one.spec for name, one in self.about.items()}
+            refuse_mixing(words)
+            self._rule = _compiled(text, {**fields, **self._fields} if self.about else fields)
+        except ConditionError as error:
+            raise ConditionError(in_file_words(str(error), self.about), error.suggestion) from None
+        self.is_timed = any(one.is_time for one in self.about.values())
+        if self.is_timed:
+            _refuse_times_that_are_none(self.expression, self.about)
 
     def holds(self, typed: Mapping[str, Any]) -> bool | None:
         """Evaluate without a reason, which takes longer than the rest (benchmarks/parts/startup.py)."""
@@ -70,8 +89,10 @@ class Condition:
 
     def judge(self, typed: Mapping[str, Any]) -> Judgement:
         """Evaluate with typed values. Never raises for valid values."""
-        unset = [name for name in self.names if typed.get(name) is None and name not in self._rule.compared_with_null]
+        unset = [name for name in self._fields if typed.get(name) is None and name not in self._rule.compared_with_null]
         if unset:
+            if any(self.about[name].is_time for name in unset if name in self.about):
+                return Judgement(None, LATER)
             names = [the(name, self._fields[name]) for name in unset]
             return Judgement(None, f"{_listed(names)} {'is' if len(unset) == 1 else 'are'} not given")
         try:
@@ -84,6 +105,17 @@ class Condition:
         except NoWordsError:
             return Judgement(holds, f"{self.text} is {'true' if holds else 'not true'} ({self._shown(typed)})")
 
+    def judge_whenever(self, typed: Mapping[str, Any]) -> Judgement:
+        """Evaluate before the time is certain: unknown, unless it is the same at any time."""
+        times = {name: one.times() for name, one in self.about.items() if one.is_time}
+        found = {
+            self.judge({**typed, **dict(zip(times, values, strict=True))}).holds for values in product(*times.values())
+        }
+        if len(found) > 1 or None in found:
+            return self.judge(typed)
+        holds = next(iter(found))
+        return Judgement(holds, f"{self.text} is {'true' if holds else 'not true'} at any time ({self._shown(typed)})")
+
     @property
     def expression(self) -> Any:
         """The expression of rule-engine."""
@@ -93,61 +125,38 @@ class Condition:
         """Return the typed values of the fields that it names, in that order, then what it says of the requester."""
         return {name: typed.get(name) for name in self._fields}
 
-    def known(self, requester: str, groups: Collection[str]) -> dict[str, bool | str]:
-        """Return what it says of this requester, who is in these of the groups that it names."""
-        return {name: one.of(requester, groups) for name, one in self.about.items()}
+    def known(self, known: Known) -> dict[str, Any]:
+        """Return the values of what it asks besides fields."""
+        return {name: known.value(one) for name, one in self.about.items()}
 
     def _shown(self, typed: Mapping[str, Any]) -> str:
-        values = {name: shown(self._fields, name, typed.get(name)) for name in self._fields}
+        values = {name: shown(self._fields, name, typed.get(name)) for name in self.names}
         return ", ".join(f"{name}: {shortened(value)}" for name, value in values.items()) or "always"
 
 
-@dataclass(frozen=True, slots=True)
-class AboutRequester:
-    """What a condition asks about the requester: whether they are in `groups`, else their address or kind."""
-
-    what: Literal["in", "is_app", "email"]
-    spec: FieldSpec
-    groups: tuple[str, ...] = ()
-
-    def of(self, requester: str, groups: Collection[str]) -> bool | str:
-        match self.what:
-            case "in":
-                return any(group in groups for group in self.groups)
-            case "is_app":
-                return requester.startswith("app:")
-            case "email":
-                return requester
+LATER = "it depends on when the stage opens"
 
 
-def _about_requester(text: str) -> tuple[str, dict[str, AboutRequester]]:
-    """Put a name into the place of each part about the requester. Returns the text, and what the names stand for."""
-    if "requester" not in text:
-        return text, {}
-    about: dict[str, AboutRequester] = {}
-
-    def named(found: re.Match[str]) -> str:
-        what: Any = "in" if found["in"] else found["what"]
-        if what is None:
-            return found[0]
-        groups = tuple(each[1:-1] for each in _QUOTED.findall(found["groups"] or ""))
-        label = {"is_app": "the requester is an app", "email": "requester's address"}
-        one = AboutRequester(
-            what,
-            FieldSpec(
-                type="string" if what == "email" else "boolean",
-                label=label.get(what) or f"the requester is in {' or '.join(groups)}"[:LONGEST_LABEL],
-            ),
-            groups,
-        )
-        name = next((name for name, known in about.items() if known == one), f"_requester_{len(about)}")
-        about[name] = one
-        return name
-
-    text = _REQUESTER.sub(named, text)
-    if re.search(r"\brequester\b", _QUOTED.sub("", text)):
-        raise ConditionError('write requester.in("@group"), requester.is_app or requester.email')
-    return text, about
+def _refuse_times_that_are_none(node: Any, about: Mapping[str, Circumstance]) -> None:
+    """Refuse `now.weekday == 0`: a number that the part of the time never is."""
+    match node:
+        case ast.ComparisonExpression(left=ast.SymbolExpression(name=name), right=ast.FloatExpression() as other):
+            others = [other]
+        case ast.ComparisonExpression(left=ast.FloatExpression() as other, right=ast.SymbolExpression(name=name)):
+            others = [other]
+        case ast.ContainsExpression(
+            container=ast.ArrayExpression(value=members), member=ast.SymbolExpression(name=name)
+        ):
+            others = [each for each in members if isinstance(each, ast.FloatExpression)]
+        case _:
+            name, others = "", []
+    if name in about and about[name].kind in RANGES:
+        one = about[name]
+        for other in others:
+            if other.value not in one.times():
+                raise ConditionError(f"{one.text} is never {other.value.normalize():f}; {RANGES[one.kind]}")
+    for child in children(node):
+        _refuse_times_that_are_none(child, about)
 
 
 def condition(text: str, fields: Mapping[str, FieldSpec]) -> Condition:
@@ -389,17 +398,6 @@ _WORD = re.compile(
     re.VERBOSE | re.DOTALL | re.ASCII,
 )
 _OPERATORS = frozenset("== != < <= > >= + - * / ( ) [ ] ,".split())  # noqa: SIM905 - reads better than 15 quoted signs
-LONGEST_LABEL = 75
-_QUOTED = re.compile(r""""[^"\\\n]*"|'[^'\\\n]*'""")
-_REQUESTER = re.compile(
-    r"""
-      "(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*'
-    | \brequester\s*\.\s*(?:
-        (?P<in>in)\s*\(\s*(?P<groups>(?:"[^"\\\n]*"|'[^'\\\n]*')(?:\s*,\s*(?:"[^"\\\n]*"|'[^'\\\n]*'))*)\s*\)
-      | (?P<what>is_app|email)\b
-    )""",
-    re.VERBOSE,
-)
 _KEYWORDS = frozenset({"and", "or", "not", "in", "true", "false", "null"})
 _WHY_NOT = {
     **dict.fromkeys(("=~", "=~~", "!~", "!~~"), "regular expressions are not allowed in conditions; use == or in"),
@@ -412,14 +410,6 @@ _WHY_NOT = {
     "for": "comprehensions are not allowed in conditions",
     "if": "conditions have no `if`; use `and` and `or`",
 }
-
-
-class ConditionError(ValueError):
-    """An invalid condition. The message says why; `suggestion` is what was probably meant."""
-
-    def __init__(self, message: str, suggestion: str = "") -> None:
-        self.suggestion = suggestion
-        super().__init__(message)
 
 
 Word = tuple[str, str]
@@ -463,7 +453,7 @@ def names_in(words: Iterable[Word], fields: Mapping[str, FieldSpec], others: Con
             continue
         if word not in fields:
             lower = {"True": "true", "False": "false", "None": "null", "AND": "and", "OR": "or", "NOT": "not"}
-            meant = lower.get(word) or nearest(word, fields)
+            meant = lower.get(word) or nearest(word, [*fields, *WORDS])
             is_value = any(word in (spec.values or ()) for spec in fields.values())
             if is_value or not meant:
                 raise ConditionError(f'no field is called {word}; text needs quotation marks: "{word}"')

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from itertools import accumulate
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
@@ -31,6 +31,7 @@ from approvals_bot.approvals.business_time import (
     Calendar,
     TimeZone,
 )
+from approvals_bot.approvals.circumstances import calendars_in
 from approvals_bot.approvals.clock import Clock, Escalation, business_times, calendar_of
 from approvals_bot.approvals.deadlines import TimeOfField
 from approvals_bot.approvals.delivery_policy import Actions, Deliver
@@ -84,7 +85,9 @@ class Definition(Frozen):
     schedule: tuple[WorkflowSchedule, ...] = ()
     allowance: Allowance | None = None  # of tool calls, as `budget`
     budget: Budget | None = None
-    group_names: SkipJsonSchema[dict[str, str]] = Field(default_factory=dict)  # never in a file; see `with_group_names`
+    # Never in a file: what a run keeps of the service's file; see `with_calendar` and `with_group_names`.
+    calendars: SkipJsonSchema[dict[str, Calendar] | None] = None
+    group_names: SkipJsonSchema[dict[str, str]] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -118,14 +121,28 @@ class Definition(Frozen):
         return (deadline.field,) if isinstance(deadline, TimeOfField) else ()
 
     def with_calendar(self, calendars: Mapping[str, Calendar]) -> Definition:
-        """Return the definition with its calendar built in: a run keeps the calendar as of its start.
+        """Return the definition with its calendars built in: a run keeps the calendars as of its start.
 
         Returns it unchanged if it uses no business time, or if there is no such calendar.
         """
+        asked = {name: calendars[name] for name in self.asked_calendars if name in calendars}
+        changes: dict[str, object] = {"calendars": asked} if asked else {}
         calendar = calendar_of(self.clock, calendars)
-        if calendar is None or not any(business_times(self.clock, self.escalate, self.deliver.email)):
-            return self
-        return self.model_copy(update={"clock": self.clock.model_copy(update={"calendar": calendar})})
+        if calendar is not None and any(business_times(self.clock, self.escalate, self.deliver.email)):
+            changes["clock"] = self.clock.model_copy(update={"calendar": calendar})
+        return self.model_copy(update=changes) if changes else self
+
+    @property
+    def asked_calendars(self) -> tuple[str, ...]:
+        """The calendars whose business hours conditions ask for."""
+        return tuple(dict.fromkeys(name for when in self.conditions() for name in calendars_in(when)))
+
+    def conditions(self) -> Iterator[str]:
+        """Yield every condition that decides something; not those of follow-ups."""
+        yield from (rule.when for rule in self.request or () if rule.when is not None)
+        yield from (rule.when for rule in self.auto)
+        for stage in self.stage:
+            yield from (when for when in (stage.when, *(seat.when for seat in stage.seats)) if when is not None)
 
     def with_group_names(self, names: Mapping[str, str]) -> Definition:
         """Return the definition with the names of its groups built in: a run keeps those it started with.
@@ -141,8 +158,8 @@ class Definition(Frozen):
 
 def _as_loaded(file: dict[str, Any]) -> dict[str, Any]:
     """Return the tables of a file. That of tool calls lets every key ask, and people edit and answer, by default."""
-    if "group_names" in file:
-        raise refuse("unknown key", at="group_names")
+    if kept := {"calendars", "group_names"} & file.keys():
+        raise refuse("unknown key", at=kept.pop())
     about, policy = file.get("workflow"), file.get("policy", {})
     rules = file.get("request")
     if isinstance(about, dict) and isinstance(rules, list) and all(isinstance(rule, dict) for rule in rules) and rules:

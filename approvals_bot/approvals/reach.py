@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import pairwise, product
 from math import prod
@@ -18,16 +18,18 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from approvals_bot.approvals.circumstances import Circumstance, Known
 from approvals_bot.approvals.durations import duration_text
 from approvals_bot.approvals.field_specs import ORDERED, FieldSpec
 from approvals_bot.approvals.fields import read_values
 from approvals_bot.approvals.policy import Definition, Stage
 from approvals_bot.approvals.reasons import children
 from approvals_bot.approvals.rule_language import ast
-from approvals_bot.approvals.rules import Rules, conditions_of, rules_of
+from approvals_bot.approvals.rules import Rules, rules_of
 
 MOST = 2_000  # combinations that are tried; of more, as many are drawn
 MOST_OF_FIELD = 60  # values of one field
+MOST_HOLIDAYS = 10  # that are tried
 _OTHERS = ("something else", "x", "someone@elsewhere.example", "https://elsewhere.example/", "x" * 40)
 
 Path = tuple[str | int, ...]
@@ -58,19 +60,22 @@ class _Reached:
 class _Regions:
     def __init__(self, rules: Rules) -> None:
         self._rules, definition = rules, rules.definition
-        conditions = [rules.condition(when) for when in dict.fromkeys(conditions_of(definition))]
+        conditions = [rules.condition(when) for when in dict.fromkeys(definition.conditions())]
         # Each condition has its own names for what it asks about the requester, which are tried as if independent.
         about = {one for each in conditions for one in each.about.values()}
         self._asked = {one: f"{number}" for number, one in enumerate(sorted(about, key=str))}
         specs = {name: definition.fields[name] for each in conditions for name in each.names}
         specs |= {name: one.spec for one, name in self._asked.items()}
         self._names = tuple(specs)
-        self._labels = {name: one.spec.label for one, name in self._asked.items()}
+        self._labels = {name: one for one, name in self._asked.items()}
         seen = _Constants()
         for each in conditions:
             seen.read(each.expression, {name: self._asked[one] for name, one in each.about.items()})
         self._samples: dict[str, list[tuple[JsonValue, Any]]] = {}
-        self._is_whole = seen.is_whole and len(about) < 2  # one group may be part of another
+        self._times = [one for one in self._asked if one.is_time]
+        self._possible = _possible_times(self._times, definition)
+        # One group may be part of another, and office hours are hours.
+        self._is_whole = seen.is_whole and len(about) - len(self._times) < 2 and self._possible is None
         for name, spec in specs.items():
             found, is_whole = _samples(spec, seen.constants.get(name, []))
             self._samples[name] = found[:MOST_OF_FIELD]
@@ -82,7 +87,7 @@ class _Regions:
         autos = [_Reached() for _ in definition.auto]
         stages = [_Reached() for _ in definition.stage]
         for combination in self._combinations():
-            if not self._may_be_requested(combination):
+            if not self._is_possible(combination) or not self._may_be_requested(combination):
                 continue
             matching = [at for at, rule in enumerate(definition.auto) if self._holds(rule.when, combination) is True]
             applying = [at for at, stage in enumerate(definition.stage) if self._applies(stage, combination)]
@@ -123,6 +128,13 @@ class _Regions:
         for _ in range(MOST):
             yield tuple(draw.randrange(size) for size in sizes)
 
+    def _is_possible(self, combination: Combination) -> bool:
+        """Whether it is ever that time."""
+        if self._possible is None:
+            return True
+        at = [self._names.index(self._asked[one]) for one in self._times]
+        return tuple(self._samples[self._names[index]][combination[index]][1] for index in at) in self._possible
+
     def _may_be_requested(self, combination: Combination) -> bool:
         rules = self._rules.definition.request
         return rules is None or any(rule.when is None or self._holds(rule.when, combination) is True for rule in rules)
@@ -146,11 +158,31 @@ class _Regions:
         given = {name: self._samples[name][at][0] for name, at in zip(self._names, combination, strict=True)}
         parts = []
         for name, value in given.items():
-            if name in self._labels:
-                parts.append(f"“{self._labels[name]}” {_literal(value)}")
+            if name in self._labels and self._labels[name].is_time:
+                parts.append(f"{self._labels[name].text} = {_literal(value)}")
+            elif name in self._labels:
+                parts.append(f"“{self._labels[name].spec.label}” {_literal(value)}")
             else:
                 parts.append(f"no {name}" if value is None else f"{name} = {_literal(value)}")
         return ", ".join(parts) or "any request"
+
+
+def _possible_times(times: Sequence[Circumstance], definition: Definition) -> set[tuple[Any, ...]] | None:
+    """Return which times there are together, from a week in winter, one in summer, and holidays. None: all are."""
+    calendars = definition.calendars or {}
+    named = [calendars.get(one.names[0]) for one in times if one.kind == "business_hours"]
+    if not named or None in named or len(times) < 2:
+        return None
+    days = [date(2024, month, 1) + timedelta(days=later) for month in (1, 7) for later in range(7)]
+    days += [day for calendar in named if calendar is not None for day in calendar.holidays[:MOST_HOLIDAYS]]
+    zone = definition.clock.zone or "UTC"
+    found = set()
+    for day in dict.fromkeys(days):
+        for half_hour in range(48):
+            at = datetime.combine(day, time(), UTC) + timedelta(minutes=30 * half_hour)
+            known = Known(at=at, zone=zone, calendars=calendars)
+            found.add(tuple(known.value(one) for one in times))
+    return found
 
 
 def _literal(value: JsonValue) -> str:

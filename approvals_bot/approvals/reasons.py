@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
+from approvals_bot.approvals.circumstances import HOUR, WEEKDAY
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.fields import label
 from approvals_bot.approvals.rule_language import ast
@@ -19,6 +20,7 @@ from approvals_bot.approvals.values import shown_date, shown_value
 LONGEST_VALUE = 60  # characters of a value in a reason
 LONGEST_NOUN = 4  # words of a label that reads well after "the"
 
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _NOT = {"eq": "ne", "ne": "eq", "ge": "lt", "lt": "ge", "gt": "le", "le": "gt"}
 _MIRRORED = {"eq": "eq", "ne": "ne", "ge": "le", "le": "ge", "gt": "lt", "lt": "gt"}
 _OF_AMOUNTS = {"ge": "{} or more", "gt": "more than {}", "le": "{} or less", "lt": "less than {}"}
@@ -121,7 +123,8 @@ class _Reasons:
         other = self._other_side(right, name)
         if kind in ("eq", "ne"):
             return _Part(name, other, is_value=True) if kind == "eq" else _Part(name, f"not {other}")
-        words = _OF_TIMES if self.fields[name].type in ("date", "datetime") else _OF_AMOUNTS
+        spec = self.fields[name]
+        words = _OF_TIMES if spec.type in ("date", "datetime") or spec in (WEEKDAY, HOUR) else _OF_AMOUNTS
         bound = None if isinstance(right, ast.SymbolExpression) else self._value(right)
         return _Part(name, words[kind].format(other), kind=kind if bound is not None else "", bound=bound)
 
@@ -147,6 +150,8 @@ class _Reasons:
             raise NoWordsError
         value = self._value(node)
         match value:
+            case Decimal() if self.fields[field] == WEEKDAY:
+                return _DAYS[int(value) - 1]
             case Decimal():
                 return f"{value.normalize():,f}"
             case datetime() if self.fields[field].type == "date":
@@ -169,6 +174,8 @@ class _Reasons:
 
     def _shown(self, name: str) -> str:
         """Show a value on one line; what somebody else wrote is a quotation here, too."""
+        if self.fields[name] == WEEKDAY:
+            return _DAYS[int(self.typed[name]) - 1]
         text = shortened(" ".join(shown_value(self.typed.get(name)).split()))
         return f"“{text}”" if self.fields[name].untrusted else text
 

@@ -157,6 +157,7 @@ class RequestStage(NamedStage):
     requesters: tuple[str, ...] = ()  # whose own request this is, if that bars them from voting
     asks: tuple[FormField, ...] = ()
     opened_at: datetime | None = None
+    judged_at: datetime | None = None  # when it was to open: the time that its conditions ask for, if one does
     votes: tuple[RecordedVote, ...] = ()
     reassignments: tuple[RecordedReassignment, ...] = ()
     escalations: tuple[Escalated, ...] = ()

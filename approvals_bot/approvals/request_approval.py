@@ -95,7 +95,7 @@ async def _who_decides_first(asked: RequestSpec, people: People, at: datetime) -
     with suppress(Exception):  # whatever is wrong with the request or its people has its place there, too
         rules = rules_of(asked.definition, asked.opening)
         request = request_of(rules, asked.opening, at=at)
-        _, stage = next_stage(request, rules)
+        _, stage = (request, None) if rules.is_timed else next_stage(request, rules, at)  # it opens a moment later
         if stage is not None:
             async with asyncio.timeout(LOOKUP_LIMIT):
                 return await find_seats(
@@ -187,6 +187,8 @@ async def requested(make: Callable[[], RequestSpec], fits: forms.Fits | None = N
         raise InvalidArgumentError(
             f"{business[1]} needs a calendar: name one from config.toml with clock={{'calendar': …}}"
         )
+    if missing := [name for name in definition.asked_calendars if name not in (definition.calendars or {})]:
+        raise InvalidArgumentError(f"config.toml has no calendar named {missing[0]!r}")
     _refuse_deadlines(asked)
     request = WorkflowRequest(asked)
     request.fits = fits

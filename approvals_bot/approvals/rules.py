@@ -7,7 +7,9 @@ and evaluates each form's values once.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Annotated, Any
 
@@ -15,6 +17,7 @@ from pydantic import JsonValue, WrapValidator
 
 from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals import policy
+from approvals_bot.approvals.circumstances import Known
 from approvals_bot.approvals.conditions import Condition, Judgement
 from approvals_bot.approvals.outcomes import last_answers_of
 from approvals_bot.approvals.policy import Auto, Definition, Seat, Stage
@@ -51,15 +54,24 @@ class Rules:
     def named_groups(self) -> tuple[str, ...]:
         """What the file asks about its requesters: the addresses of `requester.in(…)` and of [[request]]."""
         found = dict.fromkeys(entry for rule in self.definition.request or () for entry in rule.from_)
-        for when in conditions_of(self.definition):
+        for when in self.definition.conditions():
             for one in self.condition(when).about.values():
-                found.update(dict.fromkeys(one.groups))
+                found.update(dict.fromkeys(one.names if one.kind == "in" else ()))
         return tuple(found)
 
     @cached_property
     def is_about_requester(self) -> bool:
         return bool(self.definition.request) or any(
-            "requester" in when and self.condition(when).about for when in conditions_of(self.definition)
+            "requester" in when and any(one.is_of_requester for one in self.condition(when).about.values())
+            for when in self.definition.conditions()
+        )
+
+    @cached_property
+    def is_timed(self) -> bool:
+        """Whether a rule asks what time it is."""
+        return any(
+            ("now" in when or "business_hours" in when) and self.condition(when).is_timed
+            for when in self.definition.conditions()
         )
 
     @cached_property
@@ -79,6 +91,19 @@ class Rules:
             known = self._conditions[when] = Condition(when, self.definition.fields)
         return known
 
+    def ruling_of(self, request: Request) -> Ruling:
+        """Return what the file says about a request, with the times that it keeps: of its opening and its stages'."""
+        ruling = self.ruling(request.fields)
+        if not self.is_timed:
+            return ruling
+        return ruling.at(request.asked_at, {stage.id: stage.judged_at for stage in request.stages})
+
+    def known(self, at: datetime | None) -> Known:
+        """Return what conditions may know at this time."""
+        definition = self.definition
+        zone, calendars = definition.clock.zone or "UTC", definition.calendars or {}
+        return Known(self.requester, self.groups, at, zone, calendars)
+
     def ruling(self, fields: Mapping[str, JsonValue]) -> Ruling:
         """Return what the file says about these fields. Raises InvalidPayloadError if they are invalid."""
         # A request keeps its values in one object, and asks some twenty times (benchmarks/parts/approval.py).
@@ -96,7 +121,20 @@ class Ruling:
         self.typed = forms.values(definition.fields, fields)
         self.fields = forms.dump(definition.fields, self.typed)
         self.digest = forms.digest(definition.id, rules.digest, definition.fields, self.typed)
-        self._judged: dict[str, Judgement] = {}
+        self._judged: dict[tuple[str, datetime | None], Judgement] = {}
+        self._opened_at: datetime | None = None
+        self._stages: Mapping[str, datetime | None] | None = {}
+
+    def at(self, opened_at: datetime, stages: Mapping[str, datetime | None] | None = None) -> Ruling:
+        """Return it for these times: of the opening, and those at which the stages were to open.
+
+        None: they all open at once. A stage without a time is yet to come.
+        """
+        made = copy(self)
+        for derived in ("automatic", "plan", "applied"):
+            made.__dict__.pop(derived, None)
+        made._judged, made._opened_at, made._stages = {}, opened_at, stages
+        return made
 
     @cached_property
     def automatic(self) -> tuple[int, Auto, str] | None:
@@ -133,8 +171,8 @@ class Ruling:
         ]
         for rule in definition.stage:
             if rule.when is not None:
-                holds = self._judge(rule.when).holds is not False
-                found.append(self._applied(f"stage {rule.id} when {rule.when}", rule.when, holds))
+                holds = self._judge(rule.when, rule.id).holds is not False
+                found.append(self._applied(f"stage {rule.id} when {rule.when}", rule.when, holds, rule.id))
         return tuple(found)
 
     def seats(self, rule: Stage) -> dict[int, Seat]:
@@ -142,14 +180,14 @@ class Ruling:
         return {
             number: seat
             for number, seat in enumerate(rule.seats)
-            if seat.when is None or self._judge(seat.when).holds is not False
+            if seat.when is None or self._judge(seat.when, rule.id).holds is not False
         }
 
     def skipped_seats(self, rule: Stage) -> dict[int, str]:
         """Return why the others don't apply, by number."""
         left = self.seats(rule)
         return {
-            number: self._judge(seat.when).because
+            number: self._judge(seat.when, rule.id).because
             for number, seat in enumerate(rule.seats)
             if seat.when is not None and number not in left
         }
@@ -157,26 +195,33 @@ class Ruling:
     def _applies(self, rule: Stage) -> tuple[bool, str]:
         because = ""
         if rule.when is not None:
-            judged = self._judge(rule.when)
+            judged = self._judge(rule.when, rule.id)
             if judged.holds is False:
                 return False, judged.because
             because = judged.because
         return (True, because) if self.seats(rule) else (False, "none of its seats applies")
 
-    def _judge(self, when: str) -> Judgement:
-        judged = self._judged.get(when)
+    def _judge(self, when: str, stage: str = "") -> Judgement:
+        condition, at = self._rules.condition(when), None
+        if condition.is_timed:
+            at = self._at(stage)
+        judged = self._judged.get((when, at))
         if judged is None:
-            condition, rules = self._rules.condition(when), self._rules
-            known = condition.known(rules.requester, rules.groups) if condition.about else {}
-            judged = self._judged[when] = condition.judge({**self.typed, **known} if known else self.typed)
+            typed = {**self.typed, **condition.known(self._rules.known(at))} if condition.about else self.typed
+            is_early = condition.is_timed and at is None
+            judged = condition.judge_whenever(typed) if is_early else condition.judge(typed)
+            self._judged[when, at] = judged
         return judged
 
-    def _applied(self, text: str, when: str, applies: bool | None) -> AppliedRule:
-        condition, rules = self._rules.condition(when), self._rules
+    def _at(self, stage: str) -> datetime | None:
+        return self._opened_at if not stage or self._stages is None else self._stages.get(stage)
+
+    def _applied(self, text: str, when: str, applies: bool | None, stage: str = "") -> AppliedRule:
+        condition = self._rules.condition(when)
         values = {name: self.fields[name] for name in condition.names}
-        known = condition.known(rules.requester, rules.groups)
-        values |= {str(condition.about[name].spec.label): value for name, value in known.items()}
-        return AppliedRule(text, applies is True, self._judge(when).because, values)
+        known = condition.known(self._rules.known(self._at(stage)))
+        values |= {condition.about[name].shown_as: value for name, value in known.items() if value is not None}
+        return AppliedRule(text, applies is True, self._judge(when, stage).because, values)
 
 
 def rules_of(definition: Definition, opening: Opening | None = None) -> Rules:
@@ -197,14 +242,6 @@ def rules_of(definition: Definition, opening: Opening | None = None) -> Rules:
 @lru_cache(maxsize=KEPT)
 def _for_requester(rules: Rules, requester: str, groups: tuple[str, ...]) -> Rules:
     return Rules(rules.definition, requester, groups, rules)
-
-
-def conditions_of(definition: Definition) -> Iterator[str]:
-    """Yield every condition of the file."""
-    yield from (rule.when for rule in definition.request or () if rule.when is not None)
-    yield from (rule.when for rule in definition.auto)
-    for stage in definition.stage:
-        yield from (when for when in (stage.when, *(seat.when for seat in stage.seats)) if when is not None)
 
 
 def facts_of(request: Request, rules: Rules) -> Facts:

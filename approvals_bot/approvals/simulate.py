@@ -24,6 +24,7 @@ from approvals_bot.approvals.stages import (
     context_of,
     different_people,
     escalated,
+    judged,
     opened,
     request_of,
     seat_queries,
@@ -56,8 +57,8 @@ async def simulate(
     """
     opening = await with_groups(definition, opening, people)
     rules = rules_of(definition, opening)
-    request = request_of(rules, opening, at=now)
-    ruling = rules.ruling(request.fields)
+    request = judged(request_of(rules, opening, at=now), rules, now, *rules.stages)
+    ruling = rules.ruling_of(request)
     if not ruling.may_be_requested:
         return _decided(None, [NOT_REQUESTED])
     if past := past_deadlines(definition, ruling.typed, now):
@@ -143,7 +144,7 @@ class _Simulation:
     def _skipped_seats(self, stage: RequestStage) -> list[dict[str, Any]]:
         """Return the seats whose own condition is false."""
         rule, about = self.rules.stages[stage.id], context_of(self.request, self.rules, stage)
-        skipped = self.rules.ruling(self.request.fields).skipped_seats(rule).items()
+        skipped = self.rules.ruling_of(self.request).skipped_seats(rule).items()
         return [
             {"label": label_of(rule.seats[number].from_, about, self.request.people), "because": because}
             for number, because in skipped
@@ -286,10 +287,10 @@ async def find_undecidable_stage(
     A source of people that can't be read now doesn't count: it is read again when the stage opens.
     """
     rules = rules_of(definition, opening)
-    request = request_of(rules, opening, at=now)
-    if rules.ruling(request.fields).automatic is not None:
+    request = judged(request_of(rules, opening, at=now), rules, now, *rules.stages)
+    if rules.ruling_of(request).automatic is not None:
         return None
-    if definition.policy.when_nobody is None and (why := uncovered(rules.ruling(request.fields))):
+    if definition.policy.when_nobody is None and (why := uncovered(rules.ruling_of(request))):
         return "", why
     ahead = list[tuple[RequestStage, Resolution]]()
     for stage in request.stages:

@@ -133,7 +133,7 @@ def presented(request: Request, rules: Rules) -> Request:
 
 def described(request: Request, rules: Rules) -> Request:
     """Fill in how the fields are shown. Call it whenever fields or people's names have changed."""
-    specs, values, ruling = rules.definition.fields, request.fields, rules.ruling(request.fields)
+    specs, values, ruling = rules.definition.fields, request.fields, rules.ruling_of(request)
     about = rules.definition.workflow
     if about.title:
         request = request.but(title=_rendered(render_line, about.title, request, rules) or about.id)
@@ -152,7 +152,7 @@ def planned(request: Request, rules: Rules) -> Request:
 
     The result depends on the fields and on people's names. Call it whenever those have changed.
     """
-    ruling, about = rules.ruling(request.fields), context_of(request, rules)
+    ruling, about = rules.ruling_of(request), context_of(request, rules)
     stages = []
     for stage, (applies, because) in zip(request.stages, ruling.plan, strict=True):
         state = "skipped" if not applies else "ahead" if stage.state == "skipped" else stage.state
@@ -185,18 +185,32 @@ def _rendered(how: Callable[[str, Facts], str], template: str, request: Request,
         return ""
 
 
-def next_stage(request: Request, rules: Rules) -> tuple[Request, RequestStage | None]:
-    """Find the first stage that applies and isn't complete, and mark those before it as done. None: all are."""
-    ruling = rules.ruling(request.fields)
+def next_stage(request: Request, rules: Rules, at: datetime) -> tuple[Request, RequestStage | None]:
+    """Find the first stage that applies and isn't complete, and mark those before it as done. None: all are.
+
+    `at`: the time at which it is to open. A stage whose conditions ask for the time keeps it.
+    """
     for stage in request.stages:
+        if rules.is_timed:
+            request = judged(request, rules, at, stage.id)
+            stage = next(one for one in request.stages if one.id == stage.id)
         if stage.state == "skipped":
             continue
-        seats = list(ruling.seats(rules.stages[stage.id]))
+        seats = list(rules.ruling_of(request).seats(rules.stages[stage.id]))
         is_filled = stage.opened_at is not None and stage_status(stage) == "filled"
         if not is_filled or [seat.id for seat in stage.seats] != seats:
             return request, stage
         request = request.with_stage(replace(stage, state="done"))
     return request, None
+
+
+def judged(request: Request, rules: Rules, at: datetime, *ids: str) -> Request:
+    """Evaluate the conditions of these stages, which were to open at that time, unless they were before."""
+    new = [stage.id for stage in request.stages if stage.id in ids and stage.judged_at is None]
+    if not rules.is_timed or not new:
+        return request
+    stages = tuple(replace(stage, judged_at=at) if stage.id in new else stage for stage in request.stages)
+    return described(planned(request.but(stages=stages), rules), rules)
 
 
 def opened(request: Request, rules: Rules, stage: RequestStage, found: Resolution, at: datetime) -> Request:
@@ -227,7 +241,7 @@ def opened(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
 def seat_queries(request: Request, rules: Rules, stage: RequestStage) -> list[SeatQuery]:
     """Return the look-up of each seat of this stage, escalations included."""
     asks = []
-    for number, seat in rules.ruling(request.fields).seats(rules.stages[stage.id]).items():
+    for number, seat in rules.ruling_of(request).seats(rules.stages[stage.id]).items():
         sources, notify = [PeopleSource(seat.from_)], seat.notify
         for more in stage.escalations:
             if number in more.seats:
@@ -272,7 +286,7 @@ def _why_unfillable(seats: Sequence[RequestSeat], nobody: Mapping[int, Sequence[
 def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolution) -> Request:
     """Fill the stage's seats with the people just resolved. A list that couldn't be read stays as it was."""
     request = with_people(request, rules, found.people)
-    about, needs = context_of(request, rules, stage), rules.ruling(request.fields).seats(rules.stages[stage.id])
+    about, needs = context_of(request, rules, stage), rules.ruling_of(request).seats(rules.stages[stage.id])
     gone = decided_before(request, stage) if rules.definition.policy.distinct else frozenset()
     stage = replace(stage, requesters=about.barred, excluded=found.excluded)
     before = {seat.id: seat for seat in stage.seats}

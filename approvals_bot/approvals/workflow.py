@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, assert_never
 
 from approvals_bot.approvals.acts import (
@@ -289,7 +290,7 @@ class PendingRequest:
         )
         await send_reply(message, reply)
         if reply.changed:
-            await self.proceed(before.stage, is_edited=self.request.fields is not before.fields)
+            await self.proceed(before.stage, came_at, is_edited=self.request.fields is not before.fields)
             while self.postponed and self.request.held is None and self.request.outcome is None:
                 await self.handle_due(self.postponed.pop(0))  # the held decision was undone
         if reply.changed and isinstance(act, Reassign):
@@ -342,7 +343,7 @@ class PendingRequest:
         owners = (*(self.definition.workflow.owners or ()), *(OPERATOR if act.via == "cli" else ()))
         return await find_rank(act.by, act.person, owners, context_of(self.request, self.rules))
 
-    async def proceed(self, before: RequestStage, *, is_edited: bool) -> None:
+    async def proceed(self, before: RequestStage, at: datetime, *, is_edited: bool) -> None:
         """Continue after a change: back to the requester, to the next stage, or just update the cards."""
         grace = self.definition.policy.grace
         self.timers.cancel("grace")
@@ -359,9 +360,9 @@ class PendingRequest:
             return
         if is_edited:
             self.request = planned(self.request, self.rules)
-        self.request, following = next_stage(self.request, self.rules)
+        self.request, following = next_stage(self.request, self.rules, at)
         if following is None or following.id != before.id or self.request.is_reset:
-            await self.advance("change" if is_edited else "request")
+            await self.advance("change" if is_edited else "request", at)
             if is_edited and self.request.outcome is None:
                 self.copies.notify_all("change")
             return
@@ -386,9 +387,9 @@ class PendingRequest:
 
     # Stages
 
-    async def advance(self, occasion: Occasion = "request") -> None:
-        """Open the next stage; approve if every one that applies is complete."""
-        self.request, stage = next_stage(self.request, self.rules)
+    async def advance(self, occasion: Occasion = "request", at: datetime | None = None) -> None:
+        """Open the next stage; approve if every one that applies is complete. `at`: None if the request opens."""
+        self.request, stage = next_stage(self.request, self.rules, at or self.request.asked_at)
         if stage is None:
             self.approve()
             return
@@ -444,7 +445,7 @@ class PendingRequest:
             return
         self.request = decided_by_nobody(self.request, self.rules, now())
         if self.request.outcome is None:  # what nobody was asked about is never approved
-            raise NobodyCanDecideError("", uncovered(self.rules.ruling(self.request.fields)))
+            raise NobodyCanDecideError("", uncovered(self.rules.ruling_of(self.request)))
 
     async def escalate(self, stage: RequestStage, numbers: list[int]) -> None:
         for number in numbers:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Annotated, Any, cast, get_args
+from zoneinfo import ZoneInfo
 
 import typer
 
@@ -37,6 +39,7 @@ from approvals_bot.cli.common import (
 )
 from approvals_bot.cli.show import explained, explained_program, simulated
 from approvals_bot.config.service import ServiceSettings
+from approvals_bot.durable.core.local_time import moment_of
 from approvals_bot.durable.engine import Engine, Page, RunRecord
 from approvals_bot.durable.store.protocol import Status
 from approvals_bot.errors import RunNotFoundError, StoreUnavailableError
@@ -106,6 +109,10 @@ def simulate(
         str, typer.Option(help="The requester: a person's address, or app:NAME.", metavar="ADDRESS")
     ] = CLI,
     on_behalf_of: OnBehalfOf = None,
+    at: Annotated[
+        str | None,
+        typer.Option(help="When it opens, in the zone of [clock]: 2026-12-24T18:30. Default: now.", metavar="TIME"),
+    ] = None,
     live: Annotated[bool, typer.Option("--live", help="Read groups from Slack and HTTP sources.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -135,7 +142,8 @@ def simulate(
     definition = listed.definition
     if definition is None or not definition.is_approval:
         fail(f"{workflow!r} is a Python workflow, which can't be simulated.")
-    now, service = clock_of(config).now(), configuration.service
+    now = clock_of(config).now() if at is None else _moment(at, definition.clock.zone or "UTC")
+    service = configuration.service
 
     for name, spec in definition.fields.items():
         if spec.type == "file" and isinstance(given.get(name), str):  # nothing is uploaded for a simulation
@@ -158,9 +166,18 @@ def simulate(
             return found, problems
 
     found, problems = asyncio.run(look())
-    terminal.say(found, simulated(workflow, found, now), as_json)
+    terminal.say(found, simulated(workflow, found, now, "then" if at else "now"), as_json)
     if problems:
         fail("\n".join(["⚠ This request would be refused:", *(f"  {problem}" for problem in problems)]))
+
+
+def _moment(text: str, zone: str) -> datetime:
+    """Return the time that this says, in this zone unless it has an offset."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        misuse(f"{text!r} is not a time; write it like 2026-12-24T18:30 or 2026-12-24T17:30:00Z.")
+    return moment.astimezone(UTC) if moment.tzinfo is not None else moment_of(moment, ZoneInfo(zone))
 
 
 def vote(

@@ -289,15 +289,15 @@ def explained_program(
 _ENDS = {"sleep": "a sleep ends", "timeout": "a time limit ends"}
 
 
-def simulated(workflow: str, found: Mapping[str, Any], now: datetime) -> str:
-    """Say who a request would notify, and when."""
+def simulated(workflow: str, found: Mapping[str, Any], now: datetime, when: str = "now") -> str:
+    """Say who a request would notify, and when. `when`: it is opened."""
     skipped = [line for stage in found["stages"] if stage["state"] == "skipped" for line in _skipped(stage)]
     if found["auto"] is not None:
         auto = found["auto"]
         word = "approved" if auto["decision"] == "approve" else "rejected"
         by = plain_name(f"rule:{auto['rule']}")
         return "\n".join([bold(f"{workflow}: {word} by {by}, without approvers"), f"  {auto['because']}", *skipped])
-    lines, first = [bold(f"{workflow}: if a request were opened now")], True
+    lines, first = [bold(f"{workflow}: if a request were opened {when}")], True
     for stage in found["stages"]:
         if stage["state"] == "skipped":
             lines += _skipped(stage)

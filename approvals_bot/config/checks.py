@@ -17,10 +17,10 @@ from pydantic import JsonValue
 from approvals_bot.approvals.agent_policy import CALL_FIELDS, EVERY_APP, TOOL_CALL
 from approvals_bot.approvals.ballot import can_be_filled
 from approvals_bot.approvals.base import nearest, one_of
-from approvals_bot.approvals.business_time import is_at_least, takes_too_long
-from approvals_bot.approvals.clock import business_times, calendar_of
+from approvals_bot.approvals.business_time import is_at_least
+from approvals_bot.approvals.circumstances import Circumstance
 from approvals_bot.approvals.conditions import ConditionError, condition
-from approvals_bot.approvals.deadlines import DATES, Deadline, TimeOfField, length_of
+from approvals_bot.approvals.deadlines import length_of
 from approvals_bot.approvals.delivery_policy import Action, CallTarget, Resume, SayInSlack, SendDm, SendMail
 from approvals_bot.approvals.field_specs import ORDERED, FieldSpec, FieldType
 from approvals_bot.approvals.fields import faults
@@ -30,6 +30,7 @@ from approvals_bot.approvals.stages import FIELD
 from approvals_bot.approvals.templates import TemplateError
 from approvals_bot.approvals.templates import check as check_template
 from approvals_bot.config.channels import installed_channels
+from approvals_bot.config.clock_checks import calendar_faults, deadline_faults, unknown_calendar
 from approvals_bot.config.messages import Finding
 from approvals_bot.config.positions import Path
 from approvals_bot.config.schedules import schedule_faults
@@ -91,7 +92,7 @@ def _approval(definition: Definition, service: ServiceSettings) -> Iterator[Find
     yield from _excluded(definition, service)
     yield from _stages(definition, service)
     yield from _clock(definition, service)
-    yield from _calendar(definition, service)
+    yield from calendar_faults(definition, service)
     yield from _delivery(definition, service)
     yield from _actions(definition, service)
     yield from stage_faults(definition, service)
@@ -150,10 +151,19 @@ def _conditions(definition: Definition, service: ServiceSettings) -> Iterator[Fi
         if text is not None:
             try:
                 compiled = condition(text, definition.fields)
-                for group in (group for one in compiled.about.values() for group in one.groups):
-                    yield from _requester(path, group, definition, service)
+                for one in compiled.about.values():
+                    yield from _circumstance(path, one, definition, service)
             except ConditionError as error:
                 yield Finding(path, str(error), error.suggestion)
+
+
+def _circumstance(path: Path, one: Circumstance, definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
+    """Check that the groups or the calendar exist that a condition names."""
+    for name in one.names:
+        if one.kind == "in":
+            yield from _requester(path, name, definition, service)
+        elif one.kind == "business_hours" and name not in service.calendars:
+            yield unknown_calendar(path, name, service)
 
 
 def _templates(definition: Definition) -> Iterator[Finding]:
@@ -251,7 +261,7 @@ def _clock(definition: Definition, service: ServiceSettings) -> Iterator[Finding
     if clock.on_deadline == "escalate" and not definition.escalate:
         yield Finding(("clock", "on_deadline"), "needs at least one [[escalate]]")
     mail, until = definition.deliver.email, length_of(clock.deadline)
-    yield from _deadline(("clock", "deadline"), clock.deadline, definition)
+    yield from deadline_faults(("clock", "deadline"), clock.deadline, definition)
     if mail and until is not None and is_at_least(mail, until):
         yield Finding(("deliver", "email"), "the deadline is earlier, so this mail would never be sent")
     for at, escalation in enumerate(definition.escalate):
@@ -259,37 +269,6 @@ def _clock(definition: Definition, service: ServiceSettings) -> Iterator[Finding
         if until is not None and is_at_least(length, until) and not is_at_least(until, length):
             yield Finding(("escalate", at, "after"), "the deadline is earlier, so this would never happen")
         yield from _addresses(("escalate", at, "to"), escalation.to, definition, service, of_approver=True)
-
-
-def _deadline(path: Path, deadline: Deadline | None, definition: Definition) -> Iterator[Finding]:
-    """Check that the field that holds a deadline exists, and holds a time."""
-    if not isinstance(deadline, TimeOfField):
-        return
-    spec = definition.fields.get(deadline.field)
-    dates = [name for name, one in definition.fields.items() if one.type in DATES]
-    if spec is None:
-        near = nearest(deadline.field, dates)
-        yield Finding(path, f"no field is called {deadline.field}", near and f"{FIELD}{near}", about=("fields",))
-    elif spec.type not in DATES:
-        what = f"{deadline.field} is no date or datetime, but a field of type {spec.type}"
-        yield Finding(path, what, f"{FIELD}{dates[0]}" if dates else "", about=("fields",))
-
-
-def _calendar(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
-    """Check that the calendar exists and that the business days can be counted in it."""
-    name, calendars = definition.clock.calendar, service.calendars
-    if isinstance(name, str) and name not in calendars:
-        yield Finding(("clock", "calendar"), f"no calendar is called {name}", nearest(name, calendars))
-        return
-    calendar = calendar_of(definition.clock, calendars)
-    for path, length in business_times(definition.clock, definition.escalate, definition.deliver.email):
-        if calendar is None:
-            there = (
-                f"choose one of {', '.join(sorted(calendars))}" if calendars else "[calendars] of config.toml has none"
-            )
-            yield Finding(path, f'"{length}" needs a calendar; set calendar in [clock] ({there})')
-        elif takes_too_long(length, calendar):
-            yield Finding(path, f'"{length}" takes more than five years, because the calendar is rarely open')
 
 
 def _requesters(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:

@@ -147,7 +147,7 @@ async def _permitted(definition: Definition, opening: Opening, people: People, a
     """
     opening = await known_opening(definition, opening, people)
     rules = rules_of(definition, opening)
-    ruling = rules.ruling(opening.fields)
+    ruling = rules.ruling(opening.fields).at(at) if rules.is_timed else rules.ruling(opening.fields)
     if rules.deadline_fields and (past := past_deadlines(definition, ruling.typed, at)):
         raise InvalidPayloadError([{"loc": ["input", *each.path], "msg": each.text} for each in past], "input")
     if opening.requester == SCHEDULE or ruling.may_be_requested:

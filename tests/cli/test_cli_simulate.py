@@ -59,6 +59,16 @@ def test_simulation_fails_if_nobody_could_decide(site: Site) -> None:
     assert "Ann Ode has no manager" in refused.stderr
 
 
+def test_simulation_plays_at_another_time(site: Site) -> None:
+    late = LEAVE.replace('from = ["@managers"]', "when = 'now.hour >= 18'\nfrom = [\"@managers\"]", 1)
+    site.write("workflows/leave.toml", late.replace("[clock]\n", '[clock]\nzone = "Europe/Berlin"\n'))
+    words = ("simulate", "leave", "--input", '{"days": 3}', "--requester", "bo@acme.eu", "--at")
+    assert "Approvers of stage ok" in site.type(*words, "2026-12-24T18:30").stdout
+    refused = site.type(*words, "2026-12-24T16:30Z", fails=True)
+    assert "the hour is 17 (before 18)" in refused.stderr
+    assert "is not a time" in site.type(*words, "tomorrow", fails=2).stderr
+
+
 def test_simulation_reads_live_sources_only_with_live(site: Site) -> None:
     site.write(
         "config.toml",
