@@ -42,6 +42,7 @@ from approvals_bot.approvals.port import State, Via
 from approvals_bot.approvals.reassignment import Rank, reassigned
 from approvals_bot.approvals.request import (
     NO_STAGE,
+    LastEdit,
     RecordedVote,
     Request,
     RequestOutcome,
@@ -176,8 +177,9 @@ def _edited_by_approver(
         return request, act, changes
     if rejections or refusal(stage, act, request.digest) is not None:
         return request, act, rejections
-    request, voids = _changed(request, changes, rules)
+    before, (request, voids) = request, _changed(request, changes, rules)
     request = _all_reset(request, but=stage.id) if voids else request
+    request = _with_edit(before, request, act.by)
     return decided_by_rule(request, rules, at), replace(act, digest=None), ()
 
 
@@ -259,7 +261,7 @@ def _edit(request: Request, act: Edit, at: datetime, rules: Rules, fits: forms.F
     changes = _covered(request, changes, rules, at)
     if isinstance(changes, tuple):
         return request, Reply("invalid", rejections=changes)
-    request, resets = _changed(request, changes, rules)
+    before, (request, resets) = request, _changed(request, changes, rules)
     if resets:
         request = _all_reset(request)
     stage = request.stage
@@ -267,6 +269,7 @@ def _edit(request: Request, act: Edit, at: datetime, rules: Rules, fits: forms.F
         # "waiting" at once: a page loaded before the stage is open again must not ask for the changes
         request, resets = request.with_stage(replace(reset(stage), judged_at=None), state="waiting"), True
     request = request.but(is_reset=request.is_reset or resets, version=request.version + 1)
+    request = _with_edit(before, request, act.by)
     return request, Reply("edited", True, "edited_and_reset" if resets else "")
 
 
@@ -291,7 +294,7 @@ def _changed(request: Request, typed: dict[str, Any], rules: Rules) -> tuple[Req
     before, after = rules.ruling(request.fields), rules.ruling(forms.dump(definition.fields, typed))
     was = {name: now for name in typed if not same_json(after.fields.get(name), now := request.fields.get(name))}
     request = request.but(fields=after.fields, digest=after.digest, was={**request.was, **was})
-    return described(request, rules), forms.voids_votes(definition.policy, before.typed, after.typed)
+    return described(request, rules), rules.voids_votes(before.typed, after.typed)
 
 
 def _covered(request: Request, changes: forms.Changed, rules: Rules, at: datetime) -> forms.Changed:
@@ -302,12 +305,18 @@ def _covered(request: Request, changes: forms.Changed, rules: Rules, at: datetim
         return past
     ruling = rules.ruling(forms.dump(rules.definition.fields, changes))
     if rules.is_timed:
-        voids = forms.voids_votes(rules.definition.policy, rules.ruling(request.fields).typed, changes)
+        voids = rules.voids_votes(rules.ruling(request.fields).typed, changes)
         ruling = ruling.at(request.asked_at, _times_after_edit(request, at, voids=voids))
     if not ruling.may_be_requested:
         return (Rejection((), "not_requestable"),)
     why = uncovered(ruling)
     return (Rejection((), "nobody_would_decide", {"why": why}),) if why else changes
+
+
+def _with_edit(before: Request, request: Request, by: str) -> Request:
+    """Note what an edit has done to the votes."""
+    had, kept = (sum(vote.counts for vote in each.votes) for each in (before, request))
+    return request.but(last_edit=LastEdit(by, kept, had - kept) if had else None)
 
 
 def _times_after_edit(request: Request, at: datetime, *, voids: bool) -> dict[str, datetime]:

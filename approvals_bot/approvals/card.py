@@ -44,7 +44,7 @@ from approvals_bot.approvals.port import (
 )
 from approvals_bot.approvals.reassignment import reassignment_text
 from approvals_bot.approvals.request import RecordedComment, RecordedVote, Request, RequestOutcome, RequestStage
-from approvals_bot.approvals.text import TO_CHANGE, VOTE
+from approvals_bot.approvals.text import TO_CHANGE, VOTE, edit_text
 from approvals_bot.approvals.tool_call import inputs_of, with_lines
 from approvals_bot.approvals.values import shown_value
 
@@ -272,8 +272,11 @@ def editable_of(view: Request, number_format: str = "") -> tuple[FormField, ...]
 
 
 def _notes(view: Request) -> tuple[str, ...]:
-    """List what has happened besides votes: reassignments, and a decision in its grace period."""
+    """List what has happened besides votes: reassignments, an edit, and a decision in its grace period."""
     notes = [f"⇄ {reassignment_text(done.act, view.people)}" for done in view.reassignments]
+    if view.last_edit is not None:
+        edit = view.last_edit
+        notes.append(f"✎ {edit_text(view.called(edit.by), edit.kept, edit.reset)}")
     if view.held is not None:
         by = view.acting(view.held.by, view.held.in_place_of).text
         notes.append(

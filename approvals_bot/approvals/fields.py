@@ -32,7 +32,7 @@ from approvals_bot.approvals.json_values import (
 from approvals_bot.approvals.leaves import addresses, is_long_text, replaced, root_of
 from approvals_bot.approvals.numbers import from_format, in_format
 from approvals_bot.approvals.plain_text import readable
-from approvals_bot.approvals.policy import Definition, Policy, Stage
+from approvals_bot.approvals.policy import Definition, Stage
 from approvals_bot.approvals.port import CardField, FormField, Via
 from approvals_bot.approvals.tool_call import ARGUMENTS, TOOL, shown_arguments
 from approvals_bot.approvals.values import read, read_text, shown_value, value_schema, write
@@ -381,16 +381,6 @@ def requester_changes(
 ) -> Changed:
     """Return the request's fields after the requester's edit."""
     return _changed(definition, now, _in_json(definition, dict(edit.fields), edit.via, number_format), fits)
-
-
-def voids_votes(policy: Policy, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether a change of (typed) fields voids the votes so far."""
-    for name in after:
-        if not same_json(before.get(name), after[name]):
-            rule = policy.on_change_of(name)
-            if rule == "reset" or (rule == "reset-if-raised" and raised(before.get(name), after[name])):
-                return True
-    return False
 
 
 def _in_json(definition: Definition, given: dict[str, JsonValue], via: Via, number_format: str) -> dict[str, JsonValue]:

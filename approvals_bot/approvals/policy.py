@@ -225,7 +225,7 @@ class Policy(Frozen):
     self_approval: SelfApproval = "never"
     reject: Rejections = "any"
     outcomes: Outcomes = ("approve", "reject")
-    on_change: Literal["reset", "keep"] | dict[FieldName, OnChange] = "reset"
+    on_change: Literal["reset", "keep"] | dict[FieldName, OnChange] | None = None  # None: see `Rules.on_change_of`
     recheck: Literal["at-click", "at-quorum"] = "at-click"
     reassign: Literal["approvers", "owners", "never"] | None = None  # None: "approvers"
     grace: Grace | None = None  # how long the deciding vote can be undone
@@ -241,7 +241,7 @@ class Policy(Frozen):
             self_approval: Literal["never", "allow", "skip-up"] = ...,
             reject: int | Literal["any", "all"] = ...,
             outcomes: Sequence[Choice] = ...,
-            on_change: Literal["reset", "keep"] | Mapping[str, OnChange] = ...,
+            on_change: Literal["reset", "keep"] | Mapping[str, OnChange] | None = ...,
             recheck: Literal["at-click", "at-quorum"] = ...,
             reassign: Literal["approvers", "owners", "never"] | None = ...,
             grace: str | timedelta | None = ...,
@@ -250,9 +250,9 @@ class Policy(Frozen):
             exclude: Sequence[str] | None = ...,
         ) -> None: ...
 
-    def on_change_of(self, field: str) -> OnChange:
-        """Return what editing this field does to the votes; "reset" if the table doesn't name it."""
-        return self.on_change.get(field, "reset") if isinstance(self.on_change, dict) else self.on_change
+    def on_change_of(self, field: str) -> OnChange | None:
+        """Return what the policy says that editing this field does to the votes; None if it says nothing."""
+        return self.on_change.get(field) if isinstance(self.on_change, dict) else self.on_change
 
 
 class Labels(Frozen):

@@ -134,6 +134,15 @@ class RecordedClaim:
 
 
 @dataclass(frozen=True, slots=True)
+class LastEdit:
+    """What an edit did to the votes that counted: how many it kept, and how many it reset."""
+
+    by: str
+    kept: int
+    reset: int
+
+
+@dataclass(frozen=True, slots=True)
 class Escalated:
     """An escalation of the open seats. `owed`: the people who owed a vote at the time."""
 
@@ -258,6 +267,7 @@ class Request(BaseModel):
     claim: RecordedClaim | None = None  # the last one in this stage
     snoozes: dict[str, datetime] = {}  # address → when reminders start again
     reminded_at: datetime | None = None  # when the requester last sent a reminder
+    last_edit: LastEdit | None = None  # if there were votes
     is_reset: bool = False  # votes were reset, and the stage hasn't reopened yet
     reassign: Literal["approvers", "owners", "never"] = "approvers"  # who may reassign, besides admins
     timers: tuple[RequestTimer, ...] = ()

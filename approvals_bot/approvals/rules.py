@@ -19,10 +19,12 @@ from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals import policy
 from approvals_bot.approvals.circumstances import Known
 from approvals_bot.approvals.conditions import Condition, Judgement
+from approvals_bot.approvals.json_values import same_json
 from approvals_bot.approvals.outcomes import last_answers_of
-from approvals_bot.approvals.policy import Auto, Definition, Seat, Stage
+from approvals_bot.approvals.policy import Auto, Definition, OnChange, Seat, Stage
 from approvals_bot.approvals.request import AppliedRule, Opening, Request, plain_name
 from approvals_bot.approvals.templates import AboutDecision, AboutRequest, Facts, Who
+from approvals_bot.approvals.used_fields import fields_in_texts
 from approvals_bot.durable.core.serialization import json_text
 
 KEPT = 1024  # definitions, of the requests replayed last; each file has two: as it was read, and as logs have it
@@ -83,6 +85,28 @@ class Rules:
         """The fields whose values are quoted in what people read."""
         fields = self.definition.fields.items()
         return frozenset(name for name, spec in fields if spec.untrusted and not spec.is_of_call)
+
+    @cached_property
+    def used_fields(self) -> frozenset[str]:
+        """The fields that the file uses, but for what people read: an edit of one asks for votes again."""
+        named = (name for when in self.definition.conditions() for name in self.condition(when).names)
+        return fields_in_texts(self.definition).union(named)
+
+    def on_change_of(self, field: str) -> OnChange:
+        """Return what editing this field does to the votes. By default they are kept if nothing depends on it."""
+        said = self.definition.policy.on_change_of(field)
+        if said is not None:
+            return said
+        return "reset" if self.definition.fields[field].pinned or field in self.used_fields else "keep"
+
+    def voids_votes(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+        """Whether a change of (typed) fields voids the votes so far."""
+        for name in after:
+            if not same_json(before.get(name), after[name]):
+                rule = self.on_change_of(name)
+                if rule == "reset" or (rule == "reset-if-raised" and forms.raised(before.get(name), after[name])):
+                    return True
+        return False
 
     def condition(self, when: str) -> Condition:
         """Return the compiled condition. Compiled once: it takes longer than a whole replay."""

@@ -258,6 +258,16 @@ def rejection_text(code: str, params: Mapping[str, Any]) -> str:
     return FAULTS[code].format_map(params) + meant
 
 
+def edit_text(name: str, kept: int, reset: int) -> str:
+    """Word what an edit did to the votes: `Edited by Di Ops: 2 votes kept`."""
+    parts = [
+        f"{count} {'vote' if count == 1 else 'votes'} {what}"
+        for count, what in ((kept, "kept"), (reset, "reset"))
+        if count
+    ]
+    return f"Edited by {name}: {', '.join(parts)}"
+
+
 def short_digest(whole: str) -> str:
     """Shorten a digest as cards show it."""
     return whole[:SHORT_DIGEST]

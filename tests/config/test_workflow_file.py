@@ -111,10 +111,10 @@ def test_stage_offers_its_own_outcomes_or_the_policys() -> None:
 
 
 def test_edits_reset_unless_the_policy_says_otherwise() -> None:
-    assert definition().policy.on_change_of("a") == "reset"
+    assert definition().policy.on_change_of("a") is None
     assert definition(policy={"on_change": "keep"}).policy.on_change_of("a") == "keep"
     some = definition(policy={"on_change": {"a": "keep"}}).policy
-    assert (some.on_change_of("a"), some.on_change_of("b")) == ("keep", "reset")
+    assert (some.on_change_of("a"), some.on_change_of("b")) == ("keep", None)
 
 
 @given(st.integers(0, int(LONGEST.total_seconds())).map(lambda seconds: timedelta(seconds=seconds)))

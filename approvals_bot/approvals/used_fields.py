@@ -1,0 +1,69 @@
+"""The fields that a workflow's file uses: to decide, to find people, to act, and in the title.
+
+An edit of any other field that isn't pinned keeps the votes: it changes nothing that anybody has agreed to. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from jinja2 import nodes
+from pydantic import JsonValue
+
+from approvals_bot.approvals.delivery_policy import Action, CallTarget, SayInSlack
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.templates import TemplateError, read
+
+_OF_FIELDS = ("field:", "owner-of:")
+
+
+def fields_in_texts(definition: Definition) -> frozenset[str]:
+    """Return the names in the file's title, addresses and calls; not those in conditions."""
+    found = set(_in_template(definition.workflow.title or ""))
+    for address in _addresses(definition):
+        found.update(address.removeprefix(start) for start in _OF_FIELDS if address.startswith(start))
+        found.update(_in_template(address))
+    for action in actions_of(definition):
+        match action:
+            case CallTarget(json_=body):
+                found.update(name for text in _texts(body) for name in _in_template(text))
+            case SayInSlack(slack=channel):
+                found.update(_in_template(channel))
+    return frozenset(found)
+
+
+def actions_of(definition: Definition) -> Iterator[Action]:
+    """Yield all follow-ups."""
+    for _, actions in definition.on:
+        yield from actions or ()
+
+
+def _addresses(definition: Definition) -> Iterator[str]:
+    lists: list[Iterable[str]] = [rule.from_ for rule in definition.request or ()]
+    lists += [definition.policy.exclude or (), *(more.to for more in definition.escalate)]
+    for stage in definition.stage:
+        lists += [part for seat in stage.seats for part in (seat.from_, seat.notify or ())]
+        lists += [stage.veto.from_] if stage.veto is not None else []
+    for each in lists:
+        yield from each
+
+
+def _texts(value: JsonValue) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case list():
+            for each in value:
+                yield from _texts(each)
+        case dict():
+            for each in value.values():
+                yield from _texts(each)
+
+
+def _in_template(text: str) -> Iterator[str]:
+    if "{" not in text:
+        return
+    try:
+        yield from (node.name for node in read(text).find_all(nodes.Name))
+    except TemplateError:
+        return  # it names nothing that could be edited
