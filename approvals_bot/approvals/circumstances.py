@@ -16,6 +16,7 @@ from typing import Any, Literal
 from approvals_bot.approvals.base import nearest
 from approvals_bot.approvals.business_time import Calendar, is_open
 from approvals_bot.approvals.field_specs import FieldSpec
+from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.zones import zone_of
 
 LONGEST_LABEL = 75
@@ -167,7 +168,9 @@ def _read(match: re.Match[str], asks: Asks | None) -> Circumstance:
         raise ConditionError(f"no stage is called {stage}", nearest(stage, asks))
     if name not in asks[stage]:
         raise ConditionError(f"the stage {stage} doesn't ask for {name}", nearest(name, asks[stage]))
-    return Circumstance("answer", f"answer_of({_quoted(stage)}, {_quoted(name)})", asks[stage][name], (stage, name))
+    spec = asks[stage][name]
+    spec = spec if spec.label else spec.model_copy(update={"label": readable(name)[:LONGEST_LABEL]})
+    return Circumstance("answer", f"answer_of({_quoted(stage)}, {_quoted(name)})", spec, (stage, name))
 
 
 def _yes_no(label: str) -> FieldSpec:

@@ -74,44 +74,60 @@ class Deliver(Frozen):
 
 
 class Actions(Frozen):
-    """The follow-ups of a decision, by outcome; those of `ended` run after every one."""
+    """The follow-ups: of the opening, of each stage that opens, and of the decision by outcome; `ended` is any."""
 
+    opened: tuple[Action, ...] | None = None
+    stage: tuple[Action, ...] | None = None
     approved: tuple[Action, ...] = ()
     rejected: tuple[Action, ...] = ()
     expired: tuple[Action, ...] = ()
     cancelled: tuple[Action, ...] = ()
     ended: tuple[Action, ...] = ()
 
+    @model_validator(mode="after")
+    def _resumes_with_a_decision(self) -> Actions:
+        for event, actions in (("opened", self.opened), ("stage", self.stage)):
+            for at, action in enumerate(actions or ()):
+                if isinstance(action, Resume):
+                    raise refuse("there is no decision yet to resume with", at=(event, at, "resume"))
+        return self
 
-class CallTarget(Frozen):
+
+class FollowUpTable(Frozen):
+    """What every follow-up has: a condition. Without one, it always runs."""
+
+    when: Text | None = None
+
+
+class CallTarget(FollowUpTable):
     """A POST of `json` to a target of [http.*], signed and retried. Strings in it are templates."""
 
     http: Slug
     json_: dict[str, JsonValue] = Field(default_factory=dict, alias="json")
 
 
-class SayInSlack(Frozen):
-    """A message in a Slack channel."""
+class SayInSlack(FollowUpTable):
+    """A message in a Slack channel: `#deploys`, or one for each value of an enum, `#{{ team }}`."""
 
     slack: Text
     text: Text
 
 
-class SendDm(Frozen):
+class SendDm(FollowUpTable):
     """A direct message to "requester" or to an address; a mail if they have no Slack account."""
 
     dm: Text
     text: Text
 
 
-class SendMail(Frozen):
+class SendMail(FollowUpTable):
     """A mail to "requester" or to an address."""
 
     email: Text
     text: Text
 
 
-class Resume(Frozen):
+class Resume(FollowUpTable):
     """The answer to the waiting caller: {approved, decision, by, comment, fields, answers, digest}."""
 
     resume: Literal[True]

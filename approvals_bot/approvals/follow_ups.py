@@ -1,13 +1,14 @@
-"""Follow-ups of a decision: calls and messages, each in its own task and retried until it is done.
+"""Follow-ups: calls and messages, each in its own task and retried until it is done.
 
-They can't change the decision. The request shows those that fail for good.
+They follow the opening, each stage that opens, and the decision, and can't change it. The request shows those that
+fail for good.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Literal
 
 from approvals_bot.approvals.copies import Copies
@@ -15,6 +16,7 @@ from approvals_bot.approvals.delivery import LONGEST_TRY, attempt, call_target, 
 from approvals_bot.approvals.delivery_policy import Action, Actions, CallTarget, Resume, SayInSlack, SendDm, SendMail
 from approvals_bot.approvals.eligibility import PeopleSource, RequestContext, SeatQuery
 from approvals_bot.approvals.notifications import Copy, Progress
+from approvals_bot.approvals.outcomes import last_answers_of
 from approvals_bot.approvals.port import (
     EMAIL,
     SLACK,
@@ -26,63 +28,96 @@ from approvals_bot.approvals.port import (
     ToPerson,
     TryAgain,
 )
-from approvals_bot.approvals.request import Outcome
+from approvals_bot.approvals.request import AppliedRule, Outcome, Request
 from approvals_bot.approvals.resolution import find_people
-from approvals_bot.approvals.templates import Facts, TemplateError, render, render_json
+from approvals_bot.approvals.rules import Rules, facts_of
+from approvals_bot.approvals.templates import Facts, TemplateError, render, render_json, render_key
 from approvals_bot.durable.core.api import now, random
 from approvals_bot.people import Person
 
 State = Literal["sending", "done", "retrying", "failed"]
 
+Event = Literal["opened", "stage"] | Outcome
+"""What follow-ups follow: the opening, a stage that opens, or the decision."""
+
 NOBODY = "there is no such person"
+EMPTY = "its text is empty"
 
 
-def actions_of(actions: Actions, outcome: Outcome) -> tuple[Action, ...]:
-    """Return the actions of this outcome, in the order of the file. An answer has only those of `ended`."""
-    own: Mapping[Outcome, tuple[Action, ...]] = {
-        "approved": actions.approved,
-        "rejected": actions.rejected,
-        "expired": actions.expired,
-        "cancelled": actions.cancelled,
-    }
-    return (*own.get(outcome, ()), *actions.ended)
+def actions_of(actions: Actions, event: Event) -> tuple[Action, ...]:
+    """Return the actions of this event, in the order of the file. An answer has only those of `ended`."""
+    match event:
+        case "opened" | "stage":
+            return getattr(actions, event) or ()
+        case "approved" | "rejected" | "expired" | "cancelled":
+            return (*getattr(actions, event), *actions.ended)
+        case _:
+            return actions.ended
 
 
 class FollowUps:
-    """The follow-ups of one decided request."""
+    """The follow-ups of one request."""
 
-    def __init__(self, request_id: str, facts: Facts, copies: Copies, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, copies: Copies, tasks: asyncio.TaskGroup) -> None:
         """`tasks`: the group in which they run; it ends before the run does."""
-        self._id = request_id
-        self._facts = facts
         self._copies = copies
         self._tasks = tasks
         self._all: list[FollowUp | int] = []  # calls, and the numbers of messages' copies
+        self._has_opened = False
+        self.rules: tuple[AppliedRule, ...] = ()  # the conditions that were evaluated
 
     def show(self) -> tuple[FollowUp, ...]:
         """Return each follow-up with its state."""
         return tuple(one if isinstance(one, FollowUp) else _message(self._copies.all[one - 1]) for one in self._all)
 
-    def start(self, actions: tuple[Action, ...]) -> None:
-        for number, action in enumerate(actions, 1):
-            match action:
-                case CallTarget():
-                    self._all.append(FollowUp(what=f"call {action.http}", state="sending", target=action.http))
-                    self._tasks.create_task(self._call(len(self._all) - 1, action, f"{self._id}-call-{number}"))
-                case SayInSlack():
-                    self._send_text(Place(SLACK, action.slack), action.text)
-                case SendDm():
-                    self._tasks.create_task(self._send_to(action.dm, action.text, SLACK))
-                case SendMail():
-                    self._tasks.create_task(self._send_to(action.email, action.text, EMAIL))
-                case Resume():
-                    pass  # the waiting caller gets the run's result
+    def start(self, event: Event, request: Request, rules: Rules) -> None:
+        """Start the follow-ups of this event, and first those of the opening. A rule may decide without a stage."""
+        if not self._has_opened and event in ("stage", "approved", "rejected"):
+            self._start_of("opened", request, rules)
+            self._has_opened = True
+        self._start_of(event, request, rules)
 
-    async def _call(self, at: int, action: CallTarget, event_id: str) -> None:
+    def _start_of(self, event: Event, request: Request, rules: Rules) -> None:
+        """Start the follow-ups of one event. In doubt, one with a condition doesn't run."""
+        actions = actions_of(rules.definition.on, event)
+        if not actions:
+            return
+        stage = request.stage if event == "stage" else None
+        facts, prefix = facts_of(request, rules, stage), f"{request.id}-call"
+        if event in ("opened", "stage"):
+            prefix = f"{request.id}-{event}-{self._copies.round}"
+        for number, action in enumerate(actions, 1):
+            if action.when is not None:
+                rule = judged_rule(f"{event} {number}", action.when, request, rules, facts, now())
+                self.rules = (*self.rules, rule)
+                if not rule.applies:
+                    continue
+            self._start(action, facts, f"{prefix}-{number}")
+
+    def _start(self, action: Action, facts: Facts, event_id: str) -> None:
+        match action:
+            case CallTarget():
+                self._all.append(FollowUp(what=f"call {action.http}", state="sending", target=action.http))
+                self._tasks.create_task(self._call(len(self._all) - 1, action, event_id, facts))
+            case SayInSlack():
+                try:
+                    channel = render_key(action.slack, facts)
+                except TemplateError as error:
+                    self._all.append(FollowUp(what="message", state="failed", error=str(error)))
+                    return
+                self._send_text(Place(SLACK, channel), action.text, facts)
+            case SendDm():
+                self._tasks.create_task(self._send_to(action.dm, action.text, SLACK, facts))
+            case SendMail():
+                self._tasks.create_task(self._send_to(action.email, action.text, EMAIL, facts))
+            case Resume():
+                pass  # the waiting caller gets the run's result
+
+    async def _call(self, at: int, action: CallTarget, event_id: str, facts: Facts) -> None:
         """POST until the target accepts or refuses it, or 48 hours are over."""
         until, attempts = now() + LONGEST_TRY, 0
         try:
-            body = render_json(action.json_, self._facts)
+            body = render_json(action.json_, facts)
             assert isinstance(body, dict), "a table of the file stays a table"
         except TemplateError as fault:
             self._becomes(at, "failed", str(fault))
@@ -105,12 +140,12 @@ class FollowUps:
                     self._becomes(at, "retrying", error)
                     await asyncio.sleep(wait.total_seconds())
 
-    async def _send_to(self, whom: str, text: str, channel: str) -> None:
+    async def _send_to(self, whom: str, text: str, channel: str, facts: Facts) -> None:
         people = await self._people(whom)
         if not people:
             self._all.append(FollowUp(what=f"message to {whom}", state="failed", error=NOBODY))
         for person in people:
-            self._send_text(ToPerson(channel, person), text)
+            self._send_text(ToPerson(channel, person), text, facts)
 
     async def _people(self, whom: str) -> list[Person]:
         """Resolve the recipient. "requester" of an app's request is the person it acts for."""
@@ -125,11 +160,14 @@ class FollowUps:
         found = await find_people([SeatQuery(0, (PeopleSource((whom,)),))], anyone)
         return [found.people[address] for address in found.seats[0].eligible]
 
-    def _send_text(self, to: Destination, text: str) -> None:
+    def _send_text(self, to: Destination, text: str, facts: Facts) -> None:
         try:
-            written = render(text, self._facts)
+            written = render(text, facts)
         except TemplateError as error:
             self._all.append(FollowUp(what="message", state="failed", error=str(error)))
+            return
+        if not written.strip():
+            self._all.append(FollowUp(what="message", state="failed", error=EMPTY))
             return
         self._all.append(self._copies.send_text(to, written))
 
@@ -140,6 +178,18 @@ class FollowUps:
         call = self._all[at]
         assert isinstance(call, FollowUp), "messages are kept as numbers"
         self._all[at] = replace(call, **changes)
+
+
+def judged_rule(name: str, when: str, request: Request, rules: Rules, facts: Facts, at: datetime) -> AppliedRule:
+    """Evaluate the condition of a follow-up. `name`: the event, and its number there; `at`: the time of the event."""
+    condition, known = rules.follow_up(when), rules.known(at)
+    known = replace(known, stage=facts.stage.id if facts.stage is not None else "", answers=facts.answers)
+    outcome = {} if request.outcome is None else {"outcome": request.outcome.outcome}
+    judged = condition.judge({**outcome, **facts.fields, **condition.known(known)})
+    values = {one: {**outcome, **request.fields}.get(one) for one in condition.names}
+    given = replace(known, answers=last_answers_of(request))
+    values |= {one.shown_as: given.value(one) for one in condition.about.values()}
+    return AppliedRule(f"on.{name} when {when}", judged.holds is True, judged.because, values)
 
 
 def _message(copy: Copy) -> FollowUp:

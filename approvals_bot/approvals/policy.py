@@ -34,7 +34,7 @@ from approvals_bot.approvals.business_time import (
 from approvals_bot.approvals.circumstances import calendars_in
 from approvals_bot.approvals.clock import Clock, Escalation, business_times, calendar_of
 from approvals_bot.approvals.deadlines import TimeOfField
-from approvals_bot.approvals.delivery_policy import Actions, Deliver
+from approvals_bot.approvals.delivery_policy import Action, Actions, Deliver
 from approvals_bot.approvals.durations import Duration
 from approvals_bot.approvals.field_specs import Ask, FieldName, FieldSpec, Question
 
@@ -135,7 +135,13 @@ class Definition(Frozen):
     @property
     def asked_calendars(self) -> tuple[str, ...]:
         """The calendars whose business hours conditions ask for."""
-        return tuple(dict.fromkeys(name for when in self.conditions() for name in calendars_in(when)))
+        whens = (*self.conditions(), *(action.when or "" for action in self.follow_ups()))
+        return tuple(dict.fromkeys(name for when in whens for name in calendars_in(when)))
+
+    def follow_ups(self) -> Iterator[Action]:
+        """Yield the follow-ups of all events."""
+        for _, actions in self.on:
+            yield from actions or ()
 
     def conditions(self) -> Iterator[str]:
         """Yield every condition that decides something; not those of follow-ups."""

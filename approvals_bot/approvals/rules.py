@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from datetime import datetime
 from functools import cached_property, lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import JsonValue, WrapValidator
 
@@ -19,16 +19,20 @@ from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals import policy
 from approvals_bot.approvals.circumstances import Known
 from approvals_bot.approvals.conditions import Condition, Judgement
+from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.json_values import same_json
 from approvals_bot.approvals.outcomes import last_answers_of
 from approvals_bot.approvals.policy import Auto, Definition, OnChange, Seat, Stage
-from approvals_bot.approvals.request import AppliedRule, Opening, Request, plain_name
-from approvals_bot.approvals.templates import AboutDecision, AboutRequest, Facts, Who
+from approvals_bot.approvals.request import AppliedRule, Opening, Outcome, Request, RequestStage, plain_name
+from approvals_bot.approvals.templates import AboutDecision, AboutRequest, AboutStage, Facts, Who
 from approvals_bot.approvals.used_fields import fields_in_texts
 from approvals_bot.durable.core.serialization import json_text
 
 KEPT = 1024  # definitions, of the requests replayed last; each file has two: as it was read, and as logs have it
 KEPT_RULINGS = 1024
+
+OUTCOME = {"outcome": FieldSpec(type="enum", values=get_args(Outcome))}
+"""What conditions of follow-ups call the outcome of the request."""
 
 
 class Rules:
@@ -56,16 +60,25 @@ class Rules:
     def named_groups(self) -> tuple[str, ...]:
         """What the file asks about its requesters: the addresses of `requester.in(…)` and of [[request]]."""
         found = dict.fromkeys(entry for rule in self.definition.request or () for entry in rule.from_)
-        for when in self.definition.conditions():
-            for one in self.condition(when).about.values():
-                found.update(dict.fromkeys(one.names if one.kind == "in" else ()))
+        compiled = [*map(self.condition, self.definition.conditions()), *self._follow_ups]
+        for one in (one for each in compiled for one in each.about.values() if one.kind == "in"):
+            found.update(dict.fromkeys(one.names))
         return tuple(found)
+
+    @property
+    def _follow_ups(self) -> list[Condition]:
+        """The conditions of follow-ups."""
+        return [self.follow_up(one.when) for one in self.definition.follow_ups() if one.when is not None]
 
     @cached_property
     def is_about_requester(self) -> bool:
-        return bool(self.definition.request) or any(
-            "requester" in when and any(one.is_of_requester for one in self.condition(when).about.values())
-            for when in self.definition.conditions()
+        return (
+            bool(self.definition.request)
+            or any(
+                "requester" in when and any(one.is_of_requester for one in self.condition(when).about.values())
+                for when in self.definition.conditions()
+            )
+            or any(one.is_of_requester for each in self._follow_ups for one in each.about.values())
         )
 
     @cached_property
@@ -89,8 +102,9 @@ class Rules:
     @cached_property
     def used_fields(self) -> frozenset[str]:
         """The fields that the file uses, but for what people read: an edit of one asks for votes again."""
-        named = (name for when in self.definition.conditions() for name in self.condition(when).names)
-        return fields_in_texts(self.definition).union(named)
+        named = {name for when in self.definition.conditions() for name in self.condition(when).names}
+        named.update(name for each in self._follow_ups for name in each.names)
+        return fields_in_texts(self.definition) | named
 
     def on_change_of(self, field: str) -> OnChange:
         """Return what editing this field does to the votes. By default they are kept if nothing depends on it."""
@@ -113,6 +127,15 @@ class Rules:
         known = self._conditions.get(when)
         if known is None:
             known = self._conditions[when] = Condition(when, self.definition.fields)
+        return known
+
+    def follow_up(self, when: str) -> Condition:
+        """Return the compiled condition of a follow-up, which may also ask for the outcome, answers and the stage."""
+        known = self._conditions.get(f"[[on]] {when}")
+        if known is None:
+            definition = self.definition
+            fields, asks = {**OUTCOME, **definition.fields}, {stage.id: stage.ask for stage in definition.stage}
+            known = self._conditions[f"[[on]] {when}"] = Condition(when, fields, asks)
         return known
 
     def ruling_of(self, request: Request) -> Ruling:
@@ -268,8 +291,8 @@ def _for_requester(rules: Rules, requester: str, groups: tuple[str, ...]) -> Rul
     return Rules(rules.definition, requester, groups, rules)
 
 
-def facts_of(request: Request, rules: Rules) -> Facts:
-    """Return what the file's templates may name."""
+def facts_of(request: Request, rules: Rules, stage: RequestStage | None = None) -> Facts:
+    """Return what the file's templates may name. `stage`: the one that opens."""
     asks = {stage.id: stage.ask for stage in rules.definition.stage}
     answers = {stage: forms.values(asks[stage], given) for stage, given in last_answers_of(request).items()}
     ended = request.outcome
@@ -284,6 +307,7 @@ def facts_of(request: Request, rules: Rules) -> Facts:
         answers={stage: answers.get(stage, {}) for stage in asks},
         untrusted=rules.untrusted,
         revision=request.definition,
+        stage=AboutStage(stage.id, stage.title) if stage is not None else None,
     )
 
 

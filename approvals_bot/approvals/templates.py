@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from itertools import product
+from math import prod
+from typing import Any, Literal
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, nodes
 from jinja2 import Template as Compiled
@@ -33,6 +35,7 @@ from approvals_bot.approvals.values import shown_value
 from approvals_bot.errors import ApprovalsBotError
 
 LONGEST_RESULT = 100_000  # characters; a text field has 50,000
+MOST_CHANNELS = 500  # that one template may mean
 LONGEST_LINE = 300  # characters of a title
 
 
@@ -65,6 +68,14 @@ class AboutDecision:
 
 
 @dataclass(frozen=True, slots=True)
+class AboutStage:
+    """The stage that opens."""
+
+    id: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """The values for rendering a template. `fields` and `answers` (by stage) hold typed values."""
 
@@ -77,6 +88,7 @@ class Facts:
     answers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     untrusted: frozenset[str] = frozenset()  # fields that somebody else than the requester wrote
     revision: str = ""  # the digest of the workflow's file: `{{ workflow.version }}`
+    stage: AboutStage | None = None
 
 
 def answers_of(definition: Definition, given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -124,6 +136,8 @@ def _render(compiled: Compiled, facts: Facts) -> str:
         "answers": _Table({stage: _Table(given) for stage, given in facts.answers.items()}),
         "answer_of": lambda stage, name: facts.answers[stage][name],
     }
+    if facts.stage is not None:
+        known["stage"] = facts.stage
     chunks, length = [], 0
     try:
         for chunk in compiled.generate(known):
@@ -297,10 +311,35 @@ class TemplateError(ApprovalsBotError, ValueError):
         super().__init__(message)
 
 
-def check(text: str, definition: Definition, of_decision: bool) -> None:
-    """Raise TemplateError for an unknown name. `of_decision`: the template is rendered after the decision."""
+Event = Literal["opened", "stage"]
+"""What a follow-up follows before the decision."""
+
+
+def check(text: str, definition: Definition, of_decision: bool, event: Event | None = None) -> None:
+    """Raise TemplateError for an unknown name.
+
+    `of_decision`: the template is rendered after the decision, or, with `event`, after that.
+    """
     tree = read(text)
-    _Names(definition, of_decision).check(tree)
+    _Names(definition, of_decision, event).check(tree)
+
+
+def channels_of(text: str, fields: Mapping[str, FieldSpec]) -> list[str]:
+    """Return every channel that a template of enums may mean. Raises TemplateError for anything else in it."""
+    names = sorted({node.name for node in read(text).find_all(nodes.Name)})
+    for name in names:
+        spec = fields.get(name)
+        if spec is None:
+            raise TemplateError(f"no field is called {name}", nearest(name, fields))
+        if spec.type != "enum" or not spec.values:
+            raise TemplateError(f"{name} is no enum, so its channels can't be checked")
+        if not spec.required and spec.default is None:
+            raise TemplateError(f"{name} may be missing, so there would be no channel; make it required")
+    values = [fields[name].values or () for name in names]
+    if prod(map(len, values)) > MOST_CHANNELS:
+        raise TemplateError(f"these are more than {MOST_CHANNELS} channels")
+    chosen = (dict(zip(names, each, strict=True)) for each in product(*values))
+    return [render_key(text, Facts(workflow="", fields=each, requester=Who())) for each in chosen]
 
 
 @lru_cache(maxsize=512)
@@ -362,11 +401,13 @@ def _all(node: nodes.Node, depth: int = 0) -> Iterator[nodes.Node]:
 class _Names:
     definition: Definition
     of_decision: bool
+    event: Event | None = None
 
     def check(self, node: nodes.Node) -> None:
         if (answer := _answer_asked(node)) is not None:
             if not self.of_decision:
                 raise TemplateError("answer_of is not known before the decision; use it in the texts of [[on.…]]")
+            self._refuse_answers("answer_of")
             self._check_answers([*answer], called=False)
             return
         called = isinstance(node, nodes.Call)
@@ -378,7 +419,13 @@ class _Names:
         name, *rest = parts
         match name:
             case "answers" if self.of_decision:
+                self._refuse_answers(name)
                 self._check_answers(rest, called)
+            case "decision" if self.event is not None:
+                raise TemplateError("decision is not known yet; use it in the texts of [[on.ended]]")
+            case "stage" if self.event == "stage":
+                if rest not in (["id"], ["title"]):
+                    raise TemplateError("write stage.id or stage.title")
             case "request" | "decision" | "answers" if not self.of_decision:
                 raise TemplateError(f"{name} is not known before the decision; use it in the texts of [[on.…]]")
             case _ if name in _KNOWN:
@@ -388,6 +435,10 @@ class _Names:
             case _:
                 names = [*self.definition.fields, *_KNOWN, "answers", "answer_of"]
                 raise TemplateError(f"nothing is called {name}", nearest(name, names))
+
+    def _refuse_answers(self, name: str) -> None:
+        if self.event == "opened":
+            raise TemplateError(f"{name} is not known yet; nobody has answered when the request opens")
 
     def _check_known(self, name: str, rest: list[str]) -> None:
         if not rest:

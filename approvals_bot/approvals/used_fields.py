@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from jinja2 import nodes
 from pydantic import JsonValue
 
-from approvals_bot.approvals.delivery_policy import Action, CallTarget, SayInSlack
+from approvals_bot.approvals.delivery_policy import CallTarget, SayInSlack
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.templates import TemplateError, read
 
@@ -23,19 +23,13 @@ def fields_in_texts(definition: Definition) -> frozenset[str]:
     for address in _addresses(definition):
         found.update(address.removeprefix(start) for start in _OF_FIELDS if address.startswith(start))
         found.update(_in_template(address))
-    for action in actions_of(definition):
+    for action in definition.follow_ups():
         match action:
             case CallTarget(json_=body):
                 found.update(name for text in _texts(body) for name in _in_template(text))
             case SayInSlack(slack=channel):
                 found.update(_in_template(channel))
     return frozenset(found)
-
-
-def actions_of(definition: Definition) -> Iterator[Action]:
-    """Yield all follow-ups."""
-    for _, actions in definition.on:
-        yield from actions or ()
 
 
 def _addresses(definition: Definition) -> Iterator[str]:

@@ -47,7 +47,7 @@ from approvals_bot.approvals.ballot import current_votes, owed
 from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.eligibility import Resolution, label_of
 from approvals_bot.approvals.fields import Fits
-from approvals_bot.approvals.follow_ups import FollowUps, actions_of
+from approvals_bot.approvals.follow_ups import FollowUps
 from approvals_bot.approvals.notifications import (
     Notification,
     escalation_notifications,
@@ -63,7 +63,7 @@ from approvals_bot.approvals.published import REQUEST, PublishedRequests
 from approvals_bot.approvals.reassignment import Rank
 from approvals_bot.approvals.request import DEADLINE, Opening, Request, RequestStage
 from approvals_bot.approvals.resolution import find_people, find_rank
-from approvals_bot.approvals.rules import KeptDefinition, facts_of, rules_of
+from approvals_bot.approvals.rules import KeptDefinition, rules_of
 from approvals_bot.approvals.stages import (
     context_of,
     described,
@@ -171,7 +171,7 @@ class PendingRequest:
         self.tasks = asyncio.TaskGroup()
         self.copies = Copies(self.request, self.tasks)
         self.timers = StageTimers(self.queue, self.tasks)
-        self.follow_ups: FollowUps | None = None  # once the request is decided
+        self.follow_ups = FollowUps(self.copies, self.tasks)
         self.shown: tuple[Request, Request] | None = None  # `request`, and its presented form
         projector(PublishedRequests).add(self.published)
 
@@ -183,7 +183,8 @@ class PendingRequest:
             version=self.request.version + self.copies.failures,
             timers=self.timers.show(now()) if self.request.outcome is None else (),
             deliveries=self.copies.deliveries(),
-            follow_ups=self.follow_ups.show() if self.follow_ups else (),
+            follow_ups=self.follow_ups.show(),
+            rules=(*self.shown[1].rules, *self.follow_ups.rules),
         )
 
     async def run(self) -> None:
@@ -407,6 +408,7 @@ class PendingRequest:
         self.copies.round += 1
         self.copies.show(self.request)
         self.notify_stage(occasion)
+        self.follow_ups.start("stage", self.request, self.rules)
 
     def named(self, times: tuple[Time, ...]) -> tuple[Time, ...]:
         """Return these times, with a deadline that names those to whom the stage escalates."""
@@ -580,10 +582,7 @@ class PendingRequest:
         self.copies.close()
         self.copies.show(self.request)
         self.notify_requester("outcome")
-        if actions := actions_of(self.definition.on, ended.outcome):
-            facts = facts_of(self.request, self.rules)
-            self.follow_ups = FollowUps(self.request.id, facts, self.copies, self.tasks)
-            self.follow_ups.start(actions)
+        self.follow_ups.start(ended.outcome, self.request, self.rules)
 
 
 async def parse_message(message: WebhookRequest) -> Message | None:

@@ -22,6 +22,7 @@ import tomli_w
 from approvals_bot.app.directory import known_people
 from approvals_bot.app.service import Service, open_service
 from approvals_bot.approvals.delivery_policy import SayInSlack
+from approvals_bot.approvals.templates import channels_of
 from approvals_bot.channels.slack.manifest import FUNCTION, SCOPES, SHORTCUT, function
 from approvals_bot.cli.common import PlaygroundClock, write_whole
 from approvals_bot.cli.dev_samples import Samples
@@ -263,10 +264,10 @@ def _channels(configuration: Configuration) -> list[str]:
     """List every Slack channel that a workflow names, for the fake Slack to have."""
     named = [d.deliver.slack for d in configuration.workflows if d.deliver.slack]
     actions = [
-        action.slack
+        channel
         for definition in configuration.workflows
-        for _, actions in definition.on
-        for action in actions
+        for action in definition.follow_ups()
         if isinstance(action, SayInSlack)
+        for channel in channels_of(action.slack, definition.fields)
     ]
     return list(dict.fromkeys(name.removeprefix("#") for name in [*named, *actions] if name.startswith("#")))

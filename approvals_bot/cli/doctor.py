@@ -14,6 +14,7 @@ from approvals_bot.app.directory import open_people
 from approvals_bot.approvals.delivery_policy import SayInSlack
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import EMAIL, SLACK, CheckUp, Diagnosis, DiagnosisState, WithCheck
+from approvals_bot.approvals.templates import channels_of
 from approvals_bot.cli.doctor_secrets import check_secrets
 from approvals_bot.cli.interpreter import known_holes
 from approvals_bot.cli.terminal import bold
@@ -223,10 +224,10 @@ def places_of(channel: str, workflows: Sequence[Definition]) -> dict[str, str]:
         to = definition.deliver.slack if channel == SLACK else definition.deliver.channels.get(channel)
         if isinstance(to, str):
             found.setdefault(to, definition.id)
-        for _, actions in definition.on if channel == SLACK else ():
-            for action in actions:
-                if isinstance(action, SayInSlack) and "{" not in action.slack:
-                    found.setdefault(action.slack, definition.id)
+        for action in definition.follow_ups() if channel == SLACK else ():
+            if isinstance(action, SayInSlack):
+                for place in channels_of(action.slack, definition.fields):
+                    found.setdefault(place, definition.id)
     return found
 
 

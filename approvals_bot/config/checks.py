@@ -27,10 +27,11 @@ from approvals_bot.approvals.fields import faults
 from approvals_bot.approvals.policy import Definition, Seat, SelfApproval, Stage
 from approvals_bot.approvals.request import RequestSeat
 from approvals_bot.approvals.stages import FIELD
-from approvals_bot.approvals.templates import TemplateError
+from approvals_bot.approvals.templates import Event, TemplateError
 from approvals_bot.approvals.templates import check as check_template
 from approvals_bot.config.channels import installed_channels
 from approvals_bot.config.clock_checks import calendar_faults, deadline_faults, unknown_calendar
+from approvals_bot.config.follow_up_checks import channel_faults, event_of, follow_up_condition
 from approvals_bot.config.messages import Finding
 from approvals_bot.config.positions import Path
 from approvals_bot.config.schedules import schedule_faults
@@ -147,10 +148,14 @@ def _conditions(definition: Definition, service: ServiceSettings) -> Iterator[Fi
         places.append((("stage", at, "when"), stage.when))
         for number, seat in enumerate(stage.seats):
             places.append((("stage", at, *stage.path_of(number), "when"), seat.when))
+    places += [((*path, "when"), action.when) for path, action in _all_actions(definition)]
     for path, text in places:
         if text is not None:
             try:
-                compiled = condition(text, definition.fields)
+                is_rule = path[0] != "on"
+                compiled = (
+                    condition(text, definition.fields) if is_rule else follow_up_condition(path, text, definition)
+                )
                 for one in compiled.about.values():
                     yield from _circumstance(path, one, definition, service)
             except ConditionError as error:
@@ -174,26 +179,28 @@ def _templates(definition: Definition) -> Iterator[Finding]:
     for path, action in _all_actions(definition):
         match action:
             case CallTarget(json_=body):
-                yield from _json_templates((*path, "json"), body, definition)
+                yield from _json_templates((*path, "json"), body, definition, event_of(path))
             case SayInSlack(text=text) | SendDm(text=text) | SendMail(text=text):
-                yield from _template((*path, "text"), text, definition, of_decision=True)
+                yield from _template((*path, "text"), text, definition, of_decision=True, event=event_of(path))
 
 
-def _json_templates(path: Path, value: JsonValue, definition: Definition) -> Iterator[Finding]:
+def _json_templates(path: Path, value: JsonValue, definition: Definition, event: Event | None) -> Iterator[Finding]:
     match value:
         case str():
-            yield from _template(path, value, definition, of_decision=True)
+            yield from _template(path, value, definition, of_decision=True, event=event)
         case list():
             for at, each in enumerate(value):
-                yield from _json_templates((*path, at), each, definition)
+                yield from _json_templates((*path, at), each, definition, event)
         case dict():
             for key, each in value.items():
-                yield from _json_templates((*path, key), each, definition)
+                yield from _json_templates((*path, key), each, definition, event)
 
 
-def _template(path: Path, text: str, definition: Definition, of_decision: bool) -> Iterator[Finding]:
+def _template(
+    path: Path, text: str, definition: Definition, of_decision: bool, event: Event | None = None
+) -> Iterator[Finding]:
     try:
-        check_template(text, definition, of_decision)
+        check_template(text, definition, of_decision, event)
     except TemplateError as error:
         yield Finding(path, str(error), error.suggestion)
 
@@ -414,7 +421,8 @@ def _actions(definition: Definition, service: ServiceSettings) -> Iterator[Findi
                     yield Finding((*path, "http"), f"there is no [http.{name}]", nearest(name, service.http))
                 elif target.secret is None:
                     yield Finding((*path, "http"), f"[http.{name}] has no secret to sign the call with")
-            case SayInSlack():
+            case SayInSlack(slack=channel):
+                yield from channel_faults((*path, "slack"), channel, definition)
                 if service.slack is None:
                     yield Finding((*path, "slack"), "Slack is not configured")
             case SendDm(dm=whom):
@@ -435,9 +443,9 @@ def _whom(path: Path, whom: str, definition: Definition, service: ServiceSetting
 
 
 def _all_actions(definition: Definition) -> Iterator[tuple[Path, Action]]:
-    for outcome in type(definition.on).model_fields:
-        for at, action in enumerate(getattr(definition.on, outcome)):
-            yield ("on", outcome, at), action
+    for event in type(definition.on).model_fields:
+        for at, action in enumerate(getattr(definition.on, event) or ()):
+            yield ("on", event, at), action
 
 
 # Whether a workflow names enough people, as far as the files say.
