@@ -51,6 +51,7 @@ FRESH = timedelta(seconds=5)  # a step that started longer ago may have been tri
 LOOK_BACK = timedelta(minutes=5)  # before the first attempt, because clocks differ
 SEARCHED = 500  # newest messages that are searched for a lost post
 TOO_LATE = "too_late"  # our own code: a request for a decision that is made, and Slack never had it
+GONE = ("is_archived", "channel_not_found")  # Slack's codes for a channel in which nobody can write any more
 NO_ACCOUNT = "users_not_found"  # Slack's code for an address without an account
 REMEMBERED = 2_000  # deliveries whose answer was lost, and conversations whose id is known
 log = logging.getLogger(__name__)
@@ -181,7 +182,15 @@ class SlackOut:
             async with self._queues.turn(place_name(dispatch.to), dispatch.delivery_id):
                 return await self._notify(dispatch, conversation, tried)
         except (LaterError, NeverError, SourceUnavailable) as error:
+            if isinstance(error, NeverError) and self._has_moved(dispatch, error):
+                return await self.send(dispatch)  # to the channel that has the name now
             return _failed(error)
+
+    def _has_moved(self, dispatch: Dispatch, never: NeverError) -> bool:
+        """Forget a named channel's id once Slack refuses it: it may be archived, and another may have its name."""
+        if never.code not in GONE or dispatch.thread is not None or not isinstance(dispatch.to, Place):
+            return False
+        return self._named.pop(dispatch.to.place, None) is not None
 
     async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
         text, shown = blocks.message(dispatch, await self._mentions.find(dispatch, cached=True))

@@ -78,6 +78,19 @@ async def test_a_conversation_closed_to_us_is_refused_for_good(
     assert not answer.install
 
 
+async def test_a_re_created_channel_is_found_by_its_name(stage: Stage, card: Card) -> None:
+    to = Place("slack", "#deploys")
+    assert isinstance(await stage.out.send(Dispatch("d1", to, card)), Delivered)
+    stage.fault("error", "chat.postMessage", error="is_archived")  # the one whose id we know
+    stage.monotonic.at += 1
+    assert isinstance(await stage.out.send(Dispatch("d2", to, card)), Delivered)
+    posts = [call.arguments["channel"] for call in stage.playground.web_api.seen if call.method == "chat.postMessage"]
+    assert (posts[0], posts[1][:1], posts[2]) == ("#deploys", "C", "#deploys")
+    stage.fault("error", "chat.postMessage", error="is_archived", times=None)
+    stage.monotonic.at += 1
+    assert await stage.out.send(Dispatch("d3", to, card)) == Refused("the channel is archived")
+
+
 @pytest.mark.check(31)
 async def test_a_revoked_token_affects_the_whole_installation(stage: Stage, card: Card) -> None:
     stage.fault("error", "chat.postMessage", error="token_revoked")
