@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.service.python_workflows import PACKAGE
@@ -23,6 +24,10 @@ pytest_plugins = [
     "tests.support.no_scans",
     "tests.support.whole_service",
 ]
+# How long an example takes, the machine says, and whatever else it has to do.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
 TABLES = ("promise", "scenario", "check", "conformance", "agents")
 """The tables whose row numbers are markers."""
 
