@@ -25,12 +25,13 @@ from approvals_bot.approvals.port import (
     NamedStage,
     State,
 )
+from approvals_bot.durable.core.attributes import FOR_WHOM
 from approvals_bot.people import Person, SourceFault
 
 Outcome = Literal["approved", "rejected", "answered", "expired", "cancelled"]
 """How a request can end."""
 
-REQUESTER, ON_BEHALF_OF = "requester", "on_behalf_of"
+REQUESTER, ON_BEHALF_OF = FOR_WHOM
 """Attributes of a run: the requester, unless the workflow names one, and the person they act for."""
 
 DEADLINE = "deadline"

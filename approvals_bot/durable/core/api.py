@@ -12,7 +12,7 @@ from typing import Any, Generic, NoReturn, TypeVar, cast, overload
 from uuid import UUID
 
 from approvals_bot.durable.core.annotations import check_later, codec_of, refuse_unreadable
-from approvals_bot.durable.core.attributes import Projection, Settable, checked_attributes
+from approvals_bot.durable.core.attributes import Projection, Settable, attributes_of_body
 from approvals_bot.durable.core.context import (
     StepMetadata,
     WorkflowMetadata,
@@ -232,11 +232,11 @@ def set_attributes(attributes: Mapping[str, Settable] | None = None, /, **more: 
     A value is a string, a number, a boolean or a date. Dates are kept as ISO text, datetimes in UTC to the second.
     Attributes that aren't named here stay as they are. `get_workflow_metadata().attributes` has all of them. Only the
     run's start and its body set attributes, and others read them. Raises InvalidArgumentError for a value of another
-    type and for a name that starts with `$`, LimitExceededError for more than 64 attributes, names or values that
-    are longer than 256 characters.
+    type, for `requester`, `on_behalf_of` and `opener`, and for a name that starts with `$`; LimitExceededError for more
+    than 64 attributes, names or values that are longer than 256 characters.
     """
     run = current_run("set_attributes()")
-    changes = checked_attributes({**(attributes or {}), **more})
+    changes = attributes_of_body({**(attributes or {}), **more})
     if changes and not run.loop.closing:
         run.set_attributes(changes)
 

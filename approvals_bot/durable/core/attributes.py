@@ -22,6 +22,12 @@ Settable = Attribute | date | None
 MAX_ATTRIBUTES, MAX_ATTRIBUTE_NAME, MAX_ATTRIBUTE_VALUE = 64, 256, 256
 """Attributes of a run, characters of a name, characters of a value. They are for finding runs, not for data."""
 
+FOR_WHOM = ("requester", "on_behalf_of")
+"""Attributes that say for whom a run was started. Its children have them, too: what they ask for is asked for these."""
+
+OF_THE_START = frozenset((*FOR_WHOM, "opener"))
+"""Attributes that a run's start alone gives. If its body could, it would decide who may approve and who may read."""
+
 MAX_MAGNITUDE = 1_000
 """The power of ten up to which numbers are kept, and down to which. Floats need 324."""
 
@@ -31,6 +37,13 @@ def checked_attributes(attributes: Mapping[str, Settable]) -> dict[str, Attribut
     if not isinstance(attributes, Mapping):
         raise InvalidArgumentError(f"attributes are values by their names, like {{'team': 'red'}}, not {attributes!r}")
     return {_checked_name(name): checked_value(name, value) for name, value in attributes.items()}
+
+
+def attributes_of_body(attributes: Mapping[str, Settable]) -> dict[str, Attribute | None]:
+    """Return the attributes that a body sets as they are kept. Raises InvalidArgumentError or LimitExceededError."""
+    for name in OF_THE_START.intersection(attributes):
+        raise InvalidArgumentError(f"attribute {name!r} is given at a run's start, and its body can't set it")
+    return checked_attributes(attributes)
 
 
 def with_changes(current: Mapping[str, Attribute], changes: Mapping[str, Attribute | None]) -> dict[str, Attribute]:

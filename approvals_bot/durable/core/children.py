@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Coroutine, Mapping
 from typing import Any, ParamSpec, TypeVar, get_args, overload
 
-from approvals_bot.durable.core.attributes import Settable, checked_attributes, with_changes
+from approvals_bot.durable.core.attributes import FOR_WHOM, Settable, attributes_of_body, with_changes
 from approvals_bot.durable.core.commands import OnParentClose
 from approvals_bot.durable.core.context import current_run
 from approvals_bot.durable.core.open_work import OpenChild
@@ -66,8 +66,8 @@ def run_child(  # type: ignore[misc]  # a workflow's parameter may not be named 
     the body stops waiting for it, because of an `asyncio.timeout` or a cancelled task. With
     `on_parent_close="abandon"` it goes on in both cases.
 
-    `attributes` are the child's own, as for `start`. A body that is to begin a run without waiting for its result calls
-    `start` in a step.
+    `attributes` are the child's own, as for `start`; for whom the parent was started, the child is, too. A body that is
+    to begin a run without waiting for its result calls `start` in a step.
     """
     return _run_child(workflow, args, kwargs, on_parent_close, attributes or {})
 
@@ -85,7 +85,9 @@ async def _run_child(
     if on_parent_close not in get_args(OnParentClose):
         raise InvalidArgumentError(f'on_parent_close is "cancel" or "abandon", not {on_parent_close!r}')
     refuse_options("run_child()", kwargs)  # a body sleeps before it, and the log makes sure that it starts once
-    child = run.start_child(workflow, args, kwargs, on_parent_close, with_changes({}, checked_attributes(attributes)))
+    inherited = {name: run.attributes[name] for name in FOR_WHOM if name in run.attributes}
+    own = with_changes(inherited, attributes_of_body(attributes))
+    child = run.start_child(workflow, args, kwargs, on_parent_close, own)
     try:
         ended = await child.future
     except asyncio.CancelledError:

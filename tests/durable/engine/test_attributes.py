@@ -16,6 +16,7 @@ from approvals_bot import (
     RunFailedError,
     create_hook,
     get_workflow_metadata,
+    run_child,
     set_attributes,
     step,
     workflow,
@@ -290,6 +291,40 @@ async def test_what_can_not_be_kept_is_refused(open_engine: OpenEngine, name: st
         assert said.startswith(kind.__name__), said
         assert words in said
         assert await attributes_of(engine, run.id) == {"whole": True}, "the others stay"
+
+
+FOR_DI = {"requester": "di@acme.eu", "on_behalf_of": "bo@acme.eu", "opener": "app:ci", "team": "red"}
+
+
+@workflow
+async def attributes_of_a_child() -> dict[str, Any]:
+    return dict(get_workflow_metadata().attributes)
+
+
+@workflow
+async def attributes_of_the_start_that_are_refused() -> tuple[list[str], dict[str, Any]]:
+    refused = list[str]()
+    for name in ("requester", "on_behalf_of", "opener"):
+        for value in ("ann@acme.eu", None):
+            try:
+                set_attributes({name: value})
+            except InvalidArgumentError:
+                refused.append(name)
+        try:
+            await run_child(attributes_of_a_child, attributes={name: "ann@acme.eu"})
+        except InvalidArgumentError:
+            refused.append(name)
+    return refused, await run_child(attributes_of_a_child, attributes={"team": "blue"})
+
+
+async def test_a_body_cannot_say_for_whom_it_runs(open_engine: OpenEngine) -> None:
+    """That decides who may approve what it asks for, and which keys reach it. Its children run for the same people."""
+    async with open_engine() as engine:
+        run = await engine.start(attributes_of_the_start_that_are_refused, attributes=FOR_DI)
+        refused, of_child = await run.return_value()
+        assert [refused.count(name) for name in ("requester", "on_behalf_of", "opener")] == [3, 3, 3]
+        assert of_child == {"requester": "di@acme.eu", "on_behalf_of": "bo@acme.eu", "team": "blue"}
+        assert await attributes_of(engine, run.id) == FOR_DI
 
 
 def test_only_a_body_sets_attributes() -> None:
