@@ -586,9 +586,9 @@ class PendingRequest:
 
 
 async def parse_message(message: WebhookRequest) -> Message | None:
-    """Parse what was sent. Returns None if it is no message."""
+    """Parse a message of `perform`. Returns None for all else: a call from outside has a URL, and is no act."""
     try:
-        return read_message(await message.json())
+        return None if message.url else read_message(await message.json())
     except ValueError:
         return None
 

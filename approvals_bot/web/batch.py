@@ -113,10 +113,10 @@ class InboxVotes:
         id, _, digest = chosen.partition(":")
         record = await find_record(self._engine, id)
         found = request_of(record) if record is not None else None
-        if found is not None and found.is_open and found.link_auth != "link":
-            return BatchRow(id, "", NEEDS_PROOF, is_counted=False)
         if found is None or not await concerns_now(self._engine, found, vote.by):
             return BatchRow(id, "", Reply("unknown").text, is_counted=False)
+        if found.is_open and found.link_auth != "link":
+            return BatchRow(id, "", NEEDS_PROOF, is_counted=False)
         card = card_of(found, vote.by, self._engine.now())
         shown = f"{card.title}\n{card_text.asked_by(card)}"  # all that a line of the inbox says of what is decided
         reply = await perform(self._engine, found, replace(vote, digest=digest), shown=shown)

@@ -109,6 +109,7 @@ async def do_everything(house: House, peers: str) -> set[str]:
     opened = await bo.post("/requests", workflow="ship", once="a")
     runs.append(opened.headers["location"].rpartition("/")[2])
     await ann.post("/inbox/votes", request=f"{views[0].id}:{views[0].digest}", choice="approve")
+    await engine.settle()
     await ann.post("/inbox/votes", request=f"{views[0].id}:{views[0].digest}", choice="reject")
     for talk in ("comment", "claim", "snooze-1h"):
         await ann.post(f"/requests/{runs[1]}/talk", talk=talk, remark="x")

@@ -108,6 +108,13 @@ async def test_only_requests_that_ask_for_nothing_have_a_box(workflows: Any) -> 
             sent = await browser.post("/inbox/votes", data=form)
             assert (await browser.get(sent.headers["location"])).text.count("⚠ Not counted") == 1
             assert (await service.run(run))["request"]["votes"] == []
+    async with await sign_in(service, "cfo@acme.eu") as browser:  # to whom there are no such requests
+        said = set[str]()
+        for run in (plain, coded, "run_unknown"):
+            sent = await browser.post("/inbox/votes", data={"request": f"{run}:x", "choice": "approve"})
+            page = (await browser.get(sent.headers["location"])).text
+            said |= set(re.findall("⚠ Not counted.*?</li>", page.replace(run, "RUN")))
+        assert len(said) == 1
 
 
 async def test_a_batch_from_elsewhere_or_of_nothing_counts_nothing(
