@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from approvals_bot.approvals.policy import Definition
@@ -12,7 +12,11 @@ from approvals_bot.config.service import ServiceSettings
 OF_THE_SERVICE = ("people", "groups", "directory", "api_keys", "roles", "identity", "login", "chat")
 """Tables by which people and programs may do something."""
 
-OF_A_WORKFLOW = ("workflow", "policy", "auto", "stage", "clock", "escalate", "allowance", "budget")
+NOT_OF_A_WORKFLOW = {"fields", "labels", "on", "settings", "group_names"}
+"""Tables of a workflow's file that say nothing about who may do something. Of all others it is kept what they say."""
+
+BY_CHOSEN_NAME = {"people", "groups", "api_keys"}
+"""Of those, the ones whose keys are names that somebody has chosen: a group may be called `token`."""
 
 SECRETS = {"key", "client_secret", "secret", "token"}
 NOT_RIGHTS = SECRETS | {"name", "title", "label", "labels", "zone", "model"}
@@ -24,14 +28,30 @@ MOST_CHANGES = 200  # that a line of the audit names
 def rights_of(configuration: Configuration) -> dict[str, Any]:
     """Return what this configuration says about who may do what, as JSON."""
     service = _dumped(configuration.service, OF_THE_SERVICE)
-    workflows = {each.id: _dumped(each, OF_A_WORKFLOW) for each in configuration.workflows}
-    return {**service, "admins": list(configuration.service.server.admins), "workflows": workflows}
+    tables = Definition.model_fields.keys() - NOT_OF_A_WORKFLOW
+    workflows = {each.id: _dumped(each, tables) for each in configuration.workflows}
+    slack, email = configuration.service.slack, configuration.service.email
+    replies = None if email is None else email.replies
+    outside = {
+        "admins": list(configuration.service.server.admins),
+        "external_users": "deny" if slack is None else slack.external_users,
+        "trusted_authserv": [] if replies is None else list(replies.trusted_authserv),
+    }
+    return {**service, **outside, "workflows": workflows}
 
 
-def _dumped(model: ServiceSettings | Definition, tables: tuple[str, ...]) -> dict[str, Any]:
+def _dumped(model: ServiceSettings | Definition, tables: Collection[str]) -> dict[str, Any]:
     known = {name for name in tables if name in type(model).model_fields}
     dumped = model.model_dump(mode="json", include=known, exclude_defaults=True, by_alias=True)
-    return {name: _without_secrets(value) for name, value in dumped.items()}
+    return {name: _table(name, value) for name, value in dumped.items()}
+
+
+def _table(name: str, value: Any) -> Any:
+    if name == "directory":  # it has chosen names at every depth, and no secrets
+        return value
+    if name in BY_CHOSEN_NAME:
+        return {chosen: _without_secrets(each) for chosen, each in value.items()}
+    return _without_secrets(value)
 
 
 def _without_secrets(value: Any) -> Any:
