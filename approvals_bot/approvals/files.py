@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -77,9 +77,12 @@ def shown_file(file: StoredFile) -> str:
     return f"{exact_line(file.name)}, {file.size:,} bytes, SHA-256 {file.sha256}"
 
 
-def find_file(fields: Mapping[str, JsonValue], id: str) -> StoredFile | None:
-    """Return the file with this id among the values of a request's fields."""
-    for value in fields.values():
+def find_file(fields: Mapping[str, JsonValue], names: Iterable[str], id: str) -> StoredFile | None:
+    """Return the file with this id among the values of a request's fields. `names`: the fields that hold files.
+
+    In others, such as a tool call's arguments, whatever looks like a file is what somebody has written.
+    """
+    for value in map(fields.get, names):
         if isinstance(value, dict) and value.get("id") == id:
             try:
                 return read_file(value)

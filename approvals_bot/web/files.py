@@ -92,7 +92,7 @@ class Downloads:
 
     async def _answer(self, request: HttpRequest, view: Request) -> Response:
         id = request.path_params["file"]
-        file = find_file(view.fields, id) or find_file(view.was, id)
+        file = find_file(view.fields, view.files, id) or find_file(view.was, view.files, id)
         if file is None or not await is_kept(self._engine, file):
             raise Problem(404)
         content = content_of(self._engine, file) if request.method != "HEAD" else _nothing()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.approvals.files import LARGEST_FILE
+from approvals_bot.approvals.files import LARGEST_FILE, StoredFile, find_file
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.store.files import PART
@@ -338,3 +338,12 @@ async def test_a_key_keeps_so_many_files_that_nothing_has(office: Any) -> None:
     await upload(office, client=office.plain)
     await office.clock.advance(timedelta(hours=1))
     await upload(office)
+
+
+def test_only_fields_of_files_hold_files() -> None:
+    """A tool call's arguments may look like a file that somebody else has uploaded."""
+    file = StoredFile("file_" + "0" * 32, "plan.txt", 1, "0" * 64, "text/plain")
+    fields = {"doc": file.as_json(), "arguments": file.as_json()}
+    assert find_file(fields, ("doc",), file.id) == file
+    assert find_file({"arguments": file.as_json()}, ("doc",), file.id) is None
+    assert find_file(fields, (), file.id) is None
