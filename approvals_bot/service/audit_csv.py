@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any, BinaryIO
 
+from approvals_bot.approvals.plain_text import clean
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store.audit import AuditLine
 from approvals_bot.service.audit import Selection, is_selected, stored_lines
@@ -22,13 +23,13 @@ COLUMNS = (
 FORMULA = "=+@\u207a\u207c\u208a\u208c\u2a75\u2a76\ufb29\ufe62\ufe63\ufe66\ufe6b\uff0b\uff0d\uff1d\uff20-"
 """What a formula begins with: = + - @, and every character that is a form of one of them."""
 
-_BEGINS = re.compile(rf"(^|[;\t\r\n])(?=(?:[^\S\t\r\n]|[\"\u200b-\u200f\u2060\ufeff])*[{FORMULA}])")
+_BEGINS = re.compile(rf"(^|[;\t\n])(?=(?:[^\S\t\n]|\")*[{FORMULA}])")
 """Where a cell, or what may become one, begins with a formula. Where semicolons separate a list's items, as in much of
 Europe, spreadsheets split lines at them, also within quotation marks."""
 
 
 def cell(value: Any) -> str:
-    """Return a value as a cell has it: text that is no formula, and of which no part becomes one."""
+    """Return a value as a cell has it: text that hides nothing and is no formula, and of which no part becomes one."""
     match value:
         case None:
             text = ""
@@ -36,9 +37,8 @@ def cell(value: Any) -> str:
             text = value
         case _:
             text = json.dumps(value)
-    text = text.replace("\x00", "").encode("utf-8", "replace").decode()
-    text = _BEGINS.sub(r"\1'", text)
-    return f"'{text}" if text.startswith(("\t", "\r", "\n")) else text
+    text = _BEGINS.sub(r"\1'", clean(text))
+    return f"'{text}" if text.startswith(("\t", "\n")) else text
 
 
 def row_of(line: AuditLine) -> list[str]:

@@ -284,9 +284,9 @@ def test_table_has_no_formula_in_it(used: Site) -> None:
     rows = list(csv.DictReader(io.StringIO(used.type("audit", "export", "--format", "csv").stdout)))
     assert [row["what"] for row in rows].count("act_refused") == 2
     assert all(row["seq"] == str(number) for number, row in enumerate(rows, 1))
-    for text in ("=1+1", "+1", "-1", "@SUM(A1)", " =1", "\ufeff=1", '"=1', "\tx", "\rx", "\nx", "\u3000\uff1d1"):
+    for text in ("=1+1", "+1", "-1", "@SUM(A1)", " =1", '"=1', "\tx", "\nx", "\u3000\uff1d1"):
         assert cell(text) == f"'{text}"
-    assert cell("\t=1") == "'\t'=1"
+    assert [cell(text) for text in ("\t=1", "\r=1", "\u202e=1")] == ["'\t'=1", "'\n'=1", "⟨U+202E⟩=1"]
     assert cell('a;=1;b; "+1\n-1') == "a;'=1;b;' \"+1\n'-1"  # a spreadsheet may split it at semicolons
     forms = {each for each in map(chr, range(0x110000)) if unicodedata.normalize("NFKC", each)[0] in "=+-@"}
     assert forms == set(FORMULA)
