@@ -68,7 +68,7 @@ async def test_a_press_repeated_at_another_replica_counts_once(open_office: Open
     assert (await first.press("U0ANN", "Approve"))["status"] == 200
     assert await payloads(first, run_id) == 1
     (press,) = kept.sent
-    assert await asyncio.gather(*(replayed(second, press) for _ in range(3))) == [200, 401, 401]
+    assert sorted(await asyncio.gather(*(replayed(second, press) for _ in range(3)))) == [200, 401, 401]
     assert await payloads(second, run_id) == 1
     assert [vote["by"] for vote in await second.votes(run_id)] == ["ann@acme.eu"]
     assert "already" in (await first.press("U0ANN", "Approve"))["ephemeral"]  # another press is another payload
