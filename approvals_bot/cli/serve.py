@@ -302,6 +302,8 @@ def write_beginning(folder: Path, answers: Answers) -> Iterator[str]:
     yield f"{first}: a first approval workflow; {first.stem}{TESTS} beside it says what is expected of it"
     named = shlex.quote(str(config))
     yield f"Next, try it on this machine: approvals-bot dev --config {named}"
+    beside = "" if folder == Path() else f" --config {named}"
+    yield f"After each change: approvals-bot check{beside}, and approvals-bot test{beside}"
     body = {"workflow": answers.what, "requester": answers.you, "input": {"what": "A first try"}}
     yield (
         "Then open a request: curl http://127.0.0.1:8000/api/runs -H 'Authorization: Bearer dev' "
