@@ -32,7 +32,7 @@ from approvals_bot.approvals.templates import check as check_template
 from approvals_bot.config.channels import installed_channels
 from approvals_bot.config.clock_checks import calendar_faults, deadline_faults, unknown_calendar
 from approvals_bot.config.follow_up_checks import channel_faults, event_of, follow_up_condition
-from approvals_bot.config.messages import Finding
+from approvals_bot.config.messages import Finding, homes_of
 from approvals_bot.config.positions import Path
 from approvals_bot.config.schedules import schedule_faults
 from approvals_bot.config.service import DirectoryTable, ServiceSettings
@@ -392,9 +392,9 @@ def _delivery(definition: Definition, service: ServiceSettings) -> Iterator[Find
         if name in installed_channels():
             yield Finding(("deliver", name), f"no [channels.{name}] configures this channel")
         else:
-            yield Finding(
-                ("deliver", name), "unknown key", nearest(name, [*type(deliver).model_fields, *service.channels])
-            )
+            near = nearest(name, [*type(deliver).model_fields, *service.channels])
+            homes = "" if near else homes_of(("deliver", name), Definition, deliver.channels[name])
+            yield Finding(("deliver", name), f"unknown key; {homes}" if homes else "unknown key", near)
 
 
 def _builder(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:

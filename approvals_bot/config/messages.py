@@ -130,7 +130,7 @@ def _mistake(details: ErrorDetails, model: type[BaseModel], raw: Mapping[str, An
         case "missing":
             return _Mistake(path, what=_MISSING.get(path[-1:], "is missing"))
         case "extra_forbidden":
-            near, homes = nearest(typed[-1], _keys(inside)), _homes(typed, model, given)
+            near, homes = nearest(typed[-1], _keys(inside)), homes_of(typed, model, given)
             if homes and not get_close_matches(str(typed[-1]), [near], cutoff=SURE):
                 return _Mistake(path, what=f"unknown key; {homes}")
             return _Mistake(path, what="unknown key", suggestion=near)
@@ -202,7 +202,7 @@ MOST_HOMES = 3  # a key that more tables have says nothing about what was meant
 SURE = 0.8  # the likeness of two words of which one is surely the other, mistyped
 
 
-def _homes(typed: Path, model: type[BaseModel], given: Any) -> str:
+def homes_of(typed: Path, model: type[BaseModel], given: Any) -> str:
     """Say where in the file an unknown key would be known: `in [clock]`; "" if nowhere, or in too many places."""
     key, here = typed[-1], _header(typed[:-1])
     if isinstance(given, dict) or (isinstance(given, list) and _are_tables(given)):
