@@ -11,10 +11,14 @@ from pydantic import StrictBool as Bool
 from pydantic import StrictInt as Int
 from pydantic_core import PydanticCustomError
 
-__all__ = ["Bool", "Frozen", "Hint", "Int", "Label", "Slug", "Text", "refuse"]
+__all__ = ["Bool", "Frozen", "Hint", "Int", "Label", "Slug", "Text", "WorkflowName", "refuse"]
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$")]
 """A name that is safe in URLs, file names and addresses."""
+
+_PART = r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?"
+WorkflowName = Annotated[str, StringConstraints(pattern=rf"^{_PART}(?:/{_PART}){{0,5}}$")]
+"""A workflow's name: that of its file, below the folders that it is in: `team-a/pay`."""
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
 """Text written by the operator; never empty."""

@@ -122,6 +122,7 @@ def header(text: str, limit: int = 200) -> str:
 
 
 def readable(name: str) -> str:
-    """Make a label from a name in the file: `budget_code` → "Budget code", `prod-access` → "Prod access"."""
-    words = name.replace("-", " ").replace("_", " ")
-    return words[:1].upper() + words[1:]
+    """Make a label from a name in the file: `budget_code` → "Budget code", `team-a/pay` → "Pay (team a)"."""
+    folder, _, words = name.replace("-", " ").replace("_", " ").rpartition("/")
+    label = words[:1].upper() + words[1:]
+    return f"{label} ({folder})" if folder else label

@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from approvals_bot.approvals.agent_policy import CHOICES, EVERY_APP, TOOL_CALL, Allowance, Budget
-from approvals_bot.approvals.base import Frozen, Int, Label, Slug, Text, refuse
+from approvals_bot.approvals.base import Frozen, Int, Label, Slug, Text, WorkflowName, refuse
 from approvals_bot.approvals.business_time import (
     Calendar,
     TimeZone,
@@ -120,6 +120,11 @@ class Definition(Frozen):
         deadline = self.clock.deadline
         return (deadline.field,) if isinstance(deadline, TimeOfField) else ()
 
+    def in_folder(self, folder: str) -> Definition:
+        """Return the definition of a file in a sub-folder, which is part of the workflow's name."""
+        named = self.workflow.model_copy(update={"id": f"{folder}/{self.id}"})
+        return self.model_copy(update={"workflow": named})
+
     def with_calendar(self, calendars: Mapping[str, Calendar]) -> Definition:
         """Return the definition with its calendars built in: a run keeps the calendars as of its start.
 
@@ -190,7 +195,7 @@ class RequestRule(Frozen):
 class WorkflowInfo(Frozen):
     """The workflow's name, and who may start it. `title`, `instructions` and `key` are templates."""
 
-    id: Slug
+    id: WorkflowName
     title: Text | None = None
     description: Annotated[Text, StringConstraints(max_length=500)] | None = None  # for requesters
     instructions: Annotated[Text, StringConstraints(max_length=2_000)] | None = None  # for approvers

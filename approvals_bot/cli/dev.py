@@ -23,7 +23,7 @@ from approvals_bot.app.directory import known_people
 from approvals_bot.app.service import Service, open_service
 from approvals_bot.approvals.delivery_policy import SayInSlack
 from approvals_bot.approvals.templates import channels_of
-from approvals_bot.channels.slack.manifest import FUNCTION, SCOPES, SHORTCUT, function
+from approvals_bot.channels.slack.manifest import SCOPES, SHORTCUT, function, step_name
 from approvals_bot.cli.common import PlaygroundClock, write_whole
 from approvals_bot.cli.dev_samples import Samples
 from approvals_bot.cli.serving import ConfigSource, listen, serve
@@ -228,7 +228,7 @@ def build_playground(configuration: Configuration, base_url: str, clock: Playgro
             signing_secret=service.slack.signing_secret.get_secret_value(),
             scopes=SCOPES,
             shortcuts=((SHORTCUT, "Request approval"),),
-            functions={FUNCTION + each.id: function(each) for each in configuration.workflows if each.deliver.builder},
+            functions={step_name(each.id): function(each) for each in configuration.workflows if each.deliver.builder},
         ),
         people=_people(service),
         channels=_places(configuration),

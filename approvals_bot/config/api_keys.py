@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, WithJsonSchema, model_validator
 
-from approvals_bot.approvals.base import Bool, Frozen, Slug, refuse
+from approvals_bot.approvals.base import Bool, Frozen, WorkflowName, refuse
 from approvals_bot.approvals.business_time import Day
 from approvals_bot.config.secret import Secret
 from approvals_bot.people import GroupAddress, PersonAddress, SlackGroupAddress
@@ -75,7 +75,7 @@ class ApiKeyEntry(Frozen):
     key: KeyValues
     may_vote: Bool = False
     may: tuple[Right, ...] | None = None
-    workflows: tuple[Slug, ...] | None = None
+    workflows: tuple[WorkflowName, ...] | None = None
     requesters: tuple[Requester, ...] | None = None
     expires: Day | None = None
 

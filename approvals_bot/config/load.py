@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from approvals_bot.approvals.agent_policy import TOOL_CALL
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.config.messages import (
     ConfigErrors,
@@ -29,11 +30,14 @@ from approvals_bot.config.messages import (
     remainder,
     written,
 )
+from approvals_bot.config.positions import Path as Place
 from approvals_bot.config.positions import Places, UnreadableError, find_places
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.config.slips import slip_of
 
 LARGEST_FILE = 262_144  # bytes
+DEEPEST_FOLDER = 5  # of workflows, below the folder of all
+EXTENDS = "extends"
 
 TESTS = ".test.toml"
 """What the names of policy tests end with: `deploy.test.toml`, beside `deploy.toml`."""
@@ -83,17 +87,30 @@ def load_configuration(
 
 
 def _digests(path: Path, folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield the SHA-256 of config.toml and of each file of workflows, by name."""
-    for file in (path, *workflow_files(folder), *python_files(folder)):
-        with suppress(OSError):
-            yield file.name, hashlib.sha256(file.read_bytes()).hexdigest()
+    """Yield the SHA-256 of config.toml and of each file of workflows, by its name below their folder."""
+    yield path.name, hashlib.sha256(path.read_bytes()).hexdigest()
+    for file in (*_toml_files(folder), *python_files(folder)):
+        if not file.name.endswith(TESTS):
+            with suppress(OSError):
+                yield file.relative_to(folder).as_posix(), hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _texts(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield the text of each workflow's file."""
+    """Yield the text of each workflow's file, and below it that of the file which it extends."""
     for file in workflow_files(folder):
-        with suppress(OSError):
-            yield file.stem, file.read_bytes().decode()
+        with suppress(OSError, ConfigErrors):
+            text = file.read_bytes().decode()
+            if (base := _base_of(file, folder)) is not None:
+                text = f"{text.rstrip()}\n\n# {base.name}, which this file extends:\n\n{base.read_bytes().decode()}"
+            yield name_of(file, folder), text
+
+
+def _base_of(path: Path, folder: Path) -> Path | None:
+    """Return the file that a workflow's file extends. Raises ConfigErrors, OSError."""
+    if EXTENDS.encode() not in path.read_bytes():  # as good as all: reading every file twice would take its time
+        return None
+    base = read_workflow(path, folder).base
+    return None if base is None else Path(base.name)
 
 
 def load_service(path: Path, env: Mapping[str, str]) -> ServiceSettings:
@@ -131,17 +148,22 @@ def load_workflows(
     problems: list[ConfigProblem] = []
     for path in workflow_files(folder) if service is not None or folder.is_dir() else ():
         try:
-            definitions.append(_load_workflow(path, service, check))
+            definitions.append(_load_workflow(path, folder, service, check))
         except ConfigErrors as error:
             problems += error.problems
     if problems:
-        raise ConfigErrors(problems)
+        raise ConfigErrors(dict.fromkeys(problems))  # one of a file that many extend is one problem
     return definitions
 
 
 def workflow_files(folder: Path) -> list[Path]:
-    """List the folder's workflow files. Raises ConfigErrors for a folder that can't be read."""
-    return [path for path in _toml_files(folder) if not path.name.endswith(TESTS)]
+    """List the workflow files of the folder and its sub-folders. Raises ConfigErrors if the folder can't be read."""
+    return [path for path in _toml_files(folder) if not path.name.endswith(TESTS) and not path.name.startswith("_")]
+
+
+def name_of(path: Path, folder: Path) -> str:
+    """Return the name of a workflow's file, or of its tests, below the folder: `team-a/pay`."""
+    return path.relative_to(folder).as_posix().removesuffix(".toml").removesuffix(".test")
 
 
 def find_tests(folder: Path) -> list[Path]:
@@ -161,11 +183,53 @@ def _toml_files(folder: Path) -> list[Path]:
 
 
 def visible(folder: Path, suffix: str) -> list[Path]:
-    """List the folder's files with this suffix, sorted by name. Raises OSError.
+    """List the files with this suffix in the folder and its sub-folders, sorted. Raises OSError.
 
-    Dotfiles are left out: editors and file systems put them there.
+    Left out are dotfiles, which editors and file systems put there, links to folders, and what is too deep.
     """
-    return sorted(path for path in folder.iterdir() if path.suffix == suffix and not path.name.startswith("."))
+    found = []
+    for path, depth in _walk(folder):
+        if path.suffix == suffix and not path.name.startswith(".") and depth <= DEEPEST_FOLDER:
+            found.append(path)
+    return sorted(found)
+
+
+def _walk(folder: Path, depth: int = 0) -> Iterator[tuple[Path, int]]:
+    """Yield everything in the folder and its sub-folders, but for Python packages, each with its depth."""
+    for path in sorted(folder.iterdir()):
+        if not _is_entered(path):
+            yield path, depth
+        elif depth <= DEEPEST_FOLDER:
+            with suppress(OSError):
+                yield from _walk(path, depth + 1)
+
+
+def _is_entered(path: Path) -> bool:
+    is_package = path.name.startswith((".", "__")) or (path / "__init__.py").exists()
+    return path.is_dir() and not path.is_symlink() and not is_package
+
+
+def unread_files(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the files that look like workflows and aren't read, each with the reason."""
+    extended = set[Path | None]()
+    for path in workflow_files(folder):
+        with suppress(ConfigErrors, OSError):
+            extended.add(_base_of(path, folder))
+    for path, depth in _walk(folder):
+        name = path.name.lower()
+        if path.is_dir():
+            if path.is_symlink() and not name.startswith("."):
+                yield path, "isn't read: it is a link to a folder"
+        elif ".toml" not in name and not name.endswith((".tml", ".yaml", ".yml")):
+            continue
+        elif path.suffix != ".toml":
+            yield path, "isn't read: workflows are files that end with .toml"
+        elif name.startswith("."):
+            yield path, "isn't read: its name begins with a dot"
+        elif depth > DEEPEST_FOLDER:
+            yield path, f"isn't read: it is more than {DEEPEST_FOLDER} folders deep"
+        elif name.startswith("_") and path not in extended:
+            yield path, "isn't read: no workflow extends it, and a name that begins with _ is no workflow's"
 
 
 def samples() -> Path:
@@ -182,8 +246,11 @@ def python_files(folder: Path) -> list[Path]:
         return []
 
 
-def _load_workflow(path: Path, service: ServiceSettings | None, check: Check | None) -> Definition:
-    file = TomlFile.read(path)
+def _load_workflow(path: Path, folder: Path, service: ServiceSettings | None, check: Check | None) -> Definition:
+    file, above = read_workflow(path, folder), path.relative_to(folder).parent
+    if bad := next((part for part in above.parts if not _FOLDER.fullmatch(part)), None):
+        what = f'the folder "{bad}" is part of the workflow\'s name: use letters, digits, "-", "_" and "."'
+        raise ConfigErrors([ConfigProblem(file.name, 1, "file", what)])
     definition, wrong = file.fit(Definition, {})
     found = list(wrong)
     whole = definition or remainder(file.content, wrong, partial(_fit, Definition, {}))
@@ -191,12 +258,15 @@ def _load_workflow(path: Path, service: ServiceSettings | None, check: Check | N
         rest: list[Finding] = []
         if whole.id != path.stem:
             rest.append(Finding(("workflow", "id"), f'must be the file\'s name, "{path.stem}"', path.stem))
+        elif above.parts and whole.id == TOOL_CALL:
+            rest.append(Finding(("workflow", "id"), "is read only at the top of the folder of workflows"))
         if check is not None and service is not None:
             checked = check(whole, service)
             rest += [replace(each, path=in_file(each.path, file.content, keep_last=True)) for each in checked]
         found += independent(rest, wrong)
     if definition is None or found:
         raise ConfigErrors(file.problems(found))
+    definition = definition.in_folder(above.as_posix()) if above.parts else definition
     if service is None:
         return definition
     return definition.with_calendar(service.calendars).with_group_names(service.group_names)
@@ -207,7 +277,7 @@ def problems_of(path: Path, found: Iterable[Finding]) -> list[ConfigProblem]:
     found = list(found)
     if not found:
         return []
-    file = TomlFile.read(path)
+    file = read_workflow(path, path.parent)
     return list(file.problems(replace(each, path=in_file(each.path, file.content, keep_last=True)) for each in found))
 
 
@@ -218,6 +288,7 @@ class TomlFile:
     name: str
     content: dict[str, Any]
     places: Places
+    base: TomlFile | None = None  # the file that it extends, with the lines of what is still in force of it
 
     @classmethod
     def read(cls, path: Path) -> TomlFile:
@@ -244,15 +315,76 @@ class TomlFile:
     def fit(self, model: type[Model], context: Mapping[str, Any]) -> tuple[Model | None, list[Finding]]:
         return _fit(model, context, self.content)
 
+    def over(self, base: TomlFile) -> TomlFile:
+        """Return this file merged with the one that it extends: tables merge, everything else is replaced."""
+        replaced = set[Place]()
+        content = _merged(base.content, self.content, (), replaced)
+        lines = {place: line for place, line in base.places.lines.items() if not _is_below(place, replaced)}
+        return replace(self, content=content, base=replace(base, places=Places(lines)))
+
+    def file_of(self, path: Place) -> TomlFile:
+        """Return the file in which a key stands: this one, or the one that it extends."""
+        if self.base is not None and self.base.places.known(path) > self.places.known(path):
+            return self.base
+        return self
+
     def problems(self, found: Iterable[Finding]) -> Iterator[ConfigProblem]:
         for each in found:
+            file = self.file_of(each.path)
             yield ConfigProblem(
-                self.name,
-                self.places.line_of(each.path),
+                file.name,
+                file.places.line_of(each.path),
                 written(each.path) or "file",
                 each.message,
                 each.suggestion,
             )
+
+
+def read_workflow(path: Path, folder: Path) -> TomlFile:
+    """Read a workflow's file, merged with the one that it extends. Raises ConfigErrors.
+
+    `folder`: the folder of all workflows, which no file may lead out of.
+    """
+    own = TomlFile.read(path)
+    if EXTENDS not in own.content:
+        return own
+    named = own.content.pop(EXTENDS)
+    if why := _unfit_base(named, path, folder):
+        raise ConfigErrors(own.problems([Finding((EXTENDS,), why)]))
+    base = TomlFile.read(path.parent / named)
+    if EXTENDS in base.content:
+        what = f"{path.name} extends this file, so it can't extend another"
+        raise ConfigErrors(base.problems([Finding((EXTENDS,), what)]))
+    return own.over(base)
+
+
+def _unfit_base(named: object, path: Path, folder: Path) -> str:
+    """Say why a file can't be extended; "" if it can."""
+    if not isinstance(named, str) or not named.endswith(".toml") or "\\" in named or "\0" in named:
+        return 'write the name of a file, like "_defaults.toml"'
+    if Path(named).is_absolute() or ".." in Path(named).parts:
+        return "names a file in this folder or one below, without .."
+    base = path.parent / named
+    if not base.is_file():
+        return f"there is no {named} beside this file"
+    if not base.resolve().is_relative_to(folder.resolve()):
+        return "leads out of the folder of workflows"
+    return "is this file itself" if base.resolve() == path.resolve() else ""
+
+
+def _merged(base: dict[str, Any], own: dict[str, Any], at: Place, replaced: set[Place]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in own.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            merged[key] = _merged(base[key], value, (*at, key), replaced)
+        else:
+            merged[key] = value
+            replaced.add((*at, key))
+    return merged
+
+
+def _is_below(place: Place, tops: Collection[Place]) -> bool:
+    return any(place[:length] in tops for length in range(1, len(place) + 1))
 
 
 def _fit(model: type[Model], context: Mapping[str, Any], content: dict[str, Any]) -> tuple[Model | None, list[Finding]]:
@@ -279,6 +411,7 @@ def _text(path: Path, name: str) -> str:
         raise ConfigErrors([ConfigProblem(name, line, "syntax", "is not UTF-8")]) from None
 
 
+_FOLDER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")  # as a Slug
 _LONG_NUMBER = re.compile(r"[0-9_]{4000,}")  # Python reads integers of up to 4,300 digits
 _NUMBER = re.compile(r"\d+")
 

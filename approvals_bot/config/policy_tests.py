@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, JsonValue, model_validator
 from approvals_bot.approvals.base import Frozen, Text, nearest, refuse
 from approvals_bot.approvals.durations import DurationOrZero
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.config.load import TESTS, Configuration, TomlFile
+from approvals_bot.config.load import TESTS, Configuration, TomlFile, name_of
 from approvals_bot.config.mail import MailAddress
 from approvals_bot.config.messages import ConfigErrors, Finding
 from approvals_bot.config.positions import Path as Place
@@ -125,7 +125,7 @@ class LoadedTests:
 def load_tests(path: Path, configuration: Configuration) -> LoadedTests:
     """Load a file of policy tests. Raises ConfigErrors with every problem."""
     file, service = TomlFile.read(path), configuration.service
-    named = path.relative_to(service.server.workflows).as_posix().removesuffix(TESTS)
+    named = name_of(path, service.server.workflows)
     definition = next((each for each in configuration.workflows if each.id == named), None)
     tests, wrong = file.fit(PolicyTests, {})
     found = list(wrong)

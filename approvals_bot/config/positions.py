@@ -45,11 +45,15 @@ class Places:
 
     lines: dict[Path, int] = field(default_factory=dict)
 
-    def line_of(self, path: Path) -> int:
-        """Return the line of this key or, if the file doesn't have it, of the innermost table around it."""
+    def known(self, path: Path) -> int:
+        """Return how many parts of this path the file has."""
         while path and path not in self.lines:
             path = path[:-1]
-        return self.lines.get(path, 1)
+        return len(path)
+
+    def line_of(self, path: Path) -> int:
+        """Return the line of this key or, if the file doesn't have it, of the innermost table around it."""
+        return self.lines.get(path[: self.known(path)], 1)
 
 
 def find_places(text: str) -> Places:

@@ -16,8 +16,10 @@ from approvals_bot.approvals.policy import Definition
 from approvals_bot.config.api_keys import short_form
 from approvals_bot.config.checks import NOT_OF_TOOL_CALLS, OF_APPROVALS
 from approvals_bot.config.descriptions import Of, descriptions
+from approvals_bot.config.load import EXTENDS
 from approvals_bot.config.service import ServiceSettings
 
+OF_EXTENDS = "The file that this one takes over: its tables merge with this file's, everything else is replaced."
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SECRET = {"type": "string", "pattern": "^(env|file):.+"}
 
@@ -45,8 +47,10 @@ def workflow_schema() -> Schema:
     tables["WorkflowInfo"]["required"] = ["id"]  # `request` may be the [[request]] tables, or be left to tool calls
     tables["Clock"]["allOf"] = [*_times()]
     tables["Deliver"]["allOf"] = [*_deliveries()]
-    schema["allOf"] = [*_kinds_of_files()]
-    return _finished(schema, "workflow", "Approvals Bot: a workflow")
+    schema |= {"if": {"not": {"required": [EXTENDS]}}, "then": {"allOf": [*_kinds_of_files()]}}
+    whole = _finished(schema, "workflow", "Approvals Bot: a workflow")
+    whole["properties"][EXTENDS] = {"type": "string", "pattern": r"\.toml$", "description": OF_EXTENDS}
+    return whole
 
 
 def _or(tables: Schema, name: str, short: Schema) -> None:

@@ -25,6 +25,7 @@ from approvals_bot.config.load import (
     problems_of,
     python_files,
     samples,
+    unread_files,
 )
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem, Finding
 from approvals_bot.config.warnings import warnings_of
@@ -124,6 +125,7 @@ def check_configuration(
             names = sorted(_find_offers(configuration))
             for definition in configuration.workflows:
                 warned += warnings_of(definition, folder / f"{definition.id}.toml")
+            warned += (ConfigProblem(str(path), 1, "file", why) for path, why in unread_files(folder))
         except ConfigErrors as errors:
             found += errors.problems
     return names, ConfigErrors([*found, *_not_replayable(folder)]).problems, warned
@@ -166,7 +168,8 @@ def load_catalog(configuration: Configuration, tool_calls_ask: Sequence[str] = (
 def built_in_files(configuration: Configuration) -> list[Path]:
     """Return the files of built-in Python workflows that this configuration has, and doesn't replace by its own."""
     file = samples() / "workflows" / f"{CHAT_WORKFLOW}.py"
-    own = {path.stem for path in python_files(configuration.service.server.workflows)}
+    folder = configuration.service.server.workflows
+    own = {path.stem for path in python_files(folder) if path.parent == folder}
     own |= {definition.id for definition in configuration.workflows}
     return [file] if configuration.service.chat.enabled and file.is_file() and file.stem not in own else []
 
@@ -257,7 +260,7 @@ def _program_of(definition: Definition, programs: Sequence[Program]) -> Program 
         return None
     from approvals_bot.service.python_workflows import find_program
 
-    return find_program(definition.workflow.run, programs)
+    return find_program(definition.workflow.run, programs, definition.id.rpartition("/")[0])
 
 
 def _programs(

@@ -52,6 +52,7 @@ class Program:
     workflow: Workflow[Any, Any]
     file: Path
     attribute: str
+    folder: str = ""  # below that of all workflows
 
     @property
     def line(self) -> int:
@@ -73,7 +74,9 @@ def import_programs(
     programs: list[Program] = []
     problems: list[ConfigProblem] = []
     for file in (*python_files(folder), *built_in):
-        name = f"{PACKAGE}.{file.stem}"
+        beside = file.parent.relative_to(folder).as_posix() if file.is_relative_to(folder) else "."
+        above = "" if beside == "." else beside
+        name = ".".join((PACKAGE, *Path(above).parts, file.stem))
         spec = importlib.util.spec_from_file_location(name, file)
         assert spec is not None
         assert spec.loader is not None
@@ -95,7 +98,7 @@ def import_programs(
             problems.append(ConfigProblem(str(file), _line_of(error, file), "import", what))
             continue
         programs += [
-            Program(made, file, attribute)
+            Program(made, file, attribute, above)
             for attribute, made in vars(module).items()
             if isinstance(made, Workflow) and made.function.__module__ == name
         ]
@@ -124,8 +127,12 @@ def _line_of(error: BaseException, file: Path) -> int:
     return line
 
 
-def find_program(run: str, programs: Sequence[Program]) -> Program | Finding:
-    """Return the program that `run = "module:function"` names, or a finding if there is none."""
+def find_program(run: str, programs: Sequence[Program], folder: str = "") -> Program | Finding:
+    """Return the program that `run = "module:function"` names, or a finding if there is none.
+
+    `folder`: the sub-folder of the file that names it. Its module stands beside it.
+    """
+    programs = [program for program in programs if program.folder == folder]
     for program in programs:
         if program.is_meant_by(run):
             return program
@@ -136,7 +143,9 @@ def find_program(run: str, programs: Sequence[Program]) -> Program | Finding:
         what = f"{module}.py has no @workflow named {function}"
         return Finding(("workflow", "run"), what, f"{module}:{near}" if near else "")
     near = nearest(run, [f"{program.file.stem}:{program.attribute}" for program in programs])
-    return Finding(("workflow", "run"), f"no {module}.py with a @workflow was found in the workflows folder", near)
+    return Finding(
+        ("workflow", "run"), f"no {module}.py with a @workflow was found in {folder or 'the workflows folder'}", near
+    )
 
 
 def fit(definition: Definition, program: Program) -> tuple[Definition, list[Finding]]:

@@ -347,7 +347,7 @@ def build(
         ("GET", "/inbox/next", lists.next),
         ("POST", "/inbox/votes", batches.vote),
         ("GET", "/requests/new", new_requests.choose),
-        ("GET", "/requests/new/{workflow}", new_requests.show),
+        ("GET", "/requests/new/{workflow:path}", new_requests.show),
         ("POST", "/requests", new_requests.send),
         ("GET", "/requests/{id}", request_pages.show),
         ("POST", "/requests/{id}/talk", request_pages.talk),
@@ -371,9 +371,9 @@ def build(
         ("POST", "/deliveries/{id}/attempts", deliveries.try_one),
         ("GET", "/operations", operations.show),
         ("GET", "/workflows", workflow_pages.list),
-        ("GET", "/workflows/{name}", workflow_pages.show),
-        ("GET", "/workflows/{name}/simulation", workflow_pages.show),  # after signing in, and when it is loaded again
-        ("POST", "/workflows/{name}/simulation", workflow_pages.simulate),
+        ("GET", "/workflows/{name:path}/simulation", workflow_pages.show),  # after signing in, or loaded again
+        ("POST", "/workflows/{name:path}/simulation", workflow_pages.simulate),
+        ("GET", "/workflows/{name:path}", workflow_pages.show),
         ("GET", "/login", signing_in.show),
         ("POST", "/login", signing_in.submit),
         ("GET", "/login/oidc", by_others.oidc),

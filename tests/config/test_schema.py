@@ -137,3 +137,10 @@ def _properties(node: Any, tables: dict[str, Any], path: str = "", within: tuple
         if isinstance(each, dict):
             yield f"{path}.{key}", each
             yield from _properties(each, tables, f"{path}.{key}", within)
+
+
+def test_file_that_extends_another_may_leave_out_what_that_has() -> None:
+    validator, bare = Draft202012Validator(workflow_schema()), {"workflow": {"id": "x"}}
+    assert not validator.is_valid(bare)
+    assert validator.is_valid(bare | {"extends": "_defaults.toml"})
+    assert not validator.is_valid(bare | {"extends": "_defaults"})

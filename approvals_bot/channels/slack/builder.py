@@ -28,7 +28,7 @@ from approvals_bot.approvals.workflow import approval
 from approvals_bot.channels.slack.client import LaterError, NeverError
 from approvals_bot.channels.slack.desk import SlackDesk
 from approvals_bot.channels.slack.identity import Unidentified
-from approvals_bot.channels.slack.manifest import FUNCTION, REQUESTER_INPUT
+from approvals_bot.channels.slack.manifest import REQUESTER_INPUT, step_name
 from approvals_bot.channels.slack.opening import NOT_OURS, SlackOpening, reason_of
 from approvals_bot.durable.core.api import is_bug, now, random, resource, sleep, step, workflow
 from approvals_bot.durable.core.children import run_child
@@ -115,10 +115,11 @@ class SlackSteps:
     async def prepare(self, execution: StepExecution) -> PreparedRequest | StepFailure | TryAgain:
         """Check what a person's form is checked for, without opening anything."""
         workflows = self._opening.workflows
-        name = execution.function.removeprefix(FUNCTION)
-        listed = workflows.find(name) if workflows is not None and execution.function.startswith(FUNCTION) else None
+        names = [] if workflows is None else [one for one in workflows.names() if step_name(one) == execution.function]
+        listed = workflows.find(names[0]) if workflows is not None and len(names) == 1 else None
         if workflows is None or listed is None or listed.definition is None or not listed.definition.deliver.builder:
             return StepFailure(NOT_OURS)
+        name = names[0]
         identities = self._desk.identities
         requester = await identities.identify(str(execution.inputs.get(REQUESTER_INPUT) or ""), None)
         if isinstance(requester, Unidentified):

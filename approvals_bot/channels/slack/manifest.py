@@ -42,7 +42,7 @@ SHORTCUT = "ask_for_approval"  # the global shortcut's callback id
 PATH = "/slack/events"  # for everything from Slack
 
 FUNCTION_EXECUTED = "function_executed"  # the event of a step of Workflow Builder
-FUNCTION = "ask_"  # begins the names of steps: `ask_deploy`
+FUNCTION = "ask_"  # begins the names of steps: `ask_deploy`, `ask_team-a__pay`
 REQUESTER_INPUT = "requester"
 LONGEST_TITLE = 60  # characters of a workflow's name in its step's title
 OUTPUTS = {
@@ -65,13 +65,18 @@ LONG_DESCRIPTION = (
 )
 
 
+def step_name(workflow: str) -> str:
+    """Return the name of the step that opens requests of this workflow."""
+    return FUNCTION + workflow.replace("/", "__")
+
+
 def manifest(base_url: str, *, socket: bool, steps: Iterable[Definition] = ()) -> dict[str, Any]:
     """Return the manifest for HTTP, or for Socket Mode, which needs no public URL.
 
     `base_url` is the service's own; for HTTP, Slack must reach it by https. `steps`: the workflows that are steps of
     Workflow Builder.
     """
-    functions = {FUNCTION + definition.id: function(definition) for definition in steps}
+    functions = {step_name(definition.id): function(definition) for definition in steps}
     events = [*EVENTS, *([FUNCTION_EXECUTED] if functions else [])]
     url = base_url.rstrip("/") + PATH
     reached = {} if socket else {"request_url": url}
