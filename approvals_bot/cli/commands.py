@@ -26,6 +26,7 @@ COMMANDS = {
     "copy": ("serve:copy_command", "Copy a stopped service's database to another one."),
     "check": ("check:check", "Check config.toml and all workflows."),
     "test": ("policy_tests:play", "Play the policy tests beside the workflows."),
+    "compare": ("compare:compare", "Play past requests through a changed workflow file."),
     "lint": ("check:lint", "Find workflow code that can't be replayed."),
     "doctor": ("check:doctor", "Check everything a running service needs."),
     "schema": ("check:schema", "Print the JSON Schema of config.toml or of workflow files."),

@@ -156,6 +156,18 @@ def load_workflows(
     return definitions
 
 
+def load_changed(path: Path, service: ServiceSettings, check: Check, name: str | None = None) -> Definition:
+    """Load a workflow's file that may stand anywhere, as if it were the workflow of this name. Raises ConfigErrors.
+
+    `name`: None means what its place in the folder of workflows or, outside it, its `id` says.
+    """
+    folder = service.server.workflows.resolve()
+    inside = path.resolve().is_relative_to(folder)
+    definition = _load_workflow(path, path.parent, service, check, is_elsewhere=True)
+    named = name or (name_of(path.resolve(), folder) if inside else definition.id)
+    return definition.in_folder(named.rpartition("/")[0]) if "/" in named else definition
+
+
 def workflow_files(folder: Path) -> list[Path]:
     """List the workflow files of the folder and its sub-folders. Raises ConfigErrors if the folder can't be read."""
     return [path for path in _toml_files(folder) if not path.name.endswith(TESTS) and not path.name.startswith("_")]
@@ -246,7 +258,10 @@ def python_files(folder: Path) -> list[Path]:
         return []
 
 
-def _load_workflow(path: Path, folder: Path, service: ServiceSettings | None, check: Check | None) -> Definition:
+def _load_workflow(
+    path: Path, folder: Path, service: ServiceSettings | None, check: Check | None, *, is_elsewhere: bool = False
+) -> Definition:
+    """Load one file. `is_elsewhere`: it is a changed copy, whose own name says nothing."""
     file, above = read_workflow(path, folder), path.relative_to(folder).parent
     if bad := next((part for part in above.parts if not _FOLDER.fullmatch(part)), None):
         what = f'the folder "{bad}" is part of the workflow\'s name: use letters, digits, "-", "_" and "."'
@@ -256,7 +271,7 @@ def _load_workflow(path: Path, folder: Path, service: ServiceSettings | None, ch
     whole = definition or remainder(file.content, wrong, partial(_fit, Definition, {}))
     if whole is not None:
         rest: list[Finding] = []
-        if whole.id != path.stem:
+        if whole.id != path.stem and not is_elsewhere:
             rest.append(Finding(("workflow", "id"), f'must be the file\'s name, "{path.stem}"', path.stem))
         elif above.parts and whole.id == TOOL_CALL:
             rest.append(Finding(("workflow", "id"), "is read only at the top of the folder of workflows"))
