@@ -232,10 +232,7 @@ async def is_named(one: str, entry: str, people: People) -> bool:
         return one == entry or (entry == EVERY_APP and one.startswith("app:"))
     if entry == "*":
         return True
-    resolved = await people.resolve(entry, requester=one)
-    if resolved.errors:
-        raise SourceUnavailable(entry, str(resolved.errors[0]))
-    return any(person.address == one for person in resolved.persons)
+    return (await people.resolve(entry, requester=one)).includes(one, entry)
 
 
 def _find(address: str, about: RequestContext, people: People, approver: str | None = None) -> Awaitable[Resolved]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from approvals_bot.approvals.policy import Definition
     from approvals_bot.config.service import ServiceSettings
     from approvals_bot.durable.engine import Engine
-    from approvals_bot.service.comparison import Comparison, Course
+    from approvals_bot.service.comparison import Compared, Course
 
 
 def compare(
@@ -101,7 +101,7 @@ def _read_changed(file: Path, service: ServiceSettings, workflow: str | None) ->
     return changed
 
 
-def _lines(each: Comparison) -> list[str]:
+def _lines(each: Compared) -> list[str]:
     was, would_be = each.was, each.would_be
     assert was is not None, "it was played"
     assert would_be is not None, "it was played"

@@ -338,7 +338,7 @@ class TomlFile:
         return replace(self, content=content, base=replace(base, places=Places(lines)))
 
     def file_of(self, path: Place) -> TomlFile:
-        """Return the file in which a key stands: this one, or the one that it extends."""
+        """Return the file that has a key: this one, or the one that it extends."""
         if self.base is not None and self.base.places.known(path) > self.places.known(path):
             return self.base
         return self

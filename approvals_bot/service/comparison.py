@@ -14,7 +14,6 @@ from typing import get_args
 
 from approvals_bot.approvals.acts import Change, Vote, read_message
 from approvals_bot.approvals.ballot import eligible_voters, waiting_for
-from approvals_bot.approvals.playing import PlayedRequest
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.published import REQUEST
 from approvals_bot.approvals.request import Opening
@@ -27,6 +26,7 @@ from approvals_bot.durable.store.protocol import Filter
 from approvals_bot.errors import ApprovalsBotError, InvalidPayloadError
 from approvals_bot.people import People
 from approvals_bot.service.open import check_requester, permitted_opening
+from approvals_bot.service.playing import PlayedRequest
 from approvals_bot.service.refusals import OpeningRefused
 
 PAGE_SIZE = 100
@@ -46,7 +46,7 @@ class Course:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Compared:
     """A past request under two files. `failure`: why it couldn't be played, if it couldn't."""
 
     run_id: str
@@ -62,7 +62,7 @@ class Comparison:
 
 async def compare(
     engine: Engine, changed: Definition, people: People, since: datetime
-) -> AsyncGenerator[Comparison, None]:
+) -> AsyncGenerator[Compared, None]:
     """Yield every request of the workflow that was opened since then, newest first, one at a time."""
     cursor = None
     while True:
@@ -75,7 +75,7 @@ async def compare(
             return
 
 
-async def _compare(engine: Engine, record: RunRecord, changed: Definition, people: People) -> Comparison:
+async def _compare(engine: Engine, record: RunRecord, changed: Definition, people: People) -> Compared:
     try:
         _, log = await engine.read(record.id)
         opening, before = _opened(log[0])
@@ -83,8 +83,8 @@ async def _compare(engine: Engine, record: RunRecord, changed: Definition, peopl
         was = await _course(before, opening, people, log[0].at, acts, until)
         would_be = await _changed_course(changed, opening, people, log[0].at, acts, until)
     except (ApprovalsBotError, ValueError) as error:
-        return Comparison(record.id, record.created_at, failure=str(error))
-    return Comparison(record.id, record.created_at, was, would_be)
+        return Compared(record.id, record.created_at, failure=str(error))
+    return Compared(record.id, record.created_at, was, would_be)
 
 
 def _opened(created: Event) -> tuple[Opening, Definition]:

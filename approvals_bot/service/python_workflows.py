@@ -130,7 +130,7 @@ def _line_of(error: BaseException, file: Path) -> int:
 def find_program(run: str, programs: Sequence[Program], folder: str = "") -> Program | Finding:
     """Return the program that `run = "module:function"` names, or a finding if there is none.
 
-    `folder`: the sub-folder of the file that names it. Its module stands beside it.
+    `folder`: the sub-folder of the file that names it. Its module is beside it.
     """
     programs = [program for program in programs if program.folder == folder]
     for program in programs:

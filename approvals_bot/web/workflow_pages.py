@@ -145,8 +145,11 @@ class WorkflowPages:
             return False
         if await self._admission.has(visitor, "viewer") or await self._may_request(listed, visitor):
             return True
-        viewers = listed.definition.workflow.viewers if listed.definition is not None else None
-        return bool(viewers and visitor.address and await self._roles.is_among(visitor.address, viewers))
+        if visitor.address is None or listed.definition is None:
+            return False
+        about = listed.definition.workflow
+        concerned = [one for one in (*(about.viewers or ()), *(about.owners or ())) if not one.startswith("app:")]
+        return bool(concerned) and await self._roles.is_among(visitor.address, concerned)
 
     async def _may_request(self, listed: Listed, visitor: Visitor) -> bool:
         if visitor.address is None or listed.definition is None or listed.definition.is_tool_call:

@@ -158,6 +158,19 @@ async def test_pages_open_by_role_and_concern(house: House) -> None:
     assert (await house.get("/")).headers["location"] == "/inbox"
 
 
+async def test_owners_see_their_workflow_with_its_file(house: House) -> None:
+    run = await house.open()
+    people = ("ann@acme.eu", "eve@acme.eu", "bo@acme.eu")
+    owned = 'request = ["app:desk"]\nowners = ["app:desk", "ann@acme.eu"]'
+    house.reconfigure("workflows/ship.toml", 'request = ["*"]', owned)
+    pages = [await house.get("/workflows/ship", person) for person in people]
+    assert [page.status_code for page in pages] == [200, 200, 404]  # the owner, a viewer, and neither
+    assert "from = [&#34;ann@acme.eu&#34;, &#34;cy@acme.eu&#34;]" in pages[0].text
+    house.reconfigure("workflows/ship.toml", '"ann@acme.eu"]\nviewers', '"di@acme.eu"]\nviewers')
+    assert (await house.get("/workflows/ship", "ann@acme.eu")).status_code == 404
+    assert (await house.get(f"/requests/{run}", "ann@acme.eu")).status_code == 200  # an approver all the same
+
+
 async def test_a_role_whose_group_is_down_shows_nothing(house: House) -> None:
     run = await house.open()
     (house.folder / "sre.json").write_text("oops")
