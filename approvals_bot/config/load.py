@@ -38,6 +38,8 @@ from approvals_bot.config.slips import slip_of
 LARGEST_FILE = 262_144  # bytes
 DEEPEST_FOLDER = 5  # of workflows, below the folder of all
 EXTENDS = "extends"
+SIMULATION = "simulation"
+"""What ends the URL of a page about a workflow, `/workflows/pay/simulation`: no name with a slash ends so."""
 
 TESTS = ".test.toml"
 """What the names of policy tests end with: `deploy.test.toml`, beside `deploy.toml`."""
@@ -275,6 +277,8 @@ def _load_workflow(
             rest.append(Finding(("workflow", "id"), f'must be the file\'s name, "{path.stem}"', path.stem))
         elif above.parts and whole.id == TOOL_CALL:
             rest.append(Finding(("workflow", "id"), "is read only at the top of the folder of workflows"))
+        elif above.parts and whole.id == SIMULATION:
+            rest.append(Finding(("workflow", "id"), "ends the URL of another page; take another name in a sub-folder"))
         if check is not None and service is not None:
             checked = check(whole, service)
             rest += [replace(each, path=in_file(each.path, file.content, keep_last=True)) for each in checked]

@@ -99,10 +99,12 @@ def test_id_and_folder_of_a_file_are_checked(folder: Folder) -> None:
     folder.write("my team/pay.toml", PAY)
     call = PAY.replace('"pay"', '"tool-call"').replace("{{ amount }}", "").replace('[fields]\namount = "integer"\n', "")
     folder.write("team-a/tool-call.toml", call)
+    folder.write("team-a/simulation.toml", PAY.replace('"pay"', '"simulation"'))
     assert folder.problems() == [
         'my team/pay.toml:1: file: the folder "my team" is part of the workflow\'s name: use letters, digits, "-", "_" '
         'and "."',
         'team-a/pay.toml:2: workflow.id: must be the file\'s name, "pay" (did you mean pay?)',
+        "team-a/simulation.toml:2: workflow.id: ends the URL of another page; take another name in a sub-folder",
         "team-a/tool-call.toml:2: workflow.id: is read only at the top of the folder of workflows",
     ]
 
