@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from approvals_bot.approvals.circumstances import Circumstance, Known
+from approvals_bot.approvals.conditions import condition
 from approvals_bot.approvals.durations import duration_text
 from approvals_bot.approvals.field_specs import ORDERED, FieldSpec
 from approvals_bot.approvals.fields import read_values
@@ -60,7 +61,9 @@ class _Reached:
 class _Regions:
     def __init__(self, rules: Rules) -> None:
         self._rules, definition = rules, rules.definition
-        conditions = [rules.condition(when) for when in dict.fromkeys(definition.conditions())]
+        # `check` has compiled them before (benchmarks/parts/startup.py).
+        self._conditions = {when: condition(when, definition.fields) for when in definition.conditions()}
+        conditions = self._conditions.values()
         # Each condition has its own names for what it asks about the requester, which are tried as if independent.
         about = {one for each in conditions for one in each.about.values()}
         self._asked = {one: f"{number}" for number, one in enumerate(sorted(about, key=str))}
@@ -145,13 +148,13 @@ class _Regions:
         return any(seat.when is None or self._holds(seat.when, combination) is not False for seat in stage.seats)
 
     def _holds(self, when: str, combination: Combination) -> bool | None:
-        condition = self._rules.condition(when)
-        names = {name: name for name in condition.names}
-        names |= {name: self._asked[one] for name, one in condition.about.items()}
+        compiled = self._conditions[when]
+        names = {name: name for name in compiled.names}
+        names |= {name: self._asked[one] for name, one in compiled.about.items()}
         own = tuple(combination[self._names.index(name)] for name in names.values())
         if (when, own) not in self._known:
             typed = {name: self._samples[names[name]][at][1] for name, at in zip(names, own, strict=True)}
-            self._known[when, own] = condition.holds(typed)
+            self._known[when, own] = compiled.holds(typed)
         return self._known[when, own]
 
     def _shown(self, combination: Combination) -> str:
