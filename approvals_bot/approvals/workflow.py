@@ -269,9 +269,7 @@ class PendingRequest:
                 await send_reply(message, Reply("tried", done, code))
             case act if is_late:
                 await send_reply(message, late_reply(self.request, act, came_at))
-            case Stop() as act:
-                await send_reply(message, self.stop(act))
-            case Comment() | TakeOn() | Remind() | Snooze() as act:
+            case Stop() | Comment() | TakeOn() | Remind() | Snooze() as act:
                 await self.talk(act, message)
             case act:
                 await self.perform(act, message)
@@ -299,14 +297,17 @@ class PendingRequest:
         if reply.verdict in ("counted", "changed") and act.via == "email" and self.request.outcome is None:
             self.copies.confirm_vote(act.by)
 
-    async def talk(self, act: Talk, message: WebhookRequest) -> None:
-        """Take what decides nothing: reply, show it, and notify those whom it is for."""
+    async def talk(self, act: Talk | Stop, message: WebhookRequest) -> None:
+        """Take a cancellation, or what decides nothing: reply, show it, and notify those whom it is for."""
         came_at = now()
         if act.by not in self.request.people and is_mail(act.by):
             self.unanswered = message
             found = await find_people([], context_of(self.request, self.rules), [act.by])
             self.unanswered = None
             self.request = with_people(self.request, self.rules, found.people)
+        if isinstance(act, Stop):
+            await send_reply(message, self.stop(act))
+            return
         self.request, reply = talked(self.request, act, came_at)
         await send_reply(message, reply)
         if not reply.changed:

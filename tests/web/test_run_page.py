@@ -182,6 +182,6 @@ async def test_an_operator_cancels_a_request_and_never_votes(house: House) -> No
     ended = await house.request(run)
     assert (ended.state, ended.outcome and ended.outcome.by) == ("cancelled", "di@acme.eu")
     text = sound(await house.get(f"/requests/{run}", "bo@acme.eu"))
-    assert "Cancelled by di@acme.eu via the inbox" in " ".join(text.split())
+    assert "Cancelled by Di Oz via the inbox" in " ".join(text.split())
     assert "Ordered twice" in text
     assert [line.data.get("reason") for line in await audited(house, "acted")] == ["Ordered twice"]
