@@ -51,6 +51,7 @@ async def begin(house: House, what: Any) -> str:  # noqa: F811
 
 
 async def status_of(house: House, run: str) -> str:  # noqa: F811
+    await house.service.engine.settle()
     record = await house.service.engine.record(run)
     assert record is not None
     return record.status

@@ -225,7 +225,7 @@ def test_an_unknown_zone_falls_back_to_utc(card: Card, now: datetime) -> None:
     assert "10:01 UTC" in part(parsed(mail(card, now, replace(ANN, zone="Mars/Olympus"))), "plain")
 
 
-@settings(max_examples=8, deadline=timedelta(seconds=10), suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=timedelta(seconds=60), suppress_health_check=list(HealthCheck))
 @given(
     text=st.text(max_size=300),
     long=st.sampled_from(["x", "é\n", "<&>", "👩‍🚀"]),

@@ -223,7 +223,7 @@ def cards(draw: st.DrawFn, base: Card) -> Card:
 
 
 @pytest.mark.check(22, 23, 24)
-@settings(max_examples=examples(60), deadline=timedelta(seconds=3), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), deadline=timedelta(seconds=30), suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_no_card_is_too_much_for_slack(card: Card, data: st.DataObject) -> None:
     text, shown = blocks.card_message(data.draw(cards(card)))
