@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from approvals_bot.approvals.clock import Clock, Escalation
-    from approvals_bot.approvals.delivery_policy import Deliver
+    from approvals_bot.approvals.delivery_policy import Deliver, StageDeliver
     from approvals_bot.approvals.field_specs import Ask
     from approvals_bot.approvals.outcomes import (
         Answered,
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         Rejected,
         Withdrawn,
     )
-    from approvals_bot.approvals.policy import Policy, Seat, Stage, Veto
+    from approvals_bot.approvals.policy import Alternative, Policy, Seat, Stage, Veto
     from approvals_bot.approvals.request_approval import request_approval
     from approvals_bot.durable.core.api import (
         Hook,
@@ -115,6 +115,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AgentError",
     "AlreadyResetError",
+    "Alternative",
     "AnnotationError",
     "Answered",
     "ApprovalMismatchError",
@@ -172,6 +173,7 @@ __all__ = [
     "SerializationError",
     "ServiceUnavailableError",
     "Stage",
+    "StageDeliver",
     "Step",
     "StepFailedError",
     "StoreUnavailableError",
@@ -223,8 +225,8 @@ _MODULES = {
         _OUTCOMES,
     ),
     **dict.fromkeys(("Clock", "Escalation"), "approvals_bot.approvals.clock"),
-    "Deliver": "approvals_bot.approvals.delivery_policy",
-    **dict.fromkeys(("Policy", "Seat", "Stage", "Veto"), "approvals_bot.approvals.policy"),
+    **dict.fromkeys(("Deliver", "StageDeliver"), "approvals_bot.approvals.delivery_policy"),
+    **dict.fromkeys(("Alternative", "Policy", "Seat", "Stage", "Veto"), "approvals_bot.approvals.policy"),
     "Ask": "approvals_bot.approvals.field_specs",
     "run_child": "approvals_bot.durable.core.children",
     "logger": "approvals_bot.durable.core.logger",

@@ -50,6 +50,7 @@ from approvals_bot.approvals.request import (
 )
 from approvals_bot.approvals.rules import Rules
 from approvals_bot.approvals.stages import (
+    carried_through,
     described,
     different_people,
     next_stage,
@@ -57,6 +58,7 @@ from approvals_bot.approvals.stages import (
     seated,
     uncovered,
     with_people,
+    without_orphans,
 )
 from approvals_bot.approvals.timers import past_deadlines
 
@@ -75,7 +77,7 @@ def apply(
     """Apply an act. Returns the next request, and the reply to the actor.
 
     `found`: the people of the open stage, as of now. `rank`: what the actor of a Reassign may do. `fits`: the
-    author's own check of edited fields. `ahead`: the stages to come with their people, if nobody decides in two.
+    author's own check of edited fields. `ahead`: the stages to come with their people, if a vote may matter there.
     """
     request = with_people(request, rules, found.people)
     if request.held is not None and not _may_change_mind(request, act):
@@ -90,10 +92,12 @@ def apply(
         case Reassign():
             return _reassign(request, act, at, rules, found, rank or Rank())
         case Vote():
-            after, reply = _vote(request, act, at, rules, found, fits)
-            if ahead and act.choice in YES and (title := different_people(after, rules, ahead)):
-                return request, Reply("not_an_approver", code="needed_later", params={"stage": title})
-            return after, reply
+            after, reply = _vote(request, act, at, rules, found, fits, ahead)
+            if not rules.definition.policy.distinct or not ahead or act.choice not in YES:
+                return after, reply
+            title = different_people(after, rules, ahead)
+            needed_later = Reply("not_an_approver", code="needed_later", params={"stage": title})
+            return (request, needed_later) if title else (after, reply)
 
 
 def late_reply(request: Request, act: Act, now: datetime) -> Reply:
@@ -117,7 +121,13 @@ def late_reply(request: Request, act: Act, now: datetime) -> Reply:
 
 
 def _vote(
-    request: Request, act: Vote, at: datetime, rules: Rules, found: Resolution, fits: forms.Fits | None
+    request: Request,
+    act: Vote,
+    at: datetime,
+    rules: Rules,
+    found: Resolution,
+    fits: forms.Fits | None,
+    ahead: Sequence[tuple[RequestStage, Resolution]],
 ) -> tuple[Request, Reply]:
     """Count one person's choice, with the people of the open stage as resolved at the click."""
     assert request.stage is not None, "a stage is open"
@@ -137,6 +147,8 @@ def _vote(
     if not reply.changed:
         return request, _refused(request, act, reply)
     request = request.with_stage(stage, version=request.version + 1, held=None)
+    if carries := rules.definition.policy.carry_over:
+        request = without_orphans(request)
     state: State
     match stage_status(stage):
         case "open":
@@ -145,6 +157,8 @@ def _vote(
             return request.but(state="changes_requested"), reply
         case "filled":
             request, following = next_stage(planned(request, rules) if act.choice == "edit" else request, rules, at)
+            if carries and act.choice != "edit":  # after an edit other people may decide
+                request, following = carried_through(request, rules, following, ahead, at)
             if following is not None:
                 return request, Reply("counted", True, params={**reply.params, "next_stage": following.title})
             state = "approved"

@@ -125,7 +125,10 @@ def _vote(view: Request, cast: RecordedVote) -> CardVote:
     actor = passed_on_by(cast.by, cast.vote.actor)
     answers = _answers(view, cast) if cast.vote.answers else ()
     comment = cast.vote.comment
-    return CardVote(by, cast.choice, cast.counts, actor, answers, at=cast.at, via=cast.vote.via, comment=comment)
+    origin = next((stage.title for stage in view.stages if stage.id == cast.carried_from), "")
+    return CardVote(
+        by, cast.choice, cast.counts, actor, answers, origin, at=cast.at, via=cast.vote.via, comment=comment
+    )
 
 
 def _answers(view: Request, cast: RecordedVote) -> tuple[tuple[str, str], ...]:

@@ -222,7 +222,8 @@ def vote(cast: CardVote) -> str:
     icon, word = CHOICE_WORDS[cast.choice]
     counts = "" if cast.counts else " (no longer counts)"
     answers = "".join(f", {label}: {one_line(answer, LONGEST_ANSWER)}" for label, answer in cast.answers)
-    return f"{icon} {cast.by.text} {word} {_way(cast)}".rstrip() + answers + counts
+    carried = f" (carried over from “{cast.carried_from}”)" if cast.carried_from else ""
+    return f"{icon} {cast.by.text} {word} {_way(cast)}".rstrip() + carried + answers + counts
 
 
 def comment(made: CardComment) -> str:

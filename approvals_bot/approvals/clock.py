@@ -27,7 +27,10 @@ from approvals_bot.approvals.business_time import (
     length_text,
     parse_length,
 )
-from approvals_bot.approvals.deadlines import StageDeadline, TimeOfField, length_of
+from approvals_bot.approvals.deadlines import Deadline, StageDeadline, TimeOfField, length_of
+
+OnDeadline = Literal["expire", "reject", "escalate", "approve"]
+"""What happens to a request that isn't decided in time."""
 
 
 class Clock(Frozen):
@@ -35,7 +38,7 @@ class Clock(Frozen):
 
     deadline: StageDeadline | None = None
     remind: Reminders = ()
-    on_deadline: Literal["expire", "reject", "escalate", "approve"] = "expire"
+    on_deadline: OnDeadline = "expire"
     i_know: Bool = False
     calendar: CalendarName = None
     zone: TimeZone | None = None  # of times of day, and of `now` in conditions; None: UTC
@@ -48,7 +51,7 @@ class Clock(Frozen):
             *,
             deadline: str | timedelta | None = ...,
             remind: Sequence[str | timedelta] | Backoff | Mapping[str, Any] = ...,
-            on_deadline: Literal["expire", "reject", "escalate", "approve"] = ...,
+            on_deadline: OnDeadline = ...,
             i_know: bool = ...,
             calendar: str | Calendar | None = ...,
             zone: str | None = ...,
@@ -63,17 +66,23 @@ class Clock(Frozen):
 
     @model_validator(mode="after")
     def _times_make_sense(self) -> Clock:
-        until = length_of(self.deadline)
-        if self.deadline is None:
-            if self.on_deadline != "expire":
-                raise refuse("this needs a deadline", at="on_deadline")
-        elif isinstance(self.remind, tuple) and until and any(is_at_least(at, until) for at in self.remind):
-            raise refuse("a reminder at or after the deadline would never be sent", at="remind")
-        elif self.none is not None and not isinstance(self.deadline, TimeOfField):
+        if self.deadline is None and self.on_deadline != "expire":
+            raise refuse("this needs a deadline", at="on_deadline")
+        if self.deadline is not None and self.none is not None and not isinstance(self.deadline, TimeOfField):
             raise refuse("there is a deadline", at="none")
-        if self.on_deadline == "approve" and not self.i_know:
-            raise refuse("silence would approve the request; if you want that, add i_know = true", at="on_deadline")
+        check_times(self.deadline, self.remind, self.on_deadline, knows=self.i_know)
         return self
+
+
+def check_times(
+    deadline: Deadline | None, remind: Reminders | None, on_deadline: OnDeadline | None, *, knows: bool | None
+) -> None:
+    """Refuse a reminder after the deadline, and an approval by silence unless its author `knows`."""
+    until = length_of(deadline)
+    if until is not None and isinstance(remind, tuple) and any(is_at_least(at, until) for at in remind):
+        raise refuse("a reminder at or after the deadline would never be sent", at="remind")
+    if on_deadline == "approve" and not knows:
+        raise refuse("silence would approve the request; if you want that, add i_know = true", at="on_deadline")
 
 
 class Backoff(Frozen):
@@ -107,18 +116,14 @@ class Escalation(Frozen):
         ) -> None: ...
 
 
-def business_times(
-    clock: Clock, escalations: tuple[Escalation, ...], mail: Length | None
-) -> Iterator[tuple[tuple[str | int, ...], BusinessTime]]:
-    """Yield every length in business time, with its path in the file."""
-    if isinstance(clock.remind, Backoff):
-        reminders: list[tuple[tuple[str | int, ...], object]] = [(("clock", "remind", "first"), clock.remind.first)]
+def lengths_of(deadline: object, remind: Reminders | None) -> Iterator[tuple[tuple[str | int, ...], object]]:
+    """Yield the deadline and the lengths of the reminders, each with its path in the clock's table."""
+    if deadline is not None:
+        yield ("deadline",), deadline
+    if isinstance(remind, Backoff):
+        yield ("remind", "first"), remind.first
     else:
-        reminders = [(("clock", "remind", at), length) for at, length in enumerate(clock.remind)]
-    escalated = [(("escalate", at, "after"), each.after) for at, each in enumerate(escalations)]
-    for path, length in [(("clock", "deadline"), clock.deadline), *reminders, *escalated, (("deliver", "email"), mail)]:
-        if isinstance(length, BusinessTime):
-            yield path, length
+        yield from ((("remind", at), length) for at, length in enumerate(remind or ()))
 
 
 def calendar_of(clock: Clock, calendars: Mapping[str, Calendar]) -> Calendar | None:

@@ -84,6 +84,7 @@ class Copies:
         self._pauses: dict[int, asyncio.Event] = {}  # of the copies that wait for their next attempt, by number
         self._over: set[int] = set()  # numbers of the copies whose task has ended
         self.round = 0  # openings of a stage so far; with a new one, people who have a card are asked again
+        self._places: tuple[Place, ...] = ()  # that get the open stage's card
         self._troubles: dict[int, CardDelivery] = {}
 
     @property
@@ -94,6 +95,11 @@ class Copies:
     def deliveries(self) -> tuple[CardDelivery, ...]:
         """Return the state of each card."""
         return tuple(copy.delivery for copy in self.all if not copy.text and not copy.is_elsewhere)
+
+    def begin_round(self, places: Iterable[Place]) -> None:
+        """Begin a round: a stage has opened, whose card goes to these places."""
+        self.round += 1
+        self._places = tuple(places)
 
     def show(self, request: Request) -> None:
         """Show the changed card: messages are edited."""
@@ -128,7 +134,7 @@ class Copies:
     def remind(self, people: Sequence[str], *, in_places: bool = True) -> None:
         """Remind these people, each once: where they got their card, or by a mention in a place."""
         for copy in to_remind(self.all, people):
-            if copy.reader is None and not in_places:
+            if copy.reader is None and not (in_places and copy.to in self._places):
                 continue
             is_due = "reminder" in copy.due
             earlier = copy.owing if is_due else ()
@@ -144,7 +150,7 @@ class Copies:
 
     def notify_all(self, occasion: Occasion, *, only_places: bool = False) -> None:
         """Notify everyone who has a card that something has changed."""
-        readers = (copy for copy in self.all if isinstance(copy.to, Place) or not only_places)
+        readers = (copy for copy in self.all if copy.to in self._places or not only_places)
         self.follow_up([copy for copy in readers if not copy.text], occasion)
 
     def notify_one(self, address: str, occasion: Occasion) -> None:

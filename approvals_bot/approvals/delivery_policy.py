@@ -18,12 +18,38 @@ DeliverTo = Literal[True] | Annotated[str, StringConstraints(min_length=1, max_l
 """For any other channel: True for each approver, or a place of the channel."""
 
 
+SlackPlace = Annotated[str, StringConstraints(pattern=r"^(#[^\s#]{1,80}|[CG][A-Z0-9]{5,20})$")]
+"""A Slack channel: `#deploys`, or its id."""
+
+
+# No twin of Deliver: a stage says only what differs, and also that something goes nowhere.
+class StageDeliver(Frozen):
+    """Where the cards of one stage go: each key instead of the same key of `[deliver]`. False: not there."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Literal[False] | DeliverTo] = Field(init=False)
+    slack: Literal[False] | SlackPlace | None = None
+    dm: Bool | None = None
+    email: Annotated[Literal[False] | MailDelay, Field(union_mode="left_to_right")] = None
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            slack: Literal[False] | str | None = ...,
+            dm: bool | None = ...,
+            email: bool | str | None = ...,
+            **channels: bool | str,
+        ) -> None: ...
+
+
 class Deliver(Frozen):
     """Where cards go; not who may decide. Any other key is a channel's name."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, DeliverTo] = Field(init=False)
-    slack: Annotated[str, StringConstraints(pattern=r"^(#[^\s#]{1,80}|[CG][A-Z0-9]{5,20})$")] | None = None
+    slack: SlackPlace | None = None
     dm: Bool = False
     email: MailDelay = None  # None: no mail · 0: at once · else if nobody has voted in the stage by then
     link_auth: Literal["link", "code", "login"] = "link"
@@ -71,6 +97,21 @@ class Deliver(Frozen):
     def channels(self) -> Mapping[str, DeliverTo]:
         """The channels besides Slack and mail, each with its place, or True for each approver."""
         return self.__pydantic_extra__ or {}
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nobody is notified."""
+        return not (self.slack or self.dm or self.channels or self.email is not None)
+
+    def but(self, own: StageDeliver) -> Deliver:
+        """Return the delivery of a stage that has its own."""
+        given = {name: to for name, to in own if to is not None}
+        changed = self.model_copy(
+            update={name: None if to is False and name != "dm" else to for name, to in given.items()}
+        )
+        for name in [name for name, to in changed.channels.items() if to is None]:
+            del (changed.__pydantic_extra__ or {})[name]
+        return changed
 
 
 class Actions(Frozen):

@@ -25,7 +25,7 @@ def explain(view: Request) -> dict[str, Any]:
     return {
         "waiting_for": _waiting_for(view),
         "unresolved": [{"source": fault.source, "reason": fault.reason} for fault in view.unresolved],
-        "rules": [*(_rule(rule) for rule in view.rules), *_votes_needed(view), *_reassignments(view)],
+        "rules": [*(_rule(rule) for rule in view.rules), *_votes_needed(view), *_carried(view), *_reassignments(view)],
         "next": [{"at": _iso(timer.at), "what": timer.what} for timer in view.timers],
         "acts": _acts(view),
         "reached": _reached(view),
@@ -119,6 +119,20 @@ def _rule(rule: AppliedRule) -> dict[str, Any]:
     return {"rule": rule.rule, "values": rule.values, "applies": rule.applies, "because": rule.because}
 
 
+def _carried(view: Request) -> list[dict[str, Any]]:
+    return [
+        {
+            "rule": f"stage {stage.id}: the approval of {vote.by} in stage {vote.carried_from} counts again",
+            "values": {},
+            "applies": vote.counts,
+            "because": "carry_over",
+        }
+        for stage in view.stages
+        for vote in stage.votes
+        if vote.carried_from
+    ]
+
+
 def _reassignments(view: Request) -> list[dict[str, Any]]:
     return [
         {
@@ -132,7 +146,9 @@ def _reassignments(view: Request) -> list[dict[str, Any]]:
 
 
 def _acts(view: Request) -> list[dict[str, Any]]:
-    done: list[tuple[datetime, Act]] = [(vote.at, vote.vote) for vote in view.votes if vote.counts]
+    done: list[tuple[datetime, Act]] = [
+        (vote.at, vote.vote) for vote in view.votes if vote.counts and not vote.carried_from
+    ]
     done += [(each.at, each.act) for each in view.reassignments]
     return [
         {

@@ -165,13 +165,14 @@ def fallback_channel(channel: str) -> str:
 def stage_notifications(
     request: Request, deliver: Deliver, copies: Sequence[Copy], occasion: Occasion, notified: Sequence[str] = ()
 ) -> Iterator[Notification]:
-    """Yield the open stage's cards, for all approvers but those who were `notified` before.
+    """Yield the open stage's cards, for all approvers but those who were `notified` or have approved before.
 
     Replies in the threads announce a change, so only people without a card get one then.
     """
     assert request.stage is not None, "a stage is open"
     if occasion == "request" and not notified:
         yield from (Notification(place, occasion) for place in places(deliver))
+    notified = (*notified, *(vote.by for vote in request.stage.votes if vote.carried_from and vote.counts))
     for address in request.stage.notified:
         if address not in notified and not (occasion == "change" and has_card(copies, address)):
             yield from (Notification(way, occasion) for way in personal(deliver, request.people[address]))

@@ -12,6 +12,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
@@ -28,13 +29,23 @@ from pydantic.json_schema import SkipJsonSchema
 from approvals_bot.approvals.agent_policy import CHOICES, EVERY_APP, TOOL_CALL, Allowance, Budget
 from approvals_bot.approvals.base import Frozen, Int, Label, Slug, Text, WorkflowName, refuse
 from approvals_bot.approvals.business_time import (
+    BusinessTime,
     Calendar,
     TimeZone,
 )
 from approvals_bot.approvals.circumstances import calendars_in
-from approvals_bot.approvals.clock import Clock, Escalation, business_times, calendar_of
-from approvals_bot.approvals.deadlines import TimeOfField
-from approvals_bot.approvals.delivery_policy import Action, Actions, Deliver
+from approvals_bot.approvals.clock import (
+    Backoff,
+    Clock,
+    Escalation,
+    OnDeadline,
+    Reminders,
+    calendar_of,
+    check_times,
+    lengths_of,
+)
+from approvals_bot.approvals.deadlines import StageDeadline, TimeOfField
+from approvals_bot.approvals.delivery_policy import Action, Actions, Deliver, StageDeliver
 from approvals_bot.approvals.durations import Duration
 from approvals_bot.approvals.field_specs import Ask, FieldName, FieldSpec, Question
 
@@ -96,6 +107,13 @@ class Definition(Frozen):
             return _as_loaded(value)
         return value
 
+    @model_validator(mode="after")
+    def _stages_that_act_at_a_deadline_have_one(self) -> Definition:
+        for at, stage in enumerate(self.stage):
+            if stage.on_deadline is not None and stage.deadline is None and self.clock.deadline is None:
+                raise refuse("this needs a deadline", at=("stage", at, "on_deadline"))
+        return self
+
     @property
     def id(self) -> str:
         return self.workflow.id
@@ -117,8 +135,8 @@ class Definition(Frozen):
     @property
     def deadline_fields(self) -> tuple[str, ...]:
         """The fields that hold a deadline."""
-        deadline = self.clock.deadline
-        return (deadline.field,) if isinstance(deadline, TimeOfField) else ()
+        deadlines = (self.clock.deadline, *(stage.deadline for stage in self.stage))
+        return tuple(dict.fromkeys(each.field for each in deadlines if isinstance(each, TimeOfField)))
 
     def in_folder(self, folder: str) -> Definition:
         """Return the definition of a file in a sub-folder, which is part of the workflow's name."""
@@ -133,7 +151,7 @@ class Definition(Frozen):
         asked = {name: calendars[name] for name in self.asked_calendars if name in calendars}
         changes: dict[str, object] = {"calendars": asked} if asked else {}
         calendar = calendar_of(self.clock, calendars)
-        if calendar is not None and any(business_times(self.clock, self.escalate, self.deliver.email)):
+        if calendar is not None and any(self.business_times()):
             changes["clock"] = self.clock.model_copy(update={"calendar": calendar})
         return self.model_copy(update=changes) if changes else self
 
@@ -154,6 +172,37 @@ class Definition(Frozen):
         yield from (rule.when for rule in self.auto)
         for stage in self.stage:
             yield from (when for when in (stage.when, *(seat.when for seat in stage.seats)) if when is not None)
+
+    def business_times(self) -> Iterator[tuple[tuple[str | int, ...], BusinessTime]]:
+        """Yield every length in business time, with its path in the file."""
+        found: list[tuple[tuple[str | int, ...], object]] = []
+        found += [(("clock", *path), length) for path, length in lengths_of(self.clock.deadline, self.clock.remind)]
+        found += [(("escalate", at, "after"), each.after) for at, each in enumerate(self.escalate)]
+        if self.deliver.email is not None:
+            found.append((("deliver", "email"), self.deliver.email))
+        for at, stage in enumerate(self.stage):
+            found += [(("stage", at, *path), length) for path, length in lengths_of(stage.deadline, stage.remind)]
+            if stage.deliver is not None and stage.deliver.email:
+                found.append((("stage", at, "deliver", "email"), stage.deliver.email))
+        yield from ((path, length) for path, length in found if isinstance(length, BusinessTime))
+
+    def in_stage(self, stage: Stage) -> Definition:
+        """Return the definition as it is in this stage, with the stage's own times and delivery."""
+        own = {key: of for key in ("deadline", "remind", "on_deadline") if (of := getattr(stage, key)) is not None}
+        changes: dict[str, Any] = {"clock": self.clock.model_copy(update=own)} if own else {}
+        if stage.deliver is not None:
+            changes["deliver"] = self.deliver.but(stage.deliver)
+        return self.model_copy(update=changes) if changes else self
+
+    @property
+    def deliveries(self) -> tuple[Deliver, ...]:
+        """The file's delivery, and those of the stages that have their own."""
+        return self.deliver, *(self.in_stage(stage).deliver for stage in self.stage if stage.deliver is not None)
+
+    @property
+    def to_requester(self) -> Deliver:
+        """The delivery by which requesters are notified: the file's, or else that of the first stage that has one."""
+        return next((deliver for deliver in self.deliveries if not deliver.is_silent), self.deliver)
 
     def with_group_names(self, names: Mapping[str, str]) -> Definition:
         """Return the definition with the names of its groups built in: a run keeps those it started with.
@@ -242,6 +291,7 @@ class Policy(Frozen):
     grace: Grace | None = None  # how long the deciding vote can be undone
     when_nobody: Literal["approve", "reject"] | None = None  # if no stage applies at the opening; None: it is refused
     distinct: Literal[True] | None = None  # nobody decides in two stages
+    carry_over: Literal[True] | None = None  # an earlier approval of the same person counts again in later stages
     exclude: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None  # may not decide: addresses, "field:author"
 
     if TYPE_CHECKING:
@@ -258,12 +308,19 @@ class Policy(Frozen):
             grace: str | timedelta | None = ...,
             when_nobody: Literal["approve", "reject"] | None = ...,
             distinct: Literal[True] | None = ...,
+            carry_over: Literal[True] | None = ...,
             exclude: Sequence[str] | None = ...,
         ) -> None: ...
 
     def on_change_of(self, field: str) -> OnChange | None:
         """Return what the policy says that editing this field does to the votes; None if it says nothing."""
         return self.on_change.get(field) if isinstance(self.on_change, dict) else self.on_change
+
+    @model_validator(mode="after")
+    def _decides_once_or_again(self) -> Policy:
+        if self.distinct and self.carry_over:
+            raise refuse("with distinct = true nobody decides in two stages; leave one of them out", at="carry_over")
+        return self
 
 
 class Labels(Frozen):
@@ -299,6 +356,7 @@ class Auto(Frozen):
     decision: Literal["approve", "reject"]
 
 
+# No twin of Clock: that is for all stages, this may say another time for its own.
 class Stage(Frozen):
     """Seats that are open at the same time, or alternatives of which one is enough.
 
@@ -318,6 +376,11 @@ class Stage(Frozen):
     self_approval: SelfApproval | None = None  # None: the policy's, as for `reject`
     reject: Rejections | None = None
     veto: Veto | None = None  # who alone may reject; None: the approvers
+    deadline: StageDeadline | None = None  # None: the clock's, as for `remind` and `on_deadline`
+    remind: Reminders | None = None
+    on_deadline: OnDeadline | None = None
+    i_know: Literal[True] | None = None
+    deliver: StageDeliver | None = None
 
     if TYPE_CHECKING:
 
@@ -339,12 +402,22 @@ class Stage(Frozen):
             self_approval: SelfApproval | None = ...,
             reject: int | Literal["any", "all"] | None = ...,
             veto: Veto | Mapping[str, Any] | None = ...,
+            deadline: str | timedelta | None = ...,
+            remind: Sequence[str | timedelta] | Backoff | Mapping[str, Any] | None = ...,
+            on_deadline: OnDeadline | None = ...,
+            i_know: Literal[True] | None = ...,
+            deliver: StageDeliver | Mapping[str, Any] | None = ...,
         ) -> None: ...
 
     @model_validator(mode="after")
     def _counts_rejections_once(self) -> Stage:
         if self.veto is not None and self.reject is not None:
             raise refuse("is said by [stage.veto], with need", at="reject")
+        return self
+
+    @model_validator(mode="after")
+    def _times_make_sense(self) -> Stage:
+        check_times(self.deadline, self.remind, self.on_deadline, knows=self.i_know)
         return self
 
     @model_validator(mode="before")
@@ -365,7 +438,7 @@ class Stage(Frozen):
             raise refuse(f'this stage has its own seats, so "{key}" belongs in one of them', at=key)
         return value
 
-    @property
+    @cached_property
     def seats(self) -> tuple[Seat, ...]:
         """All seats, those of alternatives one after the other. A seat's id is its position here."""
         return self.seat or tuple(seat for each in self.alternatives or () for seat in each.seats)

@@ -147,6 +147,7 @@ class CardVote(DatedRemark):
     counts: bool = True  # False: changed, undone, or reset by an edit
     passed_on_by: str = ""  # "app desk", if that isn't the voter
     answers: tuple[tuple[str, str], ...] = ()  # what they filled in: label and value
+    carried_from: str = ""  # the title of the stage in which it was cast, if it counts again in a later one
 
 
 # No twin of Decision: a comment decides nothing and ends nothing.

@@ -88,6 +88,7 @@ class RecordedVote:
     seats: tuple[int, ...] = ()  # that the voter could fill at the click
     counts: bool = True  # False: changed, undone, or reset by an edit
     in_place_of: str = ""  # the absent person whose delegate the voter was
+    carried_from: str = ""  # the earlier stage in which it was cast, if it counts again in this one
 
     @property
     def by(self) -> str:

@@ -27,7 +27,7 @@ from approvals_bot.approvals import outcomes
 from approvals_bot.approvals.acts import Rejection, Reply, Stop
 from approvals_bot.approvals.apply import decided
 from approvals_bot.approvals.business_time import Calendar, Calendars
-from approvals_bot.approvals.clock import Clock, Escalation, business_times
+from approvals_bot.approvals.clock import Clock, Escalation
 from approvals_bot.approvals.deadlines import DATES
 from approvals_bot.approvals.delivery import LAZY, LazyArgumentError, lazily
 from approvals_bot.approvals.delivery_policy import Deliver
@@ -182,7 +182,7 @@ async def requested(make: Callable[[], RequestSpec], fits: forms.Fits | None = N
     except LazyArgumentError as failure:
         raise failure.cause from None
     definition = asked.definition
-    business = next(iter(business_times(definition.clock, definition.escalate, definition.deliver.email)), None)
+    business = next(definition.business_times(), None)
     if business is not None and not isinstance(definition.clock.calendar, Calendar):
         raise InvalidArgumentError(
             f"{business[1]} needs a calendar: name one from config.toml with clock={{'calendar': …}}"

@@ -21,6 +21,7 @@ from approvals_bot.approvals.resolution import is_among, resolve_seats, with_gro
 from approvals_bot.approvals.rules import Rules, rules_of
 from approvals_bot.approvals.stages import (
     FIELD,
+    carries_over,
     context_of,
     different_people,
     escalated,
@@ -50,7 +51,8 @@ async def simulate(
     - `stages`: `[{id, title, state, because, seats: [{label, need, of, share?, unread?}], skipped_seats: [{label,
       because}], veto: {label, need, of} or null, left_out: [{person, why}], away: [{person, back, delegate, trouble}],
       timers, escalations: [{at, to, mode, who: [{person, why, via}]}]}]`. `need` of so many people; `share`: how the
-      file says that, if not as a number. Of alternatives, each seat has its `alternative`, from 1.
+      file says that, if not as a number. Of alternatives, each seat has its `alternative`, from 1. Where earlier
+      approvals count again, `carries_over` lists the people whose may.
 
     `has_slack`: False if Slack isn't configured, so that direct messages become mails. Raises InvalidPayloadError for
     invalid fields, and SourceUnavailable if a group that decides who may request this can't be read.
@@ -102,9 +104,13 @@ class _Simulation:
                 continue
             raw = await self._resolve(stage, context_of(self.request, self.rules, stage), self.now)
             found = with_delegates(raw, stage.seats)
+            eligible = dict.fromkeys(address for seat in found.seats for address in seat.eligible)
+            earlier = {address for _, before in ahead for seat in before.seats for address in seat.eligible}
             ahead.append((stage, found))
             who += [*self._asked(stage, found), *self._vetoing(stage, found.veto)]
             shown.append(await self._stage(stage, raw, found))
+            if carries_over(self.rules.definition, self.rules.stages[stage.id]):
+                shown[-1]["carries_over"] = [address for address in eligible if address in earlier]
             if reason := why_undecidable(self.request, self.rules, stage, found):
                 problems.append(f"stage {stage.id}: {reason}")
         is_distinct = self.rules.definition.policy.distinct and not problems
@@ -120,7 +126,7 @@ class _Simulation:
         return {**_about(stage), **nothing, "skipped_seats": seats, "veto": None}
 
     async def _stage(self, stage: RequestStage, raw: Resolution, found: Resolution) -> dict[str, Any]:
-        times = stage_times(self.rules.definition, self.now, self.rules.ruling(self.request.fields).typed)
+        times = stage_times(self._here(stage), self.now, self.rules.ruling(self.request.fields).typed)
         seats, is_choice = {seat.id: seat for seat in stage.seats}, len(by_alternative(stage.seats)) > 1
         veto = self.rules.stages[stage.id].veto
         about = context_of(self.request, self.rules, stage)
@@ -160,13 +166,13 @@ class _Simulation:
             for address, reason in seat.eligible.items():
                 why.setdefault(address, []).append(reason)
         for address, reasons in why.items():
-            via = self._ways(found.people[address], is_notified=address in notified)
+            via = self._ways(stage, found.people[address], is_notified=address in notified)
             yield {"person": address, "stage": stage.id, "why": ", ".join(dict.fromkeys(reasons)), "via": via}
 
     def _vetoing(self, stage: RequestStage, veto: ResolvedSeat | None) -> Iterator[dict[str, Any]]:
         """Yield those who alone may reject, as approvers are shown."""
         for address, why in veto.eligible.items() if veto is not None else ():
-            via = self._ways(self.people.person(address), is_notified=True)
+            via = self._ways(stage, self.people.person(address), is_notified=True)
             yield {"person": address, "stage": stage.id, "why": f"may reject: {why}", "via": via}
 
     async def _left_out(
@@ -202,7 +208,7 @@ class _Simulation:
         self, stage: RequestStage, found: Resolution, times: Sequence[Time]
     ) -> AsyncIterator[dict[str, Any]]:
         """Yield whom each escalation reaches, if nobody has voted by then."""
-        definition = self.rules.definition
+        definition = self._here(stage)
         deadline = next((time.at for time in times if time.kind == "deadline"), None)
         at = {time.number: time.at for time in times if time.kind == "escalation"}
         if definition.clock.on_deadline == "escalate" and deadline is not None:
@@ -222,17 +228,20 @@ class _Simulation:
                 "to": list(escalation.to),
                 "mode": escalation.mode,
                 "who": [
-                    {"person": one, "why": _why(one, reached), "via": self._escalated_ways(reached.people[one])}
+                    {"person": one, "why": _why(one, reached), "via": self._escalated_ways(stage, reached.people[one])}
                     for one in reached.escalated
                 ],
             }
 
-    def _escalated_ways(self, person: Person) -> str:
-        return ", ".join(self._own_ways(to_escalated(self.rules.definition.deliver, person)))
+    def _here(self, stage: RequestStage) -> Definition:
+        return self.rules.definition.in_stage(self.rules.stages[stage.id])
 
-    def _ways(self, person: Person, *, is_notified: bool) -> str:
+    def _escalated_ways(self, stage: RequestStage, person: Person) -> str:
+        return ", ".join(self._own_ways(to_escalated(self._here(stage).deliver, person)))
+
+    def _ways(self, stage: RequestStage, person: Person, *, is_notified: bool) -> str:
         """List the channels by which a person is notified: `#deploys, mail`."""
-        deliver = self.rules.definition.deliver
+        deliver = self._here(stage).deliver
         ways = [deliver.slack] if deliver.slack else []
         ways += [to for to in deliver.channels.values() if to is not True]
         if is_notified:

@@ -10,14 +10,18 @@ import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import takewhile
 
 from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals.ballot import (
+    YES,
     by_alternative,
     can_be_filled,
     current_votes,
+    in_place_of,
     missing_voters,
     open_seats,
+    seats_for,
     size_of,
     stage_status,
     waiting_for,
@@ -42,6 +46,7 @@ from approvals_bot.approvals.request import (
     VETO,
     Escalated,
     Opening,
+    RecordedVote,
     Request,
     RequestSeat,
     RequestStage,
@@ -49,6 +54,7 @@ from approvals_bot.approvals.request import (
 from approvals_bot.approvals.rules import Rules, Ruling, facts_of
 from approvals_bot.approvals.templates import Facts, TemplateError, render, render_line
 from approvals_bot.approvals.values import shown_duration
+from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.people import Person, is_mail
 
 FIELD = "field:"
@@ -56,6 +62,15 @@ FIELD = "field:"
 
 MOST_REASONS = 5  # of stages that don't apply, in one sentence
 MOST_WAYS = 200  # of choosing an alternative in each of several stages
+
+
+class NobodyCanDecideError(ApprovalsBotError):
+    """A request that nobody could decide. The operator fixes the workflow's file, or the groups it names."""
+
+    def __init__(self, stage: str, why: str) -> None:
+        """`stage`: "" if none applies."""
+        self.stage = stage
+        super().__init__(f"Nobody could decide this request: {f'in stage {stage!r}, ' if stage else ''}{why}.")
 
 
 def request_of(
@@ -235,7 +250,76 @@ def opened(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
         decide=rule.decide,
         asks=tuple(form_field(name, spec) for name, spec in rule.ask.items()),
     )
-    return seated(request.with_stage(stage), rules, stage, found)
+    request = seated(request.with_stage(stage), rules, stage, found)
+    return _with_carried(request, rules) if rules.definition.policy.carry_over else request
+
+
+def _with_carried(request: Request, rules: Rules) -> Request:
+    """Count earlier approvals again in the stage that has just opened, unless their voters have voted in it since."""
+    stage = request.stage
+    assert stage is not None, "it has just opened"
+    found = list[RecordedVote]()
+    for origin, vote in _approvals_before(request, rules, stage):
+        places = [one.place for one in (*current_votes(stage), *found)]
+        has_voted = any(one.by == vote.by and one.at >= vote.at for one in stage.votes)
+        if (
+            (seats := seats_for(stage, vote.by))
+            and not has_voted
+            and (place := in_place_of(stage, vote.by)) not in places
+        ):
+            again = replace(vote.vote, choice="approve", comment="", answers={}, fields={})
+            found.append(RecordedVote(again, vote.at, seats, in_place_of=place, carried_from=origin))
+    return request.with_stage(replace(stage, votes=(*stage.votes, *found))) if found else request
+
+
+def carries_over(definition: Definition, stage: Stage) -> bool:
+    """Whether an earlier approval counts again in this stage: it asks nothing and needs no comment."""
+    is_bare = not stage.ask and stage.comment != "always" and "approve" in definition.outcomes_of(stage)
+    return definition.policy.carry_over is not None and is_bare
+
+
+def _approvals_before(request: Request, rules: Rules, stage: RequestStage) -> list[tuple[str, RecordedVote]]:
+    """Return the approvals of earlier stages that may count again in this one, each with its stage: people's last."""
+    if not carries_over(rules.definition, rules.stages[stage.id]):
+        return []
+    found: dict[str, tuple[str, RecordedVote]] = {}
+    for earlier in takewhile(lambda one: one.id != stage.id, request.stages):
+        for vote in current_votes(earlier):
+            if vote.choice in YES and not vote.carried_from:
+                found[vote.by] = earlier.id, vote
+    return list(found.values())
+
+
+def without_orphans(request: Request) -> Request:
+    """Void the votes that were carried over from one that no longer counts."""
+    cast = {(one.id, vote.by, vote.at) for one in request.stages for vote in current_votes(one) if vote.choice in YES}
+    for stage in request.stages:
+        votes = tuple(
+            replace(vote, counts=False)
+            if vote.counts and vote.carried_from and (vote.carried_from, vote.by, vote.at) not in cast
+            else vote
+            for vote in stage.votes
+        )
+        request = request.with_stage(replace(stage, votes=votes)) if votes != stage.votes else request
+    return request
+
+
+def carried_through(
+    request: Request,
+    rules: Rules,
+    following: RequestStage | None,
+    ahead: Sequence[tuple[RequestStage, Resolution]],
+    at: datetime,
+) -> tuple[Request, RequestStage | None]:
+    """Pass the stages that earlier approvals complete, from `following` on. Returns the first that they don't."""
+    people = {stage.id: found for stage, found in ahead}
+    while following is not None and following.id in people:
+        tried = opened(request, rules, following, people[following.id], at)
+        tried, after = next_stage(tried, rules, at)
+        if after is not None and after.id == following.id:
+            break
+        request, following = tried, after
+    return request, following
 
 
 def seat_queries(request: Request, rules: Rules, stage: RequestStage) -> list[SeatQuery]:
@@ -286,13 +370,14 @@ def _why_unfillable(seats: Sequence[RequestSeat], nobody: Mapping[int, Sequence[
 def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolution) -> Request:
     """Fill the stage's seats with the people just resolved. A list that couldn't be read stays as it was."""
     request = with_people(request, rules, found.people)
-    about, needs = context_of(request, rules, stage), rules.ruling_of(request).seats(rules.stages[stage.id])
+    about, rule = context_of(request, rules, stage), rules.stages[stage.id]
     gone = decided_before(request, stage) if rules.definition.policy.distinct else frozenset()
     stage = replace(stage, requesters=about.barred, excluded=found.excluded)
     before = {seat.id: seat for seat in stage.seats}
     if found.away:
         votes = [CountedVote(vote.by, vote.in_place_of) for vote in current_votes(stage)]
-        found = with_delegates(found, [_blank(rules.stages[stage.id], number) for number in needs], votes)
+        votes += [CountedVote(vote.by, vote.in_place_of) for _, vote in _approvals_before(request, rules, stage)]
+        found = with_delegates(found, [_blank(rule, place.id) for place in found.seats], votes)
     if stage.reassignments:
         found = with_reassignments(found, stage.reassignments, request.people)
     seats, notified = list[RequestSeat](), dict[str, None]()
@@ -303,11 +388,11 @@ def seated(request: Request, rules: Rules, stage: RequestStage, found: Resolutio
         if not known and place.id in before:
             unsure = tuple(address for address in before[place.id].eligible if address not in eligible)
             eligible |= {address: before[place.id].eligible[address] for address in unsure}
-        rule = needs[place.id]
-        label = before[place.id].label if place.id in before else label_of(rule.from_, about, request.people)
-        found_in = place.slack_groups, place.ungrouped, place.errors, rules.stages[stage.id].alternative_of(place.id)
-        need = _need(rule.need, before.get(place.id), eligible) if known else rule.need
-        seats.append(RequestSeat(place.id, label, need, eligible, known, unsure, place.in_place_of, *found_in))
+        seat = rule.seats[place.id]
+        was = before.get(place.id) or _blank(rule, place.id, label_of(seat.from_, about, request.people))
+        found_in = place.slack_groups, place.ungrouped, place.errors, was.alternative
+        need = _need(seat.need, was, eligible) if known else seat.need
+        seats.append(RequestSeat(place.id, was.label, need, eligible, known, unsure, place.in_place_of, *found_in))
         notified.update(dict.fromkeys(address for address in place.notified if address not in gone))
     if found.veto is not None:
         stage = replace(stage, veto=_vetoing(request, rules, stage, found.veto))
@@ -361,11 +446,11 @@ def _together(seats: Sequence[RequestSeat]) -> list[RequestSeat]:
     return [replace(seat, id=number, alternative=0) for number, seat in enumerate(seats)]
 
 
-def _need(need: int | str, before: RequestSeat | None, eligible: Collection[str]) -> int | str:
+def _need(need: int | str, before: RequestSeat, eligible: Collection[str]) -> int | str:
     """Return how many votes a seat needs. A share is of those who may vote when the stage opens."""
     if isinstance(need, int) or need == "all":
         return need
-    return before.need if before is not None and isinstance(before.need, int) else size_of(need, len(eligible))
+    return before.need if isinstance(before.need, int) else size_of(need, len(eligible))
 
 
 def with_recipients(request: Request, addresses: Iterable[str]) -> Request:

@@ -110,9 +110,9 @@ def _ends(definition: Definition, opened_at: datetime, values: Values) -> dateti
 
 def past_deadlines(definition: Definition, values: Values, at: datetime) -> tuple[Rejection, ...]:
     """Return what is wrong with deadlines in these typed fields: those that have passed at that time."""
-    names = definition.deadline_fields
-    is_past = names and (end := _ends(definition, at, values)) is not None and end <= at
-    return tuple(Rejection((name,), "deadline_past") for name in names) if is_past else ()
+    zone, fields = definition.clock.zone or "UTC", definition.deadline_fields
+    ends = {name: moment_of_deadline(TimeOfField(name), at, zone, values) for name in fields}
+    return tuple(Rejection((name,), "deadline_past") for name, end in ends.items() if end is not None and end <= at)
 
 
 def moved_times(definition: Definition, stage: RequestStage, deadline: datetime | None, values: Values) -> Moved | None:
@@ -120,7 +120,7 @@ def moved_times(definition: Definition, stage: RequestStage, deadline: datetime 
 
     `deadline`: as of now.
     """
-    if not definition.deadline_fields or stage.opened_at is None:
+    if not isinstance(definition.clock.deadline, TimeOfField) or stage.opened_at is None:
         return None
     end = _ends(definition, stage.opened_at, values)
     if end == deadline:

@@ -43,7 +43,7 @@ from approvals_bot.approvals.apply import (
     taken_effect,
     withdrawn,
 )
-from approvals_bot.approvals.ballot import current_votes, owed
+from approvals_bot.approvals.ballot import current_votes, owed, stage_status
 from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.eligibility import Resolution, label_of
 from approvals_bot.approvals.fields import Fits
@@ -52,6 +52,7 @@ from approvals_bot.approvals.notifications import (
     Notification,
     escalation_notifications,
     late_mails,
+    places,
     requester_notifications,
     stage_notifications,
     to_new_approver,
@@ -65,6 +66,7 @@ from approvals_bot.approvals.request import DEADLINE, Opening, Request, RequestS
 from approvals_bot.approvals.resolution import find_people, find_rank
 from approvals_bot.approvals.rules import KeptDefinition, rules_of
 from approvals_bot.approvals.stages import (
+    NobodyCanDecideError,
     context_of,
     described,
     escalated,
@@ -105,7 +107,6 @@ from approvals_bot.durable.core.api import (
     workflow,
 )
 from approvals_bot.durable.core.serialization import Proven
-from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.people import is_mail
 
 SERVICE = "app:service"
@@ -113,17 +114,6 @@ SERVICE = "app:service"
 
 OPERATOR = ("app:cli",)
 """The actor at the service's own terminal, who may do there what owners may."""
-
-UNREADABLE = Reply("invalid", code="unreadable")
-
-
-class NobodyCanDecideError(ApprovalsBotError):
-    """A request that nobody could decide. The operator fixes the workflow's file, or the groups it names."""
-
-    def __init__(self, stage: str, why: str) -> None:
-        """`stage`: "" if none applies."""
-        self.stage = stage
-        super().__init__(f"Nobody could decide this request: {f'in stage {stage!r}, ' if stage else ''}{why}.")
 
 
 @workflow(name="approval")
@@ -159,6 +149,7 @@ class PendingRequest:
         """`number`: among the requests of its run; 0: the run is this request. `title`: if there is no file."""
         run_id = get_workflow_metadata().run_id
         self.definition = definition
+        self.to_requester = definition.to_requester
         rules = self.rules = rules_of(definition, opening)
         self.request = described(request_of(rules, opening, run_id=run_id, number=number, at=now(), title=title), rules)
         self.abandoned: str | None = None  # why nothing can decide this request any more
@@ -259,7 +250,7 @@ class PendingRequest:
         came_at, is_late = now(), self.request.outcome is not None
         match await parse_message(message):
             case None:
-                await send_reply(message, UNREADABLE)
+                await send_reply(message, Reply("invalid", code="unreadable"))
             case MailReturned(number, reason, is_ours):
                 is_new = not is_late and self.copies.mark_bounced(number, reason, is_ours=is_ours)
                 await send_reply(message, Reply("bounced", is_new))
@@ -337,8 +328,9 @@ class PendingRequest:
         return await find_people(asks, context_of(self.request, self.rules, stage), also, now())
 
     def ahead(self) -> list[RequestStage]:
-        """Return the stages whose people an approval may take away, if nobody decides in two stages."""
-        return [one for one in self.request.stages if one.state == "ahead"] if self.definition.policy.distinct else []
+        """Return the stages in which an approval may matter, too: it counts there again, or takes its voter away."""
+        looks = self.definition.policy.distinct or self.definition.policy.carry_over
+        return [one for one in self.request.stages if one.state == "ahead"] if looks else []
 
     async def find_rank(self, act: Reassign) -> Rank:
         """Look up what the actor may do beyond their own place, as of now."""
@@ -396,30 +388,35 @@ class PendingRequest:
             self.approve()
             return
         opened_at = now()
-        times = stage_times(self.definition, opened_at, self.rules.ruling(self.request.fields).typed)
-        targets = escalates_to(self.definition, times)
+        here = self.definition.in_stage(self.rules.stages[stage.id])
+        times = stage_times(here, opened_at, self.rules.ruling(self.request.fields).typed)
+        targets = escalates_to(here, times)
         found = await self.find(stage, *(address for address in targets if is_mail(address)))
         self.request = opened(self.request, self.rules, stage, found, opened_at)
         if not self.has_opened and (why := why_undecidable(self.request, self.rules, stage, found)):
             raise NobodyCanDecideError(stage.id, why)
         self.has_opened = True
+        opens = self.open_stage()
+        if opens.votes and stage_status(opens) == "filled":  # by votes that count again
+            await self.advance(occasion)
+            return
         self.start_timers(self.named(times) if targets else times)
         self.late = late_escalations(self.definition, times)
         self.look_again_if_needed(found, 0)
-        self.copies.round += 1
+        self.copies.begin_round(places(here.deliver))
         self.copies.show(self.request)
         self.notify_stage(occasion)
         self.follow_ups.start("stage", self.request, self.rules)
 
     def named(self, times: tuple[Time, ...]) -> tuple[Time, ...]:
         """Return these times, with a deadline that names those to whom the stage escalates."""
-        targets, about = escalates_to(self.definition, times), context_of(self.request, self.rules)
-        return naming(self.definition, times, label_of(targets, about, self.request.people))
+        targets, about = escalates_to(self.here, times), context_of(self.request, self.rules)
+        return naming(self.here, times, label_of(targets, about, self.request.people))
 
     def move_deadline(self, stage: RequestStage) -> None:
         """Move the deadline of the open stage, and what depends on it, after an edit of the field that holds it."""
         typed = self.rules.ruling(self.request.fields).typed
-        moved = moved_times(self.definition, stage, self.request.deadline, typed)
+        moved = moved_times(self.here, stage, self.request.deadline, typed)
         if moved is not None:
             times, self.late = moved
             times = self.named(times) if self.late else times
@@ -430,7 +427,7 @@ class PendingRequest:
     def second_deadline(self) -> tuple[Time, ...]:
         """Return one more deadline of the open stage, from now."""
         opened_at, values = self.open_stage().opened_at or now(), self.rules.ruling(self.request.fields).typed
-        return second_deadline(self.definition, now(), opened_at, values)
+        return second_deadline(self.here, now(), opened_at, values)
 
     def start_timers(self, times: tuple[Time, ...]) -> None:
         """Replace all timers with these."""
@@ -440,7 +437,7 @@ class PendingRequest:
 
     def approve(self) -> None:
         """Approve: every stage is complete, and the last vote decided. Without a stage, decide as the file says."""
-        votes = [vote for vote in self.request.votes if vote.counts]
+        votes = [vote for vote in self.request.votes if vote.counts and not vote.carried_from]
         if votes:
             last = votes[-1]
             vote = last.vote
@@ -486,6 +483,12 @@ class PendingRequest:
         assert self.request.stage is not None, "a stage is open"
         return self.request.stage
 
+    @property
+    def here(self) -> Definition:
+        """The definition as it is in the open stage."""
+        stage = self.request.stage
+        return self.definition if stage is None else self.definition.in_stage(self.rules.stages[stage.id])
+
     # Timers
 
     async def handle_due(self, due: Due) -> None:
@@ -523,7 +526,7 @@ class PendingRequest:
     async def reach_deadline(self, stage: RequestStage) -> None:
         """Act on the deadline, which came before a decision."""
         because = f"Stage “{stage.title}” wasn't decided in time."
-        on_deadline = self.definition.clock.on_deadline
+        on_deadline = self.here.clock.on_deadline
         if self.request.state == "changes_requested":
             on_deadline, because = "expire", "The requested changes didn't come in time."
         if on_deadline == "escalate" and self.late:
@@ -541,26 +544,24 @@ class PendingRequest:
 
     def notify_stage(self, occasion: Occasion, notified: tuple[str, ...] = ()) -> None:
         """Send the open stage's cards. `notified`: people who had theirs before."""
-        self.copies.send(
-            stage_notifications(self.request, self.definition.deliver, self.copies.all, occasion, notified)
-        )
+        self.copies.send(stage_notifications(self.request, self.here.deliver, self.copies.all, occasion, notified))
 
     def notify_found(self, notified: tuple[str, ...], escalated: Sequence[str]) -> None:
         """Send cards to people who weren't found before, and to those to whom the stage escalates now."""
         self.notify_stage("request", (*notified, *escalated))
-        self.copies.send(escalation_notifications(self.request, self.definition.deliver, escalated))
+        self.copies.send(escalation_notifications(self.request, self.here.deliver, escalated))
 
     def notify_reassigned(self, stage_id: str) -> None:
         """Send the new approver their own card, and notify the person whose place they took."""
         act = next(stage for stage in self.request.stages if stage.id == stage_id).reassignments[-1].act
-        ways = to_new_approver(self.definition.deliver, self.request.people[act.person])
+        ways = to_new_approver(self.here.deliver, self.request.people[act.person])
         self.copies.send(Notification(way, "request") for way in ways)
         if act.instead_of and act.instead_of != act.by:
             self.copies.notify_one(act.instead_of, "reassigned")
 
     def notify_comment(self, comment: Comment) -> None:
         """Notify those who have to do with the request, each where they got their card."""
-        copies, deliver = self.copies, self.definition.deliver
+        copies, deliver = self.copies, self.to_requester
         cards = [*comment_cards(self.request, deliver, copies.all, comment)]
         people = [sent.to.person.address for sent in cards if isinstance(sent.to, ToPerson)]
         self.request = with_recipients(self.request, people)
@@ -569,7 +570,7 @@ class PendingRequest:
 
     def notify_requester(self, occasion: Occasion) -> None:
         """Notify the requester, and the person they act for."""
-        notifications = [*requester_notifications(self.request, self.definition.deliver, self.copies.all, occasion)]
+        notifications = [*requester_notifications(self.request, self.to_requester, self.copies.all, occasion)]
         people = [sent.to.person.address for sent in notifications if isinstance(sent.to, ToPerson)]
         self.request = with_recipients(self.request, people)
         self.copies.send(notifications)

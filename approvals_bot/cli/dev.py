@@ -262,7 +262,7 @@ def _target_secrets(targets: Mapping[str, Any]) -> dict[str, str]:
 
 def _channels(configuration: Configuration) -> list[str]:
     """List every Slack channel that a workflow names, for the fake Slack to have."""
-    named = [d.deliver.slack for d in configuration.workflows if d.deliver.slack]
+    named = [to.slack for each in configuration.workflows for to in each.deliveries if to.slack]
     actions = [
         channel
         for definition in configuration.workflows

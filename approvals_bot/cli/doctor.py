@@ -221,9 +221,10 @@ def places_of(channel: str, workflows: Sequence[Definition]) -> dict[str, str]:
     """Return every place of this channel that workflows write to, with the first such workflow."""
     found: dict[str, str] = {}
     for definition in workflows:
-        to = definition.deliver.slack if channel == SLACK else definition.deliver.channels.get(channel)
-        if isinstance(to, str):
-            found.setdefault(to, definition.id)
+        for deliver in definition.deliveries:
+            to = deliver.slack if channel == SLACK else deliver.channels.get(channel)
+            if isinstance(to, str):
+                found.setdefault(to, definition.id)
         for action in definition.follow_ups() if channel == SLACK else ():
             if isinstance(action, SayInSlack):
                 for place in channels_of(action.slack, definition.fields):
@@ -261,7 +262,7 @@ async def examine_people(service: ServiceSettings, workflows: Sequence[Definitio
 
 
 async def _check_reach(service: ServiceSettings, definition: Definition, people: People) -> Diagnosis:
-    about, deliver = f"people of {definition.id}", definition.deliver
+    about, deliver = f"people of {definition.id}", definition.to_requester
     asked: dict[str, str | None] = {}
     down: list[str] = []
     for text in dict.fromkeys(_addresses(definition)):

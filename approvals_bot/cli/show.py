@@ -335,11 +335,12 @@ def _simulated_stage(
 
 
 def _needed(seats: Sequence[Mapping[str, Any]]) -> str:
-    """Return `1 of 3, Release managers; 2 of 4, SRE`, with “or” between alternatives."""
-    every = groupby(seats, key=lambda seat: seat.get("alternative"))
-    return " or ".join(
-        "; ".join(f"{share_text(seat)}, {one_line(seat['label'])}" for seat in each) for _, each in every
-    )
+    """Return `1 of 3, Release managers; 2 of 4, SRE`; of alternatives, `1 of 3, SRE and 1 of 2, Finance; or …`."""
+    texts = [
+        [f"{share_text(seat)}, {one_line(seat['label'])}" for seat in each]
+        for _, each in groupby(seats, key=lambda seat: seat.get("alternative"))
+    ]
+    return "; or ".join((" and " if len(texts) > 1 else "; ").join(each) for each in texts)
 
 
 def share_text(seat: Mapping[str, Any]) -> str:
@@ -358,6 +359,8 @@ def _notes(stage: Mapping[str, Any]) -> Iterator[str]:
     for each in stage["away"]:
         instead = f"{each['delegate']} is asked instead" if each["delegate"] else "there is no delegate"
         yield f"Out of office: {each['person']}, back on {each['back']}; {each['trouble'] or instead}."
+    if carried := stage.get("carries_over"):
+        yield f"An approval in an earlier stage counts here, too: {', '.join(carried)}."
     for each in stage["left_out"]:
         yield f"Can't decide: {each['person']}, {one_line(each['why'])}."
     for seat in stage["skipped_seats"]:

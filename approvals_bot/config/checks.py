@@ -8,29 +8,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from math import inf
 from typing import get_args
 
 from pydantic import JsonValue
 
 from approvals_bot.approvals.agent_policy import CALL_FIELDS, EVERY_APP, TOOL_CALL
-from approvals_bot.approvals.ballot import can_be_filled
 from approvals_bot.approvals.base import nearest, one_of
 from approvals_bot.approvals.business_time import is_at_least
 from approvals_bot.approvals.circumstances import Circumstance
+from approvals_bot.approvals.clock import Clock
 from approvals_bot.approvals.conditions import ConditionError, condition
 from approvals_bot.approvals.deadlines import length_of
-from approvals_bot.approvals.delivery_policy import Action, CallTarget, Resume, SayInSlack, SendDm, SendMail
+from approvals_bot.approvals.delivery_policy import (
+    Action,
+    CallTarget,
+    Deliver,
+    Resume,
+    SayInSlack,
+    SendDm,
+    SendMail,
+    StageDeliver,
+)
 from approvals_bot.approvals.field_specs import ORDERED, FieldSpec, FieldType
 from approvals_bot.approvals.fields import faults
-from approvals_bot.approvals.policy import Definition, Seat, SelfApproval, Stage
-from approvals_bot.approvals.request import RequestSeat
+from approvals_bot.approvals.policy import Definition, Stage
 from approvals_bot.approvals.stages import FIELD
 from approvals_bot.approvals.templates import Event, TemplateError
 from approvals_bot.approvals.templates import check as check_template
 from approvals_bot.config.channels import installed_channels
 from approvals_bot.config.clock_checks import calendar_faults, deadline_faults, unknown_calendar
+from approvals_bot.config.enough_people import stage_faults
 from approvals_bot.config.follow_up_checks import channel_faults, event_of, follow_up_condition
 from approvals_bot.config.messages import Finding, homes_of
 from approvals_bot.config.positions import Path
@@ -43,7 +50,6 @@ from approvals_bot.people import (
     OnBehalfOf,
     OnCall,
     OwnerOf,
-    PersonAddress,
     SlackGroupAddress,
     is_mail,
     parse_address,
@@ -106,8 +112,9 @@ def _tool_call(definition: Definition, service: ServiceSettings) -> Iterator[Fin
             yield Finding((table,), f"is not for tool calls: {why}")
     if definition.workflow.key is not None:
         yield Finding(("workflow", "key"), "is not for tool calls: the agent names each call in Idempotency-Key")
-    if definition.clock.on_deadline == "approve":
-        yield Finding(("clock", "on_deadline"), "silence never approves a tool call", "expire")
+    for path, clock in _clocks(definition):
+        if clock.on_deadline == "approve":
+            yield Finding((*path, "on_deadline"), "silence never approves a tool call", "expire")
     if definition.policy.when_nobody is not None:
         yield Finding(("policy", "when_nobody"), "people decide each call, so one that no stage covers is refused")
     for at, text in enumerate(definition.workflow.may_ask or ()):
@@ -263,17 +270,28 @@ def _stages(definition: Definition, service: ServiceSettings) -> Iterator[Findin
             yield from _addresses((*path, "notify"), seat.notify or (), definition, service)
 
 
+def _clocks(definition: Definition) -> Iterator[tuple[Path, Clock | Stage]]:
+    """Yield the file's clock, and the stages, which may have times of their own."""
+    yield ("clock",), definition.clock
+    yield from ((("stage", at), stage) for at, stage in enumerate(definition.stage))
+
+
 def _clock(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
-    clock = definition.clock
-    if clock.on_deadline == "escalate" and not definition.escalate:
-        yield Finding(("clock", "on_deadline"), "needs at least one [[escalate]]")
-    mail, until = definition.deliver.email, length_of(clock.deadline)
-    yield from deadline_faults(("clock", "deadline"), clock.deadline, definition)
-    if mail and until is not None and is_at_least(mail, until):
-        yield Finding(("deliver", "email"), "the deadline is earlier, so this mail would never be sent")
+    for path, clock in _clocks(definition):
+        if clock.on_deadline == "escalate" and not definition.escalate:
+            yield Finding((*path, "on_deadline"), "needs at least one [[escalate]]")
+        yield from deadline_faults((*path, "deadline"), clock.deadline, definition)
+    stages = [definition.in_stage(stage) for stage in definition.stage] or [definition]
+    mails: list[tuple[Path, Definition]] = [((), definition)]
+    mails += [(("stage", at), stages[at]) for at, stage in enumerate(definition.stage) if stage.deliver is not None]
+    for path, here in mails:
+        mail, until = here.deliver.email, length_of(here.clock.deadline)
+        if mail and until is not None and is_at_least(mail, until):
+            yield Finding((*path, "deliver", "email"), "the deadline is earlier, so this mail would never be sent")
+    deadlines = [length_of(here.clock.deadline) for here in stages]
     for at, escalation in enumerate(definition.escalate):
         length = escalation.after
-        if until is not None and is_at_least(length, until) and not is_at_least(until, length):
+        if all(each is not None and is_at_least(length, each) and not is_at_least(each, length) for each in deadlines):
             yield Finding(("escalate", at, "after"), "the deadline is earlier, so this would never happen")
         yield from _addresses(("escalate", at, "to"), escalation.to, definition, service, of_approver=True)
 
@@ -376,25 +394,34 @@ def _address(
 
 def _delivery(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
     deliver = definition.deliver
-    if deliver.slack is not None and service.slack is None:
-        yield Finding(("deliver", "slack"), "Slack is not configured")
-    if deliver.email is not None and service.email is None:
-        yield Finding(("deliver", "email"), "email is not configured")
+    yield from _ways(("deliver",), deliver, Deliver, service)
     if deliver.email_replies is not None and (service.email is None or service.email.replies is None):
         yield Finding(("deliver", "email_replies"), "replies are not read: there is no [email.replies]")
-    if deliver.dm and service.slack is None and service.email is None:
-        yield Finding(("deliver", "dm"), "neither Slack nor email is configured")
     if deliver.builder:
         yield from _builder(definition, service)
+    for at, stage in enumerate(definition.stage):
+        if stage.deliver is not None:
+            yield from _ways(("stage", at, "deliver"), Deliver().but(stage.deliver), StageDeliver, service)
+
+
+def _ways(
+    path: Path, deliver: Deliver, kind: type[Deliver | StageDeliver], service: ServiceSettings
+) -> Iterator[Finding]:
+    if deliver.slack is not None and service.slack is None:
+        yield Finding((*path, "slack"), "Slack is not configured")
+    if deliver.email is not None and service.email is None:
+        yield Finding((*path, "email"), "email is not configured")
+    if deliver.dm and service.slack is None and service.email is None:
+        yield Finding((*path, "dm"), "neither Slack nor email is configured")
     for name in deliver.channels:
         if name in service.channels:
             continue
         if name in installed_channels():
-            yield Finding(("deliver", name), f"no [channels.{name}] configures this channel")
+            yield Finding((*path, name), f"no [channels.{name}] configures this channel")
         else:
-            near = nearest(name, [*type(deliver).model_fields, *service.channels])
-            homes = "" if near else homes_of(("deliver", name), Definition, deliver.channels[name])
-            yield Finding(("deliver", name), f"unknown key; {homes}" if homes else "unknown key", near)
+            near = nearest(name, [*kind.model_fields, *service.channels])
+            homes = "" if near else homes_of((*path, name), Definition, deliver.channels[name])
+            yield Finding((*path, name), f"unknown key; {homes}" if homes else "unknown key", near)
 
 
 def _builder(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
@@ -446,138 +473,3 @@ def _all_actions(definition: Definition) -> Iterator[tuple[Path, Action]]:
     for event in type(definition.on).model_fields:
         for at, action in enumerate(getattr(definition.on, event) or ()):
             yield ("on", event, at), action
-
-
-# Whether a workflow names enough people, as far as the files say.
-
-OUTSIDER = ""
-"""A requester who is in no list, or an app, so no approver is left out."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Crowd:
-    """The people a seat's addresses mean. `more`: how many they may mean beyond those in `known`."""
-
-    known: tuple[str, ...]
-    more: float = 0
-
-    @property
-    def most(self) -> float:
-        return len(self.known) + self.more
-
-
-def stage_faults(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
-    """Yield the seats that need more people than there are, and the stages that can't be filled."""
-    for at, stage in enumerate(definition.stage):
-        crowds = [_crowd(seat, service) for seat in stage.seats]
-        for alternative in range(len(stage.alternatives or (stage,))):
-            too_many = False
-            seats = [
-                (number, seat, crowd)
-                for number, (seat, crowd) in enumerate(zip(stage.seats, crowds, strict=True))
-                if stage.alternative_of(number) == alternative
-            ]
-            for number, seat, crowd in seats:
-                if crowd is not None and (fault := _too_many(seat, crowd)):
-                    too_many = True
-                    key = "need" if crowd.most else "from"
-                    yield Finding(("stage", at, *stage.path_of(number), key), fault, about=seat.from_)
-            if not too_many and not _fillable(stage, seats, definition, service):
-                first = stage.path_of(seats[0][0])
-                yield Finding(
-                    ("stage", at, *first, "from") if len(seats) == 1 else ("stage", at, *first[:-2]),
-                    "can't be filled: requesters don't approve their own requests, and nobody else is left",
-                )
-
-
-def _too_many(seat: Seat, crowd: _Crowd) -> str:
-    if crowd.most == 0:
-        return f"nobody is in {', '.join(seat.from_)}"
-    if isinstance(seat.need, int) and seat.need > crowd.most:
-        there = "1 person" if crowd.most == 1 else f"{int(crowd.most)} people"
-        return f"{seat.need} are needed, but {', '.join(seat.from_)} is only {there}"
-    return ""
-
-
-def _fillable(
-    stage: Stage, seats: Sequence[tuple[int, Seat, _Crowd | None]], definition: Definition, service: ServiceSettings
-) -> bool:
-    """Whether some permitted requester leaves enough people for these seats, or nobody may open a request at all.
-
-    The seats that are always open must be filled together, and with each conditional seat in turn.
-    """
-    static = [(number, seat, crowd.known) for number, seat, crowd in seats if crowd is not None and crowd.more == 0]
-    always = [each for each in static if each[1].when is None]
-    together = [[*always, each] for each in static if each[1].when is not None] or [always]
-    requester: str | None = None
-    for requester in _possible_requesters(definition, service):
-        own = stage.self_approval or definition.policy.self_approval
-        if all(can_be_filled([_seat(each, requester, own, service) for each in seats]) for seats in together):
-            return True
-    return requester is None
-
-
-def _seat(
-    numbered: tuple[int, Seat, tuple[str, ...]], requester: str, self_approval: SelfApproval, service: ServiceSettings
-) -> RequestSeat:
-    number, seat, known = numbered
-    eligible = known
-    if requester in known and self_approval != "allow":
-        above = _next_up(requester, service) if self_approval == "skip-up" else None
-        eligible = tuple(dict.fromkeys(above if each == requester and above else each for each in known))
-        eligible = tuple(each for each in eligible if each != requester)
-    return RequestSeat(number, "", seat.need, dict.fromkeys(eligible, ""))
-
-
-def _next_up(person: str, service: ServiceSettings) -> str | None:
-    entry = service.person(person)
-    return service.rules.canonical(entry.manager) if entry is not None and entry.manager else None
-
-
-def _possible_requesters(definition: Definition, service: ServiceSettings) -> Iterator[str]:
-    """Yield the people who may open a request, and OUTSIDER once where anybody else may."""
-    for text in definition.workflow.request:
-        if text == "*" or text.startswith("app:"):
-            yield OUTSIDER
-        elif text.startswith("@"):
-            if (members := service.people_in(text[1:])) is not None:
-                yield from map(service.rules.canonical, members)
-            elif text[1:] in service.groups:
-                yield OUTSIDER
-        elif is_mail(text):
-            yield service.rules.canonical(text)
-
-
-def _crowd(seat: Seat, service: ServiceSettings) -> _Crowd | None:
-    """Resolve a seat's addresses as far as the files go. None if one is wrong, which is reported elsewhere."""
-    known: dict[str, None] = {}
-    more: float = 0
-    directory, same = service.directory, service.rules.canonical
-    for text in seat.from_:
-        try:
-            address = parse_address(text)
-        except ValueError:
-            return None
-        match address:
-            case PersonAddress(person):
-                known[same(person)] = None
-            case GroupAddress(name):
-                if name not in service.groups:
-                    return None
-                if (members := service.people_in(name)) is None:
-                    more = inf
-                else:
-                    known.update(dict.fromkeys(map(same, members)))
-            case OnCall(name) if isinstance(directory, DirectoryTable):
-                if name not in directory.oncall:
-                    return None
-                known.update(dict.fromkeys(map(same, directory.oncall[name])))
-            case OwnerOf(name) if isinstance(directory, DirectoryTable):
-                if name not in directory.owner_of:
-                    return None
-                more += max((len({*map(same, owners)}) for owners in directory.owner_of[name].values()), default=0)
-            case ManagerOf() | OnBehalfOf():
-                more += 1
-            case OnCall() | OwnerOf() | SlackGroupAddress():
-                more = inf
-    return _Crowd(tuple(known), more)

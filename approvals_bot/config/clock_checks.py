@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from approvals_bot.approvals.base import nearest
 from approvals_bot.approvals.business_time import takes_too_long
-from approvals_bot.approvals.clock import business_times, calendar_of
+from approvals_bot.approvals.clock import calendar_of
 from approvals_bot.approvals.deadlines import DATES, FIELD, Deadline, TimeOfField
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.config.messages import Finding
@@ -35,7 +35,7 @@ def calendar_faults(definition: Definition, service: ServiceSettings) -> Iterato
         yield unknown_calendar(("clock", "calendar"), name, service)
         return
     calendar = calendar_of(definition.clock, calendars)
-    for path, length in business_times(definition.clock, definition.escalate, definition.deliver.email):
+    for path, length in definition.business_times():
         if calendar is None:
             there = (
                 f"choose one of {', '.join(sorted(calendars))}" if calendars else "[calendars] of config.toml has none"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.reach import gaps_of
+from approvals_bot.approvals.stages import carries_over
 from approvals_bot.config.load import problems_of
 from approvals_bot.config.messages import ConfigProblem, Finding
 
@@ -23,16 +24,29 @@ def warning_text(warning: ConfigProblem) -> str:
 
 def _warnings(definition: Definition) -> Iterator[Finding]:
     yield from (Finding(gap.path, gap.message) for gap in gaps_of(definition))
-    deliver = definition.deliver
-    if not (deliver.slack or deliver.dm or deliver.channels or deliver.email is not None):
-        yield Finding(("deliver",), "nobody is notified of a request: approvers only find it in their inbox")
-    if definition.clock.deadline is None and definition.clock.none is None:
+    stages = [definition.in_stage(stage) for stage in definition.stage]
+    silent = [at for at, here in enumerate(stages) if here.deliver.is_silent]
+    if silent:
+        where, what = _in(definition, silent), "approvers only find it in their inbox"
+        yield Finding(("deliver",), f"nobody is notified of a request{where}: {what}")
+    endless = [at for at, here in enumerate(stages) if here.clock.deadline is None and here.clock.none is None]
+    if endless:
         what = (
-            "there is none, so a request that nobody decides waits forever; "
+            "so a request that nobody decides waits forever; "
             'in [clock], write deadline = "3d", or none = true if that is meant'
         )
-        yield Finding(("clock", "deadline"), what)
+        yield Finding(("clock", "deadline"), f"there is none{_in(definition, endless)}, {what}")
     for name in definition.deadline_fields if definition.clock.none is None else ():
         if not definition.fields[name].required and definition.fields[name].default is None:
             what = f"a request without {name} waits forever; make {name} required, or set none = true if that is meant"
             yield Finding(("clock", "deadline"), what)
+
+    if definition.policy.carry_over and not any(carries_over(definition, stage) for stage in definition.stage[1:]):
+        what = "changes nothing: no later stage takes an approval without answers or a comment"
+        yield Finding(("policy", "carry_over"), what)
+
+
+def _in(definition: Definition, numbers: Sequence[int]) -> str:
+    """Name these stages; "" if they are all."""
+    names = [definition.stage[at].id for at in numbers]
+    return f" in stage {' and '.join(names)}" if len(names) < len(definition.stage) else ""

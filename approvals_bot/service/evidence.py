@@ -82,7 +82,7 @@ async def make_evidence(
             "input": events[0]["data"] if events else None,
         },
         "asked": [_asked(each) for each in requests],
-        "votes": [_vote(vote, request, lines) for request in requests for vote in request.votes],
+        "votes": [_vote(vote, each, lines) for each in requests for vote in each.votes if not vote.carried_from],
         "outcome": [_outcome(each) for each in requests],
         "shown": {each.entry.data["sha256"]: each.entry.data["text"] for each in lines if each.entry.what == SHOWN},
         "log": events,

@@ -281,6 +281,7 @@ def api_request(view: Request) -> dict[str, Any]:
             | ({"answers": vote.vote.answers} if vote.vote.answers else {})
             | ({} if vote.vote.actor is None else {"actor": vote.vote.actor.as_json()})
             | ({"in_place_of": vote.in_place_of} if vote.in_place_of else {})
+            | ({"carried_from": vote.carried_from} if vote.carried_from else {})
             for vote in view.votes
             if vote.counts
         ],

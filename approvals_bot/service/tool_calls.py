@@ -183,8 +183,11 @@ def _definition_of(file: Definition, call: ToolCall, decides: Sequence[str]) -> 
         table["clock"] = {"on_deadline": "reject", **table.get("clock", {}), "deadline": duration_text(longest)}
     if call.deadline is not None and isinstance(longest, timedelta) and call.deadline < longest:
         table["clock"]["deadline"] = duration_text(call.deadline)
+        for stage, own in zip(table.get("stage", ()), (each.deadline for each in file.stage), strict=False):
+            if isinstance(own, timedelta) and call.deadline < own:
+                stage["deadline"] = duration_text(call.deadline)
     if decides:
-        first = {name: value for name, value in table["stage"][0].items() if name != "when"}
+        first = {name: value for name, value in table["stage"][0].items() if name not in ("when", "any")}
         table["stage"] = [first | {"seat": [{"from": list(decides)}]}]
     for stage in table.get("stage", ()):
         stage.setdefault("comment", "optional")

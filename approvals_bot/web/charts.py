@@ -42,6 +42,7 @@ class DrawnStage:
     label: str
     when: str
     seats: tuple[SeatWords, ...]
+    times: tuple[str, ...] = ()  # of its own clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ def draw_stages(definition: Definition, now: datetime) -> StageDrawing:
             clip(stage.title or readable(stage.id)),
             stage.when or "",
             tuple(_seat(stage, at, names) for at in range(len(stage.seats))),
+            _own_times(definition, stage, now),
         )
         for number, stage in enumerate(definition.stage)
     )
@@ -89,13 +91,23 @@ def draw_stages(definition: Definition, now: datetime) -> StageDrawing:
     return StageDrawing(stages, marks, width, height, clock_y, end)
 
 
+def _own_times(definition: Definition, stage: Stage, now: datetime) -> tuple[str, ...]:
+    """Word the times of a stage with a clock of its own."""
+    here = definition.in_stage(stage)
+    if here.clock is definition.clock:
+        return ()
+    times = sorted(stage_times(here, now), key=lambda time: time.at)
+    return tuple(f"After {span(time.at - now)}: {time.what}" for time in times)
+
+
 _NEEDS = {"all": "everyone", "majority": "the majority"}
 
 
 def _seat(stage: Stage, at: int, names: Mapping[str, str]) -> SeatWords:
-    """Word a seat: `2 of Release managers`, `or everyone of @sre`."""
-    seat, alternative = stage.seats[at], stage.alternative_of(at)
-    word = "or " if at and alternative != stage.alternative_of(at - 1) else ""
+    """Word a seat: `2 of Release managers`, of alternatives `and everyone of @sre`, `or 1 of @board`."""
+    seat, word = stage.seats[at], ""
+    if stage.alternatives is not None and at:
+        word = "and " if stage.alternative_of(at) == stage.alternative_of(at - 1) else "or "
     who = " or ".join(names.get(address[1:], address) if address.startswith("@") else address for address in seat.from_)
     return SeatWords(
         f"{word}{_NEEDS.get(str(seat.need), seat.need)} of {who}",

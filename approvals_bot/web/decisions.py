@@ -379,7 +379,8 @@ def _result(request: Request, reader: str, done: str) -> Reply | None:
         return Reply("edited", code="edited_and_reset" if reset else "")
     if done in ("reassigned", "added"):
         return _reassigned(request, reader)
-    mine = next((vote for vote in reversed(request.votes) if vote.by == reader), None)
+    own = (vote for vote in reversed(request.votes) if vote.by == reader)
+    mine = next((vote for vote in own if not (vote.carried_from and vote.counts)), None)
     if done == "received" and (mine is None or request.is_stalled):
         return received(request, Vote(reader))
     if mine is None or done not in DONE:

@@ -290,10 +290,12 @@ RESPONSES: dict[str, Any] = {
             "via": TEXT,
             "answers": {"type": "object", "additionalProperties": True},
             "actor": ref("Actor"),
+            "carried_from": TEXT,
         },
         "required": ["by", "choice", "comment", "at", "via"],
         "description": (
-            "`in_place_of`: the absent person whose delegate `by` was, if any. `answers`: what they filled in, by name."
+            "`in_place_of`: the absent person whose delegate `by` was, if any. `answers`: what they filled in, by "
+            "name. `carried_from`: the earlier stage in which it was cast, if it counts again in another."
         ),
     },
     "Actor": {

@@ -19,7 +19,8 @@ from approvals_bot.approvals.simulate import find_undecidable_stage, simulate
 from approvals_bot.cli.show import simulated
 from approvals_bot.people.absences import Absence
 from approvals_bot.service.read import api_request
-from tests.approvals.conftest import ANN, BO, CFO, CY, DI
+from approvals_bot.web.charts import draw_stages
+from tests.approvals.conftest import ANN, BO, CFO, CY, DI, START
 from tests.support.ballots import people, stage_of
 
 FIN = "fin@acme.eu"
@@ -226,7 +227,7 @@ async def test_a_simulation_shows_each_alternative(office: Any) -> None:
         {"label": "Finance", "need": 1, "of": 2, "alternative": 2},
     ]
     shown = simulated("either", said, office.clock.now())
-    assert "Approvers of stage go (2 of 3, Release managers; 1 of 2, Live or 1 of 2, Finance)" in shown
+    assert "Approvers of stage go (2 of 3, Release managers and 1 of 2, Live; or 1 of 2, Finance)" in shown
 
 
 def test_authors_write_alternatives_as_models_or_tables() -> None:
@@ -252,3 +253,9 @@ def test_alternatives_wait_for_all_answers_if_the_stage_does() -> None:
     stage = stage_of(*lists, decide="when-all-answered")
     assert missing_voters(stage) == (ANN, BO)
     assert stage_status(stage) == "open"
+
+
+def test_a_drawing_words_alternatives() -> None:
+    definition = Definition.model_validate(tomllib.loads(EITHER))
+    drawn = draw_stages(definition, START).stages[0]
+    assert [seat.needs for seat in drawn.seats] == ["2 of @release-managers", "and 1 of @live", "or 1 of @finance"]

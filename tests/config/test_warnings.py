@@ -1,0 +1,77 @@
+"""Warnings about a file that loads."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.config.warnings import warning_text, warnings_of
+
+PAY = """\
+[workflow]
+id = "pay"
+title = "Pay"
+request = ["*"]
+[policy]
+reject = 1
+[[stage]]
+id = "first"
+from = ["@a"]
+[[stage]]
+id = "second"
+from = ["@a"]
+[clock]
+deadline = "4h"
+[deliver]
+dm = true
+"""
+
+WAITS = (
+    'so a request that nobody decides waits forever; in [clock], write deadline = "3d", or none = true if that is meant'
+)
+SILENT = "approvers only find it in their inbox"
+CARRIES = "changes nothing: no later stage takes an approval without answers or a comment"
+SECOND = 'id = "second"'
+
+
+@pytest.mark.parametrize(
+    ("changes", "warnings"),
+    [
+        ({}, []),
+        ({'deadline = "4h"': ""}, [f"13: warning: clock.deadline: there is none, {WAITS}"]),
+        (
+            {'deadline = "4h"': "", SECOND: f'{SECOND}\ndeadline = "1h"'},
+            [f"14: warning: clock.deadline: there is none in stage first, {WAITS}"],
+        ),
+        ({'deadline = "4h"': "none = true", SECOND: f'{SECOND}\ndeadline = "1h"'}, []),
+        ({"dm = true": ""}, [f"15: warning: deliver: nobody is notified of a request: {SILENT}"]),
+        (
+            {SECOND: f"{SECOND}\ndeliver = {{ dm = false }}"},
+            [f"16: warning: deliver: nobody is notified of a request in stage second: {SILENT}"],
+        ),
+        (
+            {
+                "dm = true": "",
+                'id = "first"': 'id = "first"\ndeliver = { email = true }',
+                SECOND: f"{SECOND}\ndeliver = {{ email = true }}",
+            },
+            [],
+        ),
+        ({"reject = 1": "carry_over = true"}, []),
+        (
+            {"reject = 1": "carry_over = true", SECOND: f'{SECOND}\ncomment = "always"'},
+            [f"6: warning: policy.carry_over: {CARRIES}"],
+        ),
+    ],
+)
+def test_warnings_take_each_stages_own_keys(changes: dict[str, str], warnings: list[str], tmp_path: Path) -> None:
+    file, text = tmp_path / "pay.toml", PAY
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    file.write_text(text)
+    found = warnings_of(Definition.model_validate(tomllib.loads(text)), file)
+    assert [warning_text(each).removeprefix(f"{file}:") for each in found] == warnings
