@@ -179,7 +179,7 @@ async def cards(it: Studio) -> None:
     await it.card("changes-asked", it.shown(asked, "Changes requested"), "U0ANN", dark=True)
 
     archived = {"kind": "error", "method": "chat.postMessage", "channel": "#deploys", "error": "is_archived"}
-    it.service.play("POST", "/slack/faults", json=archived)
+    it.service.play("POST", "/slack/faults", json=archived | {"times": 2})  # by its id, then by its name
     it.service.open("vendor", vendor="Stratus", until="2027-06-30")
     await it.card("not-delivered", it.shown(it.find("Let Stratus"), "Not delivered"), "U0ANN")
 
