@@ -71,7 +71,11 @@ SLIPS = [
         FROM + '\nveto = ["@core"]',
         "12: stage[0].veto: must be a table (did you mean [stage.veto]?)",
     ),
-    ("email = true", 'email = true\ndeadline = "3d"', "14: deliver.deadline: unknown key; it belongs in [clock]"),
+    (
+        "email = true",
+        'email = true\ndeadline = "3d"',
+        "14: deliver.deadline: unknown key; it belongs in [[stage]] or [clock]",
+    ),
     (FROM, FROM + '\nzone = "UTC"', "12: stage[0].zone: unknown key; it belongs in [clock] or"),
     (FROM, FROM + '\n[stage.clock]\ndeadline = "1h"', "12: stage[0].clock: unknown key; write [clock]"),
     (FIELD, FIELD + "\ncosts = ['money']", '7: fields.costs: must be a type, like "string", or a table'),
