@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from approvals_bot.approvals.conditions import Condition, ConditionError
+from approvals_bot.approvals.circumstances import with_names
+from approvals_bot.approvals.conditions import Condition, ConditionError, read_words
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.rules import OUTCOME
 from approvals_bot.approvals.templates import Event, TemplateError, channels_of
@@ -31,6 +32,9 @@ def follow_up_condition(path: Path, when: str, definition: Definition) -> Condit
     event = event_of(path)
     fields = definition.fields if event is not None else {**OUTCOME, **definition.fields}
     asks = {} if event == "opened" else {stage.id: stage.ask for stage in definition.stage}
+    words = read_words(with_names(when, fields, asks)[0])
+    if event is not None and "outcome" not in fields and ("name", "outcome") in words:
+        raise ConditionError("outcome is not known before the decision")
     compiled = Condition(when, fields, asks)
     if event != "stage" and any(one.kind == "stage" for one in compiled.about.values()):
         raise ConditionError("stage.id is known in [[on.stage]] only")

@@ -182,8 +182,8 @@ def test_there_is_nothing_to_resume_before_the_decision(event: str) -> None:
     [
         ("ended", "outcom == 'approved'", "no field is called outcom", "outcome"),
         ("ended", "outcome == 'aproved'", "is not a value of outcome", "approved"),
-        ("opened", "outcome == 'approved'", "no field is called outcome", ""),
-        ("stage", "outcome == 'approved'", "no field is called outcome", ""),
+        ("opened", "outcome == 'approved'", "outcome is not known before the decision", ""),
+        ("stage", "outcome == 'approved'", "outcome is not known before the decision", ""),
         ("opened", "answer_of('lead', 'code') == 'x'", "no stage is called lead", ""),
         ("stage", "answer_of('led', 'code') == 'x'", "no stage is called led", "lead"),
         ("stage", "answer_of('lead', 'cod') == 'x'", "the stage lead doesn't ask for cod", "code"),
