@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from approvals_bot import Clock, RunFailedError, Stage, request_approval, workflow
 from approvals_bot.approvals.business_time import Calendar
 from approvals_bot.approvals.circumstances import Known
 from approvals_bot.approvals.conditions import Condition, ConditionError
@@ -22,6 +24,7 @@ from approvals_bot.service.catalog import Catalog, Listed
 from approvals_bot.service.open import open_run
 from approvals_bot.service.refusals import OpeningRefused
 from tests.approvals.conftest import ANN, BO, CY, DI, START, OpenedRequest
+from tests.approvals.test_request_approval import views
 
 BERLIN = Calendar.model_validate({"zone": "Europe/Berlin", "hours": "09:00-17:00", "holidays": ["2026-03-03"]})
 FIELDS = {"amount": FieldSpec(type="integer"), "kind": FieldSpec(type="enum", values=("a", "b"))}
@@ -251,3 +254,45 @@ def gaps(*whens: str) -> list[str]:
 )
 def test_gaps_name_a_time(whens: list[str], found: list[str]) -> None:
     assert gaps(*whens) == found
+
+
+@workflow(name="timed_by_a_program")
+async def timed_by_a_program(deadline: str, when: str, day: str) -> str:
+    stage = Stage(id="go", from_=["ann@acme.eu"], when=when)
+    clock = Clock(deadline=deadline, zone="Europe/Berlin")
+    fields = {"needed_by": date.fromisoformat(day), "size": 3}
+    return type(await request_approval("Go", stages=[stage], fields=fields, clock=clock)).__name__
+
+
+@pytest.mark.parametrize(
+    ("deadline", "when", "day", "says"),
+    [
+        ("field:size", "size > 1", "2026-03-09", "the deadline is in the field 'size', which is no date or datetime"),
+        ("field:due", "size > 1", "2026-03-09", "the deadline is in the field 'due', which is no date or datetime"),
+        ("field:needed_by", "size > 1", "2026-03-01", "needed_by: has passed, and it is the request's deadline"),
+        ("23:00", 'business_hours("paris")', "2026-03-09", "config.toml has no calendar named 'paris'"),
+        ("23:00", "now.hour < 9", "2026-03-09", "Nobody could decide this request: no stage applies"),
+    ],
+)
+async def test_programs_ask_for_times_that_there_are(
+    office: Any, deadline: str, when: str, day: str, says: str
+) -> None:
+    async with office.open():
+        run = await office.engine.start(timed_by_a_program, deadline, when, day)
+        with pytest.raises(RunFailedError, match=re.escape(says)):
+            await run.return_value()
+
+
+async def test_a_program_asks_in_business_hours_only(office: Any) -> None:
+    office.calendars["berlin"] = BERLIN
+    async with office.open():
+        run = await office.engine.start(
+            timed_by_a_program, "field:needed_by", 'business_hours("berlin") and now.weekday == 1', "2026-03-02"
+        )
+        await office.settle()
+        (view,) = await views(office, run)
+        assert view.stage is not None
+        assert view.stage.because == "“business hours of berlin” is yes and the weekday is Monday"
+        assert view.deadline == datetime(2026, 3, 2, 23, tzinfo=UTC)  # the end of the day there
+        await office.clock.advance("14h")
+        assert await run.return_value() == "Expired"
