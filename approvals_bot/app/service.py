@@ -24,6 +24,7 @@ from approvals_bot.app.connections import (
 )
 from approvals_bot.app.directory import build_people
 from approvals_bot.approvals.business_time import Calendars
+from approvals_bot.approvals.picks import Picks
 from approvals_bot.approvals.port import (
     SLACK,
     Channel,
@@ -55,6 +56,7 @@ from approvals_bot.service.host import Attached, ChannelHost
 from approvals_bot.service.keys import api_keys
 from approvals_bot.service.operations import ChannelWatch, keep_measuring
 from approvals_bot.service.own_people import OwnPeopleStore
+from approvals_bot.service.picks import StoredPicks
 from approvals_bot.service.replicas import Replicas, digest_of
 from approvals_bot.service.roles import Roles
 from approvals_bot.service.schedules import planned, start_scheduled
@@ -181,6 +183,7 @@ async def open_service(
             Targets: targets,
             People: host.people,
             Calendars: Calendars(service.calendars),
+            Picks: StoredPicks(engine),
             ChatModel: chat_model(service.chat),
         }
         engine.schedules.use(planned(listing), partial(start_scheduled, host), metrics.scheduled)

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, JsonValue, PlainSerializer, TypeAdapter, ValidationError
 
 from approvals_bot.approvals.port import ChoiceName, Remark, Via
-from approvals_bot.approvals.text import rejection_text, reply_text
+from approvals_bot.approvals.text import placed, rejection_text, reply_text
 
 Word = Literal[
     "counted",
@@ -285,6 +285,11 @@ class Rejection:
     @property
     def text(self) -> str:
         return rejection_text(self.code, self.params)
+
+    @property
+    def placed(self) -> str:
+        """The text, with the number of the item that it is about, for a form with one input for a list."""
+        return placed(self.path[1:], self.text)
 
 
 @dataclass(frozen=True, slots=True)

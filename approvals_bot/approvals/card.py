@@ -26,7 +26,7 @@ from approvals_bot.approvals.ballot import (
     vote_of,
     with_vote,
 )
-from approvals_bot.approvals.fields import in_format_of, values
+from approvals_bot.approvals.fields import in_format_of, shown_with_names, values
 from approvals_bot.approvals.numbers import in_format
 from approvals_bot.approvals.port import (
     Card,
@@ -46,7 +46,6 @@ from approvals_bot.approvals.reassignment import reassignment_text
 from approvals_bot.approvals.request import RecordedComment, RecordedVote, Request, RequestOutcome, RequestStage
 from approvals_bot.approvals.text import TO_CHANGE, VOTE, edit_text
 from approvals_bot.approvals.tool_call import inputs_of, with_lines
-from approvals_bot.approvals.values import shown_value
 
 SAMPLED = 5  # people waited for, on whom a place's card tries whether one vote decides
 REPLACED = "⚠ A newer message shows this request. This one is out of date."
@@ -136,7 +135,7 @@ def _answers(view: Request, cast: RecordedVote) -> tuple[tuple[str, str], ...]:
     asks = next(stage.asks for stage in view.stages if cast in stage.votes)
     given = {ask: answer for ask in asks if (answer := cast.vote.answers.get(ask.name)) is not None}
     typed = values({ask.name: ask.spec for ask in given}, {ask.name: answer for ask, answer in given.items()})
-    return tuple((ask.label, shown_value(typed[ask.name])) for ask in given)
+    return tuple((ask.label, shown_with_names(ask.spec, typed[ask.name], view.people)) for ask in given)
 
 
 def comment_of(view: Request, made: RecordedComment) -> CardComment:

@@ -34,6 +34,7 @@ from approvals_bot.approvals.circumstances import (
 from approvals_bot.approvals.circumstances import ConditionError as ConditionError
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.fields import shown
+from approvals_bot.approvals.list_conditions import about_lists
 from approvals_bot.approvals.reasons import NoWordsError, children, plain, reason_for, shortened, the
 from approvals_bot.approvals.rule_language import (
     Context,
@@ -45,6 +46,7 @@ from approvals_bot.approvals.rule_language import (
     ast,
     builtins,
 )
+from approvals_bot.people import AddressError, canonical
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +68,16 @@ class Condition:
         self.text = text
         text, self.about = with_names(text, fields, asks)
         try:
+            text, self.lists = about_lists(text, fields)
             words = list(read_words(text))
-            self.names = names_in(words, fields, self.about)
-            self._fields = {name: fields[name] for name in self.names}
-            self._fields |= {name: one.spec for name, one in self.about.items()}
+            names = names_in(words, fields, {**self.about, **self.lists})
+            self.names = tuple(dict.fromkeys((*names, *(one.field for one in self.lists.values()))))
+            asked = {name: one.spec for name, one in self.about.items()}
+            self._shown_fields = {name: fields[name] for name in self.names} | asked
+            self._fields = {name: fields[name] for name in names} | asked
+            self._fields |= {name: one.spec for name, one in self.lists.items()}
             refuse_mixing(words)
-            self._rule = _compiled(text, {**fields, **self._fields} if self.about else fields)
+            self._rule = _compiled(text, {**fields, **self._fields} if self.about or self.lists else fields)
         except ConditionError as error:
             raise ConditionError(in_file_words(str(error), self.about), error.suggestion) from None
         self.is_timed = any(one.is_time for one in self.about.values())
@@ -89,11 +95,12 @@ class Condition:
 
     def judge(self, typed: Mapping[str, Any]) -> Judgement:
         """Evaluate with typed values. Never raises for valid values."""
-        unset = [name for name in self._fields if typed.get(name) is None and name not in self._rule.compared_with_null]
+        known = self._rule.compared_with_null
+        unset = [name for name in (*self.names, *self.about) if typed.get(name) is None and name not in known]
         if unset:
             if any(self.about[name].is_time for name in unset if name in self.about):
                 return Judgement(None, LATER)
-            names = [the(name, self._fields[name]) for name in unset]
+            names = [the(name, self._shown_fields[name]) for name in unset]
             return Judgement(None, f"{_listed(names)} {'is' if len(unset) == 1 else 'are'} not given")
         try:
             named = self.values(typed)  # the others may be lists and objects, which no condition takes
@@ -101,7 +108,7 @@ class Condition:
         except ArithmeticError as error:
             return Judgement(None, f"{self.text} can't be evaluated: {error}")
         try:
-            return Judgement(holds, self._rule.reason(holds, named))
+            return Judgement(holds, self._rule.reason(holds, named, self._said(typed)))
         except NoWordsError:
             return Judgement(holds, f"{self.text} is {'true' if holds else 'not true'} ({self._shown(typed)})")
 
@@ -122,15 +129,26 @@ class Condition:
         return self._rule.expression
 
     def values(self, typed: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the typed values of the fields that it names, in that order, then what it says of the requester."""
-        return {name: typed.get(name) for name in self._fields}
+        """Return the typed values of the fields that it names, in that order, and of what it asks about them."""
+        found = {name: typed.get(name) for name in self._fields}
+        for name, one in self.lists.items():
+            items = typed.get(one.field)
+            found[name] = None if items is None else one.of(items)
+        return found
+
+    def _said(self, typed: Mapping[str, Any]) -> dict[str, str]:
+        return {
+            name: one.sentence(typed[one.field], self._shown_fields[one.field])
+            for name, one in self.lists.items()
+            if one.what != "count" and typed.get(one.field) is not None
+        }
 
     def known(self, known: Known) -> dict[str, Any]:
         """Return the values of what it asks besides fields."""
         return {name: known.value(one) for name, one in self.about.items()}
 
     def _shown(self, typed: Mapping[str, Any]) -> str:
-        values = {name: shown(self._fields, name, typed.get(name)) for name in self.names}
+        values = {name: shown(self._shown_fields, name, typed.get(name)) for name in self.names}
         return ", ".join(f"{name}: {shortened(value)}" for name, value in values.items()) or "always"
 
 
@@ -185,6 +203,7 @@ _TYPES = {
     "date": DataType.DATETIME,
     "datetime": DataType.DATETIME,
     "duration": DataType.TIMEDELTA,
+    "list": DataType.ARRAY(DataType.STRING),
 }
 
 
@@ -213,14 +232,14 @@ class CompiledRule:
         except (EngineError, ArithmeticError) as error:
             raise Unworkable(_reason(error)) from None
 
-    def reason(self, holds: bool, typed: Mapping[str, Any]) -> str:
+    def reason(self, holds: bool, typed: Mapping[str, Any], said: Mapping[str, str]) -> str:
         """Put into words why it is true or false for these typed values. Raises NoWordsError."""
-        return reason_for(self._rule.statement.expression, holds, typed, self._fields)
+        return reason_for(self._rule.statement.expression, holds, typed, self._fields, said)
 
 
 def _compile(text: str, fields: Mapping[str, FieldSpec]) -> Rule:
     context = _context(
-        tuple((name, spec.type) for name, spec in fields.items() if spec.type != "file" and not spec.is_json)
+        tuple((name, spec.type) for name, spec in fields.items() if not spec.holds_files and not spec.is_json)
     )
     try:
         with warnings.catch_warnings():
@@ -282,6 +301,11 @@ class _Checker:
                 for each in members:
                     self._must_be_alike(member, each)
                 self._must_be_values_of(member, members)
+            case ast.ContainsExpression(container=ast.SymbolExpression(name=name, scope=None), member=member) if (
+                self.fields[name].type == "list"
+            ):
+                self._must_be_text(name, member)
+                self._must_be_values_of(node.container, [member])
         for child in children(node):
             self.check(child)
 
@@ -299,14 +323,28 @@ class _Checker:
             text = next((node.value for node in (left, right) if isinstance(node, ast.StringExpression)), "")
             raise ConditionError(what, _literal_meant(f'"{text}"', self.fields))
 
+    def _must_be_text(self, name: str, member: Any) -> None:
+        if member.result_type != DataType.STRING:
+            raise ConditionError(f"{name} is a list of texts, so {_called(member)} can't be in it")
+
     def _must_be_values_of(self, node: Any, literals: Iterable[Any]) -> None:
         if not isinstance(node, ast.SymbolExpression) or node.scope is not None:
             return
-        values = self.fields[node.name].values
+        values, names_people = self.fields[node.name].values, self.fields[node.name].holds_people
         for literal in literals:
+            if names_people and isinstance(literal, ast.StringExpression):
+                self._must_be_an_address(node.name, literal.value)
             if values is not None and isinstance(literal, ast.StringExpression) and literal.value not in values:
                 what = f'"{literal.value}" is not a value of {node.name}'
                 raise ConditionError(what, nearest(literal.value, values) or ", ".join(values[:8]))
+
+    def _must_be_an_address(self, name: str, text: str) -> None:
+        try:
+            address = canonical(text)
+        except AddressError:
+            raise ConditionError(f'"{text}" is no address, and {name} holds addresses') from None
+        if address != text:
+            raise ConditionError(f'{name} holds "{text}" in its one spelling', f'"{address}"')
 
 
 def _null_compared(node: Any) -> Iterator[str]:
@@ -319,7 +357,13 @@ def _null_compared(node: Any) -> Iterator[str]:
         yield from _null_compared(child)
 
 
-_KINDS = {"FLOAT": "a number", "STRING": "a string", "BOOLEAN": "a boolean", "TIMEDELTA": "a duration"}
+_KINDS = {
+    "ARRAY": "a list",
+    "FLOAT": "a number",
+    "STRING": "a string",
+    "BOOLEAN": "a boolean",
+    "TIMEDELTA": "a duration",
+}
 
 
 def _kind(of: Any) -> str:

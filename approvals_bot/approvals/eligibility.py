@@ -14,11 +14,15 @@ from typing import Literal
 from pydantic import JsonValue
 
 from approvals_bot.approvals.ballot import can_be_filled, size_of
+from approvals_bot.approvals.field_addresses import fields_of, filled
 from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.request import RequestSeat
 from approvals_bot.approvals.values import shown_date
 from approvals_bot.people import Person, SourceFault, canonical, is_mail
 from approvals_bot.people.absences import Away
+
+MORE = "pick"
+"""Among the addresses of an escalation: as many more people as its seats pick."""
 
 SELF = "on-behalf-of"
 """The only address that lets the person an app acts for decide."""
@@ -34,6 +38,7 @@ class RequestContext:
     self_approval: Literal["never", "allow", "skip-up"] = "never"
     group_names: Mapping[str, str] = field(default_factory=dict)  # of groups that have one, by id
     exclude: tuple[str, ...] = ()  # addresses of people who may not decide
+    named: tuple[str, ...] = ()  # people whom its fields name, whose names are shown
 
     @property
     def barred(self) -> tuple[str, ...]:
@@ -201,7 +206,8 @@ ACRONYM = 3  # letters; a group name no longer than this is one
 
 def label_of(addresses: Sequence[str], about: RequestContext, people: Mapping[str, Person]) -> str:
     """Name the people of these addresses."""
-    labels = list(dict.fromkeys(_label(address, about, people) for address in addresses))
+    meant = [filled(address, about.fields) or readable(fields_of(address)[0]) for address in addresses]
+    labels = list(dict.fromkeys(_label(address, about, people) for address in meant))
     return labels[0] if len(labels) == 1 else ", ".join(labels[:-1]) + " or " + labels[-1]
 
 
@@ -211,6 +217,8 @@ def _label(address: str, about: RequestContext, people: Mapping[str, Person]) ->
     scheme, _, rest = address.partition(":")
     human = about.on_behalf_of if about.requester.startswith("app:") else about.requester
     match scheme, rest:
+        case "pick", "":
+            return "more of them"
         case "on-behalf-of", "":
             return _name(about.on_behalf_of, people)
         case "manager-of", "approver":
@@ -221,6 +229,8 @@ def _label(address: str, about: RequestContext, people: Mapping[str, Person]) ->
             return f"the manager of {_name(about.on_behalf_of if whom == 'on-behalf-of' else human, people)}"
         case "owner-of", field:
             return f"the owner of {about.fields.get(field) or field}"
+        case "field", name:
+            return _in_field(name, about, people)
         case "oncall", name:
             return f"on call for {_group(name)}"
         case "slack", group:
@@ -229,6 +239,12 @@ def _label(address: str, about: RequestContext, people: Mapping[str, Person]) ->
             return about.group_names.get(address[1:]) or _group(address[1:])
         case _:
             return _name(canonical(address) if is_mail(address) else address, people)
+
+
+def _in_field(name: str, about: RequestContext, people: Mapping[str, Person]) -> str:
+    """Name the people in a field: one by name, of several the field."""
+    value = about.fields.get(name)
+    return _name(value, people) if isinstance(value, str) else readable(name)
 
 
 def _group(name: str) -> str:

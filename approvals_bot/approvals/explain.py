@@ -25,7 +25,13 @@ def explain(view: Request) -> dict[str, Any]:
     return {
         "waiting_for": _waiting_for(view),
         "unresolved": [{"source": fault.source, "reason": fault.reason} for fault in view.unresolved],
-        "rules": [*(_rule(rule) for rule in view.rules), *_votes_needed(view), *_carried(view), *_reassignments(view)],
+        "rules": [
+            *(_rule(rule) for rule in view.rules),
+            *_votes_needed(view),
+            *_picks(view),
+            *_carried(view),
+            *_reassignments(view),
+        ],
         "next": [{"at": _iso(timer.at), "what": timer.what} for timer in view.timers],
         "acts": _acts(view),
         "reached": _reached(view),
@@ -131,6 +137,23 @@ def _carried(view: Request) -> list[dict[str, Any]]:
         for vote in stage.votes
         if vote.carried_from
     ]
+
+
+def _picks(view: Request) -> list[dict[str, Any]]:
+    """Describe who was picked for each seat, in the order of the picks."""
+    found = []
+    for stage in view.stages:
+        for seat in stage.seats:
+            if picked := view.picks.get(f"{stage.id} {seat.id}"):
+                found.append(
+                    {
+                        "rule": f"stage {stage.id}: {len(picked)} of {seat.label} were picked",
+                        "values": {"picked": [*picked]},
+                        "applies": stage.state == "open",
+                        "because": "their last turn was longest ago; ties are broken at random",
+                    }
+                )
+    return found
 
 
 def _reassignments(view: Request) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -27,7 +28,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import SchemaError
 
-from approvals_bot.approvals.base import Bool, Frozen, Hint, Int, Label, refuse
+from approvals_bot.approvals.base import Bool, Frozen, Hint, Int, Label, Text, refuse
 from approvals_bot.approvals.visible import first_unseen, marked, revealed
 
 FieldType = Literal[
@@ -43,8 +44,13 @@ FieldType = Literal[
     "duration",
     "email",
     "url",
+    "person",
+    "list",
     "file",
 ]
+
+ItemType = Literal["string", "enum", "person", "file"]
+"""What the items of a list are."""
 
 JsonType = Literal["array", "object"]
 """Types of lists and objects, for `request_approval`. A workflow's file doesn't have them."""
@@ -52,7 +58,16 @@ JsonType = Literal["array", "object"]
 CallType = Literal["tool", "arguments", "said", "id"]
 """Types of what a tool call consists of: its tool's name, its arguments, what its model says about it, and its id."""
 
-LENGTH = {"string": 500, "text": 50_000, "email": 320, "url": 2_000, "tool": 200, "said": 2_000, "id": 500}
+LENGTH = {
+    "string": 500,
+    "text": 50_000,
+    "email": 320,
+    "url": 2_000,
+    "person": 320,
+    "tool": 200,
+    "said": 2_000,
+    "id": 500,
+}
 """The default maximum length, in characters."""
 
 TAKEN = frozenset({"answer_of", "answers", "decision", "on_behalf_of", "request", "requester", "workflow"})
@@ -61,12 +76,14 @@ TAKEN = frozenset({"answer_of", "answers", "decision", "on_behalf_of", "request"
 _TEXTS = ("string", "text", "email", "url")
 ORDERED = ("integer", "decimal", "money", "date", "datetime", "duration")
 OPTIONS_FOR = {
-    "min": ORDERED,
-    "max": ORDERED,
-    "min_length": _TEXTS,
+    "of": ("list",),
+    "min": (*ORDERED, "list"),
+    "max": (*ORDERED, "list"),
+    "min_length": _TEXTS,  # those of the items, in a list
     "max_length": _TEXTS,
     "pattern": _TEXTS,
     "values": ("enum",),
+    "in_": ("person",),
     "currency": ("money",),
     "view": ("text",),
     "expects": ("arguments",),
@@ -86,6 +103,7 @@ class FieldSpec(Frozen):
         Literal[FieldType, JsonType, CallType],
         WithJsonSchema({"type": "string", "enum": list(get_args(FieldType))}),
     ]
+    of: ItemType | None = None  # what the items of a list are
     required: Bool = True
     default: Scalar | None = None
     min: Bound | None = None
@@ -96,6 +114,8 @@ class FieldSpec(Frozen):
         None  # must match the whole value
     )
     values: Annotated[tuple[EnumValue, ...], Field(min_length=1, max_length=500)] | None = None
+    # addresses of those whom a person may be
+    in_: Annotated[Annotated[tuple[Text, ...], Field(min_length=1)] | None, Field(alias="in")] = None
     currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")] | None = None
     pinned: Bool = False  # part of the digest that approvers sign; of a file, always
     editable: Bool = False  # approvers may change it with `edit`
@@ -109,12 +129,38 @@ class FieldSpec(Frozen):
     @property
     def longest(self) -> int | None:
         """The maximum length in characters; None for types that aren't text."""
-        return self.max_length if self.max_length is not None else LENGTH.get(self.type)
+        return self.max_length if self.max_length is not None else LENGTH.get(self.item_type)
+
+    @property
+    def item_type(self) -> str:
+        """The type of a single value: of a list, that of its items."""
+        return self.of if self.of is not None else self.type
+
+    @property
+    def holds_files(self) -> bool:
+        """Whether the values are files."""
+        return self.item_type == "file"
+
+    @property
+    def _kind(self) -> str:
+        return (
+            f"these are items of the type {self.of}" if self.type == "list" else f"this field has the type {self.type}"
+        )
 
     @property
     def is_json(self) -> bool:
         """Whether the values are lists or objects."""
         return self.type == "arguments" or self.type in get_args(JsonType)
+
+    @property
+    def holds_people(self) -> bool:
+        """Whether the values are addresses of people."""
+        return self.item_type == "person"
+
+    @property
+    def may_name_nobody(self) -> bool:
+        """Whether a request may leave this field without people."""
+        return (not self.required and self.default is None) or self.min == "0"
 
     @property
     def is_of_call(self) -> bool:
@@ -124,13 +170,17 @@ class FieldSpec(Frozen):
     @property
     def is_multiline(self) -> bool:
         """Whether people type several lines."""
-        return self.type == "text" or self.is_json
+        return self.type in ("text", "list") or self.is_json
 
     @model_validator(mode="before")
     @classmethod
-    def _shorthand(cls, value: object) -> object:
+    def _shorthand(cls, value: object, info: ValidationInfo) -> object:
         spec = {"type": value} if isinstance(value, str) else value
-        return {"pinned": True, **spec} if isinstance(spec, dict) and spec.get("type") == "file" else spec
+        if info.context is None and isinstance(spec, dict) and "in_" in spec:  # `in` is a Python keyword
+            spec = {("in" if key == "in_" else key): of for key, of in spec.items()}
+        if isinstance(spec, dict) and "file" in (spec.get("type"), spec.get("of")):
+            return {"pinned": True, **spec}
+        return spec
 
     @field_validator("pattern")
     @classmethod
@@ -156,13 +206,22 @@ class FieldSpec(Frozen):
     @model_validator(mode="after")
     def _options_fit_the_type(self) -> FieldSpec:
         for option, types in OPTIONS_FOR.items():
-            if getattr(self, option) is not None and self.type not in types:
-                raise refuse(f'"{option}" is for {_listed(types)}; this field has the type {self.type}', at=option)
-        if self.type == "enum" and self.values is None:
+            own = self.type if option in ("of", "min", "max") else self.item_type
+            if getattr(self, option) is not None and own not in types:
+                name = option.removesuffix("_")
+                raise refuse(f'"{name}" is for {_listed(types)}; {self._kind}', at=name)
+        if self.type == "list" and self.of is None:
+            raise refuse('a list needs the type of its items, like of = "string"', at="of")
+        if self.type == "list" and self.default is not None:
+            raise refuse("a list has no default; without required it may be left out", at="default")
+        for value in self.values or () if self.type == "list" else ():  # a form has one a line
+            if "\n" in value or value != value.strip():
+                raise refuse(f'"{revealed(value)}" must be on one line, without spaces around it', at="values")
+        if self.item_type == "enum" and self.values is None:
             raise refuse('an enum needs its values, like values = ["staging", "prod"]', at="values")
-        if self.type == "file" and not self.pinned:
+        if self.holds_files and not self.pinned:
             raise refuse("a file is always pinned: approvers sign its name and its content", at="pinned")
-        if self.type == "file" and self.editable:
+        if self.holds_files and self.editable:
             raise refuse("approvers can't change a file; its requester can, over the API", at="editable")
         if self.type == "file" and self.default is not None:
             raise refuse("a file has no default", at="default")
@@ -174,12 +233,19 @@ class FieldSpec(Frozen):
 
 
 def _is_no_file(spec: FieldSpec) -> FieldSpec:
-    if spec.type == "file":
+    if spec.holds_files:
         raise refuse("approvers can't upload files; a file belongs in [fields]", at="type")
     return spec
 
 
 Question = Annotated[FieldSpec, AfterValidator(_is_no_file)]
+
+
+@lru_cache(maxsize=1024)
+def item_of(spec: FieldSpec) -> FieldSpec:
+    """Return the definition of a list's items, which are never blank."""
+    plain = {"type": spec.of, "of": None, "required": True, "min": None, "max": None, "example": None}
+    return spec.model_copy(update=plain)
 
 
 def whole(pattern: str) -> str:
@@ -258,6 +324,7 @@ class Ask(FieldSpec):
             self,
             *,
             type: FieldType | JsonType,
+            of: ItemType | None = ...,
             required: bool = ...,
             default: bool | int | float | str | None = ...,
             min: int | float | Decimal | datetime.date | str | None = ...,
@@ -266,6 +333,7 @@ class Ask(FieldSpec):
             max_length: int | None = ...,
             pattern: str | None = ...,
             values: Sequence[str] | None = ...,
+            in_: Sequence[str] | None = ...,
             currency: str | None = ...,
             pinned: bool = ...,
             editable: bool = ...,

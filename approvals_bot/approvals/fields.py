@@ -11,7 +11,7 @@ rejections that say what is wrong.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -20,7 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, W
 from pydantic_core import PydanticCustomError
 
 from approvals_bot.approvals.acts import Edit, Rejection, Vote
-from approvals_bot.approvals.field_specs import FieldSpec
+from approvals_bot.approvals.field_specs import FieldSpec, item_of
 from approvals_bot.approvals.files import StoredFile
 from approvals_bot.approvals.json_values import (
     TypedText,
@@ -33,14 +33,17 @@ from approvals_bot.approvals.leaves import addresses, is_long_text, replaced, ro
 from approvals_bot.approvals.numbers import from_format, in_format
 from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.policy import Definition, Stage
-from approvals_bot.approvals.port import CardField, FormField, Via
+from approvals_bot.approvals.port import BRIEF, CardField, FormField, Via
 from approvals_bot.approvals.tool_call import ARGUMENTS, TOOL, shown_arguments
 from approvals_bot.approvals.values import read, read_text, shown_value, value_schema, write
-from approvals_bot.approvals.visible import exact_value, revealed
+from approvals_bot.approvals.visible import NOT_GIVEN, exact_value, revealed
 from approvals_bot.client.digests import digest_of, request_digest
 from approvals_bot.errors import InvalidPayloadError
+from approvals_bot.people import Person
 
 Fields = Mapping[str, FieldSpec]
+
+NOBODY: Mapping[str, Person] = {}
 
 NUMBERS = ("decimal", "money")
 """Types whose values have decimals, so that how people write them depends on where they live."""
@@ -86,22 +89,33 @@ def shown(of: Fields, name: str, value: Any) -> str:
     return shown_value(value)
 
 
-def shown_fields(of: Fields, typed: Mapping[str, Any], was: Mapping[str, JsonValue]) -> tuple[CardField, ...]:
-    """Return the fields for cards. `was`: the earlier values of edited fields."""
-    if any(spec.is_json or spec.untrusted for spec in of.values()):
-        return tuple(field for name, spec in of.items() for field in _shown_of(name, spec, typed.get(name), was))
-    return tuple(shown_field(spec, name, typed.get(name), was) for name, spec in of.items())
+def shown_with_names(spec: FieldSpec, value: Any, people: Mapping[str, Person]) -> str:
+    """Format a typed value for people, with the names of those whom it names."""
+    return _shown(spec, value, people) if spec.holds_people else shown_value(value)
 
 
-def shown_field(spec: FieldSpec, name: str, value: Any, was: Mapping[str, JsonValue]) -> CardField:
-    """Return a field for cards. `was`: the earlier values of edited fields."""
+def shown_fields(
+    of: Fields, typed: Mapping[str, Any], was: Mapping[str, JsonValue], people: Mapping[str, Person] = NOBODY
+) -> tuple[CardField, ...]:
+    """Return the fields for cards. `was`: the earlier values of edited fields. `people`: those with a name."""
+    if any(spec.is_json or spec.untrusted or spec.type == "list" for spec in of.values()):
+        return tuple(
+            field for name, spec in of.items() for field in _shown_of(name, spec, typed.get(name), was, people)
+        )
+    return tuple(shown_field(spec, name, typed.get(name), was, people) for name, spec in of.items())
+
+
+def shown_field(
+    spec: FieldSpec, name: str, value: Any, was: Mapping[str, JsonValue], people: Mapping[str, Person] = NOBODY
+) -> CardField:
+    """Return a field for cards. `was`: the earlier values of edited fields. `people`: those with a name."""
     before: str | None = None
     if name in was:
-        before = _shown(spec, values({name: spec}, {name: was[name]}).get(name))
+        before = _shown(spec, values({name: spec}, {name: was[name]}).get(name), people)
     return CardField(
         name=name,
         label=label(name, spec),
-        value=_shown(spec, value),
+        value=_shown(spec, value, people),
         kind="diff" if spec.view == "diff" else _KINDS.get(spec.type, "short"),
         pinned=spec.pinned,
         was=before,
@@ -115,24 +129,56 @@ _KINDS: dict[str, Literal["long", "file"]] = {"text": "long", "file": "file"}
 
 def sendable(of: Fields) -> dict[str, FieldSpec]:
     """Return the fields that a form of ours can send: all but files, which programs upload."""
-    return {name: spec for name, spec in of.items() if spec.type != "file"}
+    return {name: spec for name, spec in of.items() if not spec.holds_files}
 
 
-def _shown(spec: FieldSpec, value: Any) -> str:
+def _shown(spec: FieldSpec, value: Any, people: Mapping[str, Person] = NOBODY) -> str:
     """Format a typed value for people; of two different pinned values, never the same."""
+    match value:
+        case tuple():
+            return _listed([_shown(item_of(spec), each, people) for each in value])
+        case str() if spec.holds_people:
+            return shown_person(value, people)
     if spec.pinned and isinstance(value, str) and not spec.is_of_call:
         return exact_value(value, is_block=spec.type == "text")
     return shown_value(value)
 
 
-def _shown_of(name: str, spec: FieldSpec, value: Any, was: Mapping[str, JsonValue]) -> tuple[CardField, ...]:
+def people_in(of: Fields, given: Mapping[str, JsonValue]) -> tuple[str, ...]:
+    """Return the people whom these values name."""
+    named = (given.get(name) for name, spec in of.items() if spec.holds_people)
+    return tuple(
+        each for value in named for each in (value if isinstance(value, list) else [value]) if isinstance(each, str)
+    )
+
+
+def _listed(items: list[str]) -> str:
+    """Join the items of a list: on one line, or one a line where a comma could be part of one."""
+    if sum(map(len, items)) <= BRIEF and not any("," in item for item in items):
+        return ", ".join(items) or NOT_GIVEN
+    return "\n".join(items)
+
+
+def shown_person(address: str, people: Mapping[str, Person]) -> str:
+    """Format as "Ann Ode (ann@acme.eu)": two people may have one name."""
+    name = people[address].name if address in people else ""
+    return f"{name} ({address})" if name and name != address.partition("@")[0] else address
+
+
+def _shown_of(
+    name: str, spec: FieldSpec, value: Any, was: Mapping[str, JsonValue], people: Mapping[str, Person]
+) -> tuple[CardField, ...]:
     """Return what a card shows of a field that may hold more than one value, or what somebody else wrote."""
     if spec.type == "arguments":
         return shown_arguments(value or {}, was.get(name))
     if spec.type == "id" or (value is None and spec.is_of_call):
         return ()
-    field = shown_field(spec, name, value, was)
+    if spec.type == "list" and spec.holds_files and value:
+        return tuple(_shown_file(name, spec, at, each, value) for at, each in enumerate(value, 1))
+    field = shown_field(spec, name, value, was, people)
     match value:
+        case tuple() if "\n" in field.value:
+            return (replace(field, kind="long", label=f"{field.label} ({len(value)})"),)
         case dict() | list():
             return (replace(field, value="", kind="json", was=None),)  # `with_lines` says what it is and was
         case str() if spec.type == "tool":
@@ -145,6 +191,13 @@ def _shown_of(name: str, spec: FieldSpec, value: Any, was: Mapping[str, JsonValu
             return (field,)
 
 
+def _shown_file(name: str, spec: FieldSpec, at: int, file: StoredFile, all: Sequence[StoredFile]) -> CardField:
+    """Return one file of a list as a field of its own: each has its link."""
+    called = label(name, spec)
+    numbered = called if len(all) == 1 else f"{called} {at} of {len(all)}"
+    return CardField(f"{name}.{at}", numbered, shown_value(file), "file", pinned=True, file=file.id)
+
+
 def form_field(name: str, spec: FieldSpec, value: JsonValue = None) -> FormField:
     """Return a field for forms."""
     match value:
@@ -152,6 +205,8 @@ def form_field(name: str, spec: FieldSpec, value: JsonValue = None) -> FormField
             shown = ""
         case bool():
             shown = "true" if value else "false"
+        case list() if spec.type == "list":
+            shown = "\n".join(map(str, value))
         case list() | dict():
             shown = shown_json(value)
         case _:
@@ -195,7 +250,13 @@ def digest(workflow: str, version: str, of: Fields, typed: Mapping[str, Any]) ->
 
 
 def _signed(spec: FieldSpec, value: Any) -> JsonValue:
-    return value.signed if isinstance(value, StoredFile) else write(spec, value)
+    match value:
+        case StoredFile():
+            return value.signed
+        case tuple():
+            return [_signed(spec, each) for each in value]
+        case _:
+            return write(spec, value)
 
 
 def from_texts(of: Fields, texts: Mapping[str, str], number_format: str = "") -> dict[str, JsonValue]:
@@ -214,6 +275,8 @@ def from_texts(of: Fields, texts: Mapping[str, str], number_format: str = "") ->
             given[name] = int(text)
         elif text and spec.is_json:
             given[name] = TypedText(text)
+        elif spec.type == "list" and text:
+            given[name] = [line.strip() for line in text.splitlines() if line.strip()]
         elif text and spec.type not in ("string", "text"):
             given[name] = text
     return given
@@ -267,7 +330,7 @@ def faults(fields: Fields) -> Iterable[tuple[tuple[str, ...], str]]:
                 yield (name, "default"), f"not a valid value of this field: {error}"
         if spec.example is not None:
             try:
-                read(spec, spec.example)
+                read(item_of(spec) if spec.type == "list" else spec, spec.example)
             except UnfitError as error:
                 yield (name, "example"), f"not a valid value of this field: {error}"
 

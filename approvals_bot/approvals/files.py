@@ -82,7 +82,9 @@ def find_file(fields: Mapping[str, JsonValue], names: Iterable[str], id: str) ->
 
     In others, such as a tool call's arguments, whatever looks like a file is what somebody has written.
     """
-    for value in map(fields.get, names):
+    found = map(fields.get, names)
+    values = (each for value in found for each in (value if isinstance(value, list) else [value]))
+    for value in values:
         if isinstance(value, dict) and value.get("id") == id:
             try:
                 return read_file(value)

@@ -47,6 +47,7 @@ from approvals_bot.approvals.clock import (
 from approvals_bot.approvals.deadlines import StageDeadline, TimeOfField
 from approvals_bot.approvals.delivery_policy import Action, Actions, Deliver, StageDeliver
 from approvals_bot.approvals.durations import Duration
+from approvals_bot.approvals.field_addresses import variants
 from approvals_bot.approvals.field_specs import Ask, FieldName, FieldSpec, Question
 
 LONGEST_GRACE = timedelta(days=1)
@@ -212,6 +213,7 @@ class Definition(Frozen):
         seats = [seat for stage in self.stage for seat in stage.seats]
         addresses = {address for seat in seats for address in (*seat.from_, *(seat.notify or ()))}
         addresses.update(address for escalation in self.escalate for address in escalation.to)
+        addresses = {each for address in addresses for each, _ in variants(address, self.fields)}
         used = {id: name for id, name in names.items() if f"@{id}" in addresses}
         return self.model_copy(update={"group_names": used}) if used else self
 
@@ -363,7 +365,7 @@ class Stage(Frozen):
     With only one seat, its keys may be the stage's own: `from` (`from_`).
     """
 
-    also_written: ClassVar[tuple[str, ...]] = ("from", "need", "notify")
+    also_written: ClassVar[tuple[str, ...]] = ("from", "need", "pick", "notify")
     id: Slug
     title: Label | None = None  # None: derived from the id
     when: Text | None = None
@@ -391,6 +393,7 @@ class Stage(Frozen):
             title: str | None = ...,
             from_: Sequence[str] = ...,
             need: int | Literal["all", "majority"] | str = ...,
+            pick: int | None = ...,
             notify: Sequence[str] | None = ...,
             when: str | None = ...,
             seat: Sequence[Seat | Mapping[str, Any]] = ...,
@@ -487,6 +490,7 @@ class Seat(Frozen):
 
     from_: Annotated[tuple[Text, ...], Field(min_length=1, alias="from")]
     need: Need = 1
+    pick: Annotated[Int, Field(ge=1, le=1000)] | None = None  # how many of them are asked; None: all
     when: Text | None = None
     notify: tuple[Text, ...] | None = None  # who of them gets a card; None: all, (): nobody
 
@@ -497,6 +501,7 @@ class Seat(Frozen):
             *,
             from_: Sequence[str],
             need: int | Literal["all", "majority"] | str = ...,
+            pick: int | None = ...,
             when: str | None = ...,
             notify: Sequence[str] | None = ...,
         ) -> None: ...

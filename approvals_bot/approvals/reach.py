@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from itertools import pairwise, product
+from itertools import combinations, pairwise, product
 from math import prod
 from typing import Any
 
@@ -23,12 +23,15 @@ from approvals_bot.approvals.conditions import condition
 from approvals_bot.approvals.durations import duration_text
 from approvals_bot.approvals.field_specs import ORDERED, FieldSpec
 from approvals_bot.approvals.fields import read_values
+from approvals_bot.approvals.list_conditions import example_of
 from approvals_bot.approvals.policy import Definition, Stage
 from approvals_bot.approvals.reasons import children
 from approvals_bot.approvals.rule_language import ast
 from approvals_bot.approvals.rules import Rules, rules_of
 
 MOST = 2_000  # combinations that are tried; of more, as many are drawn
+FEW = 5  # values of an enum whose lists are all tried
+LONGEST_SAMPLE = 20  # items of a list that is tried
 MOST_OF_FIELD = 60  # values of one field
 MOST_HOLIDAYS = 10  # that are tried
 _OTHERS = ("something else", "x", "someone@elsewhere.example", "https://elsewhere.example/", "x" * 40)
@@ -73,7 +76,10 @@ class _Regions:
         self._labels = {name: one for one, name in self._asked.items()}
         seen = _Constants()
         for each in conditions:
-            seen.read(each.expression, {name: self._asked[one] for name, one in each.about.items()})
+            names = {name: self._asked[one] for name, one in each.about.items()}
+            seen.read(each.expression, names | {name: one.field for name, one in each.lists.items()})
+            for one in each.lists.values():
+                seen.constants.setdefault(one.field, []).extend([example_of(one.pattern)] if one.pattern else [])
         self._samples: dict[str, list[tuple[JsonValue, Any]]] = {}
         self._times = [one for one in self._asked if one.is_time]
         self._possible = _possible_times(self._times, definition)
@@ -194,6 +200,8 @@ def _literal(value: JsonValue) -> str:
             return "true" if value else "false"
         case str():
             return f'"{value}"'
+        case list() | tuple():
+            return f"[{', '.join(map(_literal, value))}]"
         case _:
             return str(value)
 
@@ -217,6 +225,10 @@ class _Constants:
                 container=ast.ArrayExpression(value=members), member=ast.SymbolExpression(name=name, scope=None)
             ):
                 self._note(names.get(name, name), members)
+            case ast.ContainsExpression(
+                container=ast.SymbolExpression(name=name, scope=None), member=ast.StringExpression() as member
+            ):
+                self._note(names.get(name, name), [member])
             case ast.ComparisonExpression(left=ast.SymbolExpression(name=name, scope=None), right=other):
                 self._note(names.get(name, name), [other])
             case ast.ComparisonExpression(left=other, right=ast.SymbolExpression(name=name, scope=None)):
@@ -267,10 +279,26 @@ def _values(spec: FieldSpec, constants: Sequence[Any]) -> tuple[list[Any], bool]
             return list(spec.values or ()), True
         case "boolean":
             return [True, False], True
+        case "list":
+            return _lists(spec, constants)
         case kind if kind in ORDERED:
             return _ordered(spec, constants), True
         case _:
             return [*(each for each in constants if isinstance(each, str)), *_OTHERS], True
+
+
+def _lists(spec: FieldSpec, constants: Sequence[Any]) -> tuple[list[Any], bool]:
+    """Return lists of the texts and lengths that conditions name: all there are of an enum's, if those are few."""
+    texts = [each for each in constants if isinstance(each, str)]
+    if spec.values is not None and len(spec.values) <= FEW:
+        return [each for size in range(len(spec.values) + 1) for each in combinations(spec.values, size)], True
+    items = [*(spec.values or (*texts, "someone@elsewhere.example" if spec.holds_people else _OTHERS[0]))]
+    found = [(), *((each,) for each in items), tuple(items)]
+    others = [] if spec.values is not None else [f"p{number}@elsewhere.example" for number in range(LONGEST_SAMPLE)]
+    known = [int(each) for each in (*constants, spec.min or 0, spec.max or 0) if each not in texts]
+    lengths = {length + more for length in known for more in (0, 1)}
+    found += [tuple([*items, *others][:length]) for length in lengths if 0 <= length <= LONGEST_SAMPLE]
+    return found, False
 
 
 def _ordered(spec: FieldSpec, constants: Sequence[Any]) -> list[Any]:

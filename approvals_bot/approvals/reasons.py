@@ -27,6 +27,9 @@ _OF_AMOUNTS = {"ge": "{} or more", "gt": "more than {}", "le": "{} or less", "lt
 _OF_TIMES = {"ge": "{} or later", "gt": "after {}", "le": "{} or earlier", "lt": "before {}"}
 
 
+NOTHING: Mapping[str, str] = {}
+
+
 class NoWordsError(Exception):
     """A condition with a part that isn't a comparison of a field: its reason has to quote it."""
 
@@ -42,12 +45,19 @@ class _Part:
     bound: Any = None
 
 
-def reason_for(expression: Any, holds: bool, typed: Mapping[str, Any], fields: Mapping[str, FieldSpec]) -> str:
+def reason_for(
+    expression: Any,
+    holds: bool,
+    typed: Mapping[str, Any],
+    fields: Mapping[str, FieldSpec],
+    said: Mapping[str, str] = NOTHING,
+) -> str:
     """Put into words why this expression of rule-engine is true or false for these values.
 
-    The result reads well after "because". `typed`: the values by field; `fields`: their types. Raises NoWordsError.
+    The result reads well after "because". `typed`: the values by field; `fields`: their types. `said`:
+    sentences about names that stand for more than a field. Raises NoWordsError.
     """
-    return _Reasons(typed, fields).sentence(expression, holds)
+    return _Reasons(typed, fields, said).sentence(expression, holds)
 
 
 def the(name: str, spec: FieldSpec) -> str:
@@ -74,6 +84,7 @@ def shortened(value: str) -> str:
 class _Reasons:
     typed: Mapping[str, Any]
     fields: Mapping[str, FieldSpec]
+    said: Mapping[str, str]
 
     def sentence(self, expression: Any, holds: bool) -> str:
         parts = _tightest(self._parts(expression, holds))
@@ -134,7 +145,9 @@ class _Reasons:
                 if holds:
                     return _Part(name, self._shown(name), is_value=True)
                 return _Part(name, f"not {_listed([self._other_side(each, name) for each in members], 'or')}")
-            case ast.SymbolExpression(name=name, scope=None), ast.StringExpression(value=text):
+            case ast.SymbolExpression(name=name, scope=None), ast.StringExpression(value=text) if (
+                self.fields[name].type != "list"
+            ):
                 return _Part(name, f"{'with' if holds else 'without'} “{text}”")
             case _:
                 raise NoWordsError
@@ -161,6 +174,8 @@ class _Reasons:
 
     def _fact(self, name: str) -> str:
         """State a field's value: `the amount is 640.00 EUR`."""
+        if name in self.said:
+            return self.said[name]
         if self.typed.get(name) is None:
             return f"{self._the(name)} is not given"
         subject = self._the(name) if self.fields[name].type != "boolean" else f"“{label(name, self.fields[name])}”"
@@ -197,7 +212,7 @@ def _tightest(parts: Iterable[_Part]) -> list[_Part]:
 def plain(value: Any) -> Any:
     """Convert a typed value for rule-engine. It compares exact classes, so money becomes a bare number."""
     match value:
-        case bool() | None | str() | timedelta() | datetime():
+        case bool() | None | str() | timedelta() | datetime() | tuple():
             return value
         case int() | Decimal():
             return Decimal(value)

@@ -34,6 +34,12 @@ Outcome = Literal["approved", "rejected", "answered", "expired", "cancelled"]
 REQUESTER, ON_BEHALF_OF = FOR_WHOM
 """Attributes of a run: the requester, unless the workflow names one, and the person they act for."""
 
+SERVICE = "app:service"
+"""The actor that cancels a request because its run was cancelled."""
+
+OPERATOR = ("app:cli",)
+"""The actor at the service's own terminal, who may do there what owners may."""
+
 DEADLINE = "deadline"
 """Stands for the person who decided, when nobody did in time."""
 
@@ -262,6 +268,7 @@ class Request(BaseModel):
     max_age: int = 0  # seconds since the sign-in that `login` asks for
     labels: dict[ChoiceName, str] = {}  # the buttons' labels, as far as the workflow has some
     instructions: str = ""  # to the approvers
+    picks: dict[str, tuple[str, ...]] = {}  # those who were picked, by stage and seat
     held: RequestOutcome | None = None  # a decision that takes effect after `grace`, unless its vote is undone
     times_held: int = 0
     grace: str = ""  # "30 s"

@@ -35,6 +35,7 @@ from approvals_bot.approvals.durations import duration_text
 from approvals_bot.approvals.eligibility import Resolution
 from approvals_bot.approvals.field_specs import LENGTH, Ask
 from approvals_bot.approvals.json_values import DEEPEST, MOST_BYTES, UnfitError, same_json
+from approvals_bot.approvals.named_people import opening_with_people
 from approvals_bot.approvals.outcomes import Outcome, answers_of, last_answers_of
 from approvals_bot.approvals.policy import Definition, Labels, Policy, Stage
 from approvals_bot.approvals.port import State
@@ -83,7 +84,8 @@ async def ask(
 ) -> RequestSpec:
     """Record the request with its calendar, its group names and who decides first. From here on, the log counts."""
     definition = asked.definition.with_calendar(calendars.named).with_group_names(people.group_names)
-    complete = replace(asked, definition=definition, opening=await with_groups(definition, asked.opening, people))
+    opening = await opening_with_people(definition.fields, asked.opening, people, "fields")
+    complete = replace(asked, definition=definition, opening=await with_groups(definition, opening, people))
     return replace(complete, found=await _who_decides_first(complete, people, at))
 
 
@@ -223,10 +225,10 @@ class WorkflowRequest(PendingRequest):
         super().finish()
         self.settled.set()
 
-    async def find(self, stage: RequestStage, *also: str) -> Resolution:
+    async def look_up(self, stage: RequestStage, *also: str) -> Resolution:
         """Look people up. Those who decide first have been looked up with the request."""
         found, self.found = self.found, None
-        return await super().find(stage, *also) if found is None else found
+        return await super().look_up(stage, *also) if found is None else found
 
     async def accompany(self) -> None:
         """Run the request beside the workflow, which must not wait for the last mail."""

@@ -7,13 +7,14 @@ here, once for all channels.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
 from approvals_bot.approvals.agent_policy import EVERY_APP
 from approvals_bot.approvals.eligibility import SELF, PeopleSource, RequestContext, Resolution, ResolvedSeat, SeatQuery
+from approvals_bot.approvals.field_addresses import fields_of, filled
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.reassignment import Rank
 from approvals_bot.approvals.request import VETO, Opening
@@ -115,7 +116,7 @@ async def resolve_seats(
 
     `also`: people whose name and zone are needed, too. `at`: the time at which to check absences; None: don't.
     """
-    wanted = (about.requester, about.on_behalf_of, *also)
+    wanted = (about.requester, about.on_behalf_of, *about.named, *also)
     known = {address: people.person(address) for address in wanted if address and is_mail(address)}
     about = with_identities(about, people)
     seats = tuple([await _seat(ask, about, people, known) for ask in asks])
@@ -235,9 +236,11 @@ async def is_named(one: str, entry: str, people: People) -> bool:
     return (await people.resolve(entry, requester=one)).includes(one, entry)
 
 
-def _find(address: str, about: RequestContext, people: People, approver: str | None = None) -> Awaitable[Resolved]:
-    asks, behalf = about.requester, about.on_behalf_of
-    return people.resolve(address, requester=asks, on_behalf_of=behalf, fields=about.fields, approver=approver)
+async def _find(address: str, about: RequestContext, people: People, approver: str | None = None) -> Resolved:
+    asks, behalf, meant = about.requester, about.on_behalf_of, filled(address, about.fields)
+    if meant is None:
+        return Resolved((), f"the request has no {' and no '.join(fields_of(address))}")
+    return await people.resolve(meant, requester=asks, on_behalf_of=behalf, fields=about.fields, approver=approver)
 
 
 async def _seat(ask: SeatQuery, about: RequestContext, people: People, known: dict[str, Person]) -> ResolvedSeat:

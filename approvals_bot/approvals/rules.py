@@ -7,7 +7,7 @@ and evaluates each form's values once.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -19,6 +19,7 @@ from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals import policy
 from approvals_bot.approvals.circumstances import Known
 from approvals_bot.approvals.conditions import Condition, Judgement
+from approvals_bot.approvals.field_addresses import fields_of
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.json_values import same_json
 from approvals_bot.approvals.outcomes import last_answers_of
@@ -27,6 +28,9 @@ from approvals_bot.approvals.request import AppliedRule, Opening, Outcome, Reque
 from approvals_bot.approvals.templates import AboutDecision, AboutRequest, AboutStage, Facts, Who
 from approvals_bot.approvals.used_fields import fields_in_texts
 from approvals_bot.durable.core.serialization import json_text
+
+IN_FIELD = "field:"
+"""What the address of people begins with whom a field names."""
 
 KEPT = 1024  # definitions, of the requests replayed last; each file has two: as it was read, and as logs have it
 KEPT_RULINGS = 1024
@@ -92,6 +96,16 @@ class Rules:
     @cached_property
     def deadline_fields(self) -> tuple[str, ...]:
         return self.definition.deadline_fields
+
+    @cached_property
+    def picks(self) -> bool:
+        """Whether a seat picks a few of its people."""
+        return any(seat.pick is not None for stage in self.definition.stage for seat in stage.seats)
+
+    @cached_property
+    def names_people_by_fields(self) -> bool:
+        """Whether an address depends on a field, so that an edit may leave a seat without people."""
+        return any(address.startswith(IN_FIELD) or fields_of(address) for address in addresses_of(self.definition))
 
     @cached_property
     def untrusted(self) -> frozenset[str]:
@@ -291,6 +305,14 @@ def _for_requester(rules: Rules, requester: str, groups: tuple[str, ...]) -> Rul
     return Rules(rules.definition, requester, groups, rules)
 
 
+def addresses_of(definition: Definition) -> Iterator[str]:
+    """Yield every address of those who decide: of seats, vetoes and escalations."""
+    for stage in definition.stage:
+        yield from (address for seat in stage.seats for address in seat.from_)
+        yield from stage.veto.from_ if stage.veto is not None else ()
+    yield from (address for escalation in definition.escalate for address in escalation.to)
+
+
 def facts_of(request: Request, rules: Rules, stage: RequestStage | None = None) -> Facts:
     """Return what the file's templates may name. `stage`: the one that opens."""
     asks = {stage.id: stage.ask for stage in rules.definition.stage}
@@ -299,7 +321,7 @@ def facts_of(request: Request, rules: Rules, stage: RequestStage | None = None) 
     decision = ended and AboutDecision(ended.outcome, _who(request, ended.by), ended.comment, ended.via)
     return Facts(
         workflow=request.workflow,
-        fields=rules.ruling(request.fields).typed,
+        fields=_with_names(rules.ruling(request.fields).typed, request, rules),
         requester=_who(request, request.requester),
         on_behalf_of=_who(request, request.on_behalf_of) if request.on_behalf_of else Who(),
         request=AboutRequest(request.id, request.title, request.digest),
@@ -309,6 +331,16 @@ def facts_of(request: Request, rules: Rules, stage: RequestStage | None = None) 
         revision=request.definition,
         stage=AboutStage(stage.id, stage.title) if stage is not None else None,
     )
+
+
+def _with_names(typed: Mapping[str, Any], request: Request, rules: Rules) -> Mapping[str, Any]:
+    """Return the values with people in the place of their addresses."""
+    people = [name for name, spec in rules.definition.fields.items() if spec.holds_people and typed.get(name)]
+    return {**typed, **{name: _named(request, typed[name]) for name in people}} if people else typed
+
+
+def _named(request: Request, value: str | tuple[str, ...]) -> Who | tuple[Who, ...]:
+    return _who(request, value) if isinstance(value, str) else tuple(_who(request, each) for each in value)
 
 
 def _who(request: Request, key: str) -> Who:

@@ -12,15 +12,15 @@ from pydantic import JsonValue
 from approvals_bot.approvals.ballot import by_alternative, size_of
 from approvals_bot.approvals.business_time import length_text
 from approvals_bot.approvals.eligibility import RequestContext, Resolution, ResolvedSeat, label_of, with_delegates
+from approvals_bot.approvals.named_people import opening_with_people
 from approvals_bot.approvals.notifications import personal, to_escalated
 from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import EMAIL, SLACK, ToPerson
 from approvals_bot.approvals.request import Opening, Request, RequestStage
 from approvals_bot.approvals.resolution import is_among, resolve_seats, with_groups
-from approvals_bot.approvals.rules import Rules, rules_of
+from approvals_bot.approvals.rules import IN_FIELD, Rules, rules_of
 from approvals_bot.approvals.stages import (
-    FIELD,
     carries_over,
     context_of,
     different_people,
@@ -51,13 +51,15 @@ async def simulate(
     - `stages`: `[{id, title, state, because, seats: [{label, need, of, share?, unread?}], skipped_seats: [{label,
       because}], veto: {label, need, of} or null, left_out: [{person, why}], away: [{person, back, delegate, trouble}],
       timers, escalations: [{at, to, mode, who: [{person, why, via}]}]}]`. `need` of so many people; `share`: how the
-      file says that, if not as a number. Of alternatives, each seat has its `alternative`, from 1. Where earlier
-      approvals count again, `carries_over` lists the people whose may.
+      file says that, if not as a number. Of alternatives, each seat has its `alternative`, from 1. Where the file picks
+      a few of the people, `pick` says how many. Where earlier approvals count again, `carries_over` lists the people
+      whose may.
 
     `has_slack`: False if Slack isn't configured, so that direct messages become mails. Raises InvalidPayloadError for
     invalid fields, and SourceUnavailable if a group that decides who may request this can't be read.
     """
     opening = await with_groups(definition, opening, people)
+    opening = await opening_with_people(definition.fields, opening, people)
     rules = rules_of(definition, opening)
     request = judged(request_of(rules, opening, at=now), rules, now, *rules.stages)
     ruling = rules.ruling_of(request)
@@ -135,6 +137,7 @@ class _Simulation:
             "seats": [
                 _needed(seats[each.id].label, seats[each.id].need, each)
                 | ({"alternative": seats[each.id].alternative + 1} if is_choice else {})
+                | ({} if (pick := self.rules.stages[stage.id].seats[each.id].pick) is None else {"pick": pick})
                 for each in found.seats
             ],
             "skipped_seats": self._skipped_seats(stage),
@@ -192,7 +195,7 @@ class _Simulation:
     async def _why_excluded(self, address: str, about: RequestContext) -> str:
         definition = self.rules.definition
         for entry in definition.policy.exclude or ():
-            if (name := entry.removeprefix(FIELD)) != entry:
+            if (name := entry.removeprefix(IN_FIELD)) != entry:
                 if self._is_named(address, self.request.fields.get(name)):
                     return f"excluded as {definition.fields[name].label or readable(name)}"
             elif (await is_among(address, (entry,), about, self.people))[0]:

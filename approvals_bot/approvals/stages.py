@@ -12,6 +12,8 @@ from dataclasses import replace
 from datetime import datetime
 from itertools import takewhile
 
+from pydantic import JsonValue
+
 from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals.ballot import (
     YES,
@@ -29,6 +31,7 @@ from approvals_bot.approvals.ballot import (
 from approvals_bot.approvals.clock import Escalation
 from approvals_bot.approvals.delivery_policy import Deliver
 from approvals_bot.approvals.eligibility import (
+    MORE,
     CountedVote,
     PeopleSource,
     RequestContext,
@@ -51,14 +54,11 @@ from approvals_bot.approvals.request import (
     RequestSeat,
     RequestStage,
 )
-from approvals_bot.approvals.rules import Rules, Ruling, facts_of
+from approvals_bot.approvals.rules import IN_FIELD, Rules, Ruling, facts_of
 from approvals_bot.approvals.templates import Facts, TemplateError, render, render_line
 from approvals_bot.approvals.values import shown_duration
 from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.people import Person, is_mail
-
-FIELD = "field:"
-"""What an address begins with that a field holds."""
 
 MOST_REASONS = 5  # of stages that don't apply, in one sentence
 MOST_WAYS = 200  # of choosing an alternative in each of several stages
@@ -123,16 +123,18 @@ def context_of(request: Request, rules: Rules, stage: RequestStage | None = None
         own or definition.policy.self_approval,
         definition.group_names,
         _excluded(request, definition) if definition.policy.exclude else (),
+        forms.people_in(definition.fields, request.fields),
     )
 
 
 def _excluded(request: Request, definition: Definition) -> tuple[str, ...]:
     """Return the addresses of those who may not decide; a field that holds no address excludes nobody."""
-    named = (
-        str(request.fields.get(entry.removeprefix(FIELD)) or "") if entry.startswith(FIELD) else entry
-        for entry in definition.policy.exclude or ()
-    )
-    return tuple(entry for entry in named if entry.startswith(("@", "slack:@")) or is_mail(entry))
+    named = list[JsonValue]()
+    for entry in definition.policy.exclude or ():
+        value = request.fields.get(entry.removeprefix(IN_FIELD)) if entry.startswith(IN_FIELD) else entry
+        named += value if isinstance(value, list) else [value]
+    texts = [entry for entry in named if isinstance(entry, str)]
+    return tuple(entry for entry in texts if entry.startswith(("@", "slack:@")) or is_mail(entry))
 
 
 def presented(request: Request, rules: Rules) -> Request:
@@ -154,9 +156,9 @@ def described(request: Request, rules: Rules) -> Request:
         request = request.but(title=_rendered(render_line, about.title, request, rules) or about.id)
     return request.but(
         instructions=_rendered(render, about.instructions, request, rules).strip() if about.instructions else "",
-        shown=forms.shown_fields(specs, ruling.typed, request.was),
+        shown=forms.shown_fields(specs, ruling.typed, request.was, request.people),
         numbers=tuple(name for name, spec in specs.items() if spec.type in forms.NUMBERS),
-        files=tuple(name for name, spec in specs.items() if spec.type == "file"),
+        files=tuple(name for name, spec in specs.items() if spec.holds_files),
         editable=tuple(forms.editable_field(name, spec, values) for name, spec in specs.items() if spec.editable),
         rules=ruling.applied,
     )
@@ -330,8 +332,9 @@ def seat_queries(request: Request, rules: Rules, stage: RequestStage) -> list[Se
         for more in stage.escalations:
             if number in more.seats:
                 is_replacing = more.mode == "replace"
-                sources.append(PeopleSource(more.to, more.owed, is_escalation=True, replaces=is_replacing))
-                notify = None if more.mode == "replace" or notify is None else (*notify, *more.to)
+                to = tuple(address for address in more.to if address != MORE)
+                sources.append(PeopleSource(to, more.owed, is_escalation=True, replaces=is_replacing))
+                notify = None if more.mode == "replace" or notify is None else (*notify, *to)
         asks.append(SeatQuery(number, tuple(sources), notify))
     if (veto := rules.stages[stage.id].veto) is not None:
         asks.append(SeatQuery(VETO, (PeopleSource(veto.from_),)))

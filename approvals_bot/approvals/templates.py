@@ -178,6 +178,8 @@ def _for_people(value: Any) -> Any:
             return value.name or value.address
         case str() | bool() | Money() | date() | timedelta():
             return shown_value(value)
+        case tuple():
+            return ", ".join(str(_for_people(each)) for each in value)
         case _:
             return _for_programs(value)
 
@@ -188,6 +190,8 @@ def _for_programs(value: Any) -> Any:
             return ""
         case Who():
             return value.address
+        case tuple():
+            return ", ".join(str(_for_programs(each)) for each in value)
         case bool():
             return "true" if value else "false"
         case Money():
@@ -235,6 +239,8 @@ def _shows(node: nodes.Node, untrusted: frozenset[str]) -> bool:
 
 def _quoted(value: Any) -> Any:
     """Put somebody else's text in quotation marks, on one line; it has none of its own."""
+    if isinstance(value, tuple):
+        value = _for_people(value)
     if not isinstance(value, str) or not value:
         return value
     return f"“{' '.join(value.split()).translate(_NO_MARKS)}”"
@@ -273,6 +279,7 @@ _METHODS = {
     "date": {"isoformat": True, "year": False, "month": False, "day": False},
     "datetime": {"isoformat": True, "year": False, "month": False, "day": False, "hour": False, "minute": False},
     "money": {"currency": False},
+    "person": {"name": False, "email": False, "address": False},
     "file": {"id": False, "name": False, "size": False, "sha256": False, "type": False},
 }  # attribute → whether it is a method
 _CALLED = frozenset(name for names in _METHODS.values() for name, called in names.items() if called)

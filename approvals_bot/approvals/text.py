@@ -150,6 +150,10 @@ FAULTS = {
     "too_short": "is too short: at least {shortest:,} characters are needed",
     "required": "is required",
     "pattern": "does not have the form {pattern}",
+    "not_person": "must be a person's email address, like ann@acme.eu",
+    "person_unknown": "must be somebody who is known here: in the configuration, a group, the directory or Slack",
+    "person_not_among": "must be one of {people}",
+    "person_unsure": "can't be checked just now; please try again in a moment",
     "not_email": "must be an email address, like ann@acme.eu",
     "not_url": "must be a URL, like https://acme.eu/page",
     "not_boolean": "must be true or false",
@@ -169,6 +173,11 @@ FAULTS = {
     "above_max": "must be at most {max}",
     "no_bounds": "a field of type {type} has no bounds",
     "not_list": "must be a list",
+    "too_few": "must have at least {min}",
+    "too_many": "must have at most {max}",
+    "twice": "is there twice",
+    "not_one_line": "must be on one line, without blanks around it",
+    "no_count": "must be a number of items, from 0 to {most:,}",
     "not_object": "must be an object",
     "not_json": "is not valid JSON: the mistake is at line {line}, column {column}",
     "not_finite": "contains a number that JSON doesn't have",
@@ -266,6 +275,11 @@ def edit_text(name: str, kept: int, reset: int) -> str:
         if count
     ]
     return f"Edited by {name}: {', '.join(parts)}"
+
+
+def placed(place: Sequence[str], text: str) -> str:
+    """Say which item of a list is wrong: `the second: must be one line`, counted from one."""
+    return f"number {int(place[0]) + 1} {text}" if place and place[0].isdecimal() else text
 
 
 def short_digest(whole: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from approvals_bot.approvals.acts import Rejection
 from approvals_bot.approvals.business_time import BusinessTime, Calendar, Length, after
 from approvals_bot.approvals.deadlines import TimeOfDay, TimeOfField, moment_of_deadline
+from approvals_bot.approvals.eligibility import MORE
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Request, RequestStage, RequestTimer
 from approvals_bot.durable.core.api import now
@@ -76,7 +77,8 @@ def stage_times(definition: Definition, opened_at: datetime, values: Values = NO
     escalations = [_after(definition, opened_at, escalation.after) for escalation in definition.escalate]
     for number, (escalation, at) in enumerate(zip(definition.escalate, escalations, strict=True)):
         if deadline is None or at < deadline:
-            what = f"escalation: {', '.join(escalation.to)} {_ASKED[escalation.mode]}"
+            to = ("more of them" if address == MORE else address for address in escalation.to)
+            what = f"escalation: {', '.join(to)} {_ASKED[escalation.mode]}"
             times.append(Time(at, "escalation", what, number))
     if definition.deliver.email:
         at = _after(definition, opened_at, definition.deliver.email)

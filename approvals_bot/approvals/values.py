@@ -3,10 +3,12 @@
 | type | JSON | typed |
 |---|---|---|
 | string, text, enum, email, url | string | str |
+| person | their address | str: the address, and in the log their identity |
 | integer, boolean | number, true/false | int, bool |
 | decimal, money | string such as "1250.00" (numbers are accepted; numbers.py) | Decimal, Money |
 | date, datetime | "2026-11-05", "2026-11-05T14:00:00Z" | date, aware datetime in UTC |
 | duration | "1h30m" (seconds are accepted) | timedelta |
+| list | a list of such values | tuple |
 | file | what the store says of it; callers give its id (files.py) | StoredFile |
 | array, object | a list, an object; text that a person typed is parsed | list, dict |
 """
@@ -25,7 +27,7 @@ from urllib.parse import urlsplit
 from pydantic import JsonValue, StringConstraints, TypeAdapter, ValidationError
 
 from approvals_bot.approvals.durations import duration_text, parse_duration
-from approvals_bot.approvals.field_specs import FieldSpec, whole
+from approvals_bot.approvals.field_specs import FieldSpec, item_of, whole
 from approvals_bot.approvals.files import StoredFile, read_file, shown_file
 from approvals_bot.approvals.json_values import (
     LARGEST_INTEGER,
@@ -48,6 +50,8 @@ from approvals_bot.approvals.numbers import (
 from approvals_bot.approvals.visible import NOT_GIVEN, first_unseen, marked
 from approvals_bot.people import AddressError, canonical
 
+MOST_ITEMS = 1_000  # of a list
+
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -56,7 +60,7 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 def read(spec: FieldSpec, given: Any) -> Any:
     """Parse a JSON value other than null. Returns the typed value; raises UnfitError."""
     match spec.type:
-        case "string" | "text" | "email" | "url" | "tool" | "said" | "id":
+        case "string" | "text" | "email" | "url" | "person" | "tool" | "said" | "id":
             return _READ_TEXT[spec.type](spec, _text(spec, given))
         case "enum":
             return _enum(spec, given)
@@ -66,6 +70,8 @@ def read(spec: FieldSpec, given: Any) -> Any:
             return Money(_bounded(spec, amount(given, spec.currency or "")), spec.currency or "")
         case "file":
             return read_file(given)
+        case "list":
+            return _list(spec, given)
         case "array" | "object" | "arguments":
             return _json(spec, given)
         case type:
@@ -76,6 +82,8 @@ def read(spec: FieldSpec, given: Any) -> Any:
 def read_text(type: str, text: str) -> Any:
     """Parse a bound (`min`, `max`). Returns the typed value; raises UnfitError."""
     match type:
+        case "list":
+            return _count(text)
         case "integer":
             return read_integer(int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else text)
         case "decimal" | "money":
@@ -105,6 +113,8 @@ def write(spec: FieldSpec, value: Any) -> JsonValue:
             return duration_text(value)
         case list() | dict():
             return value
+        case tuple():
+            return [write(spec, each) for each in value]
         case StoredFile():
             return value.as_json()
         case _:
@@ -114,11 +124,16 @@ def write(spec: FieldSpec, value: Any) -> JsonValue:
 def value_schema(spec: FieldSpec) -> dict[str, Any]:
     """Return the JSON Schema of a field's value."""
     schema = dict(_SCHEMA[spec.type])
+    if spec.type == "list":
+        most = MOST_ITEMS if spec.max is None else int(spec.max)
+        schema |= {"items": value_schema(item_of(spec)), "minItems": fewest(spec), "maxItems": most}
+        if spec.of != "string":
+            schema["uniqueItems"] = True
     if spec.type in ("string", "text", "email", "url"):
         schema |= {"minLength": _shortest(spec), "maxLength": spec.longest}
         if spec.pattern is not None:
             schema["pattern"] = f"^(?:{spec.pattern})$"
-    if spec.values is not None:
+    if spec.type == "enum" and spec.values is not None:
         schema["enum"] = list(spec.values)
     if spec.type == "integer":
         schema |= {"minimum": int(spec.min or -LARGEST_INTEGER), "maximum": int(spec.max or LARGEST_INTEGER)}
@@ -176,6 +191,15 @@ def _email(spec: FieldSpec, text: str) -> str:
     return _patterned(spec, text)
 
 
+def _person(spec: FieldSpec, text: str) -> str:
+    if not text.strip():
+        raise UnfitError("not_person")
+    try:
+        return canonical(text)
+    except AddressError:
+        raise UnfitError("not_person") from None
+
+
 def _url(spec: FieldSpec, text: str) -> str:
     if text:
         try:
@@ -192,6 +216,7 @@ _READ_TEXT: dict[str, Callable[[FieldSpec, str], str]] = {
     "string": _patterned,
     "text": _patterned,
     "email": _email,
+    "person": _person,
     "url": _url,
     "tool": _patterned,
     "said": _patterned,
@@ -265,6 +290,44 @@ def _json(spec: FieldSpec, given: Any) -> Any:
     return value
 
 
+def _list(spec: FieldSpec, given: Any) -> tuple[Any, ...]:
+    """Read a list. Each fault has its place; a list of people, files or an enum's values has none twice."""
+    if not isinstance(given, list | tuple):
+        raise UnfitError("not_list")
+    if not given and fewest(spec):
+        raise UnfitError("required")
+    if len(given) < fewest(spec):
+        raise UnfitError("too_few", min=fewest(spec))
+    most = MOST_ITEMS if spec.max is None else int(spec.max)
+    if len(given) > most:
+        raise UnfitError("too_many", max=most)
+    item, found, seen = item_of(spec), list[Any](), set[Any]()
+    for at, each in enumerate(given):
+        try:
+            value = read(item, each)
+            if isinstance(value, str) and ("\n" in value or value != value.strip()):
+                raise UnfitError("not_one_line")
+            if spec.of != "string" and value in seen:
+                raise UnfitError("twice")
+        except UnfitError as error:
+            raise error.at((str(at), *error.path)) from None
+        found.append(value)
+        seen.add(value)
+    check_whole_size(write(spec, tuple(found)))
+    return tuple(found)
+
+
+def fewest(spec: FieldSpec) -> int:
+    """Return how many items a list has at least: one, if it is required and nothing else is said."""
+    return int(spec.required) if spec.min is None else int(spec.min)
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,4}", text) or int(text) > MOST_ITEMS:
+        raise UnfitError("no_count", most=MOST_ITEMS)
+    return int(text)
+
+
 def _bounded(spec: FieldSpec, value: Any) -> Any:
     if spec.min is not None and value < read_text(spec.type, spec.min):
         raise UnfitError("below_min", min=spec.min)
@@ -277,6 +340,7 @@ _SCHEMA: dict[str, dict[str, Any]] = {
     "string": {"type": "string"},
     "text": {"type": "string"},
     "email": {"type": "string", "format": "email"},
+    "person": {"type": "string", "format": "email", "description": "The address of a person who is known here."},
     "url": {"type": "string", "format": "uri"},
     "enum": {"type": "string"},
     "file": {"type": "string", "description": "The id of an uploaded file."},
@@ -287,6 +351,7 @@ _SCHEMA: dict[str, dict[str, Any]] = {
     "date": {"type": "string", "format": "date"},
     "datetime": {"type": "string", "format": "date-time"},
     "duration": {"type": ["string", "integer"], "examples": ["1h30m", 5400]},
+    "list": {"type": "array"},
     "array": {"type": "array"},
     "object": {"type": "object"},
     "tool": {"type": "string"},
@@ -318,6 +383,8 @@ def shown_value(value: Any) -> str:
             return shown_duration(value)
         case list() | dict():
             return shown_json(value)
+        case tuple():
+            return ", ".join(map(shown_value, value)) or NOT_GIVEN
         case StoredFile():
             return shown_file(value)
         case _:

@@ -20,7 +20,6 @@ from approvals_bot.approvals.acts import (
     Change,
     Comment,
     MailReturned,
-    Message,
     Reassign,
     Remind,
     Reply,
@@ -30,8 +29,6 @@ from approvals_bot.approvals.acts import (
     Talk,
     TryNow,
     Vote,
-    answer_of,
-    read_message,
 )
 from approvals_bot.approvals.apply import (
     apply,
@@ -48,6 +45,8 @@ from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.eligibility import Resolution, label_of
 from approvals_bot.approvals.fields import Fits
 from approvals_bot.approvals.follow_ups import FollowUps
+from approvals_bot.approvals.hook_messages import parse_message, send_reply
+from approvals_bot.approvals.named_people import left_without_people, with_people_named
 from approvals_bot.approvals.notifications import (
     Notification,
     escalation_notifications,
@@ -58,11 +57,12 @@ from approvals_bot.approvals.notifications import (
     to_new_approver,
 )
 from approvals_bot.approvals.outcomes import result_of
+from approvals_bot.approvals.picks import lacking, only_picked, with_picks
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import Occasion, ToPerson
 from approvals_bot.approvals.published import REQUEST, PublishedRequests
 from approvals_bot.approvals.reassignment import Rank
-from approvals_bot.approvals.request import DEADLINE, Opening, Request, RequestStage
+from approvals_bot.approvals.request import DEADLINE, OPERATOR, SERVICE, Opening, Request, RequestStage
 from approvals_bot.approvals.resolution import find_people, find_rank
 from approvals_bot.approvals.rules import KeptDefinition, rules_of
 from approvals_bot.approvals.stages import (
@@ -108,12 +108,6 @@ from approvals_bot.durable.core.api import (
 )
 from approvals_bot.durable.core.serialization import Proven
 from approvals_bot.people import is_mail
-
-SERVICE = "app:service"
-"""The actor that cancels a request because its run was cancelled."""
-
-OPERATOR = ("app:cli",)
-"""The actor at the service's own terminal, who may do there what owners may."""
 
 
 @workflow(name="approval")
@@ -274,10 +268,15 @@ class PendingRequest:
             also = [act.person] if is_mail(act.person) else []
         found = await self.find(before.stage, act.by, *also)
         ahead = [(stage, await self.find(stage)) for stage in self.ahead()] if isinstance(act, Vote) else []
-        self.unanswered = None
-        self.request, reply = apply(
-            self.request, act, came_at, rules=self.rules, found=found, rank=rank, fits=self.fits, ahead=ahead
+        act, wrong = await with_people_named(act, before, self.rules)
+        after, reply = apply(
+            before, act, came_at, rules=self.rules, found=found, rank=rank, fits=self.fits, ahead=ahead
         )
+        if reply.changed and (wrong := wrong or await left_without_people(before, after, self.rules, came_at)):
+            after, reply = before, Reply("invalid", rejections=wrong)
+        self.request, self.unanswered = after, None
+        if self.rules.picks and lacking(before, self.definition, before.stage, found):  # somebody has left
+            self.timers.add(next_look(now(), 0))
         await send_reply(message, reply)
         if reply.changed:
             await self.proceed(before.stage, came_at, is_edited=self.request.fields is not before.fields)
@@ -323,9 +322,21 @@ class PendingRequest:
         self.request, reply = withdrawn(self.request, act, now())
         return reply
 
-    async def find(self, stage: RequestStage, *also: str) -> Resolution:
+    async def look_up(self, stage: RequestStage, *also: str) -> Resolution:
         asks = seat_queries(self.request, self.rules, stage)
         return await find_people(asks, context_of(self.request, self.rules, stage), also, now())
+
+    async def find(self, stage: RequestStage, *also: str) -> Resolution:
+        """Look people up; where the file picks a few, those who were picked."""
+        found = await self.look_up(stage, *also)
+        return only_picked(self.request, self.definition, stage, found) if self.rules.picks else found
+
+    async def find_and_pick(self, stage: RequestStage, *also: str) -> Resolution:
+        """Look people up; where the file picks a few, pick until there are enough."""
+        found = await self.look_up(stage, *also)
+        if self.rules.picks:
+            self.request, found = await with_picks(self.request, self.definition, stage, found)
+        return found
 
     def ahead(self) -> list[RequestStage]:
         """Return the stages in which an approval may matter, too: it counts there again, or takes its voter away."""
@@ -391,7 +402,7 @@ class PendingRequest:
         here = self.definition.in_stage(self.rules.stages[stage.id])
         times = stage_times(here, opened_at, self.rules.ruling(self.request.fields).typed)
         targets = escalates_to(here, times)
-        found = await self.find(stage, *(address for address in targets if is_mail(address)))
+        found = await self.find_and_pick(stage, *(address for address in targets if is_mail(address)))
         self.request = opened(self.request, self.rules, stage, found, opened_at)
         if not self.has_opened and (why := why_undecidable(self.request, self.rules, stage, found)):
             raise NobodyCanDecideError(stage.id, why)
@@ -451,7 +462,7 @@ class PendingRequest:
         for number in numbers:
             self.request = escalated(self.request, stage, self.definition.escalate[number])
             stage = self.open_stage()
-        found = await self.find(stage)
+        found = await self.find_and_pick(stage)
         self.request = seated(self.request, self.rules, stage, found)
         self.look_again_if_needed(found, 0)
         self.copies.show(self.request)
@@ -462,7 +473,7 @@ class PendingRequest:
 
     async def look_again(self, stage: RequestStage, times: int) -> None:
         """Resolve the stage once more, and send cards to people who weren't found before."""
-        found, before = await self.find(stage), (self.request.unresolved, owed(self.request))
+        found, before = await self.find_and_pick(stage), (self.request.unresolved, owed(self.request))
         self.request = seated(self.request, self.rules, stage, found)
         if before != (self.request.unresolved, owed(self.request)):
             self.request = self.request.but(version=self.request.version + 1)  # cards show both
@@ -585,16 +596,3 @@ class PendingRequest:
         self.copies.show(self.request)
         self.notify_requester("outcome")
         self.follow_ups.start(ended.outcome, self.request, self.rules)
-
-
-async def parse_message(message: WebhookRequest) -> Message | None:
-    """Parse a message of `perform`. Returns None for all else: a call from outside has a URL, and is no act."""
-    try:
-        return None if message.url else read_message(await message.json())
-    except ValueError:
-        return None
-
-
-async def send_reply(message: WebhookRequest, reply: Reply) -> None:
-    """Send the reply to the sender."""
-    await message.respond_json(answer_of(reply))

@@ -17,10 +17,12 @@ from approvals_bot.app.directory import known_people
 from approvals_bot.app.service import Service
 from approvals_bot.approvals import fields
 from approvals_bot.approvals.agent_policy import TOOL_CALL
+from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.simulate import simulate
+from approvals_bot.approvals.values import fewest
 from approvals_bot.config.chat import CHAT_WORKFLOW
 from approvals_bot.config.load import Configuration
 from approvals_bot.errors import ApprovalsBotError
@@ -123,6 +125,8 @@ class Samples:
             return Sample(f"Start {name}", {"workflow": name, "input": _input_of(listed)}, self._key)
         people, now = self._service.engine.resources[People], self._service.engine.now()
         given = _fields_of(definition, now)
+        named = [field for field in definition.fields if field in given and definition.fields[field].holds_people]
+        given |= {field: await _people_for(definition.fields[field], people) for field in named}
         openers = [one async for one in self._openers(definition, people)]
         form = f"/requests/new/{name}"
         for one in openers:
@@ -140,6 +144,16 @@ class Samples:
             with suppress(ApprovalsBotError):
                 if await may_open(definition, [person.address], people):
                     yield person
+
+
+async def _people_for(spec: FieldSpec, people: People) -> JsonValue:
+    """Return people whom a field may name: one, or as many as a list needs."""
+    found = [person.address for person in people.known()]
+    for address in spec.in_ or ():
+        with suppress(ValueError):
+            found = [person.address for person in (await people.resolve(address, requester="app:dev")).persons] or found
+            break
+    return [*found[: fewest(spec) or 1]] if spec.type == "list" else next(iter(found), "")
 
 
 _NOT_STARTED = {CHAT_WORKFLOW, TOOL_CALL}

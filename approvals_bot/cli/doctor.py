@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 from approvals_bot.app.connections import open_channels
 from approvals_bot.app.directory import open_people
 from approvals_bot.approvals.delivery_policy import SayInSlack
+from approvals_bot.approvals.eligibility import MORE
+from approvals_bot.approvals.field_addresses import variants
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import EMAIL, SLACK, CheckUp, Diagnosis, DiagnosisState, WithCheck
 from approvals_bot.approvals.templates import channels_of
@@ -243,8 +245,9 @@ def groups_of(service: ServiceSettings, workflows: Sequence[Definition]) -> list
             *(text for escalation in definition.escalate for text in escalation.to),
         ]
         for text in texts:
-            if text.startswith("slack:") and isinstance(group := parse_address(text), SlackGroupAddress):
-                found.append(group.handle)
+            for each, _ in variants(text, definition.fields):
+                if each.startswith("slack:") and isinstance(group := parse_address(each), SlackGroupAddress):
+                    found.append(group.handle)
     return list(dict.fromkeys(found))
 
 
@@ -332,8 +335,6 @@ def _check_absences(people: People, now: datetime) -> Iterator[Diagnosis]:
 
 
 def _addresses(definition: Definition) -> Iterable[str]:
-    for stage in definition.stage:
-        for seat in stage.seats:
-            yield from seat.from_
-    for escalation in definition.escalate:
-        yield from escalation.to
+    addresses = [address for stage in definition.stage for seat in stage.seats for address in seat.from_]
+    addresses += [address for escalation in definition.escalate for address in escalation.to if address != MORE]
+    yield from (each for address in addresses for each, _ in variants(address, definition.fields))

@@ -125,7 +125,6 @@ def simulate(
     """
     from approvals_bot.app.directory import open_people
     from approvals_bot.approvals import fields
-    from approvals_bot.approvals.files import StoredFile
     from approvals_bot.approvals.request import Opening
     from approvals_bot.approvals.simulate import simulate as play
     from approvals_bot.service.catalog import load_catalog, read_configuration
@@ -146,8 +145,8 @@ def simulate(
     service = configuration.service
 
     for name, spec in definition.fields.items():
-        if spec.type == "file" and isinstance(given.get(name), str):  # nothing is uploaded for a simulation
-            given[name] = StoredFile(given[name], given[name], 0, "", "").as_json()
+        if spec.holds_files:  # nothing is uploaded for a simulation
+            given[name] = _as_files(given.get(name))
 
     async def look() -> tuple[dict[str, Any], list[str]]:
         opening = Opening(fields.dump(definition.fields, fields.values(definition.fields, given)), opener, behalf)
@@ -345,6 +344,15 @@ async def to_act_on(engine: Engine, run: str) -> RunRecord:
     return record
 
 
+def _as_files(given: Any) -> Any:
+    """Return files of these names, without content."""
+    from approvals_bot.approvals.files import StoredFile
+
+    if isinstance(given, list):
+        return [_as_files(each) for each in given]
+    return StoredFile(given, given, 0, "", "").as_json() if isinstance(given, str) else given
+
+
 def _has_begun(record: RunRecord) -> bool:
     """Check whether the request has a stage, or has ended without one."""
     request = request_of(record)
@@ -370,6 +378,8 @@ def _typed(texts: dict[str, str], asks: tuple[FormField, ...]) -> dict[str, Any]
         match kinds.get(name):
             case "integer" if text.removeprefix("-").isdecimal() and text.isascii() and len(text) < 20:
                 typed[name] = int(text)
+            case "list":
+                typed[name] = [line.strip() for line in text.splitlines() if line.strip()]
             case "array" | "object" | "arguments":
                 try:
                     typed[name] = parse_typed(text)

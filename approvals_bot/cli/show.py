@@ -347,7 +347,9 @@ def share_text(seat: Mapping[str, Any]) -> str:
     """Write how many of how many people are needed: `2 of 3 (50%)`."""
     if "unread" in seat:
         return f"{seat.get('share', seat['need'])} of people that aren't known"
-    return f"{seat['need']} of {seat['of']}" + (f" ({seat['share']})" if "share" in seat else "")
+    asked = min(seat.get("pick", seat["of"]), seat["of"])
+    picked = f" picked from {seat['of']} when it opens" if asked < seat["of"] else ""
+    return f"{seat['need']} of {asked}{picked}" + (f" ({seat['share']})" if "share" in seat else "")
 
 
 def _notes(stage: Mapping[str, Any]) -> Iterator[str]:

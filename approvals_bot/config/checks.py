@@ -29,15 +29,17 @@ from approvals_bot.approvals.delivery_policy import (
     SendMail,
     StageDeliver,
 )
+from approvals_bot.approvals.eligibility import MORE
+from approvals_bot.approvals.field_addresses import TAKING, fields_of, variants
 from approvals_bot.approvals.field_specs import ORDERED, FieldSpec, FieldType
 from approvals_bot.approvals.fields import faults
 from approvals_bot.approvals.policy import Definition, Stage
-from approvals_bot.approvals.stages import FIELD
+from approvals_bot.approvals.rules import IN_FIELD
 from approvals_bot.approvals.templates import Event, TemplateError
 from approvals_bot.approvals.templates import check as check_template
 from approvals_bot.config.channels import installed_channels
 from approvals_bot.config.clock_checks import calendar_faults, deadline_faults, unknown_calendar
-from approvals_bot.config.enough_people import stage_faults
+from approvals_bot.config.enough_people import stage_faults, unset_fields
 from approvals_bot.config.follow_up_checks import channel_faults, event_of, follow_up_condition
 from approvals_bot.config.messages import Finding, homes_of
 from approvals_bot.config.positions import Path
@@ -46,6 +48,7 @@ from approvals_bot.config.service import DirectoryTable, ServiceSettings
 from approvals_bot.people import (
     AddressError,
     GroupAddress,
+    InField,
     ManagerOf,
     OnBehalfOf,
     OnCall,
@@ -70,6 +73,7 @@ OF_APPROVALS = ("request", "policy", "auto", "stage", "deliver", "clock", "escal
 def check_definition(definition: Definition, service: ServiceSettings) -> list[Finding]:
     """List everything that is wrong with this workflow in this service, in no particular order."""
     found = [*_fields(("fields",), definition.fields), *_requesters(definition, service)]
+    found += _named_people(definition, service)
     found += schedule_faults(definition, service)
     if definition.is_tool_call:
         return [*found, *_tool_call(definition, service)]
@@ -102,6 +106,7 @@ def _approval(definition: Definition, service: ServiceSettings) -> Iterator[Find
     yield from calendar_faults(definition, service)
     yield from _delivery(definition, service)
     yield from _actions(definition, service)
+    yield from unset_fields(definition)
     yield from stage_faults(definition, service)
 
 
@@ -145,6 +150,15 @@ def _fields(at: Path, fields: Mapping[str, FieldSpec]) -> Iterator[Finding]:
             yield Finding((*at, name), f"type must be {one_of(get_args(FieldType))}")
     for path, message in faults(fields):
         yield Finding((*at, *path), message)
+
+
+def _named_people(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
+    """Check the addresses that say whom a field may name."""
+    tables: list[tuple[Path, Mapping[str, FieldSpec]]] = [(("fields",), definition.fields)]
+    tables += [(("stage", at, "ask"), stage.ask) for at, stage in enumerate(definition.stage)]
+    for path, fields in tables:
+        for name, spec in fields.items():
+            yield from _addresses((*path, name, "in"), spec.in_ or (), definition, service)
 
 
 def _conditions(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
@@ -229,18 +243,22 @@ def _policy(definition: Definition) -> Iterator[Finding]:
 def _excluded(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
     for at, entry in enumerate(definition.policy.exclude or ()):
         path = ("policy", "exclude", at)
-        if entry.startswith(FIELD):
-            name = entry.removeprefix(FIELD)
-            spec = definition.fields.get(name)
-            if spec is None:
-                near = nearest(name, definition.fields)
-                yield Finding(path, f"no field is called {name}", near and f"{FIELD}{near}", about=("fields",))
-            elif spec.type not in ("email", "string"):
-                yield Finding(path, f'{name} holds no address; give it type = "email"', about=("fields",))
+        if entry.startswith(IN_FIELD):
+            yield from _in_field(path, entry.removeprefix(IN_FIELD), definition, ("email", "string"))
         elif entry.startswith(("@", "slack:@")):
             yield from _address(path, entry, definition, service)
         else:
             yield from _mail_address(path, entry, 'write "field:name", "@group" or an email address')
+
+
+def _in_field(path: Path, name: str, definition: Definition, others: Sequence[str] = ()) -> Iterator[Finding]:
+    """Check that a field names people. `others`: types that may hold addresses, too."""
+    spec = definition.fields.get(name)
+    if spec is None:
+        near = nearest(name, definition.fields)
+        yield Finding(path, f"no field is called {name}", near and f"{IN_FIELD}{near}", about=("fields",))
+    elif not spec.holds_people and spec.type not in others:
+        yield Finding(path, f'{name} names nobody; give it type = "person"', about=("fields",))
 
 
 def _editable(path: Path, definition: Definition) -> Iterator[Finding]:
@@ -266,6 +284,9 @@ def _stages(definition: Definition, service: ServiceSettings) -> Iterator[Findin
                 yield Finding(("stage", at, "veto"), 'needs the outcome "reject"')
         for number, seat in enumerate(stage.seats):
             path = ("stage", at, *stage.path_of(number))
+            if seat.pick is not None and isinstance(seat.need, int) and seat.pick < seat.need:
+                what = f"{seat.need} are needed, so at least as many must be picked"
+                yield Finding((*path, "pick"), what, str(seat.need))
             yield from _addresses((*path, "from"), seat.from_, definition, service)
             yield from _addresses((*path, "notify"), seat.notify or (), definition, service)
 
@@ -293,7 +314,20 @@ def _clock(definition: Definition, service: ServiceSettings) -> Iterator[Finding
         length = escalation.after
         if all(each is not None and is_at_least(length, each) and not is_at_least(each, length) for each in deadlines):
             yield Finding(("escalate", at, "after"), "the deadline is earlier, so this would never happen")
-        yield from _addresses(("escalate", at, "to"), escalation.to, definition, service, of_approver=True)
+        path = ("escalate", at, "to")
+        yield from _picks_more(path, escalation.to, escalation.mode, definition)
+        to = [(*path, number) for number, each in enumerate(escalation.to) if each != MORE]
+        for place in to:
+            yield from _address(place, escalation.to[int(place[-1])], definition, service, of_approver=True)
+
+
+def _picks_more(path: Path, to: Sequence[str], mode: str, definition: Definition) -> Iterator[Finding]:
+    if MORE not in to:
+        return
+    if mode == "replace":
+        yield Finding((*path, to.index(MORE)), "asks more people, so it replaces nobody: leave mode out")
+    if not any(seat.pick is not None for stage in definition.stage for seat in stage.seats):
+        yield Finding((*path, to.index(MORE)), "no seat picks people: set pick, or name who is asked")
 
 
 def _requesters(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
@@ -315,7 +349,7 @@ def _requester(path: Path, text: str, definition: Definition, service: ServiceSe
         if text != EVERY_APP and text[4:] not in service.api_keys:
             near = nearest(text[4:], service.api_keys)
             yield Finding(path, f"no key in [api_keys] is called {text[4:]}", near and f"app:{near}")
-    elif text.startswith("@"):
+    elif text.startswith("@") and not fields_of(text):
         yield from _address(path, text, definition, service)
     elif text != "*":
         yield from _mail_address(path, text, 'write "*" for everyone, "@group", "app:name" or an email address')
@@ -332,7 +366,7 @@ def _mail_address(path: Path, text: str, how: str) -> Iterator[Finding]:
 def _viewers(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
     for at, text in enumerate(definition.workflow.viewers or ()):
         path = ("workflow", "viewers", at)
-        if text.startswith("@"):
+        if text.startswith("@") and not fields_of(text):
             yield from _address(path, text, definition, service)
         elif not is_mail(text):
             yield Finding(path, 'write "@group" or an email address')
@@ -365,6 +399,9 @@ def _addresses(
 def _address(
     path: Path, text: str, definition: Definition, service: ServiceSettings, of_approver: bool = False
 ) -> Iterator[Finding]:
+    if (names := fields_of(text)) or "{{" in text:
+        yield from _of_fields(path, text, names, definition, service)
+        return
     try:
         address = parse_address(text)
     except ValueError as error:
@@ -381,6 +418,8 @@ def _address(
             yield Finding(path, "there is no approver yet; this is for [[escalate]]", "manager-of:requester")
         case ManagerOf("on-behalf-of") | OnBehalfOf() if definition.workflow.on_behalf_of == "never":
             yield Finding(path, 'is never known: this workflow sets on_behalf_of = "never"')
+        case InField(name):
+            yield from _in_field(path, name, definition)
         case OwnerOf(name) if name not in definition.fields:
             near = nearest(name, definition.fields)
             yield Finding(path, f"no field is called {name}", near and f"owner-of:{near}", about=("fields",))
@@ -390,6 +429,25 @@ def _address(
         case OnCall(name) if isinstance(directory, DirectoryTable) and name not in directory.oncall:
             near = nearest(name, directory.oncall)
             yield Finding(path, f"[directory] has no oncall.{name}", near and f"oncall:{near}")
+
+
+def _of_fields(
+    path: Path, text: str, names: Sequence[str], definition: Definition, service: ServiceSettings
+) -> Iterator[Finding]:
+    """Check an address that depends on enums, for each of their values."""
+    if not names or not text.startswith(TAKING):
+        yield Finding(path, 'an address takes the value of an enum like this: "@team-{{ team }}"')
+        return
+    for name in names:
+        spec = definition.fields.get(name)
+        if spec is None:
+            yield Finding(path, f"no field is called {name}", nearest(name, definition.fields), about=("fields",))
+        elif spec.type != "enum":
+            yield Finding(path, f"{name} is no enum, so it can't be known which groups there are", about=("fields",))
+    for each, given in variants(text, definition.fields):
+        said = " and ".join(f'{name} = "{value}"' for name, value in given.items())
+        for found in _address(path, each, definition, service):
+            yield Finding(path, f"{found.message}, for {said}", found.suggestion, about=("fields",))
 
 
 def _delivery(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
@@ -433,7 +491,7 @@ def _builder(definition: Definition, service: ServiceSettings) -> Iterator[Findi
     if definition.workflow.on_behalf_of == "required":
         yield Finding(("deliver", "builder"), "a step has a requester only, so nobody can be required on_behalf_of")
     for name, spec in definition.fields.items():
-        if spec.type == "file":
+        if spec.holds_files:
             yield Finding(("fields", name), "a step of Workflow Builder has no files; leave the field or builder out")
     if "requester" in definition.fields:
         yield Finding(("fields", "requester"), "a step's input has this name; rename the field")

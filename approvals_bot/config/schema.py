@@ -61,7 +61,7 @@ def _or(tables: Schema, name: str, short: Schema) -> None:
 
 
 def _let_a_stage_be_one_seat(stage: Schema, seat: Schema) -> None:
-    own = {name: seat["properties"][name] for name in ("from", "need", "notify")}
+    own = {name: seat["properties"][name] for name in ("from", "need", "pick", "notify")}
     stage["properties"] |= own
     stage["required"] = ["id"]
     others = {"seat": ("any", *own), "any": ("seat", *own), "from": ("seat", "any")}
@@ -89,12 +89,18 @@ def _without(*keys: str) -> Schema:
 
 def _options_of_types() -> Iterator[Schema]:
     for option, types in OPTIONS_FOR.items():
-        yield _if({"required": [option]}, {"properties": {"type": {"enum": list(types)}}})
+        taking: Schema = {"properties": {"type": {"enum": list(types)}}}
+        if option not in ("of", "min", "max"):  # in a list, it is its items'
+            items = {"properties": {"type": {"const": "list"}, "of": {"enum": list(types)}}}
+            taking = {"anyOf": [taking, items]}
+        yield _if({"required": [option.removesuffix("_")]}, taking)
     yield _if(_is("type", "enum"), {"required": ["values"]})
+    yield _if(_is("of", "enum"), {"required": ["values"]})
+    yield _if(_is("type", "list"), {"required": ["of"], **_without("default")})
     yield _if(_is("type", "money"), {"required": ["currency"]})
-    yield _if(
-        _is("type", "file"), {"properties": {"default": False, "pinned": {"const": True}, "editable": {"const": False}}}
-    )
+    of_files = {"properties": {"default": False, "pinned": {"const": True}, "editable": {"const": False}}}
+    yield _if(_is("type", "file"), of_files)
+    yield _if(_is("of", "file"), of_files)
 
 
 def _times() -> Iterator[Schema]:

@@ -3,7 +3,7 @@
 A person is their mail address; everything else only helps to reach them. A workflow names people by *addresses*:
 
     ann@acme.eu · @group · slack:@usergroup · manager-of:requester|approver|on-behalf-of · on-behalf-of
-    owner-of:<field> · oncall:<name>
+    owner-of:<field> · oncall:<name> · field:<name>
 
 Addresses are resolved when a stage opens and again at the click. Live sources (a file, Slack, a URL) are read each time
 and never cached here. A source that can't be read is an error of the resolution, never an empty group: its members
@@ -28,6 +28,7 @@ from approvals_bot.people.addresses import (
     AddressError,
     GroupAddress,
     IdentityRules,
+    InField,
     ManagerOf,
     OnBehalfOf,
     OnCall,
@@ -56,6 +57,7 @@ __all__ = [
     "GroupAddress",
     "GroupSource",
     "IdentityRules",
+    "InField",
     "LiveSource",
     "ManagerOf",
     "NestedGroup",
@@ -393,6 +395,8 @@ class People:
                     return self._manager(of, whom, levels)
                 case OwnerOf(name):
                     return await self._owner(name, (fields or {}).get(name))
+                case InField(name):
+                    return self._in_field(name, (fields or {}).get(name))
                 case OnCall(name):
                     listed = await self._in_directory("oncall", name)
                     return self._listed(listed, f"on call for {name}", f"nobody is on call for {name}")
@@ -486,6 +490,11 @@ class People:
             return Resolved((), f"the request has no {name}")
         owners = await self._in_directory("owner-of", name, str(value))
         return self._listed(owners, f"the owner of {name} {value}", f"nobody owns {name} {value}")
+
+    def _in_field(self, name: str, value: Any) -> Resolved:
+        named = [each for each in (value if isinstance(value, list) else [value]) if each]
+        addresses = [each for each in named if is_mail(str(each))]
+        return self._listed(addresses, "named in the request", f"the request has no {name}")
 
     def _listed(self, addresses: Iterable[str], why: str, nobody: str) -> Resolved:
         persons = self._different(addresses)

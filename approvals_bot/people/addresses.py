@@ -239,7 +239,14 @@ class OnCall:
     name: str
 
 
-Address = PersonAddress | GroupAddress | SlackGroupAddress | ManagerOf | OnBehalfOf | OwnerOf | OnCall
+@dataclass(frozen=True, slots=True)
+class InField:
+    """The people whom a field of the request names."""
+
+    field: str
+
+
+Address = PersonAddress | GroupAddress | SlackGroupAddress | ManagerOf | OnBehalfOf | OwnerOf | OnCall | InField
 
 
 @lru_cache(maxsize=4096)
@@ -261,6 +268,8 @@ def parse_address(text: str) -> Address:
             return OwnerOf(rest)
         case "oncall", _ if _NAME.fullmatch(rest):
             return OnCall(rest)
+        case "field", _ if _NAME.fullmatch(rest):
+            return InField(rest)
         case "slack", _ if rest.startswith("@") and _NAME.fullmatch(rest[1:]):
             return SlackGroupAddress(rest[1:])
     if not colon and text.startswith("@") and _NAME.fullmatch(text[1:]):

@@ -99,13 +99,19 @@ async def attach(engine: Engine, names: Iterable[str], given: Mapping[str, JsonV
         value = given.get(name)
         if value is None:
             continue
-        file = await find_own_file(engine, value, owner)
-        if file is None:
-            rejections.append(Rejection((name,), "file_unknown" if isinstance(value, str) else "not_a_file"))
+        ids, own = value if isinstance(value, list) else [value], list[JsonValue]()
+        for at, id in enumerate(ids):
+            file = await find_own_file(engine, id, owner)
+            if file is None:
+                path = (name, str(at)) if isinstance(value, list) else (name,)
+                rejections.append(Rejection(path, "file_unknown" if isinstance(id, str) else "not_a_file"))
+            else:
+                files.append((name, file))
+                own.append(file.as_json())
+        if len(own) < len(ids):
             del found[name]
         else:
-            files.append((name, file))
-            found[name] = file.as_json()
+            found[name] = own if isinstance(value, list) else own[0]
     return WithFiles(found, tuple(files), tuple(rejections))
 
 
@@ -113,7 +119,7 @@ async def attach_or_refuse(
     engine: Engine, of: Mapping[str, FieldSpec], given: Mapping[str, JsonValue], owner: str
 ) -> WithFiles:
     """Do as `attach` does for the input of a new request. Raises InvalidPayloadError, each fault at its field."""
-    names = [name for name, spec in of.items() if spec.type == "file"]
+    names = [name for name, spec in of.items() if spec.holds_files]
     if not names:
         return WithFiles(given)
     attached = await attach(engine, names, given, owner)

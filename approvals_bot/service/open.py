@@ -17,6 +17,7 @@ from pydantic import JsonValue
 from approvals_bot.approvals import fields
 from approvals_bot.approvals.acts import Actor, ActorKind
 from approvals_bot.approvals.agent_policy import EVERY_APP
+from approvals_bot.approvals.named_people import opening_with_people
 from approvals_bot.approvals.policy import SCHEDULE, Definition
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
 from approvals_bot.approvals.resolution import is_named
@@ -89,7 +90,7 @@ async def open_run(
     opening = Opening(fields.dump(definition.fields, typed), asks, behalf)
     opening = await _permitted(definition, opening, people, engine.now())
     if key is None and definition.workflow.key is not None:
-        key = _own_key(definition, typed, input, opening, people)
+        key = _own_key(definition, input, opening, people)
     await _check_decidable(definition, opening, people, engine.now())
     refuse_input(await claim_files(engine, attached))
     return await engine.start_by(by.actor, listed.workflow, opening, idempotency_key=key, attributes=by.attributes)
@@ -146,6 +147,7 @@ async def _permitted(definition: Definition, opening: Opening, people: People, a
     Raises OpeningRefused if [[request]] forbids it, and InvalidPayloadError if a field is its deadline and has passed.
     """
     opening = await known_opening(definition, opening, people)
+    opening = await opening_with_people(definition.fields, opening, people)
     rules = rules_of(definition, opening)
     ruling = rules.ruling(opening.fields).at(at) if rules.is_timed else rules.ruling(opening.fields)
     if rules.deadline_fields and (past := past_deadlines(definition, ruling.typed, at)):
@@ -269,15 +271,21 @@ def _callers_key(opener: str, key: str, input: Mapping[str, JsonValue], requeste
     return SentKey(f"{opener} {usable_key(key)}", sent)
 
 
-def _own_key(
-    definition: Definition, typed: Mapping[str, Any], input: Mapping[str, Any], opening: Opening, people: People
-) -> SentKey:
+def _own_key(definition: Definition, input: Mapping[str, Any], opening: Opening, people: People) -> SentKey:
     """Return the key that the workflow's file makes from the fields. A repeated call opens no second request.
 
     Its callers don't know of each other. So a field that is left out is the same as one with its default.
     """
     requester, behalf = opening.requester, opening.on_behalf_of
-    facts = Facts(definition.id, typed, _who(requester, people), _who(behalf, people))
+    typed = fields.values(definition.fields, opening.fields)
+    named = {
+        name: tuple(_who(each, people) for each in typed[name])
+        if isinstance(typed[name], tuple)
+        else _who(typed[name], people)
+        for name, spec in definition.fields.items()
+        if spec.holds_people
+    }
+    facts = Facts(definition.id, {**typed, **named}, _who(requester, people), _who(behalf, people))
     try:
         key = render_key(definition.workflow.key or "", facts).strip()
     except TemplateError as error:
@@ -306,11 +314,12 @@ async def _start_otherwise(engine: Engine, people: People, asked: CallOpening) -
         return await open_call(engine, people, asked.listed.definition, asked)
     named = None if key is None else _callers_key(asked.opener, key, asked.input, requester, behalf)
     who = {REQUESTER: requester} | ({ON_BEHALF_OF: behalf} if behalf else {}) | asked.by.attributes
-    return await _start_program(engine, asked.listed, asked.input, named, who, asked.by.actor)
+    return await _start_program(engine, people, asked.listed, asked.input, named, who, asked.by.actor)
 
 
 async def _start_program(
     engine: Engine,
+    people: People,
     listed: Listed,
     input: Mapping[str, JsonValue],
     key: str | None,
@@ -324,6 +333,8 @@ async def _start_program(
     given: Any = dict(input)
     if listed.definition is not None and listed.definition.fields:
         given = fields.dump(listed.definition.fields, fields.values(listed.definition.fields, input))
+        asked = Opening(given, who[REQUESTER], who.get(ON_BEHALF_OF))
+        given = (await opening_with_people(listed.definition.fields, asked, people)).fields
     if listed.workflow.signature.first_parameter() is None:
         if given:
             raise OpeningRefused("input_not_taken", ("input",))

@@ -26,7 +26,7 @@ from pydantic_core import PydanticUndefined
 from approvals_bot.approvals import fields
 from approvals_bot.approvals.base import nearest
 from approvals_bot.approvals.durations import duration_text, parse_duration
-from approvals_bot.approvals.field_specs import FieldName, FieldSpec
+from approvals_bot.approvals.field_specs import FieldName, FieldSpec, item_of
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.config.load import python_files, samples
 from approvals_bot.config.messages import ConfigProblem, Finding
@@ -267,7 +267,7 @@ def _fields(fields: Mapping[str, FieldSpec], members: _Members) -> Iterator[Find
         for example in _examples(spec):
             if spec.type == "duration" and _wants_duration(member.kind):
                 continue
-            if _is_refused(example, member.kind, is_text=spec.type in ("string", "text", "email", "url")):
+            if _is_refused(example, member.kind, is_text=spec.type in ("string", "text", "email", "url", "person")):
                 yield Finding(("fields", name), _unfit(spec, example, member, members.type))
                 break
         else:
@@ -314,12 +314,16 @@ _EXAMPLES: dict[str, Any] = {
     "datetime": "2026-11-05T14:00:00Z",
     "duration": "1h30m",
     "email": "ann@acme.eu",
+    "person": "ann@acme.eu",
     "url": "https://acme.eu/",
+    "file": {"id": "file_1", "name": "plan.pdf", "size": 1, "sha256": "", "type": "application/pdf"},
 }
 """An example of each type, as workflows receive it."""
 
 
 def _examples(spec: FieldSpec) -> Iterable[Any]:
+    if spec.type == "list":
+        return ([each] for each in _examples(item_of(spec)))
     return spec.values if spec.values is not None else (_EXAMPLES[spec.type],)
 
 

@@ -110,7 +110,7 @@ def _seat(stage: Stage, at: int, names: Mapping[str, str]) -> SeatWords:
         word = "and " if stage.alternative_of(at) == stage.alternative_of(at - 1) else "or "
     who = " or ".join(names.get(address[1:], address) if address.startswith("@") else address for address in seat.from_)
     return SeatWords(
-        f"{word}{_NEEDS.get(str(seat.need), seat.need)} of {who}",
+        f"{word}{_NEEDS.get(str(seat.need), seat.need)} of {who}" + (f", {seat.pick} picked" if seat.pick else ""),
         seat.when or "",
         min(seat.need, DOTS) if isinstance(seat.need, int) else -1,
     )

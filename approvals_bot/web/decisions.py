@@ -53,6 +53,7 @@ from approvals_bot.service.act import is_requester, perform, received
 from approvals_bot.service.audited import audit_refusal
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.talk import snooze_of, talk
+from approvals_bot.web.filled_forms import typed_text
 from approvals_bot.web.guard import RefusedTokens, audited_peer_of, peer_of
 from approvals_bot.web.links import Link, Links, ShownForm
 from approvals_bot.web.metrics import Metrics
@@ -455,7 +456,7 @@ def vote_of(link: Link, choice: ChoiceName, form: Mapping[str, str], digest: str
     What an `edit` changes of the request are its fields, and a blank takes a value away; all else are answers to the
     stage.
     """
-    filled = {ask.name: _value(ask, form.get(f"{choice}.{ask.name}", "")) for ask in asks_of(link.view, choice)}
+    filled = {ask.name: _value(ask, _sent(ask, form, choice)) for ask in asks_of(link.view, choice)}
     editable = editable_of(link.view, link.view.number_format(link.address)) if choice == "edit" else ()
     names = {ask.name for ask in editable}
     return Vote(
@@ -485,9 +486,18 @@ def changes(asks: Sequence[FormField], form: Mapping[str, str], part: str) -> di
 
     `part`: the prefix of their names in the form.
     """
-    shown = [ask for ask in asks if ask.spec.type == "boolean" or f"{part}.{ask.name}" in form]
-    texts = {ask.name: _value(ask, form.get(f"{part}.{ask.name}", "")) for ask in shown}
+    shown = [ask for ask in asks if _is_ticked(ask) or f"{part}.{ask.name}" in form]
+    texts = {ask.name: _value(ask, _sent(ask, form, part)) for ask in shown}
     return {ask.name: texts[ask.name] for ask in shown if texts[ask.name] != _untouched(ask)}
+
+
+def _is_ticked(ask: FormField) -> bool:
+    """Whether the input consists of boxes, of which a form sends only those that are ticked."""
+    return ask.spec.type == "boolean" or (ask.spec.type == "list" and ask.spec.values is not None)
+
+
+def _sent(ask: FormField, form: Mapping[str, str], part: str) -> str:
+    return typed_text(form, f"{part}.{ask.name}", ask.spec)
 
 
 def _value(ask: FormField, text: str) -> str:
@@ -509,8 +519,8 @@ def lacking(card: Card, form: Mapping[str, str]) -> tuple[str, ...]:
         if offer.choice == form.get("choice"):
             if offer.comment == "required" and not form.get("comment", "").strip():
                 found.append("comment")
-            asks = [ask.name for ask in offer.asks if not ask.is_leaf]  # a leaf may be an empty text
-            found += [name for name in asks if not form.get(f"{offer.choice}.{name}")]
+            asks = [ask for ask in offer.asks if not ask.is_leaf]  # a leaf may be an empty text
+            found += [ask.name for ask in asks if not _sent(ask, form, offer.choice)]
     return tuple(found)
 
 

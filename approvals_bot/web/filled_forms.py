@@ -16,6 +16,7 @@ from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import SLACK, Channels
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.simulate import simulate
+from approvals_bot.approvals.text import placed
 from approvals_bot.durable.core.forms import FormFields, FormFile
 from approvals_bot.durable.engine import Engine
 from approvals_bot.errors import InvalidPayloadError
@@ -47,7 +48,7 @@ class FilledForm:
     said: str = ""
     wrong: Mapping[str, str] = field(default_factory=dict)
     preview: Mapping[str, Any] | None = None
-    files: Mapping[str, StoredFile] = field(default_factory=dict)  # those that are uploaded, by field
+    files: Mapping[str, tuple[StoredFile, ...]] = field(default_factory=dict)  # those that are uploaded, by field
 
     def shown(self, definition: Definition, person: Person) -> dict[str, Any]:
         """Return what the template `_fields.html` shows: the inputs with their values."""
@@ -72,8 +73,15 @@ def empty_form(definition: Definition) -> FilledForm:
 
 def read_filled(definition: Definition, form: Mapping[str, str]) -> FilledForm:
     """Return what was sent."""
-    texts = {name: form.get(FIELD + name, "") for name in fields.sendable(definition.fields)}
+    texts = {name: typed_text(form, FIELD + name, spec) for name, spec in fields.sendable(definition.fields).items()}
     return FilledForm(texts, form.get(BEHALF, "").strip(), form.get(ONCE, "") or secrets.token_urlsafe(16))
+
+
+def typed_text(form: Mapping[str, str], name: str, spec: FieldSpec) -> str:
+    """Return what was typed into this input, or ticked: each box has the input's name and the number of its value."""
+    if spec.type != "list" or spec.values is None:
+        return form.get(name, "")
+    return "\n".join(value for at, value in enumerate(spec.values) if form.get(f"{name}:{at}"))
 
 
 async def with_files(
@@ -83,22 +91,21 @@ async def with_files(
 
     What is wrong with one is said at its field. Raises StoreUnavailableError.
     """
-    texts, files, wrong = dict(filled.texts), dict[str, StoredFile](), dict(filled.wrong)
-    for name in _file_fields(definition):
-        sent = next((each for each in form.getlist(FIELD + name) if isinstance(each, FormFile) and each.name), None)
+    texts, files, wrong = dict(filled.texts), dict[str, tuple[StoredFile, ...]](), dict(filled.wrong)
+    for name, spec in _file_fields(definition).items():
+        sent = [each for each in form.getlist(FIELD + name) if isinstance(each, FormFile) and each.name]
+        ids = form.getlist(KEPT_FILE + name) if spec.type == "list" or not sent else []
+        kept = [await find_own_file(engine, id, owner) for id in ids if isinstance(id, str)]
         try:
-            found = (
-                await find_own_file(engine, form.text(KEPT_FILE + name), owner)
-                if sent is None
-                else await keep_file(engine, owner, file_name(sent.name), _once(sent.content))
-            )
+            own = [await keep_file(engine, owner, file_name(each.name), _once(each.content)) for each in sent]
         except UnfitError as error:
             wrong[name] = str(error)
         except TooManyFilesError:
             wrong[name] = TOO_MANY_FILES
         else:
-            if found is not None:
-                texts[name], files[name] = found.id, found
+            found = (*(each for each in kept if each is not None), *own)
+            if found:
+                texts[name], files[name] = "\n".join(each.id for each in found), found
     return replace(filled, texts=texts, files=files, wrong=wrong, said=NOT_ALL if wrong else filled.said)
 
 
@@ -111,7 +118,7 @@ async def _once(content: bytes) -> AsyncIterator[bytes]:
 
 
 def _file_fields(definition: Definition) -> dict[str, FieldSpec]:
-    return {name: spec for name, spec in definition.fields.items() if spec.type == "file"}
+    return {name: spec for name, spec in definition.fields.items() if spec.holds_files}
 
 
 async def with_preview(
@@ -125,7 +132,8 @@ async def with_preview(
     given = typed_input(definition, filled.texts, reader.numbers)
     for name, spec in _file_fields(definition).items():  # who decides doesn't depend on what is in a file
         if name in filled.files or spec.required:
-            given[name] = filled.files.get(name, NO_FILE).as_json()
+            own = [each.as_json() for each in filled.files.get(name, (NO_FILE,))]
+            given[name] = [*own] if spec.type == "list" else own[0]
     opening = Opening(given, requester, behalf)
     try:
         has_slack = SLACK in engine.resources[Channels]
@@ -164,5 +172,6 @@ def with_faults(
         if name is None:
             loose.append(str(error["msg"]))
         else:
-            wrong.setdefault(name, str(error["msg"]))
+            place = error["loc"][error["loc"].index(name) + 1 :]
+            wrong.setdefault(name, placed([str(part) for part in place], str(error["msg"])))
     return replace(filled, said=" ".join([NOT_ALL if wrong else otherwise, *loose]), wrong=wrong)

@@ -163,6 +163,15 @@ UNFIT: list[tuple[Any, Any, str]] = [  # (replacement in the TOML file, in the P
         "6: fields.to: a value of type integer is passed as 1, which Trip.to (str) doesn't take",
     ),
     (
+        ('to    = "string"', 'to = { type = "list", of = "person" }'), (),
+        "6: fields.to: a value of type list is passed as ['ann@acme.eu'], which Trip.to (str) doesn't take",
+    ),
+    (
+        ('to    = "string"', 'to    = "file"'), (),
+        "6: fields.to: a value of type file is passed as {'id': 'file_1', 'name': 'plan.pdf', 'size': 1, "
+        "'sha256': '', 'type': 'application/pdf'}, which Trip.to (str) doesn't take",
+    ),
+    (
         ('to    = "string"', OPTIONAL), (),
         "6: fields.to: is optional here, but Trip.to takes no null; give it a default",
     ),

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -48,6 +49,9 @@ on_behalf_of = "optional"
 what = { type = "string", label = "What to buy", max_length = 40 }
 price = { type = "money", currency = "EUR", min = "1.00", max = "5000" }
 urgent = "boolean"
+places = { type = "list", of = "enum", values = ["Rome", "Oslo, north"], required = false }
+items = { type = "list", of = "string", required = false }
+lead = { type = "person", in = ["@buyers"], required = false }
 why = { type = "text", required = false }
 [[auto]]
 when = "price < 5"
@@ -64,6 +68,7 @@ request = ["@buyers"]
 [fields]
 what = "string"
 plan = "file"
+more = { type = "list", of = "file", required = false }
 [[stage]]
 id = "go"
 from = ["ann@acme.eu"]
@@ -137,7 +142,7 @@ async def test_a_file_is_sent_with_the_form_and_uploaded_once(browser: Browser) 
     assert 'name="field.plan" type="file" required' in page
     form = hidden(page)
 
-    async def send(texts: dict[str, str], name: str = "", content: bytes = b"") -> httpx2.Response:
+    async def send(texts: dict[str, Any], name: str = "", content: bytes = b"") -> httpx2.Response:
         files = {"field.plan": (name, content, "application/pdf")} if name else {"none": ("", b"")}
         return await browser.http.post("/requests", data=form | texts, files=files, headers=OURS)
 
@@ -156,13 +161,23 @@ async def test_a_file_is_sent_with_the_form_and_uploaded_once(browser: Browser) 
     assert "plän.pdf is attached." in wrong.text
     found = re.search(r'name="kept.plan" value="(file_[0-9a-f]{32})"', wrong.text)
     assert found
-    sent = await send({"field.what": "a", "kept.plan": found[1]})
+    more = [("field.more", (f"{name}.txt", name.encode(), "text/plain")) for name in ("one", "two")]
+    body = form | {"field.what": "", "kept.plan": found[1]}
+    wrong = await browser.http.post("/requests", data=body, files=more, headers=OURS)
+    kept = re.findall(r'name="kept.more" value="(file_[0-9a-f]{32})"', wrong.text)
+    assert (wrong.status_code, len(kept), "two.txt is attached." in wrong.text) == (422, 2, True)
+    sent = await send({"field.what": "a", "kept.plan": found[1], "kept.more": kept})
     assert (sent.status_code, await browser.runs()) == (303, 1)
     await browser.service.engine.settle()
     (record,) = (await browser.service.engine.records()).records
     request = request_of(record)
     assert request is not None
     assert (request.fields["plan"]["id"], request.fields["plan"]["name"]) == (found[1], "plän.pdf")  # type: ignore[index,call-overload]
+    assert [each["name"] for each in request.fields["more"]] == ["one.txt", "two.txt"]  # type: ignore[union-attr,call-overload,index]
+    shown = await browser.http.get(sent.headers["location"])
+    assert all(f"/files/{id}" in shown.text for id in kept)
+    second = await browser.http.get(f"{sent.headers['location']}/files/{kept[1]}")
+    assert (second.content, "More 2 of 2" in shown.text) == (b"two", True)
     downloaded = await browser.http.get(f"{sent.headers['location']}/files/{found[1]}")
     assert downloaded.content == b"%PDF-1.4 a plan"
 
@@ -194,6 +209,12 @@ async def test_a_form_sent_twice_is_one_request(browser: Browser) -> None:
 
 async def test_what_is_wrong_stands_at_its_field_and_nothing_is_lost(browser: Browser) -> None:
     form = await browser.form()
+    sent = await browser.send(form, what="A chair", price="900", lead="cy@acme.eu")
+    assert (sent.status_code, "Must be one of Buyers." in sent.text, 'value="cy@acme.eu"' in sent.text) == (
+        422,
+        True,
+        True,
+    )
     sent = await browser.send(form, what="A chair", price="9000", urgent="true", why="Mine <broke> & I fell.")
     assert (sent.status_code, await browser.runs()) == (422, 0)
     assert re.search(r'id="field.price"[^>]* aria-invalid="true" aria-describedby="price.fault"', sent.text)
@@ -203,8 +224,20 @@ async def test_what_is_wrong_stands_at_its_field_and_nothing_is_lost(browser: Br
     assert re.search(r'name="field.urgent" value="true" checked', sent.text)
     assert "Mine <broke> & I fell." in unescape(sent.text)
     assert "<broke>" not in sent.text
-    mended = await browser.send(hidden(sent.text), what="A chair", price="900", urgent="true")
+    lists = {"items": "a lamp\r\n\r\n<!channel>", "places:1": "true"}
+    unfit = await browser.send(form, what="A chair", price="9000", **lists)
+    assert re.search(r'name="field.places:0" value="true"> Rome', unfit.text)
+    assert re.search(r'name="field.places:1" value="true" checked> Oslo, north', unfit.text)
+    assert "a lamp\n\n&lt;!channel&gt;</textarea>" in unfit.text.replace("\r", "")
+    mended = await browser.send(hidden(sent.text), what="A chair", price="900", lead="Bo@ACME.eu", **lists)
     assert (mended.status_code, await browser.runs()) == (303, 1)
+    await browser.service.engine.settle()
+    page = await browser.http.get(mended.headers["location"])
+    assert "Bo Lund (bo@acme.eu)" in page.text
+    (record,) = (await browser.service.engine.records()).records
+    request = request_of(record)
+    assert request is not None
+    assert (request.fields["items"], request.fields["places"]) == (["a lamp", "<!channel>"], ["Oslo, north"])
 
 
 async def test_a_wrong_colleague_is_said_at_its_input(browser: Browser) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -233,6 +233,22 @@ class SlackIdentities:
         if user.address is None or not is_mail(user.address):
             return Unidentified(user_id, "not_an_approver", NO_ADDRESS)
         return Identified(self.people.canonical(user.address), user_id)
+
+    async def addressed(
+        self, texts: Mapping[str, str], names: Collection[str]
+    ) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Put addresses in the place of the Slack users who were chosen in these inputs, one a line.
+
+        Returns also the inputs with somebody who can't be identified.
+        """
+        found, wrong = dict(texts), list[str]()
+        for name in (name for name in names if name in texts):
+            chosen = await asyncio.gather(*(self.identify(user, None) for user in texts[name].splitlines()))
+            if all(isinstance(one, Identified) for one in chosen):
+                found[name] = "\n".join(one.address for one in chosen if isinstance(one, Identified))
+            else:
+                wrong.append(name)
+        return found, tuple(wrong)
 
     def _outsider(self, user_id: str, *, is_alive: bool = True) -> Unidentified:
         may_see = is_alive and self.external_users == "see-only"

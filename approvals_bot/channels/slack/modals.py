@@ -14,7 +14,6 @@ from typing import Any
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import Reply
-from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.plain_text import clean, clip, length, one_line
 from approvals_bot.approvals.port import Card, CardChoice, FormField
 from approvals_bot.approvals.text import UNCHANGED
@@ -23,6 +22,7 @@ from approvals_bot.channels.slack.blocks import ID_LIMIT, VOTE, Block, date_toke
 TITLE_LIMIT = 24  # characters of a modal's title and buttons
 
 VOTE_VIEW = "vote"  # callback ids
+STRANGER = "We can't identify this person. Choose a member of this workspace."
 COMMENT = "comment"  # block ids; `ask:<name>` for what an approver fills in
 ASK = "ask:"
 
@@ -41,6 +41,7 @@ HINTS = {
     "duration": "A duration, such as 1h30m",
     "email": "An email address",
     "url": "A URL that starts with https://",
+    "list": "One a line",
     "array": 'A list in JSON, such as ["a", "b"]',
     "object": 'An object in JSON, such as {"a": 1}',
 }
@@ -168,7 +169,7 @@ def complaint(reply: Reply, values: Mapping[str, Any], asks: Sequence[FormField]
     An error about no input goes to the comment, or to the first input.
     """
     names = [ask.name for ask in asks if ASK + ask.name in values]
-    wrong = {each.path[0]: each.text for each in reply.rejections if each.path and each.path[0] in names}
+    wrong = {each.path[0]: each.placed for each in reply.rejections if each.path and each.path[0] in names}
     errors = {ASK + name: f"{text[:1].upper()}{text[1:].rstrip('.')}. {UNCHANGED}" for name, text in wrong.items()}
     if errors or not values:
         return errors or None
@@ -179,11 +180,15 @@ def ask_input(block_id: str, ask: FormField, *, bounds: Mapping[str, Any] | None
     """Render an input for this field. `bounds`: Slack's limits for the element, such as `max_length`."""
     element = _element(ask, bounds or {})
     block = labelled(block_id, one_line(ask.label, LABEL_LIMIT) or ask.name, element)
-    hint = one_line(_hint(ask.spec), HINT_LIMIT)
-    return block | {"optional": not ask.spec.required} | ({"hint": plain(hint)} if hint else {})
+    hint = one_line(_hint(ask), HINT_LIMIT)
+    is_kept = ask.spec.holds_people and bool(ask.value)  # Slack shows nobody then, and nobody chosen changes nothing
+    return block | {"optional": is_kept or not ask.spec.required} | ({"hint": plain(hint)} if hint else {})
 
 
-def _hint(spec: FieldSpec) -> str:
+def _hint(ask: FormField) -> str:
+    spec = ask.spec
+    if spec.holds_people and ask.value:
+        return f"Now {', '.join(ask.value.splitlines())}. Choose nobody to leave it so."
     if spec.hint is not None:
         return spec.hint
     if spec.type == "money":
@@ -212,6 +217,10 @@ def given(values: Mapping[str, Any], block_id: str) -> str:
             | {"value": str(value)}
         ):
             return value
+        case {"selected_options": list(options)}:
+            return "\n".join(str(option["value"]) for option in options)
+        case {"selected_users": list(users)}:
+            return "\n".join(map(str, users))
         case {"selected_date_time": int(value)}:
             return datetime.fromtimestamp(value, UTC).isoformat().replace("+00:00", "Z")
         case _:
@@ -222,7 +231,7 @@ def untouched(ask: FormField) -> str:
     """Return what `given` returns for this field's input while nobody has touched it."""
     element = ask_input("", ask)["element"]
     first = {"value": element.get("initial_value")}
-    first |= {f"selected_{name}": element.get(f"initial_{name}") for name in ("option", "date", "date_time")}
+    first |= {f"selected_{name}": element.get(f"initial_{name}") for name in ("option", "options", "date", "date_time")}
     return given({"": {VALUE: {key: value for key, value in first.items() if value is not None}}}, "")
 
 
@@ -235,8 +244,11 @@ def _element(ask: FormField, bounds: Mapping[str, Any]) -> Block:
     if ask.spec.type == "boolean":
         return _menu([("Yes", "true"), ("No", "false")], ask.value)
     values = ask.spec.values or ()
-    if ask.spec.type == "enum" and 0 < len(values) <= OPTIONS_LIMIT * GROUPS_LIMIT and all(map(_fits, values)):
-        return _menu([(value, value) for value in values], ask.value)
+    if ask.spec.item_type == "enum" and 0 < len(values) <= OPTIONS_LIMIT * GROUPS_LIMIT and all(map(_fits, values)):
+        options = [(value, value) for value in values]
+        return _menu(options, ask.value) if ask.spec.type == "enum" else _menu_of_many(options, ask.value.splitlines())
+    if ask.spec.holds_people:
+        return {"type": "users_select" if ask.spec.type == "person" else "multi_users_select"}
     if ask.spec.type == "date":
         return {"type": "datepicker", **({"initial_date": ask.value} if _is_date(ask.value) else {})}
     if ask.spec.type == "datetime":
@@ -259,17 +271,30 @@ def _fits(value: str) -> bool:
 
 
 def _menu(options: Sequence[tuple[str, str]], chosen: str) -> Block:
-    shown = [{"text": plain(one_line(text, OPTION_LIMIT)), "value": value} for text, value in options]
+    shown = _options(options)
     first = [option for option in shown if option["value"] == chosen]
-    menu: Block = {"type": "static_select", **({"initial_option": first[0]} if first else {})}
+    return {"type": "static_select", **({"initial_option": first[0]} if first else {})} | _in_groups(shown)
+
+
+def _menu_of_many(options: Sequence[tuple[str, str]], chosen: Sequence[str]) -> Block:
+    shown = _options(options)
+    first = [option for option in shown if option["value"] in chosen]
+    return {"type": "multi_static_select", **({"initial_options": first} if first else {})} | _in_groups(shown)
+
+
+def _options(options: Sequence[tuple[str, str]]) -> list[Block]:
+    return [{"text": plain(one_line(text, OPTION_LIMIT)), "value": value} for text, value in options]
+
+
+def _in_groups(shown: list[Block]) -> Block:
     if len(shown) <= OPTIONS_LIMIT:
-        return menu | {"options": shown}
+        return {"options": shown}
     parts = [shown[at : at + OPTIONS_LIMIT] for at in range(0, len(shown), OPTIONS_LIMIT)]
     groups = [
         {"label": plain(f"{at * OPTIONS_LIMIT + 1}–{at * OPTIONS_LIMIT + len(part)}"), "options": part}
         for at, part in enumerate(parts)
     ]
-    return menu | {"option_groups": groups}
+    return {"option_groups": groups}
 
 
 def _is_date(text: str) -> bool:

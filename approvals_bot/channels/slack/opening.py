@@ -22,6 +22,7 @@ from approvals_bot.approvals.fields import form_field
 from approvals_bot.approvals.plain_text import clean, clip, one_line, readable
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Request
+from approvals_bot.approvals.text import placed
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack.blocks import Block, escape, plain
 from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, reply_in_modal, submitted_by
@@ -45,6 +46,7 @@ NOT_YOURS = "You can't request “{name}”. No request was made."
 NOT_OURS = "This form is no longer available. No request was made."
 NOT_SAVED = "Your request couldn't be saved. Please send it again."
 STRANGER = "We can't identify this person, so no request was made. Choose a member of this workspace, or nobody."
+STRANGER_NAMED = f"{views.STRANGER} No request was made."
 CONFLICT = "This request already exists, with different values. Nothing was changed."
 
 log = logging.getLogger(__name__)
@@ -170,6 +172,10 @@ class SlackOpening:
         if listed is None or listed.definition is None:
             return reply_in_modal(NOT_OURS)
         texts, named = filled_in(listed.definition, values)
+        people = [name for name, spec in listed.definition.fields.items() if spec.holds_people]
+        texts, strangers = await self._desk.identities.addressed(texts, people)
+        if strangers:
+            return _errors(values, [{"loc": ["input", name], "msg": STRANGER_NAMED} for name in strangers], "")
         behalf = await self._desk.identities.identify(named, None) if named else None
         if isinstance(behalf, Unidentified):
             return _errors(values, [{"loc": ["on_behalf_of"], "msg": STRANGER}], STRANGER)
@@ -303,7 +309,7 @@ def form(definition: Definition, remembered: Form, requester: Person) -> Block:
     """Render the workflow's form, without fields for files. Raises ValueError if Slack can't send it."""
     if len(definition.fields) > LONGEST_FORM:
         raise ValueError(TOO_LONG)
-    if any(spec.type == "file" and spec.required for spec in definition.fields.values()):
+    if any(spec.holds_files and spec.required for spec in definition.fields.values()):
         raise ValueError(NEEDS_A_FILE)
     sendable = fields.sendable(definition.fields)
     inputs = [_field(name, spec, requester.numbers) for name, spec in sendable.items()]
@@ -356,7 +362,8 @@ def complaints(values: Mapping[str, Any], errors: Iterable[Mapping[str, Any]], o
     found: dict[str, str] = {}
     loose: list[str] = []
     for error in errors:
-        name, message = str(error["loc"][-1]), str(error["msg"])
+        (name, *place), message = [*map(str, error["loc"][1:] or error["loc"])], str(error["msg"])
+        message = placed(place, message)
         block = BEHALF if error["loc"][0] == "on_behalf_of" else FIELD + name
         if block in values:
             found[block] = _sentence(message)

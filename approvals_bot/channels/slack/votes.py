@@ -16,6 +16,7 @@ from approvals_bot.approvals.acts import Actor, Reply, Vote
 from approvals_bot.approvals.card import card_of, editable_of, needs_form
 from approvals_bot.approvals.port import Card, CardChoice, ChoiceName, FormField
 from approvals_bot.approvals.request import Request
+from approvals_bot.approvals.text import UNCHANGED
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack.blocks import Block, delivery_of, digest_seen
 from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, reply_in_modal, submitted_by
@@ -132,12 +133,18 @@ class SlackVotes:
         editable = self._editable(target, identity.address) if choice == "edit" else ()
         comment, answers = views.filled_in(values, [ask for ask in asks if ask not in editable])
         edited = views.edits(values, editable)
+        people = [ask.name for ask in (*asks, *editable) if ask.spec.holds_people]
+        answers, strangers = await self._desk.identities.addressed(answers, people)
+        edited, others = await self._desk.identities.addressed(edited, people)
+        if strangers or others:
+            errors = {views.ASK + name: f"{views.STRANGER} {UNCHANGED}" for name in (*strangers, *others)}
+            return {"response_action": "errors", "errors": errors}
         vote = Vote(identity.address, choice, {**answers}, {**edited}, opened.digest, via="slack", comment=comment)
         reply = await self._desk.perform(target or opened.hook_id, vote, payload)
         self._desk.afterwards.do(self._home.voted(identity.user))
         if reply.verdict == "invalid":
-            errors = views.complaint(reply, values, asks)
-            return {"response_action": "errors", "errors": errors} if errors else reply_in_modal(reply.text)
+            found = views.complaint(reply, values, asks)
+            return {"response_action": "errors", "errors": found} if found else reply_in_modal(reply.text)
         if not reply.changed:
             return reply_in_modal(f"{reply.text}\n\nYou wrote:\n{comment}" if comment else reply.text)
         if not opened.channel:

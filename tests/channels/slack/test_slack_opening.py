@@ -25,6 +25,10 @@ EVERY_TYPE: dict[str, Any] = {
     "window": {"type": "duration", "default": "30m"},
     "contact": "email",
     "docs": {"type": "url", "required": False},
+    "lead": {"type": "person", "required": False},
+    "paths": {"type": "list", "of": "string", "required": False},
+    "envs": {"type": "list", "of": "enum", "values": ["dev", "prod"], "required": False},
+    "team": {"type": "list", "of": "person", "required": False},
 }
 FULL = {"workflow": {"title": "Change {{ name }}"}, "fields": EVERY_TYPE, "stage": DEPLOY["stage"]}
 FILLED = {
@@ -36,6 +40,9 @@ FILLED = {
     "field:at": {"value": 1793872800},
     "field:contact": {"value": "ann@acme.eu"},
     "field:docs": {"value": "https://acme.eu/runbook"},
+    "field:paths": {"value": "infra/a\n\n docs b "},
+    "field:envs": {"value": ["dev", "prod"]},
+    "field:team": {"value": ["U0ANN", "U0CY"]},
 }
 
 
@@ -95,6 +102,10 @@ async def test_the_command_opens_the_form_and_the_form_the_request(office: Offic
         "window": "plain_text_input",
         "contact": "email_text_input",
         "docs": "url_text_input",
+        "lead": "users_select",
+        "paths": "plain_text_input",
+        "envs": "multi_static_select",
+        "team": "multi_users_select",
         "behalf": "users_select",
     }
     assert inputs["field:share"]["element"]["initial_value"] == "0.5"
@@ -118,6 +129,10 @@ async def test_the_command_opens_the_form_and_the_form_the_request(office: Offic
         "window": "30m",
         "contact": "ann@acme.eu",
         "docs": "https://acme.eu/runbook",
+        "lead": None,
+        "paths": ["infra/a", "docs b"],
+        "envs": ["dev", "prod"],
+        "team": ["ann@acme.eu", "cy@acme.eu"],
     }
 
 
@@ -240,6 +255,18 @@ async def test_no_request_is_on_behalf_of_a_stranger(office: Office) -> None:
     values = {"field:service": {"value": "api"}, "field:version": {"value": "2.1"}}
     answer = await office.submit("U0BO", view, values | {"behalf": {"value": "U0STRANGER"}})
     assert answer["errors"]["behalf"].startswith("We can't identify this person")
+
+
+async def test_a_form_offers_the_members_for_a_person(office: Office) -> None:
+    people = {"lead": {"type": "person", "in": ["slack:@sre"]}}
+    office.offer(change=FULL | {"fields": people, "workflow": {"title": "x"}})
+    view = (await office.command("U0BO", "change"))["view"]
+    stranger = await office.submit("U0BO", view, {"field:lead": {"value": "U0STRANGER"}})
+    assert stranger["errors"]["field:lead"].startswith("We can't identify this person")
+    other = await office.submit("U0BO", view, {"field:lead": {"value": "U0DI"}})
+    assert other["errors"] == {"field:lead": "Must be one of SRE"}
+    await office.submit("U0BO", view, {"field:lead": {"value": "U0ANN"}})
+    assert (await only_run(office)).parts[0]["fields"] == {"lead": "ann@acme.eu"}
 
 
 async def test_a_permission_lost_since_the_form_opened_is_refused(office: Office) -> None:

@@ -48,6 +48,7 @@ TYPES = [
     "duration",
     "email",
     "url",
+    "person",
 ]
 TEXTS = st.one_of(st.text(max_size=40), st.sampled_from(["<!channel>", "x" * 9_000, "👩‍🚀" * 500, "\x00", " "]))
 NAMES = st.text("abcdefghij_", min_size=1, max_size=30)
