@@ -16,6 +16,7 @@ from approvals_bot.approvals.acts import Change, Reply, message_of, read_answer
 from approvals_bot.approvals.apply import late_reply
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.files import StoredFile
+from approvals_bot.approvals.picks import PickQuery, Picks, chosen
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.request import Opening, Request
 from approvals_bot.approvals.workflow import approval
@@ -43,7 +44,7 @@ class PlayedRequest:
         data = {"run_id": new_run_id(at, bytes(8)), "workflow": workflow.name, "input": given}
         self._created = Event(1, "run_created", at, data | {"settings": workflow.settings})
         self._replay = Replay(workflow, self._created, entropy=b"", link=str)
-        self._resources: dict[type, Any] = {People: people}
+        self._resources: dict[type, Any] = {People: people, Picks: _PlayedPicks()}
         self._length = 1
         self._hook: int | None = None  # the number of the hook that takes acts, as long as it is open
         self._answers: dict[int, dict[str, Any]] = {}  # by the act's place in the log
@@ -107,7 +108,7 @@ class PlayedRequest:
             if outcome.ended:
                 return
             if not events:
-                events = [await self._look_up(step) for step in self._look_ups(outcome)]
+                events = [await self._run_step(step) for step in self._steps(outcome)]
 
     def _note(self, outcome: ReplayResult) -> None:
         parts = outcome.projection.parts if outcome.projection is not None else []
@@ -116,13 +117,14 @@ class PlayedRequest:
             if not self.seen or request != self.seen[-1]:
                 self.seen.append(request)
 
-    def _look_ups(self, outcome: ReplayResult) -> Iterator[OpenStep]:
-        """Yield the open steps that only read. The others are deliveries and calls, which stay on their way."""
+    def _steps(self, outcome: ReplayResult) -> Iterator[OpenStep]:
+        """Yield the open steps that read or pick. The others are deliveries and calls, which stay on their way."""
         for step in outcome.steps:
-            if step.step.only_reads and self._resources.keys() >= {*step.step.signature.needs.values()}:
+            needs = {*step.step.signature.needs.values()}
+            if (step.step.only_reads or Picks in needs) and self._resources.keys() >= needs:
                 yield step
 
-    async def _look_up(self, state: OpenStep) -> Event:
+    async def _run_step(self, state: OpenStep) -> Event:
         signature = state.step.signature
         args, kwargs = signature.decode_call(state.input)
         needs = {name: self._resources[kind] for name, kind in signature.needs.items()}
@@ -144,6 +146,19 @@ class PlayedRequest:
         if self._hook in closed_by(event):
             self._hook = None
         return event
+
+
+class _PlayedPicks(Picks):
+    """Whose turn it was in this request alone: nobody has had one before it."""
+
+    def __init__(self) -> None:
+        self._turns: dict[str, dict[str, Any]] = {}
+
+    async def pick(self, query: PickQuery) -> tuple[str, ...]:
+        picked, after = chosen(self._turns.get(query.turns, {}), query)
+        if after is not None:
+            self._turns[query.turns] = after
+        return picked
 
 
 def with_example_files(of: Mapping[str, FieldSpec], given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

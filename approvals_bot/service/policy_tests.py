@@ -262,7 +262,7 @@ def _items(definition: Definition) -> Iterator[str]:
                 yield f"{name} when false"
     for number, _ in enumerate(definition.escalate, 1):
         yield f"escalate {number}"
-    if definition.clock.deadline is not None:
+    if any(here.clock.deadline is not None for here in map(definition.in_stage, definition.stage)):
         yield "deadline"
 
 
@@ -305,7 +305,7 @@ def _met_stage(definition: Definition, stage: RequestStage) -> Iterator[str]:
             yield f"{of_seat} when false"
         elif number not in still_open:
             yield f"{of_seat} filled"
-    late = definition.clock.on_deadline == "escalate"
+    late = definition.in_stage(rule).clock.on_deadline == "escalate"
     for number, escalation in enumerate(definition.escalate, 1):
         if any((each.to, each.mode) == (escalation.to, escalation.mode) for each in stage.escalations):
             yield f"escalate {number}"
