@@ -315,8 +315,11 @@ def _covered(request: Request, changes: forms.Changed, rules: Rules, at: datetim
     """Return the changed fields, or their rejection if nobody would decide them, or their deadline is over."""
     if isinstance(changes, tuple):
         return changes
-    if past := past_deadlines(rules.definition, changes, at):
-        return past
+    if rules.deadline_fields:
+        voids = rules.voids_votes(rules.ruling(request.fields).typed, changes)
+        done = () if voids else [stage.id for stage in request.stages if stage.state == "done"]
+        if past := past_deadlines(rules.definition, changes, at, done):
+            return past
     ruling = rules.ruling(forms.dump(rules.definition.fields, changes))
     if rules.is_timed:
         voids = rules.voids_votes(rules.ruling(request.fields).typed, changes)

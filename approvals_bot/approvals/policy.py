@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
 from itertools import accumulate
@@ -133,10 +133,10 @@ class Definition(Frozen):
         """Return the choices of this stage: its own, else the policy's."""
         return stage.outcomes if stage.outcomes is not None else self.policy.outcomes
 
-    @property
-    def deadline_fields(self) -> tuple[str, ...]:
-        """The fields that hold a deadline."""
-        deadlines = (self.clock.deadline, *(stage.deadline for stage in self.stage))
+    def deadline_fields(self, done: Collection[str] = ()) -> tuple[str, ...]:
+        """Return the fields that hold a deadline of a stage, but not of those that are `done`."""
+        own = [stage.deadline or self.clock.deadline for stage in self.stage if stage.id not in done]
+        deadlines = own if self.stage else [self.clock.deadline]
         return tuple(dict.fromkeys(each.field for each in deadlines if isinstance(each, TimeOfField)))
 
     def in_folder(self, folder: str) -> Definition:

@@ -201,7 +201,7 @@ async def requested(make: Callable[[], RequestSpec], fits: forms.Fits | None = N
 def _refuse_deadlines(asked: RequestSpec) -> None:
     """Refuse a deadline that no field holds, and one that has passed."""
     definition = asked.definition
-    for name in definition.deadline_fields:
+    for name in definition.deadline_fields():
         if name not in definition.fields or definition.fields[name].type not in DATES:
             raise InvalidArgumentError(f"the deadline is in the field {name!r}, which is no date or datetime")
         values = forms.values(definition.fields, asked.opening.fields)

@@ -95,7 +95,7 @@ class Rules:
 
     @cached_property
     def deadline_fields(self) -> tuple[str, ...]:
-        return self.definition.deadline_fields
+        return self.definition.deadline_fields()
 
     @cached_property
     def picks(self) -> bool:

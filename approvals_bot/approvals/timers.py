@@ -8,7 +8,7 @@ in the queue no longer count.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -16,12 +16,14 @@ from typing import Any, Literal
 
 from approvals_bot.approvals.acts import Rejection
 from approvals_bot.approvals.business_time import BusinessTime, Calendar, Length, after
+from approvals_bot.approvals.clock import Escalation
 from approvals_bot.approvals.deadlines import TimeOfDay, TimeOfField, moment_of_deadline
 from approvals_bot.approvals.eligibility import MORE
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Request, RequestStage, RequestTimer
 from approvals_bot.durable.core.api import now
 from approvals_bot.durable.core.loop import WorkflowLoop
+from approvals_bot.people.addresses import is_mail
 
 Kind = Literal["deadline", "reminder", "escalation", "mail", "people", "absence", "grace", "snooze"]
 
@@ -33,7 +35,7 @@ THEN = {
 }
 """What happens at the deadline, to follow "in 3 hours, "."""
 
-_ASKED = {"add": "are asked too", "replace": "are asked instead"}
+_ASKED = {"add": "asked too", "replace": "asked instead"}
 
 Moved = tuple[tuple["Time", ...], list[int]]
 """The times of a stage whose deadline has moved, and the escalations to run at that."""
@@ -77,9 +79,7 @@ def stage_times(definition: Definition, opened_at: datetime, values: Values = NO
     escalations = [_after(definition, opened_at, escalation.after) for escalation in definition.escalate]
     for number, (escalation, at) in enumerate(zip(definition.escalate, escalations, strict=True)):
         if deadline is None or at < deadline:
-            to = ("more of them" if address == MORE else address for address in escalation.to)
-            what = f"escalation: {', '.join(to)} {_ASKED[escalation.mode]}"
-            times.append(Time(at, "escalation", what, number))
+            times.append(Time(at, "escalation", _escalation_text(escalation), number))
     if definition.deliver.email:
         at = _after(definition, opened_at, definition.deliver.email)
         times.append(Time(at, "mail", "mail, if nobody has voted by then"))
@@ -87,6 +87,12 @@ def stage_times(definition: Definition, opened_at: datetime, values: Values = NO
         is_end = clock.on_deadline == "escalate" and all(at < deadline for at in escalations)
         times.append(_deadline(definition, deadline, THEN["expire" if is_end else clock.on_deadline]))
     return tuple(times)
+
+
+def _escalation_text(escalation: Escalation) -> str:
+    to = ["more of them" if address == MORE else address for address in escalation.to]
+    verb = "is" if len(to) == 1 and is_mail(to[0]) else "are"
+    return f"escalation: {', '.join(to)} {verb} {_ASKED[escalation.mode]}"
 
 
 def second_deadline(
@@ -110,9 +116,14 @@ def _ends(definition: Definition, opened_at: datetime, values: Values) -> dateti
     return None if deadline is None else _after(definition, opened_at, deadline)
 
 
-def past_deadlines(definition: Definition, values: Values, at: datetime) -> tuple[Rejection, ...]:
-    """Return what is wrong with deadlines in these typed fields: those that have passed at that time."""
-    zone, fields = definition.clock.zone or "UTC", definition.deadline_fields
+def past_deadlines(
+    definition: Definition, values: Values, at: datetime, done: Collection[str] = ()
+) -> tuple[Rejection, ...]:
+    """Return what is wrong with deadlines in these typed fields: those that have passed at that time.
+
+    `done`: stages that are over, whose deadlines no longer matter.
+    """
+    zone, fields = definition.clock.zone or "UTC", definition.deadline_fields(done)
     ends = {name: moment_of_deadline(TimeOfField(name), at, zone, values) for name in fields}
     return tuple(Rejection((name,), "deadline_past") for name, end in ends.items() if end is not None and end <= at)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from approvals_bot.approvals.deadlines import TimeOfField
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.reach import gaps_of
 from approvals_bot.approvals.stages import carries_over
@@ -36,14 +37,20 @@ def _warnings(definition: Definition) -> Iterator[Finding]:
             'in [clock], write deadline = "3d", or none = true if that is meant'
         )
         yield Finding(("clock", "deadline"), f"there is none{_in(definition, endless)}, {what}")
-    for name in definition.deadline_fields if definition.clock.none is None else ():
-        if not definition.fields[name].required and definition.fields[name].default is None:
-            what = f"a request without {name} waits forever; make {name} required, or set none = true if that is meant"
-            yield Finding(("clock", "deadline"), what)
-
+    yield from _deadlines_that_may_be_missing(definition) if definition.clock.none is None else ()
     if definition.policy.carry_over and not any(carries_over(definition, stage) for stage in definition.stage[1:]):
         what = "changes nothing: no later stage takes an approval without answers or a comment"
         yield Finding(("policy", "carry_over"), what)
+
+
+def _deadlines_that_may_be_missing(definition: Definition) -> Iterator[Finding]:
+    own = [(("stage", at, "deadline"), stage.deadline) for at, stage in enumerate(definition.stage)]
+    for path, deadline in ((("clock", "deadline"), definition.clock.deadline), *own):
+        spec = definition.fields[deadline.field] if isinstance(deadline, TimeOfField) else None
+        if isinstance(deadline, TimeOfField) and spec is not None and not spec.required and spec.default is None:
+            name = deadline.field
+            meant = f"make {name} required, or set none = true if that is meant"
+            yield Finding(path, f"a request without {name} waits forever; {meant}")
 
 
 def _in(definition: Definition, numbers: Sequence[int]) -> str:

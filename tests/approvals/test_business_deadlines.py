@@ -84,7 +84,7 @@ async def test_a_simulation_lists_all_times(office: Any) -> None:
     assert said["timers"] == [
         {"at": "2026-03-09T12:00:00Z", "what": "a reminder to people who still owe a vote"},
         {"at": "2026-03-10T08:00:00Z", "what": "a reminder to people who still owe a vote"},
-        {"at": "2026-03-11T08:00:00Z", "what": "escalation: bo@acme.eu are asked too"},
+        {"at": "2026-03-11T08:00:00Z", "what": "escalation: bo@acme.eu is asked too"},
         {"at": "2026-03-12T08:00:00Z", "what": "deadline after 3 business days: then it is rejected"},
     ]
 

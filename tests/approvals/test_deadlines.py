@@ -212,3 +212,65 @@ def test_a_deadline_that_may_be_missing_is_warned_of(tmp_path: Path) -> None:
     ):
         file.write_text(text.replace("[clock]\n", f"[clock]\n{meant}"))
         assert [each.message for each in warnings_of(definition(file.read_text()), file)] == found
+
+
+STAGED = """
+[workflow]
+id = "staged"
+title = "Staged"
+request = ["*"]
+[fields]
+note = { type = "string" }
+first_by = { type = "datetime" }
+last_by = { type = "datetime" }
+[policy]
+on_change = { note = "keep", last_by = "keep", first_by = "reset" }
+[[stage]]
+id = "first"
+from = ["ann@acme.eu"]
+deadline = "field:first_by"
+[[stage]]
+id = "last"
+from = ["bo@acme.eu"]
+deadline = "field:last_by"
+on_deadline = "reject"
+[clock]
+deadline = "23:00"
+"""
+STAGED_INPUT = {"note": "x", "first_by": "2026-03-02T12:00:00Z", "last_by": "2026-03-02T15:00:00Z"}
+
+
+async def test_each_stage_ends_by_its_own_field(office: Any) -> None:
+    """An edit moves the deadline of the open stage. One of a stage that is over may pass, unless it opens again."""
+    async with office.open():
+        opened = await office.ask(STAGED, STAGED_INPUT)
+        assert (await opened.view()).deadline == at("2026-03-02T12:00Z")
+        said = await opened.act(kind="edit", by=DI, fields={"last_by": "2026-03-02T08:00:00Z"})
+        assert said["text"].startswith("last_by: has passed")
+        assert await opened.vote(ANN) == "counted"
+        assert (await opened.view()).deadline == at("2026-03-02T15:00Z")
+        await office.clock.advance("4h")  # it is 13:00 UTC
+        said = await opened.act(kind="edit", by=DI, fields={"note": "y", "last_by": "2026-03-02T16:00:00Z"})
+        assert said["text"] == "Saved. The votes so far still count."
+        assert (await opened.view()).deadline == at("2026-03-02T16:00Z")
+        said = await opened.act(kind="edit", by=DI, fields={"first_by": "2026-03-02T12:30:00Z"})
+        assert said["text"].startswith("first_by: has passed")
+        await office.clock.advance("3h")
+        view = await opened.view()
+        assert (view.state, view.outcome.by) == ("rejected", "deadline")
+        last = await office.ask(STAGED.replace("field:last_by", "18:00"), {**STAGED_INPUT, "first_by": NOON})
+        assert await last.vote(ANN) == "counted"
+        assert (await last.view()).deadline == at("2026-03-02T18:00Z")
+
+
+async def test_a_past_deadline_of_a_later_stage_opens_no_request(office: Any) -> None:
+    opening = Opening({**STAGED_INPUT, "last_by": "2026-03-02T08:00:00Z"}, DI)
+    said = await simulate(definition(STAGED), opening, office.people, office.clock.now())
+    assert said["problems"] == ["last_by has passed, and it is the request's deadline"]
+
+
+def test_a_stage_that_may_have_no_deadline_is_warned_of(tmp_path: Path) -> None:
+    file = tmp_path / "staged.toml"
+    file.write_text(STAGED.replace('last_by = { type = "datetime" }', 'last_by = { type = "date", required = false }'))
+    found = [each for each in warnings_of(definition(file.read_text()), file) if "waits forever" in each.message]
+    assert [each.key for each in found] == ["stage[1].deadline"]

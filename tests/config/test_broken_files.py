@@ -427,6 +427,14 @@ BROKEN_WORKFLOW = [
     ),
     ('deadline = "4h"', 'deadline = "24:00"', "deadline =", "clock.deadline", "is not a time of day", ""),
     ('deadline = "4h"', 'deadline = "field:due"', "deadline =", "clock.deadline", "no field is called due", ""),
+    (
+        'from = ["@release-managers"]',
+        'from = ["@release-managers"]\ndeadline = "field:env"',
+        "field:env",
+        "stage[0].deadline",
+        "a field of type enum",
+        "",
+    ),
     ('deadline = "4h"', 'deadline = "field:env"', "deadline =", "clock.deadline", "a field of type enum", ""),
     ('deadline = "4h"', 'deadline = "4h"\nzone = "Berlin"', "zone", "clock.zone", "is not a time zone", ""),
     (

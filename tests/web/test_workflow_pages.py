@@ -110,7 +110,7 @@ async def test_a_workflow_is_drawn_and_worded_with_its_figures(house: StaffedHou
         "Release leads 2 of ann@acme.eu or cy@acme.eu",
         'Security If risk == "high" everyone of cy@acme.eu',
         "After 30 minutes: a reminder to people who still owe a vote",
-        "After 3 hours: escalation: di@acme.eu are asked too",
+        "After 3 hours: escalation: di@acme.eu is asked too",
         "After 5 hours: deadline: then it expires",
         'Rejected if version == "0"',
         "2 open now; half of the decisions took 30 minutes or less.",
