@@ -18,8 +18,10 @@ DeliverTo = Literal[True] | Annotated[str, StringConstraints(min_length=1, max_l
 """For any other channel: True for each approver, or a place of the channel."""
 
 
-SlackPlace = Annotated[str, StringConstraints(pattern=r"^(#[^\s#]{1,80}|[CG][A-Z0-9]{5,20})$")]
-"""A Slack channel: `#deploys`, or its id."""
+SlackPlace = Annotated[
+    str, StringConstraints(pattern=r"^(#[^\s#]{1,80}|#([^\s#{}]|\{\{ *\w+ *\}\}){1,80}|[CG][A-Z0-9]{5,20})$")
+]
+"""A Slack channel: `#deploys`, its id, or one for each value of an enum: `#{{ team }}`."""
 
 
 # No twin of Deliver: a stage says only what differs, and also that something goes nowhere.

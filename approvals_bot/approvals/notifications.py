@@ -170,8 +170,9 @@ def stage_notifications(
     Replies in the threads announce a change, so only people without a card get one then.
     """
     assert request.stage is not None, "a stage is open"
-    if occasion == "request" and not notified:
-        yield from (Notification(place, occasion) for place in places(deliver))
+    if not notified:
+        known = {copy.to for copy in copies} if occasion == "change" else ()
+        yield from (Notification(place, occasion) for place in places(deliver) if place not in known)
     notified = (*notified, *(vote.by for vote in request.stage.votes if vote.carried_from and vote.counts))
     for address in request.stage.notified:
         if address not in notified and not (occasion == "change" and has_card(copies, address)):

@@ -44,7 +44,7 @@ from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening, Re
 from approvals_bot.approvals.resolution import LOOKUP_LIMIT, find_seats, with_groups
 from approvals_bot.approvals.rules import KeptDefinition, rules_of
 from approvals_bot.approvals.stages import context_of, next_stage, request_of, seat_queries
-from approvals_bot.approvals.templates import LONGEST_LINE
+from approvals_bot.approvals.templates import LONGEST_LINE, TemplateError, channels_of
 from approvals_bot.approvals.timers import past_deadlines
 from approvals_bot.approvals.workflow import PendingRequest
 from approvals_bot.durable.core.api import (
@@ -191,16 +191,21 @@ async def requested(make: Callable[[], RequestSpec], fits: forms.Fits | None = N
         )
     if missing := [name for name in definition.asked_calendars if name not in (definition.calendars or {})]:
         raise InvalidArgumentError(f"config.toml has no calendar named {missing[0]!r}")
-    _refuse_deadlines(asked)
+    _refuse_times_and_places(asked)
     request = WorkflowRequest(asked)
     request.fits = fits
     accompany(request.accompany(), leave=request.end_with_run, stays=request.name_if_open)
     return request
 
 
-def _refuse_deadlines(asked: RequestSpec) -> None:
-    """Refuse a deadline that no field holds, and one that has passed."""
+def _refuse_times_and_places(asked: RequestSpec) -> None:
+    """Refuse a deadline that no field holds, or that has passed, and a channel that can't be known before."""
     definition = asked.definition
+    for channel in [to.slack for to in definition.deliveries if to.slack is not None and "{" in to.slack]:
+        try:
+            channels_of(channel, definition.fields)
+        except TemplateError as error:
+            raise InvalidArgumentError(f"deliver.slack: {error}") from None
     for name in definition.deadline_fields():
         if name not in definition.fields or definition.fields[name].type not in DATES:
             raise InvalidArgumentError(f"the deadline is in the field {name!r}, which is no date or datetime")

@@ -25,7 +25,7 @@ from approvals_bot.approvals.json_values import same_json
 from approvals_bot.approvals.outcomes import last_answers_of
 from approvals_bot.approvals.policy import Auto, Definition, OnChange, Seat, Stage
 from approvals_bot.approvals.request import AppliedRule, Opening, Outcome, Request, RequestStage, plain_name
-from approvals_bot.approvals.templates import AboutDecision, AboutRequest, AboutStage, Facts, Who
+from approvals_bot.approvals.templates import AboutDecision, AboutRequest, AboutStage, Facts, Who, render_key
 from approvals_bot.approvals.used_fields import fields_in_texts
 from approvals_bot.durable.core.serialization import json_text
 
@@ -135,6 +135,14 @@ class Rules:
                 if rule == "reset" or (rule == "reset-if-raised" and forms.raised(before.get(name), after[name])):
                     return True
         return False
+
+    def in_stage(self, id: str, request: Request) -> Definition:
+        """Return the definition as it is in this stage of a request, with the Slack channel that its fields name."""
+        here = self.definition.in_stage(self.stages[id])
+        if here.deliver.slack is None or "{" not in here.deliver.slack:
+            return here
+        channel = render_key(here.deliver.slack, facts_of(request, self))
+        return here.model_copy(update={"deliver": here.deliver.model_copy(update={"slack": channel})})
 
     def condition(self, when: str) -> Condition:
         """Return the compiled condition. Compiled once: it takes longer than a whole replay."""

@@ -237,7 +237,7 @@ class _Simulation:
             }
 
     def _here(self, stage: RequestStage) -> Definition:
-        return self.rules.definition.in_stage(self.rules.stages[stage.id])
+        return self.rules.in_stage(stage.id, self.request)
 
     def _escalated_ways(self, stage: RequestStage, person: Person) -> str:
         return ", ".join(self._own_ways(to_escalated(self._here(stage).deliver, person)))

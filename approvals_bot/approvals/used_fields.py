@@ -18,11 +18,13 @@ _OF_FIELDS = ("field:", "owner-of:")
 
 
 def fields_in_texts(definition: Definition) -> frozenset[str]:
-    """Return the names in the file's title, addresses and calls; not those in conditions."""
+    """Return the names in the file's title, addresses, channels and calls; not those in conditions."""
     found = set(_in_template(definition.workflow.title or ""))
     for address in _addresses(definition):
         found.update(address.removeprefix(start) for start in _OF_FIELDS if address.startswith(start))
         found.update(_in_template(address))
+    for deliver in definition.deliveries:
+        found.update(_in_template(deliver.slack or ""))
     for action in definition.follow_ups():
         match action:
             case CallTarget(json_=body):

@@ -399,7 +399,7 @@ class PendingRequest:
             self.approve()
             return
         opened_at = now()
-        here = self.definition.in_stage(self.rules.stages[stage.id])
+        here = self.rules.in_stage(stage.id, self.request)
         times = stage_times(here, opened_at, self.rules.ruling(self.request.fields).typed)
         targets = escalates_to(here, times)
         found = await self.find_and_pick(stage, *(address for address in targets if is_mail(address)))
@@ -498,7 +498,7 @@ class PendingRequest:
     def here(self) -> Definition:
         """The definition as it is in the open stage."""
         stage = self.request.stage
-        return self.definition if stage is None else self.definition.in_stage(self.rules.stages[stage.id])
+        return self.definition if stage is None else self.rules.in_stage(stage.id, self.request)
 
     # Timers
 

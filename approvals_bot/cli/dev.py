@@ -262,7 +262,13 @@ def _target_secrets(targets: Mapping[str, Any]) -> dict[str, str]:
 
 def _channels(configuration: Configuration) -> list[str]:
     """List every Slack channel that a workflow names, for the fake Slack to have."""
-    named = [to.slack for each in configuration.workflows for to in each.deliveries if to.slack]
+    named = [
+        channel
+        for definition in configuration.workflows
+        for to in definition.deliveries
+        if to.slack
+        for channel in channels_of(to.slack, definition.fields)
+    ]
     actions = [
         channel
         for definition in configuration.workflows

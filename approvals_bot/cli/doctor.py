@@ -225,8 +225,8 @@ def places_of(channel: str, workflows: Sequence[Definition]) -> dict[str, str]:
     for definition in workflows:
         for deliver in definition.deliveries:
             to = deliver.slack if channel == SLACK else deliver.channels.get(channel)
-            if isinstance(to, str):
-                found.setdefault(to, definition.id)
+            for place in channels_of(to, definition.fields) if isinstance(to, str) else ():
+                found.setdefault(place, definition.id)
         for action in definition.follow_ups() if channel == SLACK else ():
             if isinstance(action, SayInSlack):
                 for place in channels_of(action.slack, definition.fields):

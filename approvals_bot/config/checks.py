@@ -452,19 +452,20 @@ def _of_fields(
 
 def _delivery(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
     deliver = definition.deliver
-    yield from _ways(("deliver",), deliver, Deliver, service)
+    yield from _ways(("deliver",), deliver, definition, service)
     if deliver.email_replies is not None and (service.email is None or service.email.replies is None):
         yield Finding(("deliver", "email_replies"), "replies are not read: there is no [email.replies]")
     if deliver.builder:
         yield from _builder(definition, service)
     for at, stage in enumerate(definition.stage):
         if stage.deliver is not None:
-            yield from _ways(("stage", at, "deliver"), Deliver().but(stage.deliver), StageDeliver, service)
+            yield from _ways(("stage", at, "deliver"), Deliver().but(stage.deliver), definition, service)
 
 
-def _ways(
-    path: Path, deliver: Deliver, kind: type[Deliver | StageDeliver], service: ServiceSettings
-) -> Iterator[Finding]:
+def _ways(path: Path, deliver: Deliver, definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
+    kind = StageDeliver if path[0] == "stage" else Deliver
+    if deliver.slack is not None and "{" in deliver.slack:
+        yield from channel_faults((*path, "slack"), deliver.slack, definition)
     if deliver.slack is not None and service.slack is None:
         yield Finding((*path, "slack"), "Slack is not configured")
     if deliver.email is not None and service.email is None:

@@ -106,7 +106,7 @@ def _options_of_types() -> Iterator[Schema]:
 def _times() -> Iterator[Schema]:
     yield _if(_is("on_deadline", "reject", "escalate", "approve"), {"required": ["deadline"]})
     yield _if(_is("on_deadline", "approve"), _is("i_know", True))
-    yield _if({"required": ["none"]}, _without("deadline"))
+    yield _if({"required": ["none"]}, {"properties": {"deadline": {"pattern": "^field:"}}})
 
 
 def _deliveries() -> Iterator[Schema]:

@@ -30,6 +30,7 @@ account = "string"
 author = "email"
 code = "string"
 place = "string"
+room = "string"
 note = "string"
 remark = { type = "string", required = false }
 [policy]
@@ -45,6 +46,8 @@ id = "go"
   [[stage.seat]]
   when = "risk > 3"
   from = ["owner-of:account"]
+[deliver]
+slack = "#{{ room }}"
 [[on.approved]]
 http = "shop"
 json = { list = [{ code = "{{ code }}" }] }
@@ -53,7 +56,7 @@ slack = "#{{ place }}"
 text = "{{ remark }}"
 """
 VALUES = {
-    **dict.fromkeys(("item", "team", "account", "code", "place", "note"), "x"),
+    **dict.fromkeys(("item", "team", "account", "code", "place", "room", "note"), "x"),
     "amount": 1,
     "risk": 1,
     "author": "eve@acme.eu",

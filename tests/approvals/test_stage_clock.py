@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from approvals_bot import RunFailedError, request_approval, workflow
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.clock import Backoff
 from approvals_bot.approvals.delivery_policy import Deliver, StageDeliver
@@ -17,6 +18,7 @@ from approvals_bot.approvals.policy import Definition, Stage, pinned
 from approvals_bot.approvals.port import Place
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.simulate import simulate
+from approvals_bot.cli.doctor import places_of
 from approvals_bot.cli.show import simulated
 from approvals_bot.web.charts import draw_stages
 from tests.approvals.conftest import ANN, BO, CFO, CY, DI
@@ -172,3 +174,33 @@ def test_times_of_a_stage_make_sense(old: str, new: str, message: str) -> None:
     Definition.model_validate(tomllib.loads(text))
     with pytest.raises(ValueError, match="this needs a deadline"):
         Definition.model_validate(tomllib.loads(text.replace('deadline = "8h"\n', "").replace('deadline = "2h"\n', "")))
+
+
+BY_TEAM = PAY.replace("[[stage]]", '[fields]\nteam = { type = "enum", values = ["web", "data"] }\n[[stage]]', 1)
+BY_TEAM = BY_TEAM.replace('"#deploys"', '"#team-{{ team }}"').replace('"#finance"', '"#pay-{{team}}"')
+
+
+async def test_a_card_goes_to_the_channel_of_its_value(office: Any) -> None:
+    async with office.open():
+        opened = await office.ask(BY_TEAM, {"team": "web"}, by=DI)
+        await opened.act(kind="edit", by=DI, fields={"team": "data"})
+        assert await opened.vote(ANN) == "counted"
+        asked = [f"{each.occasion} {each.to.place}" for each in office.slack.sent if isinstance(each.to, Place)]
+        assert sorted(asked) == ["change #team-data", "change #team-web", "request #pay-data", "request #team-web"]
+    definition = Definition.model_validate(tomllib.loads(BY_TEAM))
+    said = await simulate(definition, Opening({"team": "web"}, DI), office.people, office.clock.now())
+    assert {each["via"].split(",")[0] for each in said["who"]} == {"#team-web", "#pay-web"}
+    assert set(places_of("slack", [definition])) == {"#team-web", "#team-data", "#pay-web", "#pay-data"}
+
+
+@workflow(name="posts_by_team")
+async def posts_by_team() -> None:
+    stage = Stage(id="go", from_=["ann@acme.eu"])
+    await request_approval("Go", stages=[stage], fields={"team": "web"}, deliver=Deliver(slack="#{{ team }}"))
+
+
+async def test_a_program_names_channels_that_are_known(office: Any) -> None:
+    async with office.open():
+        run = await office.engine.start(posts_by_team)
+        with pytest.raises(RunFailedError, match=r"deliver\.slack: team is no enum"):
+            await run.return_value()

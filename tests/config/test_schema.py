@@ -104,6 +104,8 @@ def test_schema_refuses_what_check_refuses(wrong: dict[str, Any], service: Servi
         {"stage": [{"id": "s", "any": [{"seats": [{"from": ["ann@acme.eu"]}]}]}]},
         {"clock": {"deadline": "23:00"}},
         {"fields": {"due": "datetime"}, "clock": {"deadline": "field:due"}},
+        {"fields": {"due": "datetime"}, "clock": {"deadline": "field:due", "none": True}},
+        {"fields": {"env": {"type": "enum", "values": ["a"]}}, "deliver": {"slack": "#x-{{ env }}"}},
     ],
 )
 def test_schema_accepts_what_the_models_accept(right: dict[str, Any]) -> None:
