@@ -33,6 +33,10 @@ OnDeadline = Literal["expire", "reject", "escalate", "approve"]
 """What happens to a request that isn't decided in time."""
 
 
+MORE = "pick"
+"""Among the addresses of an escalation: as many more people as its seats pick."""
+
+
 class Clock(Frozen):
     """Times of each stage, counted from its opening. `calendar`: for business days and hours."""
 
@@ -114,6 +118,10 @@ class Escalation(Frozen):
         def __init__(
             self, *, after: str | timedelta, to: Sequence[str], mode: Literal["add", "replace"] = ...
         ) -> None: ...
+
+    def without_more(self) -> Escalation:
+        """Return the escalation in a stage that picks nobody; then it may be to nobody."""
+        return self.model_copy(update={"to": tuple(address for address in self.to if address != MORE)})
 
 
 def lengths_of(deadline: object, remind: Reminders | None) -> Iterator[tuple[tuple[str | int, ...], object]]:

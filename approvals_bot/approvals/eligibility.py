@@ -21,9 +21,6 @@ from approvals_bot.approvals.values import shown_date
 from approvals_bot.people import Person, SourceFault, canonical, is_mail
 from approvals_bot.people.absences import Away
 
-MORE = "pick"
-"""Among the addresses of an escalation: as many more people as its seats pick."""
-
 SELF = "on-behalf-of"
 """The only address that lets the person an app acts for decide."""
 

@@ -13,7 +13,8 @@ from hashlib import blake2b
 from itertools import count
 from typing import Any, Protocol
 
-from approvals_bot.approvals.eligibility import MORE, Resolution, ResolvedSeat
+from approvals_bot.approvals.clock import MORE
+from approvals_bot.approvals.eligibility import Resolution, ResolvedSeat
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Request, RequestStage
 from approvals_bot.durable.core.api import random as recorded_random

@@ -35,6 +35,7 @@ from approvals_bot.approvals.business_time import (
 )
 from approvals_bot.approvals.circumstances import calendars_in
 from approvals_bot.approvals.clock import (
+    MORE,
     Backoff,
     Clock,
     Escalation,
@@ -188,11 +189,16 @@ class Definition(Frozen):
         yield from ((path, length) for path, length in found if isinstance(length, BusinessTime))
 
     def in_stage(self, stage: Stage) -> Definition:
-        """Return the definition as it is in this stage, with the stage's own times and delivery."""
+        """Return the definition as it is in this stage, with the stage's own times and delivery.
+
+        Where nobody is picked, no escalation picks more: one that only did this is to nobody, and left out.
+        """
         own = {key: of for key in ("deadline", "remind", "on_deadline") if (of := getattr(stage, key)) is not None}
         changes: dict[str, Any] = {"clock": self.clock.model_copy(update=own)} if own else {}
         if stage.deliver is not None:
             changes["deliver"] = self.deliver.but(stage.deliver)
+        if any(MORE in each.to for each in self.escalate) and all(seat.pick is None for seat in stage.seats):
+            changes["escalate"] = tuple(each.without_more() for each in self.escalate)
         return self.model_copy(update=changes) if changes else self
 
     @property

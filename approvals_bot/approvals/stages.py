@@ -28,10 +28,9 @@ from approvals_bot.approvals.ballot import (
     stage_status,
     waiting_for,
 )
-from approvals_bot.approvals.clock import Escalation
+from approvals_bot.approvals.clock import MORE, Escalation
 from approvals_bot.approvals.delivery_policy import Deliver
 from approvals_bot.approvals.eligibility import (
-    MORE,
     CountedVote,
     PeopleSource,
     RequestContext,

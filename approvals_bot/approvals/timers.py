@@ -16,9 +16,8 @@ from typing import Any, Literal
 
 from approvals_bot.approvals.acts import Rejection
 from approvals_bot.approvals.business_time import BusinessTime, Calendar, Length, after
-from approvals_bot.approvals.clock import Escalation
+from approvals_bot.approvals.clock import MORE, Escalation
 from approvals_bot.approvals.deadlines import TimeOfDay, TimeOfField, moment_of_deadline
-from approvals_bot.approvals.eligibility import MORE
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Request, RequestStage, RequestTimer
 from approvals_bot.durable.core.api import now
@@ -76,15 +75,19 @@ def stage_times(definition: Definition, opened_at: datetime, values: Values = NO
     for at in sorted({_after(definition, opened_at, length) for length in clock.reminders()}):
         if deadline is None or at < deadline:
             times.append(Time(at, "reminder", "a reminder to people who still owe a vote"))
-    escalations = [_after(definition, opened_at, escalation.after) for escalation in definition.escalate]
-    for number, (escalation, at) in enumerate(zip(definition.escalate, escalations, strict=True)):
-        if deadline is None or at < deadline:
+    escalations = [(number, each) for number, each in enumerate(definition.escalate) if each.to]
+    late = False
+    for number, escalation in escalations:
+        at = _after(definition, opened_at, escalation.after)
+        if deadline is not None and at >= deadline:
+            late = True
+        else:
             times.append(Time(at, "escalation", _escalation_text(escalation), number))
     if definition.deliver.email:
         at = _after(definition, opened_at, definition.deliver.email)
         times.append(Time(at, "mail", "mail, if nobody has voted by then"))
     if deadline is not None:
-        is_end = clock.on_deadline == "escalate" and all(at < deadline for at in escalations)
+        is_end = clock.on_deadline == "escalate" and not late
         times.append(_deadline(definition, deadline, THEN["expire" if is_end else clock.on_deadline]))
     return tuple(times)
 
@@ -139,7 +142,7 @@ def moved_times(definition: Definition, stage: RequestStage, deadline: datetime 
     if end == deadline:
         return None
     times = tuple(time for time in stage_times(definition, stage.opened_at, values) if time.kind != "mail")
-    if len(stage.escalations) < len(definition.escalate):
+    if len(stage.escalations) < sum(bool(each.to) for each in definition.escalate):
         return times, late_escalations(definition, times)
     last = _deadline(definition, end, THEN["expire"]) if end and definition.clock.on_deadline == "escalate" else None
     return tuple(last or time if time.kind == "deadline" else time for time in times if time.kind != "escalation"), []
@@ -154,7 +157,7 @@ def with_deadline(request: Request, times: Sequence[Time]) -> Request:
 def late_escalations(definition: Definition, times: Sequence[Time]) -> list[int]:
     """Return the numbers of the escalations to run at the deadline."""
     earlier = [time.number for time in times if time.kind == "escalation"]
-    return [number for number in range(len(definition.escalate)) if number not in earlier]
+    return [number for number, each in enumerate(definition.escalate) if each.to and number not in earlier]
 
 
 def escalates_to(definition: Definition, times: Sequence[Time]) -> tuple[str, ...]:

@@ -460,7 +460,7 @@ class PendingRequest:
 
     async def escalate(self, stage: RequestStage, numbers: list[int]) -> None:
         for number in numbers:
-            self.request = escalated(self.request, stage, self.definition.escalate[number])
+            self.request = escalated(self.request, stage, self.here.escalate[number])
             stage = self.open_stage()
         found = await self.find_and_pick(stage)
         self.request = seated(self.request, self.rules, stage, found)

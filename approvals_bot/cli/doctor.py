@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from approvals_bot.app.connections import open_channels
 from approvals_bot.app.directory import open_people
+from approvals_bot.approvals.clock import MORE
 from approvals_bot.approvals.delivery_policy import SayInSlack
-from approvals_bot.approvals.eligibility import MORE
 from approvals_bot.approvals.field_addresses import variants
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import EMAIL, SLACK, CheckUp, Diagnosis, DiagnosisState, WithCheck

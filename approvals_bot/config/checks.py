@@ -16,7 +16,7 @@ from approvals_bot.approvals.agent_policy import CALL_FIELDS, EVERY_APP, TOOL_CA
 from approvals_bot.approvals.base import nearest, one_of
 from approvals_bot.approvals.business_time import is_at_least
 from approvals_bot.approvals.circumstances import Circumstance
-from approvals_bot.approvals.clock import Clock
+from approvals_bot.approvals.clock import MORE, Clock
 from approvals_bot.approvals.conditions import ConditionError, condition
 from approvals_bot.approvals.deadlines import length_of
 from approvals_bot.approvals.delivery_policy import (
@@ -29,7 +29,6 @@ from approvals_bot.approvals.delivery_policy import (
     SendMail,
     StageDeliver,
 )
-from approvals_bot.approvals.eligibility import MORE
 from approvals_bot.approvals.field_addresses import TAKING, fields_of, variants
 from approvals_bot.approvals.field_specs import ORDERED, FieldSpec, FieldType
 from approvals_bot.approvals.fields import faults

@@ -305,8 +305,9 @@ def _met_stage(definition: Definition, stage: RequestStage) -> Iterator[str]:
             yield f"{of_seat} when false"
         elif number not in still_open:
             yield f"{of_seat} filled"
-    late = definition.in_stage(rule).clock.on_deadline == "escalate"
-    for number, escalation in enumerate(definition.escalate, 1):
+    here = definition.in_stage(rule)
+    late = here.clock.on_deadline == "escalate"
+    for number, escalation in enumerate(here.escalate, 1):
         if any((each.to, each.mode) == (escalation.to, escalation.mode) for each in stage.escalations):
             yield f"escalate {number}"
             if late:

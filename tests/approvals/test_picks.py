@@ -15,10 +15,11 @@ from approvals_bot.approvals.picks import PickQuery, Picks, chosen
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.simulate import simulate
+from approvals_bot.approvals.timers import stage_times
 from approvals_bot.people import People
 from approvals_bot.people.absences import Absence
 from approvals_bot.service.picks import StoredPicks
-from tests.approvals.conftest import ANN, BO, CFO, CY, DI, Office
+from tests.approvals.conftest import ANN, BO, CFO, CY, DI, START, Office
 from tests.approvals.test_checks import problems, workflow
 
 SEVEN = [f"p{number}@acme.eu" for number in range(7)]
@@ -183,6 +184,33 @@ async def test_a_simulation_says_how_many_are_picked(office: Office) -> None:
     said = await simulate(definition, Opening({}, DI), office.people, office.clock.now())
     assert said["stages"][0]["seats"] == [{"label": "Release managers or Finance", "need": 1, "of": 5, "pick": 2}]
     assert said["timers"][0]["what"] == "escalation: more of them are asked too"
+
+
+async def test_a_stage_that_picks_nobody_asks_no_more(office: Office) -> None:
+    stages = [{"id": "all", "from": [CFO]}, {"id": "few", "from": ["@release-managers"], "pick": 1}]
+    clock = {"deadline": "1d", "on_deadline": "escalate"}
+    more = [{"after": "2h", "to": ["pick"]}, {"after": "3h", "to": ["pick", "@leads"]}, {"after": "2d", "to": ["pick"]}]
+    definition = Definition.model_validate({**REVIEW, "stage": stages, "clock": clock, "escalate": more})
+    whats = [[time.what for time in stage_times(definition.in_stage(each), START)] for each in definition.stage]
+    assert whats == [
+        ["escalation: @leads are asked too", "deadline: then it expires"],
+        [
+            "escalation: more of them are asked too",
+            "escalation: more of them, @leads are asked too",
+            "deadline: then it escalates",
+        ],
+    ]
+    async with office.open():
+        request = await opened(office, stage=stages, clock=clock, escalate=more[:1])
+        await office.clock.advance("3h")
+        view = await request.view()
+        assert view.stage is not None
+        assert view.stage.escalations == ()
+        assert await request.vote(CFO) == "counted"
+        await office.clock.advance("3h")
+        assert len((await request.view()).waiting_for) == 2
+        await office.clock.advance("1d")
+        assert (await request.view()).state == "expired"
 
 
 @pytest.mark.parametrize(
