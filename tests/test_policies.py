@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from approvals_bot.cli.policy_tests import play_tests
 from approvals_bot.config.load import Configuration
-from approvals_bot.config.schema import service_schema, workflow_schema
+from approvals_bot.config.schema import schema_of_tests, service_schema, workflow_schema
 from approvals_bot.config.warnings import warnings_of
 from approvals_bot.service.catalog import read_configuration
 
@@ -43,10 +44,13 @@ def test_a_policy_of_the_gallery_decides_as_it_says(file: Path, configuration: C
 def test_the_gallery_has_no_warnings_and_fits_the_schemas(configuration: Configuration) -> None:
     by_id = {definition.id: definition for definition in configuration.workflows}
     assert len(by_id) == len(FILES)
-    schema = Draft202012Validator(workflow_schema())
+    schema, tests = Draft202012Validator(workflow_schema()), Draft202012Validator(schema_of_tests())
     for file in FILES:
         assert warnings_of(by_id[_name_of(file)], file) == []
         assert [error.message for error in schema.iter_errors(tomllib.loads(file.read_text()))] == []
+        played = json.loads(json.dumps(tomllib.loads(file.with_suffix(".test.toml").read_text()), default=str))
+        assert [error.message for error in tests.iter_errors(played)] == []
+    assert list(tests.iter_errors({"case": [{"name": "x", "requester": "a", "outcom": "approved"}]}))
     service = tomllib.loads((FOLDER / "config.toml").read_text())
     assert [error.message for error in Draft202012Validator(service_schema()).iter_errors(service)] == []
 

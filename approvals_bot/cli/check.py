@@ -138,21 +138,21 @@ def lint(
 
 def schema(
     of: Annotated[
-        Literal["service", "workflow"],
-        typer.Argument(help="service, for config.toml, or workflow, for a workflow file.", metavar="KIND"),
+        Literal["service", "workflow", "tests"],
+        typer.Argument(help="service, for config.toml, workflow, for a workflow file, or tests.", metavar="KIND"),
     ],
 ) -> None:
-    """Print the JSON Schema of config.toml or of workflow files.
+    """Print the JSON Schema of config.toml, of workflow files or of their tests.
 
     Editors use it to complete and check TOML.
 
     \b
     Example: approvals-bot schema workflow > workflow.schema.json
     """
-    from approvals_bot.config.schema import service_schema, workflow_schema
+    from approvals_bot.config.schema import schema_of_tests, service_schema, workflow_schema
 
-    found = service_schema() if of == "service" else workflow_schema()
-    terminal.say(found, "", as_json=True)
+    make = {"service": service_schema, "workflow": workflow_schema, "tests": schema_of_tests}
+    terminal.say(make[of](), "", as_json=True)
 
 
 def doctor(

@@ -29,7 +29,7 @@ COMMANDS = {
     "compare": ("compare:compare", "Play past requests through a changed workflow file."),
     "lint": ("check:lint", "Find workflow code that can't be replayed."),
     "doctor": ("check:doctor", "Check everything a running service needs."),
-    "schema": ("check:schema", "Print the JSON Schema of config.toml or of workflow files."),
+    "schema": ("check:schema", "Print the JSON Schema of config.toml, of workflow files or of their tests."),
     "simulate": ("requests:simulate", "Show who a request would notify, when and how."),
     "start": ("requests:start", "Open a request, or start any other workflow."),
     "vote": ("requests:vote", "Cast a person's vote."),

@@ -14,6 +14,8 @@ Of = Literal["config.toml", "workflow"]
 
 _SETTING = re.compile(r"^\| `(?P<path>[^`]+)` \| [^|]+ \| [^|]* \| (?P<meaning>[^|]+) \|$", re.MULTILINE)
 _TABLE = re.compile(r"^\| `\[\[?(?P<path>[^\]]+)\]\]?` \| (?P<meaning>[^|]+) \|$", re.MULTILINE)
+_OF_CASE = re.compile(r"^\| (?P<keys>`\w+`(?:, `\w+`)*) \| (?P<meaning>.+) \|$", re.MULTILINE)
+_CASES = re.compile(r"^\| Key of .*\n(?P<rows>(?:\|.*\n)+)", re.MULTILINE)
 _LINK = re.compile(r"\[(?P<text>[^\]]+)\]\((?P<to>[^)]+)\)")
 
 
@@ -24,6 +26,14 @@ def descriptions(of: Of) -> dict[str, str]:
     part = of_service if of == "config.toml" else of_workflow
     rows = [*_TABLE.finditer(part), *_SETTING.finditer(part)]
     return {row["path"]: _LINK.sub(_plain, row["meaning"]).strip() for row in rows}
+
+
+def descriptions_of_tests() -> dict[str, str]:
+    """Return what each key of a policy test's case means."""
+    page = (samples() / "docs" / "configuration.md").read_text("utf-8")
+    table = _CASES.search(page)
+    rows = _OF_CASE.finditer(table["rows"] if table is not None else "")
+    return {key: row["meaning"] for row in rows for key in re.findall(r"\w+", row["keys"])}
 
 
 def _plain(link: re.Match[str]) -> str:

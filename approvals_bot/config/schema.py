@@ -15,11 +15,13 @@ from approvals_bot.approvals.field_specs import OPTIONS_FOR, FieldType
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.config.api_keys import short_form
 from approvals_bot.config.checks import NOT_OF_TOOL_CALLS, OF_APPROVALS
-from approvals_bot.config.descriptions import Of, descriptions
+from approvals_bot.config.descriptions import Of, descriptions, descriptions_of_tests
 from approvals_bot.config.load import EXTENDS
+from approvals_bot.config.policy_tests import PolicyTests
 from approvals_bot.config.service import ServiceSettings
 
 OF_EXTENDS = "The file that this one takes over: its tables merge with this file's, everything else is replaced."
+OF_TESTS = "Requests to play, and what is expected of each."
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SECRET = {"type": "string", "pattern": "^(env|file):.+"}
 
@@ -51,6 +53,19 @@ def workflow_schema() -> Schema:
     whole = _finished(schema, "workflow", "Approvals Bot: a workflow")
     whole["properties"][EXTENDS] = {"type": "string", "pattern": r"\.toml$", "description": OF_EXTENDS}
     return whole
+
+
+def schema_of_tests() -> Schema:
+    """Return the JSON Schema of a file of policy tests."""
+    schema = _without_null(PolicyTests.model_json_schema(by_alias=True))
+    case = schema["$defs"]["Case"]["properties"]
+    case["now"] = {"type": "string"}  # a date of TOML will do
+    case["why"] = {"anyOf": [case["why"]["items"], case["why"]]}
+    for name, meaning in descriptions_of_tests().items():
+        case[name]["description"] = meaning
+    for table in schema["$defs"].values():
+        table.pop("description", None)  # for programmers
+    return {"$schema": DIALECT, **schema, "title": "Approvals Bot: policy tests", "description": OF_TESTS}
 
 
 def _or(tables: Schema, name: str, short: Schema) -> None:

@@ -235,7 +235,7 @@ def test_parameter_type_without_a_form_takes_any_input(site: Site) -> None:
 # ── schema, init and the rest ────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("of", ["service", "workflow"])
+@pytest.mark.parametrize("of", ["service", "workflow", "tests"])
 def test_schema_prints_valid_json_schemas(site: Site, of: str) -> None:
     jsonschema.Draft202012Validator.check_schema(json.loads(site.type("schema", of).stdout))
 
