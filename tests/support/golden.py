@@ -26,6 +26,7 @@ NAMED: tuple[tuple[str, str], ...] = (
     ("link", r"(?<=/decisions/)[\w-]{20,}(?:\.[\w-]+)+"),
     ("webhook", r"(?<=/webhooks/)[\w-]{20,}(?:\.[\w-]+)+"),
     ("token", r'(?<="token": ")[\w-]{43}(?=")'),
+    ("session", r'(?<="session": ")[0-9a-f]{64}(?=")'),
     ("form", r'(?<=_token" value=")[^"]+'),
     ("mail", r"(?<=<)[a-z2-7]{26}(?=@acme\.eu>)"),
     ("run", r"\brun_[0-9a-z]{20,}"),
