@@ -63,7 +63,7 @@ def test_the_readmes_first_approval_works(service: Service) -> None:
 
 def test_the_readmes_first_workflow_works(installed: Service) -> None:
     text = section("Your first workflow")
-    group, workflow, _ = blocks(text, "toml")
+    group, workflow, cases, _ = blocks(text, "toml")
     service = installed.start("--config", "config.example.toml")
     config = service.folder / "config.example.toml"
     config.write_text(config.read_text().replace("[groups]", f"[groups]\n{group.strip()} #"))
@@ -76,6 +76,9 @@ def test_the_readmes_first_workflow_works(installed: Service) -> None:
     )
     assert simulated.returncode == 0, simulated.stderr
     assert "cfo@acme.eu" in simulated.stdout
+    (service.folder / "workflows/vendor.test.toml").write_text(cases)
+    played = [sys.executable, "-m", "approvals_bot", "test", "workflows/vendor.toml", *simulate[3:5]]
+    assert subprocess.run(played, cwd=service.folder, check=False).returncode == 0
     run_id = service.eventually(lambda: post_with_curl(service, curl))
 
     def card() -> Json | None:
@@ -90,7 +93,7 @@ def test_the_readmes_first_workflow_works(installed: Service) -> None:
 
 def test_check_accepts_the_readmes_larger_file(tmp_path: Path) -> None:
     folder = with_samples(tmp_path)
-    (folder / "workflows/deploy.toml").write_text(blocks(section("Your first workflow"), "toml")[2])
+    (folder / "workflows/deploy.toml").write_text(blocks(section("Your first workflow"), "toml")[3])
     named = re.findall(r"env:(\w+)", (folder / "config.example.toml").read_text())
     environment = {name: f"{name}, long enough for a key of the tests" for name in named}
     configuration = read_configuration(folder / "config.example.toml", environment)

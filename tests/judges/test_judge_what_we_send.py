@@ -150,6 +150,8 @@ def form_with(text: str) -> Definition:
         options: dict[str, Any] = {"currency": "EUR"} if kind == "money" else {}
         if kind == "enum":
             options = {"values": [f"v{i}" for i in range(300)]}
+        if kind == "list":
+            options = {"of": "string"}
         fields[f"{kind}_{n}"] = {"type": kind, "required": n % 2 == 0 and kind != "file"} | options
     default = text.replace("\x00", "").replace("\x1b", "").replace("\ud800", "")[:500]
     fields["first"] = {"type": "text", "default": default or "x", "required": False}

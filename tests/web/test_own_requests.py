@@ -91,7 +91,7 @@ async def test_a_saved_edit_shows_the_new_deadline(trip: Any) -> None:
     form = hidden(await service.web.get(path)) | {"own": "change", "edit.price": "700"}
     done = await service.web.post(path, data=form, headers=OURS)
     page = await service.web.get(done.headers["location"])
-    assert "<b>in 4 hours</b>" in page.text
+    assert ">in 4 hours</b>" in page.text
 
 
 async def test_a_withdrawn_request_can_be_decided_by_nobody(trip: Any) -> None:
