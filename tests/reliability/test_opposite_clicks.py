@@ -23,7 +23,7 @@ from approvals_bot.service.read import request_of
 from tests.support.slack_office import DEPLOY, Office, Open, open_office  # noqa: F401  # the fixture
 from tests.support.slack_office_pages import card_of, form_of, send, with_pages
 
-RACES = int(os.environ.get("OPPOSITE_CLICKS", "20"))
+RACES = int(os.environ.get("OPPOSITE_CLICKS", "12"))
 AT_ONCE = 5  # races
 CHANNELS = tuple(f"team-{number}" for number in range(50))  # each takes one card a second
 STAGE = [DEPLOY["stage"][0] | {"comment": "never"}]

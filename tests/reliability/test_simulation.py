@@ -14,7 +14,7 @@ from tests.support.simulation.planted import BUGS, seeds_to_find
 from tests.support.simulation.play import play
 from tests.support.thorough import THOROUGH
 
-SEEDS = 10_000 if THOROUGH else 500
+SEEDS = 10_000 if THOROUGH else 300
 PARTS = 4
 
 FLOORS = {
