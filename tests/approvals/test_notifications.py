@@ -68,8 +68,14 @@ def test_people_found_later_get_only_their_own_cards() -> None:
 def test_a_change_sends_cards_only_to_people_without_one() -> None:
     copies = [delivered(1, ToPerson("slack", ANN)), copy(2, ToPerson("slack", BO)).failed("no such user")]
     assert (has_card(copies, ANN.address), has_card(copies, BO.address)) == (True, False)
-    sent = stage_notifications(request(), DELIVER, copies, "change")
+    sent = stage_notifications(request(), DELIVER, [*copies, delivered(3, DEPLOYS)], "change")
     assert [one.to for one in sent] == [ToPerson("slack", BO)]
+
+
+def test_a_change_that_leads_to_another_channel_sends_a_card_there() -> None:
+    copies = [delivered(1, ToPerson("slack", ANN)), delivered(2, ToPerson("slack", BO))]
+    sent = stage_notifications(request(), DELIVER, [*copies, delivered(3, Place("slack", "#tests"))], "change")
+    assert [one.to for one in sent] == [DEPLOYS]
 
 
 def test_delayed_mails_skip_people_who_have_one() -> None:
