@@ -85,6 +85,7 @@ class Scheduler:
         self.slots = Slots(self._active, self._slot_freed)
         self.rest = self.slots.rest
         self._leased_until: datetime | None = None
+        self._claiming = 0  # claims that the store hasn't answered yet: what they give is in nobody's hands
         self._unsettled: list[datetime] = []  # ends of leases that were requested, and may have been given
         self._stalled = StalledRuns(store, registry, self._work_on)
         self.schedules = Schedules(store, clock, notifier, self._look_for_work)
@@ -340,7 +341,14 @@ class Scheduler:
         needn't agree, or even be alive.
         """
         lease = self.request_lease()
-        claimed = [] if lease is None else await self.store.claim(lease, limit, run_id)
+        if lease is None:
+            return []
+        self._claiming += 1
+        try:
+            claimed = await self.store.claim(lease, limit, run_id)
+        finally:
+            self._claiming -= 1
+            self.progress.set()
         self.lease_settled(lease)
         for each in claimed:
             self.activate(each)
@@ -435,7 +443,8 @@ class Scheduler:
         while self._tasks:
             self.progress.clear()
             due = await self._claim_due()
-            busy = self.schedules.is_busy or any(each.is_busy(self.clock.now()) for each, _ in self._active.values())
+            busy = self.schedules.is_busy or self._claiming > 0
+            busy = busy or any(each.is_busy(self.clock.now()) for each, _ in self._active.values())
             is_quiet = not busy and (due is None or due > self.clock.now() or self.slots.free <= 0)
             if is_quiet and not self.progress.is_set():  # else a run was released meanwhile, which may be due at once
                 return
