@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -102,11 +103,8 @@ async def test_no_signed_url_is_stored(database: tuple[str, Content]) -> None:
 
 
 async def run_of(engine: Engine, run_id: str) -> Any:
-    await engine.settle()
-    record = await engine.record(run_id)
-    assert record is not None
-    assert record.status == "completed", record.error
-    return record.result
+    async with asyncio.timeout(60):
+        return await engine.get_run(run_id).return_value()
 
 
 def test_any_text_comes_back_as_it_was() -> None:
