@@ -20,8 +20,9 @@ if TYPE_CHECKING:
         Rejected,
         Withdrawn,
     )
-    from approvals_bot.approvals.policy import Alternative, Policy, Seat, Stage, Veto
+    from approvals_bot.approvals.policy import Policy
     from approvals_bot.approvals.request_approval import request_approval
+    from approvals_bot.approvals.stage_policy import Alternative, Seat, Stage, Veto
     from approvals_bot.durable.core.api import (
         Hook,
         Step,
@@ -226,7 +227,8 @@ _MODULES = {
     ),
     **dict.fromkeys(("Clock", "Escalation"), "approvals_bot.approvals.clock"),
     **dict.fromkeys(("Deliver", "StageDeliver"), "approvals_bot.approvals.delivery_policy"),
-    **dict.fromkeys(("Alternative", "Policy", "Seat", "Stage", "Veto"), "approvals_bot.approvals.policy"),
+    **dict.fromkeys(("Alternative", "Seat", "Stage", "Veto"), "approvals_bot.approvals.stage_policy"),
+    "Policy": "approvals_bot.approvals.policy",
     "Ask": "approvals_bot.approvals.field_specs",
     "run_child": "approvals_bot.durable.core.children",
     "logger": "approvals_bot.durable.core.logger",

@@ -21,7 +21,8 @@ from pydantic_core import to_jsonable_python
 
 from approvals_bot.agents.chat_view import CALL, ChatTurn, ChatView, dumped_view, read_view
 from approvals_bot.agents.tool_calls import DEADLINE, approve
-from approvals_bot.approvals.port import EMAIL, Card, Channels, Dispatch, Name, ToPerson, TryAgain
+from approvals_bot.approvals.card_model import Card, Name
+from approvals_bot.approvals.port import EMAIL, Channels, Dispatch, ToPerson, TryAgain
 from approvals_bot.client.decision import Decision
 from approvals_bot.client.digests import digest_of
 from approvals_bot.durable.core.api import (

@@ -26,7 +26,7 @@ from pydantic_core import to_jsonable_python
 from approvals_bot.agents.segments import run_segment
 from approvals_bot.agents.tool_calls import DEADLINE, approve
 from approvals_bot.approvals.delivery_policy import Deliver
-from approvals_bot.approvals.policy import Stage
+from approvals_bot.approvals.stage_policy import Stage
 from approvals_bot.client.interrupts import Answers, GraphPause, answer_pauses
 from approvals_bot.client.paused_calls import CallKeys, DecidedCall, PausedCall
 from approvals_bot.durable.core.api import uuid4

@@ -25,7 +25,7 @@ from approvals_bot.agents.model_errors import clean, is_final
 from approvals_bot.agents.segments import run_segment
 from approvals_bot.agents.tool_calls import DEADLINE, approve
 from approvals_bot.approvals.delivery_policy import Deliver
-from approvals_bot.approvals.policy import Stage
+from approvals_bot.approvals.stage_policy import Stage
 from approvals_bot.client.openai import (  # names the extra if it is missing
     AgentCopies,
     Input,

@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 from approvals_bot.agents.model_errors import cause_of, clean, is_final
 from approvals_bot.agents.tool_calls import DEADLINE, approve
 from approvals_bot.approvals.delivery_policy import Deliver
-from approvals_bot.approvals.policy import Stage
+from approvals_bot.approvals.stage_policy import Stage
 from approvals_bot.client.decision import Decision
 from approvals_bot.client.pydantic_ai import ApprovalsByPeople, expected_arguments
 from approvals_bot.durable.core.api import now

@@ -17,7 +17,6 @@ from pydantic import JsonValue
 from approvals_bot.approvals import tool_call
 from approvals_bot.approvals.delivery_policy import Deliver
 from approvals_bot.approvals.json_values import UnfitError, check_json, check_whole_size
-from approvals_bot.approvals.policy import Stage
 from approvals_bot.approvals.published import PublishedRequests
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER
 from approvals_bot.approvals.request_approval import (
@@ -28,6 +27,7 @@ from approvals_bot.approvals.request_approval import (
     requested,
     table_of,
 )
+from approvals_bot.approvals.stage_policy import Stage
 from approvals_bot.approvals.visible import revealed
 from approvals_bot.client.decision import Decision
 from approvals_bot.client.digests import changes_between, digest_of

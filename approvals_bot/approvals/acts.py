@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, JsonValue, PlainSerializer, TypeAdapter, ValidationError
 
-from approvals_bot.approvals.port import ChoiceName, Remark, Via
+from approvals_bot.approvals.card_model import ChoiceName, Remark, Via
 from approvals_bot.approvals.text import placed, rejection_text, reply_text
 
 Word = Literal[

@@ -34,11 +34,11 @@ from approvals_bot.approvals.ballot import (
     stage_status,
     vote_of,
 )
+from approvals_bot.approvals.card_model import State, Via
 from approvals_bot.approvals.eligibility import (
     Resolution,
 )
 from approvals_bot.approvals.json_values import same_json
-from approvals_bot.approvals.port import State, Via
 from approvals_bot.approvals.reassignment import Rank, reassigned
 from approvals_bot.approvals.request import (
     NO_STAGE,

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from approvals_bot.approvals.acts import Reply, Vote, Word
-from approvals_bot.approvals.port import ChoiceName
+from approvals_bot.approvals.card_model import ChoiceName
 from approvals_bot.approvals.request import RecordedVote, Request, RequestSeat, RequestStage
 
 StageStatus = Literal["open", "filled", "rejected", "answered", "changes_requested"]

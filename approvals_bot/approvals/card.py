@@ -26,9 +26,7 @@ from approvals_bot.approvals.ballot import (
     vote_of,
     with_vote,
 )
-from approvals_bot.approvals.fields import in_format_of, shown_with_names, values
-from approvals_bot.approvals.numbers import in_format
-from approvals_bot.approvals.port import (
+from approvals_bot.approvals.card_model import (
     Card,
     CardChoice,
     CardComment,
@@ -42,6 +40,8 @@ from approvals_bot.approvals.port import (
     StageState,
     TalkName,
 )
+from approvals_bot.approvals.fields import in_format_of, shown_with_names, values
+from approvals_bot.approvals.numbers import in_format
 from approvals_bot.approvals.reassignment import reassignment_text
 from approvals_bot.approvals.request import RecordedComment, RecordedVote, Request, RequestOutcome, RequestStage
 from approvals_bot.approvals.text import TO_CHANGE, VOTE, edit_text

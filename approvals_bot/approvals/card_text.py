@@ -7,11 +7,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import groupby
 
-from approvals_bot.approvals.plain_text import one_line
-from approvals_bot.approvals.port import (
-    EMAIL,
+from approvals_bot.approvals.card_model import (
     NOT_DELIVERED,
-    SLACK,
     STALLED,
     STATE_WORDS,
     Card,
@@ -28,6 +25,8 @@ from approvals_bot.approvals.port import (
     StageState,
     Via,
 )
+from approvals_bot.approvals.plain_text import one_line
+from approvals_bot.approvals.port import EMAIL, SLACK
 from approvals_bot.approvals.zones import zone_of, zone_words
 
 VIA_WORDS: dict[Via, str] = {

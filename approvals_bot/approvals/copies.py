@@ -21,6 +21,7 @@ from functools import partial
 
 from approvals_bot.approvals.ballot import waiting_for
 from approvals_bot.approvals.card import card_of, comment_of
+from approvals_bot.approvals.card_model import CardDelivery
 from approvals_bot.approvals.delivery import (
     FILTERED,
     LONGEST_MAIL_VALUE,
@@ -50,7 +51,6 @@ from approvals_bot.approvals.notifications import (
     to_remind,
 )
 from approvals_bot.approvals.port import (
-    CardDelivery,
     Delivered,
     Destination,
     Dispatch,

@@ -16,11 +16,11 @@ from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import BeforeValidator, JsonValue
 
+from approvals_bot.approvals.card_model import Card
 from approvals_bot.approvals.plain_text import Whole, clip_value
 from approvals_bot.approvals.port import (
     EMAIL,
     CallResult,
-    Card,
     Channels,
     Dispatch,
     Receipt,

@@ -20,6 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, W
 from pydantic_core import PydanticCustomError
 
 from approvals_bot.approvals.acts import Edit, Rejection, Vote
+from approvals_bot.approvals.card_model import BRIEF, CardField, FormField, Via
 from approvals_bot.approvals.field_specs import FieldSpec, item_of
 from approvals_bot.approvals.files import StoredFile
 from approvals_bot.approvals.json_values import (
@@ -32,8 +33,8 @@ from approvals_bot.approvals.json_values import (
 from approvals_bot.approvals.leaves import addresses, is_long_text, replaced, root_of
 from approvals_bot.approvals.numbers import from_format, in_format
 from approvals_bot.approvals.plain_text import readable
-from approvals_bot.approvals.policy import Definition, Stage
-from approvals_bot.approvals.port import BRIEF, CardField, FormField, Via
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.stage_policy import Stage
 from approvals_bot.approvals.tool_call import ARGUMENTS, TOOL, shown_arguments
 from approvals_bot.approvals.values import read, read_text, shown_value, value_schema, write
 from approvals_bot.approvals.visible import NOT_GIVEN, exact_value, revealed

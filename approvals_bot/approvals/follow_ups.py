@@ -11,23 +11,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
 
+from approvals_bot.approvals.card_model import FollowUp
 from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.delivery import LONGEST_TRY, attempt, call_target, wait_before
 from approvals_bot.approvals.delivery_policy import Action, Actions, CallTarget, Resume, SayInSlack, SendDm, SendMail
 from approvals_bot.approvals.eligibility import PeopleSource, RequestContext, SeatQuery
 from approvals_bot.approvals.notifications import Copy, Progress
 from approvals_bot.approvals.outcomes import last_answers_of
-from approvals_bot.approvals.port import (
-    EMAIL,
-    SLACK,
-    Called,
-    Destination,
-    FollowUp,
-    Place,
-    Refused,
-    ToPerson,
-    TryAgain,
-)
+from approvals_bot.approvals.port import EMAIL, SLACK, Called, Destination, Place, Refused, ToPerson, TryAgain
 from approvals_bot.approvals.request import AppliedRule, Outcome, Request
 from approvals_bot.approvals.resolution import find_people
 from approvals_bot.approvals.rules import Rules, facts_of

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from approvals_bot.approvals.acts import Rejection
+from approvals_bot.approvals.card_model import FormField
 from approvals_bot.approvals.field_specs import LENGTH, FieldSpec
 from approvals_bot.approvals.json_values import (
     LARGEST_INTEGER,
@@ -27,7 +28,6 @@ from approvals_bot.approvals.json_values import (
     parse_typed,
     same_json,
 )
-from approvals_bot.approvals.port import FormField
 from approvals_bot.approvals.visible import exact_line, revealed
 
 EMPTY = "empty"

@@ -11,11 +11,11 @@ from datetime import datetime
 from typing import Literal
 
 from approvals_bot.approvals.ballot import waiting_for
+from approvals_bot.approvals.card_model import CardDelivery
 from approvals_bot.approvals.delivery_policy import Deliver
 from approvals_bot.approvals.port import (
     EMAIL,
     SLACK,
-    CardDelivery,
     Delivered,
     Destination,
     Occasion,

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from approvals_bot.approvals.agent_policy import TOOL_CALL
-from approvals_bot.approvals.port import DatedRemark
+from approvals_bot.approvals.card_model import DatedRemark
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.tool_call import ARGUMENTS, decision_of
 from approvals_bot.errors import ApprovalMismatchError

@@ -1,4 +1,4 @@
-"""A workflow's file as frozen models: requesters, rules and stages. Fields, clock and delivery have their own modules.
+"""A workflow's file as frozen models. Requesters, stages, fields, clock and delivery have their own modules.
 
 TOML files load into these models, and workflow authors pass `Stage Seat Clock Deliver Policy Escalation Ask` to
 `request_approval`, with the same keys and values: `Clock(deadline="4h", remind=["1h"])`. A wrong value raises a
@@ -9,72 +9,43 @@ from __future__ import annotations
 
 import hashlib
 import json
-from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
-from functools import cached_property
-from itertools import accumulate
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
     Field,
     JsonValue,
-    StringConstraints,
     ValidationInfo,
     model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
 
 from approvals_bot.approvals.agent_policy import CHOICES, EVERY_APP, TOOL_CALL, Allowance, Budget
-from approvals_bot.approvals.base import Frozen, Int, Label, Slug, Text, WorkflowName, refuse
+from approvals_bot.approvals.base import Frozen, Label, Text, refuse
 from approvals_bot.approvals.business_time import (
     BusinessTime,
     Calendar,
-    TimeZone,
 )
 from approvals_bot.approvals.circumstances import calendars_in
 from approvals_bot.approvals.clock import (
     MORE,
-    Backoff,
     Clock,
     Escalation,
-    OnDeadline,
-    Reminders,
     calendar_of,
-    check_times,
     lengths_of,
 )
-from approvals_bot.approvals.deadlines import StageDeadline, TimeOfField
-from approvals_bot.approvals.delivery_policy import Action, Actions, Deliver, StageDeliver
+from approvals_bot.approvals.deadlines import TimeOfField
+from approvals_bot.approvals.delivery_policy import Action, Actions, Deliver
 from approvals_bot.approvals.durations import Duration
 from approvals_bot.approvals.field_addresses import variants
-from approvals_bot.approvals.field_specs import Ask, FieldName, FieldSpec, Question
+from approvals_bot.approvals.field_specs import FieldName, FieldSpec
+from approvals_bot.approvals.opening_policy import RequestRule, WorkflowInfo, WorkflowSchedule
+from approvals_bot.approvals.stage_policy import Choice, Outcomes, Rejections, SelfApproval, Stage
 
 LONGEST_GRACE = timedelta(days=1)
 MAX_AGE = timedelta(minutes=10)
-LONGEST_CATCH_UP = timedelta(days=7)
-
-SCHEDULE = "app:schedule"
-"""The requester of what a schedule starts, unless it names another. No API key may have this name."""
-
-Choice = Literal["approve", "reject", "changes", "edit", "answer"]
-"""A choice that a stage may offer its approvers."""
-
-CommentRule = Literal["never", "optional", "on-reject", "always"]
-"""When approvers have to comment. `on-reject`: if they don't approve; `never`: they can't."""
-
-SelfApproval = Literal["never", "allow", "skip-up"]
-"""Whether requesters decide on their own requests."""
-
-Rejections = Literal["any", "all"] | Annotated[Int, Field(ge=1, le=1000)]
-"""How many rejections end a stage."""
-
-Share = Annotated[str, StringConstraints(pattern=r"^(?:100|[1-9][0-9]?)%$")]
-"""A share of the people of a seat: `50%`."""
-
-Need = Literal["all", "majority"] | Share | Annotated[Int, Field(ge=1, le=1000)]
-"""How many votes a seat needs."""
 
 OnChange = Literal["reset", "keep", "reset-if-raised"]
 """What an edit of a field does to the votes already given."""
@@ -242,51 +213,6 @@ def _as_loaded(file: dict[str, Any]) -> dict[str, Any]:
     return file | shared
 
 
-class RequestRule(Frozen):
-    """People and apps that may request some values: those for which the condition is true."""
-
-    from_: Annotated[tuple[Text, ...], Field(min_length=1, alias="from")]
-    when: Text | None = None
-
-
-class WorkflowInfo(Frozen):
-    """The workflow's name, and who may start it. `title`, `instructions` and `key` are templates."""
-
-    id: WorkflowName
-    title: Text | None = None
-    description: Annotated[Text, StringConstraints(max_length=500)] | None = None  # for requesters
-    instructions: Annotated[Text, StringConstraints(max_length=2_000)] | None = None  # for approvers
-    request: Annotated[tuple[Text, ...], Field(min_length=1)]  # "*" every person, "@group", "app:ci", an address
-    owners: tuple[Text, ...] | None = None  # "@group", "app:desk", an address: who may reassign
-    viewers: tuple[Text, ...] | None = None  # "@group", an address: who may see its requests, besides those concerned
-    on_behalf_of: Literal["required", "optional", "never"] = "optional"
-    key: Text | None = None
-    run: Annotated[str, StringConstraints(max_length=200)] | None = None  # "module:function"
-    may_ask: tuple[Text, ...] | None = None  # of tool calls: the addresses and groups that an agent may name
-
-
-class WorkflowSchedule(Frozen):
-    """Times at which the workflow starts on its own, with this input."""
-
-    id: Slug
-    cron: Annotated[str, StringConstraints(min_length=1, max_length=200)]
-    zone: TimeZone = "UTC"
-    input: dict[str, JsonValue] = Field(default_factory=dict)
-    requester: Text = SCHEDULE
-    overlap: Literal["skip", "queue", "allow"] = "skip"
-    catch_up: CatchUp = timedelta(hours=1)
-
-    @model_validator(mode="after")
-    def _has_times(self) -> WorkflowSchedule:
-        from approvals_bot.durable.core.cron import Cron  # most files have no schedule and need no cronsim
-
-        try:
-            Cron(self.cron, self.zone)
-        except ValueError as error:
-            raise refuse(str(error), at="cron") from None
-        return self
-
-
 class Policy(Frozen):
     """The rules of the vote."""
 
@@ -364,167 +290,6 @@ class Auto(Frozen):
     decision: Literal["approve", "reject"]
 
 
-# No twin of Clock: that is for all stages, this may say another time for its own.
-class Stage(Frozen):
-    """Seats that are open at the same time, or alternatives of which one is enough.
-
-    With only one seat, its keys may be the stage's own: `from` (`from_`).
-    """
-
-    also_written: ClassVar[tuple[str, ...]] = ("from", "need", "pick", "notify")
-    id: Slug
-    title: Label | None = None  # None: derived from the id
-    when: Text | None = None
-    seat: Annotated[tuple[Seat, ...], Field(min_length=1)] | None = None
-    alternatives: Annotated[tuple[Alternative, ...], Field(min_length=1)] | None = Field(None, alias="any")
-    outcomes: Outcomes | None = None
-    ask: dict[FieldName, Question] = Field(default_factory=dict)  # what approvers fill in
-    comment: CommentRule = "on-reject"
-    decide: Literal["when-all-answered"] | None = None  # None: as soon as the result is certain
-    self_approval: SelfApproval | None = None  # None: the policy's, as for `reject`
-    reject: Rejections | None = None
-    veto: Veto | None = None  # who alone may reject; None: the approvers
-    deadline: StageDeadline | None = None  # None: the clock's, as for `remind` and `on_deadline`
-    remind: Reminders | None = None
-    on_deadline: OnDeadline | None = None
-    i_know: Literal[True] | None = None
-    deliver: StageDeliver | None = None
-
-    if TYPE_CHECKING:
-
-        def __init__(
-            self,
-            *,
-            id: str,
-            title: str | None = ...,
-            from_: Sequence[str] = ...,
-            need: int | Literal["all", "majority"] | str = ...,
-            pick: int | None = ...,
-            notify: Sequence[str] | None = ...,
-            when: str | None = ...,
-            seat: Sequence[Seat | Mapping[str, Any]] = ...,
-            any: Sequence[Alternative | Mapping[str, Any]] | None = ...,
-            outcomes: Sequence[Choice] | None = ...,
-            ask: Mapping[str, Ask | Mapping[str, Any] | str] = ...,
-            comment: CommentRule = ...,
-            decide: Literal["when-all-answered"] | None = ...,
-            self_approval: SelfApproval | None = ...,
-            reject: int | Literal["any", "all"] | None = ...,
-            veto: Veto | Mapping[str, Any] | None = ...,
-            deadline: str | timedelta | None = ...,
-            remind: Sequence[str | timedelta] | Backoff | Mapping[str, Any] | None = ...,
-            on_deadline: OnDeadline | None = ...,
-            i_know: Literal[True] | None = ...,
-            deliver: StageDeliver | Mapping[str, Any] | None = ...,
-        ) -> None: ...
-
-    @model_validator(mode="after")
-    def _counts_rejections_once(self) -> Stage:
-        if self.veto is not None and self.reject is not None:
-            raise refuse("is said by [stage.veto], with need", at="reject")
-        return self
-
-    @model_validator(mode="after")
-    def _times_make_sense(self) -> Stage:
-        check_times(self.deadline, self.remind, self.on_deadline, knows=self.i_know)
-        return self
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_one_seat(cls, value: object, info: ValidationInfo) -> object:
-        value = _as_in_the_file(value, info)
-        if not isinstance(value, dict):
-            return value
-        own = {key: value[key] for key in cls.also_written if key in value}
-        if value.get("any") is not None:
-            if key := "seat" if value.get("seat") is not None else next(iter(own), ""):
-                raise refuse(f'this stage has alternatives, so "{key}" belongs in one of them, in its seats', at=key)
-            return value
-        if value.get("seat") is None:
-            return {**{key: of for key, of in value.items() if key not in own}, "seat": [own]}
-        if own:
-            key = next(iter(own))
-            raise refuse(f'this stage has its own seats, so "{key}" belongs in one of them', at=key)
-        return value
-
-    @cached_property
-    def seats(self) -> tuple[Seat, ...]:
-        """All seats, those of alternatives one after the other. A seat's id is its position here."""
-        return self.seat or tuple(seat for each in self.alternatives or () for seat in each.seats)
-
-    def alternative_of(self, seat: int) -> int:
-        """Return the number of the alternative that this seat belongs to, from 0; without alternatives, 0."""
-        ends = list(accumulate(len(each.seats) for each in self.alternatives or ()))
-        return bisect_right(ends, seat)
-
-    def path_of(self, seat: int) -> tuple[str | int, ...]:
-        """Return the path of this seat's table in the stage's."""
-        if self.alternatives is None:
-            return ("seat", seat)
-        number = self.alternative_of(seat)
-        return ("any", number, "seats", seat - sum(len(each.seats) for each in self.alternatives[:number]))
-
-
-class Alternative(Frozen):
-    """Seats that are enough for a stage, beside its other alternatives."""
-
-    seats: Annotated[tuple[Seat, ...], Field(min_length=1)]
-
-    if TYPE_CHECKING:
-
-        def __init__(self, *, seats: Sequence[Seat | Mapping[str, Any]]) -> None: ...
-
-
-class Veto(Frozen):
-    """People who alone may reject in a stage. It doesn't wait for them."""
-
-    from_: Annotated[tuple[Text, ...], Field(min_length=1, alias="from")]
-    need: Annotated[Int, Field(ge=1, le=1000)] = 1
-
-    if TYPE_CHECKING:
-
-        def __init__(self, *, from_: Sequence[str], need: int = ...) -> None: ...
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_written_in_python(cls, value: object, info: ValidationInfo) -> object:
-        return _as_in_the_file(value, info)
-
-
-class Seat(Frozen):
-    """Votes needed from one set of people."""
-
-    from_: Annotated[tuple[Text, ...], Field(min_length=1, alias="from")]
-    need: Need = 1
-    pick: Annotated[Int, Field(ge=1, le=1000)] | None = None  # how many of them are asked; None: all
-    when: Text | None = None
-    notify: tuple[Text, ...] | None = None  # who of them gets a card; None: all, (): nobody
-
-    if TYPE_CHECKING:
-
-        def __init__(
-            self,
-            *,
-            from_: Sequence[str],
-            need: int | Literal["all", "majority"] | str = ...,
-            pick: int | None = ...,
-            when: str | None = ...,
-            notify: Sequence[str] | None = ...,
-        ) -> None: ...
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_written_by_an_author(cls, value: object, info: ValidationInfo) -> object:
-        return _as_in_the_file(value, info)
-
-
-def _as_in_the_file(value: object, info: ValidationInfo) -> object:
-    """Accept `from_` from authors, as `from` is a Python keyword. A file (validated with a context) must say `from`."""
-    if info.context is None and isinstance(value, dict) and "from_" in value:
-        return {("from" if key == "from_" else key): of for key, of in value.items()}
-    return value
-
-
 def pinned(definition: Definition) -> dict[str, JsonValue]:
     """Return the definition as runs keep it: JSON for `Definition.model_validate`, without what concerns all runs."""
     return definition.model_dump(mode="json", exclude_none=True, exclude={"schedule", "allowance", "budget"})
@@ -536,26 +301,10 @@ def digest(definition: Definition) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _outcomes(value: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(value)) != len(value):
-        raise refuse("an outcome is listed twice")
-    if not {"approve", "answer"} & set(value):
-        raise refuse('nobody could ever approve here; add "approve" or "answer"')
-    return value
-
-
 def _grace(value: timedelta) -> timedelta:
     if value > LONGEST_GRACE:
         raise refuse("the grace period is at most one day")
     return value
 
 
-def _catch_up(value: timedelta) -> timedelta:
-    if value > LONGEST_CATCH_UP:
-        raise refuse("at most a week can be caught up with", "7d")
-    return value
-
-
-CatchUp = Annotated[Duration, AfterValidator(_catch_up)]
 Grace = Annotated[Duration, AfterValidator(_grace)]
-Outcomes = Annotated[tuple[Choice, ...], Field(min_length=1), AfterValidator(_outcomes)]

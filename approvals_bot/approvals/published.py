@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
-from approvals_bot.approvals.port import CardDelivery
+from approvals_bot.approvals.card_model import CardDelivery
 from approvals_bot.approvals.request import Request, dumped
 from approvals_bot.durable.core.attributes import Findable, Placed, Projection
 from approvals_bot.durable.core.events import to_micros

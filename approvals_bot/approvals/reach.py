@@ -24,10 +24,11 @@ from approvals_bot.approvals.durations import duration_text
 from approvals_bot.approvals.field_specs import ORDERED, FieldSpec
 from approvals_bot.approvals.fields import read_values
 from approvals_bot.approvals.list_conditions import example_of
-from approvals_bot.approvals.policy import Definition, Stage
+from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.reasons import children
 from approvals_bot.approvals.rule_language import ast
 from approvals_bot.approvals.rules import Rules, rules_of
+from approvals_bot.approvals.stage_policy import Stage
 
 MOST = 2_000  # combinations that are tried; of more, as many are drawn
 FEW = 5  # values of an enum whose lists are all tried

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from approvals_bot.approvals.acts import Comment, KeptActor, Reassign, TakeOn, Vote
-from approvals_bot.approvals.port import (
+from approvals_bot.approvals.card_model import (
     CardDelivery,
     CardField,
     ChoiceName,

@@ -27,6 +27,7 @@ from approvals_bot.approvals import outcomes
 from approvals_bot.approvals.acts import Rejection, Reply, Stop
 from approvals_bot.approvals.apply import decided
 from approvals_bot.approvals.business_time import Calendar, Calendars
+from approvals_bot.approvals.card_model import State
 from approvals_bot.approvals.clock import Clock, Escalation
 from approvals_bot.approvals.deadlines import DATES
 from approvals_bot.approvals.delivery import LAZY, LazyArgumentError, lazily
@@ -37,12 +38,12 @@ from approvals_bot.approvals.field_specs import LENGTH, Ask
 from approvals_bot.approvals.json_values import DEEPEST, MOST_BYTES, UnfitError, same_json
 from approvals_bot.approvals.named_people import opening_with_people
 from approvals_bot.approvals.outcomes import Outcome, answers_of, last_answers_of
-from approvals_bot.approvals.policy import Definition, Labels, Policy, Stage
-from approvals_bot.approvals.port import State
+from approvals_bot.approvals.policy import Definition, Labels, Policy
 from approvals_bot.approvals.published import PublishedRequests
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening, Request, RequestStage
 from approvals_bot.approvals.resolution import LOOKUP_LIMIT, find_seats, with_groups
 from approvals_bot.approvals.rules import KeptDefinition, rules_of
+from approvals_bot.approvals.stage_policy import Stage
 from approvals_bot.approvals.stages import context_of, next_stage, request_of, seat_queries
 from approvals_bot.approvals.templates import LONGEST_LINE, TemplateError, channels_of
 from approvals_bot.approvals.timers import past_deadlines

@@ -23,8 +23,9 @@ from approvals_bot.approvals.field_addresses import fields_of
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.json_values import same_json
 from approvals_bot.approvals.outcomes import last_answers_of
-from approvals_bot.approvals.policy import Auto, Definition, OnChange, Seat, Stage
+from approvals_bot.approvals.policy import Auto, Definition, OnChange
 from approvals_bot.approvals.request import AppliedRule, Opening, Outcome, Request, RequestStage, plain_name
+from approvals_bot.approvals.stage_policy import Seat, Stage
 from approvals_bot.approvals.templates import AboutDecision, AboutRequest, AboutStage, Facts, Who, render_key
 from approvals_bot.approvals.used_fields import fields_in_texts
 from approvals_bot.durable.core.serialization import json_text

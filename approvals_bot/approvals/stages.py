@@ -42,7 +42,7 @@ from approvals_bot.approvals.eligibility import (
 )
 from approvals_bot.approvals.fields import form_field
 from approvals_bot.approvals.plain_text import readable
-from approvals_bot.approvals.policy import MAX_AGE, Definition, Stage
+from approvals_bot.approvals.policy import MAX_AGE, Definition
 from approvals_bot.approvals.reassignment import with_reassignments
 from approvals_bot.approvals.request import (
     VETO,
@@ -54,6 +54,7 @@ from approvals_bot.approvals.request import (
     RequestStage,
 )
 from approvals_bot.approvals.rules import IN_FIELD, Rules, Ruling, facts_of
+from approvals_bot.approvals.stage_policy import Stage
 from approvals_bot.approvals.templates import Facts, TemplateError, render, render_line
 from approvals_bot.approvals.values import shown_duration
 from approvals_bot.errors import ApprovalsBotError

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from approvals_bot.approvals.port import ChoiceName
+from approvals_bot.approvals.card_model import ChoiceName
 from approvals_bot.approvals.zones import zone_of
 
 UNCHANGED = "Nothing was changed."

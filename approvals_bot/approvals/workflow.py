@@ -12,7 +12,6 @@ timers and which notifications; `Copies` and `StageTimers` only execute them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, assert_never
 
@@ -30,6 +29,7 @@ from approvals_bot.approvals.acts import (
     TryNow,
     Vote,
 )
+from approvals_bot.approvals.announcements import Announcements
 from approvals_bot.approvals.apply import (
     apply,
     changes_vote,
@@ -48,18 +48,13 @@ from approvals_bot.approvals.follow_ups import FollowUps
 from approvals_bot.approvals.hook_messages import parse_message, send_reply
 from approvals_bot.approvals.named_people import left_without_people, with_people_named
 from approvals_bot.approvals.notifications import (
-    Notification,
-    escalation_notifications,
     late_mails,
     places,
-    requester_notifications,
-    stage_notifications,
-    to_new_approver,
 )
 from approvals_bot.approvals.outcomes import result_of
 from approvals_bot.approvals.picks import lacking, only_picked, with_picks
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.approvals.port import Occasion, ToPerson
+from approvals_bot.approvals.port import Occasion
 from approvals_bot.approvals.published import REQUEST, PublishedRequests
 from approvals_bot.approvals.reassignment import Rank
 from approvals_bot.approvals.request import DEADLINE, OPERATOR, SERVICE, Opening, Request, RequestStage
@@ -80,9 +75,8 @@ from approvals_bot.approvals.stages import (
     uncovered,
     why_undecidable,
     with_people,
-    with_recipients,
 )
-from approvals_bot.approvals.talk import comment_cards, comment_copies, snoozes_over, talked, to_be_reminded
+from approvals_bot.approvals.talk import snoozes_over, talked, to_be_reminded
 from approvals_bot.approvals.timers import (
     Due,
     StageTimers,
@@ -143,7 +137,6 @@ class PendingRequest:
         """`number`: among the requests of its run; 0: the run is this request. `title`: if there is no file."""
         run_id = get_workflow_metadata().run_id
         self.definition = definition
-        self.to_requester = definition.to_requester
         rules = self.rules = rules_of(definition, opening)
         self.request = described(request_of(rules, opening, run_id=run_id, number=number, at=now(), title=title), rules)
         self.abandoned: str | None = None  # why nothing can decide this request any more
@@ -155,6 +148,7 @@ class PendingRequest:
         self.queue: asyncio.Queue[WebhookRequest | Due] = asyncio.Queue()
         self.tasks = asyncio.TaskGroup()
         self.copies = Copies(self.request, self.tasks)
+        self.announce = Announcements(self.copies, definition.to_requester)
         self.timers = StageTimers(self.queue, self.tasks)
         self.follow_ups = FollowUps(self.copies, self.tasks)
         self.shown: tuple[Request, Request] | None = None  # `request`, and its presented form
@@ -283,7 +277,7 @@ class PendingRequest:
             while self.postponed and self.request.held is None and self.request.outcome is None:
                 await self.handle_due(self.postponed.pop(0))  # the held decision was undone
         if reply.changed and isinstance(act, Reassign):
-            self.notify_reassigned(before.stage.id)
+            self.announce.reassigned(self.request, self.here.deliver, before.stage.id)
         if reply.verdict in ("counted", "changed") and act.via == "email" and self.request.outcome is None:
             self.copies.confirm_vote(act.by)
 
@@ -305,7 +299,7 @@ class PendingRequest:
         match act:
             case Comment():
                 self.copies.show(self.request)
-                self.notify_comment(act)
+                self.request = self.announce.comment(self.request, act)
             case TakeOn():
                 self.copies.show(self.request)
             case Remind():
@@ -388,7 +382,7 @@ class PendingRequest:
             return
         self.start_timers(self.second_deadline())
         self.copies.show(self.request)
-        self.notify_requester("change")
+        self.request = self.announce.to_requester(self.request, "change")
 
     # Stages
 
@@ -416,7 +410,7 @@ class PendingRequest:
         self.look_again_if_needed(found, 0)
         self.copies.begin_round(places(here.deliver))
         self.copies.show(self.request)
-        self.notify_stage(occasion)
+        self.announce.stage(self.request, self.here.deliver, occasion)
         self.follow_ups.start("stage", self.request, self.rules)
 
     def named(self, times: tuple[Time, ...]) -> tuple[Time, ...]:
@@ -467,7 +461,7 @@ class PendingRequest:
         self.look_again_if_needed(found, 0)
         self.copies.show(self.request)
         self.copies.notify_all("escalation", only_places=True)
-        self.notify_found(stage.notified, found.escalated)
+        self.announce.found(self.request, self.here.deliver, stage.notified, found.escalated)
         if not found.escalated:  # such as a manager whom nobody knows: those who were asked before are asked again
             self.copies.remind(to_be_reminded(self.request, now()), in_places=False)
 
@@ -479,7 +473,12 @@ class PendingRequest:
             self.request = self.request.but(version=self.request.version + 1)  # cards show both
         self.look_again_if_needed(found, times)
         self.copies.show(self.request)
-        self.notify_found(stage.notified, [address for address in found.escalated if address not in stage.notified])
+        self.announce.found(
+            self.request,
+            self.here.deliver,
+            stage.notified,
+            [address for address in found.escalated if address not in stage.notified],
+        )
 
     def look_again_if_needed(self, found: Resolution, times: int) -> None:
         """Set timers to resolve again: when a source failed, and when an absence begins or ends."""
@@ -551,41 +550,6 @@ class PendingRequest:
         state: Any = states.get(on_deadline, "expired")
         self.request = decided(self.request, state, DEADLINE, now(), "clock", because=because)
 
-    # Notifications
-
-    def notify_stage(self, occasion: Occasion, notified: tuple[str, ...] = ()) -> None:
-        """Send the open stage's cards. `notified`: people who had theirs before."""
-        self.copies.send(stage_notifications(self.request, self.here.deliver, self.copies.all, occasion, notified))
-
-    def notify_found(self, notified: tuple[str, ...], escalated: Sequence[str]) -> None:
-        """Send cards to people who weren't found before, and to those to whom the stage escalates now."""
-        self.notify_stage("request", (*notified, *escalated))
-        self.copies.send(escalation_notifications(self.request, self.here.deliver, escalated))
-
-    def notify_reassigned(self, stage_id: str) -> None:
-        """Send the new approver their own card, and notify the person whose place they took."""
-        act = next(stage for stage in self.request.stages if stage.id == stage_id).reassignments[-1].act
-        ways = to_new_approver(self.here.deliver, self.request.people[act.person])
-        self.copies.send(Notification(way, "request") for way in ways)
-        if act.instead_of and act.instead_of != act.by:
-            self.copies.notify_one(act.instead_of, "reassigned")
-
-    def notify_comment(self, comment: Comment) -> None:
-        """Notify those who have to do with the request, each where they got their card."""
-        copies, deliver = self.copies, self.to_requester
-        cards = [*comment_cards(self.request, deliver, copies.all, comment)]
-        people = [sent.to.person.address for sent in cards if isinstance(sent.to, ToPerson)]
-        self.request = with_recipients(self.request, people)
-        copies.notify_comment(comment_copies(self.request, copies.all, comment), len(self.request.comments))
-        copies.send(cards)
-
-    def notify_requester(self, occasion: Occasion) -> None:
-        """Notify the requester, and the person they act for."""
-        notifications = [*requester_notifications(self.request, self.to_requester, self.copies.all, occasion)]
-        people = [sent.to.person.address for sent in notifications if isinstance(sent.to, ToPerson)]
-        self.request = with_recipients(self.request, people)
-        self.copies.send(notifications)
-
     # The end
 
     def finish(self) -> None:
@@ -594,5 +558,5 @@ class PendingRequest:
         assert ended is not None, "it is decided"
         self.copies.close()
         self.copies.show(self.request)
-        self.notify_requester("outcome")
+        self.request = self.announce.to_requester(self.request, "outcome")
         self.follow_ups.start(ended.outcome, self.request, self.rules)

@@ -11,9 +11,9 @@ from zoneinfo import ZoneInfo
 import typer
 
 from approvals_bot.approvals.card import editable_of
+from approvals_bot.approvals.card_model import ChoiceName, FormField
 from approvals_bot.approvals.json_values import UnfitError, parse_typed
 from approvals_bot.approvals.leaves import YES_NO
-from approvals_bot.approvals.port import ChoiceName, FormField
 from approvals_bot.approvals.published import REQUEST
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.text import NEVER_REQUESTED, NOT_REQUESTED_YET, UNCHANGED

@@ -10,8 +10,8 @@ from typing import Any, get_args
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.card_model import STALLED, STATE_WORDS, Card, CardField
 from approvals_bot.approvals.plain_text import clean, clip_value, one_line
-from approvals_bot.approvals.port import STALLED, STATE_WORDS, Card, CardField
 from approvals_bot.approvals.request import Request, plain_name
 from approvals_bot.cli.terminal import bold
 from approvals_bot.durable.core.events import Event

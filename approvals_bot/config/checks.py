@@ -32,8 +32,9 @@ from approvals_bot.approvals.delivery_policy import (
 from approvals_bot.approvals.field_addresses import TAKING, fields_of, variants
 from approvals_bot.approvals.field_specs import ORDERED, FieldSpec, FieldType
 from approvals_bot.approvals.fields import faults
-from approvals_bot.approvals.policy import Definition, Stage
+from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.rules import IN_FIELD
+from approvals_bot.approvals.stage_policy import Stage
 from approvals_bot.approvals.templates import Event, TemplateError
 from approvals_bot.approvals.templates import check as check_template
 from approvals_bot.config.channels import installed_channels

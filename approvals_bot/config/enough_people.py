@@ -9,9 +9,10 @@ from math import inf
 from approvals_bot.approvals.ballot import can_be_filled
 from approvals_bot.approvals.conditions import ConditionError, condition
 from approvals_bot.approvals.field_addresses import fields_of, filled, variants
-from approvals_bot.approvals.policy import Definition, Seat, SelfApproval, Stage
+from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import RequestSeat
 from approvals_bot.approvals.rules import IN_FIELD
+from approvals_bot.approvals.stage_policy import Seat, SelfApproval, Stage
 from approvals_bot.approvals.values import MOST_ITEMS
 from approvals_bot.config.messages import Finding
 from approvals_bot.config.positions import Path

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from approvals_bot.approvals import fields
 from approvals_bot.approvals.base import nearest
 from approvals_bot.approvals.field_specs import FieldSpec
-from approvals_bot.approvals.policy import SCHEDULE, Definition, WorkflowSchedule
+from approvals_bot.approvals.opening_policy import SCHEDULE, WorkflowSchedule
+from approvals_bot.approvals.policy import Definition
 from approvals_bot.config.messages import Finding
 from approvals_bot.config.positions import Path
 from approvals_bot.config.service import ServiceSettings

@@ -26,7 +26,7 @@ from pydantic import (
 from approvals_bot.approvals.base import Bool, Frozen, Int, Slug, Text, nearest, refuse
 from approvals_bot.approvals.business_time import Calendar, Day, TimeZone
 from approvals_bot.approvals.durations import DurationOrZero
-from approvals_bot.approvals.policy import SCHEDULE
+from approvals_bot.approvals.opening_policy import SCHEDULE
 from approvals_bot.config.api_keys import ApiKeyEntry, values_twice
 from approvals_bot.config.audit import AuditTable
 from approvals_bot.config.channels import BUILT_IN, CHANNELS_GROUP, installed_channels, make_channel

@@ -28,7 +28,7 @@ from approvals_bot.approvals.acts import (
     read_answer,
 )
 from approvals_bot.approvals.apply import late_reply
-from approvals_bot.approvals.port import Via
+from approvals_bot.approvals.card_model import Via
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine, HookTarget, KeptPayload, SentKey

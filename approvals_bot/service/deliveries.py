@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from approvals_bot.approvals.acts import Actor, Reply, TryNow, message_of, read_answer
-from approvals_bot.approvals.port import CardDelivery
+from approvals_bot.approvals.card_model import CardDelivery
 from approvals_bot.approvals.published import IN_TROUBLE, Trouble, trouble_of, trouble_word
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.attributes import projected

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from approvals_bot.approvals.port import EMAIL, SLACK, Card, Channels, Delivered, Dispatch, Name, ToPerson
+from approvals_bot.approvals.card_model import Card, Name
+from approvals_bot.approvals.port import EMAIL, SLACK, Channels, Delivered, Dispatch, ToPerson
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People, Person
 

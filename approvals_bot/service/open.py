@@ -18,7 +18,8 @@ from approvals_bot.approvals import fields
 from approvals_bot.approvals.acts import Actor, ActorKind
 from approvals_bot.approvals.agent_policy import EVERY_APP
 from approvals_bot.approvals.named_people import opening_with_people
-from approvals_bot.approvals.policy import SCHEDULE, Definition
+from approvals_bot.approvals.opening_policy import SCHEDULE
+from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
 from approvals_bot.approvals.resolution import is_named
 from approvals_bot.approvals.rules import rules_of

@@ -12,8 +12,9 @@ from datetime import timedelta
 from approvals_bot.approvals.acts import Change, Edit, Vote, Withdraw
 from approvals_bot.approvals.ballot import eligible_voters, open_seats, waiting_for
 from approvals_bot.approvals.durations import duration_text
-from approvals_bot.approvals.policy import Definition, Stage
+from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import DEADLINE, Opening, Request, RequestStage
+from approvals_bot.approvals.stage_policy import Stage
 from approvals_bot.config.policy_tests import Case, CaseVote, LoadedTests
 from approvals_bot.errors import InvalidPayloadError, WorkflowBugError
 from approvals_bot.people import People, is_mail

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 
-from approvals_bot.approvals.policy import Definition, WorkflowSchedule
+from approvals_bot.approvals.opening_policy import WorkflowSchedule
+from approvals_bot.approvals.policy import Definition
 from approvals_bot.durable.core.cron import Cron
 from approvals_bot.durable.engine import Engine, SentKey
 from approvals_bot.durable.engine.schedules import NotStarted, Schedule, ScheduledRun, ScheduleState, read_state

@@ -19,8 +19,9 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from approvals_bot.approvals.card import card_of, closed
+from approvals_bot.approvals.card_model import Card
 from approvals_bot.approvals.delivery import LONGEST_VALUE, sent_cards, shortened
-from approvals_bot.approvals.port import Card, Channels, ToPerson, TryAgain
+from approvals_bot.approvals.port import Channels, ToPerson, TryAgain
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store.protocol import Filter, Status

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from approvals_bot.approvals.acts import Actor, Comment, Reply, Snooze, Talk
+from approvals_bot.approvals.card_model import Via
 from approvals_bot.approvals.plain_text import clip
-from approvals_bot.approvals.port import Via
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.talk import LONGEST_COMMENT, snooze_end
 from approvals_bot.durable.engine import Engine

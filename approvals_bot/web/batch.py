@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import REFUSALS, Reply, Vote
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.port import Card
+from approvals_bot.approvals.card_model import Card
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.events import to_micros
 from approvals_bot.durable.engine import Engine

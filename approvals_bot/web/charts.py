@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 
 from approvals_bot.approvals.card_text import span
 from approvals_bot.approvals.plain_text import readable
-from approvals_bot.approvals.policy import Definition, Stage
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.stage_policy import Stage
 from approvals_bot.approvals.timers import Time, stage_times
 from approvals_bot.service.workflow_figures import Day
 

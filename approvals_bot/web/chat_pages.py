@@ -22,8 +22,8 @@ from approvals_bot.agents.chat_view import TextPart, ToolPart
 from approvals_bot.agents.chats import LONGEST_TEXT, Chats, MessageReusedError
 from approvals_bot.approvals.acts import REFUSALS, Rejection
 from approvals_bot.approvals.card import card_of, editable_of
+from approvals_bot.approvals.card_model import Card, FormField
 from approvals_bot.approvals.leaves import replaced
-from approvals_bot.approvals.port import Card, FormField
 from approvals_bot.approvals.request import Request as ApprovalRequest
 from approvals_bot.approvals.tool_call import ARGUMENTS
 from approvals_bot.client.digests import leaves_of

@@ -32,19 +32,10 @@ from approvals_bot.approvals.acts import (
 )
 from approvals_bot.approvals.ballot import rejections_needed, tally, tally_of
 from approvals_bot.approvals.card import asks_of, card_of, editable_of
+from approvals_bot.approvals.card_model import Card, CardChoice, ChoiceName, FormField, Via
 from approvals_bot.approvals.fields import in_format_of
 from approvals_bot.approvals.plain_text import clean
-from approvals_bot.approvals.port import (
-    Card,
-    CardChoice,
-    Channels,
-    ChoiceName,
-    Delivered,
-    Dispatch,
-    FormField,
-    ToPerson,
-    Via,
-)
+from approvals_bot.approvals.port import Channels, Delivered, Dispatch, ToPerson
 from approvals_bot.approvals.request import RecordedVote, Request, RequestStage
 from approvals_bot.approvals.talk import talk_result
 from approvals_bot.durable.engine import Engine

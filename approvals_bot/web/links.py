@@ -15,7 +15,7 @@ from typing import Any
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.port import Via
+from approvals_bot.approvals.card_model import Via
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine, HookTarget
 from approvals_bot.durable.tokens import Tokens

@@ -16,7 +16,8 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.approvals.acts import Actor
-from approvals_bot.approvals.port import Card, Channels, Dispatch, Name, ToPerson
+from approvals_bot.approvals.card_model import Card, Name
+from approvals_bot.approvals.port import Channels, Dispatch, ToPerson
 from approvals_bot.config.login import Method
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import AddressError, People, Person, SourceUnavailable

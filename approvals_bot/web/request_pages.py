@@ -17,8 +17,8 @@ from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.approvals.acts import Reply
 from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.card_model import Card
 from approvals_bot.approvals.explain import explain
-from approvals_bot.approvals.port import Card
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.talk import may_comment, talk_result
 from approvals_bot.durable.engine import Engine

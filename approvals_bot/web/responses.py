@@ -17,8 +17,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import Word
+from approvals_bot.approvals.card_model import STATE_WORDS, FormField
 from approvals_bot.approvals.plain_text import clean
-from approvals_bot.approvals.port import STATE_WORDS, FormField
 from approvals_bot.approvals.text import short_digest
 from approvals_bot.errors import (
     AlreadyResetError,

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from approvals_bot.approvals import tool_call
+from approvals_bot.approvals.card_model import Card, CardChoice, FormField, Name
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.fields import shown_fields, values
-from approvals_bot.approvals.port import Card, CardChoice, Dispatch, FormField, Name, ToPerson
+from approvals_bot.approvals.port import Dispatch, ToPerson
 from approvals_bot.channels.email import letter
 from approvals_bot.channels.slack import blocks, modals
 from approvals_bot.cli.show import card_lines

@@ -13,9 +13,10 @@ from approvals_bot.approvals import card_text
 from approvals_bot.approvals.ballot import missing_voters, stage_status
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.explain import explain
-from approvals_bot.approvals.policy import Alternative, Definition, Seat, Stage, pinned
+from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.request import Opening, RequestSeat
 from approvals_bot.approvals.simulate import find_undecidable_stage, simulate
+from approvals_bot.approvals.stage_policy import Alternative, Seat, Stage
 from approvals_bot.cli.show import simulated
 from approvals_bot.people.absences import Absence
 from approvals_bot.service.read import api_request

@@ -20,7 +20,7 @@ from approvals_bot.approvals.ballot import (
     seating,
     stage_status,
 )
-from approvals_bot.approvals.port import ChoiceName
+from approvals_bot.approvals.card_model import ChoiceName
 from approvals_bot.approvals.request import RequestStage
 from tests.support.ballots import people, seat_of, stage_of
 

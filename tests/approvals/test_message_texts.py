@@ -11,7 +11,7 @@ import pytest
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import Rejection, Reply, Word, answer_of, read_answer
 from approvals_bot.approvals.ballot import Missing, tally
-from approvals_bot.approvals.port import CardDelivery, CardSeat, FollowUp
+from approvals_bot.approvals.card_model import CardDelivery, CardSeat, FollowUp
 from approvals_bot.approvals.text import reply_text
 
 NINE = datetime(2026, 3, 2, 9, 42, tzinfo=UTC)

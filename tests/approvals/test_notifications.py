@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from approvals_bot.approvals.card_model import CardDelivery
 from approvals_bot.approvals.delivery_policy import Deliver
 from approvals_bot.approvals.notifications import (
     Copy,
@@ -20,15 +21,7 @@ from approvals_bot.approvals.notifications import (
     stage_notifications,
     to_remind,
 )
-from approvals_bot.approvals.port import (
-    CardDelivery,
-    Delivered,
-    Destination,
-    Place,
-    Receipt,
-    ToPerson,
-    place_name,
-)
+from approvals_bot.approvals.port import Delivered, Destination, Place, Receipt, ToPerson, place_name
 from approvals_bot.approvals.request import Request, RequestStage
 from approvals_bot.people import Person
 

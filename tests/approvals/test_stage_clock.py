@@ -14,10 +14,11 @@ from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.clock import Backoff
 from approvals_bot.approvals.delivery_policy import Deliver, StageDeliver
 from approvals_bot.approvals.explain import explain
-from approvals_bot.approvals.policy import Definition, Stage, pinned
+from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.port import Place
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.simulate import simulate
+from approvals_bot.approvals.stage_policy import Stage
 from approvals_bot.cli.doctor import places_of
 from approvals_bot.cli.show import simulated
 from approvals_bot.web.charts import draw_stages

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from approvals_bot.approvals.port import CardDelivery, Dispatch, Refused, TryAgain
+from approvals_bot.approvals.card_model import CardDelivery
+from approvals_bot.approvals.port import Dispatch, Refused, TryAgain
 from approvals_bot.approvals.published import IN_TROUBLE
 from approvals_bot.durable.core.attributes import projected
 from approvals_bot.durable.store.protocol import Filter

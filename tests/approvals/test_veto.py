@@ -10,9 +10,10 @@ import pytest
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.explain import explain
-from approvals_bot.approvals.policy import Definition, Stage, Veto
+from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.simulate import simulate
+from approvals_bot.approvals.stage_policy import Stage, Veto
 from tests.approvals.conftest import ANN, BO, CFO, CY, DI
 
 SHIP = """

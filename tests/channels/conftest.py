@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.approvals.port import Card, CardChoice, CardField, CardOutcome, CardSeat, CardStage, CardVote, Name
+from approvals_bot.approvals.card_model import (
+    Card,
+    CardChoice,
+    CardField,
+    CardOutcome,
+    CardSeat,
+    CardStage,
+    CardVote,
+    Name,
+)
 from approvals_bot.channels.slack.client import SlackClient, slack_client
 from approvals_bot.channels.slack.manifest import SCOPES
 from approvals_bot.channels.slack.members import SlackPeople

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from approvals_bot.approvals import card_text
-from approvals_bot.approvals.port import Card, CardStage, Name
+from approvals_bot.approvals.card_model import Card, CardStage, Name
 
 NOW = datetime(2026, 11, 4, 10, 5, tzinfo=UTC)
 

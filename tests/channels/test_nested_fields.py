@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from approvals_bot.approvals.card_model import Card, CardChoice, CardField
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.fields import form_field, shown_fields
 from approvals_bot.approvals.json_values import MOST_BYTES
-from approvals_bot.approvals.port import Card, CardChoice, CardField, Dispatch, ToPerson
+from approvals_bot.approvals.port import Dispatch, ToPerson
 from approvals_bot.approvals.tool_call import with_lines
 from approvals_bot.channels.email import letter
 from approvals_bot.channels.slack import blocks, modals

@@ -6,18 +6,8 @@ from datetime import UTC, datetime
 
 from pydantic import SecretStr
 
-from approvals_bot.approvals.port import (
-    Card,
-    Channel,
-    Channels,
-    Delivered,
-    Dispatch,
-    Name,
-    Receipt,
-    Result,
-    ToPerson,
-    WithoutLinks,
-)
+from approvals_bot.approvals.card_model import Card, Name
+from approvals_bot.approvals.port import Channel, Channels, Delivered, Dispatch, Receipt, Result, ToPerson, WithoutLinks
 from approvals_bot.channels.slack.channel import make
 from approvals_bot.config.service import Slack
 from approvals_bot.people import Person

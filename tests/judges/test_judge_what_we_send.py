@@ -17,9 +17,7 @@ import pytest
 from slack_sdk.models.blocks import Block as SdkBlock
 from slack_sdk.models.views import View as SdkView
 
-from approvals_bot.approvals.field_specs import FieldSpec, FieldType
-from approvals_bot.approvals.policy import Definition
-from approvals_bot.approvals.port import (
+from approvals_bot.approvals.card_model import (
     Card,
     CardChoice,
     CardDelivery,
@@ -28,13 +26,13 @@ from approvals_bot.approvals.port import (
     CardSeat,
     CardStage,
     CardVote,
-    Dispatch,
     FormField,
     Name,
-    Place,
-    Receipt,
     State,
 )
+from approvals_bot.approvals.field_specs import FieldSpec, FieldType
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.port import Dispatch, Place, Receipt
 from approvals_bot.channels.slack import blocks
 from approvals_bot.channels.slack import home as home_tab
 from approvals_bot.channels.slack import modals as views

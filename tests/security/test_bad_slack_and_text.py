@@ -16,7 +16,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from approvals_bot.approvals.port import Card, CardField, Dispatch, Name, ToPerson
+from approvals_bot.approvals.card_model import Card, CardField, Name
+from approvals_bot.approvals.port import Dispatch, ToPerson
 from approvals_bot.channels.email.message import Address, compose
 from approvals_bot.channels.slack import blocks
 from approvals_bot.durable.store.audit import AuditFilter

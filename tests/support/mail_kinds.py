@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from approvals_bot.approvals.port import (
+from approvals_bot.approvals.card_model import (
     Card,
     CardChoice,
     CardComment,
@@ -14,11 +14,10 @@ from approvals_bot.approvals.port import (
     CardOutcome,
     CardSeat,
     CardStage,
-    Dispatch,
     Name,
     State,
-    ToPerson,
 )
+from approvals_bot.approvals.port import Dispatch, ToPerson
 from approvals_bot.channels.email import letter
 from approvals_bot.people import Person
 

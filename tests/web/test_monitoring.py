@@ -11,13 +11,12 @@ import httpx2
 import pytest
 from starlette.requests import Request
 
+from approvals_bot.approvals.card_model import Card, Name
 from approvals_bot.approvals.port import (
-    Card,
     Channels,
     ConnectionState,
     Delivered,
     Dispatch,
-    Name,
     Place,
     Receipt,
     Refused,

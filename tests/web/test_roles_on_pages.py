@@ -13,7 +13,7 @@ import pytest
 
 from approvals_bot.app.service import Service, open_service
 from approvals_bot.approvals.acts import Vote
-from approvals_bot.approvals.port import Via
+from approvals_bot.approvals.card_model import Via
 from approvals_bot.approvals.request import Request
 from approvals_bot.config.load import Configuration
 from approvals_bot.config.messages import ConfigErrors

@@ -22,17 +22,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup, escape
 
 from approvals_bot.approvals import card_text
+from approvals_bot.approvals.card_model import STATE_WORDS, Card, CardChoice, CardComment, CardField, ChoiceName
 from approvals_bot.approvals.plain_text import Whole, clean, clip, clip_rows, clip_value, header, length, one_line
-from approvals_bot.approvals.port import (
-    STATE_WORDS,
-    Card,
-    CardChoice,
-    CardComment,
-    CardField,
-    ChoiceName,
-    Dispatch,
-    ToPerson,
-)
+from approvals_bot.approvals.port import Dispatch, ToPerson
 from approvals_bot.approvals.text import CHOSEN
 from approvals_bot.channels.email.reply_text import WORDS
 

@@ -19,8 +19,9 @@ from typing import Any, Literal
 
 from approvals_bot.approvals.acts import Actor, Reply, Vote
 from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.card_model import Card, ChoiceName
 from approvals_bot.approvals.delivery import LONGEST_MAIL_VALUE, shortened
-from approvals_bot.approvals.port import EMAIL, Card, ChoiceName, Dispatch, Receipt, ToPerson
+from approvals_bot.approvals.port import EMAIL, Dispatch, Receipt, ToPerson
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.email.bounces import mailboxes_of
 from approvals_bot.channels.email.reply_text import WORDS, ReplyMail, read_reply

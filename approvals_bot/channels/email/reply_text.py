@@ -11,8 +11,8 @@ from email.utils import getaddresses
 from html.parser import HTMLParser
 from typing import Any
 
+from approvals_bot.approvals.card_model import ChoiceName
 from approvals_bot.approvals.plain_text import clean
-from approvals_bot.approvals.port import ChoiceName
 from approvals_bot.people import AddressError, canonical
 
 WORDS: dict[str, ChoiceName] = {"approve": "approve", "reject": "reject", "request changes": "changes"}

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from approvals_bot.approvals.acts import Act, Actor, Reply
-from approvals_bot.approvals.port import Card
+from approvals_bot.approvals.card_model import Card
 from approvals_bot.channels.slack.blocks import Block, escape
 from approvals_bot.channels.slack.client import AnswerLostError, LaterError, NeverError, SlackClient, SlackError
 from approvals_bot.channels.slack.identity import PRESS_UNTIL, SlackIdentities, time_left

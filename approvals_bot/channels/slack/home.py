@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.card_model import Card, CardField
 from approvals_bot.approvals.plain_text import clip_value, one_line
-from approvals_bot.approvals.port import Card, CardField
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack.blocks import ID_LIMIT, Block, choice_buttons, escape, plain, talk_elements
 from approvals_bot.channels.slack.client import NeverError, SlackError

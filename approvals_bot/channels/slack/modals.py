@@ -14,8 +14,8 @@ from typing import Any
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import Reply
+from approvals_bot.approvals.card_model import Card, CardChoice, FormField
 from approvals_bot.approvals.plain_text import clean, clip, length, one_line
-from approvals_bot.approvals.port import Card, CardChoice, FormField
 from approvals_bot.approvals.text import UNCHANGED
 from approvals_bot.channels.slack.blocks import ID_LIMIT, VOTE, Block, date_token, escape, plain
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from approvals_bot.approvals.acts import Reassign
 from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.card_model import Card, Name
 from approvals_bot.approvals.plain_text import clean, clip, one_line
-from approvals_bot.approvals.port import Card, Name
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack.blocks import Block, plain
 from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, reply_in_modal, submitted_by

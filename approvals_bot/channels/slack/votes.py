@@ -14,7 +14,7 @@ from typing import Any, cast, get_args
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import Actor, Reply, Vote
 from approvals_bot.approvals.card import card_of, editable_of, needs_form
-from approvals_bot.approvals.port import Card, CardChoice, ChoiceName, FormField
+from approvals_bot.approvals.card_model import Card, CardChoice, ChoiceName, FormField
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.text import UNCHANGED
 from approvals_bot.channels.slack import modals as views

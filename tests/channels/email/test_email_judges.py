@@ -17,7 +17,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from approvals_bot.approvals.port import Card, CardChoice, CardOutcome, Delivered, Dispatch, Receipt, ToPerson
+from approvals_bot.approvals.card_model import Card, CardChoice, CardOutcome
+from approvals_bot.approvals.port import Delivered, Dispatch, Receipt, ToPerson
 from approvals_bot.channels.email import letter
 from approvals_bot.channels.email.message import Address, OutgoingMail, compose
 from approvals_bot.channels.email.post import Mailer

@@ -14,18 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from approvals_bot.approvals.card_model import Card, CardChoice, CardComment, CardField, CardOutcome, Name
 from approvals_bot.approvals.delivery import LONGEST_MAIL_VALUE, shortened
-from approvals_bot.approvals.port import (
-    Card,
-    CardChoice,
-    CardComment,
-    CardField,
-    CardOutcome,
-    Dispatch,
-    Name,
-    Receipt,
-    ToPerson,
-)
+from approvals_bot.approvals.port import Dispatch, Receipt, ToPerson
 from approvals_bot.channels.email.message import Address, InvalidAddressError, OutgoingMail, compose, message_id_of
 from approvals_bot.people import Person
 

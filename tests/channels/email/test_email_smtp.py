@@ -15,7 +15,8 @@ import pytest
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 from pydantic import SecretStr
 
-from approvals_bot.approvals.port import Card, Delivered, Dispatch, Receipt, Refused, ToPerson, TryAgain
+from approvals_bot.approvals.card_model import Card
+from approvals_bot.approvals.port import Delivered, Dispatch, Receipt, Refused, ToPerson, TryAgain
 from approvals_bot.channels.email.message import OutgoingMail, message_id_of
 from approvals_bot.channels.email.post import Mailer
 from approvals_bot.channels.email.smtp import Accepted, Relay

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from approvals_bot.approvals.port import Card, CardOutcome
+from approvals_bot.approvals.card_model import Card, CardOutcome
 from tests.support.mail_kinds import mails
 
 DATA = json.loads((Path(__file__).parents[2] / "data" / "caniemail.json").read_text("utf-8"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.approvals.port import Card, CardOutcome
+from approvals_bot.approvals.card_model import Card, CardOutcome
 from tests.support.browsing import chromium, needs_chromium
 from tests.support.mail_kinds import mails
 from tests.support.screens import CONTRAST, bottom_of, faint_texts, is_too_wide

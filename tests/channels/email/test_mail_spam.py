@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from approvals_bot.approvals.port import Card, CardOutcome
+from approvals_bot.approvals.card_model import Card, CardOutcome
 from approvals_bot.channels.email.message import Address, OutgoingMail, compose, compose_together
 from tests.support.mail_kinds import digest, dispatches
 

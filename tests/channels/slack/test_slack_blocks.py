@@ -12,8 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from slack_sdk.models.blocks import Block as SdkBlock
 
-from approvals_bot.approvals.plain_text import clip, length
-from approvals_bot.approvals.port import (
+from approvals_bot.approvals.card_model import (
     Card,
     CardChoice,
     CardDelivery,
@@ -21,11 +20,10 @@ from approvals_bot.approvals.port import (
     CardOutcome,
     CardStage,
     CardVote,
-    Dispatch,
     Name,
-    Place,
-    Receipt,
 )
+from approvals_bot.approvals.plain_text import clip, length
+from approvals_bot.approvals.port import Dispatch, Place, Receipt
 from approvals_bot.channels.slack import blocks
 from approvals_bot.channels.slack.blocks import escape
 from approvals_bot.playground.slack.blocks import check_blocks

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from approvals_bot.approvals.acts import Vote, Withdraw
+from approvals_bot.approvals.card_model import ChoiceName
 from approvals_bot.approvals.policy import Definition, pinned
-from approvals_bot.approvals.port import Channels, ChoiceName
+from approvals_bot.approvals.port import Channels
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.channels.slack.builder import STEP, SlackSteps

@@ -16,11 +16,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from approvals_bot.approvals.delivery import LONGEST_VALUE, shortened
-from approvals_bot.approvals.field_specs import FieldSpec
-from approvals_bot.approvals.plain_text import length
-from approvals_bot.approvals.policy import Definition
-from approvals_bot.approvals.port import (
+from approvals_bot.approvals.card_model import (
     Card,
     CardChoice,
     CardComment,
@@ -30,12 +26,14 @@ from approvals_bot.approvals.port import (
     CardSeat,
     CardStage,
     CardVote,
-    Dispatch,
     FormField,
     Name,
-    Place,
-    Receipt,
 )
+from approvals_bot.approvals.delivery import LONGEST_VALUE, shortened
+from approvals_bot.approvals.field_specs import FieldSpec
+from approvals_bot.approvals.plain_text import length
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.port import Dispatch, Place, Receipt
 from approvals_bot.channels.slack import blocks, home, modals, opening, reassignment
 from approvals_bot.people import Person
 from tests.support.thorough import examples

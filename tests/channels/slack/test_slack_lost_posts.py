@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from approvals_bot.approvals.port import Card, Delivered, Dispatch, Place, Receipt, TryAgain
+from approvals_bot.approvals.card_model import Card
+from approvals_bot.approvals.port import Delivered, Dispatch, Place, Receipt, TryAgain
 from approvals_bot.channels.slack.post import SlackOut
 from approvals_bot.channels.slack.reasons import LOST
 

@@ -10,17 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from approvals_bot.approvals.port import (
-    Card,
-    CardOutcome,
-    Delivered,
-    Dispatch,
-    Place,
-    Receipt,
-    Refused,
-    ToPerson,
-    TryAgain,
-)
+from approvals_bot.approvals.card_model import Card, CardOutcome
+from approvals_bot.approvals.port import Delivered, Dispatch, Place, Receipt, Refused, ToPerson, TryAgain
 from approvals_bot.channels.slack.client import NeverError
 from approvals_bot.channels.slack.post import SlackOut
 from approvals_bot.channels.slack.reasons import REASONS, REFUSED, REVOKED, reason_of

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.approvals.port import Card, Name
+from approvals_bot.approvals.card_model import Card, Name
 from approvals_bot.approvals.reassignment import reassignment_text
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack.reassignment import NOBODY, reassign_modal

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from approvals_bot.approvals.acts import Rejection, Reply
+from approvals_bot.approvals.card_model import Card, CardChoice, CardOutcome, FormField, Name
 from approvals_bot.approvals.field_specs import FieldSpec
-from approvals_bot.approvals.port import Card, CardChoice, CardOutcome, FormField, Name
 from approvals_bot.channels.slack import home as home_tab
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.playground.slack.blocks import check_view

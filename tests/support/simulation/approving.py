@@ -11,12 +11,12 @@ from typing import Any
 from pydantic import JsonValue
 
 from approvals_bot.approvals.acts import Reply, Vote
+from approvals_bot.approvals.card_model import ChoiceName
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.port import (
     Called,
     CallResult,
     Channels,
-    ChoiceName,
     Delivered,
     Dispatch,
     Receipt,

@@ -1,0 +1,472 @@
+"""Everybody the configuration names, and whom an address means right now."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from functools import cached_property, partial
+from typing import Any, Literal
+
+from approvals_bot.people import absences
+from approvals_bot.people.absences import Absence, Away
+from approvals_bot.people.addresses import (
+    AddressError,
+    GroupAddress,
+    IdentityRules,
+    InField,
+    ManagerOf,
+    OnBehalfOf,
+    OnCall,
+    OwnerOf,
+    PersonAddress,
+    SlackGroupAddress,
+    is_mail,
+    parse_address,
+)
+from approvals_bot.people.own import OwnPeople
+from approvals_bot.people.persons import Directory, GroupSource, Person, Resolved
+from approvals_bot.people.sources import (
+    LiveSource,
+    NestedGroup,
+    SlackGroupSource,
+    SourceUnavailable,
+)
+
+NO_LIST = 'expected a list of email addresses, like {"people": ["ann@acme.eu"]}'
+READ_LIMIT = 1.9  # seconds; a look-up of all sources may take 2
+MOST_PEOPLE = 5_000  # in one group; more is a mistake, and each may get a card
+
+log = logging.getLogger(__name__)
+
+
+class People:
+    """Everybody the configuration names, and everybody else by address."""
+
+    def __init__(
+        self,
+        persons: Iterable[Person] = (),
+        groups: Mapping[str, GroupSource] | None = None,
+        directory: Directory | LiveSource | None = None,
+        slack_group: Callable[[str], Awaitable[Sequence[str]]] | None = None,
+        away: Mapping[str, Sequence[Absence]] | None = None,
+        admins: Sequence[str] = (),
+        managers: Mapping[str, str] | None = None,
+        group_names: Mapping[str, str] | None = None,
+        rules: IdentityRules | None = None,
+        in_workspace: Callable[[str], Awaitable[bool]] | None = None,
+    ) -> None:
+        """Collect what the configuration says about people; all mappings are by address.
+
+        `slack_group` returns the addresses of a Slack user group's members, or raises SourceUnavailable. `away`: each
+        person's absences. `admins`: the people who may reassign every request. `managers`: each person's manager.
+        `group_names`: what people read instead of a group's id, by that id. `rules`: which addresses are one person.
+        `in_workspace` asks whether somebody in the Slack workspace has this address, or raises SourceUnavailable.
+
+        `bad_entries` counts, by live source, what was no address when it was last read, and so was left out.
+        `unreadable`: why sources could not be read when they were last asked, by their names; "" for those that could
+        be read since.
+        """
+        self.rules = rules or IdentityRules()
+        self.own = OwnPeople()  # what people have set themselves: it adds to the configuration, or wins over it
+        self._in_workspace = in_workspace
+        self._persons: dict[str, Person] = {}
+        for person in persons:
+            self._persons.setdefault(self.canonical(person.address), self._identified(person))
+        self._by_slack = {person.slack: person for person in self._persons.values() if person.slack}
+        self._groups = dict(groups or {})
+        self._directory = directory if directory is not None else Directory()
+        self._slack_group = slack_group
+        self.admins = tuple(admins)
+        self.bad_entries: dict[str, int] = {}
+        self.unreadable: dict[str, str] = {}
+        self.group_names = dict(group_names or {})
+        self._managers = {self.canonical(address): manager for address, manager in (managers or {}).items()}
+        self._away = {
+            self.canonical(address): tuple(self._with_canonical_delegates(each) for each in planned)
+            for address, planned in (away or {}).items()
+        }
+
+    def canonical(self, text: str) -> str:
+        """Return the address by which this person is compared and stored. Raises AddressError."""
+        return self.rules.canonical(text)
+
+    def identity(self, key: str) -> str:
+        """Return the identity behind a stored key: a person's address, or `app:ci` and the like as it is."""
+        try:
+            return self.canonical(key)
+        except AddressError:
+            return key
+
+    async def knows(self, address: str) -> bool:
+        """Check whether anybody knows this person: the configuration, a group, the directory, or last of all Slack.
+
+        Raises AddressError for what is not an address, and SourceUnavailable if the person is in no source that can be
+        read, and at least one can't.
+        """
+        person = self.canonical(address)
+        if person in self._named:
+            return True
+        unavailable: SourceUnavailable | None = None
+        for is_listed in (*self._live_groups(), self._live_directory, self._workspace):
+            try:
+                if await is_listed(person):
+                    return True
+            except SourceUnavailable as error:
+                unavailable = error
+        if unavailable is not None:
+            raise unavailable
+        return False
+
+    def is_colleague(self, address: str) -> bool:
+        """Check whether the configuration names anybody with an address of the same domain.
+
+        Raises AddressError for what is not an address.
+        """
+        return self.canonical(address).rpartition("@")[2] in self._domains
+
+    @cached_property
+    def _domains(self) -> frozenset[str]:
+        return frozenset(address.rpartition("@")[2] for address in self._named)
+
+    @cached_property
+    def _named(self) -> frozenset[str]:
+        return frozenset(person.address for person in self.known())
+
+    async def read_sources(self) -> None:
+        """Read every live source once, to fill `bad_entries`. One that is down is passed over."""
+        for name, source in self._groups.items():
+            if not isinstance(source, Sequence | NestedGroup):
+                with suppress(SourceUnavailable):
+                    await self._group(name)
+        with suppress(SourceUnavailable):
+            await self._tables()
+
+    def _live_groups(self) -> Iterator[Callable[[str], Awaitable[bool]]]:
+        for name, source in self._groups.items():
+            if not isinstance(source, Sequence | NestedGroup):
+                yield partial(self._is_member, name)
+
+    async def _is_member(self, group: str, person: str) -> bool:
+        return any(each.address == person for each in (await self._group(group)).persons)
+
+    async def _live_directory(self, person: str) -> bool:
+        if isinstance(self._directory, Directory):
+            return False
+        return any(self._is_same(each, person) for each in _listed_in(await self._tables()))
+
+    async def _workspace(self, person: str) -> bool:
+        return self._in_workspace is not None and await self._in_workspace(self.person(person).mailbox)
+
+    def _is_same(self, text: object, person: str) -> bool:
+        try:
+            return isinstance(text, str) and self.canonical(text) == person
+        except AddressError:
+            return False
+
+    def _identified(self, person: Person) -> Person:
+        """Return the person by their identity. Their mailbox stays as it is written."""
+        identity = self.canonical(person.address)
+        if identity == person.address:
+            return person
+        return replace(person, address=identity, mail=person.mail or person.address)
+
+    def _different(self, addresses: Iterable[str]) -> tuple[Person, ...]:
+        """Return the different people among these addresses, in order."""
+        found: dict[str, Person] = {}
+        for address in addresses:
+            person = self.person(address)
+            found.setdefault(person.address, person)
+        return tuple(found.values())
+
+    def _with_canonical_delegates(self, absence: Absence) -> Absence:
+        return replace(absence, delegates=tuple(dict.fromkeys(map(self.canonical, absence.delegates))))
+
+    def person(self, address: str) -> Person:
+        """Return the person with this address. The name of an unknown one is the address's local part."""
+        identity = self.canonical(address)
+        known = self._persons.get(identity) or self._identified(Person(address, identity.partition("@")[0]))
+        zone = self.own.of(identity).zone
+        return replace(known, zone=zone) if zone else known
+
+    def manager_of(self, address: str) -> Person | None:
+        """Return this person's manager, or None."""
+        manager = self._managers.get(self.canonical(address))
+        return None if manager is None else self.person(manager)
+
+    def by_slack(self, user_id: str) -> Person | None:
+        """Return the person with this Slack ID in the configuration, or None.
+
+        Others are found by the mail address that Slack has for them.
+        """
+        found = self._by_slack.get(user_id)
+        return None if found is None else self.person(found.address)
+
+    def away(self, address: str, at: datetime) -> Away | None:
+        """Return this person's absence at this time, with its delegates; None if they aren't away."""
+        has_some = self._away or self.own.by_address
+        return absences.away(self.canonical(address), at, self._absences) if has_some else None
+
+    def next_change(self, address: str, at: datetime) -> datetime | None:
+        """Return when this person next leaves or comes back, by today's configuration; None for never."""
+        has_some = self._away or self.own.by_address
+        return absences.next_change(self.canonical(address), at, self._absences) if has_some else None
+
+    @property
+    def absences(self) -> Mapping[str, Sequence[Absence]]:
+        """Every configured absence, by address: past, present and future."""
+        return self._away
+
+    def _absences(self, address: str) -> tuple[Sequence[Absence], str]:
+        return (*self._away.get(address, ()), *self.own.of(address).away), self.person(address).zone
+
+    def known(self) -> tuple[Person, ...]:
+        """List everybody the configuration names, as a person, manager, group member or in the directory."""
+        addresses = [*self._persons, *self._managers.values()]
+        for members in self._groups.values():
+            match members:
+                case NestedGroup():
+                    addresses += filter(is_mail, (*members.all, *members.without))
+                case Sequence():
+                    addresses += members
+                case _:
+                    pass
+        if isinstance(self._directory, Directory):
+            addresses += _listed_in(self._directory)
+        return self._different(addresses)
+
+    @property
+    def groups(self) -> Mapping[str, GroupSource]:
+        return self._groups
+
+    @property
+    def directory(self) -> Directory | LiveSource:
+        return self._directory
+
+    async def is_in(self, address: str, group: str) -> bool:
+        """Check whether this person is in the group now. Raises SourceUnavailable if that can't be known."""
+        resolved = await self.resolve(f"@{group}", requester=address)
+        return resolved.includes(self.canonical(address), f"@{group}")
+
+    async def resolve(
+        self,
+        address: str,
+        *,
+        requester: str,
+        on_behalf_of: str | None = None,
+        fields: Mapping[str, Any] | None = None,
+        approver: str | None = None,
+    ) -> Resolved:
+        """Return the people an address means now.
+
+        `requester` is a mail address or "app:<name>"; for an app, `manager-of:requester` uses `on_behalf_of`. `fields`
+        are the request's values, typed or JSON. `approver` is the person whose manager `manager-of:approver` means.
+
+        Raises ValueError for an invalid address. A source that fails doesn't raise; it is in the result's `errors`.
+        """
+        try:
+            match parse_address(address):
+                case PersonAddress(mail):
+                    return Resolved((self.person(mail),), "named in the workflow")
+                case GroupAddress(name):
+                    return await self._group(name)
+                case SlackGroupAddress(handle):
+                    found = self._members(f"slack:@{handle}", await _read(self._slack(handle)))
+                    return replace(found, slack_group=handle)
+                case OnBehalfOf():
+                    if on_behalf_of is None:
+                        return Resolved((), "the request isn't on anybody's behalf")
+                    return Resolved((self.person(on_behalf_of),), "the person this is requested for")
+                case ManagerOf(whom, levels):
+                    human = on_behalf_of if requester.startswith("app:") else requester
+                    of = {"requester": human, "approver": approver, "on-behalf-of": on_behalf_of}[whom]
+                    return self._manager(of, whom, levels)
+                case OwnerOf(name):
+                    return await self._owner(name, (fields or {}).get(name))
+                case InField(name):
+                    return self._in_field(name, (fields or {}).get(name))
+                case OnCall(name):
+                    listed = await self._in_directory("oncall", name)
+                    return self._listed(listed, f"on call for {name}", f"nobody is on call for {name}")
+        except SourceUnavailable as error:
+            if self.unreadable.get(error.source) != error.reason:
+                self.unreadable[error.source] = error.reason
+                log.warning("%s; requests that need it wait, and it is read again", error.fault)
+            return Resolved((), str(error), (error.fault,))
+
+    async def _group(self, name: str) -> Resolved:
+        source = self._groups.get(name)
+        if source is None:
+            return Resolved((), f"there is no group {name}")
+        if isinstance(source, NestedGroup):
+            return await self._nested(name, source)
+        if isinstance(source, Sequence):
+            shown = self.group_names.get(name, name)
+            return self._listed(source, f"in {shown}", f"nobody is in {shown}")
+        found = self._members(name, await _read(source), source.name)
+        return replace(found, slack_group=source.handle) if isinstance(source, SlackGroupSource) else found
+
+    async def _nested(self, name: str, group: NestedGroup) -> Resolved:
+        """Return everybody in a group's parts but for those whom it leaves out.
+
+        As long as what it leaves out can't be read, nobody is sure to be in it: the group can't be read either.
+        """
+        parts = [await self.resolve(one, requester="") for one in group.all]
+        without = [await self.resolve(one, requester="") for one in group.without]
+        if faults := tuple(fault for part in without for fault in part.errors):
+            return Resolved((), str(faults[0]), faults)
+        out = {person.address for part in without for person in part.persons}
+        among = {person.address: person for part in parts for person in part.persons if person.address not in out}
+        faults, shown = tuple(fault for part in parts for fault in part.errors), self.group_names.get(name, name)
+        made_of = ", ".join(map(self._shown_part, group.all))
+        if group.without:
+            made_of += f" without {', '.join(map(self._shown_part, group.without))}"
+        why = f"in {shown} ({made_of})" if among else f"nobody is in {shown} ({made_of})"
+        return Resolved(tuple(among.values()), why, faults)
+
+    def _shown_part(self, text: str) -> str:
+        name = text.removeprefix("slack:").removeprefix("@")
+        return self.person(text).name if is_mail(text) else self.group_names.get(name, name)
+
+    def _members(self, group: str, found: Any, source: str | None = None) -> Resolved:
+        name = self.group_names.get(group, group)
+        members = found.get("people") if isinstance(found, Mapping) else found
+        return self._listed(self._addresses(members, source or group), f"in {name}", f"nobody is in {name}")
+
+    def _addresses(self, found: Any, source: str) -> Sequence[str]:
+        """Return the addresses in a live group's list, without what isn't one.
+
+        Raises SourceUnavailable for what is no list of addresses at all.
+        """
+        addresses, bad = _readable(found)
+        if (bad and not addresses) or not isinstance(found, str | list):
+            raise SourceUnavailable(source, NO_LIST)
+        if len(addresses) > MOST_PEOPLE:
+            raise SourceUnavailable(source, f"it has more than {MOST_PEOPLE:,} people")
+        self._note_read(source, bad)
+        return addresses
+
+    def _note_read(self, source: str, count: int) -> None:
+        """Note that a source was read, and how many of its entries are no addresses."""
+        if self.unreadable.get(source):
+            self.unreadable[source] = ""
+            log.info("%s can be read again", source)
+        if count != self.bad_entries.get(source, 0):
+            self.bad_entries[source] = count
+            if count:
+                log.warning(
+                    "the source %s has %d entries that aren't email addresses; they are left out", source, count
+                )
+
+    def _manager(self, of: str | None, whom: str, levels: int) -> Resolved:
+        if of is None:
+            missing = "person this is requested for" if whom == "on-behalf-of" else whom
+            return Resolved((), f"there is no {missing}")
+        person, below, why = self.person(of), set[str](), ""
+        for _ in range(levels):
+            manager = self.manager_of(person.address)
+            below.add(person.address)
+            if manager is None:
+                return Resolved((), f"{person.name} has no manager")
+            if manager.address in below:
+                return Resolved((), f"{manager.name} is below their own manager")
+            why, person = f"the manager of {person.name}", manager
+        return Resolved((person,), why)
+
+    async def _owner(self, name: str, value: Any) -> Resolved:
+        if value is None:
+            return Resolved((), f"the request has no {name}")
+        owners = await self._in_directory("owner-of", name, str(value))
+        return self._listed(owners, f"the owner of {name} {value}", f"nobody owns {name} {value}")
+
+    def _in_field(self, name: str, value: Any) -> Resolved:
+        named = [each for each in (value if isinstance(value, list) else [value]) if each]
+        addresses = [each for each in named if is_mail(str(each))]
+        return self._listed(addresses, "named in the request", f"the request has no {name}")
+
+    def _listed(self, addresses: Iterable[str], why: str, nobody: str) -> Resolved:
+        persons = self._different(addresses)
+        return Resolved(persons, why if persons else nobody)
+
+    def _slack(self, handle: str) -> SlackGroupSource:
+        if self._slack_group is None:
+            raise SourceUnavailable(f"slack:@{handle}", "Slack is not configured")
+        return SlackGroupSource(handle, self._slack_group)
+
+    async def _in_directory(self, table: Literal["oncall", "owner-of"], *path: str) -> Sequence[str]:
+        """Return a list of the directory. Raises SourceUnavailable if it can't be read."""
+        found = await self._tables()
+        if (table, *path) in found.unreadable:
+            raise SourceUnavailable(self._directory_name, NO_LIST)
+        match path:
+            case (name,):
+                return found.oncall.get(name, ())
+            case (field, value):
+                return found.owner_of.get(field, {}).get(value, ())
+        return ()
+
+    @property
+    def _directory_name(self) -> str:
+        return "directory" if isinstance(self._directory, Directory) else self._directory.name
+
+    async def _tables(self) -> Directory:
+        if isinstance(self._directory, Directory):
+            return self._directory
+        oncall, owners = _objects(await _read(self._directory), self._directory_name)
+        unreadable, bad = set[tuple[str, ...]](), 0
+
+        def listed(given: Any, *path: str) -> Sequence[str]:
+            nonlocal bad
+            addresses, wrong = _readable(given)
+            bad += wrong
+            if wrong and not addresses:
+                unreadable.add(path)
+            return addresses
+
+        found = Directory(
+            {name: listed(people, "oncall", name) for name, people in oncall.items()},
+            {
+                field: {value: listed(people, "owner-of", field, value) for value, people in of.items()}
+                for field, of in owners.items()
+            },
+        )
+        self._note_read(self._directory_name, bad)
+        return replace(found, unreadable=frozenset(unreadable))
+
+
+def _listed_in(directory: Directory) -> Iterator[str]:
+    for table in (directory.oncall, *directory.owner_of.values()):
+        for members in table.values():
+            yield from members
+
+
+async def _read(source: LiveSource) -> Any:
+    """Read a source, from another turn of the event loop on: a look-up may be given up where it first waits."""
+    await asyncio.sleep(0)
+    try:
+        async with asyncio.timeout(READ_LIMIT):
+            return await source.read()
+    except TimeoutError:
+        raise SourceUnavailable(source.name, "it doesn't answer") from None
+
+
+def _objects(found: Any, source: str) -> tuple[Mapping[str, Any], Mapping[str, Mapping[str, Any]]]:
+    """Return the two tables of a live directory. Raises SourceUnavailable for anything else."""
+    match found:
+        case {"oncall": dict()} | {"owner-of": dict()}:
+            oncall, owners = found.get("oncall", {}), found.get("owner-of", {})
+        case _:
+            raise SourceUnavailable(source, 'it has neither "oncall" nor "owner-of"')
+    if not isinstance(oncall, dict) or not all(isinstance(of, dict) for of in (owners, *owners.values())):
+        raise SourceUnavailable(source, '"oncall" and "owner-of" must be objects')
+    return oncall, owners
+
+
+def _readable(found: Any) -> tuple[list[str], int]:
+    """Return the addresses in a live source's list, and how many of its entries are none."""
+    entries = found if isinstance(found, list) else [found]
+    addresses = [each for each in entries if isinstance(each, str) and is_mail(each)]
+    return addresses, len(entries) - len(addresses)
