@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -68,6 +69,11 @@ from approvals_bot.web.sign_in import SignInSetup
 
 PACKAGE = "approvals-bot"
 
+log = logging.getLogger(__name__)
+
+DELIVERY_EVENTS = {"delivered": "delivery_done", "uncertain": "delivery_done", "refused": "delivery_refused"}
+"""What the log calls an attempt, by its outcome. The others are tried again, and are in the channel's state."""
+
 TOOL_CALLS_ASK = ("@ops",)
 """Whom agents' tool calls ask on a developer's machine, without a file."""
 
@@ -102,12 +108,13 @@ async def open_service(
     extra: Iterable[BaseRoute] = (),
     open_pages: bool = False,
     also_keys: Mapping[str, str] | None = None,
+    replica: str = "",
 ) -> AsyncIterator[Service]:
     """Build the service, run it while the block runs, and shut it down in order.
 
     `extra`: additional routes, such as the playground's. `open_pages`: show the pages for signed-in people to anybody,
     for a service that only this machine can reach. `also_keys`: one more value of some API keys, by name, which needn't
-    be long; for such a service, too.
+    be long; for such a service, too. `replica`: the ID of this process among those that serve the installation.
     """
     service = configuration.service
     clock = clock or SystemClock()
@@ -120,7 +127,9 @@ async def open_service(
         store = await connect(service.server.database.get_secret_value())
         keys = [key.get_secret_value() for key in service.server.signing_keys]
         tokens = Tokens(keys, installation=store.installation)
-        replicas = Replicas(store, tokens, version=version(PACKAGE), now=clock.now, config_digest=digest(configuration))
+        replicas = Replicas(
+            store, tokens, version=version(PACKAGE), now=clock.now, config_digest=digest(configuration), id=replica
+        )
         resources: dict[type, Any] = {}
 
         def appended(events: list[Event]) -> None:
@@ -176,6 +185,9 @@ async def open_service(
         def delivered(channel: str, act: Literal["send", "update"], outcome: str) -> None:
             metrics.delivered(channel, act, outcome)
             watch.saw(channel, act, outcome)
+            if (event := DELIVERY_EVENTS.get(outcome)) is not None:
+                level = logging.WARNING if event == "delivery_refused" else logging.INFO
+                log.log(level, "a delivery: %s", act, extra={"event": event, "channel": channel, "outcome": outcome})
 
         engine.resources |= {
             Channels: Channels(channels, base_url, host.link, delivered),

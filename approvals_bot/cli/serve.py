@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 import secrets
@@ -22,10 +23,13 @@ from approvals_bot.channels.slack.manifest import manifest as manifest_of
 from approvals_bot.cli import terminal
 from approvals_bot.cli.common import CONFIG, Config, Json, fail, misuse, uncollected, with_engine
 from approvals_bot.config.load import TESTS
+from approvals_bot.config.log import LogFormat, LogLevel
 from approvals_bot.config.messages import ConfigErrors
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people.addresses import AddressError, IdentityRules, canonical_in_file
+
+log = logging.getLogger("approvals_bot.cli")
 
 Port = Annotated[int, typer.Option(envvar="PORT", min=0, max=65_535, help="The port to listen on; 0 picks a free one.")]
 
@@ -65,6 +69,12 @@ def serve_command(
         int,
         typer.Option(min=1, help="Must be 1. To scale out, run several `serve` on PostgreSQL behind a load balancer."),
     ] = 1,
+    log_format: Annotated[
+        LogFormat | None, typer.Option(help="What the log's lines look like, instead of [log] format.")
+    ] = None,
+    log_level: Annotated[
+        LogLevel | None, typer.Option(help="From which level on lines are written, instead of [log] level.")
+    ] = None,
 ) -> None:
     """Run the service.
 
@@ -77,21 +87,35 @@ def serve_command(
             "you like, each on its own port or machine, behind a load balancer."
         )
     with uncollected():  # until it is ready
-        _serve(config, host, port)
+        _serve(config, host, port, log_format, log_level)
 
 
-def _serve(config: Path, host: str, port: int) -> None:
-    from approvals_bot.app.service import open_service
+def _serve(config: Path, host: str, port: int, log_format: LogFormat | None, log_level: LogLevel | None) -> None:
+    from importlib.metadata import version
+
+    from approvals_bot.app.service import PACKAGE, open_service
+    from approvals_bot.cli.logs import set_up_logs
     from approvals_bot.cli.serving import ConfigSource, listen, run, serve
     from approvals_bot.service.catalog import read_configuration
 
     async def main() -> None:
         configuration = read_configuration(config)
         listening = listen(host, port)
+        table, replica = configuration.service.log, secrets.token_hex(8)
+        format = log_format or table.format
+        handler = set_up_logs(format, log_level or table.level, version=version(PACKAGE), replica=replica)
+        log.info("starting", extra={"event": "service_started"})
         where = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
-        async with open_service(configuration) as service:
+
+        def ready() -> None:
+            text = f"Approvals Bot is ready on {where}"
+            said = log.makeRecord(log.name, logging.INFO, "", 0, text, (), None, extra={"event": "service_ready"})
+            typer.echo(text if format == "text" else handler.format(said))
+
+        async with open_service(configuration, replica=replica) as service:
             source = ConfigSource(lambda: read_configuration(config), [config])
-            await serve(service, listening, source, lambda: typer.echo(f"Approvals Bot is ready on {where}"))
+            await serve(service, listening, source, ready)
+        log.info("stopped", extra={"event": "service_stopped"})
 
     terminal.quiet_logs()
     run(main())

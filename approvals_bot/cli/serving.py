@@ -143,6 +143,7 @@ async def serve(service: Service, listening: socket.socket, source: ConfigSource
             service.engine.scheduler.hurry()
             return
         server.should_exit = True
+        logger.info("stopping: requests in progress may finish", extra={"event": "service_stopping"})
         service.engine.end_waiting()  # long polls would otherwise outlast DRAIN
 
     _handle_signals(stop, lambda: None if server.should_exit else _reload(service, source))
@@ -223,8 +224,10 @@ def _reload(service: Service, source: ConfigSource) -> None:
     try:
         later = service.reload(source.read())
     except (ApprovalsBotError, OSError) as error:
-        logger.error("the configuration was not reloaded; the old one stays in force:\n%s", error)
+        said = {"event": "config_refused", "error": type(error).__name__}
+        logger.error("the configuration was not reloaded; the old one stays in force:\n%s", error, extra=said)
     else:
-        logger.info("the configuration was reloaded; open requests keep the one they were opened with")
+        done = "the configuration was reloaded; open requests keep the one they were opened with"
+        logger.info(done, extra={"event": "config_reloaded"})
         if later:
             logger.warning("changes in %s take effect after a restart", " and ".join(later))

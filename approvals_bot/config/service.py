@@ -42,6 +42,7 @@ from approvals_bot.config.groups import (
     nesting_faults,
 )
 from approvals_bot.config.hosts import is_loopback
+from approvals_bot.config.log import LogTable
 from approvals_bot.config.login import LoginTable, Network, RolesTable
 from approvals_bot.config.mail import Email, MailAddress, mail_address
 from approvals_bot.config.proxy import DirectHost, Proxy, ProxyUrl
@@ -79,6 +80,7 @@ class ServiceSettings(Frozen):
     login: LoginTable = Field(default_factory=LoginTable)
     roles: RolesTable = Field(default_factory=RolesTable)
     audit: AuditTable = Field(default_factory=AuditTable)
+    log: LogTable = Field(default_factory=LogTable)
 
     @property
     def step_limits(self) -> dict[str, int]:

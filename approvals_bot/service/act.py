@@ -39,6 +39,7 @@ from approvals_bot.service.audited import audit_refusal
 from approvals_bot.service.crowding import has_had_their_share
 from approvals_bot.service.files import attach, claim_files
 from approvals_bot.service.known import KnownPeople
+from approvals_bot.service.log_fields import note
 from approvals_bot.service.owed_lines import line_of_act, write_line
 from approvals_bot.service.read import request_behind
 
@@ -137,6 +138,7 @@ async def send_act(
     target = request if isinstance(request, HookTarget) else await engine.find(_hook_of(request))
     if target is None:
         return Reply("unknown")
+    note(run_id=target.record.id, workflow=target.record.workflow)
     act = _as_voted_before(engine, request_behind(target), act)
     if (refusal := await _refuse(engine, target, act)) is not None:
         return refusal

@@ -198,13 +198,15 @@ class AuditKeeper:
             if why:
                 place.next_try = time.monotonic() + AGAIN
                 if not place.is_down:
-                    log.error("anchor_failed: %s took no anchor of the audit (%s); it is tried again", place.name, why)
+                    said = {"event": "anchor_failed", "target": place.name}
+                    log.error("%s took no anchor of the audit (%s); it is tried again", place.name, why, extra=said)
                 place.is_down = True
                 return
             if place.is_down:
-                log.info("audit_anchored: %s takes anchors of the audit again", place.name)
+                log.info("%s takes anchors of the audit again", place.name)
             place.is_down = False
             del place.waiting[0]
+            log.info("an anchor of the audit was made", extra={"event": "audit_anchored", "target": place.name})
             self._anchored(anchor.at)
 
     async def _take(self, place: AnchorPlace, anchor: Anchor) -> str:

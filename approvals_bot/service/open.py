@@ -35,6 +35,7 @@ from approvals_bot.service.catalog import Catalog, Listed
 from approvals_bot.service.files import attach_or_refuse, claim_files, refuse_input
 from approvals_bot.service.keys import OPENER
 from approvals_bot.service.known import KnownPeople
+from approvals_bot.service.log_fields import note
 from approvals_bot.service.python_workflows import arguments_by_name, takes_whole_input, with_durations
 from approvals_bot.service.refusals import OpeningCode, OpeningRefused, nobody_decides, usable_key
 from approvals_bot.service.tool_calls import CallOpening, OpenedBy, known_opening, open_call
@@ -85,7 +86,7 @@ async def open_run(
     if definition is None or not definition.is_approval:
         refuse_input(await claim_files(engine, attached))
         asked = CallOpening(listed, input, opener, asks, behalf, idempotency_key, by)
-        return await _start_otherwise(engine, people, asked)
+        return _noted(await _start_otherwise(engine, people, asked), name)
     key = None if idempotency_key is None else _callers_key(opener, idempotency_key, input, asks, behalf)
     typed = fields.values(definition.fields, input)
     opening = Opening(fields.dump(definition.fields, typed), asks, behalf)
@@ -94,7 +95,13 @@ async def open_run(
         key = _own_key(definition, input, opening, people)
     await _check_decidable(definition, opening, people, engine.now())
     refuse_input(await claim_files(engine, attached))
-    return await engine.start_by(by.actor, listed.workflow, opening, idempotency_key=key, attributes=by.attributes)
+    run = await engine.start_by(by.actor, listed.workflow, opening, idempotency_key=key, attributes=by.attributes)
+    return _noted(run, name)
+
+
+def _noted(run: Run[Any], workflow: str) -> Run[Any]:
+    note(run_id=run.id, workflow=workflow)
+    return run
 
 
 async def prepare_approval(

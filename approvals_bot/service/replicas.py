@@ -63,8 +63,9 @@ class Replicas:
         version: str,
         now: Callable[[], datetime],
         config_digest: str = "",
+        id: str = "",
     ) -> None:
-        self.id = secrets.token_hex(8)
+        self.id = id or secrets.token_hex(8)
         self.config_digest = config_digest
         self.others: list[ReplicaRow] = []
         self.missing: list[str] = []  # keys that others sign with and this process lacks
@@ -138,12 +139,14 @@ class Replicas:
         before, self.missing = self.missing, missing_keys(key_ids, self.others)
         if self.missing and self.missing != before:
             logger.error(
-                "key_not_everywhere: this replica isn't ready, because others sign with a key that it lacks (%s). "
+                "this replica isn't ready, because others sign with a key that it lacks (%s). "
                 "Add that key to [server] signing_keys here, or wait until nobody signs with it.",
                 ", ".join(self.missing),
+                extra={"event": "key_not_everywhere"},
             )
         elif before and not self.missing:
-            logger.info("this replica has every key that others sign with, and is ready")
+            said = {"event": "key_not_everywhere", "outcome": "over"}
+            logger.info("this replica has every key that others sign with, and is ready", extra=said)
 
     def _row(self) -> ReplicaRow:
         schema = self._store.schema
@@ -163,6 +166,9 @@ class Replicas:
             is_new = row.id not in self._heard
             if time - known.since < SILENT and not (is_new and row.seen_at < self._now() - SKEW):
                 found.append(row)
+            elif any(other.id == row.id for other in self.others):
+                said = {"event": "replica_gone", "target": row.id}
+                logger.error("the replica %s has been silent for %d seconds", row.id, SILENT, extra=said)
         self._heard = heard
         return found
 

@@ -28,6 +28,7 @@ CLOSE = {"Connection": "close"}
 SENT = ("/decisions/", "/requests/", "/runs/")  # pages that mails and messages link to
 OURS = re.compile("[^&]*[A-Za-z0-9_-]")  # an address of those, without what has been added to it
 
+REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
 HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(?::[0-9]{1,5})?")
 
 Header = tuple[bytes, bytes]
@@ -92,6 +93,14 @@ class TrustedProxies:
         except ValueError:
             return False
         return any(ip in network for network in self._networks if network.version == ip.version)
+
+    def request_id(self, scope: Scope) -> str:
+        """Return the ID that a trusted proxy has given the request; "" if it has none that is plain and short."""
+        client = scope.get("client")
+        if not self._networks or not client or _plain(client[0]) not in self:
+            return ""
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        return given.decode() if REQUEST_ID.fullmatch(given) else ""
 
     def apply(self, scope: Scope) -> None:
         """Replace the peer and scheme by those that a trusted proxy reports.

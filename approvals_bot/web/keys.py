@@ -5,6 +5,7 @@ A key that lacks a right is refused with 403 and the reason. What a key doesn't 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,10 +19,13 @@ from approvals_bot.config.api_keys import Right
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.errors import RunNotFoundError, StoreUnavailableError
 from approvals_bot.service.keys import ApiKey, LastUses, Reach, find_key, reach_of
+from approvals_bot.service.log_fields import note
 from approvals_bot.web.guard import audited_peer_of
 from approvals_bot.web.responses import Problem
 
 Endpoint = Callable[[HttpRequest], Awaitable[ASGIApp]]
+
+log = logging.getLogger(__name__)
 
 A_MINUTE = timedelta(minutes=1)
 MOST_REFUSED = 1_000  # names and peers that are remembered for a minute; more get no line
@@ -124,6 +128,7 @@ class KeyGate:
             await self._note_refusal(request, refused.status)
             raise
         request.scope[KEY], request.scope[NEEDED] = key, needs
+        note(app=key.name)
         self._uses.note(key)
         return key
 
@@ -141,6 +146,8 @@ class KeyGate:
         if len(self._refused) >= MOST_REFUSED or (last is not None and last + A_MINUTE > now):
             return
         self._refused[name, peer] = now
+        said = {"event": "key_refused", "app": name, "status": status}
+        log.log(logging.INFO if found is None else logging.WARNING, "the API key %r was refused", name, extra=said)
         with suppress(StoreUnavailableError):
             await self._engine.audit(
                 "key_refused", who=actor.id or None, actor=actor.as_json(), data={"status": status}
@@ -189,6 +196,7 @@ async def check_reach(engine: Engine, request: HttpRequest, record: RunRecord) -
     """Return how far the caller reaches this run. Raises RunNotFoundError if it may not know it, else Problem 403."""
     key: ApiKey = request.scope[KEY]
     needs: Needs = request.scope[NEEDED]
+    note(run_id=record.id, workflow=record.workflow)
     reach = await reach_of(engine, key, record, needs.own, needs.others)
     if reach == "none":
         raise RunNotFoundError(record.id)

@@ -208,6 +208,7 @@ class Login:
 
     async def _audit_refusal(self, method: Method, because: str, peer: str, person: str) -> None:
         self._counted(method, because)
+        log.info("a sign-in was refused", extra={"event": "login_refused", "target": method, "outcome": because})
         if because in FREE and not self._audited.has_room(peer):
             return
         actor = Actor("person", person, peer=peer).as_json()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,8 +18,10 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from approvals_bot.web.guard import KEEPS_PEERS
-from approvals_bot.web.metrics import Metrics
+from approvals_bot.durable.core.bugs import where_raised
+from approvals_bot.service.log_fields import of_request
+from approvals_bot.web.guard import KEEPS_PEERS, TrustedProxies
+from approvals_bot.web.metrics import METHODS, Metrics
 from approvals_bot.web.responses import RETRY_SOON, Problem, problem_of
 
 SECURITY_HEADERS: dict[str, str] = {
@@ -61,6 +64,7 @@ STOPPING = Problem(
 )
 
 UNMATCHED = "(no route)"
+UNREMARKABLE = frozenset({"/healthz", "/readyz", "/metrics"})
 
 RespondToError = Callable[[HttpRequest, Exception], Awaitable[Response]]
 
@@ -69,7 +73,7 @@ class Middleware:
     """Wraps the whole app.
 
     `template_of`: which route took a request. `respond`: what the caller gets for an error. `keeps_peers`: whether logs
-    and the audit keep the addresses of callers.
+    and the audit keep the addresses of callers. `proxies`: whose `X-Request-Id` counts.
     """
 
     def __init__(
@@ -81,8 +85,10 @@ class Middleware:
         metrics: Metrics,
         base_url: str,
         keeps_peers: bool = True,
+        proxies: TrustedProxies | None = None,
     ) -> None:
         self._app = app
+        self._proxies = proxies or TrustedProxies()
         self._keeps_peers = keeps_peers
         self._headers = _encoded(security_headers(base_url))
         self._key_headers = _encoded(security_headers(base_url) | {"referrer-policy": "no-referrer"})
@@ -95,6 +101,9 @@ class Middleware:
             await self._app(scope, receive, send)
             return
         scope[KEEPS_PEERS] = self._keeps_peers
+        request_id = self._proxies.request_id(scope) or secrets.token_hex(8)
+        known = {"request_id": request_id}
+        of_request.set(known)
         started = time.perf_counter()
         status, seconds = 0, 0.0
         ours = self._key_headers if scope["path"].startswith(KEYS) else self._headers
@@ -105,7 +114,8 @@ class Middleware:
                 status = message["status"]
                 headers = list(message.get("headers", ()))
                 given = {name.lower() for name, _ in headers}
-                message["headers"] = headers + [header for header in ours if header[0] not in given]
+                headers += [header for header in ours if header[0] not in given]
+                message["headers"] = [*headers, (b"x-request-id", request_id.encode())]
             await send(message)
             seconds = time.perf_counter() - started  # nobody waits for what is done after the answer's end
 
@@ -117,7 +127,7 @@ class Middleware:
         finally:
             template = self._template_of(scope)
             self._metrics.answered(scope["method"], template, status or 500, seconds)
-            access_log.info("%s %s %d %.1f ms", scope["method"], template, status or 500, seconds * 1000)
+            _log_request(scope["method"], template, status or 500, seconds, known)
 
     async def _after_error(self, error: BaseException, scope: Scope, *, has_begun: bool) -> Response:
         """Return the response to an error. `has_begun`: too late, the response has been sent in part."""
@@ -136,6 +146,16 @@ def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
+def _log_request(method: str, route: str, status: int, seconds: float, known: Mapping[str, str]) -> None:
+    """Log a request. Those of probes, which come all the time, only where everything is logged."""
+    level = logging.DEBUG if route in UNREMARKABLE and status < 400 else logging.INFO
+    if access_log.isEnabledFor(level):
+        said = {"event": "request", "method": method if method in METHODS else "other", "route": route}
+        answer = {"status": status, "duration_ms": round(seconds * 1000, 1)}
+        access_log.log(level, "%s %s %d", said["method"], route, status, extra={**known, **said, **answer})
+
+
 def _log_error(error: Exception, template: str) -> None:
     where = "".join(traceback.format_tb(error.__traceback__)[-6:])
-    error_log.error("%s while answering %s\n%s", type(error).__qualname__, template, where.rstrip())
+    known = {"error": type(error).__qualname__, "where": where_raised(error)}
+    error_log.error("%s while answering %s\n%s", known["error"], template, where.rstrip(), extra=known)

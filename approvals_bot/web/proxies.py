@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -11,6 +12,8 @@ from approvals_bot.approvals.acts import Actor
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import AddressError, People
 from approvals_bot.web.guard import KEEPS_PEERS, TrustedProxies, peer_of, proxy_of
+
+log = logging.getLogger(__name__)
 
 AUDITED_EVERY = timedelta(minutes=1)
 
@@ -43,6 +46,8 @@ class ProxyHeader:
         now = self._engine.now()
         if self._audited is None or now - self._audited >= AUDITED_EVERY:
             self._audited = now
+            said = {"event": "login_refused", "target": "proxy", "outcome": "untrusted_peer"}
+            log.warning("a peer that isn't trusted named a signed-in person", extra=said)
             actor = Actor("person", "", peer=peer).as_json()
             data = {"method": "proxy", "because": "untrusted_peer"}
             await self._engine.audit("sign_in_refused", actor=actor, data=data)

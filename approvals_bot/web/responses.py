@@ -41,6 +41,7 @@ from approvals_bot.errors import (
     WorkflowNotFoundError,
 )
 from approvals_bot.people import SourceUnavailable
+from approvals_bot.service.log_fields import request_id
 from approvals_bot.service.refusals import OpeningCode, OpeningRefused
 
 FORM_ROOM = 40_000  # bytes of a form's values as browsers send them; bodies may have 64,000, comments take some
@@ -122,6 +123,8 @@ class Problem(ApprovalsBotError):
         }
         if self.errors:
             body["errors"] = self.errors
+        if id := request_id():
+            body["instance"] = f"urn:request:{id}"
         return JSONResponse(body | self.more, self.status, headers=self.headers, media_type="application/problem+json")
 
 

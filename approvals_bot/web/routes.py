@@ -422,13 +422,15 @@ def build(
     routes = [*_resources(table), *extra, Mount("/static", Assets(directory=Path(__file__).parent / "static"))]
     navigation.serve(path for _, path in _endpoints(routes, ""))
     router = Router(routes, redirect_slashes=False, default=_no_route, lifespan=lifespan)
+    proxies = TrustedProxies(trusted_proxies)
     app = mcp.app = Middleware(
-        Guard(router, proxies=TrustedProxies(trusted_proxies), loopback_only=loopback_only),
+        Guard(router, proxies=proxies, loopback_only=loopback_only),
         template_of=_Templates(routes),
         respond=ErrorResponses(pages),
         metrics=metrics,
         base_url=base_url,
         keeps_peers=keeps_peers,
+        proxies=proxies,
     )
     return app
 

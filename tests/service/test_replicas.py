@@ -80,7 +80,7 @@ async def test_a_key_in_use_elsewhere_is_needed_to_be_ready(
         await two.announce()
         await two.announce()
         assert two.missing
-        assert [each.levelno for each in caplog.records if "key_not_everywhere" in each.message] == [logging.ERROR]
+        assert [each.levelno for each in caplog.records if "lacks" in each.message] == [logging.ERROR]
         assert not one.missing  # it serves, and the newcomer doesn't
         two.use([NEW, OLD], "")
         assert not two.missing

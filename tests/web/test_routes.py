@@ -262,7 +262,7 @@ async def test_bad_webhook_urls_are_one_404_and_bad_bodies_refused(service: Any)
         for method in ("GET", "POST", "DELETE"):
             answer = await service.web.request(method, f"/webhooks/{token}")
             assert answer.status_code == 404
-            bodies.add(answer.text)
+            bodies.add(answer.text.replace(answer.headers["x-request-id"], ""))
     assert len(bodies) == 1
     assert (await service.web.post(url, content=b"x" * 70_000)).status_code == 413
     assert (await service.web.post(url, content=b"x", headers={"Content-Encoding": "br"})).status_code == 415

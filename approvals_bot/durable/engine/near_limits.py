@@ -98,7 +98,8 @@ class LimitWatch:
                 self._said[run_id, use.limit, share] = None
                 if len(self._said) > MOST_SAID:
                     del self._said[next(iter(self._said))]
-                logger.warning("run %s is near a limit: %s", run_id, use)
+                said = {"event": "limit_near", "run_id": run_id}
+                logger.warning("run %s is near a limit: %s", run_id, use, extra=said)
                 if self._watch is not None:
                     self._watch(use.limit, share)
                 return

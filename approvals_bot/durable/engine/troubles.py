@@ -36,14 +36,17 @@ def log_stall(run: RunRecord, error: Exception) -> None:
             where = where_raised(error)
     after = step_behind(error)
     behind = "" if after is None else f", after step {after.step} failed on attempt {after.attempts}"
-    logger.error("run %s of %s stalled: %s%s%s", run.id, run.workflow, kind, _at(where), behind)
+    said = {"event": "run_stalled", "run_id": run.id, "workflow": run.workflow, "error": kind, "where": where}
+    logger.error("run %s of %s stalled: %s%s%s", run.id, run.workflow, kind, _at(where), behind, extra=said)
 
 
 def log_failure(run: RunRecord, failed: Event) -> None:
     """Log that a run has failed, or its clean-up after a cancellation, which the end of its log says."""
     error = failed.data["error"]
     what = "failed" if failed.type == "run_failed" else "was cancelled, and its clean-up failed"
-    logger.error("run %s of %s %s: %s%s", run.id, run.workflow, what, error["type"], _at(error.get("where")))
+    kind, where = error["type"], error.get("where")
+    said = {"event": "run_failed", "run_id": run.id, "workflow": run.workflow, "error": kind, "where": where}
+    logger.error("run %s of %s %s: %s%s", run.id, run.workflow, what, kind, _at(where), extra=said)
 
 
 def log_step_failure(context: StepContext, failed: NewEvent) -> None:
@@ -52,6 +55,7 @@ def log_step_failure(context: StepContext, failed: NewEvent) -> None:
     logger.error(
         "run %s of %s: step %s failed for good on attempt %d: %s%s",
         run.run_id, run.workflow_name, step.name, step.attempt, error["type"], _at(error.get("where")),
+        extra={"error": error["type"], "where": error.get("where")},
     )  # fmt: skip
 
 
