@@ -13,11 +13,11 @@ import pytest
 
 from approvals_bot.approvals.acts import Vote, Withdraw
 from approvals_bot.approvals.card_model import ChoiceName
+from approvals_bot.approvals.follow_ups import AWAITED_BY
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.port import Channels
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.workflow import approval
-from approvals_bot.approvals.follow_ups import AWAITED_BY
 from approvals_bot.channels.slack.builder import SlackSteps
 from approvals_bot.channels.slack.client import SlackClient
 from approvals_bot.channels.slack.inbound import slack_in, slack_routes
