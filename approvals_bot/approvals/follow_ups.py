@@ -80,7 +80,12 @@ class FollowUps:
         return tuple(one if isinstance(one, FollowUp) else _message(self._copies.all[one - 1]) for one in self._all)
 
     def start(self, event: Event, request: Request, rules: Rules) -> None:
-        """Start the follow-ups of this event, and first those of the opening. A rule may decide without a stage."""
+        """Start the follow-ups of this event, and first those of the opening. A rule may decide without a stage.
+
+        An extension of a grant has none: nothing was requested that hadn't been.
+        """
+        if request.extends:
+            return
         if not self._has_opened and event in ("stage", "approved", "rejected"):
             self._start_of("opened", request, rules)
             self._has_opened = True
