@@ -10,7 +10,7 @@ run: $(VENV)/.installed
 	@$(BIN)/approvals-bot dev --port $(PORT)
 
 test: $(VENV)/.installed-dev
-	@sh tests/support/install_browser.sh
+	@sh tests/support/install_tools.sh
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 # Also everything that `make test` only samples: each planted bug of a release, on both stores (5 minutes more).
