@@ -164,6 +164,13 @@ class OutgoingTargets:
 
     async def read(self, target: str) -> Any:
         """GET this target's JSON. Raises SourceUnavailable if it returns none."""
+        try:
+            return json.loads(await self.fetch(target, SOURCE_LIMIT))
+        except (ValueError, RecursionError):
+            raise SourceUnavailable(target, "its answer is not JSON") from None
+
+    async def fetch(self, target: str, limit: int) -> bytes:
+        """GET what this target answers, at most `limit` bytes. Raises SourceUnavailable for no answer with 200."""
         found = self._targets.get(target)
         if found is None:
             raise SourceUnavailable(target, f"there is no [http.{target}] in config.toml")
@@ -172,14 +179,12 @@ class OutgoingTargets:
             headers |= signature_headers(found.secret, f"read-{target}", self._now(), b"")
         try:
             async with self._call("GET", found.url, headers=headers) as answer:
-                content = await _whole(answer, SOURCE_LIMIT)
+                content = await _whole(answer, limit)
                 if answer.status != 200:
                     raise SourceUnavailable(target, f"it answered {answer.status}")
-                return json.loads(content)
+                return content
         except _failures() as error:
             raise SourceUnavailable(target, f"no answer ({type(error).__name__})") from None
-        except (ValueError, RecursionError):
-            raise SourceUnavailable(target, "its answer is not JSON") from None
 
     @asynccontextmanager
     async def _call(self, method: str, url: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -199,6 +204,12 @@ class TargetSource:
 
     async def read(self) -> Any:
         return await self.targets.read(self.name)
+
+    async def fetch(self, limit: int) -> bytes:
+        return await self.targets.fetch(self.name, limit)
+
+    def state(self) -> None:
+        """Nobody can see from here whether it has changed."""
 
 
 @asynccontextmanager

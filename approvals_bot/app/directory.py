@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from approvals_bot import people as directory
 from approvals_bot.app.connections import open_channels, open_targets
 from approvals_bot.approvals.port import SLACK, WithMembers
+from approvals_bot.config import directory as directories
 from approvals_bot.config import groups as grouped
 from approvals_bot.config import service as configured
 from approvals_bot.outgoing import OutgoingTargets, TargetSource
 from approvals_bot.people import People, SourceUnavailable
 from approvals_bot.people.absences import Absence
+from approvals_bot.people.roster import Rosters
+from approvals_bot.service.directory import DirectoryFile, DirectoryReader, DirectorySource
 
 
 def build_plain_people(service: configured.ServiceSettings) -> People:
@@ -25,7 +28,7 @@ def build_plain_people(service: configured.ServiceSettings) -> People:
     return People(
         _persons(service),
         lists,
-        directory.Directory(tables.oncall, tables.owner_of) if isinstance(tables, configured.DirectoryTable) else None,
+        directory.Directory(tables.oncall, tables.owner_of) if isinstance(tables, directories.DirectoryTable) else None,
         away=_absences(service),
         managers=_managers(service),
         group_names=service.group_names,
@@ -42,9 +45,9 @@ def _persons(service: configured.ServiceSettings) -> list[directory.Person]:
     return [
         directory.Person(
             address,
-            entry.name or address.partition("@")[0],
+            entry.name or "",
             entry.slack,
-            entry.zone,
+            entry.zone if "zone" in entry.model_fields_set else "",
             numbers=entry.number_format or "",
         )
         for address, entry in service.people.items()
@@ -61,6 +64,24 @@ def _absences(service: configured.ServiceSettings) -> dict[str, list[Absence]]:
         for address, entry in service.people.items()
         if entry.away
     }
+
+
+def directory_source(service: configured.ServiceSettings, targets: OutgoingTargets | None) -> DirectorySource | None:
+    """Return where everybody is listed; None if nowhere. Without `targets`, one that has to be called isn't read."""
+    match service.directory.people:
+        case grouped.FileSourceEntry(file=path):
+            return DirectoryFile(path)
+        case grouped.HttpSourceEntry(http=name):
+            return _Unread(name) if targets is None else TargetSource(name, targets)
+        case _:
+            return None
+
+
+async def read_directory(service: configured.ServiceSettings, people: People, targets: OutgoingTargets | None) -> None:
+    """Read everybody whom the directory lists, once, for a command."""
+    reader = DirectoryReader(people.rosters, lambda: datetime.now(UTC))
+    reader.use(people, directory_source(service, targets), service.directory.refresh.total_seconds())
+    await reader.read()
 
 
 def build_people(
@@ -85,7 +106,9 @@ def build_people(
                 return directory.SlackGroupSource(handle.removeprefix("@"), (slack or _UnreadSlack()).members)
             case grouped.NestedGroupEntry():
                 return given.as_group()
-            case configured.DirectoryTable(oncall=oncall, owner_of=owners):
+            case grouped.DirectoryGroupEntry(directory=name):
+                return directory.ListedGroup("directory", name)
+            case directories.DirectoryTable(oncall=oncall, owner_of=owners):
                 return directory.Directory(oncall, owners)
             case _:
                 return given
@@ -104,14 +127,19 @@ def build_people(
     )
 
 
-def build_tested_people(service: configured.ServiceSettings, members: Mapping[str, Sequence[str]]) -> People:
+def build_tested_people(
+    service: configured.ServiceSettings, members: Mapping[str, Sequence[str]], rosters: Rosters
+) -> People:
     """Build the people for policy tests. Nothing outside this machine is called.
 
-    `members`: who is in some groups, by the group's id or, as `slack:@sre`, by the handle of a Slack user group.
+    `rosters`: whom directories list. `members`: who is in some groups, by the group's id or, as `slack:@sre`, by the
+    handle of a Slack user group.
     """
     listed = {name: grouped.PeopleGroupEntry(people=tuple(people)) for name, people in members.items()}
     groups = {name: listed.get(name, group) for name, group in service.groups.items()}
-    return build_people(service.model_copy(update={"groups": groups}), _ListedSlack(members), None)
+    people = build_people(service.model_copy(update={"groups": groups}), _ListedSlack(members), None)
+    people.rosters = rosters
+    return people
 
 
 @asynccontextmanager
@@ -120,12 +148,16 @@ async def open_people(
 ) -> AsyncIterator[People]:
     """Open the people alone, for commands. Without `live`, nothing outside this machine is called."""
     if not live:
-        yield build_people(service, None, None)
+        people = build_people(service, None, None)
+        await read_directory(service, people, None)
+        yield people
         return
     async with AsyncExitStack() as stack:
         targets = await open_targets(stack, service, now)
         slack = open_channels(stack, service).get(SLACK)
-        yield build_people(service, slack if isinstance(slack, WithMembers) else None, targets)
+        people = build_people(service, slack if isinstance(slack, WithMembers) else None, targets)
+        await read_directory(service, people, targets)
+        yield people
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +168,12 @@ class _Unread:
 
     async def read(self) -> Any:
         raise SourceUnavailable(self.name, "it was not read")
+
+    async def fetch(self, limit: int) -> bytes:
+        raise SourceUnavailable(self.name, "it was not read")
+
+    def state(self) -> None:
+        """It stays as it is."""
 
 
 @dataclass(frozen=True, slots=True)

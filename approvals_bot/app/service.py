@@ -23,7 +23,7 @@ from approvals_bot.app.connections import (
     start_task,
     start_tasks,
 )
-from approvals_bot.app.directory import build_people
+from approvals_bot.app.directory import build_people, directory_source
 from approvals_bot.approvals.business_time import Calendars
 from approvals_bot.approvals.picks import Picks
 from approvals_bot.approvals.port import (
@@ -49,9 +49,11 @@ from approvals_bot.durable.store.chain import ChainKey
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.outgoing import address_of, fetch_text
 from approvals_bot.people import People
+from approvals_bot.people.roster import Rosters
 from approvals_bot.service.audit_keeper import AuditKeeper
 from approvals_bot.service.audit_key import AuditKey
 from approvals_bot.service.catalog import Catalog, load_catalog
+from approvals_bot.service.directory import DirectoryReader
 from approvals_bot.service.files import keep_forgetting
 from approvals_bot.service.host import Attached, ChannelHost
 from approvals_bot.service.keys import api_keys
@@ -162,9 +164,13 @@ async def open_service(
         own = OwnPeopleStore(engine)
         await own.read()
 
+        rosters = Rosters()
+        directory = DirectoryReader(rosters, clock.now)
+
         def people_with(service: configured.ServiceSettings) -> People:
             people = build_people(service, workspace, targets)
-            people.own = own.known
+            people.own, people.rosters = own.known, rosters
+            directory.use(people, directory_source(service, targets), service.directory.refresh.total_seconds())
             return people
 
         host = ChannelHost(
@@ -177,6 +183,7 @@ async def open_service(
             link=Links(engine=engine, tokens=tokens, base_url=base_url, now=clock.now).url,
             counted=metrics.voted,
         )
+        await directory.read()
         for channel in channels.values():
             if isinstance(channel, Attached):
                 channel.attach(host)
@@ -192,6 +199,7 @@ async def open_service(
         engine.resources |= {
             Channels: Channels(channels, base_url, host.link, delivered),
             ChannelWatch: watch,
+            DirectoryReader: directory,
             Targets: targets,
             People: host.people,
             Calendars: Calendars(service.calendars),
@@ -220,6 +228,7 @@ async def open_service(
         start_task(stack, replicas.keep_announcing(), "the row of this replica")
         start_tasks(stack, channels)
         start_task(stack, own.keep_reading(), "what people set themselves")
+        start_task(stack, directory.keep_reading(), "the directory of people")
         start_task(stack, cards.run(), "the cards of stalled runs")
         start_task(stack, keep_forgetting(engine), "files that nothing has")
         start_task(stack, keep_measuring(engine), "the store's size")

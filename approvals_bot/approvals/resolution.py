@@ -233,6 +233,8 @@ async def is_named(one: str, entry: str, people: People) -> bool:
         return one == entry or (entry == EVERY_APP and one.startswith("app:"))
     if entry == "*":
         return True
+    if entry.startswith("@"):
+        return await people.is_in(one, entry[1:])
     return (await people.resolve(entry, requester=one)).includes(one, entry)
 
 

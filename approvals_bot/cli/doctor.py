@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from approvals_bot.app.connections import open_channels
-from approvals_bot.app.directory import open_people
+from approvals_bot.app.directory import directory_source, open_people
 from approvals_bot.approvals.clock import MORE
 from approvals_bot.approvals.delivery_policy import SayInSlack
 from approvals_bot.approvals.field_addresses import variants
@@ -260,7 +260,9 @@ async def examine_people(service: ServiceSettings, workflows: Sequence[Definitio
     async with open_people(service, lambda: datetime.now(UTC)) as people:
         found = [await _check_reach(service, definition, people) for definition in approvals]
         found += [*_check_absences(people, datetime.now(UTC)), *await _check_delegates(people)]
-        found += await _check_sources(people)
+        directory = directory_source(service, None)
+        found += await _check_sources(people, "" if directory is None else directory.name)
+        found += () if directory is None else _check_directory(directory.name, people)
     return found or [Diagnosis("OK", "people", "there is no approval workflow")]
 
 
@@ -309,15 +311,29 @@ async def _check_delegates(people: People) -> list[Diagnosis]:
     return found
 
 
-async def _check_sources(people: People) -> list[Diagnosis]:
-    """Read every live group and the directory, and warn of entries that are no addresses."""
+async def _check_sources(people: People, directory: str) -> list[Diagnosis]:
+    """Read every live source but the directory of everybody, and warn of entries that are no addresses."""
     await people.read_sources()
     todo = "Correct them in that source: they are left out, and the people they mean can't vote."
     return [
         Diagnosis("WARN", f"people of {source}", f"{count} of its entries aren't email addresses", todo)
         for source, count in people.bad_entries.items()
-        if count
+        if count and source != directory
     ]
+
+
+def _check_directory(name: str, people: People) -> Iterator[Diagnosis]:
+    """Say whom the directory lists, whether it can be read, and what is wrong in it."""
+    about, listed = f"the directory {name}", people.rosters.listed
+    if why := people.unreadable.get(name):
+        todo = "Make it readable; until then, those whom it listed last count, and after a start nobody does."
+        yield Diagnosis("FAIL", about, f"can't be read: {why}", todo)
+    elif listed.bad:
+        first = "; ".join(f"line {one.line}, {one.key}: {one.message}" for one in listed.faults[:MOST_NAMED])
+        todo = "Correct them there: what is wrong in an entry is left out."
+        yield Diagnosis("WARN", about, f"{listed.bad} of its entries have faults ({first})", todo)
+    else:
+        yield Diagnosis("OK", about, f"{len(listed.rows):,} people and {len(listed.groups):,} groups")
 
 
 def _check_absences(people: People, now: datetime) -> Iterator[Diagnosis]:

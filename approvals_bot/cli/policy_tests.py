@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,7 +62,7 @@ def play(
 
 def play_tests(configuration: Configuration, path: Path | None = None) -> list[FileResult]:
     """Play the tests of a configuration, or those below a path. Raises ConfigErrors with every problem."""
-    from approvals_bot.app.directory import build_tested_people
+    from approvals_bot.app.directory import build_plain_people, build_tested_people, read_directory
     from approvals_bot.config.messages import ConfigErrors, ConfigProblem
     from approvals_bot.config.policy_tests import load_tests
     from approvals_bot.service.policy_tests import run_tests
@@ -76,7 +77,10 @@ def play_tests(configuration: Configuration, path: Path | None = None) -> list[F
         raise ConfigErrors(problems)
 
     async def play() -> list[FileResult]:
-        return [await run_tests(one, lambda groups: build_tested_people(service, groups)) for one in tested]
+        people = build_plain_people(service)
+        await read_directory(service, people, None)
+        make = partial(build_tested_people, service, rosters=people.rosters)
+        return [await run_tests(one, make) for one in tested]
 
     return asyncio.run(play())
 

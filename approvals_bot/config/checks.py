@@ -39,12 +39,13 @@ from approvals_bot.approvals.templates import Event, TemplateError
 from approvals_bot.approvals.templates import check as check_template
 from approvals_bot.config.channels import installed_channels
 from approvals_bot.config.clock_checks import calendar_faults, deadline_faults, unknown_calendar
+from approvals_bot.config.directory import DirectoryTable
 from approvals_bot.config.enough_people import stage_faults, unset_fields
 from approvals_bot.config.follow_up_checks import channel_faults, event_of, follow_up_condition
 from approvals_bot.config.messages import Finding, homes_of
 from approvals_bot.config.positions import Path
 from approvals_bot.config.schedules import schedule_faults
-from approvals_bot.config.service import DirectoryTable, ServiceSettings
+from approvals_bot.config.service import ServiceSettings
 from approvals_bot.people import (
     AddressError,
     GroupAddress,
@@ -64,11 +65,10 @@ NOT_OF_TOOL_CALLS = {
     "fields": "a call's fields are the arguments of its tool",
     "auto": "people decide each call",
     "on": "the agent itself goes on with the decision",
-    "grant": "the agent itself goes on with the decision",
     "schedule": "agents open the requests",
     "request": "agents open the requests; workflow.request lists them",
 }
-OF_APPROVALS = ("request", "policy", "auto", "stage", "deliver", "clock", "escalate", "on", "grant", "labels")
+OF_APPROVALS = ("request", "policy", "auto", "stage", "deliver", "clock", "escalate", "on", "labels")
 
 
 def check_definition(definition: Definition, service: ServiceSettings) -> list[Finding]:
@@ -107,7 +107,6 @@ def _approval(definition: Definition, service: ServiceSettings) -> Iterator[Find
     yield from calendar_faults(definition, service)
     yield from _delivery(definition, service)
     yield from _actions(definition, service)
-    yield from _grant(definition, service)
     yield from unset_fields(definition)
     yield from stage_faults(definition, service)
 
@@ -504,7 +503,11 @@ def _actions(definition: Definition, service: ServiceSettings) -> Iterator[Findi
     for path, action in _all_actions(definition):
         match action:
             case CallTarget(http=name):
-                yield from _target((*path, "http"), name, service)
+                target = service.http.get(name)
+                if target is None:
+                    yield Finding((*path, "http"), f"there is no [http.{name}]", nearest(name, service.http))
+                elif target.secret is None:
+                    yield Finding((*path, "http"), f"[http.{name}] has no secret to sign the call with")
             case SayInSlack(slack=channel):
                 yield from channel_faults((*path, "slack"), channel, definition)
                 if service.slack is None:
@@ -519,24 +522,6 @@ def _actions(definition: Definition, service: ServiceSettings) -> Iterator[Findi
                 yield from _whom((*path, "email"), whom, definition, service)
             case Resume():
                 pass
-
-
-def _target(path: Path, name: str, service: ServiceSettings) -> Iterator[Finding]:
-    target = service.http.get(name)
-    if target is None:
-        yield Finding(path, f"there is no [http.{name}]", nearest(name, service.http))
-    elif target.secret is None:
-        yield Finding(path, f"[http.{name}] has no secret to sign the call with")
-
-
-def _grant(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
-    """Check the length of the grant, and its two calls."""
-    if (grant := definition.grant) is None:
-        return
-    yield from _template(("grant", "lasts"), grant.lasts, definition, of_decision=False)
-    for name, call in (("give", grant.give), ("take", grant.take)):
-        yield from _target(("grant", name, "http"), call.http, service)
-        yield from _json_templates(("grant", name, "json"), call.json_, definition, None)
 
 
 def _whom(path: Path, whom: str, definition: Definition, service: ServiceSettings) -> Iterator[Finding]:

@@ -14,9 +14,10 @@ from approvals_bot.approvals.request import RequestSeat
 from approvals_bot.approvals.rules import IN_FIELD
 from approvals_bot.approvals.stage_policy import Seat, SelfApproval, Stage
 from approvals_bot.approvals.values import MOST_ITEMS
+from approvals_bot.config.directory import DirectoryTable
 from approvals_bot.config.messages import Finding
 from approvals_bot.config.positions import Path
-from approvals_bot.config.service import DirectoryTable, ServiceSettings
+from approvals_bot.config.service import ServiceSettings
 from approvals_bot.people import (
     GroupAddress,
     InField,
@@ -168,7 +169,9 @@ def _seat(
 
 def _next_up(person: str, service: ServiceSettings) -> str | None:
     entry = service.person(person)
-    return service.rules.canonical(entry.manager) if entry is not None and entry.manager else None
+    if entry is not None and entry.manager:
+        return service.rules.canonical(entry.manager)
+    return None if service.directory.people is None else f"manager-of:{person}"  # which the directory may know
 
 
 def _possible_requesters(definition: Definition, service: ServiceSettings) -> Iterator[str]:

@@ -90,6 +90,12 @@ class HttpGroupEntry(HttpSourceEntry, GroupEntry):
     """The people that a target of [http.*] answers with."""
 
 
+class DirectoryGroupEntry(GroupEntry):
+    """The people of `[directory] people` whose `groups` have this name."""
+
+    directory: Text
+
+
 def _members(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -122,6 +128,7 @@ _KINDS = {
     "slack": "SlackGroupEntry",
     "file": "FileGroupEntry",
     "http": "HttpGroupEntry",
+    "directory": "DirectoryGroupEntry",
     "all": "NestedGroupEntry",
     "not": "NestedGroupEntry",
 }
@@ -148,6 +155,7 @@ Group = Annotated[
     | Annotated[SlackGroupEntry, Tag("SlackGroupEntry")]
     | Annotated[FileGroupEntry, Tag("FileGroupEntry")]
     | Annotated[HttpGroupEntry, Tag("HttpGroupEntry")]
+    | Annotated[DirectoryGroupEntry, Tag("DirectoryGroupEntry")]
     | Annotated[NestedGroupEntry, Tag("NestedGroupEntry")],
     Discriminator(_kind_of),
 ]

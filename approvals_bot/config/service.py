@@ -13,10 +13,8 @@ from urllib.parse import urlsplit
 from pydantic import (
     AfterValidator,
     BeforeValidator,
-    Discriminator,
     Field,
     SecretStr,
-    Tag,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
@@ -31,8 +29,9 @@ from approvals_bot.config.api_keys import ApiKeyEntry, values_twice
 from approvals_bot.config.audit import AuditTable
 from approvals_bot.config.channels import BUILT_IN, CHANNELS_GROUP, installed_channels, make_channel
 from approvals_bot.config.chat import ChatTable
+from approvals_bot.config.directory import Directory, DirectoryTable, People
 from approvals_bot.config.groups import (
-    FileSourceEntry,
+    DirectoryGroupEntry,
     FolderPath,
     Group,
     HttpSourceEntry,
@@ -140,12 +139,16 @@ class ServiceSettings(Frozen):
     def _sources_exist(self) -> ServiceSettings:
         for at, source in (
             (("directory",), self.directory),
+            (("directory", "people"), self.directory.people),
             *((("groups", name), of) for name, of in self.groups.items()),
         ):
             if isinstance(source, HttpSourceEntry) and source.http not in self.http:
                 raise refuse(f"there is no [http.{source.http}]", at=(*at, "http"))
             if isinstance(source, SlackGroupEntry) and self.slack is None:
                 raise refuse("Slack is not configured", at=at)
+            if isinstance(source, DirectoryGroupEntry) and self.directory.people is None:
+                what = 'no directory is read: in [directory], write people = { file = "people.json" }'
+                raise refuse(what, at=(*at, "directory"))
         return self
 
     @model_validator(mode="after")
@@ -221,7 +224,7 @@ class ServiceSettings(Frozen):
     def _may_be_known(self, address: str) -> bool:
         """Return whether the file names this person besides as a delegate, or a live source or Slack may know them."""
         directory, groups = self.directory, [self.people_in(name) for name in self.groups]
-        if self.slack is not None or not isinstance(directory, DirectoryTable):
+        if self.slack is not None or not isinstance(directory, DirectoryTable) or directory.people is not None:
             return True
         named = [*self.people, *(person.manager for person in self.people.values() if person.manager)]
         for people in groups:
@@ -362,13 +365,6 @@ class AbsenceEntry(Frozen):
         return self
 
 
-class DirectoryTable(Frozen):
-    """On-call people and owners: `oncall.<name>`, `owner-of.<field>.<value>`."""
-
-    oncall: dict[Slug, People] = Field(default_factory=dict)
-    owner_of: dict[str, dict[str, People]] = Field(default_factory=dict, alias="owner-of")
-
-
 class HttpTarget(Frozen):
     """A URL that may be called. `secret` signs the calls; only sources of people do without."""
 
@@ -475,20 +471,6 @@ def _cancel_grace(value: timedelta) -> timedelta:
     return value
 
 
-def _people(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-def _kind_of_directory(value: object) -> str:
-    match value:
-        case FileSourceEntry() | {"file": _}:
-            return "FileSourceEntry"
-        case HttpSourceEntry() | {"http": _}:
-            return "HttpSourceEntry"
-        case _:
-            return "DirectoryTable"
-
-
 ChannelTable = Annotated[
     dict[str, Any], BeforeValidator(_channel_table), WithJsonSchema({"type": "object", "additionalProperties": True})
 ]
@@ -500,16 +482,5 @@ Database = Annotated[SecretStr, BeforeValidator(_database), WithJsonSchema({"typ
 """A database URL; secret, because it may contain a password."""
 Domain = Annotated[str, AfterValidator(_domain)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
-People = Annotated[
-    tuple[MailAddress, ...],
-    BeforeValidator(_people),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
-]
 PrivateAddress = Annotated[str, AfterValidator(_private_address)]
 SigningKey = Annotated[Secret, AfterValidator(_signing_key)]
-Directory = Annotated[
-    Annotated[DirectoryTable, Tag("DirectoryTable")]
-    | Annotated[FileSourceEntry, Tag("FileSourceEntry")]
-    | Annotated[HttpSourceEntry, Tag("HttpSourceEntry")],
-    Discriminator(_kind_of_directory),
-]

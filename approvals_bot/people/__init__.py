@@ -32,6 +32,7 @@ from approvals_bot.people.people import People
 from approvals_bot.people.persons import Directory, GroupSource, Person, Resolved
 from approvals_bot.people.sources import (
     FileSource,
+    ListedGroup,
     LiveSource,
     NestedGroup,
     SlackGroupSource,
@@ -48,6 +49,7 @@ __all__ = [
     "GroupSource",
     "IdentityRules",
     "InField",
+    "ListedGroup",
     "LiveSource",
     "ManagerOf",
     "NestedGroup",

@@ -44,7 +44,7 @@ class Away:
 
 
 Known = Callable[[str], tuple[Sequence[Absence], str]]
-"""Looks up a person's absences and time zone, by address."""
+"""Looks up a person's absences, those first that count first, and their time zone, by address."""
 
 
 def away(address: str, at: datetime, known: Known) -> Away | None:
@@ -87,10 +87,13 @@ def _follow(
 
 
 def _absence(address: str, at: datetime, known: Known) -> Absence | None:
-    """Return the current absence; of several, the one that ends last."""
+    """Return the current absence. Of several, the first that names delegates says who they are; the last ends it."""
     absences, zone = known(address)
     current = [each for each in absences if each.begins(zone) <= at < each.ends(zone)]
-    return max(current, key=lambda each: each.last, default=None)
+    if len(current) < 2:
+        return current[0] if current else None
+    delegates = next((each.delegates for each in current if each.delegates), ())
+    return Absence(min(each.first for each in current), max(each.last for each in current), delegates)
 
 
 def _midnight(day: date, zone: str) -> datetime:

@@ -29,7 +29,9 @@ from approvals_bot.people.addresses import (
 )
 from approvals_bot.people.own import OwnPeople
 from approvals_bot.people.persons import Directory, GroupSource, Person, Resolved
+from approvals_bot.people.roster import Rosters, completed, merged
 from approvals_bot.people.sources import (
+    ListedGroup,
     LiveSource,
     NestedGroup,
     SlackGroupSource,
@@ -73,9 +75,11 @@ class People:
         self.rules = rules or IdentityRules()
         self.own = OwnPeople()  # what people have set themselves: it adds to the configuration, or wins over it
         self._in_workspace = in_workspace
-        self._persons: dict[str, Person] = {}
+        self.rosters = Rosters()  # everybody whom directories list: the configuration adds to it, and wins over it
+        self._given: dict[str, Person] = {}
         for person in persons:
-            self._persons.setdefault(self.canonical(person.address), self._identified(person))
+            self._given.setdefault(self.canonical(person.address), self._identified(person))
+        self._persons = {identity: completed(person) for identity, person in self._given.items()}
         self._by_slack = {person.slack: person for person in self._persons.values() if person.slack}
         self._groups = dict(groups or {})
         self._directory = directory if directory is not None else Directory()
@@ -108,9 +112,11 @@ class People:
         read, and at least one can't.
         """
         person = self.canonical(address)
-        if person in self._named:
+        if self.rosters.is_barred(person):
+            return False
+        if self._is_named(person):
             return True
-        unavailable: SourceUnavailable | None = None
+        unavailable = self.rosters.unread()
         for is_listed in (*self._live_groups(), self._live_directory, self._workspace):
             try:
                 if await is_listed(person):
@@ -122,11 +128,16 @@ class People:
         return False
 
     def is_colleague(self, address: str) -> bool:
-        """Check whether the configuration names anybody with an address of the same domain.
+        """Check whether the configuration or a directory names anybody with an address of the same domain.
 
         Raises AddressError for what is not an address.
         """
-        return self.canonical(address).rpartition("@")[2] in self._domains
+        domain = self.canonical(address).rpartition("@")[2]
+        return domain in self._domains or self.rosters.has_domain(domain)
+
+    def _is_named(self, person: str) -> bool:
+        """Return whether the configuration or a directory names this person."""
+        return person in self._named or self.rosters.row(person) is not None
 
     @cached_property
     def _domains(self) -> frozenset[str]:
@@ -139,7 +150,7 @@ class People:
     async def read_sources(self) -> None:
         """Read every live source once, to fill `bad_entries`. One that is down is passed over."""
         for name, source in self._groups.items():
-            if not isinstance(source, Sequence | NestedGroup):
+            if not isinstance(source, Sequence | NestedGroup | ListedGroup):
                 with suppress(SourceUnavailable):
                     await self._group(name)
         with suppress(SourceUnavailable):
@@ -147,7 +158,7 @@ class People:
 
     def _live_groups(self) -> Iterator[Callable[[str], Awaitable[bool]]]:
         for name, source in self._groups.items():
-            if not isinstance(source, Sequence | NestedGroup):
+            if not isinstance(source, Sequence | NestedGroup | ListedGroup):
                 yield partial(self._is_member, name)
 
     async def _is_member(self, group: str, person: str) -> bool:
@@ -188,40 +199,66 @@ class People:
     def person(self, address: str) -> Person:
         """Return the person with this address. The name of an unknown one is the address's local part."""
         identity = self.canonical(address)
-        known = self._persons.get(identity) or self._identified(Person(address, identity.partition("@")[0]))
+        row = self.rosters.row(identity)
+        if row is not None:
+            known = completed(merged(self._given.get(identity), row.person))
+        else:
+            known = self._persons.get(identity) or completed(self._identified(Person(address, "")))
         zone = self.own.of(identity).zone
         return replace(known, zone=zone) if zone else known
 
     def manager_of(self, address: str) -> Person | None:
-        """Return this person's manager, or None."""
-        manager = self._managers.get(self.canonical(address))
-        return None if manager is None else self.person(manager)
+        """Return this person's manager; None if there is none, or nobody knows them any more.
+
+        Raises SourceUnavailable if only the directory can say that, and it could not be read yet.
+        """
+        identity = self.canonical(address)
+        manager = self._managers.get(identity)
+        if manager is None:
+            row = self.rosters.row(identity)
+            manager = None if row is None else row.manager
+            if not manager:
+                self.rosters.check()
+                return None
+            if not self._is_named(self.canonical(manager)):
+                return None
+        person = self.person(manager)
+        return None if self.rosters.is_barred(person.address) else person
 
     def by_slack(self, user_id: str) -> Person | None:
-        """Return the person with this Slack ID in the configuration, or None.
+        """Return the person with this Slack ID in the configuration or a directory, or None.
 
         Others are found by the mail address that Slack has for them.
         """
         found = self._by_slack.get(user_id)
-        return None if found is None else self.person(found.address)
+        if found is not None:
+            return self.person(found.address)
+        listed = self.rosters.by_slack(user_id)
+        person = None if listed is None else self.person(listed)
+        return person if person is not None and person.slack == user_id else None
 
     def away(self, address: str, at: datetime) -> Away | None:
         """Return this person's absence at this time, with its delegates; None if they aren't away."""
-        has_some = self._away or self.own.by_address
+        has_some = self._away or self.own.by_address or self.rosters.has_absences
         return absences.away(self.canonical(address), at, self._absences) if has_some else None
 
     def next_change(self, address: str, at: datetime) -> datetime | None:
         """Return when this person next leaves or comes back, by today's configuration; None for never."""
-        has_some = self._away or self.own.by_address
+        has_some = self._away or self.own.by_address or self.rosters.has_absences
         return absences.next_change(self.canonical(address), at, self._absences) if has_some else None
 
     @property
     def absences(self) -> Mapping[str, Sequence[Absence]]:
-        """Every configured absence, by address: past, present and future."""
-        return self._away
+        """Every absence in the configuration and in directories, by address: past, present and future."""
+        return {address: self.absences_of(address) for address in (*self._away, *self.rosters.absent())}
+
+    def absences_of(self, address: str) -> tuple[Absence, ...]:
+        """Return a person's absences but for those they have entered themselves: the configuration's first."""
+        row = self.rosters.row(address)
+        return (*self._away.get(address, ()), *(row.away if row is not None else ()))
 
     def _absences(self, address: str) -> tuple[Sequence[Absence], str]:
-        return (*self._away.get(address, ()), *self.own.of(address).away), self.person(address).zone
+        return (*self.own.of(address).away, *self.absences_of(address)), self.person(address).zone
 
     def known(self) -> tuple[Person, ...]:
         """List everybody the configuration names, as a person, manager, group member or in the directory."""
@@ -248,6 +285,9 @@ class People:
 
     async def is_in(self, address: str, group: str) -> bool:
         """Check whether this person is in the group now. Raises SourceUnavailable if that can't be known."""
+        if isinstance(source := self._groups.get(group), ListedGroup):  # which may have thousands of members
+            identity = self.canonical(address)
+            return identity in self.rosters.members(source) and not self.rosters.is_barred(identity)
         resolved = await self.resolve(f"@{group}", requester=address)
         return resolved.includes(self.canonical(address), f"@{group}")
 
@@ -267,6 +307,21 @@ class People:
 
         Raises ValueError for an invalid address. A source that fails doesn't raise; it is in the result's `errors`.
         """
+        found = await self._resolve(address, requester, on_behalf_of, fields, approver)
+        if not self.rosters.barred:
+            return found
+        persons = tuple(person for person in found.persons if not self.rosters.is_barred(person.address))
+        left = "everybody whom it means has left" if found.persons and not persons else found.why
+        return replace(found, persons=persons, why=left)
+
+    async def _resolve(
+        self,
+        address: str,
+        requester: str,
+        on_behalf_of: str | None,
+        fields: Mapping[str, Any] | None,
+        approver: str | None,
+    ) -> Resolved:
         try:
             match parse_address(address):
                 case PersonAddress(mail):
@@ -303,6 +358,11 @@ class People:
             return Resolved((), f"there is no group {name}")
         if isinstance(source, NestedGroup):
             return await self._nested(name, source)
+        if isinstance(source, ListedGroup):
+            members, shown = self.rosters.members(source), self.group_names.get(name, name)
+            if len(members) > MOST_PEOPLE:
+                raise SourceUnavailable(source.name, f"it has more than {MOST_PEOPLE:,} people")
+            return self._listed(members, f"in {shown}", f"nobody is in {shown}")
         if isinstance(source, Sequence):
             shown = self.group_names.get(name, name)
             return self._listed(source, f"in {shown}", f"nobody is in {shown}")
@@ -346,10 +406,10 @@ class People:
             raise SourceUnavailable(source, NO_LIST)
         if len(addresses) > MOST_PEOPLE:
             raise SourceUnavailable(source, f"it has more than {MOST_PEOPLE:,} people")
-        self._note_read(source, bad)
+        self.note_read(source, bad)
         return addresses
 
-    def _note_read(self, source: str, count: int) -> None:
+    def note_read(self, source: str, count: int) -> None:
         """Note that a source was read, and how many of its entries are no addresses."""
         if self.unreadable.get(source):
             self.unreadable[source] = ""
@@ -370,7 +430,9 @@ class People:
             manager = self.manager_of(person.address)
             below.add(person.address)
             if manager is None:
-                return Resolved((), f"{person.name} has no manager")
+                row = self.rosters.row(person.address)
+                had_one = person.address in self._managers or (row is not None and row.manager)
+                return Resolved((), f"{person.name} has no manager{' who is still here' if had_one else ''}")
             if manager.address in below:
                 return Resolved((), f"{manager.name} is below their own manager")
             why, person = f"the manager of {person.name}", manager
@@ -433,7 +495,7 @@ class People:
                 for field, of in owners.items()
             },
         )
-        self._note_read(self._directory_name, bad)
+        self.note_read(self._directory_name, bad)
         return replace(found, unreadable=frozenset(unreadable))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from approvals_bot.people.sources import LiveSource, NestedGroup, SourceFault, SourceUnavailable
+from approvals_bot.people.sources import ListedGroup, LiveSource, NestedGroup, SourceFault, SourceUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ class Resolved:
         return False
 
 
-GroupSource = Sequence[str] | LiveSource | NestedGroup
-"""A group as it is configured: a list of addresses, a source that is read each time, or other groups."""
+GroupSource = Sequence[str] | LiveSource | ListedGroup | NestedGroup
+"""A group as it is configured: a list of addresses, a source that is read each time, a directory's, or other groups."""
 
 
 @dataclass(frozen=True, slots=True)

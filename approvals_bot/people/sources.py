@@ -7,7 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from approvals_bot.errors import ApprovalsBotError
 
@@ -61,6 +61,18 @@ class NestedGroup:
 
     all: tuple[str, ...]
     without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ListedGroup:
+    """A group that has the members which a directory lists: the one that is read, or the one that is pushed."""
+
+    kind: Literal["directory", "scim"]
+    group: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}:{self.group}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from approvals_bot.approvals.agent_policy import TOOL_CALL
+from approvals_bot.approvals.base import nearest
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.config.chat import CHAT_WORKFLOW
 from approvals_bot.config.checks import check_definition
+from approvals_bot.config.groups import DirectoryGroupEntry, FileSourceEntry
 from approvals_bot.config.load import (
     Configuration,
     load_configuration,
@@ -28,8 +30,11 @@ from approvals_bot.config.load import (
     unread_files,
 )
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem, Finding
+from approvals_bot.config.service import ServiceSettings
 from approvals_bot.config.warnings import warnings_of
-from approvals_bot.people import canonical, is_mail
+from approvals_bot.people import SourceUnavailable, canonical, is_mail
+from approvals_bot.people.roster import LARGEST_DIRECTORY, read_roster
+from approvals_bot.service.directory import DirectoryFile
 
 if TYPE_CHECKING:
     from approvals_bot.durable.core.api import Workflow
@@ -126,9 +131,30 @@ def check_configuration(
             for definition in configuration.workflows:
                 warned += warnings_of(definition, folder / f"{definition.id}.toml")
             warned += (ConfigProblem(str(path), 1, "file", why) for path, why in unread_files(folder))
+            warned += _directory_warnings(configuration.service)
         except ConfigErrors as errors:
             found += errors.problems
     return names, ConfigErrors([*found, *_not_replayable(folder)]).problems, warned
+
+
+def _directory_warnings(service: ServiceSettings) -> Iterator[ConfigProblem]:
+    """Yield what is wrong in the file that lists everybody: it stops nothing from loading."""
+    source = service.directory.people
+    if not isinstance(source, FileSourceEntry):
+        return
+    file = DirectoryFile(source.file)
+    try:
+        roster = read_roster(file.read(LARGEST_DIRECTORY + 1), service.rules, file.name)
+    except SourceUnavailable as error:
+        yield ConfigProblem(str(source.file), 1, "file", error.reason)
+        return
+    yield from (ConfigProblem(str(source.file), one.line, one.key, one.message) for one in roster.faults)
+    if (more := roster.bad - len(roster.faults)) > 0:
+        yield ConfigProblem(str(source.file), 1, "people", f"{more} more entries have faults")
+    for name, group in service.groups.items():
+        if isinstance(group, DirectoryGroupEntry) and group.directory not in roster.groups:
+            what = f"nobody is in the group {group.directory}, which [groups] {name} means"
+            yield ConfigProblem(str(source.file), 1, "people", what, nearest(group.directory, roster.groups))
 
 
 def workflows_folder(path: Path, env: Mapping[str, str] | None) -> Path:

@@ -31,14 +31,19 @@ class KnownPeople:
 
     async def knows(self, address: str) -> bool:
         """Return whether anybody knows this person now. Raises SourceUnavailable if a source that may can't be read."""
-        return self._people.canonical(address) in self._named or await self._people.knows(address)
+        person = self._people.canonical(address)
+        if self._people.rosters.is_barred(person):
+            return False
+        return person in self._named or await self._people.knows(person)
 
     async def may_act(self, address: str, workflow: str) -> bool:
         """Return whether this person may have to do with this workflow's requests. Raises SourceUnavailable.
 
         A Python workflow names people in its own code, which nobody can look through: those are known there.
         """
-        return self._is_code(workflow) or await self.knows(address)
+        if self._is_code(workflow):
+            return not self._people.rosters.is_barred(self._people.canonical(address))
+        return await self.knows(address)
 
     async def may_sign_in(self, engine: Engine, address: str) -> bool:
         """Return whether this person has anything to do here: they are known, or asked by a Python workflow's code.
@@ -46,6 +51,8 @@ class KnownPeople:
         Those whom only code names may sign in while a request of it waits for them or has their vote, and no longer.
         Raises SourceUnavailable.
         """
+        if self._people.rosters.is_barred(self._people.canonical(address)):
+            return False
         try:
             if await self.knows(address):
                 return True

@@ -21,6 +21,7 @@ from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.service.attempts import change_counter
 from approvals_bot.service.audit_keeper import ANCHORED, LOADED, RIGHTS
 from approvals_bot.service.deliveries import list_deliveries
+from approvals_bot.service.directory import DirectoryReader, DirectoryState
 from approvals_bot.service.read import request_of
 from approvals_bot.service.replicas import SILENT
 
@@ -95,6 +96,7 @@ class Operations:
     anchor: AuditLine | None
     loaded: tuple[LoadedFiles, ...]
     rights: tuple[datetime, Sequence[Any]] | None
+    directory: DirectoryState | None
 
 
 async def read_operations(
@@ -104,7 +106,7 @@ async def read_operations(
     states: Mapping[str, Callable[[], Awaitable[ConnectionState]]],
 ) -> Operations:
     """Return the state of the installation. `states`: of the connections that channels keep open, by name."""
-    now, load = engine.now(), await engine.store.load()
+    now, load, reader = engine.now(), await engine.store.load(), engine.resources.get(DirectoryReader)
     silent = now - timedelta(seconds=SILENT) if engine.store.is_shared else None  # an only process writes changes alone
     replicas = [row for row in await engine.store.replicas() if silent is None or row.seen_at >= silent]
     stalled = Filter(status="stalled", oldest_first=True, limit=STALLED_SHOWN)
@@ -121,6 +123,7 @@ async def read_operations(
         anchor=anchors[0] if anchors else None,
         loaded=await _loaded(engine),
         rights=await _rights(engine),
+        directory=None if reader is None else reader.state,
     )
 
 

@@ -32,6 +32,10 @@ class Roles:
         found = {role for role, entries in self._entries.items() if await self.is_among(address, entries)}
         return frozenset({*found, "viewer"} if found else found)
 
+    async def has(self, address: str, role: Role) -> bool:
+        """Return whether this person has this role. Raises SourceUnavailable if that is unknown."""
+        return await self.is_among(address, self.named if role == "viewer" else self._entries.get(role, ()))
+
     async def is_viewer(self, address: str) -> bool:
         """Return whether this person is a viewer, by whichever role. Raises SourceUnavailable if that is unknown."""
         return await self.is_among(address, self.named)

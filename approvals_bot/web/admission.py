@@ -79,7 +79,7 @@ class Admission:
 
     async def has(self, visitor: Visitor, role: Role) -> bool:
         """Return whether the visitor has this role, or needs none. Raises SourceUnavailable."""
-        return visitor.address is None or role in await self._roles.of(visitor.address)
+        return visitor.address is None or await self._roles.has(visitor.address, role)
 
     async def show(self, visitor: Visitor, template: str, here: str, status: int = 200, **values: Any) -> Response:
         """Return this page, with the visitor's navigation and zone."""

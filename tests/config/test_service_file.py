@@ -13,7 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from approvals_bot.config.api_keys import ApiKeyEntry
 from approvals_bot.config.checks import check_definition
+from approvals_bot.config.directory import DirectoryFileEntry, DirectoryTable
 from approvals_bot.config.groups import (
+    DirectoryGroupEntry,
     FileGroupEntry,
     FileSourceEntry,
     HttpGroupEntry,
@@ -25,7 +27,6 @@ from approvals_bot.config.load import load_configuration, load_service
 from approvals_bot.config.mail import Email
 from approvals_bot.config.service import (
     LONGEST_CLEAN_UP,
-    DirectoryTable,
     HttpTarget,
     PersonEntry,
     Server,
@@ -70,6 +71,7 @@ def test_example_shows_every_setting() -> None:
         PersonEntry,
         HttpTarget,
         DirectoryTable,
+        DirectoryGroupEntry,
         FileSourceEntry,
         HttpSourceEntry,
     )
@@ -167,7 +169,7 @@ def test_short_forms_equal_their_long_forms() -> None:
 
 
 def test_directory_may_be_a_live_source() -> None:
-    assert service(directory={"file": "dir.json"}).directory == FileSourceEntry(file=Path("/etc/approvals/dir.json"))
+    assert service(directory={"file": "dir.json"}).directory == DirectoryFileEntry(file=Path("/etc/approvals/dir.json"))
     with pytest.raises(ValidationError, match=r"no \[http.directory\]"):
         service(directory={"http": "directory"})
 
