@@ -46,9 +46,14 @@ Word = Literal[
     "busy",
     "bounced",
     "tried",
+    "revoked",
+    "extending",
+    "no_grant",
 ]
 """The verdicts on an act. `received`: saved but not counted yet. `busy`: not taken, because too many acts wait or this
-person has had their share of them. `bounced`: the verdict on a `MailReturned`. `tried`: that on a `TryNow`."""
+person has had their share of them. `bounced`: the verdict on a `MailReturned`. `tried`: that on a `TryNow`.
+`revoked`: the grant ends now, or has ended. `extending`: its extension was asked for. `no_grant`: there is none that
+could end, or be extended."""
 
 
 REFUSALS: frozenset[Word] = frozenset(
@@ -58,6 +63,7 @@ REFUSALS: frozenset[Word] = frozenset(
         "expired",
         "group_unknown",
         "invalid",
+        "no_grant",
         "not_an_approver",
         "own_request",
         "request_changed",
@@ -238,6 +244,29 @@ class Snooze(Acted):
     kind: Literal["snooze"] = "snooze"
 
 
+# No twin of Stop: it ends what an approval gave, and not the request; `operates`: the actor is an operator.
+@dataclass(frozen=True, slots=True)
+class Revoke(Acted):
+    """The end of a grant before its time."""
+
+    by: str
+    reason: str = ""
+    via: Via = "api"
+    kind: Literal["revoke"] = "revoke"
+    operates: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Extend(Acted):
+    """A wish that a grant ends later by `lasts`, a duration. The approvers are asked again."""
+
+    by: str
+    lasts: str = ""
+    reason: str = ""
+    via: Via = "api"
+    kind: Literal["extend"] = "extend"
+
+
 @dataclass(frozen=True, slots=True)
 class MailReturned:
     """A bounce: the relay accepted a mail, and a server refused it later. `copy`: the number of the copy it was.
@@ -267,7 +296,10 @@ Talk = Comment | TakeOn | Remind | Snooze
 Change = Vote | Edit | Withdraw | Reassign | Stop
 """What may change or decide a request."""
 
-Act = Change | Talk
+AfterDecision = Revoke | Extend
+"""What people do about the grant of an approved request."""
+
+Act = Change | Talk | AfterDecision
 """What a person, an app or an operator can do to a request."""
 
 Message = Act | MailReturned | TryNow

@@ -17,9 +17,11 @@ from approvals_bot.approvals.acts import (
     Actor,
     Change,
     Edit,
+    Extend,
     Reassign,
     Rejection,
     Reply,
+    Revoke,
     Stop,
     Vote,
     Withdraw,
@@ -38,6 +40,7 @@ from approvals_bot.approvals.card_model import State, Via
 from approvals_bot.approvals.eligibility import (
     Resolution,
 )
+from approvals_bot.approvals.grants import fault_after_edit, reply_without_grant
 from approvals_bot.approvals.json_values import same_json
 from approvals_bot.approvals.reassignment import Rank, reassigned
 from approvals_bot.approvals.request import (
@@ -50,6 +53,7 @@ from approvals_bot.approvals.request import (
 )
 from approvals_bot.approvals.rules import Rules
 from approvals_bot.approvals.stages import (
+    NobodyCanDecideError,
     carried_through,
     described,
     different_people,
@@ -102,6 +106,8 @@ def apply(
 
 def late_reply(request: Request, act: Act, now: datetime) -> Reply:
     """Reply to an actor who comes after the end. `now`: the reply names the day only if it isn't today."""
+    if isinstance(act, Revoke | Extend):
+        return reply_without_grant(request, act)
     ended = request.outcome
     if ended is None:
         return Reply("already_decided", code="takes_no_votes")
@@ -271,6 +277,8 @@ def _edit(request: Request, act: Edit, at: datetime, rules: Rules, fits: forms.F
     """Change fields for the requester. Votes are reset as the policy says, and always after requested changes."""
     if act.by not in (request.requester, request.on_behalf_of):
         return request, Reply("not_an_approver", code="not_yours")
+    if request.extends:
+        return request, Reply("not_an_approver", code="no_edits_of_extensions")
     changes = forms.requester_changes(rules.definition, request.fields, act, fits, request.number_format(act.by))
     changes = _covered(request, changes, rules, at)
     if isinstance(changes, tuple):
@@ -326,6 +334,8 @@ def _covered(request: Request, changes: forms.Changed, rules: Rules, at: datetim
         ruling = ruling.at(request.asked_at, _times_after_edit(request, at, voids=voids))
     if not ruling.may_be_requested:
         return (Rejection((), "not_requestable"),)
+    if rules.definition.grant is not None and (fault := fault_after_edit(request, ruling.fields, rules)):
+        return (fault,)
     why = uncovered(ruling)
     return (Rejection((), "nobody_would_decide", {"why": why}),) if why else changes
 
@@ -372,6 +382,21 @@ def decided(
         on_deadline="",
         version=request.version + 1,
     )
+
+
+def approved(request: Request, rules: Rules, at: datetime) -> Request:
+    """Approve: every stage is complete, and the last vote decided. Without a stage, decide as the file says.
+
+    Raises NobodyCanDecideError if it says nothing: what nobody was asked about is never approved.
+    """
+    votes = [vote for vote in request.votes if vote.counts and not vote.carried_from]
+    if votes:
+        last = votes[-1]
+        return decided(request, "approved", last.by, last.at, last.vote.via, last.vote.comment, actor=last.vote.actor)
+    request = decided_by_nobody(request, rules, at)
+    if request.outcome is None:
+        raise NobodyCanDecideError("", uncovered(rules.ruling_of(request)))
+    return request
 
 
 def decided_by_nobody(request: Request, rules: Rules, at: datetime) -> Request:

@@ -81,6 +81,7 @@ class Copies:
         self._tasks = tasks
         self._wake_ups: list[asyncio.Event] = []  # one for each copy: there may be something to do
         self._closed = asyncio.Event()
+        self._stays = False  # cards are updated after the decision, too: a grant has still to end
         self._pauses: dict[int, asyncio.Event] = {}  # of the copies that wait for their next attempt, by number
         self._over: set[int] = set()  # numbers of the copies whose task has ended
         self.round = 0  # openings of a stage so far; with a new one, people who have a card are asked again
@@ -202,15 +203,24 @@ class Copies:
             self._wake_ups[copy.number - 1].set()
         return True
 
-    def close(self) -> None:
-        """Send the outcome to everyone who got a card. Nothing else is sent after the decision."""
+    def close(self, *, stays: bool = False) -> None:
+        """Send the outcome to everyone who got a card. Nothing else is sent after the decision.
+
+        `stays`: the cards that have arrived are updated until `release`.
+        """
         self._closed.set()
+        self._stays = stays
         for pause in self._pauses.values():  # in the order of their beginnings, which the log keeps
             pause.set()
         for copy in self.all:
             self._put(
                 replace(copy, due=("outcome",) if copy.is_mail and not copy.text and not copy.has_bounced else ())
             )
+
+    def release(self) -> None:
+        """Bring every card up to date once more, and end."""
+        self._stays = False
+        self.show(self.request)
 
     def _put(self, copy: Copy) -> Copy:
         """Store a copy. Derive it from the newest value, since another task may have changed it during an `await`.
@@ -247,7 +257,7 @@ class Copies:
             return
         while True:
             copy = self.all[number - 1]
-            match next_act(copy, self.version, is_closed=self._closed.is_set()):
+            match next_act(copy, self.version, is_closed=self._closed.is_set() and not self._stays):
                 case "again":
                     if not await self._send_again(number):
                         self._over.add(number)

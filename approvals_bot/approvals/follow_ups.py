@@ -2,11 +2,15 @@
 
 They follow the opening, each stage that opens, and the decision, and can't change it. The request shows those that
 fail for good.
+
+A run that only waits for the decision is notified of it, as one more follow-up: the request's own run ends later, once
+every copy of its card shows the decision.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
@@ -23,7 +27,8 @@ from approvals_bot.approvals.request import AppliedRule, Outcome, Request
 from approvals_bot.approvals.resolution import find_people
 from approvals_bot.approvals.rules import Rules, facts_of
 from approvals_bot.approvals.templates import Facts, TemplateError, render, render_json, render_key
-from approvals_bot.durable.core.api import now, random
+from approvals_bot.durable.core.api import define_hook, get_workflow_metadata, now, random, step
+from approvals_bot.errors import HookNotFoundError
 from approvals_bot.people import Person
 
 State = Literal["sending", "done", "retrying", "failed"]
@@ -33,6 +38,19 @@ Event = Literal["opened", "stage"] | Outcome
 
 NOBODY = "there is no such person"
 EMPTY = "its text is empty"
+
+AWAITED_BY = "awaited_by"
+"""Attribute of a request's run, if another run waits for the decision: the token of its hook."""
+
+decision_made = define_hook()
+"""Resumed, without a payload, once the request is decided. The request itself says how."""
+
+
+@step
+async def announce_decision(token: str) -> None:
+    """Resume the hook of the run that waits for the decision, if it still does."""
+    with suppress(HookNotFoundError):
+        await decision_made.resume(token, None, resume_id=token)
 
 
 def actions_of(actions: Actions, event: Event) -> tuple[Action, ...]:
@@ -62,11 +80,24 @@ class FollowUps:
         return tuple(one if isinstance(one, FollowUp) else _message(self._copies.all[one - 1]) for one in self._all)
 
     def start(self, event: Event, request: Request, rules: Rules) -> None:
-        """Start the follow-ups of this event, and first those of the opening. A rule may decide without a stage."""
+        """Start the follow-ups of this event, and first those of the opening. A rule may decide without a stage.
+
+        An extension of a grant has none: nothing was requested that hadn't been.
+        """
+        if request.extends:
+            return
         if not self._has_opened and event in ("stage", "approved", "rejected"):
             self._start_of("opened", request, rules)
             self._has_opened = True
+        if request.outcome is not None and rules.definition.deliver.builder:
+            self._announce()
         self._start_of(event, request, rules)
+
+    def _announce(self) -> None:
+        """Notify the run that waits for this request's decision, if there is one."""
+        token = get_workflow_metadata().attributes.get(AWAITED_BY)
+        if isinstance(token, str):
+            self._tasks.create_task(attempt(announce_decision(token)))
 
     def _start_of(self, event: Event, request: Request, rules: Rules) -> None:
         """Start the follow-ups of one event. In doubt, one with a condition doesn't run."""

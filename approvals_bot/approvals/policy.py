@@ -41,6 +41,7 @@ from approvals_bot.approvals.delivery_policy import Action, Actions, Deliver
 from approvals_bot.approvals.durations import Duration
 from approvals_bot.approvals.field_addresses import variants
 from approvals_bot.approvals.field_specs import FieldName, FieldSpec
+from approvals_bot.approvals.grant_policy import Grant
 from approvals_bot.approvals.opening_policy import RequestRule, WorkflowInfo, WorkflowSchedule
 from approvals_bot.approvals.stage_policy import Choice, Outcomes, Rejections, SelfApproval, Stage
 
@@ -64,6 +65,7 @@ class Definition(Frozen):
     clock: Clock = Field(default_factory=lambda: Clock())
     escalate: tuple[Escalation, ...] = ()
     on: Actions = Field(default_factory=lambda: Actions())
+    grant: Grant | None = None  # None: the approval doesn't end
     labels: Labels = Field(default_factory=lambda: Labels())
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     schedule: tuple[WorkflowSchedule, ...] = ()

@@ -226,6 +226,31 @@ class AppliedRule:
     values: dict[str, JsonValue] = field(default_factory=dict)
 
 
+GrantState = Literal["giving", "active", "ending", "ended", "revoked", "overdue", "not_given"]
+"""The state of a grant. `giving`: its target hasn't accepted it yet. `ending`: it is being removed. `overdue`: that
+has failed three times. `not_given`: its target refused it, so there is nothing to remove."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestGrant:
+    """What an approval gave, and for how long. `attempts` and `error`: of the call that gives it, then of that which
+    removes it."""
+
+    state: GrantState = "giving"
+    until: datetime | None = None
+    given_at: datetime | None = None
+    taken_at: datetime | None = None
+    attempts: int = 0
+    error: str = ""
+    revoked_by: str = ""
+    reason: str = ""  # of the revocation
+    may_extend: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in ("ended", "revoked", "not_given")
+
+
 class Request(BaseModel):
     """Everything about a request. It round-trips through JSON.
 
@@ -281,6 +306,8 @@ class Request(BaseModel):
     reassign: Literal["approvers", "owners", "never"] = "approvers"  # who may reassign, besides admins
     timers: tuple[RequestTimer, ...] = ()
     rules: tuple[AppliedRule, ...] = ()
+    grant: RequestGrant | None = None  # of an approval that ends
+    extends: str = ""  # "2h": this asks whether the grant of the run's first request may end later by so much
     is_stalled: bool = False  # its run is; only a reader of the run's row knows, so it is never stored
 
     @property

@@ -223,13 +223,8 @@ class WorkflowRequest(PendingRequest):
     def __init__(self, asked: RequestSpec) -> None:
         self.asked = asked
         self.found = asked.found
-        self.settled = asyncio.Event()
         self.failure: BaseException | None = None
         super().__init__(asked.opening, asked.definition, projector(PublishedRequests).next_number, asked.title)
-
-    def finish(self) -> None:
-        super().finish()
-        self.settled.set()
 
     async def look_up(self, stage: RequestStage, *also: str) -> Resolution:
         """Look people up. Those who decide first have been looked up with the request."""

@@ -135,6 +135,20 @@ REPLIES = {
         '"2026-11-05T14:00:00Z". ' + UNCHANGED
     ),
     "done_soon": "This is saved and shows in a moment; you don't need to do it again.",
+    # grants
+    "no_grant": f"This request has no grant that could end. {UNCHANGED}",
+    "may_not_revoke": (
+        f"Only the requester, approvers, the workflow's owners and operators can end this grant. {UNCHANGED}"
+    ),
+    "revoked": "The grant ends now and is being removed.",
+    "revoked_already": "{by} has ended this grant already; it is being removed.",
+    "taking": "The grant is over and is being removed. It is tried until that succeeds.",
+    "grant_over": "The grant has ended already: {state}.",
+    "never_extended": f"Grants of this workflow can't be extended. Please make a new request. {UNCHANGED}",
+    "grant_not_active": "Only an active grant can be extended, and this one is {state}. " + UNCHANGED,
+    "extension_open": f"An extension of this grant is waiting for a decision already. {UNCHANGED}",
+    "extending": "The approvers are asked whether the grant may last longer. Until they approve, its end stays.",
+    "no_edits_of_extensions": f"An extension can't be edited. {UNCHANGED}",
     "held": "{outcome}: your vote takes effect in {grace}. Until then, you can undo it.",
 }
 """Replies that are just templates for their parameters."""
@@ -208,6 +222,10 @@ FAULTS = {
     "not_requestable": "Its requester can't request these values",
     "nobody_would_decide": "Nobody could decide it like this: {why}",
     "deadline_past": "has passed, and it is the request's deadline",
+    "grant_impossible": "leaves the length of the grant unknown: {why}",
+    "grant_no_duration": 'makes "{given}" the length of the grant, and that is no duration like "4h"',
+    "grant_too_long": "is {given}, and a grant lasts at most {max} here",
+    "extension_too_long": "would put the end more than {max} ahead; at most {left} can be added now",
     "same_as_before": "That's what it already says",
 }
 """What is wrong with a value, to follow its field's name."""

@@ -19,18 +19,21 @@ _OF_FIELDS = ("field:", "owner-of:")
 
 def fields_in_texts(definition: Definition) -> frozenset[str]:
     """Return the names in the file's title, addresses, channels and calls; not those in conditions."""
-    found = set(_in_template(definition.workflow.title or ""))
+    found = set(names_in(definition.workflow.title or ""))
     for address in _addresses(definition):
         found.update(address.removeprefix(start) for start in _OF_FIELDS if address.startswith(start))
-        found.update(_in_template(address))
+        found.update(names_in(address))
     for deliver in definition.deliveries:
-        found.update(_in_template(deliver.slack or ""))
+        found.update(names_in(deliver.slack or ""))
     for action in definition.follow_ups():
         match action:
             case CallTarget(json_=body):
-                found.update(name for text in _texts(body) for name in _in_template(text))
+                found.update(name for text in _texts(body) for name in names_in(text))
             case SayInSlack(slack=channel):
-                found.update(_in_template(channel))
+                found.update(names_in(channel))
+    if (grant := definition.grant) is not None:
+        texts = (grant.lasts, *_texts(grant.give.json_), *_texts(grant.take.json_))
+        found.update(name for text in texts for name in names_in(text))
     return frozenset(found)
 
 
@@ -56,7 +59,8 @@ def _texts(value: JsonValue) -> Iterator[str]:
                 yield from _texts(each)
 
 
-def _in_template(text: str) -> Iterator[str]:
+def names_in(text: str) -> Iterator[str]:
+    """Yield the names in a template."""
     if "{" not in text:
         return
     try:

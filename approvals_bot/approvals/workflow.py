@@ -18,23 +18,26 @@ from typing import Any, assert_never
 from approvals_bot.approvals.acts import (
     Change,
     Comment,
+    Extend,
     MailReturned,
     Reassign,
     Remind,
     Reply,
+    Revoke,
     Snooze,
     Stop,
     TakeOn,
     Talk,
     TryNow,
     Vote,
+    Withdraw,
 )
 from approvals_bot.approvals.announcements import Announcements
 from approvals_bot.approvals.apply import (
     apply,
+    approved,
     changes_vote,
     decided,
-    decided_by_nobody,
     decided_by_rule,
     late_reply,
     taken_effect,
@@ -45,12 +48,10 @@ from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.eligibility import Resolution, label_of
 from approvals_bot.approvals.fields import Fits
 from approvals_bot.approvals.follow_ups import FollowUps
+from approvals_bot.approvals.granted import KeptGrant, as_extension
 from approvals_bot.approvals.hook_messages import parse_message, send_reply
 from approvals_bot.approvals.named_people import left_without_people, with_people_named
-from approvals_bot.approvals.notifications import (
-    late_mails,
-    places,
-)
+from approvals_bot.approvals.notifications import late_mails, places
 from approvals_bot.approvals.outcomes import result_of
 from approvals_bot.approvals.picks import lacking, only_picked, with_picks
 from approvals_bot.approvals.policy import Definition
@@ -72,7 +73,6 @@ from approvals_bot.approvals.stages import (
     request_of,
     seat_queries,
     seated,
-    uncovered,
     why_undecidable,
     with_people,
 )
@@ -121,6 +121,8 @@ async def approval(opening: Proven[Opening], settings: KeptDefinition) -> dict[s
     assert ended is not None, "it is decided"
     if ended.state in ("withdrawn", "cancelled"):
         raise asyncio.CancelledError(ended.comment or f"{ended.state} by {ended.by}")
+    if pending.kept is not None and pending.kept.cancelled is not None:
+        raise asyncio.CancelledError(pending.kept.cancelled)
     return result_of(pending.request, opening.fields)
 
 
@@ -133,19 +135,28 @@ class PendingRequest:
     fits: Fits | None = None  # the author's own check of edited fields
     ends_with_changes = False  # whether requesting changes ends it; the workflow then makes a new request
 
-    def __init__(self, opening: Opening, definition: Definition, number: int = 0, title: str | None = None) -> None:
-        """`number`: among the requests of its run; 0: the run is this request. `title`: if there is no file."""
+    def __init__(
+        self, opening: Opening, definition: Definition, number: int = 0, title: str | None = None, extends: str = ""
+    ) -> None:
+        """`number`: among the requests of its run; 0: the run is this request. `title`: if there is no file.
+
+        `extends`: how much longer the grant of the run's request may last by this one, as people read it.
+        """
         run_id = get_workflow_metadata().run_id
-        self.definition = definition
+        self.opening, self.definition = opening, definition
         rules = self.rules = rules_of(definition, opening)
-        self.request = described(request_of(rules, opening, run_id=run_id, number=number, at=now(), title=title), rules)
+        request = request_of(rules, opening, run_id=run_id, number=number, at=now(), title=title)
+        self.request = described(request if not extends else as_extension(request, extends), rules)
+        self.kept: KeptGrant | None = None  # what was given, until it has ended
         self.abandoned: str | None = None  # why nothing can decide this request any more
         self.deciding: asyncio.Task[Any] | None = None  # the task that opens stages and handles messages
         self.unanswered: WebhookRequest | None = None  # the message that is being handled
         self.has_opened = False
         self.late: list[int] = []  # escalations to run at the stage's deadline
         self.postponed: list[Due] = []  # timers that fired while a decision was held
-        self.queue: asyncio.Queue[WebhookRequest | Due] = asyncio.Queue()
+        self.webhook: tuple[Webhook, asyncio.Task[None]] | None = None  # while it is open, and what reads it
+        self.queue: asyncio.Queue[WebhookRequest | Due | None] = asyncio.Queue()  # None: its grant has ended
+        self.settled = asyncio.Event()  # it is decided, and everyone will be notified
         self.tasks = asyncio.TaskGroup()
         self.copies = Copies(self.request, self.tasks)
         self.announce = Announcements(self.copies, definition.to_requester)
@@ -176,15 +187,19 @@ class PendingRequest:
             async with self.tasks:
                 if self.request.outcome is None:
                     await self.decide()
+                elif self.gives:
+                    self.open_webhook()
                 self.finish()
+                if self.gives:
+                    self.kept = KeptGrant(self)
+                    await self.kept.run()
+                    await self.close_webhook()
         except ExceptionGroup as failures:  # the run's error should name one cause, and a bug before all others
             raise next(filter(is_bug, failures.exceptions), failures.exceptions[0]) from None
 
     async def decide(self) -> None:
-        """Wait for the decision, then close the webhook, and answer what came too late."""
-        webhook = create_webhook(respond_with="manual", metadata={"workflow": self.definition.id})
-        self.request = self.request.but(hook_id=webhook.hook_id)
-        pump = self.tasks.create_task(self.take_messages(webhook))
+        """Wait for the decision. Then close the webhook, unless what was approved is still to end."""
+        self.open_webhook()
         self.deciding = asyncio.current_task()
         try:
             if self.abandoned is None:
@@ -195,6 +210,27 @@ class PendingRequest:
         if self.abandoned is not None:
             self.abandon_request(self.abandoned)
         self.timers.stop()
+        if not self.gives:
+            await self.close_webhook()
+
+    @property
+    def gives(self) -> bool:
+        """Whether it was approved, and its file says that this ends."""
+        return self.definition.grant is not None and not self.request.extends and self.request.state == "approved"
+
+    def extension(self, number: int, extends: str) -> PendingRequest:
+        """Make the request of an extension, which asks the same people for the same fields."""
+        return PendingRequest(self.opening, self.definition, number, extends=extends)
+
+    def open_webhook(self) -> None:
+        webhook = create_webhook(respond_with="manual", metadata={"workflow": self.definition.id})
+        self.request = self.request.but(hook_id=webhook.hook_id)
+        self.webhook = webhook, self.tasks.create_task(self.take_messages(webhook))
+
+    async def close_webhook(self) -> None:
+        """Close the webhook, and answer what came too late."""
+        assert self.webhook is not None, "it was opened"
+        (webhook, pump), self.webhook = self.webhook, None
         webhook.dispose()
         await pump
         if self.unanswered is not None:
@@ -223,7 +259,9 @@ class PendingRequest:
 
         What it is doing to get a decision is interrupted, even the search for people.
         """
-        if self.abandoned is None and self.request.outcome is None:
+        if self.kept is not None:
+            self.kept.cancel(SERVICE, why)
+        elif self.abandoned is None and self.request.outcome is None:
             self.abandoned = why
             if self.deciding is not None:
                 self.deciding.cancel()
@@ -246,6 +284,10 @@ class PendingRequest:
                 done = not is_late and self.copies.try_now(channel, to)
                 code = "decided_before_trying" if is_late else "" if done else "not_tried"
                 await send_reply(message, Reply("tried", done, code))
+            case Revoke() | Extend() | Stop() | Withdraw() as act if self.kept is not None:
+                await self.kept.receive(act, message)
+            case (Revoke() | Extend()) as act:
+                await send_reply(message, late_reply(self.request, act, came_at))
             case act if is_late:
                 await send_reply(message, late_reply(self.request, act, came_at))
             case Stop() | Comment() | TakeOn() | Remind() | Snooze() as act:
@@ -390,7 +432,7 @@ class PendingRequest:
         """Open the next stage; approve if every one that applies is complete. `at`: None if the request opens."""
         self.request, stage = next_stage(self.request, self.rules, at or self.request.asked_at)
         if stage is None:
-            self.approve()
+            self.request = approved(self.request, self.rules, now())
             return
         opened_at = now()
         here = self.rules.in_stage(stage.id, self.request)
@@ -439,18 +481,6 @@ class PendingRequest:
         self.timers.stop()
         self.timers.add(*times)
         self.request = with_deadline(self.request, times)
-
-    def approve(self) -> None:
-        """Approve: every stage is complete, and the last vote decided. Without a stage, decide as the file says."""
-        votes = [vote for vote in self.request.votes if vote.counts and not vote.carried_from]
-        if votes:
-            last = votes[-1]
-            vote = last.vote
-            self.request = decided(self.request, "approved", last.by, last.at, vote.via, vote.comment, actor=vote.actor)
-            return
-        self.request = decided_by_nobody(self.request, self.rules, now())
-        if self.request.outcome is None:  # what nobody was asked about is never approved
-            raise NobodyCanDecideError("", uncovered(self.rules.ruling_of(self.request)))
 
     async def escalate(self, stage: RequestStage, numbers: list[int]) -> None:
         for number in numbers:
@@ -556,7 +586,8 @@ class PendingRequest:
         """Notify everyone, bring every copy up to date, and start the file's follow-ups."""
         ended = self.request.outcome
         assert ended is not None, "it is decided"
-        self.copies.close()
+        self.copies.close(stays=self.gives)
         self.copies.show(self.request)
         self.request = self.announce.to_requester(self.request, "outcome")
         self.follow_ups.start(ended.outcome, self.request, self.rules)
+        self.settled.set()

@@ -65,10 +65,11 @@ NOT_OF_TOOL_CALLS = {
     "fields": "a call's fields are the arguments of its tool",
     "auto": "people decide each call",
     "on": "the agent itself goes on with the decision",
+    "grant": "the agent itself goes on with the decision",
     "schedule": "agents open the requests",
     "request": "agents open the requests; workflow.request lists them",
 }
-OF_APPROVALS = ("request", "policy", "auto", "stage", "deliver", "clock", "escalate", "on", "labels")
+OF_APPROVALS = ("request", "policy", "auto", "stage", "deliver", "clock", "escalate", "on", "grant", "labels")
 
 
 def check_definition(definition: Definition, service: ServiceSettings) -> list[Finding]:
@@ -107,6 +108,7 @@ def _approval(definition: Definition, service: ServiceSettings) -> Iterator[Find
     yield from calendar_faults(definition, service)
     yield from _delivery(definition, service)
     yield from _actions(definition, service)
+    yield from _grant(definition, service)
     yield from unset_fields(definition)
     yield from stage_faults(definition, service)
 
@@ -503,11 +505,7 @@ def _actions(definition: Definition, service: ServiceSettings) -> Iterator[Findi
     for path, action in _all_actions(definition):
         match action:
             case CallTarget(http=name):
-                target = service.http.get(name)
-                if target is None:
-                    yield Finding((*path, "http"), f"there is no [http.{name}]", nearest(name, service.http))
-                elif target.secret is None:
-                    yield Finding((*path, "http"), f"[http.{name}] has no secret to sign the call with")
+                yield from _target((*path, "http"), name, service)
             case SayInSlack(slack=channel):
                 yield from channel_faults((*path, "slack"), channel, definition)
                 if service.slack is None:
@@ -522,6 +520,24 @@ def _actions(definition: Definition, service: ServiceSettings) -> Iterator[Findi
                 yield from _whom((*path, "email"), whom, definition, service)
             case Resume():
                 pass
+
+
+def _target(path: Path, name: str, service: ServiceSettings) -> Iterator[Finding]:
+    target = service.http.get(name)
+    if target is None:
+        yield Finding(path, f"there is no [http.{name}]", nearest(name, service.http))
+    elif target.secret is None:
+        yield Finding(path, f"[http.{name}] has no secret to sign the call with")
+
+
+def _grant(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
+    """Check the length of the grant, and its two calls."""
+    if (grant := definition.grant) is None:
+        return
+    yield from _template(("grant", "lasts"), grant.lasts, definition, of_decision=False)
+    for name, call in (("give", grant.give), ("take", grant.take)):
+        yield from _target(("grant", name, "http"), call.http, service)
+        yield from _json_templates(("grant", name, "json"), call.json_, definition, None)
 
 
 def _whom(path: Path, whom: str, definition: Definition, service: ServiceSettings) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from pydantic import JsonValue
 from approvals_bot.approvals import fields
 from approvals_bot.approvals.acts import Actor, ActorKind
 from approvals_bot.approvals.agent_policy import EVERY_APP
+from approvals_bot.approvals.grants import length_fault
 from approvals_bot.approvals.named_people import opening_with_people
 from approvals_bot.approvals.opening_policy import SCHEDULE
 from approvals_bot.approvals.policy import Definition
@@ -152,7 +153,8 @@ async def permitted_opening(
 async def _permitted(definition: Definition, opening: Opening, people: People, at: datetime) -> Opening:
     """Return the opening with what the rules know of its requester.
 
-    Raises OpeningRefused if [[request]] forbids it, and InvalidPayloadError if a field is its deadline and has passed.
+    Raises OpeningRefused if [[request]] forbids it, and InvalidPayloadError if a field is its deadline and has passed,
+    or if its grant would have no length.
     """
     opening = await known_opening(definition, opening, people)
     opening = await opening_with_people(definition.fields, opening, people)
@@ -160,6 +162,9 @@ async def _permitted(definition: Definition, opening: Opening, people: People, a
     ruling = rules.ruling(opening.fields).at(at) if rules.is_timed else rules.ruling(opening.fields)
     if rules.deadline_fields and (past := past_deadlines(definition, ruling.typed, at)):
         raise InvalidPayloadError([{"loc": ["input", *each.path], "msg": each.text} for each in past], "input")
+    fault = length_fault(definition, _facts_of(definition, opening, people)) if definition.grant is not None else None
+    if fault is not None:
+        raise InvalidPayloadError([{"loc": ["input", *fault.path], "msg": fault.text}], "input")
     if opening.requester == SCHEDULE or ruling.may_be_requested:
         return opening
     raise OpeningRefused("values_not_allowed", who=opening.requester, workflow=definition.id)
@@ -285,15 +290,7 @@ def _own_key(definition: Definition, input: Mapping[str, Any], opening: Opening,
     Its callers don't know of each other. So a field that is left out is the same as one with its default.
     """
     requester, behalf = opening.requester, opening.on_behalf_of
-    typed = fields.values(definition.fields, opening.fields)
-    named = {
-        name: tuple(_who(each, people) for each in typed[name])
-        if isinstance(typed[name], tuple)
-        else _who(typed[name], people)
-        for name, spec in definition.fields.items()
-        if spec.holds_people
-    }
-    facts = Facts(definition.id, {**typed, **named}, _who(requester, people), _who(behalf, people))
+    facts = _facts_of(definition, opening, people)
     try:
         key = render_key(definition.workflow.key or "", facts).strip()
     except TemplateError as error:
@@ -307,6 +304,20 @@ def _own_key(definition: Definition, input: Mapping[str, Any], opening: Opening,
     }
     sent = {"input": given, "requester": requester} | ({} if behalf is None else {"on_behalf_of": behalf})
     return SentKey(f"key:{definition.id} {hashlib.sha256(key.encode()).hexdigest()}", sent)
+
+
+def _facts_of(definition: Definition, opening: Opening, people: People) -> Facts:
+    """Return what the file's templates may name before there is a request."""
+    typed = fields.values(definition.fields, opening.fields)
+    named = {
+        name: tuple(_who(each, people) for each in typed[name])
+        if isinstance(typed[name], tuple)
+        else _who(typed[name], people)
+        for name, spec in definition.fields.items()
+        if spec.holds_people
+    }
+    who = _who(opening.requester, people), _who(opening.on_behalf_of, people)
+    return Facts(definition.id, {**typed, **named}, *who)
 
 
 def _who(address: str | None, people: People) -> Who:

@@ -18,6 +18,7 @@ from approvals_bot.approvals.acts import MailReturned, TryNow, answer_of, read_m
 from approvals_bot.approvals.apply import late_reply
 from approvals_bot.approvals.business_time import Calendar, Calendars
 from approvals_bot.approvals.conditions import Condition
+from approvals_bot.approvals.grant_life import GrantLines
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import (
     Called,
@@ -176,6 +177,7 @@ class Office:
                 People: self.people,
                 Targets: self.targets,
                 Calendars: Calendars(self.calendars),
+                GrantLines: GrantLines(),
             },
         ) as engine:
             self.engine = engine

@@ -1,8 +1,9 @@
 """A step of Workflow Builder: one of Slack's workflows opens a request, and goes on once that has ended.
 
 `function_executed` starts a run of `builder_step`, which is all that has to be durable before Slack's event is
-acknowledged. The run opens the request as its child, waits for its end, however that comes about, and reports it. Each
-part is a step, so days and restarts in between don't matter; Slack may send the event any number of times.
+acknowledged. The run opens the request as its child, waits for its decision, however that comes about, and reports it:
+Slack's workflow goes on while the request's cards are still brought up to date. Each part is a step, so days and
+restarts in between don't matter; Slack may send the event any number of times.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from approvals_bot.approvals import fields
 from approvals_bot.approvals.acts import Actor
 from approvals_bot.approvals.delivery import LONGEST_TRY, attempt, wait_before
 from approvals_bot.approvals.fields import form_field, label
+from approvals_bot.approvals.follow_ups import AWAITED_BY, decision_made
 from approvals_bot.approvals.plain_text import clean, clip
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import Called, CallResult, Refused, TryAgain
@@ -30,16 +32,13 @@ from approvals_bot.channels.slack.desk import SlackDesk
 from approvals_bot.channels.slack.identity import Unidentified
 from approvals_bot.channels.slack.manifest import REQUESTER_INPUT, step_name
 from approvals_bot.channels.slack.opening import NOT_OURS, SlackOpening, reason_of
-from approvals_bot.durable.core.api import is_bug, now, random, resource, sleep, step, workflow
+from approvals_bot.durable.core.api import Hook, is_bug, now, random, resource, sleep, step, workflow
 from approvals_bot.durable.core.children import run_child
 from approvals_bot.durable.engine import SentKey
 from approvals_bot.errors import ApprovalsBotError, IdempotencyConflictError, InvalidPayloadError, RunCancelledError
 from approvals_bot.service.open import prepare_approval
 from approvals_bot.service.read import request_of
 from approvals_bot.service.refusals import OpeningRefused
-
-STEP = "slack_step"
-"""Attribute of a request that a step opened: the execution's id."""
 
 LONGEST_ERROR, LONGEST_COMMENT = 1_000, 3_000  # characters of what Slack's workflow gets to read
 WHEN_REVOKED = timedelta(minutes=5)  # until the next report after Slack refused the whole app
@@ -62,6 +61,11 @@ class StepExecution:
     id: str
     function: str
     inputs: dict[str, JsonValue]
+
+    @property
+    def token(self) -> str:
+        """Of the hook that is resumed by the decision. Also finds the execution's request."""
+        return f"decision for slack function {self.id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +146,12 @@ class SlackSteps:
             return StepFailure(_errors(listed.definition, unfit.errors) or str(unfit))
         return PreparedRequest(name, listed.workflow.settings, opening)
 
-    async def outcome(self, execution_id: str) -> StepOutputs | StepFailure:
-        """Return how the request of this execution has ended."""
-        page = await self._desk.engine.runs(attributes={STEP: execution_id}, limit=1)
+    async def outcome(self, token: str) -> StepOutputs | None:
+        """Return how the request of this execution was decided; None if it wasn't."""
+        page = await self._desk.engine.runs(attributes={AWAITED_BY: token}, limit=1)
         request = request_of(page.records[0]) if page.records else None
         if request is None or request.outcome is None:
-            return StepFailure(FAILED)
+            return None
         return _outputs(request, self._desk.base_url)
 
     async def report(self, execution_id: str, ended: StepOutputs | StepFailure) -> CallResult:
@@ -178,9 +182,9 @@ async def prepare_request(
 
 
 @step
-async def read_outcome(execution_id: str, steps: SlackSteps = resource(SlackSteps)) -> StepOutputs | StepFailure:
-    """Read how the request has ended."""
-    return await steps.outcome(execution_id)
+async def read_outcome(token: str, steps: SlackSteps = resource(SlackSteps)) -> StepOutputs | None:
+    """Read how the request was decided; None if it wasn't."""
+    return await steps.outcome(token)
 
 
 @step(retries=0, timeout=60.0)
@@ -199,10 +203,7 @@ async def builder_step(execution: StepExecution) -> str:
     """
     try:
         prepared = await _prepared(execution)
-        ended: StepOutputs | StepFailure = prepared if isinstance(prepared, StepFailure) else StepFailure(FAILED)
-        if isinstance(prepared, PreparedRequest):
-            await _until_ended(execution, prepared)
-            ended = await read_outcome(execution.id)
+        ended = prepared if isinstance(prepared, StepFailure) else await _decided(execution, prepared)
     except asyncio.CancelledError:
         await _report(execution, StepFailure(STOPPED))
         raise
@@ -224,13 +225,35 @@ async def _prepared(execution: StepExecution) -> PreparedRequest | StepFailure:
         await sleep(wait)
 
 
-async def _until_ended(execution: StepExecution, prepared: PreparedRequest) -> None:
-    """Open the request and wait for its end. How it ended, the request itself knows."""
+async def _decided(execution: StepExecution, prepared: PreparedRequest) -> StepOutputs | StepFailure:
+    """Open the request and wait for its decision, or for the end of its run if that fails before."""
+    async with decision_made.create(execution.token) as decision:
+        opened = asyncio.ensure_future(_opened(execution, prepared))
+        try:
+            while not opened.done():
+                resumed = asyncio.ensure_future(_next(decision))
+                await asyncio.wait([opened, resumed], return_when=asyncio.FIRST_COMPLETED)
+                resumed.cancel()
+                ended = await read_outcome(execution.token)
+                if ended is not None:
+                    return ended
+            opened.result()
+        finally:
+            opened.cancel()
+    return StepFailure(FAILED)
+
+
+async def _next(decision: Hook[None]) -> None:
+    await decision
+
+
+async def _opened(execution: StepExecution, prepared: PreparedRequest) -> None:
+    """Open the request and wait for the end of its run. How it was decided, the request itself knows."""
     opened = run_child(
         approval.under(prepared.workflow, prepared.settings),
         prepared.opening,
         on_parent_close="abandon",
-        attributes={STEP: execution.id},
+        attributes={AWAITED_BY: execution.token},
     )
     try:
         await opened
