@@ -25,6 +25,7 @@ from approvals_bot.app.connections import (
 )
 from approvals_bot.app.directory import build_people, directory_source
 from approvals_bot.approvals.business_time import Calendars
+from approvals_bot.approvals.grant_life import GrantLines
 from approvals_bot.approvals.picks import Picks
 from approvals_bot.approvals.port import (
     SLACK,
@@ -55,6 +56,7 @@ from approvals_bot.service.audit_key import AuditKey
 from approvals_bot.service.catalog import Catalog, load_catalog
 from approvals_bot.service.directory import DirectoryReader
 from approvals_bot.service.files import keep_forgetting
+from approvals_bot.service.grants import StoredGrantLines
 from approvals_bot.service.host import Attached, ChannelHost
 from approvals_bot.service.keys import api_keys
 from approvals_bot.service.operations import ChannelWatch, keep_measuring
@@ -204,6 +206,7 @@ async def open_service(
             People: host.people,
             Calendars: Calendars(service.calendars),
             Picks: StoredPicks(engine),
+            GrantLines: StoredGrantLines(engine),
             ChatModel: chat_model(service.chat),
         }
         engine.schedules.use(planned(listing), partial(start_scheduled, host), metrics.scheduled)

@@ -109,7 +109,8 @@ class KeptGrant:
             case Revoke():
                 await self._revoke(act, message)
             case Stop() | Withdraw():
-                revocation = Revoke(act.by, act.reason, act.via, actor=act.actor, operates=isinstance(act, Stop))
+                may = isinstance(act, Stop) or act.by.startswith("app:")  # as before the decision
+                revocation = Revoke(act.by, act.reason, act.via, actor=act.actor, operates=may)
                 reply = await self._revoke(revocation, message)
                 if reply.verdict == "revoked":
                     self.cancelled = act.reason.strip() or f"cancelled by {act.by}"

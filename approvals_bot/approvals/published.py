@@ -54,7 +54,7 @@ class PublishedRequests:
                 ended, room = ended + 1, room - len(json_text(part))
             shown.append(request)
             parts.append(part)
-        return Projection(parts[::-1], found_by(shown) | in_trouble(shown))
+        return Projection(parts[::-1], found_by(shown) | in_trouble(shown) | granted_by(shown))
 
 
 STATE = "state"
@@ -130,6 +130,18 @@ def in_trouble(requests: Sequence[Request]) -> dict[str, list[Findable]]:
 
 def _words(trouble: Trouble, channel: str) -> tuple[tuple[Trouble | None, str | None], ...]:
     return ((None, None), (None, channel), (trouble, None), (trouble, channel))
+
+
+GRANT = "grant"
+"""The name of the attribute by which runs with a grant are found: by its state, or any. Runs without have none."""
+
+ANY_GRANT = "any"
+
+
+def granted_by(requests: Sequence[Request]) -> dict[str, list[Findable]]:
+    """Return the values by which a run is found whose approval has given something; {} for all others."""
+    states = [one.grant.state for one in requests if one.grant is not None]
+    return {GRANT: [ANY_GRANT, *states]} if states else {}
 
 
 def concerns(request: Request, relation: Relation, address: str) -> bool:

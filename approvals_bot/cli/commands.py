@@ -39,6 +39,7 @@ COMMANDS = {
     "remind": ("talk:remind", "Remind everyone who still owes a vote, at the requester's wish."),
     "snooze": ("talk:snooze", "Keep reminders from an approver for a while."),
     "cancel": ("requests:cancel", "Withdraw a request, or cancel any other run."),
+    "revoke": ("grants:revoke", "End the grant of an approved request now."),
     "retry": ("repairs:retry", "Let a stalled run go on, or start a failed or cancelled one again."),
     "reset": ("repairs:reset", "Let a new run go on from an event of another one, in its place."),
     "explain": ("requests:explain", "Explain what a run is waiting for."),

@@ -17,9 +17,11 @@ from approvals_bot.approvals.acts import (
     ActorKind,
     Comment,
     Edit,
+    Extend,
     Reassign,
     Remind,
     Reply,
+    Revoke,
     Snooze,
     TakeOn,
     Vote,
@@ -75,7 +77,8 @@ class SentAct:
         answer = await engine.answer_to(self.kept, timeout)
         if answer.status_code == 504:
             shown = await _glance(engine, target)
-            if shown is not None and not shown.is_open and not _is_counted(shown, act):
+            is_late = shown is not None and not shown.is_open and not isinstance(act, Revoke | Extend)
+            if shown is not None and is_late and not _is_counted(shown, act):
                 reply = late_reply(shown, act, engine.now())  # its message comes after the end in the log
                 await self._write_line(reply, "act_refused")
                 return reply

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from approvals_bot.approvals.agent_policy import TOOL_CALL
 from approvals_bot.approvals.ballot import Count, counts
 from approvals_bot.approvals.published import REQUEST, Relation, concerns
-from approvals_bot.approvals.request import Request, RequestOutcome, RequestStage, dumped
+from approvals_bot.approvals.request import Request, RequestGrant, RequestOutcome, RequestStage, dumped
 from approvals_bot.approvals.tool_call import ARGUMENTS, decision_of
 from approvals_bot.client.decision import Decision
 from approvals_bot.durable.core.attributes import projected
@@ -42,7 +42,7 @@ def requests_of(record: RunRecord) -> tuple[Request, ...]:
 def request_of(record: RunRecord, hook_id: str | None = None) -> Request | None:
     """Return the request of this hook; without a hook, the run's current one.
 
-    That is the first open request, else the last one. None for a run without requests.
+    That is the run itself, if it is a request; else its first open request, or the last one. None: it has none.
     """
     requests = requests_of(record)
     if hook_id is not None:
@@ -51,8 +51,21 @@ def request_of(record: RunRecord, hook_id: str | None = None) -> Request | None:
 
 
 def current_request(requests: Sequence[Request]) -> Request | None:
-    """Return the first open one of a run's requests, else the last one; None if it has none."""
-    return next((view for view in requests if view.is_open), requests[-1] if requests else None)
+    """Return the request that a run is; else the first open one of those it has made, or the last. None: none."""
+    if requests and not requests[0].number:
+        return requests[0]
+    return open_request(requests) or (requests[-1] if requests else None)
+
+
+def open_request(requests: Sequence[Request]) -> Request | None:
+    """Return the first open one of a run's requests: of one with a grant, that may be an extension."""
+    return next((view for view in requests if view.is_open), None)
+
+
+def has_given(record: RunRecord) -> bool:
+    """Return whether this run's request is decided, and only what it gave has still to end."""
+    request = request_of(record) if record.kind == REQUEST else None
+    return request is not None and request.grant is not None
 
 
 def is_concerned(view: Request, reader: str | None) -> bool:
@@ -324,6 +337,20 @@ def api_request(view: Request) -> dict[str, Any]:
             {"what": one.what, "state": one.state, "attempts": one.attempts, "error": one.error or None}
             for one in view.follow_ups
         ],
+    } | ({} if view.grant is None else {"grant": api_grant(view.grant)})
+
+
+def api_grant(grant: RequestGrant) -> dict[str, Any]:
+    """Return the `grant` of a request, as the API shows it."""
+    revoked = {"revoked_by": grant.revoked_by, "reason": grant.reason} if grant.revoked_by else {}
+    return {
+        "state": grant.state,
+        "until": _iso(grant.until),
+        "given_at": _iso(grant.given_at),
+        "taken_at": _iso(grant.taken_at),
+        "attempts": grant.attempts,
+        "error": grant.error or None,
+        **revoked,
     }
 
 

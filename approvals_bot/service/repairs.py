@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from approvals_bot.approvals.acts import Actor, Reply, Stop
+from approvals_bot.approvals.published import REQUEST
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine, Run, RunRecord
@@ -27,7 +28,7 @@ from approvals_bot.errors import (
 )
 from approvals_bot.service.act import perform
 from approvals_bot.service.owed_lines import line_of_operator, write_line
-from approvals_bot.service.read import request_behind
+from approvals_bot.service.read import request_behind, request_of
 
 Act = Literal["retry", "new_run", "reset"]
 
@@ -95,7 +96,15 @@ async def reset(
 
 
 async def cancel_run(engine: Engine, run_id: str, *, who: str, actor: Actor, reason: str) -> None:
-    """Ask a run that is no request to end. Raises as `Engine.cancel` does; nothing was changed then."""
+    """Ask a run that is no open request to end. What its approval gave is removed first.
+
+    Raises as `Engine.cancel` does; nothing was changed then.
+    """
+    record = await engine.record(run_id)
+    given = request_of(record) if record is not None and not record.has_ended and record.kind == REQUEST else None
+    if given is not None and given.grant is not None and record is not None and record.status != "stalled":
+        await perform(engine, given, Stop(who, reason, "inbox", actor=actor))
+        return
     owed = line_of_operator("run_cancelled", who, actor, run_id, {"reason": reason})
     await engine.cancel(run_id, reason or None, actor=actor.as_json(), owes=owed)
     await write_line(engine, owed)

@@ -30,6 +30,13 @@ _NOUNS = {
     "code": "code",
     "outcome": "outcome",
 }
+_GRANT_FACTS = {
+    "grant_given": "Grant given",
+    "grant_not_given": "Grant not given",
+    "grant_overdue": "Grant overdue",
+    "grant_taken": "Grant removed",
+    "grant_extended": "Grant extended",
+}
 _MODEL, _TOOL = "__model.request", "__call_tool:"
 
 
@@ -53,6 +60,10 @@ def step_words(name: str, given: Any, result: Any, ending: Ending) -> StepWords:
             return _called(target, result, ending)
         case "look_up", _:
             return StepWords(_looked_up(result, ending), LOOKUPS)
+        case "look_up_rank", {"address": str(address), "person": ""}:
+            return StepWords(f"Checked whether {address} may end the grant", LOOKUPS)
+        case "write_grant_line", {"what": str(what)}:
+            return StepWords(f"{_GRANT_FACTS.get(what, 'Grant changed')}, in the audit", "Audit")
         case "look_up_rank", {"address": str(address), "person": str(person)}:
             return StepWords(f"Checked whether {address} may reassign to {person}", LOOKUPS)
         case "ask", _:

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from approvals_bot.approvals.acts import Act, Comment, Edit, Remind, Reply, Stop, TakeOn, Talk, Withdraw
+from approvals_bot.approvals.acts import Act, Comment, Edit, Extend, Remind, Reply, Revoke, Stop, TakeOn, Talk, Withdraw
 from approvals_bot.approvals.agent_policy import TOOL_CALL
 from approvals_bot.approvals.published import REQUEST
 from approvals_bot.approvals.request import Request
@@ -37,7 +37,9 @@ from approvals_bot.service.read import (
     current_request,
     decision_on,
     find_record,
+    has_given,
     is_decided,
+    open_request,
     redact,
     request_of,
     requests_of,
@@ -56,6 +58,7 @@ from approvals_bot.web.schemas import (
     NEW_APPROVER,
     NEW_CLAIM,
     NEW_COMMENT,
+    NEW_EXTENSION,
     NEW_REMINDER,
     NEW_VOTE,
     Cancellation,
@@ -63,6 +66,7 @@ from approvals_bot.web.schemas import (
     NewAttempt,
     NewReset,
     NewSnooze,
+    Revocation,
     RunBody,
     reassign_of,
     vote_of,
@@ -206,7 +210,7 @@ class RunsApi:
             there = f"{root_of(self._base_url)}/api/runs/{await self._engine.last(record.id)}{query}"
             return Response(status_code=303, headers={"Location": there})
         if wait and not record.has_ended:
-            record = await self._engine.wait(record.id, wait, is_decided if record.workflow == TOOL_CALL else None)
+            record = await self._engine.wait(record.id, wait, is_decided if record.workflow == TOOL_CALL else has_given)
         near = [
             {"limit": use.limit, "used": use.used, "maximum": use.maximum}
             for use in near_limits(record, self._engine.max_waiting)
@@ -371,6 +375,35 @@ class RunsApi:
         act = snooze_of(self._engine, by, asked.until, via="api", actor=actor_of(request))
         return _reply_response(act, changed=201) if isinstance(act, Reply) else await self._talk(shown, act)
 
+    async def revoke(self, request: HttpRequest) -> Response:
+        """202: the grant ends now; 200 if it has been revoked, or has ended. For those concerned, and operators."""
+        key = key_of(request)
+        asked = validate(Revocation, await json_object(request, API_BODY))
+        shown = await self._granted(request)
+        by = await self._acting(key, asked.by, shown)
+        may = by == key.address and ("operate" in key.may or await self._is_own(shown, key))
+        act = Revoke(by, asked.reason, "api", actor=actor_of(request), operates=may)
+        reply = await perform(self._engine, shown, act)
+        return _reply_response(reply, changed=202 if reply.changed else 200)
+
+    async def extend(self, request: HttpRequest) -> Response:
+        """202: the approvers are asked whether the grant may last longer. Its end stays until they approve."""
+        key = key_of(request)
+        given = validate(NEW_EXTENSION, await json_object(request, API_BODY)).model_dump()
+        shown = await self._granted(request)
+        by = await self._acting(key, given["by"], shown)
+        if by == key.address and await self._is_own(shown, key):
+            by = shown.requester
+        act = Extend(by, given["lasts"], given["reason"], "api", actor=actor_of(request))
+        return await self._perform(shown, act, changed=202, press=_press(request, key, given))
+
+    async def _granted(self, request: HttpRequest) -> Request:
+        """Return the request that the run is: of those with a grant, never an extension."""
+        shown = current_request(requests_of(await self._record(request)))
+        if shown is None:
+            raise Problem(409, "Not a request", NEVER_REQUESTED)
+        return shown
+
     async def _talker(self, request: HttpRequest, by: str | None) -> tuple[Request, str]:
         """Return the request, and the person or app that the caller acts for."""
         key = key_of(request)
@@ -432,7 +465,7 @@ class RunsApi:
         if record is None:
             raise RunNotFoundError(id)
         requests = requests_of(record)
-        shown = current_request(requests)
+        shown = open_request(requests) or current_request(requests)
         if several := choices_of(requests):
             names = ", ".join(several)
             raise Problem(409, "Several requests", f"This run asks several things at once. Name one of them: {names}.")

@@ -318,7 +318,7 @@ class Decisions:
             refused=refused,
             again=chosen and bool(card.choices),
             change=change_of(link.view, link.address),
-            may_withdraw=is_requester(link.view, link.address) and link.target.hook.is_live,
+            may_withdraw=link.view.is_open and is_requester(link.view, link.address) and link.target.hook.is_live,
             values=values,
             preselected=next((offer for offer in card.choices if offer.choice in wished), None),
             wrong={**dict.fromkeys(lacking(card, values), ""), **(faults or {})} if status == 422 else {},

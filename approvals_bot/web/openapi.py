@@ -9,6 +9,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from approvals_bot.approvals.files import LONGEST_FILE_NAME
+from approvals_bot.service.grants import GRANT_STATES
 from approvals_bot.service.lists import DELIVERIES, RUN_STATES
 from approvals_bot.web.keys import NEEDS
 from approvals_bot.web.schemas import ref, schemas
@@ -79,6 +80,15 @@ def _document(base_url: str, chat: bool) -> dict[str, Any]:
             "/api/runs/{id}/events": {"parameters": [RUN], "get": _events()},
             "/api/runs/{id}/evidence": {"parameters": [RUN], "get": _evidence()},
             "/api/runs/{id}/cancellation": {"parameters": [RUN], "post": _cancel()},
+            "/api/runs/{id}/revocation": {
+                "parameters": [RUN],
+                "post": _after("revoke", "End the grant of an approved request", "Revocation"),
+            },
+            "/api/runs/{id}/extension": {
+                "parameters": [RUN],
+                "post": _after("extend", "Ask whether a grant may last longer", "NewExtension") | {"parameters": [KEY]},
+            },
+            "/api/grants": {"get": _list_grants()},
             "/api/runs/{id}/attempts": {"parameters": [RUN], "post": _attempt()},
             "/api/runs/{id}/reset": {"parameters": [RUN], "post": _reset()},
             "/api/runs/{id}/fields": {"parameters": [RUN], "patch": _edit()},
@@ -340,6 +350,37 @@ def _talk(id: str, summary: str, body: str) -> dict[str, Any]:
             "202": _response("Saved, and about to be done", "Verdict"),
             **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "503"),
         },
+    }
+
+
+def _after(id: str, summary: str, body: str) -> dict[str, Any]:
+    """Return a call about what an approval gave."""
+    return {
+        "operationId": id,
+        "tags": ["runs"],
+        "summary": summary,
+        "requestBody": _body(body),
+        "responses": {
+            "200": _response("It is so already", "Verdict"),
+            "202": _response("Saved; the request shows when it is done", "Verdict"),
+            **_problems("400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "503"),
+        },
+    }
+
+
+def _list_grants() -> dict[str, Any]:
+    return {
+        "operationId": "listGrants",
+        "tags": ["runs"],
+        "summary": "Find what approvals gave, the newest request first",
+        "parameters": [
+            _query("person", {"type": "string", "format": "email"}, "Of this person: requested by them, or for them."),
+            _query("workflow", {"type": "string"}, "Of this workflow."),
+            _query("state", {"type": "string", "enum": list(GRANT_STATES)}, "In this state."),
+            _query("cursor", {"type": "string"}, "Where the page before ended."),
+            _query("limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "Grants per page."),
+        ],
+        "responses": {"200": _response("A page of grants", "GrantPage"), **_problems("401", "422", "503")},
     }
 
 

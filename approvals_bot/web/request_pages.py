@@ -155,11 +155,12 @@ class RequestPages:
         """Find the reader's own form. Where a vote needs more than a session, it is on their own page alone."""
         path = await self._links.inbox_path(view, reader) if reader else ""
         link = await self._links.open(path.rpartition("/")[2]) if path else None
-        return OwnForm(link, link is not None and view.link_auth == "link" and link.target.hook.is_live)
+        is_live = link is not None and view.is_open and link.target.hook.is_live
+        return OwnForm(link, is_live and view.link_auth == "link")
 
     def _decision(self, view: Request, card: Card, person: Person | None, own: OwnForm) -> dict[str, Any]:
         link = own.link
-        is_own = link is not None and is_requester(view, link.address) and link.target.hook.is_live
+        is_own = link is not None and view.is_open and is_requester(view, link.address) and link.target.hook.is_live
         return {
             "decide": link.path if link is not None else "",
             "in_place": own.may_decide,

@@ -42,6 +42,7 @@ from approvals_bot.web.decisions import Decisions
 from approvals_bot.web.delivery_pages import DeliveryPages
 from approvals_bot.web.files import Downloads, FilesApi
 from approvals_bot.web.form_tokens import FormTokens
+from approvals_bot.web.grants import GrantsApi
 from approvals_bot.web.guard import Guard, RefusedTokens, TrustedProxies
 from approvals_bot.web.hooks import HooksApi, Webhooks
 from approvals_bot.web.keys import KeyGate
@@ -246,6 +247,7 @@ def build(
         now=now,
         open_pages=open_pages,
     )
+    grants_api = GrantsApi(engine, people)
     run_acts = RunActs(engine, run_pages, forms=forms, pages=pages, root=root_of(base_url))
     new_requests = NewRequest(
         engine=engine,
@@ -326,6 +328,9 @@ def build(
         ("GET", "/api/runs/{id}/events", runs.events),
         ("GET", "/api/runs/{id}/evidence", audit_pages.evidence_for_programs),
         ("POST", "/api/runs/{id}/cancellation", runs.cancel),
+        ("POST", "/api/runs/{id}/revocation", runs.revoke),
+        ("POST", "/api/runs/{id}/extension", runs.extend),
+        ("GET", "/api/grants", grants_api.search),
         ("POST", "/api/runs/{id}/attempts", runs.attempt),
         ("POST", "/api/runs/{id}/reset", runs.reset),
         ("PATCH", "/api/runs/{id}/fields", runs.edit),

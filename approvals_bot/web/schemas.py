@@ -10,10 +10,12 @@ from pydantic import AfterValidator, Field, JsonValue, StringConstraints, create
 from pydantic.json_schema import models_json_schema
 from pydantic_core import PydanticCustomError
 
-from approvals_bot.approvals.acts import Actor, ActorKind, Comment, Reassign, Remind, TakeOn, Vote
+from approvals_bot.approvals.acts import Actor, ActorKind, Comment, Extend, Reassign, Remind, TakeOn, Vote
 from approvals_bot.approvals.card_model import ChoiceName, State
 from approvals_bot.approvals.files import LARGEST_FILE
+from approvals_bot.approvals.grants import LONGEST_REASON
 from approvals_bot.approvals.json_values import UnfitError, check_json, check_size
+from approvals_bot.approvals.request import GrantState
 from approvals_bot.approvals.talk import LONGEST_COMMENT
 from approvals_bot.durable.store.protocol import Status
 from approvals_bot.people import AddressError, canonical
@@ -62,6 +64,13 @@ class Cancellation(StrictBody):
     """`POST /api/runs/{id}/cancellation`. `by`: the person who withdraws it, for keys that may vote."""
 
     reason: CommentText = ""
+    by: PersonOrApp | None = None
+
+
+class Revocation(StrictBody):
+    """`POST /api/runs/{id}/revocation`. `by`: the person who ends the grant, for keys that may name them."""
+
+    reason: Annotated[str, Field(max_length=LONGEST_REASON)] = ""
     by: PersonOrApp | None = None
 
 
@@ -148,6 +157,16 @@ NEW_REMINDER = _act_body(
 )
 
 
+NEW_EXTENSION = _act_body(
+    "NewExtension",
+    Extend,
+    "`POST /api/runs/{id}/extension`. `by`: the requester, for keys that may name them. `lasts`: added to the end.",
+    by=(PersonOrApp | None, None),
+    lasts=(Annotated[str, Field(min_length=1, max_length=64)], ...),
+    reason=(Annotated[str, Field(max_length=LONGEST_REASON)], ""),
+)
+
+
 class NewSnooze(StrictBody):
     """`POST /api/runs/{id}/snooze`. `until`: `1h`, `tomorrow`, `now`, or a time with its offset; by default an hour."""
 
@@ -169,7 +188,7 @@ def schemas() -> dict[str, Any]:
     """Each by its name: what may be sent, as the models that check it say, and what is answered."""
     bodies = (
         RunBody, Cancellation, NewAttempt, NewReset, FieldChanges, NEW_VOTE, NEW_APPROVER,
-        NEW_COMMENT, NEW_CLAIM, NEW_REMINDER, NewSnooze,
+        NEW_COMMENT, NEW_CLAIM, NEW_REMINDER, NewSnooze, Revocation, NEW_EXTENSION,
     )  # fmt: skip
     _, found = models_json_schema(
         [(model, "validation") for model in bodies],
@@ -227,7 +246,8 @@ RESPONSES: dict[str, Any] = {
         request={"oneOf": [{"type": "null"}, ref("Request")]},
     )
     | {
-        "description": "`requests` is there where a Python workflow asks people: each with its `id`, `run_0….2`. "
+        "description": "`requests` is there where a Python workflow asks people, and where the grant of an approval "
+        "was to be extended: each with its `id`, `run_0….2`. "
         "`next_run` is there after a reset, and for a run that has continued: the ID of the run in its place. "
         "`parent` is there for a run that another one has started as its child: the ID of that one. `begins_at` is "
         "there until a run begins that was started for a later time. `decision` is there once a tool call is decided, "
@@ -328,8 +348,25 @@ RESPONSES: dict[str, Any] = {
         },
     )
     | {"description": "The votes that an alternative of the open stage has and needs. One alternative is enough."},
+    "Grant": _object(
+        {"revoked_by": TEXT, "reason": TEXT},
+        state=_words(GrantState),
+        until=OPTIONAL_TIME,
+        given_at=OPTIONAL_TIME,
+        taken_at=OPTIONAL_TIME,
+        attempts={"type": "integer"},
+        error=OPTIONAL_TEXT,
+    )
+    | {"description": "`attempts` and `error` are of the call that gives it, then of that which removes it."},
+    "GrantOfRun": {
+        "allOf": [
+            ref("Grant"),
+            _object(run_id=TEXT, workflow=TEXT, title=TEXT, requester=TEXT, on_behalf_of=OPTIONAL_TEXT),
+        ]
+    },
+    "GrantPage": _object(grants={"type": "array", "items": ref("GrantOfRun")}, cursor=OPTIONAL_TEXT),
     "Request": _object(
-        {"quorum": {"type": "array", "items": ref("Quorum")}},
+        {"quorum": {"type": "array", "items": ref("Quorum")}, "grant": ref("Grant")},
         title=TEXT,
         fields={"type": "object"},
         digest=TEXT,

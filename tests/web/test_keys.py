@@ -36,6 +36,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "/attempts": {"reason": "again"},
     "/reset": {"reason": "again", "to": 1},
     "/cancellation": {"reason": "no"},
+    "/extension": {"lasts": "1h"},
 }
 DEPLOY = Definition.model_validate(
     {

@@ -1,0 +1,59 @@
+"""`GET /api/grants`: what approvals gave, for programs with a key."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from approvals_bot.approvals.request import GrantState, Request
+from approvals_bot.durable.engine import Engine, RunRecord
+from approvals_bot.people import People
+from approvals_bot.service.grants import GRANT_STATES, PAGE, GrantFilter, list_grants
+from approvals_bot.service.keys import OPENER
+from approvals_bot.service.read import api_grant
+from approvals_bot.web.keys import key_of
+from approvals_bot.web.responses import JsonResponse
+from approvals_bot.web.validation import bad_query, query_address, query_choice, query_integer, read_query
+
+MOST_PER_PAGE = 200
+
+
+class GrantsApi:
+    """`/api/grants`."""
+
+    def __init__(self, engine: Engine, people: People) -> None:
+        self._engine = engine
+        self._people = people
+
+    async def search(self, request: HttpRequest) -> Response:
+        """The grants that match, a page at a time: those of all runs, or of those that the key has opened."""
+        key = key_of(request)
+        asked = read_query(request, "person", "workflow", "state", "cursor", "limit")
+        state = query_choice("state", asked.get("state"), GRANT_STATES)
+        which = GrantFilter(
+            query_address("person", asked.get("person"), self._people),
+            asked.get("workflow"),
+            cast("GrantState | None", state),
+            () if key.reads_all else ((OPENER, key.address),),
+        )
+        limit = query_integer("limit", asked.get("limit", str(PAGE)), 1, MOST_PER_PAGE)
+        try:
+            found, cursor = await list_grants(self._engine, which, cursor=asked.get("cursor"), limit=limit)
+        except ValueError:
+            raise bad_query([{"loc": ["query", "cursor"], "msg": "not a cursor that a page gave"}]) from None
+        shown = [_grant_json(*each) for each in found if key.knows_workflow(each[0].workflow)]
+        return JsonResponse({"grants": shown, "cursor": cursor})
+
+
+def _grant_json(record: RunRecord, request: Request) -> dict[str, Any]:
+    assert request.grant is not None, "it is listed as one"
+    return {
+        "run_id": record.id,
+        "workflow": record.workflow,
+        "title": request.title,
+        "requester": request.requester,
+        "on_behalf_of": request.on_behalf_of,
+        **api_grant(request.grant),
+    }
