@@ -4,7 +4,7 @@ PORT   ?= 8000
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test test-all simulate check lock sbom pictures bench clean replicas
+.PHONY: run test test-all simulate check lock sbom docs pictures bench clean replicas
 
 run: $(VENV)/.installed
 	@$(BIN)/approvals-bot dev --port $(PORT)
@@ -70,6 +70,11 @@ lock: $(PY_STAMP)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate --extra fast --extra postgres --extra pydantic-ai pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate --all-extras --group dev pyproject.toml -o requirements-dev.lock
+
+# Build the documentation's site into dist/site. A link that leads nowhere fails it.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.support.site dist/docs
+	$(BIN)/zensical build --strict -f zensical.toml
 
 # Write the list of everything a plain install brings along (CycloneDX 1.6), as it is released beside the package.
 # The tool has dependencies of its own, so it gets a venv of its own.
