@@ -145,9 +145,16 @@ class OutgoingTargets:
         self._allowed = allowed
         self._now = now
         self._proxy = proxy
+        self.watch: Callable[[str, CallResult], None] = lambda target, result: None
+        """Called with the target of each POST and what became of it, for the metrics."""
 
     async def post(self, target: str, event_id: str, body: dict[str, JsonValue]) -> CallResult:
         """POST this as JSON, signed with the target's secret. Returns what became of the call; never raises for it."""
+        result = await self._post(target, event_id, body)
+        self.watch(target, result)
+        return result
+
+    async def _post(self, target: str, event_id: str, body: dict[str, JsonValue]) -> CallResult:
         found = self._targets.get(target)
         if found is None or found.secret is None:
             return Refused(f"there is no [http.{target}] with a secret in config.toml")

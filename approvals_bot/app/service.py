@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from socket import gethostname
-from typing import Any, Literal
+from typing import Any
 
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -24,6 +23,7 @@ from approvals_bot.app.connections import (
     start_tasks,
 )
 from approvals_bot.app.directory import build_people, directory_source
+from approvals_bot.app.monitoring import Monitoring
 from approvals_bot.approvals.business_time import Calendars
 from approvals_bot.approvals.grant_life import GrantLines
 from approvals_bot.approvals.picks import Picks
@@ -54,29 +54,25 @@ from approvals_bot.people.roster import Rosters
 from approvals_bot.service.audit_keeper import AuditKeeper
 from approvals_bot.service.audit_key import AuditKey
 from approvals_bot.service.catalog import Catalog, load_catalog
+from approvals_bot.service.channel_watch import ChannelWatch
 from approvals_bot.service.directory import DirectoryReader
 from approvals_bot.service.files import keep_forgetting
 from approvals_bot.service.grants import StoredGrantLines
 from approvals_bot.service.host import Attached, ChannelHost
 from approvals_bot.service.keys import api_keys
-from approvals_bot.service.operations import ChannelWatch, keep_measuring
+from approvals_bot.service.operations import keep_measuring
 from approvals_bot.service.own_people import OwnPeopleStore
 from approvals_bot.service.picks import StoredPicks
 from approvals_bot.service.replicas import Replicas, digest_of
 from approvals_bot.service.roles import Roles
 from approvals_bot.service.schedules import planned, start_scheduled
 from approvals_bot.service.stalls import StalledCards
+from approvals_bot.web.health import Connection
 from approvals_bot.web.links import Links
-from approvals_bot.web.metrics import Connection, Metrics
 from approvals_bot.web.routes import build
 from approvals_bot.web.sign_in import SignInSetup
 
 PACKAGE = "approvals-bot"
-
-log = logging.getLogger(__name__)
-
-DELIVERY_EVENTS = {"delivered": "delivery_done", "uncertain": "delivery_done", "refused": "delivery_refused"}
-"""What the log calls an attempt, by its outcome. The others are tried again, and are in the channel's state."""
 
 TOOL_CALLS_ASK = ("@ops",)
 """Whom agents' tool calls ask on a developer's machine, without a file."""
@@ -102,6 +98,7 @@ class Service:
     reload: Callable[[Configuration], Sequence[str]]
     configuration: Configuration
     catalog: Catalog
+    monitoring: Monitoring
 
 
 @asynccontextmanager
@@ -123,12 +120,14 @@ async def open_service(
     service = configuration.service
     clock = clock or SystemClock()
     base_url = str(service.server.base_url).rstrip("/")
-    metrics = Metrics()
+    monitoring = Monitoring(clock.now)
+    metrics = monitoring.metrics
     switch = Switch()
     asks = TOOL_CALLS_ASK if open_pages else ()
     listing = load_catalog(configuration, asks)
     async with AsyncExitStack() as stack:
         store = await connect(service.server.database.get_secret_value())
+        monitoring.watch_store(store, version(PACKAGE))
         keys = [key.get_secret_value() for key in service.server.signing_keys]
         tokens = Tokens(keys, installation=store.installation)
         replicas = Replicas(
@@ -136,8 +135,8 @@ async def open_service(
         )
         resources: dict[type, Any] = {}
 
-        def appended(events: list[Event]) -> None:
-            metrics.appended(events)
+        def appended(run_id: str, events: list[Event]) -> None:
+            monitoring.appended(run_id, events)
             keeper.saw(events)
 
         def run_stalled(workflow: str) -> None:
@@ -158,8 +157,10 @@ async def open_service(
             watch_stalls=run_stalled,
             watch_cut_off=lambda run_id: cards.wake(run_id),
             watch_limits=metrics.run_near_limit,
+            watch_claims=monitoring.claimed,
         )
         targets = await open_targets(stack, service, clock.now)
+        targets.watch = monitoring.called
         channels = open_channels(stack, service)
         slack_groups = channels.get(SLACK)
         workspace = slack_groups if isinstance(slack_groups, WithMembers) else None
@@ -189,19 +190,10 @@ async def open_service(
         for channel in channels.values():
             if isinstance(channel, Attached):
                 channel.attach(host)
-        watch = ChannelWatch(clock.now)
-
-        def delivered(channel: str, act: Literal["send", "update"], outcome: str) -> None:
-            metrics.delivered(channel, act, outcome)
-            watch.saw(channel, act, outcome)
-            if (event := DELIVERY_EVENTS.get(outcome)) is not None:
-                level = logging.WARNING if event == "delivery_refused" else logging.INFO
-                log.log(level, "a delivery: %s", act, extra={"event": event, "channel": channel, "outcome": outcome})
-
         engine.resources |= {
-            Channels: Channels(channels, base_url, host.link, delivered),
-            ChannelWatch: watch,
             DirectoryReader: directory,
+            Channels: Channels(channels, base_url, host.link, monitoring.delivered),
+            ChannelWatch: monitoring.channels,
             Targets: targets,
             People: host.people,
             Calendars: Calendars(service.calendars),
@@ -230,6 +222,7 @@ async def open_service(
         await replicas.announce()  # before anything is signed, and before it is ready
         start_task(stack, replicas.keep_announcing(), "the row of this replica")
         start_tasks(stack, channels)
+        monitoring.start(stack, engine, channels, lambda: requesting(running.catalog))
         start_task(stack, own.keep_reading(), "what people set themselves")
         start_task(stack, directory.keep_reading(), "the directory of people")
         start_task(stack, cards.run(), "the cards of stalled runs")
@@ -254,6 +247,8 @@ async def open_service(
                 base_url=base_url,
                 now=clock.now,
                 metrics=metrics,
+                figures=monitoring.figures,
+                scrape=configuration.service.metrics,
                 connections=connections,
                 replicas=replicas,
                 own=own,
@@ -287,11 +282,18 @@ async def open_service(
             keeper.load(fresh)
             replicas.use([key.get_secret_value() for key in fresh.service.server.signing_keys], digest(fresh))
             running.configuration, running.catalog = fresh, listing
+            metrics.configured(digest(fresh), clock.now())
             return needing_a_restart(configuration.service, fresh.service)
 
         switch.app = assemble(configuration, listing)
-        running = Service(switch, engine, reload, configuration, listing)
+        metrics.configured(digest(configuration), clock.now())
+        running = Service(switch, engine, reload, configuration, listing, monitoring)
         yield running
+
+
+def requesting(listing: Catalog) -> list[str]:
+    """List the workflows whose runs are requests."""
+    return [name for name, listed in listing.listed.items() if listed.makes_request]
 
 
 def digest(configuration: Configuration) -> str:

@@ -256,6 +256,14 @@ class WithStates(Protocol):
 
 
 @runtime_checkable
+class WithProbe(Protocol):
+    """A channel that can say whether it would deliver now, without delivering anything."""
+
+    async def probe(self) -> ConnectionState:
+        """Ask the other side. Called while nothing is delivered, and after attempts that failed."""
+
+
+@runtime_checkable
 class WithMembers(Protocol):
     """A channel that knows people and their groups."""
 

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import structlog
 
-from approvals_bot.config.log import LogFormat, LogLevel
+from approvals_bot.config.monitoring import LogFormat, LogLevel
 from approvals_bot.durable.core.bugs import where_raised
 from approvals_bot.durable.core.context import step_context
 from approvals_bot.service.log_fields import FIELDS, of_request

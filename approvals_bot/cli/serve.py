@@ -23,8 +23,8 @@ from approvals_bot.channels.slack.manifest import manifest as manifest_of
 from approvals_bot.cli import terminal
 from approvals_bot.cli.common import CONFIG, Config, Json, fail, misuse, uncollected, with_engine
 from approvals_bot.config.load import TESTS
-from approvals_bot.config.log import LogFormat, LogLevel
 from approvals_bot.config.messages import ConfigErrors
+from approvals_bot.config.monitoring import LogFormat, LogLevel
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people.addresses import AddressError, IdentityRules, canonical_in_file

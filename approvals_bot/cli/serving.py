@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import uvicorn
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from approvals_bot.app.service import Service
 from approvals_bot.cli.interpreter import known_holes
@@ -136,18 +138,21 @@ async def serve(service: Service, listening: socket.socket, source: ConfigSource
         h11_max_incomplete_event_size=64_000,
     )
     server = _Server(options)
+    beside = [_metrics_server(service, place)] if (place := service.configuration.service.metrics.place) else []
 
     def stop() -> None:
         if server.should_exit:  # asked again: give nothing more time to finish
             server.force_exit = True
             service.engine.scheduler.hurry()
             return
-        server.should_exit = True
+        for each in (server, *beside):
+            each.should_exit = True
         logger.info("stopping: requests in progress may finish", extra={"event": "service_stopping"})
         service.engine.end_waiting()  # long polls would otherwise outlast DRAIN
 
     _handle_signals(stop, lambda: None if server.should_exit else _reload(service, source))
     serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
+    others = [asyncio.create_task(each.serve(), name="metrics") for each in beside]
     watching = asyncio.create_task(_watch(service, source, _state(service, source)), name="watch the configuration")
     sweeping = asyncio.create_task(sweep(server.server_state.connections), name="end idle connections")
     while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn has a flag but no event
@@ -160,7 +165,22 @@ async def serve(service: Service, listening: socket.socket, source: ConfigSource
     finally:
         watching.cancel()
         sweeping.cancel()
-        await asyncio.gather(watching, sweeping, return_exceptions=True)
+        await asyncio.gather(watching, sweeping, *others, return_exceptions=True)
+
+
+def _metrics_server(service: Service, place: tuple[str, int]) -> _Server:
+    """Make the server of `[metrics] listen`, which serves nothing else."""
+
+    async def only_metrics(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] != "/metrics":
+            await Response(status_code=404)(scope, receive, send)
+        else:
+            await service.app(scope, receive, send)
+
+    host, port = place
+    return _Server(
+        uvicorn.Config(only_metrics, host, port, access_log=False, log_config=None, lifespan="off", ws="none")
+    )
 
 
 def _handle_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:
@@ -226,6 +246,7 @@ def _reload(service: Service, source: ConfigSource) -> None:
     except (ApprovalsBotError, OSError) as error:
         said = {"event": "config_refused", "error": type(error).__name__}
         logger.error("the configuration was not reloaded; the old one stays in force:\n%s", error, extra=said)
+        service.monitoring.metrics.configuration_refused()
     else:
         done = "the configuration was reloaded; open requests keep the one they were opened with"
         logger.info(done, extra={"event": "config_reloaded"})

@@ -41,9 +41,9 @@ from approvals_bot.config.groups import (
     nesting_faults,
 )
 from approvals_bot.config.hosts import is_loopback
-from approvals_bot.config.log import LogTable
 from approvals_bot.config.login import LoginTable, Network, RolesTable
 from approvals_bot.config.mail import Email, MailAddress, mail_address
+from approvals_bot.config.monitoring import LogTable, MetricsTable
 from approvals_bot.config.proxy import DirectHost, Proxy, ProxyUrl
 from approvals_bot.config.secret import Secret, look_up
 from approvals_bot.people.addresses import (
@@ -80,6 +80,7 @@ class ServiceSettings(Frozen):
     roles: RolesTable = Field(default_factory=RolesTable)
     audit: AuditTable = Field(default_factory=AuditTable)
     log: LogTable = Field(default_factory=LogTable)
+    metrics: MetricsTable = Field(default_factory=MetricsTable)
 
     @property
     def step_limits(self) -> dict[str, int]:

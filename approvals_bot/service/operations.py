@@ -20,6 +20,7 @@ from approvals_bot.durable.store.replicas import ReplicaRow
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.service.attempts import change_counter
 from approvals_bot.service.audit_keeper import ANCHORED, LOADED, RIGHTS
+from approvals_bot.service.channel_watch import ChannelWatch
 from approvals_bot.service.deliveries import list_deliveries
 from approvals_bot.service.directory import DirectoryReader, DirectoryState
 from approvals_bot.service.read import request_of
@@ -50,25 +51,6 @@ class ChannelState:
     words: str
     state: str
     waiting: int
-
-
-class ChannelWatch:
-    """Since when each channel delivers, or doesn't, in one process."""
-
-    def __init__(self, now: Callable[[], datetime]) -> None:
-        self._now = now
-        self._seen: dict[str, tuple[bool, datetime]] = {}
-
-    def saw(self, channel: str, act: str, outcome: str) -> None:
-        """Take note of an attempt. What is refused says nothing: that may be one address."""
-        if outcome not in ("delivered", "uncertain", "try_again", "error"):
-            return
-        is_up = outcome in ("delivered", "uncertain")
-        if channel not in self._seen or self._seen[channel][0] != is_up:
-            self._seen[channel] = is_up, self._now()
-
-    def of(self, channel: str) -> tuple[bool | None, datetime | None]:
-        return self._seen.get(channel, (None, None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +127,8 @@ async def _channel(
     said = [
         f"{one.replace('_', ' ')}: {_words(await state())}" for one, state in states.items() if one.startswith(name)
     ]
-    is_up, since = (None, None) if watch is None else watch.of(name)
-    words = next((row.delivery.error for row in first if row.delivery.error), "")
+    is_up, since, why = (None, None, "") if watch is None else watch.of(name)
+    words = next((row.delivery.error for row in first if row.delivery.error), why)
     return ChannelState(name, is_up, since, words, "; ".join(said), await engine.count_runs(trouble, MOST_COUNTED))
 
 

@@ -103,8 +103,10 @@ KEY, NEEDED = "approvals_bot.key", "approvals_bot.needs"
 class KeyGate:
     """The check of each call's key. `keys`: all that there are."""
 
-    def __init__(self, engine: Engine, keys: Sequence[ApiKey]) -> None:
+    def __init__(self, engine: Engine, keys: Sequence[ApiKey], counted: Callable[[], None] = lambda: None) -> None:
+        """`counted` is called for each refusal."""
         self._engine = engine
+        self._counted = counted
         self._keys = keys
         self._uses = LastUses(engine)
         self._refused: dict[tuple[str, str], datetime] = {}  # when a key of this name, from this peer, was refused last
@@ -137,6 +139,7 @@ class KeyGate:
 
     async def _note_refusal(self, request: HttpRequest, status: int) -> None:
         """Write a refused key into the audit, by its name if it has one, once a minute and peer."""
+        self._counted()
         _, _, given = request.headers.get("authorization", "").partition(" ")
         found = find_key(self._keys, given.strip())
         peer = audited_peer_of(request.scope)

@@ -1,120 +1,159 @@
-"""What monitors read: whether the service is up and ready, and counts and times for Prometheus.
-
-Never a person, an address, a path or a token.
-"""
+"""The counts and times of one service for Prometheus. Never a person, an address, a path or a token."""
 
 from __future__ import annotations
 
-import hashlib
-import math
-import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+import platform
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily
+from starlette.responses import Response
 
-from approvals_bot.approvals.port import ConnectionState
 from approvals_bot.durable.core.events import ENDINGS, Event
-from approvals_bot.durable.engine import Engine
-from approvals_bot.durable.store.protocol import Filter, Status
-from approvals_bot.errors import StoreUnavailableError
-from approvals_bot.people import People
-from approvals_bot.service.replicas import Replicas
+from approvals_bot.service.figures import OPEN, StoreFigures
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 6.0, 30.0)
 """Seconds. 0.5 is the promise to Slack, 2.5 Slack's patience, 6 a person's, 30 a long poll."""
 
-STALLED = Filter(status="stalled")
-MOST_COUNTED = 100_000  # runs; more than that are as alarming
-COUNT_EVERY = 15.0  # seconds
+CALLS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)  # seconds of a call to the store
+LATE = (0.01, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0, 3600.0)  # seconds
+
+MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
+DECISIONS = (MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 4 * HOUR, DAY, 3 * DAY, 7 * DAY, 14 * DAY, 30 * DAY)
+
+COMMITS = frozenset({"create", "create_with_hooks", "append", "record", "receive"})
+"""The calls to the store that return once something is durable."""
 
 
 class Metrics:
     """The counters of one service. Each service has its own registry, so that two in one process don't mix."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self._requests = Counter(
-            "approvals_http_requests",
-            "HTTP requests by route and status.",
-            ("method", "route", "status"),
-            registry=self._registry,
-        )
-        self._seconds = Histogram(
-            "approvals_http_request_seconds",
-            "Seconds from a request to its answer, by route.",
-            ("route",),
-            buckets=BUCKETS,
-            registry=self._registry,
-        )
-        self._runs_started = Counter(
-            "approvals_runs_started", "Runs opened over the API, by workflow.", ("workflow",), registry=self._registry
-        )
-        self._schedules = Counter(
-            "approvals_schedule_times",
-            "Times of schedules that this process decided on, by workflow and what became of them.",
-            ("workflow", "outcome"),
-            registry=self._registry,
-        )
-        self._runs_ended = Counter(
-            "approvals_runs_ended",
-            "Runs that this process ended, by how: completed, failed, cancelled, reset or continued.",
-            ("status",),
-            registry=self._registry,
-        )
-        self._runs_stalled = Counter(
-            "approvals_runs_stalled",
-            "Times that a run stalled in this process, by workflow: its code has a bug or doesn't fit its log.",
-            ("workflow",),
-            registry=self._registry,
-        )
-        self._near_limits = Counter(
-            "approvals_runs_near_limit",
-            "Times that a run came beyond 40 or 80 percent of a limit in this process.",
-            ("limit", "percent"),
-            registry=self._registry,
-        )
-        self._runs = Gauge("approvals_runs", "Runs in the store that need a fix.", ("status",), registry=self._registry)
-        self._bad_entries = Gauge(
-            "approvals_people_bad_entries",
-            "Entries of a live group or directory that are no address and were left out, by source, as last read.",
-            ("source",),
-            registry=self._registry,
-        )
-        self._unresolved = Gauge(
-            "approvals_groups_unresolved",
-            "1 for a group or directory that could not be read when it was last asked: requests wait for it.",
-            ("source",),
-            registry=self._registry,
-        )
-        self._deliveries = Counter(
-            "approvals_deliveries",
-            "Attempts to send or update a copy, by channel and what became of it.",
-            ("channel", "act", "outcome"),
-            registry=self._registry,
-        )
-        self._last_anchor = Gauge(
-            "approvals_audit_last_anchor_timestamp_seconds",
-            "Time of the last anchor of the audit that got to a place outside.",
-            registry=self._registry,
-        )
-        self._votes = Counter(
-            "approvals_votes", "What people did, by verdict and channel.", ("verdict", "via"), registry=self._registry
-        )
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = own = CollectorRegistry()
+        ProcessCollector(registry=own)
+        PlatformCollector(registry=own)
+        self._stored = StoredMetrics()
+        own.register(self._stored)
 
-        self._logins = Counter(
-            "approvals_logins",
-            "Sign-ins to the pages, by method and outcome: signed_in, or why not.",
-            ("method", "outcome"),
-            registry=self._registry,
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"approvals_{name}", text, labels, registry=own)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"approvals_{name}", text, labels, registry=own)
+
+        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+            return Histogram(f"approvals_{name}", text, labels, buckets=buckets, registry=own)
+
+        self._build = gauge("build_info", "1, with the versions that run here.", "version", "python", "store")
+        self.ready = gauge("ready", "1 if this process is ready for requests, as `/readyz` last said it.")
+        self._requests = counter("http_requests", "HTTP requests by route and status.", "method", "route", "status")
+        self._seconds = histogram(
+            "http_request_seconds", "Seconds from a request to its answer, by route.", BUCKETS, "route"
         )
+        self._runs_started = counter("runs_started", "Runs opened over the API, by workflow.", "workflow")
+        self._schedules = counter(
+            "schedule_times",
+            "Times of schedules that this process decided on, by workflow and what became of them.",
+            "workflow",
+            "outcome",
+        )
+        self._runs_ended = counter(
+            "runs_ended",
+            "Runs that this process ended, by how: completed, failed, cancelled, reset or continued.",
+            "status",
+        )
+        self._runs_stalled = counter(
+            "runs_stalled",
+            "Times that a run stalled in this process, by workflow: its code has a bug or doesn't fit its log.",
+            "workflow",
+        )
+        self._near_limits = counter(
+            "runs_near_limit",
+            "Times that a run came beyond 40 or 80 percent of a limit in this process.",
+            "limit",
+            "percent",
+        )
+        self._decided = histogram(
+            "request_decision_seconds",
+            "Seconds from a request to its decision, of the runs that this process has ended.",
+            DECISIONS,
+            "workflow",
+            "outcome",
+        )
+        self._resumed = histogram(
+            "resume_seconds", "Seconds from a payload or another fact until this process took up its run.", LATE
+        )
+        self._late = histogram("timer_lateness_seconds", "Seconds by which this process took up runs too late.", LATE)
+        self._bad_entries = gauge(
+            "people_bad_entries",
+            "Entries of a live group or directory that are no address and were left out, by source, as last read.",
+            "source",
+        )
+        self._unresolved = gauge(
+            "groups_unresolved",
+            "1 for a group or directory that could not be read when it was last asked: requests wait for it.",
+            "source",
+        )
+        self._deliveries = counter(
+            "deliveries",
+            "Attempts to send or update a copy, by channel and what became of it.",
+            "channel",
+            "act",
+            "outcome",
+        )
+        self._channel_up = gauge("channel_up", "1 if a channel works, as far as this process knows.", "channel")
+        self._calls = counter(
+            "outgoing_calls", "Calls of targets of [http], by target and what became of them.", "target", "outcome"
+        )
+        self._store_calls = histogram("store_call_seconds", "Seconds of calls to the store.", CALLS, "call")
+        self._commits = histogram("store_commit_seconds", "Seconds until something was durable.", CALLS)
+        self._store_errors = counter("store_errors", "Calls that the store could not answer, by why.", "kind")
+        self._last_anchor = gauge(
+            "audit_last_anchor_timestamp_seconds", "Time of the last anchor of the audit that got to a place outside."
+        )
+        self._votes = counter("votes", "What people did, by verdict and channel.", "verdict", "via")
+        self._logins = counter(
+            "logins", "Sign-ins to the pages, by method and outcome: signed_in, or why not.", "method", "outcome"
+        )
+        self._keys_refused = counter("api_key_refusals", "Calls that were refused for their API key.")
+        self._reloaded = gauge("config_last_reload_successful", "1 if the configuration could be read last time.")
+        self._reloaded_at = gauge(
+            "config_last_reload_success_timestamp_seconds", "When the configuration in force was loaded."
+        )
+        self._configuration = gauge("config_info", "1, with the digest of the configuration in force.", "digest")
+
+    def started(self, version: str, store: str) -> None:
+        """Say what runs here."""
+        self._build.labels(version, platform.python_version(), store).set(1)
+
+    def configured(self, digest: str, at: datetime) -> None:
+        """Take note of a configuration that is in force from now on."""
+        self._configuration.clear()
+        self._configuration.labels(digest).set(1)
+        self._reloaded.set(1)
+        self._reloaded_at.set(at.timestamp())
+
+    def configuration_refused(self) -> None:
+        self._reloaded.set(0)
 
     def signed_in(self, method: str, outcome: str) -> None:
         self._logins.labels(method, outcome).inc()
+
+    def key_refused(self) -> None:
+        self._keys_refused.inc()
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
         # a caller may send any word as its method; each would be a new time series
@@ -134,8 +173,9 @@ class Metrics:
     def run_near_limit(self, limit: str, percent: int) -> None:
         self._near_limits.labels(limit, str(percent)).inc()
 
-    def runs_counted(self, status: Status, count: int) -> None:
-        self._runs.labels(status).set(count)
+    def run_taken_up(self, seconds: float, *, by_timer: bool) -> None:
+        """Count a run that was due for this long."""
+        (self._late if by_timer else self._resumed).observe(seconds)
 
     def people_read(self, bad_entries: Mapping[str, int], unreadable: Mapping[str, str]) -> None:
         """Take over how many entries of each live source of people are no address, and which can't be read."""
@@ -144,7 +184,7 @@ class Metrics:
         for source, why in unreadable.items():
             self._unresolved.labels(source).set(1 if why else 0)
 
-    def appended(self, events: Iterable[Event]) -> None:
+    def appended(self, run_id: str, events: Iterable[Event]) -> None:
         for event in events:
             if event.type in ENDINGS:
                 self._runs_ended.labels(event.type.removeprefix("run_")).inc()
@@ -152,71 +192,72 @@ class Metrics:
     def delivered(self, channel: str, act: str, outcome: str) -> None:
         self._deliveries.labels(channel, act, outcome).inc()
 
+    def channel_is(self, channel: str, *, up: bool) -> None:
+        self._channel_up.labels(channel).set(1 if up else 0)
+
+    def called(self, target: str, outcome: str) -> None:
+        self._calls.labels(target, outcome).inc()
+
+    def store_answered(self, call: str, seconds: float) -> None:
+        self._store_calls.labels(call).observe(seconds)
+        if call in COMMITS:
+            self._commits.observe(seconds)
+
+    def store_failed(self, kind: str) -> None:
+        self._store_errors.labels(kind).inc()
+
     def voted(self, verdict: str, via: str) -> None:
         self._votes.labels(verdict, via).inc()
 
     def anchored(self, at: datetime) -> None:
         self._last_anchor.set(at.timestamp())
 
+    def counted(self, figures: StoreFigures, now: datetime) -> None:
+        """Take over the counts of the whole store."""
+        self._stored.figures, self._stored.now = figures, now
+        for workflow, outcome, seconds in figures.decisions:
+            self._decided.labels(workflow, outcome).observe(seconds)
+
     def response(self) -> Response:
         return Response(generate_latest(self._registry), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
-def shown_installation(id: str) -> str:
-    """Return what distinguishes installations, without the ID that tokens are bound to."""
-    return hashlib.sha256(f"approvals-bot installation {id}".encode()).hexdigest()[:16]
+class StoredMetrics:
+    """The metrics of the whole store. Before it has been counted, and of what there is none, there is nothing."""
 
+    def __init__(self) -> None:
+        self.figures: StoreFigures | None = None
+        self.now: datetime | None = None
 
-Connection = Callable[[], Awaitable[ConnectionState]]
-"""Says how a connection is that we keep open."""
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        found, now = self.figures or StoreFigures(), self.now
 
+        def family(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+            return GaugeMetricFamily(f"approvals_{name}", text, labels=labels)
 
-class Health:
-    """`/healthz`, `/readyz`, `/metrics`."""
+        def age(at: datetime) -> float:
+            return 0.0 if now is None else max(0.0, (now - at).total_seconds())
 
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        metrics: Metrics,
-        connections: Mapping[str, Connection],
-        replicas: Replicas | None = None,
-    ) -> None:
-        self._engine = engine
-        self._metrics = metrics
-        self._connections = connections
-        self._replicas = replicas
-        self._installation = shown_installation(engine.installation)
-        self._counted_at = -math.inf  # seconds of the monotonic clock
-
-    async def alive(self, request: HttpRequest) -> Response:
-        """The process answers. It says nothing about the store: restarting us would not mend that.
-
-        `installation` lets `doctor` see whose service answers. It is a hash, which is all that it takes.
-        """
-        return JSONResponse({"status": "ok", "installation": self._installation})
-
-    async def ready(self, request: HttpRequest) -> Response:
-        """The store takes writes and has the schema that this version needs; 503 otherwise.
-
-        503, too, for a replica that lacks a key which others sign with. Beside it are the number of replicas and the
-        states of connections, which don't make us unready: links, pages and the API work without. What the other side
-        has said isn't for everybody.
-        """
-        await self._engine.ready()
-        if self._replicas is not None and self._replicas.missing:
-            return JSONResponse({"status": "key_not_everywhere", "missing": self._replicas.missing}, status_code=503)
-        replicas = {} if self._replicas is None else {"replicas": self._replicas.count}
-        states = {name: (await state()).word for name, state in self._connections.items()}
-        return JSONResponse({"status": "ready"} | replicas | states)
-
-    async def metrics(self, request: HttpRequest) -> Response:
-        """The metrics of this process, and the count of stalled runs in the store, at most COUNT_EVERY old."""
-        if self._counted_at + COUNT_EVERY < time.monotonic():
-            with suppress(StoreUnavailableError):  # the counts of this process are wanted then all the more
-                self._metrics.runs_counted("stalled", await self._engine.count_runs(STALLED, MOST_COUNTED))
-                self._counted_at = time.monotonic()
-        people = self._engine.resources.get(People)
-        if people is not None:
-            self._metrics.people_read(people.bad_entries, people.unreadable)
-        return self._metrics.response()
+        runs = family("runs", "Runs in the store that haven't ended, by status.", "status")
+        for status in OPEN if self.figures is not None else ():
+            runs.add_metric([status], found.runs.get(status, 0))
+        requests = family("requests_open", "Requests in the store that wait for a decision.", "workflow")
+        for workflow, count in found.requests.items():
+            requests.add_metric([workflow], count)
+        oldest = family("request_oldest_open_seconds", "Age of the oldest request that waits.", "workflow")
+        for workflow, at in found.oldest_request.items():
+            oldest.add_metric([workflow], age(at))
+        waiting = family(
+            "deliveries_waiting", "Open runs with copies that have not arrived, by channel and why.", "channel", "state"
+        )
+        for (channel, state), count in found.deliveries.items():
+            waiting.add_metric([channel, state], count)
+        late = family(
+            "delivery_oldest_waiting_seconds", "Age of the oldest run with a copy that has not arrived.", "channel"
+        )
+        for channel, at in found.oldest_delivery.items():
+            late.add_metric([channel], age(at))
+        size = family("store_size_bytes", "Size of the store.")
+        if self.figures is not None:
+            size.add_metric([], found.size)
+        return [runs, requests, oldest, waiting, late, size]

@@ -8,10 +8,11 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from approvals_bot.durable.engine import Engine
-from approvals_bot.service.operations import MOST_COUNTED, ChannelWatch, read_operations
+from approvals_bot.service.channel_watch import ChannelWatch
+from approvals_bot.service.operations import MOST_COUNTED, read_operations
 from approvals_bot.service.repairs import error_of
 from approvals_bot.web.admission import Admission
-from approvals_bot.web.metrics import Connection
+from approvals_bot.web.health import Connection
 
 UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 

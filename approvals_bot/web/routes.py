@@ -18,15 +18,17 @@ from starlette.websockets import WebSocketClose
 
 from approvals_bot.agents.chats import ChatForm, Chats
 from approvals_bot.approvals.port import Channels
+from approvals_bot.config.monitoring import MetricsTable
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
 from approvals_bot.service.audit_key import AuditKey
 from approvals_bot.service.catalog import Catalog
+from approvals_bot.service.channel_watch import ChannelWatch
 from approvals_bot.service.codes import Codes
+from approvals_bot.service.figures import FigureReader
 from approvals_bot.service.keys import ApiKey
 from approvals_bot.service.known import KnownPeople
-from approvals_bot.service.operations import ChannelWatch
 from approvals_bot.service.own_people import OwnPeopleStore
 from approvals_bot.service.replicas import Replicas
 from approvals_bot.service.roles import Roles
@@ -44,6 +46,7 @@ from approvals_bot.web.files import Downloads, FilesApi
 from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.grants import GrantsApi
 from approvals_bot.web.guard import Guard, RefusedTokens, TrustedProxies
+from approvals_bot.web.health import Connection, Health
 from approvals_bot.web.hooks import HooksApi, Webhooks
 from approvals_bot.web.keys import KeyGate
 from approvals_bot.web.links import Links
@@ -52,7 +55,7 @@ from approvals_bot.web.live import Live
 from approvals_bot.web.login import Login, LoginPage
 from approvals_bot.web.mcp import McpEndpoint
 from approvals_bot.web.me import MyPage
-from approvals_bot.web.metrics import Connection, Health, Metrics
+from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.middleware import UNMATCHED, Middleware
 from approvals_bot.web.navigation import Navigation
 from approvals_bot.web.new_request import NewRequest
@@ -86,6 +89,8 @@ def build(
     now: Callable[[], datetime],
     channels: Channels | None = None,
     metrics: Metrics | None = None,
+    figures: FigureReader | None = None,
+    scrape: MetricsTable | None = None,
     connections: Mapping[str, Connection] | None = None,
     replicas: Replicas | None = None,
     own: OwnPeopleStore | None = None,
@@ -104,6 +109,7 @@ def build(
     """The service as an ASGI app.
 
     `channels`: by which codes are sent to people; by default those that the engine's steps use.
+    `figures`: counts of the store, for `/metrics`; `scrape`: who may read that.
     `connections`: what `/readyz` reports besides the store, by name.
     `extra`: the routes of rooms that not every installation has (Slack, the playground). `open_pages`: the pages for
     people need no session, and everybody may begin one; only for a service that listens on this machine alone. `chat`:
@@ -118,7 +124,7 @@ def build(
     channels = channels or engine.resources.get(Channels) or Channels()
     metrics = metrics or Metrics()
     pages = Renderer(now=now, root=root_of(base_url))
-    gate = KeyGate(engine, api_keys)
+    gate = KeyGate(engine, api_keys, metrics.key_refused)
     runs = RunsApi(
         engine=engine,
         workflows=workflows,
@@ -312,7 +318,15 @@ def build(
         key=audit_key,
         open_pages=open_pages,
     )
-    health = Health(engine=engine, metrics=metrics, connections=connections or {}, replicas=replicas)
+    health = Health(
+        engine=engine,
+        metrics=metrics,
+        connections=connections or {},
+        replicas=replicas,
+        figures=figures,
+        watch=engine.resources.get(ChannelWatch),
+        scrape=scrape,
+    )
     openapi = OpenApi(base_url=base_url, chat=chat is not None)
     mcp = McpEndpoint(base_url=base_url)
 

@@ -16,7 +16,7 @@ import pytest
 from starlette.types import Scope
 
 from approvals_bot.cli.logs import harmless, set_up_logs
-from approvals_bot.config.log import LogFormat
+from approvals_bot.config.monitoring import LogFormat
 from approvals_bot.service.troubles import Troubles
 from approvals_bot.web.guard import TrustedProxies
 from tests.structure.test_traced import IN_SLACK, SECRETS, open_house

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import Any
 
 import httpx2
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
 from starlette.requests import Request
 
+from approvals_bot.app.monitoring import Monitoring
 from approvals_bot.approvals.card_model import Card, Name
 from approvals_bot.approvals.port import (
     Channels,
@@ -23,11 +27,19 @@ from approvals_bot.approvals.port import (
     Result,
     TryAgain,
 )
+from approvals_bot.config.monitoring import MetricsTable
 from approvals_bot.durable.core.api import create_hook, workflow
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store import connect
-from approvals_bot.web.metrics import Health, Metrics
+from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.playground.faults import Fault
+from approvals_bot.service.channel_watch import ChannelWatch
+from approvals_bot.web.health import Health
+from approvals_bot.web.metrics import Metrics
+from approvals_bot.web.responses import Problem
 from approvals_bot.web.routes import build
+from tests.support.posting import a_kept_port
+from tests.support.staffed_house import a_staffed_house
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "monitoring.md"
 
@@ -65,7 +77,7 @@ async def test_check_37_readiness_says_how_socket_mode_is_and_stays_ready(servic
         answer = await client.get("/readyz")
     assert (answer.status_code, answer.json()) == (
         200,
-        {"status": "ready", "slack_socket_mode": "down"},
+        {"status": "ready", "store": "up", "slack_socket_mode": "down"},
     )
 
 
@@ -139,10 +151,136 @@ async def test_runs_that_stall_are_counted(tmp_path: Path) -> None:
     assert 'approvals_runs{status="stalled"} 1.0' in text
 
 
-def test_every_metric_is_documented() -> None:
-    text = DOCUMENT.read_text(encoding="utf-8")
-    metrics = Metrics()
-    declared = re.findall(r"^# TYPE (approvals_\w+) ", bytes(metrics.response().body).decode(), re.M)
-    named = {name for name in declared if not name.endswith("_created")}
-    assert len(named) >= 6
-    assert named == set(re.findall(r"^\| `(approvals_\w+)` \|", text, re.M))
+NAMES = """
+build_info ready runs requests_open request_oldest_open_seconds request_decision_seconds resume_seconds
+timer_lateness_seconds deliveries_waiting delivery_oldest_waiting_seconds channel_up outgoing_calls_total
+store_call_seconds store_commit_seconds store_errors_total store_size_bytes logins_total api_key_refusals_total
+config_last_reload_successful config_last_reload_success_timestamp_seconds config_info
+audit_last_anchor_timestamp_seconds
+"""
+"""What monitors rely on, besides what was there before."""
+
+
+def test_every_metric_is_there_and_documented() -> None:
+    text = bytes(Metrics().response().body).decode()
+    families = text_string_to_metric_families(text)
+    named = {f"{each.name}{'_total' if each.type == 'counter' else ''}" for each in families}
+    ours = {name for name in named if name.startswith("approvals_")}
+    assert ours >= {f"approvals_{name}" for name in NAMES.split()}
+    assert ours == set(re.findall(r"^\| `(approvals_\w+)` \|", DOCUMENT.read_text(encoding="utf-8"), re.M))
+    assert "_created" not in text
+    assert {"python_info", "process_open_fds"} <= named
+
+
+ANN_DECIDES = """
+[workflow]
+id = "ship"
+title = "Ship {{ version }}"
+request = ["*"]
+[fields]
+version = "string"
+[[stage]]
+id = "go"
+from = ["ann@acme.eu"]
+[deliver]
+email = true
+"""
+
+
+async def test_monitors_see_requests_deliveries_and_channels(tmp_path: Path) -> None:
+    with a_kept_port() as port:
+        async with a_staffed_house(tmp_path, {"ship": ANN_DECIDES}, port) as house:
+            monitoring = house.service.monitoring
+
+            async def scraped() -> dict[str, float]:
+                assert monitoring.figures is not None
+                monitoring.figures.forget()
+                text = (await house.get("/metrics", "")).text
+                found = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+                return {f"{each.name}{','.join(each.labels.values())}": each.value for each in found}
+
+            await house.vote(await house.open("ship", version="0"), "ann@acme.eu")
+            await house.service.engine.settle()
+            await house.open("ship", version="1")
+            house.mailbox.faults.add(Fault("error", "RCPT", times=None, code=451, error="4.7.1 later"))
+            await house.open("ship", version="2")
+            await house.clock.advance("1m")
+            found = await scraped()
+            assert found["approvals_requests_openship"] == 2
+            assert found["approvals_request_oldest_open_secondsship"] == 60
+            assert found["approvals_deliveries_waitingemail,trying"] == 1
+            assert found["approvals_runsrunning"] == 2
+            assert found["approvals_channel_upemail"] == 1
+            assert found["approvals_store_size_bytes"] > 0
+            assert found["approvals_store_commit_seconds_count"] > 0
+            assert found["approvals_request_decision_seconds_countapproved,ship"] == 1
+            assert "approvals_request_decision_seconds_countrejected,ship" not in found
+            monitoring.channels.probed("email", ConnectionState("down", "the relay can't be reached"))
+            assert (await scraped())["approvals_channel_upemail"] == 0
+            ready = (await house.get("/readyz", "")).json()
+            assert (ready["store"], ready["channels"], ready["replicas"]) == ("up", {"email": "down"}, 1)
+
+
+async def test_an_idle_channel_is_probed_and_logged_once_each_way(caplog: pytest.LogCaptureFixture) -> None:
+    at = 0.0
+
+    class Probed(Scripted):
+        async def probe(self) -> ConnectionState:
+            return ConnectionState("up" if at > 60 else "down", "" if at > 60 else "it can't be reached")
+
+    now = datetime(2026, 3, 2, tzinfo=UTC)
+    watch = ChannelWatch(lambda: now, monotonic=lambda: at)
+    watch.watch({"email": Probed()})
+    for at, due in ((29.0, 0), (30.0, 1), (59.0, 0), (60.0, 1), (90.0, 1)):  # `monotonic` reads it
+        found = [*watch.due()]
+        assert len(found) == due, at
+        for name, channel in found:
+            watch.probed(name, await channel.probe())
+    assert [each.__dict__["event"] for each in caplog.records] == ["channel_down"]
+    assert watch.words == {"email": "up"}
+
+
+async def test_a_store_that_fails_is_logged_once_each_way(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "approvals_bot")
+    monitoring = Monitoring(lambda: datetime(2026, 3, 2, tzinfo=UTC))
+
+    class Flaky:
+        is_shared, fails = False, True
+
+        async def check(self) -> None:
+            if self.fails:
+                raise StoreUnavailableError("no") from OSError("the disk is full")
+
+        def __getattr__(self, name: str) -> Any:
+            return self.check
+
+    store: Any = Flaky()
+    monitoring.watch_store(store, "0.1.0")
+    for _ in range(3):
+        with pytest.raises(StoreUnavailableError):
+            await store.check()
+    store.fails = False
+    await store.check()
+    assert [each.__dict__["event"] for each in caplog.records] == ["store_lost", "store_back"]
+    text = bytes(monitoring.metrics.response().body).decode()
+    assert 'approvals_store_errors_total{kind="OSError"} 3.0' in text
+    assert 'approvals_store_call_seconds_count{call="check"} 1.0' in text
+
+
+@pytest.mark.parametrize(
+    ("listen", "sent", "status"),
+    [("127.0.0.1:9464", "a-token", 404), (None, "", 401), (None, "another", 401), (None, "a-token", 200)],
+)
+async def test_metrics_ask_for_their_token_at_their_place(
+    service: Any, listen: str | None, sent: str, status: int
+) -> None:
+    table = MetricsTable(listen=listen, token=SecretStr("a-token"))
+    health = Health(engine=service.engine, metrics=Metrics(), connections={}, scrape=table)
+    headers = [(b"authorization", f"Bearer {sent}".encode())]
+    request = Request({"type": "http", "server": ("127.0.0.1", 80), "headers": headers})
+    if status == 200:
+        assert (await health.metrics(request)).status_code == 200
+        return
+    with pytest.raises(Problem) as refused:
+        await health.metrics(request)
+    assert refused.value.status == status

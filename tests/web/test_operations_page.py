@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from approvals_bot.playground.faults import Fault
-from approvals_bot.service.operations import ChannelWatch, growth_of, measure
+from approvals_bot.service.channel_watch import ChannelWatch
+from approvals_bot.service.operations import growth_of, measure
 from approvals_bot.testing import FakeClock
 from approvals_bot.web.operations_page import bytes_in_words
 from tests.support.posting import a_kept_port
@@ -74,7 +75,7 @@ async def test_operations_say_how_everything_is(house: StaffedHouse) -> None:
     (row,) = await engine.store.replicas()
     for said in (
         "The oldest wait: Ship 1 , opened 2 days ago.",
-        "email ⚠ Failing since Sat 3 Jan 2026, 09:00 UTC 1 request affected "
+        "email ✅ Delivering since Thu 1 Jan 2026, 09:00 UTC 1 request affected "
         "the relay asks to try later: 451 4.7.1 greylisted",
         f"{row.id} this one {row.version} schema {row.schema}",
         f"{row.signs_with} signs",
@@ -92,13 +93,14 @@ async def test_operations_say_how_everything_is(house: StaffedHouse) -> None:
 
 def test_a_channel_is_up_or_down_since_it_became_so(clock: FakeClock) -> None:
     watch, began = ChannelWatch(clock.now), clock.now()
-    assert watch.of("email") == (None, None)
+    assert watch.of("email") == (None, None, "")
     for outcome, is_up in (("refused", None), ("delivered", True), ("held", True), ("uncertain", True)):
         watch.saw("email", "send", outcome)
         assert watch.of("email")[0] is is_up
-    assert watch.of("email") == (True, began)
-    watch.saw("email", "send", "try_again")
-    assert watch.of("email") == (False, began)
+    assert watch.of("email") == (True, began, "")
+    for _ in range(3):
+        watch.saw("email", "send", "try_again")
+    assert watch.of("email") == (False, began, "")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from approvals_bot.durable.core.api import create_hook, create_webhook, publish,
 from approvals_bot.durable.store.protocol import MAX_UNREAD
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.service.catalog import Listed
-from approvals_bot.web.metrics import shown_installation
+from approvals_bot.web.health import shown_installation
 from approvals_bot.web.routes import Resource, build
 
 PATHS = (
@@ -331,7 +331,7 @@ async def test_the_service_says_that_it_lives_and_is_ready(service: Any) -> None
     installation = shown_installation(service.engine.installation)
     assert (await service.web.get("/healthz")).json() == {"status": "ok", "installation": installation}
     assert service.engine.installation not in installation
-    assert (await service.web.get("/readyz")).json() == {"status": "ready"}
+    assert (await service.web.get("/readyz")).json() == {"status": "ready", "store": "up"}
 
 
 async def test_a_store_with_another_schema_makes_it_unready_but_alive(service: Any) -> None:

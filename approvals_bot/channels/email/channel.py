@@ -107,6 +107,11 @@ class EmailChannel:
         """Return the state of each mailbox that is read, for `/readyz`."""
         return {f"{watch.name}_mailbox": watch.state for watch in self._watches}
 
+    async def probe(self) -> ConnectionState:
+        """Connect and log in to the relay, unless it has just refused the login."""
+        verdict = await self._relay.probe()
+        return ConnectionState("up") if verdict is None else ConnectionState("down", verdict.error)
+
     async def check(self, asked: CheckUp) -> Sequence[Diagnosis]:
         """Connect and log in to the relay, and send a test mail if `asked` names an address."""
         return await examine(self._relay, self._settings, asked.send_to)

@@ -101,6 +101,7 @@ class Relay:
         self._stopped_because = Refused("")
         self._stops = 0  # in a row, without an accepted mail in between
         self._is_sending_text = False
+        self._is_probing = False
 
     async def deliver(self, mail: OutgoingMail) -> Accepted | Lost | TryAgain | Refused:
         """Send one mail. Returns within 45 seconds, whatever the relay does."""
@@ -119,6 +120,16 @@ class Relay:
     async def aclose(self) -> None:
         async with self._lock:
             await self._hang_up()
+
+    async def probe(self) -> TryAgain | Refused | None:
+        """Check as `check` does, but not while nothing is sent because the relay has refused the login."""
+        if self._monotonic() < self._stopped_until:
+            return self._stopped_because
+        self._is_probing = True
+        try:
+            return await self.check()
+        finally:
+            self._is_probing = False
 
     async def check(self) -> TryAgain | Refused | None:
         """Connect and log in, as for a mail, without sending one. Returns None if that works."""
@@ -293,7 +304,8 @@ class Relay:
         return self._stopped_because
 
     def _loud(self, verdict: V) -> V:
-        log.error("Mail doesn't work: %s. Check [email] in the configuration.", verdict.error)
+        if not self._is_probing:  # a probe would find the same every 30 seconds
+            log.error("Mail doesn't work: %s. Check [email] in the configuration.", verdict.error)
         return verdict
 
 

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from approvals_bot.approvals.port import CheckUp, ConnectionState, Diagnosis, Dispatch, Receipt, Result
 from approvals_bot.channels.slack.builder import SlackSteps
-from approvals_bot.channels.slack.client import SlackClient, SlackError
+from approvals_bot.channels.slack.client import LaterError, SlackClient, SlackError
 from approvals_bot.channels.slack.desk import EphemeralReplies
 from approvals_bot.channels.slack.identity import Identified, Unidentified
 from approvals_bot.channels.slack.inbound import SlackIn, slack_in, slack_routes
@@ -123,6 +123,16 @@ class SlackChannel:
     def states(self) -> Mapping[str, Callable[[], Awaitable[ConnectionState]]]:
         """Return the websocket's state, for `/readyz`."""
         return {} if self._socket is None else {"slack_socket_mode": self._socket.state}
+
+    async def probe(self) -> ConnectionState:
+        """Ask Slack who we are. A rate limit says nothing."""
+        try:
+            await self._client.ask("auth.test")
+        except LaterError as later:
+            return ConnectionState("connecting" if later.code == "ratelimited" else "down", later.code)
+        except (SlackError, TimeoutError) as failure:
+            return ConnectionState("down", failure.code if isinstance(failure, SlackError) else "no answer in time")
+        return ConnectionState("up")
 
     def reload(self, settings: Slack) -> None:
         """Switch to the new people, workflows and `external_users`. Tokens and addresses need a restart."""

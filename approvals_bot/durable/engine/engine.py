@@ -38,7 +38,7 @@ from approvals_bot.durable.engine.starts import StartOptions, begins_at
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.audit import AuditEntry, AuditLine, Owes
 from approvals_bot.durable.store.chain import ChainKey
-from approvals_bot.durable.store.protocol import MAX_UNREAD, OpenStore, RunRecord
+from approvals_bot.durable.store.protocol import MAX_UNREAD, Claimed, OpenStore, RunRecord
 from approvals_bot.durable.tokens import WEBHOOK, Tokens, check_keys
 from approvals_bot.errors import (
     ApprovalsBotError,
@@ -71,17 +71,18 @@ class Engine(Interventions):
         cancel_grace: float = CANCEL_GRACE,
         max_waiting: int = MAX_UNREAD,
         audit_key: ChainKey | None = None,
-        watch: Callable[[list[Event]], None] | None = None,
+        watch: Callable[[str, list[Event]], None] | None = None,
         watch_stalls: Callable[[str], None] | None = None,
         watch_cut_off: Callable[[str], None] | None = None,
         watch_limits: Callable[[str, int], None] | None = None,
+        watch_claims: Callable[[Claimed], None] | None = None,
     ) -> None:
-        """`watch` is called with the events that this process appends, for its metrics.
+        """`watch` is called with a run's ID and the events that this process appends to it, for its metrics.
 
         `watch_stalls` is called with the workflow of each run that stalls here. `watch_cut_off` is called with the ID
         of each run that fails or is cancelled here or is ended from outside, perhaps before its body could end it
         well, and of each that a reset has made. `watch_limits` is called with the limit and the percentage of each
-        warning.
+        warning, `watch_claims` with each run that was due and is taken up here.
         """
         if tokens is not None and tokens.installation != store.installation:
             raise ValueError("these tokens are of another installation: Tokens(…, installation=store.installation)")
@@ -98,6 +99,7 @@ class Engine(Interventions):
             entropy=EntropyPool().draw,
             watch_stalls=watch_stalls,
             watch_cut_off=watch_cut_off,
+            watch_claims=watch_claims,
         )
         super().__init__(store, scheduler, notifier, Intake(scheduler, notifier))
         self.replayer = scheduler.replayer

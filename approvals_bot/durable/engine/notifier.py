@@ -18,7 +18,7 @@ class Notifier:
 
     def __init__(
         self,
-        watch: Callable[[list[Event]], None] | None = None,
+        watch: Callable[[str, list[Event]], None] | None = None,
         watch_limits: Callable[[str, int], None] | None = None,
         max_waiting: int = MAX_UNREAD,
     ) -> None:
@@ -35,7 +35,7 @@ class Notifier:
         if events and (own or events[-1].seq >= NEAR_EVENTS):
             self.limits.grown(run_id, events, own or {})
         if self._watch is not None:
-            self._watch(events)
+            self._watch(run_id, events)
         for subscription in self.subscriptions.get(run_id, ()):
             subscription.deliver(events)
         for feed in self.feeds:

@@ -59,6 +59,7 @@ class Scheduler:
         entropy: Callable[[], bytes],
         watch_stalls: Callable[[str], None] | None = None,
         watch_cut_off: Callable[[str], None] | None = None,
+        watch_claims: Callable[[Claimed], None] | None = None,
     ) -> None:
         """`entropy` returns 32 random bytes, for ids and tokens. The watchers are `Engine`'s."""
         self.store = store
@@ -72,6 +73,7 @@ class Scheduler:
         self.entropy = entropy
         self._watch_stalls = watch_stalls
         self._watch_cut_off = watch_cut_off
+        self._watch_claims = watch_claims
         self.cache = RunCache()
         self.notifier = notifier
         self.executor = executor
@@ -148,6 +150,8 @@ class Scheduler:
 
     def activate(self, claimed: Claimed) -> None:
         """Start working on a run that has been claimed."""
+        if self._watch_claims is not None:
+            self._watch_claims(claimed)
         run = CachedRun(claimed.row, claimed.log, claimed.claim.epoch)
         if claimed.row.status == "pending" and "reset_of" in claimed.log[0].data:
             self.cut_off(claimed.claim.run_id)

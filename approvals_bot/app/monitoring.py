@@ -1,0 +1,117 @@
+"""What watches the running service: its metrics, its troubles, and how its channels and its store are."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from datetime import datetime
+from typing import Literal
+
+from approvals_bot.app.connections import start_task
+from approvals_bot.approvals.port import Called, CallResult, Channel
+from approvals_bot.durable.core.events import Event
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.store.protocol import Claimed, OpenStore
+from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.service.channel_watch import ChannelWatch
+from approvals_bot.service.figures import FigureReader
+from approvals_bot.service.measured_store import measure
+from approvals_bot.service.troubles import LOOK_EVERY, Troubles
+from approvals_bot.web.metrics import Metrics
+
+DELIVERY_EVENTS = {"delivered": "delivery_done", "uncertain": "delivery_done", "refused": "delivery_refused"}
+"""What the log calls an attempt, by its outcome. The others are tried again, and are in the channel's state."""
+
+TOO_LATE = 5.0  # seconds; a timer that is later than this has a line in the log
+STORE = "store"
+
+log = logging.getLogger(__name__)
+
+
+class Monitoring:
+    """The monitoring of one service."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self.now = now
+        self.metrics = Metrics()
+        self.troubles = Troubles(now)
+        self.channels = ChannelWatch(now, self.troubles, lambda name, up: self.metrics.channel_is(name, up=up))
+        self.figures: FigureReader | None = None
+        self._is_lost = False
+
+    def watch_store(self, store: OpenStore, version: str) -> None:
+        """Time the store's calls."""
+        self.metrics.started(version, "postgresql" if store.is_shared else "sqlite")
+        measure(store, answered=self.metrics.store_answered, failed=self._store_failed, worked=self._store_works)
+
+    def _store_failed(self, kind: str) -> None:
+        self.metrics.store_failed(kind)
+        self._is_lost = True
+        self.troubles.begin(STORE, "store_lost", f"the store does not answer ({kind}); it is tried again")
+
+    def _store_works(self) -> None:
+        if self._is_lost:
+            self._is_lost = False
+            self.troubles.end(STORE, "store_back", "the store answers again")
+
+    def start(
+        self,
+        stack: AsyncExitStack,
+        engine: Engine,
+        channels: Mapping[str, Channel],
+        workflows: Callable[[], Sequence[str]],
+    ) -> None:
+        """Watch what the engine works with; the stack stops it. `workflows`: those whose runs are requests."""
+        self.channels.watch(channels)
+        self.figures = FigureReader(engine, workflows, sorted(channels))
+        stack.push_async_callback(self.figures.close)
+        start_task(stack, self._keep_looking(engine), "what is wrong for a while")
+        start_task(stack, self.channels.keep_probing(), "probes of channels")
+
+    async def _keep_looking(self, engine: Engine) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            if self._is_lost:  # an idle service writes nothing that would show that it works again
+                with suppress(StoreUnavailableError):
+                    await engine.ready()
+            self.troubles.remind()
+
+    def appended(self, run_id: str, events: list[Event]) -> None:
+        self.metrics.appended(run_id, events)
+        if self.figures is not None:
+            self.figures.saw(run_id, events)
+
+    def claimed(self, each: Claimed) -> None:
+        """Take note of a run that this process takes up, which was due before."""
+        row = each.row
+        if row.wake_at is None:
+            return
+        late = max(0.0, (self.now() - row.wake_at).total_seconds())
+        by_timer = each.log[-1].at < row.wake_at
+        self.metrics.run_taken_up(late, by_timer=by_timer)
+        if by_timer and late > TOO_LATE:
+            said = {
+                "event": "timer_late",
+                "run_id": row.id,
+                "workflow": row.workflow,
+                "duration_ms": round(late * 1000),
+            }
+            log.warning("a run was due %.0f seconds ago", late, extra=said)
+
+    def delivered(self, channel: str, act: Literal["send", "update"], outcome: str) -> None:
+        """Take note of an attempt to deliver something."""
+        self.metrics.delivered(channel, act, outcome)
+        self.channels.saw(channel, act, outcome)
+        if (event := DELIVERY_EVENTS.get(outcome)) is not None:
+            level = logging.WARNING if event == "delivery_refused" else logging.INFO
+            log.log(level, "a delivery: %s", act, extra={"event": event, "channel": channel, "outcome": outcome})
+
+    def called(self, target: str, result: CallResult) -> None:
+        """Take note of a call of a target."""
+        outcome = "done" if isinstance(result, Called) else result.kind
+        self.metrics.called(target, outcome)
+        if outcome == "refused":
+            said = {"event": "followup_failed", "target": target, "outcome": outcome}
+            log.error("a call was refused for good", extra=said)

@@ -1,0 +1,179 @@
+"""Counts of the whole store for monitors: runs, open requests, deliveries in trouble. Equal on all replicas.
+
+Each count reads an index. They are made when somebody asks, at most every COUNT_EVERY seconds, and nobody waits long
+for them: a slow store gives the counts of before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+from approvals_bot.approvals.card_model import STATE_WORDS
+from approvals_bot.approvals.published import IN_TROUBLE, STATE, Trouble, trouble_word
+from approvals_bot.durable.core.attributes import projected
+from approvals_bot.durable.core.events import ENDINGS, Event
+from approvals_bot.durable.engine import Engine, RunRecord
+from approvals_bot.durable.store.protocol import Filter, Status
+from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.service.read import requests_of
+
+COUNT_EVERY = 15.0  # seconds
+PATIENCE = 0.03  # seconds that a caller waits for counts, once there are any
+MOST_COUNTED = 100_000  # of each kind; more than that are as alarming
+OLDEST = 20  # open runs of a workflow that are looked through for one that nobody has decided
+MOST_ENDED = 2_000  # ends that are remembered until they are read
+
+OPEN: tuple[Status, ...] = ("pending", "running", "stalled")
+DECIDED = [state for state in STATE_WORDS if state not in ("waiting", "changes_requested")]
+
+DeliveryWord = Literal["trying", "held", "uncertain", "refused"]
+DELIVERIES: Mapping[Trouble, DeliveryWord] = {
+    "retrying": "trying",
+    "held": "held",
+    "uncertain": "uncertain",
+    "not_delivered": "refused",
+}
+"""What monitors call the troubles of deliveries."""
+
+
+class EndedRequest(NamedTuple):
+    """A decision of a run that this process has ended, and the seconds since the request was opened."""
+
+    workflow: str
+    outcome: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFigures:
+    """The counts. `requests`, `oldest_request`: by workflow; `deliveries`: requests by channel and state."""
+
+    runs: Mapping[Status, int] = field(default_factory=dict)
+    requests: Mapping[str, int] = field(default_factory=dict)
+    oldest_request: Mapping[str, datetime] = field(default_factory=dict)
+    deliveries: Mapping[tuple[str, DeliveryWord], int] = field(default_factory=dict)
+    oldest_delivery: Mapping[str, datetime] = field(default_factory=dict)
+    size: int = 0
+    decisions: tuple[EndedRequest, ...] = ()  # since the counts before
+
+
+class FigureReader:
+    """Reads the figures of one store, for all who ask in this process."""
+
+    def __init__(self, engine: Engine, workflows: Callable[[], Sequence[str]], channels: Sequence[str]) -> None:
+        """`workflows`: those whose runs are requests."""
+        self._engine = engine
+        self._workflows = workflows
+        self._channels = channels
+        self._ended: dict[str, datetime] = {}
+        self._figures: StoreFigures | None = None
+        self._counted_at = -math.inf  # of the monotonic clock
+        self._counting: asyncio.Task[None] | None = None
+
+    def saw(self, run_id: str, events: Sequence[Event]) -> None:
+        """Take note of what this process has appended."""
+        if events and events[-1].type in ENDINGS:
+            self._ended[run_id] = events[-1].at
+            if len(self._ended) > MOST_ENDED:
+                del self._ended[next(iter(self._ended))]
+
+    async def read(self) -> StoreFigures | None:
+        """Return the figures, those of before if it takes long; None if the store has never given any."""
+        if self._counting is None and self._counted_at + COUNT_EVERY < time.monotonic():
+            self._counting = asyncio.create_task(self._count(), name="count for monitors")
+        if self._counting is not None:
+            await asyncio.wait({self._counting}, timeout=None if self._figures is None else PATIENCE)
+        found, self._figures = self._figures, self._figures and replace(self._figures, decisions=())
+        return found
+
+    def forget(self) -> None:
+        """Count again at the next call."""
+        self._counted_at = -math.inf
+
+    async def close(self) -> None:
+        if self._counting is not None:
+            self._counting.cancel()
+            await asyncio.gather(self._counting, return_exceptions=True)
+
+    async def _count(self) -> None:
+        try:
+            found = await self._figures_now()
+            before = () if self._figures is None else self._figures.decisions
+            self._figures = replace(found, decisions=(*before, *found.decisions))
+            self._counted_at = time.monotonic()
+        except StoreUnavailableError:  # what this process counts itself is wanted all the more
+            pass
+        finally:
+            self._counting = None
+
+    async def _figures_now(self) -> StoreFigures:
+        engine = self._engine
+        requests, oldest = dict[str, int](), dict[str, datetime]()
+        for workflow in self._workflows():
+            if count := await self._open_requests(workflow):
+                requests[workflow] = count
+                oldest |= await self._oldest(workflow)
+        deliveries, late = await self._deliveries()
+        return StoreFigures(
+            {status: await engine.count_runs(Filter(status=status), MOST_COUNTED) for status in OPEN},
+            requests,
+            oldest,
+            deliveries,
+            late,
+            (await engine.store.load()).size,
+            await self._decisions(),
+        )
+
+    async def _open_requests(self, workflow: str) -> int:
+        """Count the requests that nobody has decided: not the runs that only follow up a decision."""
+        runs = await self._engine.count_runs(Filter(workflow, is_open=True), MOST_COUNTED)
+        if not runs:
+            return 0
+        for state in DECIDED:
+            decided = Filter(workflow, is_open=True, attributes={projected(STATE): state})
+            runs -= await self._engine.count_runs(decided, MOST_COUNTED)
+        return max(0, runs)
+
+    async def _oldest(self, workflow: str) -> dict[str, datetime]:
+        page = await self._engine.list_runs(Filter(workflow, is_open=True, oldest_first=True, limit=OLDEST))
+        asked = [request.asked_at for run in page.records for request in requests_of(run) if request.is_open]
+        return {workflow: min(asked)} if asked else {}
+
+    async def _deliveries(self) -> tuple[dict[tuple[str, DeliveryWord], int], dict[str, datetime]]:
+        counts, oldest = dict[tuple[str, DeliveryWord], int](), dict[str, datetime]()
+        for channel in self._channels:
+            for trouble, word in DELIVERIES.items():
+                which = Filter(attributes={projected(IN_TROUBLE): trouble_word(trouble, channel)}, is_open=True)
+                if count := await self._engine.count_runs(which, MOST_COUNTED):
+                    counts[channel, word] = count
+                    first = await self._engine.list_runs(replace(which, oldest_first=True, limit=1))
+                    begun = [run.created_at for run in first.records]
+                    oldest[channel] = min([*begun, oldest.get(channel, *begun)])
+        return counts, oldest
+
+    async def _decisions(self) -> tuple[EndedRequest, ...]:
+        """Return the decisions of the runs that this process has ended since the last time."""
+        if not self._ended:
+            return ()
+        own, self._ended = self._ended, {}
+        found, cursor, since = list[EndedRequest](), None, min(own.values())
+        while True:
+            page = await self._engine.list_runs(Filter(ended_since=since, oldest_first=True, cursor=cursor, limit=200))
+            found += [decision for run in page.records if own.pop(run.id, None) for decision in _decided(run)]
+            cursor = page.cursor
+            if cursor is None or not own:
+                return tuple(found)
+
+
+def _decided(run: RunRecord) -> list[EndedRequest]:
+    return [
+        EndedRequest(run.workflow, request.outcome.state, (request.outcome.at - request.asked_at).total_seconds())
+        for request in requests_of(run)
+        if request.outcome is not None
+    ]
