@@ -38,6 +38,7 @@ from approvals_bot.approvals.port import (
     WithSignIn,
     WithStates,
 )
+from approvals_bot.approvals.standing_grants import StandingGrants
 from approvals_bot.config import service as configured
 from approvals_bot.config.chat import ChatTable
 from approvals_bot.config.load import Configuration
@@ -67,6 +68,7 @@ from approvals_bot.service.replicas import Replicas, digest_of
 from approvals_bot.service.roles import Roles
 from approvals_bot.service.schedules import planned, start_scheduled
 from approvals_bot.service.stalls import StalledCards
+from approvals_bot.service.standing import StoredGrants
 from approvals_bot.web.health import Connection
 from approvals_bot.web.links import Links
 from approvals_bot.web.routes import build
@@ -199,6 +201,7 @@ async def open_service(
             Calendars: Calendars(service.calendars),
             Picks: StoredPicks(engine),
             GrantLines: StoredGrantLines(engine),
+            StandingGrants: StoredGrants(engine),
             ChatModel: chat_model(service.chat),
         }
         engine.schedules.use(planned(listing), partial(start_scheduled, host), metrics.scheduled)

@@ -12,6 +12,7 @@ from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.delivery_policy import Deliver
 from approvals_bot.approvals.notifications import (
     Notification,
+    emergency_notifications,
     escalation_notifications,
     requester_notifications,
     stage_notifications,
@@ -60,6 +61,11 @@ class Announcements:
         cards = [*requester_notifications(request, self._for_requester, self._copies.all, occasion)]
         self._copies.send(cards)
         return with_recipients(request, _people(cards))
+
+    def emergency(self, request: Request, people: Sequence[str]) -> Request:
+        """Notify these people that a request was approved without a vote. Returns it with them."""
+        self._copies.send(emergency_notifications(request, self._for_requester, people))
+        return with_recipients(request, people)
 
 
 def _people(notifications: Iterable[Notification]) -> list[str]:

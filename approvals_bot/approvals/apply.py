@@ -372,7 +372,7 @@ def decided(
 ) -> Request:
     """End the request. It ends once, for good. Rules and deadlines need no actor: they act themselves."""
     assert request.outcome is None, "a request is decided once"
-    actor = Actor("rule", by) if via in ("rule", "clock") else actor
+    actor = Actor("rule", by) if actor is None and via in ("rule", "clock") else actor
     place = next((vote.in_place_of for vote in request.votes if vote.counts and vote.by == by and vote.at == at), "")
     return request.but(
         state=state,
@@ -397,6 +397,12 @@ def approved(request: Request, rules: Rules, at: datetime) -> Request:
     if request.outcome is None:
         raise NobodyCanDecideError("", uncovered(rules.ruling_of(request)))
     return request
+
+
+def decided_by_vote(request: Request, state: State, last: RecordedVote) -> Request:
+    """End the request by this vote."""
+    vote = last.vote
+    return decided(request, state, last.by, last.at, vote.via, vote.comment, actor=vote.actor)
 
 
 def decided_by_nobody(request: Request, rules: Rules, at: datetime) -> Request:

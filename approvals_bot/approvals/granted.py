@@ -43,6 +43,7 @@ class Granting(Protocol):
     announce: Announcements
     tasks: asyncio.TaskGroup
     settled: asyncio.Event
+    has_opened: bool
     queue: asyncio.Queue[WebhookRequest | Due | None]
 
     async def run(self) -> None:
@@ -54,8 +55,8 @@ class Granting(Protocol):
     def abandon(self, why: str) -> None:
         """End the request as cancelled, unless it is decided."""
 
-    def extension(self, number: int, extends: str) -> Granting:
-        """Make the request of an extension."""
+    def another(self, definition: Definition | None = None, extends: str = "") -> Granting:
+        """Make another request of the same run: an extension, or one that follows another definition."""
 
 
 def as_extension(request: Request, extends: str) -> Request:
@@ -77,7 +78,6 @@ class KeptGrant:
         self._pending = pending
         self._policy = policy
         self._extension: Granting | None = None  # the one that waits for a decision
-        self._extensions = 0
         self.cancelled: str | None = None  # why the run is to end as cancelled
         self._life = GrantLife(policy, pending.request, pending.rules, self._changed)
 
@@ -131,8 +131,7 @@ class KeptGrant:
         lasts = refuse_extension(self._pending.request, self._policy, act, now(), is_asked=is_asked)
         if isinstance(lasts, Reply):
             return lasts
-        self._extensions += 1
-        self._extension = self._pending.extension(self._extensions, shown_duration(lasts))
+        self._extension = self._pending.another(extends=shown_duration(lasts))
         self._pending.tasks.create_task(self._run(self._extension))
         self._pending.tasks.create_task(self._await_decision(self._extension, lasts))
         return Reply("extending", True)

@@ -190,6 +190,12 @@ def escalation_notifications(request: Request, deliver: Deliver, escalated: Sequ
             yield from (Notification(way, "escalation") for way in to_escalated(deliver, request.people[address]))
 
 
+def emergency_notifications(request: Request, deliver: Deliver, people: Sequence[str]) -> Iterator[Notification]:
+    """Yield the cards of a request that was opened without a vote, for those who would have decided it."""
+    for address in people:
+        yield from (Notification(way, "outcome") for way in to_escalated(deliver, request.people[address]))
+
+
 def mentions(
     request: Request, copies: Sequence[Copy], copy: Copy, occasion: Occasion, readers: Sequence[str] = ()
 ) -> tuple[tuple[Person, ...], tuple[str, ...]]:

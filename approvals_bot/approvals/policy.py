@@ -44,6 +44,7 @@ from approvals_bot.approvals.field_specs import FieldName, FieldSpec
 from approvals_bot.approvals.grant_policy import Grant
 from approvals_bot.approvals.opening_policy import RequestRule, WorkflowInfo, WorkflowSchedule
 from approvals_bot.approvals.stage_policy import Choice, Outcomes, Rejections, SelfApproval, Stage
+from approvals_bot.approvals.standing_policy import BreakGlass, Emergency, Standing
 
 LONGEST_GRACE = timedelta(days=1)
 MAX_AGE = timedelta(minutes=10)
@@ -67,6 +68,8 @@ class Definition(Frozen):
     on: Actions = Field(default_factory=lambda: Actions())
     grant: Grant | None = None  # None: the approval doesn't end
     labels: Labels = Field(default_factory=lambda: Labels())
+    standing: Standing | None = None
+    break_glass: BreakGlass | None = None
     settings: dict[str, JsonValue] = Field(default_factory=dict)
     schedule: tuple[WorkflowSchedule, ...] = ()
     allowance: Allowance | None = None  # of tool calls, as `budget`
@@ -74,6 +77,7 @@ class Definition(Frozen):
     # Never in a file: what a run keeps of the service's file; see `with_calendar` and `with_group_names`.
     calendars: SkipJsonSchema[dict[str, Calendar] | None] = None
     group_names: SkipJsonSchema[dict[str, str]] = Field(default_factory=dict)
+    emergency: SkipJsonSchema[Emergency | None] = None  # of one request, which was opened without a vote
 
     @model_validator(mode="before")
     @classmethod
@@ -199,7 +203,7 @@ class Definition(Frozen):
 
 def _as_loaded(file: dict[str, Any]) -> dict[str, Any]:
     """Return the tables of a file. That of tool calls lets every key ask, and people edit and answer, by default."""
-    if kept := {"calendars", "group_names"} & file.keys():
+    if kept := {"calendars", "group_names", "emergency"} & file.keys():
         raise refuse("unknown key", at=kept.pop())
     about, policy = file.get("workflow"), file.get("policy", {})
     rules = file.get("request")
@@ -294,12 +298,13 @@ class Auto(Frozen):
 
 def pinned(definition: Definition) -> dict[str, JsonValue]:
     """Return the definition as runs keep it: JSON for `Definition.model_validate`, without what concerns all runs."""
-    return definition.model_dump(mode="json", exclude_none=True, exclude={"schedule", "allowance", "budget"})
+    return definition.model_dump(mode="json", exclude_none=True, exclude={"schedule", "budget"})
 
 
 def digest(definition: Definition) -> str:
     """Return the version of a workflow: the SHA-256, in hex, of its file's canonical JSON."""
-    text = json.dumps(pinned(definition), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    of_file = {table: value for table, value in pinned(definition).items() if table != "emergency"}
+    text = json.dumps(of_file, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

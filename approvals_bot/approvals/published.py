@@ -60,6 +60,9 @@ class PublishedRequests:
 STATE = "state"
 """The name of the attribute that has the states of a run's requests that no longer wait."""
 
+STANDING = "standing"
+"""The name of the attribute by which runs are found whose approval also covers later requests: the kind, and the id."""
+
 NO_DEADLINE = 10**17
 """Added to the time at which a request was made, if it has no deadline: microseconds, more than any deadline has."""
 
@@ -78,6 +81,9 @@ def found_by(requests: Sequence[Request]) -> dict[str, list[Findable]]:
         places += [Placed(address, _place(request)) for address in related["waiting_for"]]
         if request.state != "waiting":
             found[STATE][request.state] = None
+        if request.standing is not None:
+            id = request.standing.grant.id
+            found.setdefault(STANDING, {}).update({id.partition(":")[0]: None, id: None})
     return {name: list(values) for name, values in found.items()} | {"waiting_for": places}
 
 

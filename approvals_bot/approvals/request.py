@@ -25,6 +25,7 @@ from approvals_bot.approvals.card_model import (
     NamedStage,
     State,
 )
+from approvals_bot.approvals.standing_grants import StandingGrant
 from approvals_bot.durable.core.attributes import FOR_WHOM
 from approvals_bot.people import Person, SourceFault
 
@@ -48,6 +49,9 @@ VETO = -1
 
 NO_STAGE = "rule:0"
 """Stands for the person who decided, when no stage applied and `when_nobody` decided."""
+
+BREAK_GLASS = "break-glass"
+"""Stands for the person who decided, when somebody opened the request without a vote, in an emergency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +255,29 @@ class RequestGrant:
         return self.state in ("ended", "revoked", "not_given")
 
 
+@dataclass(frozen=True, slots=True)
+class GivenGrant:
+    """A standing grant that came of this request. `scope`: the list of the store that counts its uses."""
+
+    scope: str
+    grant: StandingGrant
+
+
+ReviewState = Literal["waiting", "late", "approved", "not_justified"]
+"""What came of the review of a request that was opened without a vote. `late`: its owners are asked, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestReview:
+    """The review of a request that was opened without a vote. `request`: the id of the one that asks for it."""
+
+    state: ReviewState
+    until: datetime
+    request: str
+    by: str = ""
+    comment: str = ""
+
+
 class Request(BaseModel):
     """Everything about a request. It round-trips through JSON.
 
@@ -308,6 +335,8 @@ class Request(BaseModel):
     rules: tuple[AppliedRule, ...] = ()
     grant: RequestGrant | None = None  # of an approval that ends
     extends: str = ""  # "2h": this asks whether the grant of the run's first request may end later by so much
+    standing: GivenGrant | None = None  # what its approval covers of later requests
+    review: RequestReview | None = None  # of a request that was opened without a vote
     is_stalled: bool = False  # its run is; only a reader of the run's row knows, so it is never stored
 
     @property
@@ -396,7 +425,8 @@ def plain_name(key: str) -> str:
     scheme, _, rest = key.partition(":")
     if key in _NOBODY:
         return _NOBODY[key]
-    return {"app": rest, "rule": f"rule {rest}"}.get(scheme, key) if rest else key
+    names = {"app": rest, "rule": f"rule {rest}", "grant": "an earlier approval", "allowance": "an allowance"}
+    return names.get(scheme, key) if rest else key
 
 
-_NOBODY = {DEADLINE: "the deadline", NO_STAGE: "the policy"}
+_NOBODY = {DEADLINE: "the deadline", NO_STAGE: "the policy", BREAK_GLASS: "break-glass"}

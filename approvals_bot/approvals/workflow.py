@@ -39,16 +39,18 @@ from approvals_bot.approvals.apply import (
     changes_vote,
     decided,
     decided_by_rule,
+    decided_by_vote,
     late_reply,
     taken_effect,
     withdrawn,
 )
 from approvals_bot.approvals.ballot import current_votes, owed, stage_status
+from approvals_bot.approvals.break_glass import review_of
 from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.eligibility import Resolution, label_of
 from approvals_bot.approvals.fields import Fits
 from approvals_bot.approvals.follow_ups import FollowUps
-from approvals_bot.approvals.granted import KeptGrant, as_extension
+from approvals_bot.approvals.granted import Granting, KeptGrant, as_extension
 from approvals_bot.approvals.hook_messages import parse_message, send_reply
 from approvals_bot.approvals.named_people import left_without_people, with_people_named
 from approvals_bot.approvals.notifications import late_mails, places
@@ -76,6 +78,7 @@ from approvals_bot.approvals.stages import (
     why_undecidable,
     with_people,
 )
+from approvals_bot.approvals.standing import with_standing
 from approvals_bot.approvals.talk import snoozes_over, talked, to_be_reminded
 from approvals_bot.approvals.timers import (
     Due,
@@ -90,6 +93,7 @@ from approvals_bot.approvals.timers import (
     stage_times,
     with_deadline,
 )
+from approvals_bot.approvals.without_votes import ask_for_review, decided_without_votes
 from approvals_bot.durable.core.api import (
     Webhook,
     WebhookRequest,
@@ -162,6 +166,7 @@ class PendingRequest:
         self.announce = Announcements(self.copies, definition.to_requester)
         self.timers = StageTimers(self.queue, self.tasks)
         self.follow_ups = FollowUps(self.copies, self.tasks)
+        self.review: Granting | None = None  # of a request that was opened without a vote
         self.shown: tuple[Request, Request] | None = None  # `request`, and its presented form
         projector(PublishedRequests).add(self.published)
 
@@ -175,21 +180,23 @@ class PendingRequest:
             deliveries=self.copies.deliveries(),
             follow_ups=self.follow_ups.show(),
             rules=(*self.shown[1].rules, *self.follow_ups.rules),
+            review=None if self.review is None else review_of(self.review.request, self.definition),
         )
 
     async def run(self) -> None:
         """Run the request to its end: decided, and everyone notified."""
-        self.request = decided_by_rule(self.request, self.rules, now())
-        if self.request.outcome is not None:
-            found = await find_people([], context_of(self.request, self.rules))
-            self.request = with_people(self.request, self.rules, found.people)
+        self.request = await decided_without_votes(self.request, self.rules)
         try:
             async with self.tasks:
                 if self.request.outcome is None:
                     await self.decide()
                 elif self.gives:
                     self.open_webhook()
+                if self.definition.standing is not None:
+                    self.request = await with_standing(self.request, self.rules, self.definition.standing)
                 self.finish()
+                if self.definition.emergency is not None:
+                    self.review = await ask_for_review(self)
                 if self.gives:
                     self.kept = KeptGrant(self)
                     await self.kept.run()
@@ -218,9 +225,10 @@ class PendingRequest:
         """Whether it was approved, and its file says that this ends."""
         return self.definition.grant is not None and not self.request.extends and self.request.state == "approved"
 
-    def extension(self, number: int, extends: str) -> PendingRequest:
-        """Make the request of an extension, which asks the same people for the same fields."""
-        return PendingRequest(self.opening, self.definition, number, extends=extends)
+    def another(self, definition: Definition | None = None, extends: str = "") -> PendingRequest:
+        """Make another request of this run about the same fields: an extension, or a review by another definition."""
+        number = projector(PublishedRequests).next_number - 1  # the run's own is 0
+        return PendingRequest(self.opening, definition or self.definition, number, extends=extends)
 
     def open_webhook(self) -> None:
         webhook = create_webhook(respond_with="manual", metadata={"workflow": self.definition.id})
@@ -265,6 +273,8 @@ class PendingRequest:
             self.abandoned = why
             if self.deciding is not None:
                 self.deciding.cancel()
+        if self.review is not None:
+            self.review.abandon(why)
 
     def abandon_request(self, why: str) -> None:
         self.request, _ = withdrawn(self.request, Stop(SERVICE, why, "api"), now())
@@ -416,11 +426,7 @@ class PendingRequest:
     def return_to_requester(self) -> None:
         """Return the request to its requester for changes, or end it with `changes_requested`."""
         if self.ends_with_changes:
-            last = changes_vote(self.request)
-            vote = last.vote
-            self.request = decided(
-                self.request, "changes_requested", last.by, last.at, vote.via, vote.comment, actor=vote.actor
-            )
+            self.request = decided_by_vote(self.request, "changes_requested", changes_vote(self.request))
             return
         self.start_timers(self.second_deadline())
         self.copies.show(self.request)

@@ -46,6 +46,7 @@ from approvals_bot.config.messages import Finding, homes_of
 from approvals_bot.config.positions import Path
 from approvals_bot.config.schedules import schedule_faults
 from approvals_bot.config.service import ServiceSettings
+from approvals_bot.config.standing_checks import standing_faults
 from approvals_bot.people import (
     AddressError,
     GroupAddress,
@@ -67,9 +68,24 @@ NOT_OF_TOOL_CALLS = {
     "on": "the agent itself goes on with the decision",
     "grant": "the agent itself goes on with the decision",
     "schedule": "agents open the requests",
+    "standing": "[allowance] is for the next calls",
+    "break_glass": "an agent never goes on without a person",
     "request": "agents open the requests; workflow.request lists them",
 }
-OF_APPROVALS = ("request", "policy", "auto", "stage", "deliver", "clock", "escalate", "on", "grant", "labels")
+OF_APPROVALS = (
+    "request",
+    "policy",
+    "auto",
+    "stage",
+    "deliver",
+    "clock",
+    "escalate",
+    "on",
+    "grant",
+    "labels",
+    "standing",
+    "break_glass",
+)
 
 
 def check_definition(definition: Definition, service: ServiceSettings) -> list[Finding]:
@@ -106,6 +122,8 @@ def _approval(definition: Definition, service: ServiceSettings) -> Iterator[Find
     yield from _stages(definition, service)
     yield from _clock(definition, service)
     yield from calendar_faults(definition, service)
+    yield from standing_faults(definition)
+    yield from _break_glass(definition, service)
     yield from _delivery(definition, service)
     yield from _actions(definition, service)
     yield from _grant(definition, service)
@@ -373,6 +391,21 @@ def _viewers(definition: Definition, service: ServiceSettings) -> Iterator[Findi
             yield from _address(path, text, definition, service)
         elif not is_mail(text):
             yield Finding(path, 'write "@group" or an email address')
+
+
+def _break_glass(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
+    rule = definition.break_glass
+    if rule is None:
+        return
+    yield from _requesters_of(("break_glass", "who"), rule.who, definition, service)
+    for at, text in enumerate(rule.who):
+        if text.startswith("app:"):
+            yield Finding(("break_glass", "who", at), "only people can break the glass: they have to sign in")
+    yield from _addresses(("break_glass", "review", "from"), rule.review.from_, definition, service)
+    owners = [text for text in definition.workflow.owners or () if not text.startswith("app:")]
+    if not (owners or service.server.admins):
+        what = "nobody is asked once a review is late: add workflow.owners, or admins in [server]"
+        yield Finding(("break_glass", "review"), what)
 
 
 def _sign_in(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:

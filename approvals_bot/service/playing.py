@@ -19,6 +19,7 @@ from approvals_bot.approvals.files import StoredFile
 from approvals_bot.approvals.picks import PickQuery, Picks, chosen
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.request import Opening, Request
+from approvals_bot.approvals.standing_grants import CountedUse, GrantUse, StandingGrant, StandingGrants
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.core import sandbox
 from approvals_bot.durable.core.commands import events_of
@@ -44,7 +45,7 @@ class PlayedRequest:
         data = {"run_id": new_run_id(at, bytes(8)), "workflow": workflow.name, "input": given}
         self._created = Event(1, "run_created", at, data | {"settings": workflow.settings})
         self._replay = Replay(workflow, self._created, entropy=b"", link=str)
-        self._resources: dict[type, Any] = {People: people, Picks: _PlayedPicks()}
+        self._resources: dict[type, Any] = {People: people, Picks: _PlayedPicks(), StandingGrants: _NoGrants()}
         self._length = 1
         self._hook: int | None = None  # the number of the hook that takes acts, as long as it is open
         self._answers: dict[int, dict[str, Any]] = {}  # by the act's place in the log
@@ -159,6 +160,19 @@ class _PlayedPicks(Picks):
         if after is not None:
             self._turns[query.turns] = after
         return picked
+
+
+class _NoGrants(StandingGrants):
+    """No earlier approval covers this request, and nobody asks for what its own covers."""
+
+    async def give(self, scope: str, grant: StandingGrant) -> None:
+        pass
+
+    async def active(self, scope: str) -> tuple[StandingGrant, ...]:
+        return ()
+
+    async def use(self, scope: str, id: str, use: GrantUse) -> CountedUse | None:
+        return None
 
 
 def with_example_files(of: Mapping[str, FieldSpec], given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

@@ -32,7 +32,7 @@ WORDS = {
     "anew": (r"\banew\b", "again"),
     "in the same breath": (r"\bin the same breath\b", "at once, in one transaction"),
     "by itself": (r"\bby itself\b", "on its own, automatically"),
-    "stands": (r"\b(?:stands|stood|standing)\b(?! (?:for|in for)\b)", "is, is written, holds"),
+    "stands": (r"\b(?:stands|stood)\b(?! (?:for|in for)\b)", "is, is written, holds"),
     "lies": (r"\blies\b", "is"),
     "she": (r"\b(?:she|hers|her|herself|he|his|him|himself)\b", "they, them, their"),
     "told": (r"(?<![a-z])(?:told|tells|telling|teller)(?![a-z])", "notify, say, show, report"),
