@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import man
 from tests.support.commands import BETWEEN, DOCUMENT, table
 from tests.support.settings import every_setting
 
@@ -20,6 +21,10 @@ def test_every_command_and_option_is_documented() -> None:
     found = BETWEEN.search(DOCUMENT.read_text())
     assert found is not None
     assert found[0] == table(), "run `python -m tests.support.commands` to update the table"
+
+
+def test_the_manual_page_is_up_to_date() -> None:
+    assert man.DOCUMENT.read_text() == man.page(), "run `python -m tests.support.man` to update it"
 
 
 @pytest.mark.parametrize("file", ["config.toml", "workflow"])

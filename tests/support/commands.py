@@ -15,21 +15,23 @@ BETWEEN = re.compile(r"(?<=<!-- commands -->\n).*?(?=<!-- end of commands -->)",
 
 def table() -> str:
     rows = ["| Command | What it does | Options |", "|---|---|---|"]
-    for name, command in (each for first in COMMANDS for each in _all(load(first), first)):
+    for name, command in (each for first in COMMANDS for each in leaves(load(first), first)):
         what = " ".join((command.help or "").partition("\b")[0].split())  # an example follows
-        rows.append(f"| `{' '.join([name, *_arguments(command)])}` | {what} | {'<br>'.join(_options(command))} |")
+        rows.append(f"| `{' '.join([name, *arguments(command)])}` | {what} | {'<br>'.join(_options(command))} |")
     return "\n".join(rows) + "\n"
 
 
-def _all(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+def leaves(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield each command below this one, with its whole name."""
     if hasattr(command, "commands"):
         for inner, each in command.commands.items():
-            yield from _all(each, f"{name} {inner}".strip())
+            yield from leaves(each, f"{name} {inner}".strip())
     else:
         yield name, command
 
 
-def _arguments(command: Any) -> Iterator[str]:
+def arguments(command: Any) -> Iterator[str]:
+    """Yield the arguments of a command as its help writes them."""
     for each in command.params:
         if each.param_type_name == "argument":
             label = (each.metavar or each.name).upper().strip("{}[]")
