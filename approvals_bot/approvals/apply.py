@@ -323,15 +323,14 @@ def _covered(request: Request, changes: forms.Changed, rules: Rules, at: datetim
     """Return the changed fields, or their rejection if nobody would decide them, or their deadline is over."""
     if isinstance(changes, tuple):
         return changes
-    if rules.deadline_fields:
-        voids = rules.voids_votes(rules.ruling(request.fields).typed, changes)
-        done = () if voids else [stage.id for stage in request.stages if stage.state == "done"]
-        if past := past_deadlines(rules.definition, changes, at, done):
-            return past
     ruling = rules.ruling(forms.dump(rules.definition.fields, changes))
+    voids = rules.voids_votes(rules.ruling(request.fields).typed, changes)
     if rules.is_timed:
-        voids = rules.voids_votes(rules.ruling(request.fields).typed, changes)
         ruling = ruling.at(request.asked_at, _times_after_edit(request, at, voids=voids))
+    if rules.deadline_fields:
+        done = [stage.id for stage in request.stages if stage.state == "done" and not voids]
+        if past := past_deadlines(rules.definition, changes, at, {*done, *ruling.not_opening}):
+            return past
     if not ruling.may_be_requested:
         return (Rejection((), "not_requestable"),)
     if rules.definition.grant is not None and (fault := fault_after_edit(request, ruling.fields, rules)):

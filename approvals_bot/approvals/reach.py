@@ -28,12 +28,13 @@ from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.reasons import children
 from approvals_bot.approvals.rule_language import ast
 from approvals_bot.approvals.rules import Rules, rules_of
-from approvals_bot.approvals.stage_policy import Stage
+from approvals_bot.approvals.stage_policy import Seat, Stage
 
 MOST = 2_000  # combinations that are tried; of more, as many are drawn
 FEW = 5  # values of an enum whose lists are all tried
 LONGEST_SAMPLE = 20  # items of a list that is tried
 MOST_OF_FIELD = 60  # values of one field
+MOST_SEATS = 8  # of an alternative that is compared with others
 MOST_HOLIDAYS = 10  # that are tried
 _OTHERS = ("something else", "x", "someone@elsewhere.example", "https://elsewhere.example/", "x" * 40)
 
@@ -52,6 +53,16 @@ class Gap:
 def gaps_of(definition: Definition) -> Iterator[Gap]:
     """Find what no stage covers, and what nothing reaches. The conditions must compile."""
     yield from _Regions(rules_of(definition)).gaps()
+
+
+@dataclass(slots=True)
+class _Part:
+    """What was found of a part of a stage that applied: an example without it, and one in which it could matter."""
+
+    without: Combination | None = None
+    is_reached: bool = False
+    needless: tuple[int, Combination] | None = None  # an alternative that is complete first, with an example
+    is_needed: bool = False
 
 
 @dataclass(slots=True)
@@ -91,11 +102,13 @@ class _Regions:
             self._samples[name] = found[:MOST_OF_FIELD]
             self._is_whole &= is_whole and len(found) <= MOST_OF_FIELD
         self._known: dict[tuple[str, Combination], bool | None] = {}
+        self._needless: dict[tuple[int, tuple[bool, ...]], list[int | None]] = {}
 
     def gaps(self) -> Iterator[Gap]:
         definition, uncovered = self._rules.definition, None
         autos = [_Reached() for _ in definition.auto]
         stages = [_Reached() for _ in definition.stage]
+        parts = {path: _Part() for stage in enumerate(definition.stage) for path, _ in _parts_of(*stage)}
         for combination in self._combinations():
             if not self._is_possible(combination) or not self._may_be_requested(combination):
                 continue
@@ -109,17 +122,46 @@ class _Regions:
             if not matching:
                 for at in applying:
                     stages[at].is_reached = True
+                    self._note_parts(parts, at, combination)
                 if not applying:
                     uncovered = uncovered or combination
         if uncovered is not None and definition.policy.when_nobody is None:
             values = self._shown(uncovered)
             yield Gap(("stage",), f"no stage applies to {values}: such a request can't be opened; add a stage for it")
+        yield from _needless_in_any_case(definition)
         if not self._is_whole:
             return
         for table, reached in (("auto", autos), ("stage", stages)):
             for at, one in enumerate(reached):
                 if not one.is_reached:
                     yield self._unreached((table, at, "when"), one)
+        known = {gap.path for gap in _needless_in_any_case(definition)}
+        yield from (gap for path, part in parts.items() for gap in self._of_part(path, part) if path not in known)
+
+    def _note_parts(self, parts: Mapping[Path, _Part], at: int, combination: Combination) -> None:
+        """Note which seats and alternatives of a stage that applies do, too, and which of those can matter."""
+        stage = self._rules.definition.stage[at]
+        applies = tuple(seat.when is None or self._holds(seat.when, combination) is not False for seat in stage.seats)
+        if (at, applies) not in self._needless:
+            self._needless[at, applies] = _needless_of(stage, applies)
+        for path, seats in _parts_of(at, stage):
+            part = parts[path]
+            if not any(applies[number] for number in seats):
+                part.without = part.without or combination
+                continue
+            part.is_reached = True
+            first = self._needless[at, applies][int(path[-1])] if path[-2] == "any" else None
+            if first is not None:
+                part.needless = part.needless or (first, combination)
+            else:
+                part.is_needed = True
+
+    def _of_part(self, path: Path, part: _Part) -> Iterator[Gap]:
+        if part.without is not None and not part.is_reached:
+            yield Gap(path, f"never applies where its stage does, as with {self._shown(part.without)}")
+        elif part.needless is not None and not part.is_needed:
+            first, combination = part.needless
+            yield Gap(path, f"{_needless(first)}, as with {self._shown(combination)}")
 
     def _unreached(self, path: Path, found: _Reached) -> Gap:
         verb = "decides" if path[0] == "auto" else "applies"
@@ -175,6 +217,84 @@ class _Regions:
             else:
                 parts.append(f"no {name}" if value is None else f"{name} = {_literal(value)}")
         return ", ".join(parts) or "any request"
+
+
+def _parts_of(at: int, stage: Stage) -> Iterator[tuple[Path, Sequence[int]]]:
+    """Yield a stage's alternatives and conditional seats, each with the numbers of its seats."""
+    for number in range(len(stage.alternatives or ())):
+        seats = [seat for seat in range(len(stage.seats)) if stage.alternative_of(seat) == number]
+        yield ("stage", at, "any", number), seats
+    for number, seat in enumerate(stage.seats):
+        is_alone = stage.alternatives is not None and len(stage.alternatives[stage.alternative_of(number)].seats) == 1
+        if seat.when is not None and not is_alone:
+            yield ("stage", at, *stage.path_of(number), "when"), [number]
+
+
+def _needless_of(stage: Stage, applies: Sequence[bool]) -> list[int | None]:
+    """Return for each alternative another one that is complete first, if only these seats apply."""
+    there: list[list[Seat]] = [[] for _ in stage.alternatives or ()]
+    for number, seat in enumerate(stage.seats):
+        if applies[number] and stage.alternatives is not None:
+            there[stage.alternative_of(number)].append(seat)
+    return [_completes(there, number) for number in range(len(there))]
+
+
+def _needless_in_any_case(definition: Definition) -> Iterator[Gap]:
+    """Find the alternatives that another one makes needless, whatever the values are."""
+    for at, stage in enumerate(definition.stage):
+        seats = [each.seats for each in stage.alternatives or ()]
+        for number in range(len(seats)):
+            if (first := _completes(seats, number, always=True)) is not None:
+                yield Gap(("stage", at, "any", number), _needless(first))
+
+
+def _needless(first: int) -> str:
+    return f"never decides: alternative {first + 1} is complete whenever this one is"
+
+
+def _completes(alternatives: Sequence[Sequence[Seat]], number: int, *, always: bool = False) -> int | None:
+    """Return an alternative that is complete whenever this one is. Of two that are equal, the first matters.
+
+    `always`: whatever the values are. Otherwise only these seats apply.
+    """
+    own = alternatives[number]
+    for at, other in enumerate(alternatives):
+        is_first = at < number or not _fills(other, own, always=always)
+        if at != number and is_first and _fills(own, other, always=always):
+            return at
+    return None
+
+
+def _fills(own: Sequence[Seat], other: Sequence[Seat], *, always: bool) -> bool:
+    """Whether the votes that fill these seats fill the other ones, too: a different one of these for each of those."""
+    if always:
+        own = [seat for seat in own if seat.when is None]
+        if all(seat.when is not None for seat in other):
+            return False
+    if not other or len(own) > MOST_SEATS:
+        return False
+    ways = [frozenset[int]()]
+    for seat in other:
+        ways = list(
+            {way | {at} for way in ways for at, each in enumerate(own) if at not in way and _is_more(each, seat)}
+        )
+    return bool(ways)
+
+
+def _is_more(own: Seat, other: Seat) -> bool:
+    """Whether who fills a seat would fill the other one, too. False if that isn't certain."""
+    if other.pick is not None or not {*own.from_} <= {*other.from_}:
+        return False
+    if isinstance(other.need, int):
+        return other.need == 1 or (isinstance(own.need, int) and own.need >= other.need)
+    if own.pick is not None or {*own.from_} != {*other.from_} or isinstance(own.need, int):
+        return False
+    return _share(own.need) >= _share(other.need)
+
+
+def _share(need: str) -> Decimal:
+    """Return a share to compare: a majority is more than any 50 %, and at most 51 %."""
+    return {"all": Decimal(100), "majority": Decimal("50.5")}.get(need) or Decimal(need.removesuffix("%"))
 
 
 def _possible_times(times: Sequence[Circumstance], definition: Definition) -> set[tuple[Any, ...]] | None:

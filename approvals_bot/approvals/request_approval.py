@@ -210,9 +210,14 @@ def _refuse_times_and_places(asked: RequestSpec) -> None:
     for name in definition.deadline_fields():
         if name not in definition.fields or definition.fields[name].type not in DATES:
             raise InvalidArgumentError(f"the deadline is in the field {name!r}, which is no date or datetime")
-        values = forms.values(definition.fields, asked.opening.fields)
-        if past := past_deadlines(definition, values, now()):
-            raise InvalidPayloadError([{"loc": ["fields", *each.path], "msg": each.text} for each in past], "fields")
+    rules, at = rules_of(definition, asked.opening), now()
+    if not rules.deadline_fields:
+        return
+    ruling = rules.ruling(asked.opening.fields)
+    if (ruling.at(at) if rules.is_timed else ruling).automatic is not None:
+        return
+    if past := past_deadlines(definition, ruling.typed, at, ruling.not_opening):
+        raise InvalidPayloadError([{"loc": ["fields", *each.path], "msg": each.text} for each in past], "fields")
 
 
 class WorkflowRequest(PendingRequest):

@@ -230,6 +230,12 @@ class Ruling:
         """Whether each stage applies, and why or why not."""
         return tuple(self._applies(rule) for rule in self._rules.definition.stage)
 
+    @property
+    def not_opening(self) -> tuple[str, ...]:
+        """The stages that don't apply, so that nothing they say matters. Without a time: at any time."""
+        stages = zip(self._rules.definition.stage, self.plan, strict=True)
+        return tuple(rule.id for rule, (applies, _) in stages if not applies)
+
     @cached_property
     def applied(self) -> tuple[AppliedRule, ...]:
         """The conditions that were evaluated, with their results."""

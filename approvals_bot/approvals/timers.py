@@ -124,7 +124,7 @@ def past_deadlines(
 ) -> tuple[Rejection, ...]:
     """Return what is wrong with deadlines in these typed fields: those that have passed at that time.
 
-    `done`: stages that are over, whose deadlines no longer matter.
+    `done`: stages that are over or never open, whose deadlines don't matter.
     """
     zone, fields = definition.clock.zone or "UTC", definition.deadline_fields(done)
     ends = {name: moment_of_deadline(TimeOfField(name), at, zone, values) for name in fields}

@@ -160,8 +160,10 @@ async def _permitted(definition: Definition, opening: Opening, people: People, a
     opening = await opening_with_people(definition.fields, opening, people)
     rules = rules_of(definition, opening)
     ruling = rules.ruling(opening.fields).at(at) if rules.is_timed else rules.ruling(opening.fields)
-    if rules.deadline_fields and (past := past_deadlines(definition, ruling.typed, at)):
-        raise InvalidPayloadError([{"loc": ["input", *each.path], "msg": each.text} for each in past], "input")
+    if rules.deadline_fields and ruling.automatic is None:
+        never = rules.ruling(opening.fields).not_opening
+        if past := past_deadlines(definition, ruling.typed, at, never):
+            raise InvalidPayloadError([{"loc": ["input", *each.path], "msg": each.text} for each in past], "input")
     fault = length_fault(definition, _facts_of(definition, opening, people)) if definition.grant is not None else None
     if fault is not None:
         raise InvalidPayloadError([{"loc": ["input", *fault.path], "msg": fault.text}], "input")

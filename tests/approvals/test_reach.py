@@ -36,6 +36,7 @@ UNCOVERED = "no stage applies to {}: such a request can't be opened; add a stage
 KIND = 'kind = { type = "enum", values = ["a", "b", "c"] }\n'
 AMOUNT = 'amount = { type = "money", currency = "EUR", min = "0.01" }\n'
 COUNT = 'count = "integer"\n'
+NEVER = "never applies where its stage does, as with {}"
 
 GAPS: list[tuple[str, dict[str, str]]] = [
     (KIND + stage("kind in ['a', 'b']"), {"stage": UNCOVERED.format('kind = "c"')}),
@@ -84,6 +85,77 @@ def test_gaps_are_found_with_an_example(text: str, found: dict[str, str]) -> Non
 @pytest.mark.parametrize("name", ["deploy", "expense", "prod-access", "book-flight"])
 def test_the_samples_have_no_gaps(name: str) -> None:
     assert list(gaps_of(Definition.model_validate(tomllib.loads((EXAMPLES / f"{name}.toml").read_text())))) == []
+
+
+def anyway(*alternatives: str) -> str:
+    """Return a stage with these alternatives, each written as its seats."""
+    return '[[stage]]\nid = "s"\n' + "".join(f"[[stage.any]]\nseats = [{seats}]\n" for seats in alternatives)
+
+
+def seat(who: str, need: str = "1", when: str = "", more: str = "") -> str:
+    return f'{{ from = ["@{who}"], need = {need}' + (f', when = "{when}"' if when else "") + f"{more} }}"
+
+
+def complete(first: int, example: str = "") -> str:
+    found = f"never decides: alternative {first} is complete whenever this one is"
+    return f"{found}, as with {example}" if example else found
+
+
+ALTERNATIVES: list[tuple[str, dict[str, str]]] = [
+    (anyway(seat("a"), seat("b")), {}),
+    (anyway(seat("a"), seat("a", "2")), {"stage.0.any.1": complete(1)}),
+    (anyway(seat("a", "2"), seat("a")), {"stage.0.any.0": complete(2)}),
+    (anyway(seat("a"), seat("a")), {"stage.0.any.1": complete(1)}),  # of equals, the second
+    (anyway(seat("a"), f"{seat('a')}, {seat('b')}"), {"stage.0.any.1": complete(1)}),
+    (anyway(f"{seat('a')}, {seat('b')}", f"{seat('b')}, {seat('c')}"), {}),
+    (anyway(seat("a"), f"{seat('b')}, {seat('c')}, {seat('a', '3')}"), {"stage.0.any.1": complete(1)}),
+    (anyway(f"{seat('a')}, {seat('a')}", seat("a", "2")), {}),  # one seat of two isn't two seats here: no claim
+    (anyway(seat('a", "@b'), seat("a")), {"stage.0.any.1": complete(1)}),
+    (anyway(seat("a"), seat('a", "@b')), {"stage.0.any.0": complete(2)}),
+    (anyway(seat("a", '"50%"'), seat("a", '"majority"')), {"stage.0.any.1": complete(1)}),
+    (anyway(seat("a", '"51%"'), seat("a", '"majority"')), {"stage.0.any.0": complete(2)}),
+    (anyway(seat("a", '"all"'), seat('a", "@b', '"all"')), {}),
+    (anyway(seat("a", "2"), seat("a", '"50%"')), {}),  # as long as nobody knows how many they are
+    (anyway(seat("a", more=", pick = 2"), seat("a", "2")), {}),  # others than those picked may be two
+    (anyway(seat("a"), seat("a", "2", more=", pick = 2")), {"stage.0.any.1": complete(1)}),
+    # With conditions
+    (
+        COUNT + anyway(seat("a"), seat("b", when="count > 5 and count < 3")),
+        {"stage.0.any.1": NEVER.format("count = 2")},
+    ),
+    (COUNT + anyway(seat("a", when="count > 5"), seat("b", when="count < 9")), {}),
+    (
+        COUNT + anyway(seat("a", when="count < 9"), seat("a", "2", when="count < 5"), seat("c")),
+        {"stage.0.any.1": complete(1, "count = 4")},
+    ),
+    (COUNT + anyway(seat("a", when="count < 5"), seat("a", "2", when="count < 9"), seat("c")), {}),
+    (
+        COUNT + anyway(f"{seat('a')}, {seat('b', when='count < 5')}", f"{seat('a')}, {seat('b', when='count < 9')}"),
+        {"stage.0.any.1": complete(1, "count = 4")},
+    ),
+    (
+        COUNT + auto("count < 5") + anyway(f"{seat('a')}, {seat('b', when='count < 3')}", seat("c")),
+        {"stage.0.any.0.seats.1.when": NEVER.format("count = 5")},
+    ),
+    (
+        COUNT
+        + stage("count > 5")
+        + '[[stage]]\nid = "t"\nseat = ['
+        + f"{seat('a')}, {seat('b', when='count < 3 and count > 4')}]\n",
+        {"stage.1.seat.1.when": NEVER.format("count = 2")},
+    ),
+    # What can't be decided is passed over, but for what no value changes
+    ('x = "integer"\ny = "integer"\n' + anyway(seat("a"), seat("b", when="x > y and y > x")), {}),
+    (
+        'x = "integer"\ny = "integer"\n' + anyway(seat("a"), seat("b", when="x > y"), seat("a", "2")),
+        {"stage.0.any.2": complete(1)},
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "found"), ALTERNATIVES, ids=[str(number) for number in range(len(ALTERNATIVES))])
+def test_alternatives_that_never_matter_are_found(text: str, found: dict[str, str]) -> None:
+    assert {".".join(map(str, gap.path)): gap.message for gap in gaps_of(definition(text))} == found
 
 
 comparisons = st.tuples(st.sampled_from(["<", "<=", "==", "!=", ">=", ">"]), st.integers(0, 6)).map(
