@@ -42,6 +42,7 @@ from approvals_bot.approvals.eligibility import (
 )
 from approvals_bot.approvals.grants import fault_after_edit, reply_without_grant
 from approvals_bot.approvals.json_values import same_json
+from approvals_bot.approvals.picks import was_picked_for
 from approvals_bot.approvals.reassignment import Rank, reassigned
 from approvals_bot.approvals.request import (
     NO_STAGE,
@@ -220,6 +221,8 @@ def _refused(request: Request, act: Vote, reply: Reply) -> Reply:
         vote_of(stage, act.by) for stage in request.stages if stage.state == "done"
     ):
         return Reply("already_voted", code="stage_is_over")
+    if reply == Reply("not_an_approver") and request.stage is not None and was_picked_for(request, request.stage):
+        return Reply("not_an_approver", code="not_picked")
     return reply
 
 

@@ -160,7 +160,8 @@ def _read(match: re.Match[str], asks: Asks | None) -> Circumstance:
             "business_hours", f"business_hours({_quoted(name)})", _yes_no(f"business hours of {name}"), (name,)
         )
     if asks is None:
-        raise ConditionError(f"{match[0]} is known in the follow-ups of [[on.…]] only")
+        instead = "; to decide here by what approvers enter, let them edit a field" if match["asked"] else ""
+        raise ConditionError(f"{match[0]} is known in the follow-ups of [[on.…]] only{instead}")
     if match["stage"]:
         return Circumstance("stage", "stage.id", FieldSpec(type="enum", values=tuple(asks), label="stage"))
     stage, name = (each[1:-1] for each in _QUOTED.findall(match["asked"]))

@@ -489,6 +489,9 @@ def read_words(text: str) -> Iterator[Word]:
         raise ConditionError("the condition is empty")
 
 
+_LATER = ("outcome", "decision", "answers", "comment")
+
+
 def names_in(words: Iterable[Word], fields: Mapping[str, FieldSpec], others: Container[str] = ()) -> tuple[str, ...]:
     """Return the fields that are named. Raises ConditionError for a name that is neither a field nor in `others`."""
     names: dict[str, None] = {}
@@ -499,6 +502,8 @@ def names_in(words: Iterable[Word], fields: Mapping[str, FieldSpec], others: Con
             lower = {"True": "true", "False": "false", "None": "null", "AND": "and", "OR": "or", "NOT": "not"}
             meant = lower.get(word) or nearest(word, [*fields, *WORDS])
             is_value = any(word in (spec.values or ()) for spec in fields.values())
+            if word in _LATER and not is_value:
+                raise ConditionError(f"the {word} is known in the follow-ups of [[on.…]] only")
             if is_value or not meant:
                 raise ConditionError(f'no field is called {word}; text needs quotation marks: "{word}"')
             raise ConditionError(f"no field is called {word}", meant)

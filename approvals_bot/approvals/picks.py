@@ -117,6 +117,11 @@ def _pick_of(definition: Definition, stage: RequestStage, seat: int) -> int | No
     return rule.seats[seat].pick
 
 
+def was_picked_for(request: Request, stage: RequestStage) -> bool:
+    """Whether a few of many were picked for this stage."""
+    return any(name.rpartition(" ")[0] == stage.id for name in request.picks)
+
+
 def _name(stage: RequestStage, seat: int) -> str:
     """Return by what a request keeps the people who were picked for a seat."""
     return f"{stage.id} {seat}"

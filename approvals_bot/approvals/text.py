@@ -56,6 +56,7 @@ REPLIES = {
         f"We couldn't check your group just now, so your vote wasn't counted. {UNCHANGED} Please try again."
     ),
     "not_an_approver": f"You're not an approver for this request. {UNCHANGED}",
+    "not_picked": f"Others were picked to decide this request. {UNCHANGED}",
     "excluded": f"This request's policy excludes you from deciding it. {UNCHANGED}",
     "no_veto": "Only {people} can reject this. " + UNCHANGED,
     "needed_later": "Nobody could decide stage “{stage}” then: nobody decides in two stages here. " + UNCHANGED,

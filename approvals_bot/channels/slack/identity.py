@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -249,6 +250,20 @@ class SlackIdentities:
             else:
                 wrong.append(name)
         return found, tuple(wrong)
+
+    async def users_of(self, addresses: Collection[str]) -> dict[str, str]:
+        """Return the Slack users of these people, by address; without those whom Slack doesn't name at once."""
+        found = dict[str, str]()
+
+        async def find(address: str) -> None:
+            with suppress(SourceUnavailable):
+                if user := await self.slack_people.user_id(self.people.person(address)):
+                    found[address] = user
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(time_left(GLANCE_LIMIT)):
+                await asyncio.gather(*(find(address) for address in dict.fromkeys(addresses)))
+        return found
 
     def _outsider(self, user_id: str, *, is_alive: bool = True) -> Unidentified:
         may_see = is_alive and self.external_users == "see-only"

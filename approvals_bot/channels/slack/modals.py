@@ -71,13 +71,16 @@ class Opened:
         return cls(str(said["h"]), str(said["c"]), said["d"], str(said["ch"]))
 
 
-def vote_modal(card: Card, choice: CardChoice, opened: Opened) -> Block:
-    """Render the modal that asks for this choice's comment and answers."""
+def vote_modal(card: Card, choice: CardChoice, opened: Opened, users: Mapping[str, str] | None = None) -> Block:
+    """Render the modal that asks for this choice's comment and answers.
+
+    `users`: the Slack users of people whom its fields name, by address, as far as they are known.
+    """
     asks = [ask for ask in choice.asks if len(ASK + ask.name) <= ID_LIMIT][:MOST_INPUTS]
     blocks: list[Block] = [
         {"type": "section", "text": plain(one_line(card.title, 300))},
         {"type": "context", "elements": [{"type": "mrkdwn", "text": status_line(card), "verbatim": True}]},
-        *(ask_input(ASK + ask.name, ask) if holds(ask) else _too_long(ask) for ask in asks),
+        *(ask_input(ASK + ask.name, ask, users=users) if holds(ask) else _too_long(ask) for ask in asks),
         *([_left_out(len(choice.asks) - len(asks))] if len(choice.asks) > len(asks) else []),
     ]
     if choice.comment != "none":
@@ -152,14 +155,31 @@ def filled_in(values: Mapping[str, Any], asks: Sequence[FormField]) -> tuple[str
     return given(values, COMMENT), {name: text for name, text in answers.items() if text}
 
 
-def edits(values: Mapping[str, Any], asks: Sequence[FormField]) -> dict[str, str]:
-    """Return the fields that a submitted modal changed, as texts; "" clears a value."""
+def edits(
+    values: Mapping[str, Any], asks: Sequence[FormField], chosen: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the fields that a submitted modal changed, as texts; "" clears a value. `chosen`: see `chosen_users`."""
     found = {ask: given(values, ASK + ask.name) for ask in asks if ASK + ask.name in values}
-    return {ask.name: text for ask, text in found.items() if _plainly(ask, text) != _plainly(ask, untouched(ask))}
+    before = {ask: (chosen or {}).get(ASK + ask.name) or untouched(ask) for ask in found}
+    return {ask.name: text for ask, text in found.items() if _plainly(ask, text) != _plainly(ask, before[ask])}
+
+
+def chosen_users(view: Mapping[str, Any]) -> dict[str, str]:
+    """Return the users that a modal's inputs showed at first, one a line, by input."""
+    found = dict[str, str]()
+    for block in view.get("blocks") or ():
+        match block.get("element"):
+            case {"initial_user": str(user)}:
+                found[str(block.get("block_id"))] = user
+            case {"initial_users": list(users)}:
+                found[str(block.get("block_id"))] = "\n".join(map(str, users))
+    return found
 
 
 def _plainly(ask: FormField, text: str) -> str:
-    """Normalize the text: a one-line input drops the line breaks that its initial value had."""
+    """Normalize the text: a one-line input drops the line breaks that its initial value had. People have no order."""
+    if ask.spec.holds_people:
+        return " ".join(sorted(text.split()))
     return text if ask.spec.is_multiline else " ".join(text.split())
 
 
@@ -176,18 +196,30 @@ def complaint(reply: Reply, values: Mapping[str, Any], asks: Sequence[FormField]
     return {COMMENT if COMMENT in values else next(iter(values)): reply.text}
 
 
-def ask_input(block_id: str, ask: FormField, *, bounds: Mapping[str, Any] | None = None) -> Block:
-    """Render an input for this field. `bounds`: Slack's limits for the element, such as `max_length`."""
+def ask_input(
+    block_id: str,
+    ask: FormField,
+    *,
+    bounds: Mapping[str, Any] | None = None,
+    users: Mapping[str, str] | None = None,
+) -> Block:
+    """Render an input for this field. `bounds`: Slack's limits for the element, such as `max_length`.
+
+    `users`: as for `vote_modal`. If one of a field's people is missing, it shows nobody, and keeps its value.
+    """
     element = _element(ask, bounds or {})
+    named = [(users or {}).get(address, "") for address in ask.value.splitlines()] if ask.spec.holds_people else []
+    is_kept = not all(named)
+    if named and not is_kept:
+        element |= {"initial_user": named[0]} if ask.spec.type == "person" else {"initial_users": named}
     block = labelled(block_id, one_line(ask.label, LABEL_LIMIT) or ask.name, element)
-    hint = one_line(_hint(ask), HINT_LIMIT)
-    is_kept = ask.spec.holds_people and bool(ask.value)  # Slack shows nobody then, and nobody chosen changes nothing
+    hint = one_line(_hint(ask, is_kept=is_kept), HINT_LIMIT)
     return block | {"optional": is_kept or not ask.spec.required} | ({"hint": plain(hint)} if hint else {})
 
 
-def _hint(ask: FormField) -> str:
+def _hint(ask: FormField, *, is_kept: bool) -> str:
     spec = ask.spec
-    if spec.holds_people and ask.value:
+    if is_kept:
         return f"Now {', '.join(ask.value.splitlines())}. Choose nobody to leave it so."
     if spec.hint is not None:
         return spec.hint

@@ -69,7 +69,9 @@ class SlackVotes:
         card, offered = self._offered(target, identity.address, choice) if is_form else (None, None)
         if card is not None and offered is not None and (offered.asks or offered.comment == "required"):
             opened = views.Opened(hook_id, choice, digest, to.channel)
-            await self._open(payload, to, views.vote_modal(card, offered, opened), card, identity.address)
+            named = [who for ask in offered.asks if ask.spec.holds_people for who in ask.value.splitlines()]
+            users = await self._desk.identities.users_of(named)
+            await self._open(payload, to, views.vote_modal(card, offered, opened, users), card, identity.address)
             self._desk.afterwards.do(self._close_stray(payload, hook_id, identity.address))
             return
         vote = Vote(identity.address, cast(ChoiceName, choice), via="slack", digest=digest)
@@ -132,7 +134,7 @@ class SlackVotes:
         asks = offered.asks if offered is not None else ()
         editable = self._editable(target, identity.address) if choice == "edit" else ()
         comment, answers = views.filled_in(values, [ask for ask in asks if ask not in editable])
-        edited = views.edits(values, editable)
+        edited = views.edits(values, editable, views.chosen_users(payload["view"]))
         people = [ask.name for ask in (*asks, *editable) if ask.spec.holds_people]
         answers, strangers = await self._desk.identities.addressed(answers, people)
         edited, others = await self._desk.identities.addressed(edited, people)
