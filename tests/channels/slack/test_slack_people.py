@@ -68,7 +68,8 @@ async def test_a_card_names_who_was_picked(office: Office) -> None:
     assert not any(user in str(office.card.blocks) for user in others)
     for user in others:
         await office.press(user, "Approve")
-        await office.until(lambda user=user: bool(office.ephemerals(user)))
+    await office.until(lambda: all(office.ephemerals(user) for user in others))
+    for user in others:
         assert office.ephemerals(user)[0].text == "Others were picked to decide this request. Nothing was changed."
     for user in (users[picked], others[0]):
         await office.press(user, "Why me?")
