@@ -104,6 +104,11 @@ def closed(card: Card) -> Card:
     return replace(card, choices=(), talk=(), may_reassign=False, notes=notes)
 
 
+def moved(card: Card, place: str) -> Card:
+    """Return the open card without anything to press, for a message in a place that it has left."""
+    return replace(card, choices=(), talk=(), may_reassign=False, moved_to=place)
+
+
 def shown_of(view: Request, reader: str | None = None) -> tuple[CardField, ...]:
     """Return the fields as this reader reads them, with the lines of lists and objects, which aren't stored."""
     shown, number_format = view.shown, view.number_format(reader)

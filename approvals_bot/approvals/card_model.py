@@ -251,6 +251,7 @@ class Card:
     claimed_by: Name | None = None  # the approver who is on it
     talk: tuple[TalkName, ...] = ()  # what this reader can do besides deciding
     snoozed_until: datetime | None = None  # until when this reader wants no reminders
+    moved_to: str = ""  # the place where the card is now, of a message in a place that it has left
     notes: tuple[str, ...] = ()  # what else has happened: "⇄ Ann Ode reassigned this to Di Ops: on holiday"
     may_reassign: bool = False  # whether this reader may reassign it
     instructions: str = ""  # to the approvers

@@ -268,7 +268,12 @@ def changed(card: Card) -> str:
 
 def notes(card: Card, most: int = 6) -> tuple[str, ...]:
     """Return the latest notes: `⇄ Ann Ode reassigned this to Di Ops: on holiday`."""
-    return card.notes[-most:]
+    return (*card.notes, moved(card))[-most:] if card.moved_to else card.notes[-most:]
+
+
+def moved(card: Card) -> str:
+    """Return `⇢ This request is in #team-data now.` for a place that the card has left, or ""."""
+    return f"⇢ This request is in {card.moved_to} now." if card.moved_to else ""
 
 
 def own_comment(cast: CardVote, card: Card) -> str:

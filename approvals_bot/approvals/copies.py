@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from approvals_bot.approvals.ballot import waiting_for
-from approvals_bot.approvals.card import card_of, comment_of
+from approvals_bot.approvals.card import card_of, comment_of, moved
 from approvals_bot.approvals.card_model import CardDelivery
 from approvals_bot.approvals.delivery import (
     FILTERED,
@@ -86,6 +86,7 @@ class Copies:
         self._over: set[int] = set()  # numbers of the copies whose task has ended
         self.round = 0  # openings of a stage so far; with a new one, people who have a card are asked again
         self._places: tuple[Place, ...] = ()  # that get the open stage's card
+        self._left: dict[Place, str] = {}  # places that it has left by an edit, and where it is instead
         self._troubles: dict[int, CardDelivery] = {}
 
     @property
@@ -100,7 +101,17 @@ class Copies:
     def begin_round(self, places: Iterable[Place]) -> None:
         """Begin a round: a stage has opened, whose card goes to these places."""
         self.round += 1
-        self._places = tuple(places)
+        self.move(places, is_edit=False)
+
+    def move(self, places: Iterable[Place], *, is_edit: bool = True) -> None:
+        """Show the open stage's card in these places. After an edit, those that it has left say where it is."""
+        before, self._places = self._places, tuple(places)
+        for place in before if is_edit else ():
+            instead = next((one.place for one in self._places if one.channel == place.channel), "")
+            if place not in self._places and instead:
+                self._left[place] = instead
+        for place in self._places:
+            self._left.pop(place, None)
 
     def show(self, request: Request) -> None:
         """Show the changed card: messages are edited."""
@@ -420,6 +431,8 @@ class Copies:
         troubles = tuple(delivery for _, delivery in sorted(self._troubles.items()))
         shown = self.request.but(version=self.version, waiting_for=waiting_for(self.request), deliveries=troubles)
         card = shortened(card_of(shown, copy.reader, now()), LONGEST_MAIL_VALUE if copy.is_mail else LONGEST_VALUE)
+        where = self._left.get(copy.to, "") if isinstance(copy.to, Place) and shown.is_open else ""
+        card = moved(card, where) if where else card
         about = tuple(comment_of(shown, shown.comments[each - 1]) for each in unseen)
         people, groups = self._mentions(copy, occasion, thread, unseen)
         return Dispatch(
@@ -439,7 +452,7 @@ class Copies:
         self, copy: Copy, occasion: Occasion, thread: Receipt | None, unseen: tuple[int, ...]
     ) -> tuple[tuple[Person, ...], tuple[str, ...]]:
         """Return whom the message has to mention. A mail, and a card that only its reader sees, notify without."""
-        if copy.text or copy.is_mail or (thread is None and isinstance(copy.to, ToPerson)):
+        if copy.text or copy.is_mail or copy.to in self._left or (thread is None and isinstance(copy.to, ToPerson)):
             return (), ()
         comments = [self.request.comments[each - 1] for each in unseen]
         readers = dict.fromkeys(reader for comment in comments for reader in readers_of(self.request, comment.act))

@@ -56,7 +56,7 @@ def gaps_of(definition: Definition) -> Iterator[Gap]:
 
 
 @dataclass(slots=True)
-class _Part:
+class _StagePart:
     """What was found of a part of a stage that applied: an example without it, and one in which it could matter."""
 
     without: Combination | None = None
@@ -108,7 +108,7 @@ class _Regions:
         definition, uncovered = self._rules.definition, None
         autos = [_Reached() for _ in definition.auto]
         stages = [_Reached() for _ in definition.stage]
-        parts = {path: _Part() for stage in enumerate(definition.stage) for path, _ in _parts_of(*stage)}
+        parts = {path: _StagePart() for stage in enumerate(definition.stage) for path, _ in _parts_of(*stage)}
         for combination in self._combinations():
             if not self._is_possible(combination) or not self._may_be_requested(combination):
                 continue
@@ -138,7 +138,7 @@ class _Regions:
         known = {gap.path for gap in _needless_in_any_case(definition)}
         yield from (gap for path, part in parts.items() for gap in self._of_part(path, part) if path not in known)
 
-    def _note_parts(self, parts: Mapping[Path, _Part], at: int, combination: Combination) -> None:
+    def _note_parts(self, parts: Mapping[Path, _StagePart], at: int, combination: Combination) -> None:
         """Note which seats and alternatives of a stage that applies do, too, and which of those can matter."""
         stage = self._rules.definition.stage[at]
         applies = tuple(seat.when is None or self._holds(seat.when, combination) is not False for seat in stage.seats)
@@ -156,7 +156,7 @@ class _Regions:
             else:
                 part.is_needed = True
 
-    def _of_part(self, path: Path, part: _Part) -> Iterator[Gap]:
+    def _of_part(self, path: Path, part: _StagePart) -> Iterator[Gap]:
         if part.without is not None and not part.is_reached:
             yield Gap(path, f"never applies where its stage does, as with {self._shown(part.without)}")
         elif part.needless is not None and not part.is_needed:

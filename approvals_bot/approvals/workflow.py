@@ -420,7 +420,9 @@ class PendingRequest:
         if is_edited:
             self.request = seated(self.request, self.rules, following, await self.find(following))
             self.move_deadline(self.open_stage())
+            self.copies.move(places(self.here.deliver))
             self.copies.notify_all("change")
+            self.announce.stage(self.request, self.here.deliver, "change")  # to people and places without a card
         self.copies.show(self.request)
 
     def return_to_requester(self) -> None:
@@ -456,6 +458,8 @@ class PendingRequest:
         self.start_timers(self.named(times) if targets else times)
         self.late = late_escalations(self.definition, times)
         self.look_again_if_needed(found, 0)
+        if occasion == "change":
+            self.copies.move(places(here.deliver))
         self.copies.begin_round(places(here.deliver))
         self.copies.show(self.request)
         self.announce.stage(self.request, self.here.deliver, occasion)

@@ -194,6 +194,28 @@ async def test_a_card_goes_to_the_channel_of_its_value(office: Any) -> None:
     assert set(places_of("slack", [definition])) == {"#team-web", "#team-data", "#pay-web", "#pay-data"}
 
 
+@pytest.mark.parametrize("on_change", ["reset", "keep"])
+async def test_an_edit_moves_the_card_and_the_old_one_says_where(office: Any, on_change: str) -> None:
+    def shown(where: str) -> tuple[str, bool]:
+        card = office.slack.newest(where).card
+        return card.moved_to, bool(card.choices)
+
+    text = BY_TEAM.replace("[[stage]]", f'[policy]\non_change = "{on_change}"\n[[stage]]', 1)
+    async with office.open():
+        opened = await office.ask(text, {"team": "web"}, by=DI)
+        await opened.act(kind="edit", by=DI, fields={"team": "data"})
+        assert shown("#team-web") == ("#team-data", False)
+        card = office.slack.to("#team-data")[0].card
+        assert (card.moved_to, bool(card.choices)) == ("", True)
+        assert [each.mention for each in office.slack.sent if each.thread is not None] == [()]  # only where it is now
+        await office.clock.advance("1h")
+        await opened.act(kind="edit", by=DI, fields={"team": "web"})
+        assert (shown("#team-web"), shown("#team-data")) == (("", True), ("#team-web", False))
+        assert await opened.vote(ANN) == "counted"  # the next stage opens, in a place of its own
+        assert await opened.vote(CFO) == "decided"
+        assert {shown(place) for place in ("#team-web", "#team-data", "#pay-web")} == {("", False)}
+
+
 @workflow(name="posts_by_team")
 async def posts_by_team() -> None:
     stage = Stage(id="go", from_=["ann@acme.eu"])

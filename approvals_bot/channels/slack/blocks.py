@@ -362,6 +362,8 @@ def note(dispatch: Dispatch, mentions: Mentions = NOBODY) -> tuple[str, list[Blo
     parts = [styled(one_line(_reason(dispatch), 300), bold=True), styled("\n" + one_line(card.title, 250))]
     if mentions and card.outcome is None:
         parts += [styled("\n"), *_mentioned(card, mentions)]
+    elif where := card_text.moved(card):
+        parts.append(styled(f"\n{one_line(where, 300)}"))
     elif waiting := card_text.waiting_for(card):
         parts.append(styled(f"\n{one_line(waiting, 300)}"))
     if card.deadline is not None and card.outcome is None:
