@@ -69,7 +69,7 @@ class SlackVotes:
         card, offered = self._offered(target, identity.address, choice) if is_form else (None, None)
         if card is not None and offered is not None and (offered.asks or offered.comment == "required"):
             opened = views.Opened(hook_id, choice, digest, to.channel)
-            named = [who for ask in offered.asks if ask.spec.holds_people for who in ask.value.splitlines()]
+            named = [address for ask in offered.asks if ask.spec.holds_people for address in ask.value.splitlines()]
             users = await self._desk.identities.users_of(named)
             await self._open(payload, to, views.vote_modal(card, offered, opened, users), card, identity.address)
             self._desk.afterwards.do(self._close_stray(payload, hook_id, identity.address))
