@@ -138,21 +138,23 @@ def lint(
 
 def schema(
     of: Annotated[
-        Literal["service", "workflow", "tests"],
-        typer.Argument(help="service, for config.toml, workflow, for a workflow file, or tests.", metavar="KIND"),
+        Literal["service", "workflow", "tests", "defaults"],
+        typer.Argument(
+            help="service, for config.toml, workflow, for a workflow file, tests, or defaults, for what it extends.",
+            metavar="KIND",
+        ),
     ],
 ) -> None:
-    """Print the JSON Schema of config.toml, of workflow files or of their tests.
+    """Print the JSON Schema of config.toml, of workflow files, of their tests or of what they extend.
 
     Editors use it to complete and check TOML.
 
     \b
     Example: approvals-bot schema workflow > workflow.schema.json
     """
-    from approvals_bot.config.schema import schema_of_tests, service_schema, workflow_schema
+    from approvals_bot.config.schema import SCHEMAS
 
-    make = {"service": service_schema, "workflow": workflow_schema, "tests": schema_of_tests}
-    terminal.say(make[of](), "", as_json=True)
+    terminal.say(SCHEMAS[of](), "", as_json=True)
 
 
 def doctor(

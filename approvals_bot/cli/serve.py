@@ -231,6 +231,7 @@ on_deadline = "expire"
 
 
 TESTS_TEMPLATE = """\
+#:schema ../schemas/tests.json
 # What is expected of @what@.toml. `approvals-bot test` plays it, and so does `approvals-bot check`.
 [[case]]
 name      = "a colleague approves"
@@ -294,7 +295,7 @@ def write_beginning(folder: Path, answers: Answers) -> Iterator[str]:
 
     Raises FileExistsError if there is a config.toml. Nothing is overwritten.
     """
-    from approvals_bot.config.schema import service_schema, workflow_schema  # `serve` needs none
+    from approvals_bot.config.schema import SCHEMAS  # `serve` needs none
 
     answers.check()
     config = folder / "config.toml"
@@ -315,9 +316,9 @@ def write_beginning(folder: Path, answers: Answers) -> Iterator[str]:
         yield f"{file}: a secret; keep it out of version control"
     schemas = folder / "schemas"
     schemas.mkdir(exist_ok=True)
-    for name, schema in (("service", service_schema()), ("workflow", workflow_schema())):
+    for name, make in SCHEMAS.items():
         if not (file := schemas / f"{name}.json").exists():
-            file.write_text(json.dumps(schema, ensure_ascii=False), "utf-8")
+            file.write_text(json.dumps(make(), ensure_ascii=False), "utf-8")
     yield f"{schemas}: what editors need to complete and check these files; `approvals-bot schema` prints them"
     first = folder / "workflows" / f"{answers.what}.toml"
     if not first.exists():

@@ -1,4 +1,4 @@
-"""JSON Schemas of the two files, for editors that complete and check TOML as you type.
+"""JSON Schemas of the files, for editors that complete and check TOML as you type.
 
 They are derived from the models, plus the short forms that the models accept and normalize, what the models check
 across keys, and descriptions in the words of the docs. `check` also looks up names, and knows what needs computing.
@@ -7,7 +7,7 @@ across keys, and descriptions in the words of the docs. `check` also looks up na
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from approvals_bot.approvals.agent_policy import TOOL_CALL
@@ -21,7 +21,11 @@ from approvals_bot.config.policy_tests import PolicyTests
 from approvals_bot.config.service import ServiceSettings
 
 OF_EXTENDS = "The file that this one takes over: its tables merge with this file's, everything else is replaced."
+OF_DEFAULTS = "What the workflows have in common that extend this file."
 OF_TESTS = "Requests to play, and what is expected of each."
+MERGED = ("WorkflowInfo", "FieldSpecTable", "Policy", "Clock", "Deliver", "Labels")
+"""The tables that merge with those of the file that is extended."""
+
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SECRET = {"type": "string", "pattern": "^(env|file):.+"}
 
@@ -53,6 +57,19 @@ def workflow_schema() -> Schema:
     whole = _finished(schema, "workflow", "Approvals Bot: a workflow")
     whole["properties"][EXTENDS] = {"type": "string", "pattern": r"\.toml$", "description": OF_EXTENDS}
     return whole
+
+
+def schema_of_defaults() -> Schema:
+    """Return the JSON Schema of a file that workflows extend: all of their keys, of which none is needed.
+
+    A table may have a part of its keys, since it merges with that of the workflow.
+    """
+    schema = workflow_schema()
+    for part in (schema, *(schema["$defs"][name] for name in MERGED)):
+        for key in ("required", "allOf", "if", "then"):
+            part.pop(key, None)
+    del schema["properties"][EXTENDS]
+    return {**schema, "title": "Approvals Bot: defaults of workflows", "description": OF_DEFAULTS}
 
 
 def schema_of_tests() -> Schema:
@@ -210,3 +227,12 @@ class _Describe:
         of_seat = general.replace("stage[].", "stage[].seat[].")  # which a stage with a single seat has directly
         names: Sequence[str] = (general, f"{general}.<name>", general.replace("[]", ""), of_seat)
         return next((self._meanings[name] for name in names if name in self._meanings), "")
+
+
+SCHEMAS: Mapping[str, Callable[[], Schema]] = {
+    "service": service_schema,
+    "workflow": workflow_schema,
+    "tests": schema_of_tests,
+    "defaults": schema_of_defaults,
+}
+"""Each kind of file with what makes its schema, by the name that `init` and `schema` give it."""

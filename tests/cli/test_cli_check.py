@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from typing import Any
 
 import jsonschema
@@ -235,7 +236,7 @@ def test_parameter_type_without_a_form_takes_any_input(site: Site) -> None:
 # ── schema, init and the rest ────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("of", ["service", "workflow", "tests"])
+@pytest.mark.parametrize("of", ["service", "workflow", "tests", "defaults"])
 def test_schema_prints_valid_json_schemas(site: Site, of: str) -> None:
     jsonschema.Draft202012Validator.check_schema(json.loads(site.type("schema", of).stdout))
 
@@ -248,6 +249,11 @@ def test_init_writes_a_configuration_that_checks(site: Site) -> None:
     assert "config.toml" in site.type("init", str(folder), *answers).stdout
     assert "you@here.eu" in (folder / "config.toml").read_text()
     assert 'id      = "purchase"' in (folder / "workflows" / "purchase.toml").read_text()
+    for file in ("config.toml", "workflows/purchase.toml", "workflows/purchase.test.toml"):
+        path = folder / file
+        named = path.read_text().partition("\n")[0].removeprefix("#:schema ")
+        jsonschema.validate(tomllib.loads(path.read_text()), json.loads((path.parent / named).read_text()))
+    assert (folder / "schemas" / "defaults.json").exists()
     for file in (folder / "config.toml", folder / "workflows" / "purchase.toml"):
         kind, _, schema = file.read_text().partition("\n")[0].partition(" ")
         assert (kind, json.loads((file.parent / schema).read_text())["type"]) == ("#:schema", "object")

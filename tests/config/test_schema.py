@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.config.checks import check_definition
 from approvals_bot.config.load import workflow_files
-from approvals_bot.config.schema import service_schema, workflow_schema
+from approvals_bot.config.schema import schema_of_defaults, service_schema, workflow_schema
 from approvals_bot.config.service import ServiceSettings
 
 ROOT = Path(__file__).parents[2]
@@ -146,3 +146,34 @@ def test_file_that_extends_another_may_leave_out_what_that_has() -> None:
     assert not validator.is_valid(bare)
     assert validator.is_valid(bare | {"extends": "_defaults.toml"})
     assert not validator.is_valid(bare | {"extends": "_defaults"})
+
+
+DEFAULTS = """
+[workflow]
+request = ["*"]
+[fields]
+amount = { max = 1000 }
+[clock]
+on_deadline = "reject"
+[deliver]
+max_age = "5m"
+[[on.ended]]
+dm = "requester"
+text = "Done"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "is_fit"),
+    [
+        (DEFAULTS, True),
+        ("", True),
+        (DEFAULTS.replace("request", "reqest"), False),
+        (DEFAULTS.replace('"reject"', '"rejekt"'), False),
+        (DEFAULTS.replace('dm = "requester"\n', ""), False),  # a list is replaced, so its parts have to be whole
+        ("[[stage]]\nfrom = ['@a']", False),
+        ('extends = "_more.toml"', False),
+    ],
+)
+def test_defaults_are_parts_of_workflows(text: str, is_fit: bool) -> None:
+    assert Draft202012Validator(schema_of_defaults()).is_valid(tomllib.loads(text)) is is_fit
