@@ -17,6 +17,7 @@ from approvals_bot.cli import terminal
 from approvals_bot.cli.common import CONFIG, Config, Json, misuse, uncollected, with_engine
 
 if TYPE_CHECKING:
+    from approvals_bot.config.load import Configuration
     from approvals_bot.config.messages import ConfigProblem
 
 
@@ -55,8 +56,11 @@ def check(
         from approvals_bot.config.warnings import warning_text
         from approvals_bot.service.catalog import check_configuration
 
-        names, problems, warnings = check_configuration(config, os.environ)
-        problems = problems or _failing_tests(config)
+        checked = check_configuration(config, os.environ)
+        names, warnings = checked.names, checked.warnings
+        problems = checked.problems
+        if checked.configuration is not None and not problems:
+            problems = _failing_tests(checked.configuration)
     if problems:
         lines = "\n".join(str(problem) for problem in problems)
         terminal.say({"problems": [asdict(problem) for problem in problems], "workflows": []}, lines, as_json)
@@ -81,18 +85,17 @@ def check(
         raise typer.Exit(1)
 
 
-def _failing_tests(config: Path) -> Sequence[ConfigProblem]:
+def _failing_tests(configuration: Configuration) -> Sequence[ConfigProblem]:
     """Play the policy tests, if there are any. Returns what is wrong with them, and what fails."""
     from approvals_bot.config.load import find_tests
     from approvals_bot.config.messages import ConfigErrors, ConfigProblem
-    from approvals_bot.service.catalog import read_configuration, workflows_folder
 
-    if not find_tests(workflows_folder(config, os.environ)):
+    if not find_tests(configuration.service.server.workflows):
         return ()
     from approvals_bot.cli.policy_tests import failed_lines, play_tests
 
     try:
-        results = play_tests(read_configuration(config))
+        results = play_tests(configuration)
     except ConfigErrors as errors:
         return errors.problems
     return [ConfigProblem(file, line, name, what) for file, line, name, what in failed_lines(results)]

@@ -53,7 +53,7 @@ MOST_NAMED = 10  # people in one line
 
 async def examine(path: Path, env: Mapping[str, str], send: str | None = None) -> list[Diagnosis]:
     """Examine everything, in the order to fix it in. `send`: an address that gets a test mail."""
-    _, problems, _ = check_configuration(path, env)
+    problems = check_configuration(path, env).problems
     findings = [_check_configuration(path, problems)]
     try:
         service = load_service(path, env)

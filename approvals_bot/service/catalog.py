@@ -108,14 +108,20 @@ def read_configuration(path: Path, env: Mapping[str, str] | None = None, *, any_
     return load_configuration(path, os.environ if env is None else env, check_definition, any_secrets=any_secrets)
 
 
-def check_configuration(
-    path: Path, env: Mapping[str, str] | None = None
-) -> tuple[Sequence[str], Sequence[ConfigProblem], Sequence[ConfigProblem]]:
-    """Read and check everything once, in TOML and in Python. Starts nothing.
+@dataclass(frozen=True, slots=True)
+class CheckedConfiguration:
+    """What was read and checked. `configuration`: None if it can't be loaded; `names`: of the workflows, if it can."""
 
-    Returns the names of the workflows, as far as there are no problems, every problem, and every warning.
-    """
+    configuration: Configuration | None
+    names: Sequence[str]
+    problems: Sequence[ConfigProblem]
+    warnings: Sequence[ConfigProblem]
+
+
+def check_configuration(path: Path, env: Mapping[str, str] | None = None) -> CheckedConfiguration:
+    """Read and check everything once, in TOML and in Python. Starts nothing."""
     names: Sequence[str] = ()
+    configuration: Configuration | None = None
     warned: list[ConfigProblem] = []
     found: list[ConfigProblem] = []
     try:
@@ -134,7 +140,8 @@ def check_configuration(
             warned += _directory_warnings(configuration.service)
         except ConfigErrors as errors:
             found += errors.problems
-    return names, ConfigErrors([*found, *_not_replayable(folder)]).problems, warned
+    problems = ConfigErrors([*found, *_not_replayable(folder)]).problems
+    return CheckedConfiguration(configuration, names, problems, warned)
 
 
 def _directory_warnings(service: ServiceSettings) -> Iterator[ConfigProblem]:

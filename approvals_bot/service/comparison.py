@@ -26,7 +26,7 @@ from approvals_bot.durable.store.protocol import Filter
 from approvals_bot.errors import ApprovalsBotError, InvalidPayloadError
 from approvals_bot.people import People
 from approvals_bot.service.open import check_requester, permitted_opening
-from approvals_bot.service.playing import PlayedRequest
+from approvals_bot.service.playing import played
 from approvals_bot.service.refusals import OpeningRefused
 
 PAGE_SIZE = 100
@@ -133,15 +133,12 @@ async def _course(
     until: datetime,
 ) -> Course:
     """Play a request with these acts, up to a time."""
-    play = PlayedRequest(definition, await with_groups(definition, opening, people), people, at)
-    try:
+    with played(definition, await with_groups(definition, opening, people), people, at) as play:
         await play.open()
         for moment, act in acts:
             await play.wait(moment)
             await play.act(act)
         await play.wait(until)
-    finally:
-        play.close()
     opened = [stage for request in play.seen for stage in request.stages if stage.state == "open"]
     asked = tuple(dict.fromkeys(address for stage in opened for address in eligible_voters(stage)))
     ended = play.request.outcome

@@ -7,6 +7,7 @@ up as in a service; nothing is delivered, and nothing is called.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from pydantic import JsonValue
 
 from approvals_bot.approvals.acts import Change, Reply, message_of, read_answer
 from approvals_bot.approvals.apply import late_reply
+from approvals_bot.approvals.delivery_policy import StageDeliver
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.files import StoredFile
 from approvals_bot.approvals.picks import PickQuery, Picks, chosen
@@ -33,14 +35,25 @@ MOST_TIMERS = 2_000
 """Timers that one request fires. Past them, it is left waiting: a list that can't be read is read every few minutes."""
 
 
+@contextmanager
+def played(definition: Definition, opening: Opening, people: People, at: datetime) -> Iterator[PlayedRequest]:
+    """Provide a request to play, and throw its run away at the end, wherever it waits."""
+    with sandbox.installed():
+        play = PlayedRequest(definition, opening, people, at)
+        try:
+            yield play
+        finally:
+            play.close()
+
+
 class PlayedRequest:
-    """One request, from its opening on. `now`: the time it has come to. `seen`: the request after each change.
+    """One request, from its opening on; `played` makes it. `now`: the time it has come to. `seen`: the request after each change.
 
     `failure`: why its run failed, as it does where nobody can decide.
     """
 
     def __init__(self, definition: Definition, opening: Opening, people: People, at: datetime) -> None:
-        workflow = approval.under(definition.id, pinned(definition))
+        workflow = approval.under(definition.id, pinned(_undelivered(definition)))
         given = workflow.signature.encode_call((opening,), {})
         data = {"run_id": new_run_id(at, bytes(8)), "workflow": workflow.name, "input": given}
         self._created = Event(1, "run_created", at, data | {"settings": workflow.settings})
@@ -51,6 +64,7 @@ class PlayedRequest:
         self._answers: dict[int, dict[str, Any]] = {}  # by the act's place in the log
         self._outcome: ReplayResult | None = None
         self._fired = 0
+        self._published: JsonValue = None  # the request as it was published last
         self.now = at
         self.seen: list[Request] = []
         self.failure = ""
@@ -85,9 +99,7 @@ class PlayedRequest:
             pass
 
     def close(self) -> None:
-        """Throw the run away, wherever it waits."""
-        with sandbox.installed():
-            self._replay.close()
+        self._replay.close()
 
     async def _fire_next(self, until: datetime | None) -> bool:
         timers = [] if self._outcome is None or self._outcome.ended else self._outcome.timers
@@ -102,8 +114,7 @@ class PlayedRequest:
     async def _deliver(self, events: list[Event]) -> None:
         """Deliver these events, and those that they lead to, until the run waits for people or time."""
         while events:
-            with sandbox.installed():
-                self._outcome = outcome = self._replay.deliver(events)
+            self._outcome = outcome = self._replay.deliver(events)
             self._note(outcome)
             events = [self._event(event) for event in events_of(outcome.commands, self.now)]
             if outcome.ended:
@@ -113,10 +124,9 @@ class PlayedRequest:
 
     def _note(self, outcome: ReplayResult) -> None:
         parts = outcome.projection.parts if outcome.projection is not None else []
-        if parts:
-            request = Request.model_validate(parts[0])
-            if not self.seen or request != self.seen[-1]:
-                self.seen.append(request)
+        if parts and parts[0] != self._published:
+            self._published = parts[0]
+            self.seen.append(Request.model_validate(parts[0]))
 
     def _steps(self, outcome: ReplayResult) -> Iterator[OpenStep]:
         """Yield the open steps that read or pick. The others are deliveries and calls, which stay on their way."""
@@ -147,6 +157,13 @@ class PlayedRequest:
         if self._hook in closed_by(event):
             self._hook = None
         return event
+
+
+def _undelivered(definition: Definition) -> Definition:
+    """Return the definition without deliveries: nothing arrives here, and making their cards takes half of the time."""
+    nowhere = StageDeliver.model_validate(dict.fromkeys(("slack", "dm", "email", *definition.deliver.channels), False))
+    stages = tuple(stage.model_copy(update={"deliver": None}) for stage in definition.stage)
+    return definition.model_copy(update={"deliver": definition.deliver.but(nowhere), "stage": stages})
 
 
 class _PlayedPicks(Picks):

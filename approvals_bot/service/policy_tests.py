@@ -19,7 +19,7 @@ from approvals_bot.config.policy_tests import Case, CaseVote, LoadedTests
 from approvals_bot.errors import InvalidPayloadError, WorkflowBugError
 from approvals_bot.people import People, is_mail
 from approvals_bot.service.open import check_requester, permitted_opening
-from approvals_bot.service.playing import PlayedRequest, with_example_files
+from approvals_bot.service.playing import PlayedRequest, played, with_example_files
 from approvals_bot.service.refusals import OpeningRefused
 
 MakePeople = Callable[[Mapping[str, Sequence[str]]], People]
@@ -117,14 +117,12 @@ async def _play(definition: Definition, case: Case, people: People) -> _Happened
         return _refused(happened, f"{refused.detail}{faults}")
     except InvalidPayloadError as invalid:
         return _refused(happened, str(invalid))
-    play = PlayedRequest(definition, opening, people, case.now)
     try:
-        await _play_votes(play, case, opening, happened, people)
+        with played(definition, opening, people, case.now) as play:
+            await _play_votes(play, case, opening, happened, people)
     except WorkflowBugError as bug:  # a real request would wait for a fix
         happened.outcome, happened.detail = "failed", str(bug)
         happened.note("failed", str(bug))
-    finally:
-        play.close()
     return happened
 
 

@@ -117,9 +117,9 @@ def test_files_that_are_not_read_are_named(folder: Folder, tmp_path: Path) -> No
     folder.write("__pycache__/pay.toml", PAY)
     (tmp_path / "elsewhere").mkdir()
     (folder.workflows / "linked").symlink_to(tmp_path / "elsewhere")
-    names, problems, warnings = check_configuration(folder.config, ENV)
-    assert ([*names], [*problems]) == (["pay"], [])
-    assert {Path(each.file).relative_to(folder.workflows).as_posix(): each.message for each in warnings} == {
+    checked = check_configuration(folder.config, ENV)
+    assert ([*checked.names], [*checked.problems]) == (["pay"], [])
+    assert {Path(each.file).relative_to(folder.workflows).as_posix(): each.message for each in checked.warnings} == {
         "PAY.TOML": "isn't read: workflows are files that end with .toml",
         "_defaults.toml": "isn't read: no workflow extends it, and a name that begins with _ is no workflow's",
         "a/b/c/d/e/f/pay.toml": "isn't read: it is more than 5 folders deep",

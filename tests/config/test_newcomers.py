@@ -97,6 +97,6 @@ def test_newcomers_read_what_to_write_instead(tmp_path: Path, old: str, new: str
     file.parent.mkdir()
     file.write_text(WORKFLOW.replace(old, new, 1))
     (tmp_path / "config.toml").write_text(CONFIG)
-    _, problems, _ = check_configuration(tmp_path / "config.toml", {"KEY": "k" * 32})
+    problems = check_configuration(tmp_path / "config.toml", {"KEY": "k" * 32}).problems
     said = [str(problem) for problem in problems]
     assert any(line.startswith(f"{file}:") and expected in line for line in said), said
