@@ -47,9 +47,10 @@ def played(definition: Definition, opening: Opening, people: People, at: datetim
 
 
 class PlayedRequest:
-    """One request, from its opening on; `played` makes it. `now`: the time it has come to. `seen`: the request after each change.
+    """One request, from its opening on; `played` makes it.
 
-    `failure`: why its run failed, as it does where nobody can decide.
+    `now`: the time it has come to. `seen`: the request after each change. `failure`: why its run failed, as it does
+    where nobody can decide.
     """
 
     def __init__(self, definition: Definition, opening: Opening, people: People, at: datetime) -> None:

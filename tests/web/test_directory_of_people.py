@@ -145,9 +145,9 @@ def test_check_names_what_is_wrong_in_the_directory(tmp_path: Path) -> None:
     write_site(tmp_path)
 
     def warned() -> list[str]:
-        _, problems, warnings = check_configuration(tmp_path / "config.toml", env)
-        assert not problems
-        return [f"{Path(one.file).name}:{one.line} {one.key}: {one.message}" for one in warnings]
+        checked = check_configuration(tmp_path / "config.toml", env)
+        assert not checked.problems
+        return [f"{Path(one.file).name}:{one.line} {one.key}: {one.message}" for one in checked.warnings]
 
     assert warned() == ["people.json:1 file: No such file or directory"]
     write_staff(tmp_path, '{"people": [\n{"address": "ann@acme.eu"},\n{"address": "bo", "groups": ["sre"]}]}')
