@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -39,9 +40,9 @@ class FormTokens:
         self._session = SECURE_SESSION if self._is_secure else SESSION
         self._cookie = SECURE_COOKIE if self._is_secure else COOKIE
 
-    def make(self, request: HttpRequest, form: Form) -> str:
-        """Make the token of a form that is shown to a session."""
-        return self._sign(form, cookie_of(request.scope, self._session))
+    def make(self, request: HttpRequest, form: Form, person: str = "") -> str:
+        """Make the token of a form that is shown to a session; one with a person says whose form it is."""
+        return self._sign(form, cookie_of(request.scope, self._session), person)
 
     def make_first(self, request: HttpRequest) -> tuple[str, str]:
         """Make the token of the form to sign in, and the secret that the browser is to keep for it."""
@@ -60,21 +61,39 @@ class FormTokens:
         bound = cookie_of(request.scope, self._cookie if form == "login" else self._session)
         return is_from_own_page(request.headers, self._origin, has_token=self._is_of(form, bound, given))
 
-    def has_token(self, request: HttpRequest, form: Form, given: str) -> bool:
-        """Return whether we have shown this form to this browser, in a session that may be over by now."""
-        return self._is_of(form, cookie_of(request.scope, self._session), given)
+    def owner_of(self, request: HttpRequest, form: Form, given: str) -> str:
+        """Return the mark of the person to whom we have shown this form in this browser; "" if we haven't.
+
+        Their session may be over by now. The mark is what `mark_of` returns for them.
+        """
+        found = self._read(given)
+        mark = found.get("p", "")
+        return mark if mark and found == _claims(form, cookie_of(request.scope, self._session), mark) else ""
 
     def name_of(self, request: HttpRequest, what: str) -> str:
         """Return a name for one thing of this browser's session, from which nobody learns the session's secret."""
         bound = cookie_of(request.scope, self._session)
         return hashlib.sha256(f"{what}\0{bound}".encode()).hexdigest()[:32]
 
-    def _sign(self, form: Form, bound: str) -> str:
-        return self._tokens.sign(FORM, {"f": form, "b": hashlib.sha256(bound.encode()).hexdigest()[:32]})
+    def _sign(self, form: Form, bound: str, person: str = "") -> str:
+        return self._tokens.sign(FORM, _claims(form, bound, mark_of(person)))
 
     def _is_of(self, form: Form, bound: str, given: str) -> bool:
+        found = self._read(given)
+        return found == _claims(form, bound, found.get("p", ""))
+
+    def _read(self, given: str) -> Mapping[str, Any]:
         try:
-            found = self._tokens.read(FORM, given)
+            return self._tokens.read(FORM, given)
         except InvalidTokenError:
-            return False
-        return found == {"f": form, "b": hashlib.sha256(bound.encode()).hexdigest()[:32]}
+            return {}
+
+
+def mark_of(person: str) -> str:
+    """Return what stands for a person in a token, which anybody can read."""
+    return hashlib.sha256(person.encode()).hexdigest()[:32] if person else ""
+
+
+def _claims(form: Form, bound: str, mark: str) -> dict[str, str]:
+    claims = {"f": form, "b": hashlib.sha256(bound.encode()).hexdigest()[:32]}
+    return claims | {"p": mark} if mark else claims

@@ -37,7 +37,7 @@ from approvals_bot.web.filled_forms import (
     with_files,
     with_preview,
 )
-from approvals_bot.web.form_tokens import FormTokens
+from approvals_bot.web.form_tokens import FormTokens, mark_of
 from approvals_bot.web.login import Login
 from approvals_bot.web.navigation import Navigation
 from approvals_bot.web.responses import Renderer
@@ -94,7 +94,7 @@ class NewRequest:
         definition = await self._offered(request.path_params["workflow"], session)
         if definition is None:
             return self._pages.page("not_found.html", 404)
-        kept = await self._kept(request.query_params.get("kept", ""), definition)
+        kept = await self._kept(request.query_params.get("kept", ""), definition, session.person)
         return await self._form(request, session, definition, kept or empty_form(definition))
 
     async def send(self, request: HttpRequest) -> Response:
@@ -139,19 +139,23 @@ class NewRequest:
         Only a form that we have shown to this browser is kept, one of each workflow, so nobody can fill the store.
         """
         listed = self._workflows.find(form.get("workflow", ""))
-        if listed is None or not self._forms.has_token(request, "request", form.get("form_token", "")):
+        owner = self._forms.owner_of(request, "request", form.get("form_token", ""))
+        if listed is None or not owner:
             return await self._login.instead_of(request)
         id, until = self._forms.name_of(request, f"kept {form['workflow']}"), self._engine.now() + KEPT_FOR
-        kept = {"until": to_micros(until), "form": {name: form[name] for name in form if name != "form_token"}}
+        typed = {name: form[name] for name in form if name != "form_token"}
+        kept = {"by": owner, "until": to_micros(until), "form": typed}
         await change_counter(self._engine, _counter(id), until, lambda _: kept)
         path = f"/requests/new/{quote(form['workflow'])}?{urlencode({'kept': id})}"
         return self._login.and_back(request, path)
 
-    async def _kept(self, id: str, definition: Definition) -> FilledForm | None:
-        """Return what was typed before the person had to sign in again."""
+    async def _kept(self, id: str, definition: Definition, person: str) -> FilledForm | None:
+        """Return what this person typed before they had to sign in again; nobody else's link fills in their form."""
         row = await self._engine.store.counter(_counter(id)) if id else None
         state: Mapping[str, Any] = row.state if row is not None else {}
-        if state.get("until", 0) <= to_micros(self._engine.now()) or state["form"].get("workflow") != definition.id:
+        if state.get("by") != mark_of(person) or state["until"] <= to_micros(self._engine.now()):
+            return None
+        if state["form"].get("workflow") != definition.id:
             return None
         return replace(read_filled(definition, state["form"]), said=SESSION_OVER)
 
@@ -175,7 +179,7 @@ class NewRequest:
             session,
             status,
             title=readable(definition.id),
-            form_token=self._forms.make(request, "request"),
+            form_token=self._forms.make(request, "request", session.person),
             drawing=draw_stages(definition, self._engine.now()),
             **filled.shown(definition, self._people.person(session.person)),
         )
