@@ -16,9 +16,11 @@ from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.durable.engine.notifier import Feed
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.service.read import is_concerned, requests_of
+from approvals_bot.service.sessions import Sessions
 
 TOGETHER = 0.1  # seconds; an act writes several events, and people notice no tenth of a second
 STORE_AWAY = 1.0  # seconds before a store that is away is read again
+SESSIONS_READ_EVERY = 1.0  # seconds; one read for all pages
 INBOX = "inbox"
 
 
@@ -27,12 +29,14 @@ class LivePage:
     """A page that is open in a browser.
 
     `run_id`: the run that it shows, "" for none; `person`: whose inbox it shows, "" for nobody's. `browser`: the
-    session, several of whose pages count together. `is_over`: another page of the browser has taken its place.
+    session, several of whose pages count together. `has_session`: somebody has signed in there. `is_over`: another
+    page of the browser has taken its place, or the session has ended.
     """
 
     run_id: str
     person: str
     browser: str
+    has_session: bool
     is_over: bool = False
     _topics: dict[str, int] = field(default_factory=dict)
     _inbox_changes: int = 0
@@ -71,11 +75,12 @@ class LivePage:
 class LivePages:
     """The pages that are open at this replica. Nothing runs while there are none."""
 
-    def __init__(self, engine: Engine, *, most_of_a_browser: int) -> None:
+    def __init__(self, engine: Engine, sessions: Sessions, *, most_of_a_browser: int) -> None:
         self._engine = engine
+        self._sessions = sessions
         self._most = most_of_a_browser
         self._open: OrderedDict[LivePage, None] = OrderedDict()  # the oldest first
-        self._following: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def __len__(self) -> int:
         return len(self._open)
@@ -88,15 +93,19 @@ class LivePages:
             oldest.end()
             del self._open[oldest]
         self._open[page] = None
-        if self._following is None:
-            self._following = asyncio.create_task(self._follow(), name="follow changes for live pages")
+        if not self._tasks:
+            self._tasks = [
+                asyncio.create_task(self._follow(), name="follow changes for live pages"),
+                asyncio.create_task(self._watch_sessions(), name="watch the sessions of live pages"),
+            ]
         try:
             yield page
         finally:
             self._open.pop(page, None)
-            if not self._open and self._following is not None:
-                self._following.cancel()
-                self._following = None
+            if not self._open:
+                for task in self._tasks:
+                    task.cancel()
+                self._tasks = []
 
     async def _follow(self) -> None:
         with Feed(self._engine.notifier) as feed:
@@ -111,6 +120,21 @@ class LivePages:
                 if runs is None:
                     for page in self._open:
                         page.change_all()
+
+    async def _watch_sessions(self) -> None:
+        """End the pages whose sessions end: at once here, and soon after another replica ended them."""
+        ended = self._sessions.some_ended
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SESSIONS_READ_EVERY):
+                    await ended.wait()
+            ended.clear()
+            signed_in = [page for page in self._open if page.has_session]
+            with suppress(StoreUnavailableError):
+                left = await self._engine.store.sessions_left({page.browser for page in signed_in})
+                for page in signed_in:
+                    if page.browser not in left:
+                        page.end()
 
     async def _spread(self, run_id: str) -> None:
         """Say that this run has changed, to the pages that show it and the inboxes of the people it concerns."""

@@ -6,6 +6,7 @@ replica ends is over at all of them, and a copy of the database signs nobody in.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import secrets
@@ -34,6 +35,7 @@ class Sessions:
         self.engine = engine
         self._idle = idle
         self._lifetime = lifetime
+        self.some_ended = asyncio.Event()  # set when this replica ends any, for pages that are still open in browsers
 
     @property
     def lifetime(self) -> timedelta:
@@ -70,10 +72,13 @@ class Sessions:
 
     async def end(self, id: str) -> None:
         await self.engine.store.end_sessions(id=id)
+        self.some_ended.set()
 
     async def end_all(self, person: str) -> int:
         """End all sessions of this person, at every replica. Returns how many there were."""
-        return await self.engine.store.end_sessions(person=person)
+        ended = await self.engine.store.end_sessions(person=person)
+        self.some_ended.set()
+        return ended
 
     def _is_over(self, row: SessionRow) -> bool:
         now = self.engine.now()

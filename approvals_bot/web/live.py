@@ -32,7 +32,7 @@ class Live:
         self._sessions = sessions
         self._may_open = may_open
         self._open = open_pages
-        self.pages = LivePages(engine, most_of_a_browser=MOST_OF_A_SESSION)
+        self.pages = LivePages(engine, sessions.sessions, most_of_a_browser=MOST_OF_A_SESSION)
 
     async def stream(self, request: HttpRequest) -> Response:
         """Stream the changes of one run's page, of the person's inbox, or of both."""
@@ -56,7 +56,7 @@ class Live:
             raise Problem(404)
         whose = (reader or request.query_params["inbox"]) if "inbox" in request.query_params else ""
         browser = session.id if session is not None else peer_of(request.scope)
-        return LivePage(wanted.partition(".")[0], whose, browser)
+        return LivePage(wanted.partition(".")[0], whose, browser, session is not None)
 
     async def _events(self, request: HttpRequest, page: LivePage) -> AsyncIterator[str]:
         """Yield a page's changes until its session ends, the page is replaced, or the service stops."""

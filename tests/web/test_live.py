@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from approvals_bot.app.service import Service, open_service
+from approvals_bot.service import live as live_pages
 from approvals_bot.service.catalog import read_configuration
 from approvals_bot.service.sessions import Sessions
 from approvals_bot.web import live
@@ -153,15 +154,22 @@ async def test_only_what_a_person_may_open_can_be_followed(site: Site) -> None:
             assert stream.status == status, path
 
 
-async def test_a_stream_ends_with_its_session(site: Site) -> None:
-    bo = await site.sign_in("bo@acme.eu")
-    async with site.open("/live?inbox", bo) as stream:
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["at once here", "by a look elsewhere"])
+async def test_a_stream_ends_with_its_session(site: Site, elsewhere: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "HEARTBEAT", 1_000.0)
+    monkeypatch.setattr(live_pages, "SESSIONS_READ_EVERY", 0.1 if elsewhere else 1_000.0)
+    bo, ann = await site.sign_in("bo@acme.eu"), await site.sign_in("ann@acme.eu")
+    async with site.open("/live?inbox", bo) as stream, site.open("/live?inbox", ann) as other:
         await stream.next()
-        await Sessions(site.services[0].engine).end_all("bo@acme.eu")
-        await site.ask()
+        if elsewhere:  # another replica's own Sessions
+            await Sessions(site.services[0].engine).end_all("bo@acme.eu")
+        else:
+            transport = httpx2.ASGITransport(site.services[0].app)
+            async with httpx2.AsyncClient(transport=transport, base_url=BASE) as http:
+                assert (await http.post("/logout", headers=OURS | bo)).status_code == 303
         async with asyncio.timeout(20):
             await stream.has_ended.wait()
-        assert "data:" not in stream.text
+        assert ("data:" in stream.text, other.has_ended.is_set()) == (False, False)
 
 
 async def test_a_sixth_page_of_a_session_ends_its_first(site: Site) -> None:

@@ -7,6 +7,7 @@ its session's row again: what one replica ends has ended at all of them. Copies 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -44,6 +45,9 @@ class SessionStore(Protocol):
 
     async def sessions(self, person: str) -> list[SessionRow]:
         """Return this person's sessions, the newest first; also those that may be deleted by now."""
+
+    async def sessions_left(self, ids: Collection[str]) -> set[str]:
+        """Return those of these ids whose sessions nobody has ended."""
 
     async def mark_session(self, id: str, seen_at: datetime) -> None:
         """Write when this session was seen last. Nothing happens if it has ended."""
@@ -86,6 +90,12 @@ def list_sessions(db: sqlite3.Connection, person: str) -> list[SessionRow]:
     return [session_row(*row) for row in db.execute(_ALL, (person,)).fetchall()]
 
 
+def sessions_left(db: sqlite3.Connection, ids: Collection[str]) -> set[str]:
+    marks = ", ".join("?" * len(ids))
+    rows = db.execute(f"SELECT id FROM sessions WHERE id IN ({marks})", tuple(ids))  # noqa: S608  # question marks
+    return {id for (id,) in rows}
+
+
 def add_session(db: sqlite3.Connection, row: SessionRow) -> None:
     db.execute(_ADD, session_values(row))
     db.execute(_FORGET, (to_micros(row.created_at),))
@@ -103,6 +113,7 @@ def end_sessions(db: sqlite3.Connection, *, id: str | None = None, person: str |
 
 _ONE_PG = f"SELECT {_COLUMNS} FROM sessions WHERE id = $1"  # noqa: S608
 _ALL_PG = f"SELECT {_COLUMNS} FROM sessions WHERE person = $1 {_NEWEST_FIRST}"  # noqa: S608
+_LEFT_PG = "SELECT id FROM sessions WHERE id = ANY($1::text[])"
 _ADD_PG = f"INSERT INTO sessions ({_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING"  # noqa: S608
 _FORGET_PG = """
     DELETE FROM sessions WHERE id IN (
@@ -129,6 +140,10 @@ class PostgresSessions:
     async def sessions(self, person: str) -> list[SessionRow]:
         async with self._write.in_time():
             return [session_row(*row) for row in await self._write.fetch(_ALL_PG, person)]
+
+    async def sessions_left(self, ids: Collection[str]) -> set[str]:
+        async with self._write.in_time():
+            return {id for (id,) in await self._write.fetch(_LEFT_PG, [*ids])}
 
     async def mark_session(self, id: str, seen_at: datetime) -> None:
         async with self._write.in_time():

@@ -168,6 +168,7 @@ class SqliteStore:
     replicas = listed(of_replicas.list_replicas)
     load = listed(of_replicas.load)
     sessions = listed(of_sessions.list_sessions)
+    sessions_left = listed(of_sessions.sessions_left)
     personal = listed(of_people.list_personal)
     file_part = listed(of_files.file_part)
     unclaimed_files = listed(of_files.unclaimed_files)

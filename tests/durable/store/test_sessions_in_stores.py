@@ -35,6 +35,8 @@ async def test_sessions_end_at_every_replica(connected: Connect) -> None:
         await here.add_session(row)
     assert await there.sessions("ann@acme.eu") == [later, ANN]
     assert await there.end_sessions(id=ANN.id) == 1
+    assert await here.sessions_left({ANN.id, later.id, "d" * 64}) == {later.id}
+    assert await here.sessions_left(()) == set()
     assert await here.session(ANN.id) is None
     assert await there.end_sessions(person="ann@acme.eu") == 1
     assert await there.end_sessions(person="ann@acme.eu") == 0
