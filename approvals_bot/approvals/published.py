@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
-from approvals_bot.approvals.card_model import CardDelivery
+from approvals_bot.approvals.card_model import CardDelivery, FollowUp
 from approvals_bot.approvals.request import Request, dumped
 from approvals_bot.durable.core.attributes import Findable, Placed, Projection
 from approvals_bot.durable.core.events import to_micros
@@ -54,7 +54,8 @@ class PublishedRequests:
                 ended, room = ended + 1, room - len(json_text(part))
             shown.append(request)
             parts.append(part)
-        return Projection(parts[::-1], found_by(shown) | in_trouble(shown) | granted_by(shown))
+        found = found_by(shown) | in_trouble(shown) | unfinished(shown) | granted_by(shown)
+        return Projection(parts[::-1], found)
 
 
 STATE = "state"
@@ -148,6 +149,20 @@ def granted_by(requests: Sequence[Request]) -> dict[str, list[Findable]]:
     """Return the values by which a run is found whose approval has given something; {} for all others."""
     states = [one.grant.state for one in requests if one.grant is not None]
     return {GRANT: [ANY_GRANT, *states]} if states else {}
+
+
+FOLLOW_UP = "follow_up"
+"""The name of the attribute by which runs with follow-ups that failed, or are tried again, are found."""
+
+
+def unfinished(requests: Sequence[Request]) -> dict[str, list[Findable]]:
+    """Return the values by which a run is found whose follow-ups failed or are tried again; {} for all others."""
+    found = {one.state: None for request in requests for one in request.follow_ups if is_unfinished(one)}
+    return {FOLLOW_UP: [ANY_TROUBLE, *found]} if found else {}
+
+
+def is_unfinished(follow_up: FollowUp) -> bool:
+    return follow_up.state in ("failed", "retrying")
 
 
 def concerns(request: Request, relation: Relation, address: str) -> bool:

@@ -1,7 +1,7 @@
 """Deliveries that operators look after: what has not arrived, found by an index, and what they do about it.
 
-Only open runs are listed. A run whose cards are all delivered isn't in the index, nor is one that has ended: nothing is
-sent for it any more.
+Of cards and messages, only open runs are listed. A run whose cards are all delivered isn't in the index, nor is one that
+has ended: nothing is sent for it any more. A follow-up that failed stays, since what it should have done is still undone.
 """
 
 from __future__ import annotations
@@ -12,8 +12,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from approvals_bot.approvals.acts import Actor, Reply, TryNow, message_of, read_answer
-from approvals_bot.approvals.card_model import CardDelivery
-from approvals_bot.approvals.published import IN_TROUBLE, Trouble, trouble_of, trouble_word
+from approvals_bot.approvals.card_model import CardDelivery, FollowUp
+from approvals_bot.approvals.published import (
+    ANY_TROUBLE,
+    FOLLOW_UP,
+    IN_TROUBLE,
+    Trouble,
+    is_unfinished,
+    trouble_of,
+    trouble_word,
+)
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.attributes import projected
 from approvals_bot.durable.core.hooks import WebhookRequest
@@ -82,6 +90,25 @@ async def list_deliveries(
         if trouble in (None, one.trouble) and channel in (None, one.delivery.channel)
     ]
     return DeliveryPage(rows, page.cursor)
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUpPage:
+    """A page of requests with the follow-ups that failed or are tried again, and the cursor of the next one."""
+
+    rows: list[tuple[Request, FollowUp]]
+    cursor: str | None
+
+
+async def list_follow_ups(
+    engine: Engine, *, workflow: str | None = None, cursor: str | None = None, limit: int = 50
+) -> FollowUpPage:
+    """Return the follow-ups of a page of runs, open and ended, the newest first. Raises ValueError for a bad cursor."""
+    which = Filter(workflow=workflow, attributes={projected(FOLLOW_UP): ANY_TROUBLE}, cursor=cursor, limit=limit)
+    page = await engine.list_runs(which)
+    requests = [request for record in page.records for request in requests_of(record)]
+    rows = [(request, one) for request in requests for one in request.follow_ups if is_unfinished(one)]
+    return FollowUpPage(rows, page.cursor)
 
 
 def _open_deliveries(record: RunRecord, request: Request) -> list[OpenDelivery]:

@@ -16,7 +16,7 @@ from approvals_bot.approvals.published import Trouble
 from approvals_bot.durable.core.events import to_micros
 from approvals_bot.durable.engine import Engine
 from approvals_bot.service.attempts import change_counter
-from approvals_bot.service.deliveries import Tried, list_deliveries, try_now
+from approvals_bot.service.deliveries import Tried, list_deliveries, list_follow_ups, try_now
 from approvals_bot.web.admission import Admission, Visitor
 from approvals_bot.web.form_tokens import NAME as FORM_TOKEN
 from approvals_bot.web.form_tokens import FormTokens
@@ -71,6 +71,8 @@ class DeliveryPages:
         visitor = await self._admission.admit(request, "operator")
         if isinstance(visitor, Response):
             return visitor
+        if request.query_params.get("of") == "follow-ups":
+            return await self._show_follow_ups(request, visitor)
         given = {name: text for name in FILTERS if (text := request.query_params.get(name, "").strip())}
         state = next((word for word in TROUBLES if word == given.get("state")), None)
         if "state" in given and state is None:
@@ -98,6 +100,24 @@ class DeliveryPages:
             channels=self._channels,
             form_token=self._forms.make(request, "deliveries") if any(row.may_be_tried for row in page.rows) else "",
             batch=await self._rows_of(request.query_params.get("batch", ""), visitor),
+        )
+
+    async def _show_follow_ups(self, request: HttpRequest, visitor: Visitor) -> Response:
+        """List the follow-ups that failed or are tried again, the newest request first."""
+        workflow = request.query_params.get("workflow", "").strip()
+        cursor = request.query_params.get("cursor")
+        try:
+            page = await list_follow_ups(self._engine, workflow=workflow or None, cursor=cursor, limit=SHOWN)
+        except ValueError:
+            return self._admission.not_found()
+        shown = {"of": "follow-ups"} | ({"workflow": workflow} if workflow else {})
+        return await self._admission.show(
+            visitor,
+            "follow_ups.html",
+            "/deliveries",
+            rows=page.rows,
+            more=urlencode(shown | {"cursor": page.cursor}) if page.cursor else "",
+            workflow=workflow,
         )
 
     async def try_chosen(self, request: HttpRequest) -> Response:

@@ -31,12 +31,20 @@ from = ["ann@acme.eu", "cy@acme.eu"]
 [deliver]
 email = true
 """
+TELLS = (
+    SHIP.replace('"ship"', '"tells"').replace('"Ship', '"Tell').replace("email = true", "email = false")
+    + """
+[[on.approved]]
+email = "bo@acme.eu"
+text = "{{ request.title }} is approved."
+"""
+)
 
 
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[StaffedHouse]:
     with a_kept_port() as port:
-        async with a_staffed_house(tmp_path, {"ship": SHIP}, port) as house:
+        async with a_staffed_house(tmp_path, {"ship": SHIP, "tells": TELLS}, port) as house:
             yield house
 
 
@@ -131,6 +139,25 @@ async def test_after_the_decision_a_retry_sends_nothing(house: StaffedHouse) -> 
         assert "there is no such delivery." in after
         assert await mails(house) == before
         assert rows(after) == []
+
+
+async def test_a_follow_up_that_failed_stays_listed(house: StaffedHouse) -> None:
+    run = await house.open("tells", version="4")
+    house.mailbox.faults.add(Fault("error", "RCPT", times=None, code=550, error=GONE))
+    await house.vote(run, ANN)
+    record = await house.service.engine.record(run)
+    assert record is not None
+    assert record.status == "completed"
+    async with await house.as_person(OPERATOR) as di:
+        assert "Everything has arrived." in (await di.get("/deliveries")).text
+        for path in ("/deliveries?of=follow-ups", "/deliveries?of=follow-ups&workflow=tells"):
+            (row,) = rows((await di.get(path)).text)
+            assert row.startswith("Tell 4 tells · opened ")
+            assert row.endswith(f"⚠ Failed 1 try the relay rejects the mail: 550 {GONE}")
+        assert "Nothing matches." in (await di.get("/deliveries?of=follow-ups&workflow=ship")).text
+        assert (await di.get("/deliveries?of=follow-ups&cursor=no")).status_code == 404
+    async with await house.as_person(ANN) as ann:
+        assert (await ann.get("/deliveries?of=follow-ups")).status_code == 403
 
 
 async def test_ended_runs_are_not_looked_through(house: StaffedHouse) -> None:
