@@ -32,7 +32,8 @@ from approvals_bot.service.read import request_of, requests_of
 
 PAGE = 50  # rows
 MOST_COUNTED = 1_000  # rows of one list; beyond that, nobody needs the exact number
-LOOKED_AT = 2_000  # runs that one page looks through for what no index has
+LOOKED_AT = 1_000  # runs that one page looks through for what no index has: a tenth of a second
+LOOKED_AT_IN_TABLE = 20_000  # and a table of all pages
 AT_ONCE = 200  # of them, in one read
 
 Box = Literal["waiting", "asked", "decided"]
@@ -69,13 +70,15 @@ Row = tuple[RunRecord, Request | None]
 class ListPage:
     """A page of a list, and the cursor of the next one. `total`: of the whole list; None: nobody has counted it.
 
-    `is_cut`: the page ends because enough was looked through, not because it is full.
+    `is_cut`: the page ends because enough was looked through, not because it is full. `looked`: how many runs were
+    looked through for what no index has.
     """
 
     rows: list[Row]
     cursor: str | None
     total: int | None = None
     is_cut: bool = False
+    looked: int = 0
 
     @property
     def total_words(self) -> str:
@@ -89,7 +92,10 @@ def _counted(total: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """What runs must have to be listed. `text` is looked for in titles and ids. `attributes` are the runs' own."""
+    """What runs must have to be listed, and their order: the newest first, or the oldest.
+
+    `text` is looked for in titles and ids. `attributes` are the runs' own.
+    """
 
     workflow: str | None = None
     status: Status | None = None
@@ -102,6 +108,7 @@ class RunFilter:
     text: str = ""
     is_open: bool | None = None
     attributes: dict[str, Wanted] | None = None
+    oldest_first: bool = False
 
 
 class UnorderedError(ApprovalsBotError):
@@ -185,7 +192,7 @@ def _phase(cursor: str | None, phases: int) -> tuple[int, str | None]:
 
 
 async def find_runs(engine: Engine, which: RunFilter, *, cursor: str | None = None, limit: int = PAGE) -> ListPage:
-    """Return a page of the runs that match, the newest first; of those that wait for a person, as in their inbox.
+    """Return a page of the runs that match, in the order asked for; of those that wait for a person, as in their inbox.
 
     Raises ValueError for a cursor that no such page gave, and UnorderedError.
     """
@@ -203,13 +210,13 @@ async def find_runs(engine: Engine, which: RunFilter, *, cursor: str | None = No
 
 
 async def each_run(engine: Engine, which: RunFilter, most: int) -> AsyncIterator[Row]:
-    """Yield the runs that match, up to so many."""
-    cursor: str | None = None
-    while most > 0:
+    """Yield the runs that match, up to so many; of what no index has, among the first 20,000."""
+    cursor, looked = None, 0
+    while most > 0 and looked < LOOKED_AT_IN_TABLE:
         page = await find_runs(engine, which, cursor=cursor, limit=min(AT_ONCE, most))
         for row in page.rows:
             yield row
-        most, cursor = most - len(page.rows), page.cursor
+        most, cursor, looked = most - len(page.rows), page.cursor, looked + page.looked
         if cursor is None:
             return
 
@@ -241,7 +248,7 @@ def _lists(which: RunFilter) -> list[Filter]:
         status=which.status,
         is_open=True if which.waiting_for is not None else which.is_open,
         attributes=attributes | (which.attributes or {}),
-        oldest_first=is_placed,
+        oldest_first=is_placed or which.oldest_first,
         opened_after=None if is_placed else which.opened_after,
         opened_before=None if is_placed else which.opened_before,
     )
@@ -330,13 +337,13 @@ async def _look(
             if len(rows) < limit:
                 continue
             if number + 1 == len(records):
-                return ListPage(rows, following)
+                return ListPage(rows, following, looked=looked + number + 1)
             if (cursor_here := _cursor_at(record, lists[0], address)) is not None:
-                return ListPage(rows, cursor_here)
+                return ListPage(rows, cursor_here, looked=looked + number + 1)
         if following is None:
             return ListPage(rows, None)
         looked, cursor, size = looked + len(records), following, AT_ONCE
-    return ListPage(rows, cursor, is_cut=True)
+    return ListPage(rows, cursor, is_cut=True, looked=looked)
 
 
 async def _merged(
@@ -347,7 +354,8 @@ async def _merged(
     if len(pages) == 1:
         return pages[0].records, pages[0].cursor
     found = {record.id: record for page in pages for record in page.records}
-    ordered = sorted(found.values(), key=lambda record: (record.created_at, record.id), reverse=True)
+    is_newest_first = not lists[0].oldest_first
+    ordered = sorted(found.values(), key=lambda record: (record.created_at, record.id), reverse=is_newest_first)
     records = ordered[:limit]
     is_over = len(ordered) <= limit and all(page.cursor is None for page in pages)
     return records, None if is_over or not records else cursor_after(records[-1].id, to_micros(records[-1].created_at))
@@ -355,7 +363,7 @@ async def _merged(
 
 def _cursor_at(record: RunRecord, which: Filter, address: str | None) -> str | None:
     """Return the cursor after this run, wherever in a page it was. None if its row doesn't say where it is listed."""
-    if not which.oldest_first:
+    if not which.oldest_first or address is None:
         return cursor_after(record.id, to_micros(record.created_at))
-    place = place_for(requests_of(record), address or "")
+    place = place_for(requests_of(record), address)
     return None if place is None else cursor_after(record.id, place)

@@ -150,7 +150,9 @@ class AuditPages:
         if reader is None:
             return None if self._open else await self._login.instead_of(request)
         if "auditor" not in await self._roles_of(reader):
-            raise Problem(403, detail="The audit is for auditors. Ask an operator to add you to [roles].")
+            detail = "Ask an operator if you need it: they can add you to auditor in [roles]."
+            nav = await self._navigation.of(reader)
+            return self._pages.page("error.html", 403, title="This page is for auditors", detail=detail, nav=nav)
         return None
 
     async def _roles_of(self, reader: str | None) -> frozenset[Any]:

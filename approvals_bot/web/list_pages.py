@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 from typing import Any, get_args
 from urllib.parse import urlencode
@@ -18,6 +18,8 @@ from approvals_bot.service.audit_csv import cell, text_of
 from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.lists import (
     DELIVERIES,
+    LOOKED_AT,
+    LOOKED_AT_IN_TABLE,
     PAGE,
     RUN_STATES,
     Box,
@@ -37,7 +39,7 @@ from approvals_bot.web.links import Links
 from approvals_bot.web.login import Login
 from approvals_bot.web.pages import PeoplePages, row_of
 from approvals_bot.web.responses import Problem
-from approvals_bot.web.run_filters import FILTERS, STATUSES, run_filter
+from approvals_bot.web.run_filters import FILTERS, ORDERS, STATUSES, run_filter
 from approvals_bot.web.sessions import SessionCookies, actor_at
 from approvals_bot.web.validation import bad_query
 
@@ -119,6 +121,7 @@ class ListPages:
             form_token=self._forms.make(request, "logout") if reader is not None else "",
             batch_token=self._forms.make(request, "batch") if any(row.get("can_be_batched") for row in rows) else "",
             keys=self._has_keys(reader),
+            looked_at=LOOKED_AT,
             batch=await self._batches.rows_of(asked.get("batch", ""), reader) if reader else (),
         )
 
@@ -161,7 +164,7 @@ class ListPages:
     # ── all requests and runs ──
 
     async def runs(self, request: HttpRequest) -> Response:
-        """The requests and runs that match the filters, newest first."""
+        """The requests and runs that match the filters, newest first unless asked otherwise."""
         if (refusal := await self._pages.refuse_all_but_viewers(request)) is not None:
             return refusal
         given, listed, faults = dict[str, str](), ListPage([], None), list[tuple[str, str]]()
@@ -183,6 +186,10 @@ class ListPages:
             faults=faults,
             given=given,
             older=urlencode(given | {"cursor": listed.cursor}) if listed.cursor else "",
+            orders=ORDERS,
+            other_order=_other_order(given),
+            looked_at=LOOKED_AT,
+            looked_at_in_table=LOOKED_AT_IN_TABLE,
             exported=urlencode(given),
             workflows=sorted(self._workflows.names()),
             states=RUN_STATES,
@@ -220,6 +227,14 @@ class ListPages:
             return await find_runs(self._engine, which, cursor=cursor)
         except ValueError:
             raise Problem(404) from None
+
+
+def _other_order(given: Mapping[str, str]) -> str:
+    """Return the query of the same list in the other order; "" for one whose order is that of deadlines."""
+    if "waiting_for" in given:
+        return ""
+    rest = {name: text for name, text in given.items() if name != "order"}
+    return urlencode(rest | ({} if given.get("order") == "oldest" else {"order": "oldest"}))
 
 
 def _given(request: HttpRequest) -> dict[str, str]:

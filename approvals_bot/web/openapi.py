@@ -12,6 +12,7 @@ from approvals_bot.approvals.files import LONGEST_FILE_NAME
 from approvals_bot.service.grants import GRANT_STATES
 from approvals_bot.service.lists import DELIVERIES, RUN_STATES
 from approvals_bot.web.keys import NEEDS
+from approvals_bot.web.run_filters import ORDERS
 from approvals_bot.web.schemas import ref, schemas
 
 PROBLEMS = {
@@ -183,6 +184,11 @@ def _list_runs() -> dict[str, Any]:
                 "q",
                 {"type": "string", "maxLength": 200},
                 "With this in the title or ID. An empty page with a cursor hasn't looked through all of them.",
+            ),
+            _query(
+                "order",
+                {"type": "string", "enum": list(ORDERS)},
+                "The newest first, as without it, or the oldest; by a range, the greatest value or the smallest.",
             ),
             _query(
                 "key",

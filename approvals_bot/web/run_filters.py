@@ -21,7 +21,9 @@ FILTERS = (
     "opened_after",
     "opened_before",
     "q",
+    "order",
 )
+ORDERS = ("newest", "oldest")
 STATUSES: tuple[Status, ...] = get_args(Status)
 LONGEST_TEXT = 200  # characters to look for
 
@@ -41,6 +43,7 @@ def run_filter(asked: Mapping[str, str], people: People, workflows: Sequence[str
         opened_after=query_moment("opened_after", asked.get("opened_after")),
         opened_before=query_moment("opened_before", asked.get("opened_before")),
         text=text,
+        oldest_first=query_choice("order", asked.get("order"), ORDERS) == "oldest",
     )
 
 

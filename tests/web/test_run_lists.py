@@ -88,6 +88,11 @@ FILTERS: list[tuple[dict[str, str], list[str]]] = [
     ({"opened_before": "2026-01-01"}, []),
     ({"delivery": "delivered"}, []),
     ({"delivery": "held"}, []),
+    ({"order": "oldest"}, NAMES),
+    ({"order": "newest", "status": "completed"}, ["sheep", "=1+1", "a saw"]),
+    ({"order": "oldest", "status": "completed"}, ["a saw", "=1+1", "sheep"]),
+    ({"order": "oldest", "state": "cancelled"}, ["a van"]),
+    ({"order": "oldest", "requester": DI, "q": "end a"}, ["a drill", "a rope"]),
 ]
 
 
@@ -130,6 +135,7 @@ async def test_pages_of_any_filter_go_on_where_they_ended(office: Any, monkeypat
         ({"opened_after": "yesterday"}, "not a day like 2026-11-28"),
         ({"opened_before": "2026-13-01"}, "not a day like 2026-11-28"),
         ({"colour": "red"}, "no such filter"),
+        ({"order": "biggest"}, "one of: newest, oldest"),
         ({"q": "x" * 201}, "longer than 200 characters"),
     ],
 )
@@ -149,6 +155,17 @@ async def test_some_filters_of_the_api_exclude_each_other(office: Any) -> None:
     ):
         answer = await office.api.get("/api/runs", params=asked)
         assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, ["query", name])
+
+
+async def test_a_table_of_words_looks_through_so_many_runs(office: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lists, "AT_ONCE", 2)
+    monkeypatch.setattr(lists, "LOOKED_AT", 2)
+    for most, found in ((100, 1), (4, 0)):
+        monkeypatch.setattr(lists, "LOOKED_AT_IN_TABLE", most)
+        table = await office.web.get("/runs.csv?q=saw")
+        assert len(table.text.splitlines()) == 1 + found, "the oldest of seven"
+        assert len((await office.web.get("/runs.csv")).text.splitlines()) == 8, "an index has them all"
+    assert "looking through 20,000" in sound(await office.web.get("/runs?q=saw"))
 
 
 async def test_the_table_has_no_formula(office: Any) -> None:
