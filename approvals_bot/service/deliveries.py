@@ -1,7 +1,7 @@
 """Deliveries that operators look after: what has not arrived, found by an index, and what they do about it.
 
-Of cards and messages, only open runs are listed. A run whose cards are all delivered isn't in the index, nor is one that
-has ended: nothing is sent for it any more. A follow-up that failed stays, since what it should have done is still undone.
+Of cards and messages, only open runs are listed. A run whose cards are all delivered isn't in the index, nor is one
+that has ended: nothing is sent for it any more. A follow-up that failed stays listed: its work is still undone.
 """
 
 from __future__ import annotations
