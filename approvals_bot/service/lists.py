@@ -62,6 +62,9 @@ TROUBLES: tuple[Trouble, ...] = get_args(Trouble)
 DELIVERIES = ("sending", "delivered", *TROUBLES)
 """The states of deliveries, as filters name them."""
 
+Order = Literal["newest", "oldest"]
+"""Which runs of a list come first."""
+
 Row = tuple[RunRecord, Request | None]
 """A run, and the request that the row is about. None: the row is about the run, or its request can't be read."""
 
@@ -108,7 +111,7 @@ class RunFilter:
     text: str = ""
     is_open: bool | None = None
     attributes: dict[str, Wanted] | None = None
-    oldest_first: bool = False
+    order: Order = "newest"
 
 
 class UnorderedError(ApprovalsBotError):
@@ -248,7 +251,7 @@ def _lists(which: RunFilter) -> list[Filter]:
         status=which.status,
         is_open=True if which.waiting_for is not None else which.is_open,
         attributes=attributes | (which.attributes or {}),
-        oldest_first=is_placed or which.oldest_first,
+        oldest_first=is_placed or which.order == "oldest",
         opened_after=None if is_placed else which.opened_after,
         opened_before=None if is_placed else which.opened_before,
     )

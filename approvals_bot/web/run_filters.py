@@ -8,7 +8,7 @@ from typing import cast, get_args
 
 from approvals_bot.durable.store.protocol import Status
 from approvals_bot.people import People
-from approvals_bot.service.lists import DELIVERIES, RUN_STATES, RunFilter, RunState
+from approvals_bot.service.lists import DELIVERIES, RUN_STATES, Order, RunFilter, RunState
 from approvals_bot.web.validation import bad_query, query_address, query_choice
 
 FILTERS = (
@@ -23,7 +23,7 @@ FILTERS = (
     "q",
     "order",
 )
-ORDERS = ("newest", "oldest")
+ORDERS: tuple[Order, ...] = get_args(Order)
 STATUSES: tuple[Status, ...] = get_args(Status)
 LONGEST_TEXT = 200  # characters to look for
 
@@ -43,7 +43,7 @@ def run_filter(asked: Mapping[str, str], people: People, workflows: Sequence[str
         opened_after=query_moment("opened_after", asked.get("opened_after")),
         opened_before=query_moment("opened_before", asked.get("opened_before")),
         text=text,
-        oldest_first=query_choice("order", asked.get("order"), ORDERS) == "oldest",
+        order=cast(Order, query_choice("order", asked.get("order"), ORDERS) or "newest"),
     )
 
 
