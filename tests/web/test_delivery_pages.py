@@ -31,8 +31,8 @@ from = ["ann@acme.eu", "cy@acme.eu"]
 [deliver]
 email = true
 """
-TELLS = (
-    SHIP.replace('"ship"', '"tells"').replace('"Ship', '"Tell').replace("email = true", "email = false")
+NOTIFIES = (
+    SHIP.replace('"ship"', '"notifies"').replace('"Ship', '"Notify').replace("email = true", "email = false")
     + """
 [[on.approved]]
 email = "bo@acme.eu"
@@ -44,7 +44,7 @@ text = "{{ request.title }} is approved."
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[StaffedHouse]:
     with a_kept_port() as port:
-        async with a_staffed_house(tmp_path, {"ship": SHIP, "tells": TELLS}, port) as house:
+        async with a_staffed_house(tmp_path, {"ship": SHIP, "notifies": NOTIFIES}, port) as house:
             yield house
 
 
@@ -142,7 +142,7 @@ async def test_after_the_decision_a_retry_sends_nothing(house: StaffedHouse) -> 
 
 
 async def test_a_follow_up_that_failed_stays_listed(house: StaffedHouse) -> None:
-    run = await house.open("tells", version="4")
+    run = await house.open("notifies", version="4")
     house.mailbox.faults.add(Fault("error", "RCPT", times=None, code=550, error=GONE))
     await house.vote(run, ANN)
     record = await house.service.engine.record(run)
@@ -150,9 +150,9 @@ async def test_a_follow_up_that_failed_stays_listed(house: StaffedHouse) -> None
     assert record.status == "completed"
     async with await house.as_person(OPERATOR) as di:
         assert "Everything has arrived." in (await di.get("/deliveries")).text
-        for path in ("/deliveries?of=follow-ups", "/deliveries?of=follow-ups&workflow=tells"):
+        for path in ("/deliveries?of=follow-ups", "/deliveries?of=follow-ups&workflow=notifies"):
             (row,) = rows((await di.get(path)).text)
-            assert row.startswith("Tell 4 tells · opened ")
+            assert row.startswith("Notify 4 notifies · opened ")
             assert row.endswith(f"⚠ Failed 1 try the relay rejects the mail: 550 {GONE}")
         assert "Nothing matches." in (await di.get("/deliveries?of=follow-ups&workflow=ship")).text
         assert (await di.get("/deliveries?of=follow-ups&cursor=no")).status_code == 404
