@@ -193,12 +193,13 @@ class CardOutcome(DatedRemark):
 class CardDelivery:
     """The delivery of one copy. `uncertain`: a confirmation was lost, so it may have arrived twice.
 
-    `held`: it has its turn, and nothing was tried since: a digest, or the relay's rate limit.
+    `held`: it has its turn, and nothing was tried since: a digest, or the relay's rate limit. `not_sent`: the decision
+    came first, so it isn't needed.
     """
 
     to: str
     channel: str
-    state: Literal["sending", "delivered", "retrying", "held", "not_delivered"]
+    state: Literal["sending", "delivered", "retrying", "held", "not_delivered", "not_sent"]
     attempts: int = 0
     error: str = ""
     uncertain: bool = False

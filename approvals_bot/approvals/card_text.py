@@ -301,6 +301,8 @@ def delivery(copy: CardDelivery) -> str:
         case "retrying":
             why = f": {copy.error}" if copy.error else ""
             return f"⏳ {copy.to} {way(copy)}, will be tried again{why}"
+        case "not_sent":
+            return f"– Not sent to {copy.to} {way(copy)}: {copy.error}"
         case _:
             return f"⏳ {copy.to} {way(copy)}, on its way"
 

@@ -38,6 +38,7 @@ from approvals_bot.approvals.delivery import (
 from approvals_bot.approvals.notifications import (
     ASKING,
     ELSEWHERE,
+    UNDELIVERED,
     Copy,
     Notification,
     Progress,
@@ -66,8 +67,6 @@ from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.talk import readers_of
 from approvals_bot.durable.core.api import now, random
 from approvals_bot.people import Person
-
-TOO_LATE = "it was decided before this could be delivered"
 
 
 class Copies:
@@ -123,7 +122,7 @@ class Copies:
         """Send each card, or, if there is one already, a reply in its thread."""
         for notification in notifications:
             copy = newest_copy(self.all, notification.to)
-            if copy is None or (copy.delivery.state == "not_delivered" and not copy.is_replaced):
+            if copy is None or (copy.delivery.state in UNDELIVERED and not copy.is_replaced):
                 self._add(notification.to, notification.occasion, self.request.deadline or now() + LONGEST_TRY)
                 continue
             copy = self._put(replace(copy, round=self.round))
@@ -265,6 +264,7 @@ class Copies:
         if not await self._deliver(number, copy.occasion, copy.until):
             self._over.add(number)
             self._fall_back(number)
+            self._send_outcome(number)
             return
         while True:
             copy = self.all[number - 1]
@@ -278,12 +278,21 @@ class Copies:
                 case "send":
                     unseen = copy.unseen if copy.due[0] == "comment" else ()
                     self._put(replace(copy, due=copy.due[1:], unseen=() if unseen else copy.unseen))
-                    await self._deliver(number, copy.due[0], now() + LONGEST_TRY, unseen)
+                    if not await self._deliver(number, copy.due[0], now() + LONGEST_TRY, unseen):
+                        await self._notify_otherwise(number, copy.due[0], unseen)
                 case "wait":
                     self._wake_ups[number - 1].clear()
                     await self._wake_ups[number - 1].wait()
                 case "end":
                     return
+
+    def _send_outcome(self, number: int) -> None:
+        """Notify the requester of the decision if it came before this card, which would have shown it."""
+        copy, asked_by = self.all[number - 1], (self.request.requester, self.request.on_behalf_of)
+        if not self._closed.is_set() or copy.text or copy.occasion == "outcome":
+            return
+        if copy.reader is not None and copy.reader in asked_by and not has_card(self.all, copy.reader):
+            self.send([Notification(copy.to, "outcome")])
 
     async def _send_again(self, number: int) -> bool:
         """Send a mail again that came back, after a pause in which its fault may be mended. Longer each time."""
@@ -321,7 +330,7 @@ class Copies:
             if not await self._wait_after(number, tries, result, until):
                 return False
             copy = self.all[number - 1]
-        self._put(copy.failed(copy.delivery.error or TOO_LATE, copy.code))
+        self._put(copy.dropped())
         return False
 
     async def _wait_after(self, number: int, tries: int, result: TryAgain | Refused, until: datetime) -> bool:
@@ -372,10 +381,25 @@ class Copies:
 
     async def _repost(self, number: int) -> None:
         """Reply in the thread of an uneditable message; if it is gone, post the card again."""
-        if await self._deliver(number, "outcome" if self._closed.is_set() else "change", now() + LONGEST_TRY):
+        if not await self._deliver(number, "outcome" if self._closed.is_set() else "change", now() + LONGEST_TRY):
+            await self._post_again(number, "outcome" if self._closed.is_set() else "request")
+
+    async def _notify_otherwise(self, number: int, occasion: Occasion, unseen: tuple[int, ...]) -> None:
+        """Notify the readers of a message that was refused: by a new card if the old one is gone, else elsewhere."""
+        copy = self.all[number - 1]
+        if copy.code is None or copy.receipt is None or self._closed.is_set():
             return
-        self._put(replace(self.all[number - 1], receipt=None))
-        if await self._deliver(number, "outcome" if self._closed.is_set() else "request", now() + LONGEST_TRY):
+        if not copy.is_mail:
+            dispatch = partial(self._dispatch, number, copy.occasion, f"{self.request.id}-{number}-1")
+            if isinstance(await attempt(update_copy(copy.receipt, lazily(dispatch))), Refused):
+                await self._post_again(number, occasion, unseen)
+                return
+        self._fall_back(number)
+
+    async def _post_again(self, number: int, occasion: Occasion, unseen: tuple[int, ...] = ()) -> None:
+        """Post the card again, in the place of a message that is gone; to its people directly if that is refused."""
+        self._put(replace(self.all[number - 1], receipt=None, is_editable=False))
+        if await self._deliver(number, occasion, now() + LONGEST_TRY, unseen):
             self._put(replace(self.all[number - 1], is_editable=True))
         else:
             self._fall_back(number)

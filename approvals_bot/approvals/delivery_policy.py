@@ -19,9 +19,10 @@ DeliverTo = Literal[True] | Annotated[str, StringConstraints(min_length=1, max_l
 
 
 SlackPlace = Annotated[
-    str, StringConstraints(pattern=r"^(#[^\s#]{1,80}|#([^\s#{}]|\{\{ *\w+ *\}\}){1,80}|[CG][A-Z0-9]{5,20})$")
+    str,
+    StringConstraints(pattern=r"^(#[^\s#A-Z.,:;]{1,80}|#([^\s#{}A-Z.,:;]|\{\{ *\w+ *\}\}){1,80}|[CG][A-Z0-9]{5,20})$"),
 ]
-"""A Slack channel: `#deploys`, its id, or one for each value of an enum: `#{{ team }}`."""
+"""A Slack channel, whose name Slack keeps in lower case: `#deploys`, its id, or `#{{ team }}` for an enum's values."""
 
 
 # No twin of Deliver: a stage says only what differs, and also that something goes nowhere.

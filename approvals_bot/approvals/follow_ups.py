@@ -230,5 +230,5 @@ def _state_of(progress: Progress) -> State:
             return "done"
         case "retrying":
             return "retrying"
-        case "not_delivered":
+        case "not_delivered" | "not_sent":
             return "failed"

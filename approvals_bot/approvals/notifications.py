@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from approvals_bot.approvals.ballot import waiting_for
+from approvals_bot.approvals.ballot import current_votes, waiting_for
 from approvals_bot.approvals.card_model import CardDelivery
 from approvals_bot.approvals.delivery_policy import Deliver
 from approvals_bot.approvals.port import (
@@ -36,7 +36,12 @@ MOST_MENTIONED = 30  # people whom one message mentions
 ASKING: tuple[Occasion, ...] = ("request", "reminder", "escalation", "change")
 """The occasions on which somebody has to do something."""
 
-Progress = Literal["sending", "delivered", "retrying", "held", "not_delivered"]
+Progress = Literal["sending", "delivered", "retrying", "held", "not_delivered", "not_sent"]
+
+UNDELIVERED: tuple[Progress, ...] = ("not_delivered", "not_sent")
+"""The states of a copy that its reader doesn't have, and won't get by itself."""
+
+TOO_LATE = "it was decided before this could be delivered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,14 @@ class Copy:
 
     def failed(self, error: str, code: RefusedCode | None = None) -> Copy:
         """Return the copy after a delivery was given up. A card that has arrived stays delivered."""
-        return self.became("delivered" if self.receipt else "not_delivered", error, code)
+        undelivered: Progress = "not_sent" if code == "too_late" else "not_delivered"
+        return self.became("delivered" if self.receipt else undelivered, error, code)
+
+    def dropped(self) -> Copy:
+        """Return the copy after a decision that came before it. If it was tried in vain, the reason stays."""
+        if self.delivery.attempts and self.delivery.error:
+            return self.failed(self.delivery.error, self.code)
+        return self.failed(TOO_LATE, "too_late")
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +281,7 @@ def to_remind(copies: Iterable[Copy], people: Sequence[str]) -> list[Copy]:
 def has_card(copies: Iterable[Copy], reader: str, channel: str | None = None) -> bool:
     """Whether this person has a card of their own, on this channel if one is given, or one is on its way."""
     mine = (copy for copy in copies if copy.reader == reader and not copy.text)
-    return any(copy.delivery.state != "not_delivered" and channel in (None, copy.to.channel) for copy in mine)
+    return any(copy.delivery.state not in UNDELIVERED and channel in (None, copy.to.channel) for copy in mine)
 
 
 def best_copy(copies: Iterable[Copy], reader: str) -> Copy | None:
@@ -309,11 +321,12 @@ def is_pointless(copy: Copy, occasion: Occasion, *, is_closed: bool) -> bool:
 
 
 def fallbacks(copy: Copy, request: Request, copies: Sequence[Copy]) -> Iterator[ToPerson]:
-    """Yield the fallbacks to the same people; of a place's card, to each approver without one."""
+    """Yield the fallbacks to the same people; of a place's card, to each approver without one or a vote."""
     match copy.to:
         case ToPerson(channel, person):
             yield ToPerson(fallback_channel(channel), person)
         case Place(channel) if request.stage is not None and not copy.text:
+            voters = {vote.by for vote in current_votes(request.stage)}
             for address in request.stage.notified:
-                if not has_card(copies, address):
+                if address not in voters and not has_card(copies, address):
                     yield ToPerson(channel, request.people[address])

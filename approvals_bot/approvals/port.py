@@ -121,10 +121,10 @@ class TryAgain:
     kind: Literal["try_again"] = "try_again"
 
 
-RefusedCode = Literal["not_configured", "no_account", "install", "message", "other"]
+RefusedCode = Literal["not_configured", "no_account", "install", "message", "too_late", "other"]
 """Why a channel refuses. `not_configured`: this installation has no such channel. `no_account`: the person has no
 account there, so a fallback is normal. `install`: the whole channel is down (a revoked token, SMTP 535). `message`: a
-filter refused this one mail, and may be mended.
+filter refused this one mail, and may be mended. `too_late`: nothing was sent, because the request is decided.
 """
 
 

@@ -68,6 +68,8 @@ def step_words(name: str, given: Any, result: Any, ending: Ending) -> StepWords:
             return StepWords(f"Checked whether {address} may reassign to {person}", LOOKUPS)
         case "ask", _:
             return StepWords("Request recorded" if ending == "done" else "Recording the request", LOOKUPS)
+        case "announce_decision", _:
+            return StepWords("Notified the run that waits for the decision", STEPS)
         case "mail_link", {"address": str(address)}:
             return StepWords(f"Mailed a link to {address}" if ending == "done" else f"Link for {address}", "Email")
     return _authors(name, ending)
@@ -77,6 +79,15 @@ def _sent(dispatch: Mapping[str, Any], result: Any, ending: Ending) -> StepWords
     noun = "message" if dispatch.get("text") else _NOUNS.get(str(dispatch.get("occasion", "request")), "card")
     to, channel = _destination(dispatch)
     actor = CHANNELS.get(channel, channel.capitalize())
+    match result:
+        case {"kind": "try_again", "held": True}:
+            return StepWords(f"{noun.capitalize()} {_towards(to, channel)} held: its turn comes later", actor)
+        case {"kind": "refused", "code": "no_account"} if channel == SLACK:
+            return StepWords(f"{to} isn't a member in Slack: by email instead", actor)
+        case {"kind": "refused", "code": "not_configured"} if channel == SLACK:
+            return StepWords(f"Slack isn't set up here: by email instead to {to}", actor)
+        case {"kind": "refused", "code": "too_late", "error": error}:
+            return StepWords(f"Not sent {_towards(to, channel)}: {error}", actor)
     if (wrong := _wrong(result)) is not None:
         return StepWords(f"Not sent {_towards(to, channel)}: {wrong}", actor, went_wrong=True)
     match ending:
@@ -168,8 +179,6 @@ def _towards(to: str, channel: str) -> str:
 def _wrong(result: Any) -> str | None:
     """Return what a channel said instead of delivering; None if it delivered, or hasn't answered."""
     match result:
-        case {"kind": "try_again", "held": True}:
-            return "its turn comes later"
         case {"kind": "try_again" | "refused", "error": error}:
             return str(error)
     return None

@@ -405,6 +405,8 @@ BROKEN_WORKFLOW = [
         "",
     ),
     ('slack = "#deploys"', 'slack = "deploys"', "slack =", "deliver.slack", "#deploys", ""),
+    ('slack = "#deploys"', 'slack = "#Deploys"', "slack =", "deliver.slack", "in lower case", ""),
+    ('slack = "#deploys"', 'slack = "#Team-{{ env }}"', "slack =", "deliver.slack", "in lower case", ""),
     ('slack = "#deploys"', 'slack = "#{{ evn }}"', "slack =", "deliver.slack", "no field is called evn", "#{{ env }}"),
     (
         "need = 1",

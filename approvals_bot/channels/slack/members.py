@@ -55,7 +55,7 @@ class SlackPeople:
         self._client = client
         self.is_ours: Callable[[SlackUser], bool] = lambda user: user.is_member  # replaced where our team is known
         self._users: BriefCache[SlackUser | None] = BriefCache(USER_MEMORY, monotonic)
-        self._by_address: BriefCache[str | None] = BriefCache(ADDRESS_MEMORY, monotonic, absent=ABSENCE_MEMORY)
+        self._by_address: BriefCache[SlackUser | None] = BriefCache(ADDRESS_MEMORY, monotonic, absent=ABSENCE_MEMORY)
         self._groups: BriefCache[tuple[str, ...]] = BriefCache(GROUP_MEMORY, monotonic, GROUP_SPARE)
         self._group_ids: BriefCache[str | None] = BriefCache(GROUP_ID_MEMORY, monotonic)
 
@@ -64,15 +64,22 @@ class SlackPeople:
         return await self._users.get(user_id, self._ask_user)
 
     async def id_of(self, address: str) -> str | None:
-        """Return the Slack id of the member with this address; None if there is none."""
-        return await self._by_address.get(address, self._ask_id)
+        """Return the Slack id of the account with this address; None if there is none."""
+        user = await self._by_address.get(address, self._ask_address)
+        return None if user is None else user.id
 
-    async def user_id(self, person: Person) -> str | None:
-        """Return this person's Slack id, as configured, else by their address; None if they have no account."""
-        user = person.slack or await self.id_of(person.mailbox)
-        if user is None and person.mailbox != person.address:
-            user = await self.id_of(person.address)
-        return user
+    async def user_id(self, person: Person, *, to_act: bool = False) -> str | None:
+        """Return this person's Slack id, as configured, else by their address; None if they have no account.
+
+        `to_act`: a guest's account doesn't count, since they may not act in Slack.
+        """
+        if person.slack:
+            return person.slack
+        for address in dict.fromkeys((person.mailbox, person.address)):
+            user = await self._by_address.get(address, self._ask_address)
+            if user is not None and (not to_act or self.is_ours(user)):
+                return user.id
+        return None
 
     async def group_id(self, handle: str) -> str | None:
         """Return the id of the user group with this handle; None if there is none."""
@@ -103,7 +110,7 @@ class SlackPeople:
             raise _unavailable("Slack", failure) from None
         return _user(answer["user"])
 
-    async def _ask_id(self, address: str) -> str | None:
+    async def _ask_address(self, address: str) -> SlackUser | None:
         try:
             answer = await self._client.ask("users.lookupByEmail", get=True, email=address)
         except NeverError as no:
@@ -112,7 +119,7 @@ class SlackPeople:
             raise _unavailable("Slack", no) from None
         except SlackError as failure:
             raise _unavailable("Slack", failure) from None
-        return str(answer["user"]["id"])
+        return _user(answer["user"])
 
     async def _ask_members(self, group: str) -> tuple[str, ...]:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 
+from approvals_bot.approvals.notifications import ASKING
 from approvals_bot.approvals.port import Dispatch, ToPerson
 from approvals_bot.channels.slack.blocks import NOBODY, Mentions
 from approvals_bot.channels.slack.client import LaterError, NeverError, SlackClient
@@ -38,7 +39,7 @@ class SlackMentions:
         users, groups = dict[str, str](), list[str]()
         for person in dispatch.mention:
             try:
-                user = await self._people.user_id(person)
+                user = await self._people.user_id(person, to_act=dispatch.occasion in ASKING)
             except SourceUnavailable as failure:
                 if not (cached or failure.is_lasting):
                     raise

@@ -53,6 +53,9 @@ SEARCHED = 500  # newest messages that are searched for a lost post
 TOO_LATE = "too_late"  # our own code: a request for a decision that is made, and Slack never had it
 GONE = ("is_archived", "channel_not_found")  # Slack's codes for a channel in which nobody can write any more
 NO_ACCOUNT = "users_not_found"  # Slack's code for an address without an account
+NO_TROUBLE: dict[str, RefusedCode] = {NO_ACCOUNT: "no_account", TOO_LATE: "too_late"}
+"""What is no failure: they are asked by mail and looked up again, or need not be asked any more."""
+
 REMEMBERED = 2_000  # deliveries whose answer was lost, and conversations whose id is known
 log = logging.getLogger(__name__)
 
@@ -243,7 +246,7 @@ class SlackOut:
             self._lost.pop(dispatch.delivery_id, None)
             return Delivered(found)
         if tried is not None and found and dispatch.card.outcome is not None and dispatch.occasion in ASKING:
-            raise NeverError(METHOD, TOO_LATE, "it was decided before this could be delivered")
+            raise NeverError(METHOD, TOO_LATE)
         text, shown = blocks.message(dispatch, mentions)
         try:
             answer = await self._client.ask(
@@ -271,13 +274,14 @@ class SlackOut:
             return dispatch.thread.place
         if isinstance(dispatch.to, Place):
             return self._named.get(dispatch.to.place, dispatch.to.place)
-        return await self._direct_to(dispatch.to.person)
+        is_asked = dispatch.occasion in ASKING and bool(dispatch.card.choices)
+        return await self._direct_to(dispatch.to.person, to_act=is_asked)
 
-    async def _direct_to(self, person: Person) -> str:
-        """Return the conversation with this person. Raises NeverError if they have no account."""
-        user = await self._people.user_id(person)
+    async def _direct_to(self, person: Person, *, to_act: bool) -> str:
+        """Return the conversation with this person. Raises NeverError if they have no account, or only a guest's."""
+        user = await self._people.user_id(person, to_act=to_act)
         if user is None:
-            raise NeverError("users.lookupByEmail", NO_ACCOUNT, "nobody in Slack has this address")
+            raise NeverError("users.lookupByEmail", NO_ACCOUNT)
         if user not in self._direct:
             answer = await self._client.ask("conversations.open", users=user)
             _keep(self._direct, user, str(answer["channel"]["id"]))
@@ -340,8 +344,8 @@ class SlackOut:
 def _failed(error: LaterError | NeverError | SourceUnavailable) -> TryAgain | Refused:
     match error:
         case NeverError():
-            code: RefusedCode = "install" if error.install else "no_account" if error.code == NO_ACCOUNT else "other"
-            if code != "no_account":  # that is no trouble: they are asked by mail, and looked up again
+            code: RefusedCode = "install" if error.install else NO_TROUBLE.get(error.code, "other")
+            if error.code not in NO_TROUBLE:
                 log.warning("Slack refused a message: %s", error)
             return Refused(error.reason, code)
         case SourceUnavailable(is_lasting=True):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from approvals_bot.approvals.notifications import TOO_LATE
+
 REVOKED = "Slack refuses the app's token; an operator has to reinstall the app"
 NO_CHANNEL = "there is no such channel, or the app isn't in it; invite it there"
-NO_PERSON = "nobody in Slack has this address"
+NO_PERSON = "no member of this Slack workspace has this address"
 
 REASONS = {
     "account_inactive": REVOKED,
@@ -23,14 +25,20 @@ REASONS = {
     "not_in_channel": NO_CHANNEL,
     "is_archived": "the channel is archived",
     "channel_is_archived": "the channel is archived",
+    "is_inactive": "the channel is archived",
     "restricted_action": "this workspace's settings don't let the app write there",
+    "posting_to_channel_denied": "this workspace's settings don't let the app write there",
+    "invalid_user_combination": "this workspace's settings don't let the app write to them",
+    "restricted_action_non_threadable_channel": "the channel takes no replies in threads",
+    "restricted_action_thread_locked": "the message's thread is locked",
     "restricted_action_read_only_channel": "this workspace's settings don't let the app write there",
     "restricted_action_thread_only_channel": "this workspace's settings don't let the app write there",
     "message_not_found": "the message has been deleted",
+    "cannot_reply_to_message": "the message has been deleted",
     "cant_update_message": "the message can't be changed any more",
     "edit_window_closed": "the message can't be changed any more",
     "thread_not_found": "the message has been deleted",
-    "too_late": "it was decided before this could be delivered",  # our own code
+    "too_late": TOO_LATE,  # our own code
     "users_not_found": NO_PERSON,
     "user_not_found": "there is no such person in Slack",
     "user_not_visible": "there is no such person in Slack",
@@ -42,6 +50,7 @@ REASONS = {
     "invalid_blocks": "Slack doesn't accept the message",
     "no_such_subteam": "no such group",
     "subteam_not_found": "no such group",
+    "plan_upgrade_required": "this workspace's plan has no user groups",
     "ratelimited": "Slack asks us to wait",
     "message_limit_exceeded": "this workspace has sent more messages than its plan allows",
     "function_execution_not_found": "Slack's workflow is gone",

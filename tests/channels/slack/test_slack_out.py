@@ -14,7 +14,7 @@ from approvals_bot.approvals.card_model import Card, CardOutcome
 from approvals_bot.approvals.port import Delivered, Dispatch, Place, Receipt, Refused, ToPerson, TryAgain
 from approvals_bot.channels.slack.client import NeverError
 from approvals_bot.channels.slack.post import SlackOut
-from approvals_bot.channels.slack.reasons import REASONS, REFUSED, REVOKED, reason_of
+from approvals_bot.channels.slack.reasons import NO_PERSON, REASONS, REFUSED, REVOKED, reason_of
 from approvals_bot.people import Person, SourceUnavailable
 from approvals_bot.playground import SeedChannel, User
 from approvals_bot.playground.slack.calls import METHODS
@@ -55,7 +55,23 @@ async def test_a_person_gets_a_direct_message_by_id_or_by_address(stage: Stage, 
 
 async def test_people_without_slack_are_refused_so_mail_can_take_over(stage: Stage, card: Card) -> None:
     answer = await stage.out.send(Dispatch("d1", ToPerson("slack", Person("fin@acme.eu", "Fin")), card))
-    assert answer == Refused("nobody in Slack has this address", "no_account")
+    assert answer == Refused(NO_PERSON, "no_account")
+
+
+async def test_a_guest_is_told_in_slack_and_asked_by_mail(
+    stage: Stage, card: Card, outcome: CardOutcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guest's press is refused, so their buttons would be no use."""
+    space = stage.playground.workspace
+    monkeypatch.setitem(space.users, "U0CY", replace(space.users["U0CY"], kind="single_channel_guest"))
+    space.by_address["cy@acme.eu"] = space.users["U0CY"]
+    cy = Person("cy@acme.eu", "Cy Rus")
+    assert await stage.out.send(Dispatch("d1", ToPerson("slack", cy), card)) == Refused(NO_PERSON, "no_account")
+    asked = await stage.out.send(Dispatch("d2", DEPLOYS, card, mention=(cy,)))
+    assert isinstance(asked, Delivered)
+    assert asked.missed == ("cy@acme.eu",)
+    decided = replace(card, state="approved", outcome=outcome, choices=())
+    assert isinstance(await stage.out.send(Dispatch("d3", ToPerson("slack", cy), decided, "outcome")), Delivered)
 
 
 @pytest.mark.check(30)
