@@ -371,13 +371,14 @@ class Copies:
                 case Delivered():
                     self._put(replace(self.all[number - 1], shown=newest).became("delivered"))
                     tries = 0
+                case Refused(error, code="install") | TryAgain(error) as later:  # an operator mends the installation
+                    tries += 1
+                    after = later.after if isinstance(later, TryAgain) else None
+                    is_in_time = await self._wait(number, Pause(tries, after), error, until)
+                    self._put(replace(self.all[number - 1], is_editable=is_in_time))
                 case Refused():
                     self._put(replace(self.all[number - 1], is_editable=False))
                     await self._repost(number)
-                case TryAgain(error, after):
-                    tries += 1
-                    is_in_time = await self._wait(number, Pause(tries, after), error, until)
-                    self._put(replace(self.all[number - 1], is_editable=is_in_time))
 
     async def _repost(self, number: int) -> None:
         """Reply in the thread of an uneditable message; if it is gone, post the card again."""
@@ -391,7 +392,8 @@ class Copies:
             return
         if not copy.is_mail:
             dispatch = partial(self._dispatch, number, copy.occasion, f"{self.request.id}-{number}-1")
-            if isinstance(await attempt(update_copy(copy.receipt, lazily(dispatch))), Refused):
+            edited = await attempt(update_copy(copy.receipt, lazily(dispatch)))
+            if isinstance(edited, Refused) and not edited.install:
                 await self._post_again(number, occasion, unseen)
                 return
         self._fall_back(number)

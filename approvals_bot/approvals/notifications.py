@@ -39,7 +39,7 @@ ASKING: tuple[Occasion, ...] = ("request", "reminder", "escalation", "change")
 Progress = Literal["sending", "delivered", "retrying", "held", "not_delivered", "not_sent"]
 
 UNDELIVERED: tuple[Progress, ...] = ("not_delivered", "not_sent")
-"""The states of a copy that its reader doesn't have, and won't get by itself."""
+"""The states of a copy that its reader doesn't have, and won't get unless something else sends it."""
 
 TOO_LATE = "it was decided before this could be delivered"
 

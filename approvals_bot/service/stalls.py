@@ -7,7 +7,7 @@ reset to before a card was sent makes the new run send another, so the old one l
 
 What survives a restart is in the store: a new process remembers, before it works on any run, which runs are stalled.
 Their messages may say so, and are redrawn whatever becomes of the runs. So are messages that look open of runs that
-ended shortly before, because the process may have died before it redrew them.
+ended shortly before, and those of runs that were reset, because the process may have died before it redrew them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ LOOK_EVERY = 2.0  # seconds between two looks at the runs that are followed
 SETTLED = 3.0  # seconds: a newer replica may continue a run that stalls on an older one, and then nobody need know
 PAGE_SIZE = 100  # runs
 RECENT = timedelta(days=1)  # at a start, runs that ended within this time are looked at
-MOST_RECENT = 50  # runs that failed, and as many that were cancelled
-ENDED_EARLY: tuple[Status, ...] = ("failed", "cancelled")
+MOST_RECENT = 50  # runs that failed, and as many that were cancelled, and that were reset
+ENDED_EARLY: tuple[Status, ...] = ("failed", "cancelled", "reset")
 MOST_TURNS = 5  # times that a card is drawn again because the run went on meanwhile; the next look draws again
 
 logger = logging.getLogger(__name__)
@@ -68,14 +68,14 @@ class StalledCards:
     async def remember(self) -> None:
         """Remember the runs that are stalled before this process works on any: another may have marked their cards.
 
-        The last runs to fail or to be cancelled are looked at, too.
+        The last runs to fail, to be cancelled or to begin in another's place are looked at, too.
         """
         for run_id in await self._find_stalled():
             self._runs[run_id].is_marked = True
         for status in ENDED_EARLY:
             recent = Filter(status=status, ended_since=self._engine.now() - RECENT, limit=MOST_RECENT)
             page = await self._engine.list_runs(recent)
-            self._cut_off |= {record.id: -math.inf for record in page.records if record.parts}
+            self._cut_off |= {record.next_run or record.id: -math.inf for record in page.records if record.parts}
 
     async def run(self) -> None:
         """Follow these runs until cancelled. Idle while there are none."""

@@ -265,7 +265,7 @@ async def test_a_reset_opens_the_cards_of_a_failed_run_again(office: Any, monkey
         await after.remember()
         office.slack.updated.clear()
         await after.look()
-        assert office.slack.updated == [], "the card belongs to the new run"
+        assert {sent.card.run_id for _, sent in office.slack.updated} <= {f"{again.id}.2"}, "it is the new run's card"
 
 
 async def test_a_reset_closes_the_cards_it_replaces(office: Any) -> None:
@@ -287,6 +287,22 @@ async def test_a_reset_closes_the_cards_it_replaces(office: Any) -> None:
         office.slack.updated.clear()
         await cards.look(settled=0)
         assert office.slack.updated == [], "once is enough"
+
+
+async def test_a_crash_at_a_reset_leaves_no_card_with_buttons(office: Any) -> None:
+    async with office.open():  # this process dies before it looks at the run
+        opened = await office.ask()
+        log = await office.engine.events(opened.run.id)
+        (old,) = [receipt.id for receipt, _ in sent_cards(log)]
+        await office.engine.reset(opened.run.id, to=next(one.seq for one in log if one.type == "hook_created"))
+        await office.settle()
+    async with office.open():
+        cards = StalledCards(office.engine)
+        await cards.remember()
+        await cards.look()
+        shown = {at.id: (bool(sent.card.choices), REPLACED in sent.card.notes) for at, sent in office.slack.updated}
+        assert shown.pop(old) == (False, True)
+        assert set(shown.values()) == {(True, False)}
 
 
 async def test_nothing_is_read_while_nothing_fails(office: Any) -> None:

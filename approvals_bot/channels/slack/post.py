@@ -208,6 +208,8 @@ class SlackOut:
             )
         except (LaterError, NeverError) as error:
             failed = _failed(error)
+            if isinstance(failed, Refused) and error.code == "missing_scope":
+                return replace(failed, code="install")  # it can edit nothing
             # An update may safely be repeated if its answer was lost.
             return replace(failed, lost=False) if isinstance(failed, TryAgain) else failed
         return Delivered(Receipt(receipt.place, receipt.id, dispatch.card.version))

@@ -1,7 +1,8 @@
 """Stray copies: messages of ours that no run knows any more, and so no run brings up to date.
 
-Slack may show a post after all that we had given up and sent again. The buttons of such a message still count. A press
-on one closes it. The cards from before a reset are closed by `service.stalls`, soon after it.
+Slack may show a post after all that we had given up and sent again, and refuse for days that a card be edited. The
+buttons of such a message still count. A press on one closes it. The cards from before a reset are closed by
+`service.stalls`, soon after it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ async def close_stray(
     if delivery is None or target is None or view is None or not _may_be_stray(view, delivery):
         return
     found = await engine.store.read(target.record.id)
-    if found is None or any((receipt.place, receipt.id) == (place, ts) for receipt, _ in sent_cards(found[1])):
+    if found is None:
+        return
+    known = [sent.card for receipt, sent in sent_cards(found[1]) if (receipt.place, receipt.id) == (place, ts)]
+    if known and not (found[0].has_ended and known[0].outcome is None):  # its run edits it, or has
         return
     text, blocks = card_message(closed(card_of(view, address if place.startswith(DIRECT) else None, engine.now())))
     try:

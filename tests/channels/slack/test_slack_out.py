@@ -58,7 +58,7 @@ async def test_people_without_slack_are_refused_so_mail_can_take_over(stage: Sta
     assert answer == Refused(NO_PERSON, "no_account")
 
 
-async def test_a_guest_is_told_in_slack_and_asked_by_mail(
+async def test_a_guest_hears_the_outcome_in_slack_but_votes_by_mail(
     stage: Stage, card: Card, outcome: CardOutcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A guest's press is refused, so their buttons would be no use."""

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from approvals_bot.approvals.acts import Vote
+from approvals_bot.approvals.request import Request
+from approvals_bot.service.act import perform
 from tests.support.slack_office import DEPLOY, Office
 
 
@@ -49,6 +52,34 @@ async def test_the_press_on_a_stray_copy_that_decides_closes_it(office: Office) 
     await office.press("U0ANN", "Approve", channel=stray.channel, ts=stray.ts)
     await office.ended(run_id)
     await office.until(lambda: buttons(newest(office, stray)) == [])
+
+
+async def test_a_press_closes_a_card_that_slack_let_nobody_edit(office: Office) -> None:
+    """Its run has tried in vain, and has ended."""
+    run_id = await office.ask()
+    office.fault("error", "chat.update", error="edit_window_closed")
+    office.fault("error", "chat.postMessage", error="restricted_action", times=None)
+    record = await office.engine.record(run_id)
+    assert record is not None
+    await perform(office.engine, Request.model_validate(record.parts[0]), Vote("ann@acme.eu"))
+    assert (await office.engine.wait(run_id, 10.0)).status == "completed"
+    assert buttons(newest(office, office.card)) == ["Approve", "Reject"]
+    answer = await office.press("U0CY", "Reject")
+    assert "Already decided by Ann Ode" in answer["ephemeral"]
+    await office.until(lambda: buttons(newest(office, office.card)) == [])
+    assert "A newer message" not in json.dumps(newest(office, office.card).blocks)
+
+
+@pytest.mark.parametrize("error", ["token_revoked", "missing_scope"])
+async def test_cards_are_edited_once_the_app_is_installed_again(office: Office, error: str) -> None:
+    run_id = await office.ask()
+    office.fault("error", "chat.update", error=error, times=3)
+    await office.press("U0ANN", "Approve")
+    for _ in range(3):
+        await office.clock.advance("1m")
+    assert (await office.engine.wait(run_id, 10.0)).status == "completed"
+    assert "Approved by Ann Ode" in newest(office, office.card).text
+    assert [len(office.cards), buttons(newest(office, office.card))] == [2, []]  # the other is its requester's
 
 
 async def test_cards_from_before_a_reset_are_closed_by_a_press(office: Office) -> None:
