@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 
+from approvals_bot.approvals import card_text
 from approvals_bot.approvals.port import Dispatch, Place, Refused, Result, TryAgain
 from tests.approvals.conftest import ANN, BO, CY, DI, Office, place_of
 
@@ -101,8 +102,8 @@ async def test_a_queued_card_that_is_not_needed_is_no_failure(office: Office) ->
         opened = await office.ask(IN_PLACE, {})
         office.slack.answer = lambda dispatch: None
         await opened.vote(ANN, "reject")
-        shown = [(one.to, one.state, one.error) for one in (await opened.view()).deliveries]
-        assert shown[0] == ("#deploys", "not_sent", "it was decided before this could be delivered")
+        said = [card_text.delivery(one) for one in (await opened.view()).deliveries]
+        assert said[0] == "– Not sent to #deploys in Slack: it was decided before this could be delivered"
         assert notes(office.slack.to("#deploys")) == []
 
 

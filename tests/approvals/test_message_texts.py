@@ -175,7 +175,6 @@ def test_a_seat_begins_with_a_capital_but_an_address_stays() -> None:
         ),
         (CardDelivery("a@acme.eu", "email", "sending"), "⏳ a@acme.eu by email, on its way"),
         (CardDelivery("a@acme.eu", "email", "not_delivered", 2, "full"), "⚠ Not delivered to a@acme.eu by email: full"),
-        (CardDelivery("#ops", "slack", "not_sent", 0, "decided"), "– Not sent to #ops in Slack: decided"),
         (CardDelivery("room", "chat", "delivered", 1), "✓ room by chat"),
     ],
 )
