@@ -263,10 +263,7 @@ class PendingRequest:
             self.queue.put_nowait(request)
 
     def abandon(self, why: str) -> None:
-        """End this request as cancelled, unless it is decided: the workflow no longer waits for it.
-
-        What it is doing to get a decision is interrupted, even the search for people.
-        """
+        """End this request as cancelled, unless it is decided. Even its search for people is interrupted."""
         if self.kept is not None:
             self.kept.cancel(SERVICE, why)
         elif self.abandoned is None and self.request.outcome is None:
