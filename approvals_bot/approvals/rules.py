@@ -218,12 +218,16 @@ class Ruling:
     @property
     def may_be_requested(self) -> bool:
         """Whether [[request]] lets this requester have these values. A rule of fields that aren't given doesn't."""
-        rules = self._rules.definition.request
-        return rules is None or any(
-            (rule.when is None or self._judge(rule.when).holds is True)
-            and any(entry in self._rules.groups for entry in rule.from_)
-            for rule in rules
-        )
+        return self._rules.definition.request is None or any(self.request_rules.values())
+
+    @property
+    def request_rules(self) -> dict[int, bool]:
+        """The [[request]] rules about this requester, by number from 1: whether each lets them have these values."""
+        return {
+            number: rule.when is None or self._judge(rule.when).holds is True
+            for number, rule in enumerate(self._rules.definition.request or (), 1)
+            if any(entry in self._rules.groups for entry in rule.from_)
+        }
 
     @cached_property
     def plan(self) -> tuple[tuple[bool, str], ...]:

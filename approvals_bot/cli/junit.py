@@ -17,13 +17,14 @@ def junit_xml(results: Sequence[FileResult], at: datetime | None = None) -> byte
     """Return the results as JUnit XML: a suite for each file, with all attributes that the strict schema asks for."""
     root, moment = ElementTree.Element("testsuites"), (at or datetime.now(UTC)).strftime("%Y-%m-%dT%H:%M:%S")
     for number, result in enumerate(results):
-        failed = sum(not case.passed for case in result.cases)
+        broken = sum(bool(case.broken) for case in result.cases)
+        failed = sum(not case.passed for case in result.cases) - broken
         package, _, name = result.workflow.rpartition("/")
         suite = ElementTree.SubElement(
             root,
             "testsuite",
             {"name": name, "package": package, "id": str(number), "timestamp": moment, "hostname": "localhost"}
-            | {"tests": str(len(result.cases)), "failures": str(failed), "errors": "0", "time": "0"},
+            | {"tests": str(len(result.cases)), "failures": str(failed), "errors": str(broken), "time": "0"},
         )
         ElementTree.SubElement(suite, "properties")
         for case in result.cases:
@@ -40,7 +41,10 @@ def junit_xml(results: Sequence[FileResult], at: datetime | None = None) -> byte
 def _add(suite: ElementTree.Element, result: FileResult, case: CaseResult) -> None:
     about = {"name": _printable(case.name), "classname": result.workflow.replace("/", "."), "time": "0"}
     element = ElementTree.SubElement(suite, "testcase", about)
-    if not case.passed:
+    if case.broken:
+        error = ElementTree.SubElement(element, "error", {"message": _printable(case.broken), "type": "broken"})
+        error.text = _printable("\n".join([f"{result.file}:{case.line}: {case.name}: {case.broken}", *case.timeline]))
+    elif not case.passed:
         first = _printable(str(case.failures[0]))
         failure = ElementTree.SubElement(element, "failure", {"message": first, "type": case.failures[0].key})
         lines = [f"{result.file}:{each.line}: {case.name}: {each}" for each in case.failures]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +18,8 @@ from approvals_bot.cli.common import CONFIG, Config, Json, misuse, uncollected
 if TYPE_CHECKING:
     from approvals_bot.config.load import Configuration
     from approvals_bot.service.policy_tests import CaseResult, FileResult
+
+BROKEN = "a bug in Approvals Bot, not in your policy, ended this case; please report it: {}"
 
 
 def play(
@@ -105,13 +107,13 @@ def _chosen(configuration: Configuration, path: Path | None) -> Sequence[Path]:
 
 
 def failed_lines(results: Sequence[FileResult]) -> list[tuple[str, int, str, str]]:
-    """Return file, line, case and what is wrong, of each expectation that wasn't met."""
-    return [
-        (result.file, failure.line, case.name, str(failure))
-        for result in results
-        for case in result.cases
-        for failure in case.failures
-    ]
+    """Return file, line, case and what is wrong, of each expectation that wasn't met and each case that broke."""
+    found = []
+    for result in results:
+        for case in result.cases:
+            found += [(result.file, failure.line, case.name, str(failure)) for failure in case.failures]
+            found += [(result.file, case.line, case.name, BROKEN.format(case.broken))] if case.broken else []
+    return found
 
 
 def _as_text(results: Sequence[FileResult]) -> str:
@@ -130,8 +132,10 @@ def _as_text(results: Sequence[FileResult]) -> str:
 def _case_lines(result: FileResult, case: CaseResult) -> list[str]:
     if case.passed:
         return []
-    failures = [f"{result.file}:{failure.line}: {case.name}: {failure}" for failure in case.failures]
-    return [*failures, *(f"    {line}" for line in case.timeline)]
+    lines = [
+        f"{file}:{line}: {name}: {what}" for file, line, name, what in failed_lines([replace(result, cases=(case,))])
+    ]
+    return [*lines, *(f"    {line}" for line in case.timeline)]
 
 
 def _as_json(results: Sequence[FileResult]) -> dict[str, Any]:
@@ -145,5 +149,5 @@ def _as_json(results: Sequence[FileResult]) -> dict[str, Any]:
         }
         for result in results
     ]
-    passed = sum(case.passed for case in cases)
-    return {"passed": passed, "failed": len(cases) - passed, "files": files}
+    passed, broken = sum(case.passed for case in cases), sum(bool(case.broken) for case in cases)
+    return {"passed": passed, "failed": len(cases) - passed - broken, "broken": broken, "files": files}

@@ -7,20 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from pydantic import JsonValue
+
+from approvals_bot.approvals import fields
 from approvals_bot.approvals.acts import Change, Edit, Vote, Withdraw
-from approvals_bot.approvals.ballot import eligible_voters, open_seats, waiting_for
+from approvals_bot.approvals.ballot import eligible_voters, open_seats, stage_status, waiting_for
 from approvals_bot.approvals.durations import duration_text
+from approvals_bot.approvals.named_people import opening_with_people
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import DEADLINE, Opening, Request, RequestStage
+from approvals_bot.approvals.rules import rules_of
 from approvals_bot.approvals.stage_policy import Stage
 from approvals_bot.config.policy_tests import Case, CaseVote, LoadedTests
+from approvals_bot.durable.core.bugs import where_raised
 from approvals_bot.errors import InvalidPayloadError, WorkflowBugError
 from approvals_bot.people import People, is_mail
 from approvals_bot.service.open import check_requester, permitted_opening
 from approvals_bot.service.playing import PlayedRequest, played, with_example_files
 from approvals_bot.service.refusals import OpeningRefused
+from approvals_bot.service.tool_calls import known_opening
 
 MakePeople = Callable[[Mapping[str, Sequence[str]]], People]
 """Makes the people of a configuration. Live sources aren't read; the mapping says who is in some of them."""
@@ -41,7 +48,10 @@ class Unmet:
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """What came of a case. `timeline`: what happened, line by line, with the reasons."""
+    """What came of a case. `timeline`: what happened, line by line, with the reasons.
+
+    `broken`: the bug of ours that it has met, and where; "" if it was played to its end.
+    """
 
     name: str
     line: int
@@ -49,10 +59,11 @@ class CaseResult:
     asked: tuple[str, ...]
     timeline: tuple[str, ...]
     failures: tuple[Unmet, ...]
+    broken: str = ""
 
     @property
     def passed(self) -> bool:
-        return not self.failures
+        return not self.failures and not self.broken
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +86,22 @@ async def run_tests(tested: LoadedTests, make_people: MakePeople) -> FileResult:
     coverage = dict.fromkeys(_items(definition), False)
     results = []
     for at, case in enumerate(tested.tests.case):
-        happened = await _play(definition, case, people)
-        coverage.update(dict.fromkeys(_met(definition, happened.seen), True))
+        happened = await _played(definition, case, people)
+        coverage.update(dict.fromkeys((*happened.requested, *_met(definition, happened.seen)), True))
         expected = await _expected(case, people)
-        failures = [*_failures(tested, at, case, happened, expected)]
+        failures = () if happened.broken else tuple(_failures(tested, at, case, happened, expected))
         line = tested.line("case", at, "name")
         asked, timeline = tuple(happened.asked), tuple(happened.timeline)
-        results.append(CaseResult(case.name, line, happened.outcome, asked, timeline, tuple(failures)))
+        results.append(CaseResult(case.name, line, happened.outcome, asked, timeline, failures, happened.broken))
     return FileResult(str(tested.path), definition.id, tuple(results), coverage)
 
 
 @dataclass(slots=True)
 class _Happened:
-    """What came of a case. `asked`: who could decide, and why; `reasons`: what `why` may mean."""
+    """What came of a case. `asked`: who could decide, and why; `reasons`: what `why` may mean.
+
+    `requested`: what it has met of [[request]].
+    """
 
     outcome: str = "waiting"
     detail: str = ""
@@ -95,6 +109,8 @@ class _Happened:
     reasons: list[str] = field(default_factory=list)
     timeline: list[str] = field(default_factory=list)
     seen: list[Request] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
+    broken: str = ""
 
     def note(self, what: str, reason: str = "") -> None:
         line = f"{what}: {reason}" if reason else what
@@ -104,32 +120,56 @@ class _Happened:
             self.reasons.append(reason)
 
 
-async def _play(definition: Definition, case: Case, people: People) -> _Happened:
+async def _played(definition: Definition, case: Case, people: People) -> _Happened:
+    """Play a case. A bug of ours, for which a real request would wait, says nothing about the policy."""
     happened = _Happened()
+    try:
+        await _play(happened, definition, case, people)
+    except Exception as bug:  # noqa: BLE001  # whatever it is, the other cases are played
+        what = str(bug) if isinstance(bug, WorkflowBugError) else f"{type(bug).__name__}: {bug} ({where_raised(bug)})"
+        happened.outcome, happened.broken = "broken", what
+        happened.note("broken", what)
+    return happened
+
+
+async def _play(happened: _Happened, definition: Definition, case: Case, people: People) -> None:
     behalf = None if case.on_behalf_of is None else people.canonical(case.on_behalf_of)
     requester = people.identity(case.requester)
     try:
         await check_requester(definition, requester, requester, behalf, people)
         given = with_example_files(definition.fields, case.input)
+        if definition.request is not None:
+            happened.requested += await _requested(definition, given, requester, behalf, people, case.now)
         opening = await permitted_opening(definition, given, requester, behalf, people, case.now)
     except OpeningRefused as refused:
         faults = "".join(f" {'.'.join(map(str, fault['loc']))}: {fault['msg']}." for fault in refused.errors)
-        return _refused(happened, f"{refused.detail}{faults}")
+        _refused(happened, f"{refused.detail}{faults}")
     except InvalidPayloadError as invalid:
-        return _refused(happened, str(invalid))
-    try:
+        _refused(happened, str(invalid))
+    else:
         with played(definition, opening, people, case.now) as play:
             await _play_votes(play, case, opening, happened, people)
-    except WorkflowBugError as bug:  # a real request would wait for a fix
-        happened.outcome, happened.detail = "failed", str(bug)
-        happened.note("failed", str(bug))
-    return happened
 
 
-def _refused(happened: _Happened, why: str) -> _Happened:
+async def _requested(
+    definition: Definition,
+    given: Mapping[str, JsonValue],
+    requester: str,
+    behalf: str | None,
+    people: People,
+    at: datetime,
+) -> list[str]:
+    """Return what these values meet of [[request]]. Raises OpeningRefused or InvalidPayloadError."""
+    values = fields.dump(definition.fields, fields.values(definition.fields, given))
+    opening = await known_opening(definition, Opening(values, requester, behalf), people)
+    opening = await opening_with_people(definition.fields, opening, people)
+    found = rules_of(definition, opening).ruling(opening.fields).at(at).request_rules
+    return [f"request {number}" if lets else f"request {number} when false" for number, lets in found.items()]
+
+
+def _refused(happened: _Happened, why: str) -> None:
     happened.outcome, happened.detail = "refused", why
     happened.note("refused", why)
-    return happened
 
 
 async def _play_votes(play: PlayedRequest, case: Case, opening: Opening, happened: _Happened, people: People) -> None:
@@ -252,6 +292,10 @@ def _in_brackets(text: str) -> str:
 
 def _items(definition: Definition) -> Iterator[str]:
     """Yield what the cases of a workflow may meet, in the order of its file."""
+    for number, asked in enumerate(definition.request or (), 1):
+        yield f"request {number}"
+        if asked.when is not None:
+            yield f"request {number} when false"
     for number, _ in enumerate(definition.auto, 1):
         yield from (f"auto {number}", f"auto {number} when false")
     for stage in definition.stage:
@@ -262,6 +306,8 @@ def _items(definition: Definition) -> Iterator[str]:
             yield f"{name} filled"
             if seat.when is not None:
                 yield f"{name} when false"
+        if stage.veto is not None:
+            yield f"stage {stage.id} veto"
     for number, _ in enumerate(definition.escalate, 1):
         yield f"escalate {number}"
     if any(here.clock.deadline is not None for here in map(definition.in_stage, definition.stage)):
@@ -307,6 +353,8 @@ def _met_stage(definition: Definition, stage: RequestStage) -> Iterator[str]:
             yield f"{of_seat} when false"
         elif number not in still_open:
             yield f"{of_seat} filled"
+    if rule.veto is not None and stage_status(stage) == "rejected":  # nobody else may reject
+        yield f"{name} veto"
     here = definition.in_stage(rule)
     late = here.clock.on_deadline == "escalate"
     for number, escalation in enumerate(here.escalate, 1):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -103,11 +105,127 @@ def test_json_has_cases_and_coverage(site: Site) -> None:
     assert [each["key"] for each in failed["failures"]] == ["outcome", "asked", "why"]
 
 
+ATTRIBUTES: dict[str, dict[str, str]] = {
+    "testsuites": {},
+    "testsuite": {
+        "name": r"\S.*",
+        "package": r".*",
+        "id": r"\d+",
+        "timestamp": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d",
+        "hostname": r"\S+",
+        "tests": r"\d+",
+        "failures": r"\d+",
+        "errors": r"\d+",
+        "time": r"[\d.]+",
+    },
+    "properties": {},
+    "testcase": {"name": r".+", "classname": r"\S.*", "time": r"[\d.]+"},
+    "failure": {"message": r".+", "type": r"\S+"},
+    "error": {"message": r".+", "type": r"\S+"},
+    "system-out": {},
+    "system-err": {},
+}
+"""The elements of the published schema that we write, with their attributes: each is required there, or known."""
+
+CHILDREN = {
+    "testsuites": r"(testsuite )*",
+    "testsuite": r"properties (testcase )*system-out system-err ",
+    "testcase": r"(error |failure )?",
+}
+
+
+def check_junit(element: ET.Element) -> None:
+    """Check an element and all below against the schema: attributes, their shapes, children and their order."""
+    shapes = ATTRIBUTES[element.tag]
+    assert {*element.attrib} == {*shapes}
+    assert [name for name, shape in shapes.items() if not re.fullmatch(shape, element.get(name, ""))] == []
+    assert re.fullmatch(CHILDREN.get(element.tag, ""), "".join(f"{child.tag} " for child in element))
+    if element.tag == "testsuite":
+        for counted, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error")):
+            assert int(element.get(counted, "")) == sum(1 for _ in element.iter(tag))
+    for child in element:
+        check_junit(child)
+
+
+def test_a_case_that_meets_a_bug_of_ours_is_broken(tested: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def miscount(*_: object) -> None:
+        raise ZeroDivisionError("no seats")
+
+    monkeypatch.setattr("approvals_bot.approvals.apply.stage_status", miscount)
+    first, second = (case["name"] for case in tomllib.loads(PASSING)["case"])
+    printed = tested.type("test", "--junit", str(tested.folder / "junit.xml"), fails=True).stdout.splitlines()[0]
+    file = tested.folder / "workflows" / "leave.test.toml"
+    assert printed.startswith(f"{file}:10: {second}: a bug in Approvals Bot, not in your policy, ended this case; ")
+    assert "ZeroDivisionError: no seats (" in printed
+    assert re.search(r"\.py:\d+\)$", printed)
+    assert printed in tested.type("check", fails=True).stdout
+    found = tested.json("test", fails=True)
+    assert (found["passed"], found["failed"], found["broken"]) == (1, 0, 1)
+    assert [case["outcome"] for case in found["files"][0]["cases"]] == ["approved", "broken"]
+    root = ET.parse(tested.folder / "junit.xml").getroot()  # noqa: S314  # written here
+    check_junit(root)
+    assert {case.get("name"): [child.tag for child in case] for case in root.iter("testcase")} == {
+        first: [],
+        second: ["error"],
+    }
+
+
+RULED = """\
+[workflow]
+id = "ruled"
+title = "Ruled"
+[fields]
+size = "integer"
+[[request]]
+from = ["@managers"]
+when = "size < 10"
+[[request]]
+from = ["cy@acme.eu"]
+[[stage]]
+id = "go"
+from = ["@managers"]
+[stage.veto]
+from = ["di@acme.eu"]
+[clock]
+none = true
+"""
+
+
+@pytest.mark.parametrize(
+    ("requester", "size", "vote", "outcome", "met"),
+    [
+        (
+            "bo",
+            1,
+            '{ by = "di@acme.eu", choice = "reject", comment = "N" }',
+            "rejected",
+            {"request 1", "stage go veto"},
+        ),
+        ("bo", 1, '{ by = "ann@acme.eu", choice = "reject", comment = "N" }', "waiting", {"request 1"}),
+        ("bo", 20, '{ by = "ann@acme.eu" }', "refused", {"request 1 when false"}),
+        ("cy", 20, '{ by = "ann@acme.eu" }', "approved", {"request 1 when false", "request 2"}),
+        ("di", 1, '{ by = "ann@acme.eu" }', "refused", set()),
+    ],
+)
+def test_vetoes_and_who_may_request_what_are_covered(
+    site: Site, requester: str, size: int, vote: str, outcome: str, met: set[str]
+) -> None:
+    site.write("workflows/ruled.toml", RULED)
+    case = f'[[case]]\nname = "x"\nrequester = "{requester}@acme.eu"\ninput = {{ size = {size} }}\n'
+    site.write("workflows/ruled.test.toml", f'{case}votes = [{vote}]\noutcome = "{outcome}"\n')
+    (found,) = site.json("test")["files"]
+    covered = ("request 1", "request 1 when false", "request 2", "stage go", "stage go seat 1 filled", "stage go veto")
+    assert tuple(found["coverage"]) == covered
+    of_rules = {*covered} - {"stage go", "stage go seat 1 filled"}
+    assert {item for item, is_met in found["coverage"].items() if is_met} & of_rules == met
+
+
 def test_junit_has_what_the_strict_schema_asks_for(site: Site) -> None:
     failing(site, PASSING + FAILING.replace("one is enough", "one is \\u0001 enough"))
     site.type("test", "--junit", str(site.folder / "junit.xml"), fails=True)
     root = ET.parse(site.folder / "junit.xml").getroot()  # noqa: S314  # written here
     assert (root.tag, root.attrib) == ("testsuites", {})
+    check_junit(root)
     (suite,) = root
     attributes = {"name", "package", "id", "timestamp", "hostname", "tests", "failures", "errors", "time"}
     assert {*suite.attrib} == attributes
