@@ -43,9 +43,18 @@ from approvals_bot.approvals.card_model import (
 from approvals_bot.approvals.fields import in_format_of, shown_with_names, values
 from approvals_bot.approvals.numbers import in_format
 from approvals_bot.approvals.reassignment import reassignment_text
-from approvals_bot.approvals.request import RecordedComment, RecordedVote, Request, RequestOutcome, RequestStage
+from approvals_bot.approvals.request import (
+    RecordedComment,
+    RecordedVote,
+    Request,
+    RequestOutcome,
+    RequestReview,
+    RequestStage,
+)
+from approvals_bot.approvals.standing_grants import covers_text
 from approvals_bot.approvals.text import TO_CHANGE, VOTE, edit_text
 from approvals_bot.approvals.tool_call import inputs_of, with_lines
+from approvals_bot.approvals.values import shown_date, shown_moment
 
 SAMPLED = 5  # people waited for, on whom a place's card tries whether one vote decides
 REPLACED = "⚠ A newer message shows this request. This one is out of date."
@@ -289,7 +298,24 @@ def _notes(view: Request) -> tuple[str, ...]:
         notes.append(
             f"⏳ {view.held.state.capitalize()} by {by}. It takes effect in {view.grace} unless {by} undoes it."
         )
+    if view.standing is not None:
+        notes.append(f"↻ {covers_text(view.standing.grant, shown_date(view.standing.grant.until.date()))}")
+    if view.review is not None:
+        notes.append(f"⚑ {_review_text(view, view.review)}")
     return tuple(notes)
+
+
+def _review_text(view: Request, review: RequestReview) -> str:
+    by, until = view.called(review.by), shown_moment(review.until)
+    match review.state:
+        case "approved":
+            return f"Review: justified, says {by}."
+        case "not_justified":
+            return f"Review: not justified, says {by}{f': “{review.comment}”' if review.comment else '.'}"
+        case "late":
+            return f"Review needed: it was due by {until}, and the owners are asked, too."
+        case "waiting":
+            return f"Review needed by {until}."
 
 
 def _may_reassign(view: Request, stage: RequestStage, reader: str) -> bool:

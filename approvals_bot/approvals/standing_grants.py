@@ -216,3 +216,12 @@ async def use_grant(
 
 
 find_grants.only_reads = True
+
+
+def covers_text(grant: StandingGrant, until: str) -> str:
+    """Return what a grant covers, as people read it. `until`: its end, as this reader has it."""
+    limits = [f"at most {grant.times:,} of them"]
+    limits += [f"{name} up to {most:f} in all" for name, most in grant.sums.items()]
+    limits += [f"{name} up to {most:f} in each" for name, most in grant.at_most.items()]
+    of = "requests like this one" if grant.id.startswith("grant:") else "calls like this one"
+    return f"The approval also covers later {of} until {until}: {', '.join(limits)}."

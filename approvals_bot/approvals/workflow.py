@@ -583,11 +583,8 @@ class PendingRequest:
             self.request = with_deadline(self.request, times)
             await self.escalate(stage, late)
             return
-        states = {"reject": "rejected", "approve": "approved"}
-        state: Any = states.get(on_deadline, "expired")
+        state: Any = {"reject": "rejected", "approve": "approved"}.get(on_deadline, "expired")
         self.request = decided(self.request, state, DEADLINE, now(), "clock", because=because)
-
-    # The end
 
     def finish(self) -> None:
         """Notify everyone, bring every copy up to date, and start the file's follow-ups."""

@@ -38,6 +38,7 @@ class SentForm:
     actor: Actor
     once: str
     on_behalf_of: str | None = None
+    emergency: str | None = None  # why it is opened without a vote
 
 
 class FormRefused(ApprovalsBotError):
@@ -70,6 +71,7 @@ async def open_form(engine: Engine, workflows: Catalog, people: People, form: Se
             on_behalf_of=form.on_behalf_of,
             idempotency_key=None if has_own_key else form.once,
             actor=form.actor,
+            emergency=form.emergency,
         )
     except InvalidPayloadError as unfit:
         raise FormRefused("unfit", str(unfit), unfit.errors) from None

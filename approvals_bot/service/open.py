@@ -33,6 +33,7 @@ from approvals_bot.durable.engine import Engine, Run, SentKey
 from approvals_bot.errors import InvalidPayloadError, SerializationError
 from approvals_bot.people import AddressError, People, SourceUnavailable
 from approvals_bot.service.catalog import Catalog, Listed
+from approvals_bot.service.emergencies import in_emergency
 from approvals_bot.service.files import attach_or_refuse, claim_files, refuse_input
 from approvals_bot.service.keys import OPENER
 from approvals_bot.service.known import KnownPeople
@@ -55,12 +56,14 @@ async def open_run(
     idempotency_key: str | None = None,
     may_name: Sequence[str] | None = None,
     actor: Actor | None = None,
+    emergency: str | None = None,
 ) -> Run[Any]:
     """Start the workflow of this name; durable before this returns.
 
     `opener` is the identified app or person, `requester` the person it makes the request for, if that's another.
     `may_name`: of an API key, the people whom it may name, as requester or as the person it acts for. `actor`: who
-    acted, for the log; by default the opener. Raises OpeningRefused, IdempotencyConflictError or InvalidPayloadError;
+    acted, for the log; by default the opener. `emergency`: why a person opens it without a vote. Raises
+    OpeningRefused, IdempotencyConflictError or InvalidPayloadError;
     then nothing was written.
     """
     listed = workflows.find(name)
@@ -95,8 +98,13 @@ async def open_run(
     if key is None and definition.workflow.key is not None:
         key = _own_key(definition, input, opening, people)
     await _check_decidable(definition, opening, people, engine.now())
+    workflow = listed.workflow
+    if emergency is not None:
+        workflow = await in_emergency(listed, opening, emergency, people, engine.now())
     refuse_input(await claim_files(engine, attached))
-    run = await engine.start_by(by.actor, listed.workflow, opening, idempotency_key=key, attributes=by.attributes)
+    run = await engine.start_by(by.actor, workflow, opening, idempotency_key=key, attributes=by.attributes)
+    if emergency is not None and run.is_new:
+        await engine.audit("glass_broken", who=asks, run_id=run.id, actor=by.actor, data={"workflow": name})
     return _noted(run, name)
 
 

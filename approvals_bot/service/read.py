@@ -19,6 +19,7 @@ from approvals_bot.approvals.agent_policy import TOOL_CALL
 from approvals_bot.approvals.ballot import Count, counts
 from approvals_bot.approvals.published import REQUEST, Relation, concerns
 from approvals_bot.approvals.request import Request, RequestGrant, RequestOutcome, RequestStage, dumped
+from approvals_bot.approvals.standing_grants import StandingGrant
 from approvals_bot.approvals.tool_call import ARGUMENTS, decision_of
 from approvals_bot.client.decision import Decision
 from approvals_bot.durable.core.attributes import projected
@@ -337,7 +338,33 @@ def api_request(view: Request) -> dict[str, Any]:
             {"what": one.what, "state": one.state, "attempts": one.attempts, "error": one.error or None}
             for one in view.follow_ups
         ],
-    } | ({} if view.grant is None else {"grant": api_grant(view.grant)})
+    } | _of_later(view)
+
+
+def _of_later(view: Request) -> dict[str, Any]:
+    """Return what came of the request after its decision, as far as its file asks for it."""
+    found: dict[str, Any] = {} if view.grant is None else {"grant": api_grant(view.grant)}
+    if view.standing is not None:
+        found["standing"] = api_standing(view.standing.grant)
+    if (review := view.review) is not None:
+        by, comment = review.by or None, review.comment or None
+        found["review"] = {"state": review.state, "by": by, "until": _iso(review.until), "comment": comment}
+        found["review"]["request_id"] = review.request
+    return found
+
+
+def api_standing(grant: StandingGrant) -> dict[str, Any]:
+    """Return what an approval covers of later requests, as the API shows it."""
+    return {
+        "id": grant.id,
+        "until": _iso(grant.until),
+        "given_at": _iso(grant.given_at),
+        "times": grant.times,
+        "sums": {name: f"{most:f}" for name, most in grant.sums.items()},
+        "at_most": {name: f"{most:f}" for name, most in grant.at_most.items()},
+        "same": grant.same,
+        "givers": list(grant.givers),
+    }
 
 
 def api_grant(grant: RequestGrant) -> dict[str, Any]:

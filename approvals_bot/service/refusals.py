@@ -30,6 +30,8 @@ OpeningCode = Literal[
     "call_asks_nobody",
     "no_stage_applies",
     "budget_spent",
+    "emergency_not_allowed",
+    "reason_too_short",
 ]
 
 _NOTHING_STARTED = ("Invalid input", "Nothing was started.")
@@ -43,6 +45,11 @@ _TITLES: dict[OpeningCode, tuple[str, str]] = {
     "values_not_allowed": (
         "Not allowed to request",
         "{who} can't request {workflow!r} with these values. Its file says who can request which, under [[request]].",
+    ),
+    "emergency_not_allowed": (
+        "Not allowed without a vote",
+        "{who} can't open {workflow!r} without a vote. Its file lists who can, under break_glass.who: people who have "
+        "just signed in, on the pages; no key can.",
     ),
     "naming_not_allowed": (
         "Not allowed to request for others",
@@ -81,6 +88,7 @@ _FAULTS: dict[OpeningCode, str] = {
     "own_key_empty": "the workflow's key would be empty for these fields",
     "input_not_taken": "this workflow takes no input",
     "input_not_storable": "{error}",
+    "reason_too_short": "write at least {least} characters",
     "call_unnamed": "is required, or a tool_call_id: the same call must be found again",
 }
 """What is wrong at the refusal's path, for those that have one."""

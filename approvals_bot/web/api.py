@@ -113,7 +113,10 @@ class RunsApi:
     async def create(self, request: HttpRequest) -> Response:
         """202 with the new run; 200 with the same one when this was asked before under the same key."""
         key = key_of(request)
-        asked = validate(RunBody, await json_object(request, API_BODY))
+        body = await json_object(request, API_BODY)
+        if "break_glass" in body:
+            raise OpeningRefused("emergency_not_allowed", who=key.address, workflow=str(body.get("workflow", "")))
+        asked = validate(RunBody, body)
         if not key.knows_workflow(asked.workflow):
             raise OpeningRefused("workflow_unknown", name=asked.workflow)
         try:

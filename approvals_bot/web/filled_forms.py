@@ -24,8 +24,10 @@ from approvals_bot.people import AddressError, People, Person
 from approvals_bot.service.files import TooManyFilesError, find_own_file, keep_file
 from approvals_bot.service.forms import typed_input
 
+REASON_FAULT = "break-glass reason"  # the name under which a form says what is wrong with it; no field has it
 FIELD = "field."  # what the names of inputs begin with, so that no field's name is one of the form's own
 BEHALF = "on_behalf_of"
+BREAK_GLASS, REASON = "break_glass", "reason"
 ONCE = "once"  # the form's key: sent twice, it makes one request
 
 NOT_ALL = "Nothing was sent yet. Please correct what is marked."
@@ -44,6 +46,8 @@ class FilledForm:
 
     texts: Mapping[str, str] = field(default_factory=dict)
     behalf: str = ""
+    is_emergency: bool = False
+    reason: str = ""
     once: str = ""
     said: str = ""
     wrong: Mapping[str, str] = field(default_factory=dict)
@@ -74,7 +78,9 @@ def empty_form(definition: Definition) -> FilledForm:
 def read_filled(definition: Definition, form: Mapping[str, str]) -> FilledForm:
     """Return what was sent."""
     texts = {name: typed_text(form, FIELD + name, spec) for name, spec in fields.sendable(definition.fields).items()}
-    return FilledForm(texts, form.get(BEHALF, "").strip(), form.get(ONCE, "") or secrets.token_urlsafe(16))
+    emergency = BREAK_GLASS in form, form.get(REASON, "")
+    once = form.get(ONCE, "") or secrets.token_urlsafe(16)
+    return FilledForm(texts, form.get(BEHALF, "").strip(), *emergency, once)
 
 
 def typed_text(form: Mapping[str, str], name: str, spec: FieldSpec) -> str:

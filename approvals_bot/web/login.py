@@ -143,9 +143,9 @@ class Login:
             return await self.sign_in(request, person, "proxy", back, proved=False)
         return self._page.show(request, 401, next=back)
 
-    def and_back(self, request: HttpRequest, path: str) -> Response:
-        """Return the page to sign in, which leads to this path of ours afterwards."""
-        return self._page.show(request, 401, next=own_path(path))
+    def and_back(self, request: HttpRequest, path: str, said: str = "") -> Response:
+        """Return the page to sign in, which leads to this path of ours afterwards. `said`: why they sign in again."""
+        return self._page.show(request, 401, said, next=own_path(path), again=bool(said))
 
     async def submit(self, request: HttpRequest) -> Response:
         """First the address, then the digits: 303 into the inbox, or back to the page that was asked for."""

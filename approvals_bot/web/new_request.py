@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
+from approvals_bot.approvals.break_glass import SHORTEST_REASON
 from approvals_bot.approvals.files import LARGEST_FILE
 from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.policy import Definition
@@ -24,12 +25,15 @@ from approvals_bot.durable.store.sessions import SessionRow
 from approvals_bot.people import People, SourceUnavailable
 from approvals_bot.service.attempts import change_counter
 from approvals_bot.service.catalog import Catalog
+from approvals_bot.service.emergencies import is_fresh, may_break_glass, written_reason
 from approvals_bot.service.forms import FormCode, FormRefused, SentForm, open_form
 from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.open import may_open
+from approvals_bot.service.refusals import OpeningRefused
 from approvals_bot.web.charts import draw_stages
 from approvals_bot.web.filled_forms import (
     NOT_ALL,
+    REASON_FAULT,
     FilledForm,
     empty_form,
     read_filled,
@@ -49,6 +53,9 @@ KEPT_FOR = timedelta(hours=1)  # what was typed when the session was over
 
 STALE = "This page was open too long, so nothing was sent. Check what you have typed, then send it again."
 SENT_BEFORE = "This form was sent before, with other values, and made a request. Open a new form for another one."
+SIGN_IN_AGAIN = (
+    "Going without a vote needs a sign-in of the last ten minutes. Nothing was sent yet; what you have typed is kept."
+)
 SESSION_OVER = "Nothing was sent yet: your session was over. Check what you have typed, then send it."
 
 
@@ -110,6 +117,16 @@ class NewRequest:
         filled = read_filled(definition, form)
         if not self._forms.is_ours(request, "request", form.get("form_token", "")):
             return await self._form(request, session, definition, replace(filled, said=STALE), 403)
+        if filled.is_emergency and SHOW_APPROVERS not in form:
+            if not await self._may_break_glass(definition, session):
+                refused = OpeningRefused("emergency_not_allowed", who=session.person, workflow=definition.id)
+                return await self._form(request, session, definition, replace(filled, said=refused.detail), 403)
+            if not is_fresh(session, self._engine.now()):
+                return await self._keep(request, form, SIGN_IN_AGAIN)
+            if len(written_reason(filled.reason)) < SHORTEST_REASON:
+                wrong = {REASON_FAULT: f"write at least {SHORTEST_REASON} characters"}
+                filled = replace(filled, wrong=wrong, said=NOT_ALL)
+                return await self._form(request, session, definition, filled, 422)
         filled = await with_files(filled, definition, sent_fields, self._engine, session.person)
         if filled.wrong:
             return await self._form(request, session, definition, filled, 422)
@@ -124,6 +141,7 @@ class NewRequest:
             actor_at(request, session),
             f"page:{filled.once}",
             filled.behalf or None,
+            filled.reason if filled.is_emergency else None,
         )
         try:
             run = await open_form(self._engine, self._workflows, self._people, sent)
@@ -133,8 +151,17 @@ class NewRequest:
             return await self._form(request, session, definition, found, _STATUS.get(refused.code, 422))
         return RedirectResponse(f"{self._root}/{'requests' if definition.is_approval else 'runs'}/{run.id}", 303)
 
-    async def _keep(self, request: HttpRequest, form: Mapping[str, str]) -> Response:
+    async def _may_break_glass(self, definition: Definition, session: SessionRow) -> bool:
+        """Return whether to offer this person to go without a vote. While a group can't be read, sending decides."""
+        try:
+            return await may_break_glass(definition, session.person, self._people)
+        except SourceUnavailable:
+            return True
+
+    async def _keep(self, request: HttpRequest, form: Mapping[str, str], why: str = "") -> Response:
         """Keep what was typed while the session ended, and lead back to it after signing in.
+
+        `why`: the reason for which a person who has a session has to sign in again.
 
         Only a form that we have shown to this browser is kept, one of each workflow, so nobody can fill the store.
         """
@@ -147,7 +174,7 @@ class NewRequest:
         kept = {"by": owner, "until": to_micros(until), "form": typed}
         await change_counter(self._engine, _counter(id), until, lambda _: kept)
         path = f"/requests/new/{quote(form['workflow'])}?{urlencode({'kept': id})}"
-        return self._login.and_back(request, path)
+        return self._login.and_back(request, path, why)
 
     async def _kept(self, id: str, definition: Definition, person: str) -> FilledForm | None:
         """Return what this person typed before they had to sign in again; nobody else's link fills in their form."""
@@ -180,6 +207,8 @@ class NewRequest:
             status,
             title=readable(definition.id),
             form_token=self._forms.make(request, "request", session.person),
+            may_break_glass=await self._may_break_glass(definition, session),
+            shortest_reason=SHORTEST_REASON,
             drawing=draw_stages(definition, self._engine.now()),
             **filled.shown(definition, self._people.person(session.person)),
         )
@@ -190,7 +219,7 @@ class NewRequest:
         return self._pages.page(template, status, nav=nav, here="/requests/new", zone=zone, **values)
 
 
-_STATUS: Mapping[FormCode, int] = {"group_unknown": 503, "sent_before": 409}
+_STATUS: Mapping[FormCode, int] = {"group_unknown": 503, "sent_before": 409, "emergency_not_allowed": 403}
 """What a refused form is in HTTP; all others are faults of the input, 422."""
 
 

@@ -88,6 +88,7 @@ _OPENING_STATUS: dict[OpeningCode, int] = {
     "workflow_unknown": 404,
     "not_allowed": 403,
     "values_not_allowed": 403,
+    "emergency_not_allowed": 403,
     "naming_not_allowed": 403,
     "person_unknown": 403,
     "group_unknown": 503,

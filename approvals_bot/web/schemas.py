@@ -15,7 +15,7 @@ from approvals_bot.approvals.card_model import ChoiceName, State
 from approvals_bot.approvals.files import LARGEST_FILE
 from approvals_bot.approvals.grants import LONGEST_REASON
 from approvals_bot.approvals.json_values import UnfitError, check_json, check_size
-from approvals_bot.approvals.request import GrantState
+from approvals_bot.approvals.request import GrantState, ReviewState
 from approvals_bot.approvals.talk import LONGEST_COMMENT
 from approvals_bot.durable.store.protocol import Status
 from approvals_bot.people import AddressError, canonical
@@ -358,6 +358,19 @@ RESPONSES: dict[str, Any] = {
         error=OPTIONAL_TEXT,
     )
     | {"description": "`attempts` and `error` are of the call that gives it, then of that which removes it."},
+    "Standing": _object(
+        id=TEXT,
+        until=TIME,
+        given_at=TIME,
+        times={"type": "integer"},
+        sums={"type": "object"},
+        at_most={"type": "object"},
+        same={"type": "object"},
+        givers={"type": "array", "items": TEXT},
+    )
+    | {"description": "What an approval also covers: later requests, or the next calls of a tool."},
+    "Review": _object(state=_words(ReviewState), by=OPTIONAL_TEXT, until=TIME, comment=OPTIONAL_TEXT, request_id=TEXT)
+    | {"description": "The review of a request that was approved without a vote. Votes on it go to `request_id`."},
     "GrantOfRun": {
         "allOf": [
             ref("Grant"),
@@ -366,7 +379,8 @@ RESPONSES: dict[str, Any] = {
     },
     "GrantPage": _object(grants={"type": "array", "items": ref("GrantOfRun")}, cursor=OPTIONAL_TEXT),
     "Request": _object(
-        {"quorum": {"type": "array", "items": ref("Quorum")}, "grant": ref("Grant")},
+        {"quorum": {"type": "array", "items": ref("Quorum")}, "grant": ref("Grant")}
+        | {"standing": ref("Standing"), "review": ref("Review")},
         title=TEXT,
         fields={"type": "object"},
         digest=TEXT,

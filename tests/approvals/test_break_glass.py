@@ -1,0 +1,173 @@
+"""Requests that are approved without a vote in an emergency, and reviewed afterwards."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+import pytest
+
+from approvals_bot.approvals.break_glass import review_definition
+from approvals_bot.approvals.policy import Definition, digest, pinned
+from approvals_bot.approvals.request import Opening, Request
+from approvals_bot.approvals.standing_policy import Emergency
+from approvals_bot.approvals.workflow import approval
+from approvals_bot.service.emergencies import written_reason
+from approvals_bot.service.read import request_of, requests_of
+from tests.approvals.conftest import ANN, BO, CFO, CY, DI, Office, OpenedRequest
+
+TEXT = """
+[workflow]
+id = "emergency-access"
+title = "Access to {{ account }}"
+request = ["*"]
+owners = ["cfo@acme.eu"]
+[fields]
+account = "string"
+[[auto]]
+when = 'account == "frozen"'
+decision = "reject"
+[[stage]]
+id = "go"
+from = ["@release-managers"]
+[break_glass]
+who = ["@sre"]
+review = { from = ["@live", "di@acme.eu"], within = "24h" }
+[deliver]
+email = true
+[[on.approved]]
+http = "grant"
+json = { who = "{{ requester.email }}" }
+"""
+WHY = "The database is down, and customers can't pay"
+
+
+def definition_of(text: str = TEXT) -> Definition:
+    made = Definition.model_validate(tomllib.loads(text))
+    return made.model_copy(update={"emergency": Emergency(reason=WHY, escalate_to=(CFO,))})
+
+
+async def broken(office: Office, account: str = "prod", by: str = DI, text: str = TEXT) -> OpenedRequest:
+    definition = definition_of(text)
+    listed = approval.under(definition.id, pinned(definition))
+    run = await office.engine.start(listed, Opening({"account": account}, by))
+    await office.settle()
+    return OpenedRequest(office, run)
+
+
+async def parts(opened: OpenedRequest) -> tuple[Request, Request]:
+    """Return the request, and its review."""
+    request, review = requests_of(await opened.record())
+    return request, review
+
+
+async def review_vote(opened: OpenedRequest, by: str, choice: str = "approve", comment: str = "") -> Any:
+    """Vote on the review. Returns the verdict."""
+    from approvals_bot.approvals.acts import Vote
+    from approvals_bot.service.act import perform
+
+    _, review = await parts(opened)
+    reply = await perform(opened.office.engine, review, Vote(by, choice, comment=comment))  # type: ignore[arg-type]
+    await opened.office.settle()
+    return reply.verdict
+
+
+async def test_an_emergency_is_approved_at_once_and_reviewed(office: Office) -> None:
+    async with office.open():
+        opened = await broken(office)
+        request, review = await parts(opened)
+        assert (request.state, request.id) == ("approved", opened.run.id)
+        assert request.outcome is not None
+        assert (request.outcome.by, request.outcome.because) == (
+            "break-glass",
+            f"Opened without a vote by Di Ops: {WHY}",
+        )
+        assert request.outcome.actor is not None
+        assert (request.outcome.actor.kind, request.outcome.actor.id) == ("person", DI)
+        assert request.review is not None
+        assert (request.review.state, request.review.request) == ("waiting", review.id)
+        assert office.targets.calls[0][2] == {"who": DI}
+        assert request_of(await opened.record()) == request, "the run is the request, not its review"
+        assert {address for address in (ANN, BO, CY, CFO) if office.slack.to(address)} == {ANN, BO, CY, CFO}
+        assert all(office.slack.to(address)[0].card.outcome is not None for address in (ANN, CFO))
+        assert set(review.waiting_for) == {BO, CY}, "Di opened it"
+        assert review.title == "Review: Access to prod"
+        assert [sent.occasion for sent in office.slack.to(BO) if sent.card.run_id == review.id] == ["request"]
+        assert await review_vote(opened, DI) == "own_request"
+        assert await review_vote(opened, ANN) == "not_an_approver"
+        assert await review_vote(opened, CY) == "decided"
+        request, review = await parts(opened)
+        assert request.review is not None
+        assert (request.review.state, request.review.by) == ("approved", CY)
+        assert (await opened.record()).status == "completed"
+
+
+async def test_a_late_review_escalates_and_waits_on(office: Office) -> None:
+    async with office.open():
+        opened = await broken(office)
+        await office.clock.advance("23h")
+        request, _ = await parts(opened)
+        assert request.review is not None
+        assert request.review.state == "waiting"
+        await office.clock.advance("2h")
+        request, review = await parts(opened)
+        assert request.review is not None
+        assert request.review.state == "late"
+        assert CFO in review.waiting_for
+        assert [sent.occasion for sent in office.slack.to(CFO) if sent.card.run_id == review.id] == ["escalation"]
+        await office.clock.advance("60d")
+        request, review = await parts(opened)
+        assert (request.state, review.is_open) == ("approved", True), "silence undoes nothing, and ends nothing"
+        assert await review_vote(opened, CFO, "reject", "the runbook says to call first") == "decided"
+        request, _ = await parts(opened)
+        assert request.review is not None
+        assert (request.review.state, request.review.by) == ("not_justified", CFO)
+        assert request.review.comment == "the runbook says to call first"
+        assert request.state == "approved"
+
+
+async def test_a_rule_that_rejects_comes_first(office: Office) -> None:
+    async with office.open():
+        opened = await broken(office, "frozen")
+        (request,) = requests_of(await opened.record())
+        assert (request.state, request.review) == ("rejected", None)
+
+
+async def test_with_nobody_to_review_it_waits_for_the_owners(office: Office) -> None:
+    async with office.open():
+        office.live.people = [DI]
+        opened = await broken(office)
+        _, review = await parts(opened)
+        assert review.is_open
+        assert review.waiting_for == ()
+        await office.clock.advance("25h")
+        _, review = await parts(opened)
+        assert review.waiting_for == (CFO,)
+
+
+async def test_a_cancelled_run_ends_its_review(office: Office) -> None:
+    async with office.open():
+        opened = await broken(office)
+        await office.engine.cancel(opened.run.id, "drill")
+        await office.settle()
+        request, review = await parts(opened)
+        assert (request.state, review.state) == ("approved", "cancelled")
+
+
+@pytest.mark.parametrize("choice", ["approve", "reject"])
+async def test_the_request_itself_takes_no_votes(office: Office, choice: str) -> None:
+    async with office.open():
+        opened = await broken(office)
+        request, _ = await parts(opened)
+        assert request.hook_id == ""
+
+
+def test_an_emergency_follows_the_version_of_its_file() -> None:
+    plain = Definition.model_validate(tomllib.loads(TEXT))
+    assert digest(definition_of()) == digest(plain)
+    assert review_definition(definition_of()).stage[0].seats[0].from_ == ("@live", DI)
+
+
+def test_a_reason_is_what_people_can_read() -> None:
+    assert written_reason("  a\u200b\u2062b \n\n c\u202e  ") == "ab c"
+    assert written_reason("\u200b" * 50) == ""
