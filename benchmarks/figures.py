@@ -101,6 +101,11 @@ PROMISES = (
     Promise("lists.click_ms", "A click behind twenty lists of 400,000 ended runs", at_most=50, unit="ms"),
     Promise("lists.click_ratio", "The same click, relative to 400 ended runs", at_most=2, unit="×"),
     Promise("lists.payload_7500_ms", "A payload for a run of 7,500 events", at_most=25, unit="ms"),
+    Promise(
+        "directory.open_ratio", "CPU of opening a request beside 50,000 people, relative to 50", at_most=1.2, unit="×"
+    ),
+    Promise("directory.vote_ratio", "CPU of a vote beside 50,000 people, relative to 50", at_most=1.2, unit="×"),
+    Promise("directory.check_cpu_s", "CPU of `check`, a directory of 50,000 people", at_most=2, unit="s"),
     Promise("replay.1000_us", "Replay of 1,000 events", at_most=10_000, unit="µs"),
     Promise(
         "slack_ack.p99_ms",
@@ -168,6 +173,12 @@ OTHERS = {
     "startup.restart_s": "seconds from starting it after `kill -9`, with open requests, until a vote is answered, median of five",
     "slack_ack.p50_ms": "milliseconds until a Slack click is acknowledged while Slack's API hangs, median",
     "slack_ack.p99_ms": "the same, 99th percentile; the worse of Slack hanging and refusing",
+    "directory.open_cpu_ms": "milliseconds of CPU of opening a request beside 50,000 people, a manager and a group of ten asked",
+    "directory.open_ratio": "times the same beside 50 people, in turns in the same process",
+    "directory.vote_cpu_ms": "milliseconds of CPU of the vote that decides it",
+    "directory.vote_ratio": "times the same beside 50 people",
+    "directory.read_cpu_s": "seconds of CPU of reading the directory, entry by entry in a thread",
+    "directory.check_cpu_s": "seconds of CPU of `check`",
     "lists.ended": "ended runs in the store, all requested by one person, most of them completed",
     "lists.inbox_ms": "milliseconds of a page of 50 runs that wait for a person, oldest first, median",
     "lists.inbox_few_ms": "the same with a thousandth of the ended runs, in turns in the same process",
