@@ -108,6 +108,8 @@ def build_people(
                 return given.as_group()
             case grouped.DirectoryGroupEntry(directory=name):
                 return directory.ListedGroup("directory", name)
+            case grouped.ScimGroupEntry(scim=name):
+                return directory.ListedGroup("scim", name)
             case directories.DirectoryTable(oncall=oncall, owner_of=owners):
                 return directory.Directory(oncall, owners)
             case _:

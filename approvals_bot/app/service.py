@@ -64,6 +64,7 @@ from approvals_bot.service.keys import api_keys
 from approvals_bot.service.operations import keep_measuring
 from approvals_bot.service.own_people import OwnPeopleStore
 from approvals_bot.service.picks import StoredPicks
+from approvals_bot.service.provisioning import Provisioning
 from approvals_bot.service.replicas import Replicas, digest_of
 from approvals_bot.service.roles import Roles
 from approvals_bot.service.schedules import planned, start_scheduled
@@ -170,11 +171,12 @@ async def open_service(
         await own.read()
 
         rosters = Rosters()
-        directory = DirectoryReader(rosters, clock.now)
+        directory, provisioning = DirectoryReader(rosters, clock.now), Provisioning(engine, rosters)
 
         def people_with(service: configured.ServiceSettings) -> People:
             people = build_people(service, workspace, targets)
             people.own, people.rosters = own.known, rosters
+            provisioning.use(people.rules)
             directory.use(people, directory_source(service, targets), service.directory.refresh.total_seconds())
             return people
 
@@ -188,6 +190,7 @@ async def open_service(
             link=Links(engine=engine, tokens=tokens, base_url=base_url, now=clock.now).url,
             counted=metrics.voted,
         )
+        await provisioning.read()
         await directory.read()
         for channel in channels.values():
             if isinstance(channel, Attached):
@@ -228,6 +231,7 @@ async def open_service(
         monitoring.start(stack, engine, channels, lambda: requesting(running.catalog))
         start_task(stack, own.keep_reading(), "what people set themselves")
         start_task(stack, directory.keep_reading(), "the directory of people")
+        start_task(stack, provisioning.keep_reading(), "what the identity provider pushes")
         start_task(stack, cards.run(), "the cards of stalled runs")
         start_task(stack, keep_forgetting(engine), "files that nothing has")
         start_task(stack, keep_measuring(engine), "the store's size")
@@ -255,6 +259,7 @@ async def open_service(
                 connections=connections,
                 replicas=replicas,
                 own=own,
+                provisioning=provisioning,
                 extra=routes,
                 open_pages=open_pages,
                 chat=chat_form(configuration.service.chat),

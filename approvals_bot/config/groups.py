@@ -96,6 +96,12 @@ class DirectoryGroupEntry(GroupEntry):
     directory: Text
 
 
+class ScimGroupEntry(GroupEntry):
+    """The people of a group that the identity provider pushes, by its display name."""
+
+    scim: Text
+
+
 def _members(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -129,6 +135,7 @@ _KINDS = {
     "file": "FileGroupEntry",
     "http": "HttpGroupEntry",
     "directory": "DirectoryGroupEntry",
+    "scim": "ScimGroupEntry",
     "all": "NestedGroupEntry",
     "not": "NestedGroupEntry",
 }
@@ -156,6 +163,7 @@ Group = Annotated[
     | Annotated[FileGroupEntry, Tag("FileGroupEntry")]
     | Annotated[HttpGroupEntry, Tag("HttpGroupEntry")]
     | Annotated[DirectoryGroupEntry, Tag("DirectoryGroupEntry")]
+    | Annotated[ScimGroupEntry, Tag("ScimGroupEntry")]
     | Annotated[NestedGroupEntry, Tag("NestedGroupEntry")],
     Discriminator(_kind_of),
 ]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, NamedTuple
@@ -59,9 +59,9 @@ class Roster:
     rows: Mapping[str, Row] = field(default_factory=dict)
     groups: Mapping[str, Mapping[str, None]] = field(default_factory=dict)
     by_slack: Mapping[str, str] = field(default_factory=dict)
-    domains: frozenset[str] = frozenset()
+    domains: Set[str] = frozenset()
     absent: tuple[str, ...] = ()  # everybody with absences
-    barred: frozenset[str] = frozenset()
+    barred: Set[str] = frozenset()
     bad: int = 0
     faults: tuple[EntryFault, ...] = ()
 
@@ -89,7 +89,7 @@ class Rosters:
         return person in self.pushed.barred
 
     @property
-    def barred(self) -> frozenset[str]:
+    def barred(self) -> Set[str]:
         return self.pushed.barred
 
     @property
@@ -163,14 +163,6 @@ def read_roster(content: bytes, rules: IdentityRules, source: str) -> Roster:
         return reading.roster()
     except (ValueError, RecursionError):
         raise SourceUnavailable(source, 'it is not JSON like {"people": [{"address": "ann@acme.eu"}]}') from None
-
-
-def roster_of(entries: Iterable[Mapping[str, Any]], rules: IdentityRules) -> Roster:
-    """Return the roster of these entries, which have the shape of a directory's."""
-    reading = _RosterBuilder(rules, "")
-    for at, entry in enumerate(entries):
-        reading.add(at, 0, entry)
-    return reading.roster()
 
 
 def _entries(text: str) -> Iterator[tuple[int, int, Any]]:

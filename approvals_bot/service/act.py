@@ -173,14 +173,16 @@ async def _refuse(engine: Engine, target: HookTarget, act: Act) -> Reply | None:
 
     The audit records it.
 
-    Slack itself knows those who press there: they are identified by its signature, and members of the workspace.
+    Slack itself knows those who press there: they are identified by its signature, and members of the workspace. That
+    isn't enough for those whom the identity provider has deactivated.
     """
     request, refusal = request_behind(target), None
     if act.via in ("slack", "chat") and request is not None and request.is_open and request.link_auth == "login":
         refusal = Reply("not_an_approver", code="sign_in_needed", params={"page": _page_of(engine, request)})
-    elif act.via != "slack" and (known := engine.resources.get(KnownPeople)) is not None and is_mail(act.by):
+    elif (known := engine.resources.get(KnownPeople)) is not None and is_mail(act.by):
         try:
-            if not await known.may_act(act.by, target.record.workflow):
+            by_slack = act.via == "slack" and not known.has_left(act.by)
+            if not by_slack and not await known.may_act(act.by, target.record.workflow):
                 refusal = Reply("not_an_approver", code="left")
         except SourceUnavailable:
             refusal = Reply("group_unknown", code="rank_unknown")

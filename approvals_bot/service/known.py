@@ -29,6 +29,10 @@ class KnownPeople:
         self._workflows = workflows
         self._others = tuple(others)
 
+    def has_left(self, address: str) -> bool:
+        """Return whether the identity provider has deactivated this person, whatever the configuration says."""
+        return self._people.rosters.is_barred(self._people.identity(address))
+
     async def knows(self, address: str) -> bool:
         """Return whether anybody knows this person now. Raises SourceUnavailable if a source that may can't be read."""
         person = self._people.canonical(address)
@@ -42,7 +46,7 @@ class KnownPeople:
         A Python workflow names people in its own code, which nobody can look through: those are known there.
         """
         if self._is_code(workflow):
-            return not self._people.rosters.is_barred(self._people.canonical(address))
+            return not self.has_left(address)
         return await self.knows(address)
 
     async def may_sign_in(self, engine: Engine, address: str) -> bool:
@@ -51,7 +55,7 @@ class KnownPeople:
         Those whom only code names may sign in while a request of it waits for them or has their vote, and no longer.
         Raises SourceUnavailable.
         """
-        if self._people.rosters.is_barred(self._people.canonical(address)):
+        if self.has_left(address):
             return False
         try:
             if await self.knows(address):

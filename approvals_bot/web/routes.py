@@ -30,6 +30,7 @@ from approvals_bot.service.figures import FigureReader
 from approvals_bot.service.keys import ApiKey
 from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.own_people import OwnPeopleStore
+from approvals_bot.service.provisioning import Provisioning
 from approvals_bot.service.replicas import Replicas
 from approvals_bot.service.roles import Roles
 from approvals_bot.service.sessions import Sessions
@@ -68,6 +69,8 @@ from approvals_bot.web.request_pages import RequestPages
 from approvals_bot.web.responses import ErrorResponses, Problem, Renderer, origin_of, root_of
 from approvals_bot.web.run_acts import RunActs
 from approvals_bot.web.run_pages import RunPages
+from approvals_bot.web.scim import ROOT as SCIM_ROOT
+from approvals_bot.web.scim import ScimEndpoint
 from approvals_bot.web.sessions import SessionCookies
 from approvals_bot.web.sign_in import SignIn, SignInSetup, clients_of
 from approvals_bot.web.workflow_pages import WorkflowPages
@@ -75,6 +78,7 @@ from approvals_bot.web.workflow_pages import WorkflowPages
 Endpoint = Callable[[HttpRequest], Awaitable[ASGIApp]]
 Line = tuple[str, str, Endpoint]
 
+SCIM_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 MOST_TRYING = 12  # people that the page to sign in offers to a developer
 
 
@@ -94,6 +98,7 @@ def build(
     connections: Mapping[str, Connection] | None = None,
     replicas: Replicas | None = None,
     own: OwnPeopleStore | None = None,
+    provisioning: Provisioning | None = None,
     extra: Iterable[BaseRoute] = (),
     open_pages: bool = False,
     chat: ChatForm | None = None,
@@ -116,7 +121,8 @@ def build(
     how the chat asks people; None leaves it out. `loopback_only`: answer only to names of this machine.
     `trusted_proxies`: networks whose `X-Forwarded-…` headers count. `sign_in`: how people sign in; `roles`: what some
     of them may see and do.
-    `own`: what people have set themselves. `audit_key`: signs evidence and exports of the audit.
+    `own`: what people have set themselves. `provisioning`: what an identity provider keeps here. `audit_key`: signs
+    evidence and exports of the audit.
     `texts`: of the workflows' files, by workflow.
     `keeps_peers`: whether logs and the audit keep the addresses of callers.
     """
@@ -329,6 +335,7 @@ def build(
     )
     openapi = OpenApi(base_url=base_url, chat=chat is not None)
     mcp = McpEndpoint(base_url=base_url)
+    scim = ScimEndpoint(engine, gate, provisioning, base_url)
 
     table: list[Line] = [  # tried in turn: what is called most comes first
         ("GET", "/webhooks/{signed}", webhooks.show),
@@ -401,6 +408,7 @@ def build(
         ("GET", "/me", me.show),
         ("POST", "/me", me.sign_out_everywhere),
         ("POST", "/me/settings", me.change),
+        *((method, f"{SCIM_ROOT}/{{path:path}}", scim.respond) for method in SCIM_METHODS),
         ("GET", "/openapi.json", openapi.show),
         ("GET", "/healthz", health.alive),
         ("GET", "/readyz", health.ready),

@@ -21,6 +21,7 @@ from approvals_bot.config.groups import (
     HttpGroupEntry,
     HttpSourceEntry,
     PeopleGroupEntry,
+    ScimGroupEntry,
     SlackGroupEntry,
 )
 from approvals_bot.config.load import load_configuration, load_service
@@ -72,6 +73,7 @@ def test_example_shows_every_setting() -> None:
         HttpTarget,
         DirectoryTable,
         DirectoryGroupEntry,
+        ScimGroupEntry,
         FileSourceEntry,
         HttpSourceEntry,
     )

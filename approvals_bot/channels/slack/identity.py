@@ -46,6 +46,8 @@ NO_ADDRESS = (
     "Please ask your Approvals admin to add your Slack ID."
 )
 
+LEFT = "Your account is deactivated in your company's directory, so you can't act here. Nothing was changed."
+
 log = logging.getLogger(__name__)
 
 
@@ -206,6 +208,8 @@ class SlackIdentities:
     async def identify(self, user_id: str, team: str | None) -> Identified | Unidentified:
         """Return the person with this user id and team, as named in a payload that Slack signed."""
         named = self.people.by_slack(user_id)
+        if named is not None and self.people.rosters.is_barred(named.address):
+            return Unidentified(user_id, "not_an_approver", LEFT)
         try:
             ours = await self.workspace()
         except (SlackError, TimeoutError):
@@ -233,7 +237,10 @@ class SlackIdentities:
             return Identified(named.address, user_id)
         if user.address is None or not is_mail(user.address):
             return Unidentified(user_id, "not_an_approver", NO_ADDRESS)
-        return Identified(self.people.canonical(user.address), user_id)
+        address = self.people.canonical(user.address)
+        if self.people.rosters.is_barred(address):
+            return Unidentified(user_id, "not_an_approver", LEFT)
+        return Identified(address, user_id)
 
     async def addressed(
         self, texts: Mapping[str, str], names: Collection[str]

@@ -61,6 +61,7 @@ TABLES = (
     CopiedTable("schedules", ("name", "version", "state"), ("name",)),
     CopiedTable("counters", ("name", "version", "state", "until"), ("name",)),
     CopiedTable("personal", ("person", "settings", "changed_at"), ("person",)),
+    CopiedTable("documents", ("kind", "id", "name", "document", "change"), ("kind", "id")),
     CopiedTable("files", ("id", "owner", "created_at", "until", "described"), ("id",)),
     CopiedTable("file_parts", ("file_id", "number", "content"), ("file_id", "number"), PARTS_AT_ONCE),
     CopiedTable("audit", ("seq", "at", "what", "who", "run_id", "data", "hash"), ("seq",)),

@@ -23,6 +23,7 @@ from approvals_bot.durable.store import postgres_encoding as encoding
 from approvals_bot.durable.store.audit import ALL_LINES, AuditEntry, AuditFilter, AuditLine, OwedLine, Owes
 from approvals_bot.durable.store.bearers import Bearers
 from approvals_bot.durable.store.chain import ChainedEvent, ChainKey, RunHead
+from approvals_bot.durable.store.documents import PostgresDocuments
 from approvals_bot.durable.store.encoding import (
     as_given,
     cursor_after,
@@ -82,7 +83,7 @@ _ANSWERS = "SELECT answer FROM answers($1::jsonb)"
 LOOK = 1.0  # seconds between two checks for writes of other replicas while nothing notifies us of them
 
 
-class PostgresStore(PostgresSessions, PostgresPersonal, PostgresReplicas, PostgresFiles):
+class PostgresStore(PostgresSessions, PostgresPersonal, PostgresDocuments, PostgresReplicas, PostgresFiles):
     """The `OpenStore` on PostgreSQL. Writing, reading, lists and LISTEN have a connection each."""
 
     is_shared = True

@@ -21,6 +21,7 @@ import aiosqlite
 
 from approvals_bot.durable.core.events import Log
 from approvals_bot.durable.core.private_files import create_private
+from approvals_bot.durable.store import documents as of_documents
 from approvals_bot.durable.store import files as of_files
 from approvals_bot.durable.store import personal as of_people
 from approvals_bot.durable.store import replicas as of_replicas
@@ -147,6 +148,7 @@ class SqliteStore:
     mark_session = written(of_sessions.mark_session)
     end_sessions = written(of_sessions.end_sessions)
     set_personal = written(of_people.set_personal)
+    put_document = written(of_documents.put_document)
     begin_file = written(of_files.begin_file)
     add_file_part = written(of_files.add_file_part)
     finish_file = written(of_files.finish_file)
@@ -162,6 +164,7 @@ class SqliteStore:
     next_wake = looked_up(reading.next_wake)
     counter = looked_up(reading.counter)
     session = looked_up(of_sessions.find_session)
+    document = looked_up(of_documents.find_document)
     file = looked_up(of_files.find_file)
 
     schedules = listed(reading.schedules)
@@ -170,6 +173,7 @@ class SqliteStore:
     sessions = listed(of_sessions.list_sessions)
     sessions_left = listed(of_sessions.sessions_left)
     personal = listed(of_people.list_personal)
+    documents = listed(of_documents.list_documents)
     file_part = listed(of_files.file_part)
     unclaimed_files = listed(of_files.unclaimed_files)
     chained = listed(chain.chained)

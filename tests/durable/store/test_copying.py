@@ -13,6 +13,7 @@ from approvals_bot.durable.core.events import NewEvent
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.audit import AuditEntry, Owes
 from approvals_bot.durable.store.copying import copy
+from approvals_bot.durable.store.documents import DocumentRow
 from approvals_bot.durable.store.files import FileRow
 from approvals_bot.durable.store.personal import PersonalRow
 from approvals_bot.durable.store.protocol import Append, Filter, Lease, StateRow
@@ -58,6 +59,7 @@ async def an_installation(url: str) -> None:
         await store.set_schedule(StateRow(f"w/{ODD} {n}", 1, {"why": ODD}))
         await store.set_counter(StateRow(f"c/{ODD} {n}", 1, {"why": ODD}), T0, T0 + timedelta(days=1))
     await store.set_personal(PersonalRow("ann@acme.eu", {"zone": ODD}, T0))
+    assert await store.put_document(DocumentRow("User", "1", "ann", {"name": ODD}, 0)) == 1
     await store.begin_file(FileRow("file", "app:ci", T0, T0 + timedelta(hours=1)))
     for n in range(2):
         await store.add_file_part("file", n, bytes(range(256)) * (n + 1))
@@ -73,7 +75,7 @@ async def seen(url: str) -> list[object]:
     found += [await store.read(f"r{n}") for n in range(3)]
     found += [await store.hook(token=f"{ODD} {n}") for n in range(3)]
     found += [await store.audit_lines(), await store.owed_lines(9), sorted(await store.schedules())]
-    found += [await store.file("file"), *[await store.file_part("file", n) for n in range(3)]]
+    found += [await store.documents(0), await store.file("file"), *[await store.file_part("file", n) for n in range(3)]]
     await store.close()
     return found
 
@@ -100,6 +102,7 @@ async def test_an_installation_copied_to_postgresql_and_back_is_the_same(
         "schedules": 3,
         "counters": 3,
         "personal": 1,
+        "documents": 1,
         "files": 1,
         "file_parts": 2,
         "audit": 3,

@@ -222,6 +222,37 @@ CREATE TABLE personal (
 );
 CREATE INDEX personal_changed ON personal (changed_at);
 
+CREATE TABLE documents (
+  kind     TEXT NOT NULL,
+  id       TEXT NOT NULL,
+  name     TEXT,
+  document TEXT NOT NULL,
+  change   BIGINT NOT NULL,
+  PRIMARY KEY (kind, id)
+);
+CREATE UNIQUE INDEX documents_changed ON documents (change);
+CREATE UNIQUE INDEX documents_named ON documents (kind, name) WHERE name IS NOT NULL;
+
+-- One write at a time, so that changes are seen in the order of their numbers. -1: another document has the name.
+CREATE FUNCTION put_document(of_kind text, of_id text, new_name text, content text, expected bigint) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+  next bigint;
+BEGIN
+  LOCK TABLE documents IN SHARE ROW EXCLUSIVE MODE;
+  IF EXISTS (SELECT 1 FROM documents WHERE kind = of_kind AND name = new_name AND id <> of_id) THEN
+    RETURN -1;
+  END IF;
+  SELECT coalesce(max(change), 0) + 1 INTO next FROM documents;
+  IF expected = 0 THEN
+    INSERT INTO documents VALUES (of_kind, of_id, new_name, content, next) ON CONFLICT DO NOTHING;
+  ELSE
+    UPDATE documents SET name = new_name, document = content, change = next
+    WHERE kind = of_kind AND id = of_id AND change = expected AND document <> '';
+  END IF;
+  RETURN CASE WHEN FOUND THEN next END;
+END $$;
+
 CREATE TABLE files (
   id         TEXT PRIMARY KEY,
   owner      TEXT NOT NULL,

@@ -200,6 +200,18 @@ CREATE TABLE personal (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX personal_changed ON personal (changed_at);
 
+-- Documents that another program keeps here. Each change has a number of its own, greater than all before it.
+CREATE TABLE documents (
+  kind     TEXT NOT NULL,
+  id       TEXT NOT NULL,
+  name     TEXT,                              -- unique in its kind; NULL: it has none
+  document TEXT NOT NULL,                     -- an object; '': it was deleted
+  change   INTEGER NOT NULL,
+  PRIMARY KEY (kind, id)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX documents_changed ON documents (change);
+CREATE UNIQUE INDEX documents_named ON documents (kind, name) WHERE name IS NOT NULL;
+
 -- Files that people attach to requests, whose fields have their ids. A file is whole once it is described.
 CREATE TABLE files (
   id         TEXT PRIMARY KEY,

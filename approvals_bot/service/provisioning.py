@@ -1,0 +1,169 @@
+"""What an identity provider keeps here by SCIM: in the store, and as this process has read it last.
+
+A change is written first, then read back in its turn, so every replica takes over the same changes in the same order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import logging
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+from unicodedata import normalize
+
+from approvals_bot.durable.core.events import to_micros
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.store.documents import AT_ONCE, DocumentRow, Refused
+from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.people import IdentityRules
+from approvals_bot.people.provisioned import ProvisionedPeople
+from approvals_bot.people.roster import Rosters
+
+Kind = Literal["User", "Group"]
+
+LOOK_EVERY = 1.0  # seconds until a replica knows what was pushed to another
+
+log = logging.getLogger("approvals_bot.service")
+
+
+class Provisioning:
+    """Users and groups that are pushed here. `rosters.pushed` is kept as they are."""
+
+    def __init__(self, engine: Engine, rosters: Rosters) -> None:
+        self._engine = engine
+        self._rosters = rosters
+        self._people = ProvisionedPeople(IdentityRules())
+        self._next: ProvisionedPeople | None = None  # made by other rules, and filled at the next reading
+        self._index = _Index()
+        self._read_to = 0
+        self._last_id = 0
+        self._reading = asyncio.Lock()
+        rosters.pushed = self._people.roster
+
+    @property
+    def people(self) -> ProvisionedPeople:
+        return self._people
+
+    def use(self, rules: IdentityRules) -> None:
+        """Say which addresses are one person, from the next reading on."""
+        if rules != (self._next or self._people).rules:
+            self._next = ProvisionedPeople(rules)
+
+    async def read(self) -> None:
+        """Take over what has changed. Raises StoreUnavailableError."""
+        async with self._reading:
+            people, index, read_to = self._people, self._index, self._read_to
+            if self._next is not None:
+                people, index, read_to = self._next, _Index(), 0
+            while True:
+                rows = await self._engine.store.documents(read_to)
+                for row in rows:
+                    index.put(row)
+                    if row.kind == "User":
+                        people.put_user(row.id, row.document)
+                    else:
+                        people.put_group(row.id, row.document)
+                    read_to = row.change
+                if len(rows) < AT_ONCE:
+                    break
+            if people is self._next:
+                self._next = None
+            self._people, self._index, self._read_to = people, index, read_to
+            self._rosters.pushed = people.roster
+
+    async def keep_reading(self) -> None:
+        """Read what other replicas take in, and everything by new rules, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            if not self._engine.store.is_shared and self._next is None:
+                continue
+            try:
+                await self.read()
+            except StoreUnavailableError:
+                continue  # what is known still holds; the store's own trouble is logged elsewhere
+
+    async def find(self, kind: Kind, id: str) -> DocumentRow | None:
+        return await self._engine.store.document(kind, id)
+
+    def ids(self, kind: Kind, value: str | None = None) -> list[str]:
+        """Return the IDs of all resources of this kind, the oldest first, or of those that may have this value.
+
+        Indexed are names, addresses and the provider's own IDs. More may be found than have the value.
+        """
+        return self._index.ids(kind, value)
+
+    def new_id(self) -> str:
+        """Return an ID that comes after all that were made before, so that lists keep their order."""
+        self._last_id = max(self._last_id + 1, to_micros(self._engine.now()))
+        return f"{self._last_id:014x}-{secrets.token_hex(8)}"
+
+    async def put(self, row: DocumentRow, actor: Mapping[str, Any]) -> Refused | None:
+        """Write a resource, audit that, and end the sessions of a person who may do nothing any more."""
+        before = self._people.user(row.id) if row.kind == "User" else None
+        written = await self._engine.store.put_document(row)
+        if not isinstance(written, int):
+            return written
+        await self.read()
+        after = self._people.user(row.id) if row.kind == "User" else None
+        person = next((user.person.address for user in (after, before) if user and user.person), None)
+        what = "deleted" if row.document is None else "changed" if row.change else "created"
+        data: dict[str, Any] = {"resource": row.kind, "id": row.id}
+        if after is not None:
+            data["active"] = after.is_active
+        if row.kind == "Group" and row.document is not None:
+            data |= {"name": row.document.get("displayName"), "members": len(row.document.get("members") or ())}
+        await self._engine.audit(f"scim_{what}", who=person, actor=actor, data=data)
+        for user in (before, after):
+            if user is not None and user.person is not None and self._rosters.is_barred(user.person.address):
+                await self._engine.store.end_sessions(person=user.person.address)
+        return None
+
+
+class _Index:
+    """The IDs of resources, and by which values those are looked for."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, list[str]] = {"User": [], "Group": []}
+        self._values: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._of: dict[tuple[str, str], tuple[str, ...]] = {}  # the values of each resource
+
+    def put(self, row: DocumentRow) -> None:
+        key, ids = (row.kind, row.id), self._ids[row.kind]
+        at = bisect.bisect_left(ids, row.id)
+        is_there = at < len(ids) and ids[at] == row.id
+        for value in self._of.pop(key, ()):
+            left = tuple(id for id in self._values[row.kind, value] if id != row.id)
+            if left:
+                self._values[row.kind, value] = left
+            else:
+                del self._values[row.kind, value]
+        if row.document is None:
+            if is_there:
+                del ids[at]
+            return
+        if not is_there:
+            ids.insert(at, row.id)
+        self._of[key] = tuple(dict.fromkeys(map(folded, _values_of(row))))
+        for value in self._of[key]:
+            self._values[row.kind, value] = (*self._values.get((row.kind, value), ()), row.id)
+
+    def ids(self, kind: str, value: str | None) -> list[str]:
+        return list(self._ids[kind]) if value is None else sorted(self._values.get((kind, folded(value)), ()))
+
+
+def folded(text: str) -> str:
+    """Return the text as names of users are compared."""
+    return normalize("NFC", normalize("NFC", text).lower())
+
+
+def _values_of(row: DocumentRow) -> Iterator[str]:
+    yield row.id
+    document = row.document or {}
+    for key in ("userName", "displayName", "externalId"):
+        if isinstance(value := document.get(key), str):
+            yield value
+    for email in document.get("emails") or ():
+        if isinstance(value := email.get("value"), str):
+            yield value
