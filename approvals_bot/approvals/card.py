@@ -31,6 +31,7 @@ from approvals_bot.approvals.card_model import (
     CardChoice,
     CardComment,
     CardField,
+    CardGrant,
     CardOutcome,
     CardSeat,
     CardStage,
@@ -41,12 +42,14 @@ from approvals_bot.approvals.card_model import (
     TalkName,
 )
 from approvals_bot.approvals.fields import in_format_of, shown_with_names, values
+from approvals_bot.approvals.grants import may_end, may_revoke
 from approvals_bot.approvals.numbers import in_format
 from approvals_bot.approvals.reassignment import reassignment_text
 from approvals_bot.approvals.request import (
     RecordedComment,
     RecordedVote,
     Request,
+    RequestGrant,
     RequestOutcome,
     RequestReview,
     RequestStage,
@@ -104,7 +107,15 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
         decides_by_reply=view.email_replies == "decide" and view.link_auth == "link",
         unresolved=view.unresolved,
         is_stalled=view.is_stalled and view.is_open,
+        grant=_grant(view, view.grant) if view.grant is not None else None,
     )
+
+
+def _grant(view: Request, grant: RequestGrant) -> CardGrant:
+    by = view.name(grant.revoked_by) if grant.revoked_by else None
+    error = grant.error if grant.state in ("giving", "ending", "overdue", "not_given") else ""
+    at = grant.until if grant.state == "active" else grant.taken_at
+    return CardGrant(grant.state, at, by, grant.reason, error)
 
 
 def closed(card: Card) -> Card:
@@ -161,6 +172,8 @@ def comment_of(view: Request, made: RecordedComment) -> CardComment:
 
 def _talk(view: Request, reader: str | None) -> tuple[TalkName, ...]:
     """Return what this reader can do besides deciding; in a place, what anybody there can."""
+    if view.grant is not None:
+        return _about_grant(view, view.grant, reader)
     if not view.is_open or view.is_stalled:
         return ()
     if view.state != "waiting" or view.held is not None:
@@ -173,6 +186,16 @@ def _talk(view: Request, reader: str | None) -> tuple[TalkName, ...]:
     if reader in (view.requester, view.on_behalf_of):
         found.append("remind")
     return tuple(found)
+
+
+def _about_grant(view: Request, grant: RequestGrant, reader: str | None) -> tuple[TalkName, ...]:
+    """Return what this reader can do about the grant; in a place, what those concerned can."""
+    if not may_revoke(grant):
+        return ()
+    is_own = reader in (view.requester, view.on_behalf_of)
+    may_ask = grant.may_extend and grant.state == "active" and (is_own or reader is None)
+    may_end_it = reader is None or may_end(view, reader)
+    return (*(("revoke",) if may_end_it else ()), *(("extend",) if may_ask else ()))
 
 
 def _has_human_requester(view: Request) -> bool:

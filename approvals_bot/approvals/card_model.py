@@ -40,6 +40,21 @@ STATE_WORDS: dict[State, tuple[str, str]] = {
 }
 """Icon and word of each state; never use one without the other."""
 
+GrantState = Literal["giving", "active", "ending", "ended", "revoked", "overdue", "not_given"]
+"""The state of a grant. `giving`: its target hasn't accepted it yet. `ending`: it is being removed. `overdue`: that
+has failed three times. `not_given`: its target refused it, so there is nothing to remove."""
+
+GRANT_WORDS: dict[GrantState, tuple[str, str]] = {
+    "giving": ("⏳", "Being given"),
+    "active": ("🔑", "Active"),
+    "ending": ("⏳", "Being removed"),
+    "ended": ("⌛", "Ended"),
+    "revoked": ("✖", "Revoked"),
+    "overdue": ("⚠", "Not removed yet"),
+    "not_given": ("⚠", "Not given"),
+}
+"""Icon and word of each state of what an approval gave."""
+
 STALLED = ("⚠", "Waiting for a fix")
 """Icon and word of an open request whose run can't go on with the code that is deployed."""
 
@@ -148,7 +163,7 @@ class CardComment(DatedRemark):
     passed_on_by: str = ""  # "app desk", if that isn't the author
 
 
-TalkName = Literal["comment", "claim", "unclaim", "remind", "snooze"]
+TalkName = Literal["comment", "claim", "unclaim", "remind", "snooze", "revoke", "extend"]
 """What a reader can do about a request besides deciding it: each is a button or a form where the card is shown."""
 
 
@@ -220,6 +235,17 @@ class FollowUp:
     target: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class CardGrant:
+    """What an approval gave. `at`: when an active one ends, or when it was removed."""
+
+    state: GrantState
+    at: datetime | None = None
+    by: Name | None = None  # the person who ended it before its time
+    reason: str = ""
+    error: str = ""
+
+
 # No twin of Request: it has what one reader may see, with names and choices; channels learn no more of the state.
 @dataclass(frozen=True, slots=True)
 class Card:
@@ -261,6 +287,7 @@ class Card:
     decides_by_reply: bool = False  # whether a reply to a mail may be a vote, where replies are read
     unresolved: tuple[SourceFault, ...] = ()  # groups that can't be read, for which it waits, too
     is_stalled: bool = False  # the run can't go on until it is fixed; what people do meanwhile is kept
+    grant: CardGrant | None = None  # of an approval that ends
 
     @property
     def is_tool_call(self) -> bool:

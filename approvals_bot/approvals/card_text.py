@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 
 from approvals_bot.approvals.card_model import (
+    GRANT_WORDS,
     NOT_DELIVERED,
     STALLED,
     STATE_WORDS,
@@ -15,6 +16,7 @@ from approvals_bot.approvals.card_model import (
     CardComment,
     CardDelivery,
     CardField,
+    CardGrant,
     CardOutcome,
     CardSeat,
     CardStage,
@@ -252,6 +254,22 @@ def outcome(ended: CardOutcome) -> str:
     icon, word = STATE_WORDS[ended.state]
     by = f" by {ended.by.text}" if ended.via != "clock" and ended.by.text else ""
     return f"{icon} {word}{by} {_way(ended)}".rstrip()
+
+
+def grant(given: CardGrant) -> str:
+    """Return `🔑 Active until`, to come before a time if there is one, or `✖ Revoked by Bo Lund: done`."""
+    icon, word = GRANT_WORDS[given.state]
+    if given.state == "active":
+        return f"{icon} {word} until"
+    by = f" by {given.by.text}" if given.by is not None and given.state in ("revoked", "ending", "overdue") else ""
+    why = ": ".join(filter(None, (given.reason if by else "", given.error)))
+    return f"{icon} {word}{by}" + (f": {joined(why)}" if why else "")
+
+
+def result(card: Card) -> str:
+    """Return the word for what has come of a request: `Approved`, or what became of its grant since."""
+    after = card.grant is not None and card.grant.state not in ("giving", "active")
+    return GRANT_WORDS[card.grant.state][1] if card.grant is not None and after else STATE_WORDS[card.state][1]
 
 
 def _way(remark: CardVote | CardOutcome | CardComment) -> str:

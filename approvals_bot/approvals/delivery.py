@@ -180,12 +180,13 @@ def pause_after(tries: int, result: TryAgain | Refused, *, is_mail: bool) -> Pau
             return Pause(tries if is_mail or after is None else 1, after)  # Slack's own rate limit says when
 
 
-def wait_before(attempts: int, retry_after: timedelta | None, chance: float) -> timedelta:
+def wait_before(attempts: int, retry_after: timedelta | None, chance: float, *, first: float = FIRST_WAIT) -> timedelta:
     """Return the wait after so many attempts. `chance`, in [0, 1), spreads deliveries that failed together.
 
-    `retry_after`: what the other side asks for. It is honoured unless it is shorter than ours or longer than a day.
+    `first`: the longest wait after the first attempt, in seconds. `retry_after`: what the other side asks for. It is
+    honoured unless it is shorter than ours or longer than a day.
     """
-    longest = min(FIRST_WAIT * 2 ** min(attempts - 1, 16), LONGEST_WAIT)
+    longest = min(first * 2 ** min(attempts - 1, 16), LONGEST_WAIT)
     own = timedelta(seconds=longest * (0.5 + 0.5 * chance))
     return own if retry_after is None else max(own, min(retry_after, timedelta(days=1)))
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import JsonValue
 
+from approvals_bot.approvals.card_model import GrantState
 from approvals_bot.approvals.delivery import LONGEST_TRY, attempt, call_target, wait_before
 from approvals_bot.approvals.grant_policy import Grant
 from approvals_bot.approvals.grants import (
@@ -27,7 +28,7 @@ from approvals_bot.approvals.grants import (
     wait_before_taking,
 )
 from approvals_bot.approvals.port import Called, Refused, TryAgain
-from approvals_bot.approvals.request import GrantState, Request, RequestGrant
+from approvals_bot.approvals.request import Request, RequestGrant
 from approvals_bot.approvals.rules import Rules
 from approvals_bot.approvals.templates import TemplateError
 from approvals_bot.approvals.text import rejection_text

@@ -10,24 +10,26 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
 
-from approvals_bot.approvals.acts import Extend, Reply, Revoke, Stop, Withdraw
+from approvals_bot.approvals.acts import Comment, Extend, Reply, Revoke, Stop, Withdraw
 from approvals_bot.approvals.announcements import Announcements
 from approvals_bot.approvals.apply import withdrawn
 from approvals_bot.approvals.card_model import ChoiceName
 from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.eligibility import PeopleSource, SeatQuery
 from approvals_bot.approvals.grant_life import GrantFact, GrantLife
-from approvals_bot.approvals.grants import refuse_extension, refuse_revocation, reply_to_revocation
+from approvals_bot.approvals.grants import LONGEST_REASON, refuse_extension, refuse_revocation, reply_to_revocation
 from approvals_bot.approvals.hook_messages import send_reply
 from approvals_bot.approvals.notifications import Notification, to_escalated
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.approvals.request import OPERATOR, SERVICE, Request, RequestGrant
+from approvals_bot.approvals.reassignment import Rank
+from approvals_bot.approvals.request import SERVICE, RecordedComment, Request, RequestGrant
 from approvals_bot.approvals.resolution import find_people, find_rank
 from approvals_bot.approvals.rules import Rules
 from approvals_bot.approvals.stages import context_of, with_people, with_recipients
 from approvals_bot.approvals.timers import Due
 from approvals_bot.approvals.values import shown_duration
 from approvals_bot.durable.core.api import WebhookRequest, is_bug, now
+from approvals_bot.people import is_mail
 
 FOR_EXTENSIONS: tuple[ChoiceName, ...] = ("approve", "reject")
 """The choices about an extension, which nobody can edit or hand back."""
@@ -117,8 +119,12 @@ class KeptGrant:
 
     async def _revoke(self, act: Revoke, message: WebhookRequest) -> Reply:
         request = self._pending.request
-        owners = (*(self._pending.definition.workflow.owners or ()), *(OPERATOR if act.via == "cli" else ()))
-        rank = await find_rank(act.by, "", owners, context_of(request, self._pending.rules))
+        owners, rank = self._pending.definition.workflow.owners or (), Rank()
+        if refuse_revocation(request, act, rank) is not None:
+            rank = await find_rank(act.by, "", owners, context_of(request, self._pending.rules))
+        if act.by not in request.people and is_mail(act.by):
+            found = await find_people([], context_of(request, self._pending.rules), [act.by])
+            self._pending.request = with_people(self._pending.request, self._pending.rules, found.people)
         reply = refuse_revocation(request, act, rank) or reply_to_revocation(self._pending.request)
         await send_reply(message, reply)
         if reply.changed:
@@ -132,6 +138,10 @@ class KeptGrant:
         if isinstance(lasts, Reply):
             return lasts
         self._extension = self._pending.another(extends=shown_duration(lasts))
+        if act.reason.strip():
+            said = Comment(act.by, act.reason.strip()[:LONGEST_REASON], act.via, actor=act.actor)
+            extension = self._extension.request
+            self._extension.request = extension.but(comments=(RecordedComment(said, now()),))
         self._pending.tasks.create_task(self._run(self._extension))
         self._pending.tasks.create_task(self._await_decision(self._extension, lasts))
         return Reply("extending", True)

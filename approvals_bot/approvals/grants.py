@@ -22,7 +22,7 @@ from approvals_bot.approvals.durations import duration_text, parse_duration
 from approvals_bot.approvals.grant_policy import Grant
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.reassignment import Rank
-from approvals_bot.approvals.request import Request
+from approvals_bot.approvals.request import Request, RequestGrant
 from approvals_bot.approvals.rules import Rules, facts_of
 from approvals_bot.approvals.templates import Facts, TemplateError, render_json, render_key
 from approvals_bot.approvals.used_fields import names_in
@@ -32,6 +32,8 @@ OVERDUE_FROM = 3
 """Failures to remove a grant from which on it is overdue."""
 
 LONGEST_REASON = 500  # characters of a revocation's reason
+
+FIRST_WAIT = 1.0  # seconds: what should have ended is removed again soon, so the third failure comes within four
 
 _RARELY = ((100, timedelta()), (1_000, timedelta(hours=1)))
 _MOST_RARELY = timedelta(hours=6)
@@ -114,7 +116,7 @@ def terms_of(grant: Grant, request: Request, rules: Rules) -> GrantTerms:
 def wait_before_taking(attempts: int, retry_after: timedelta | None, chance: float) -> timedelta:
     """Return the wait after so many failures to remove a grant. There is always one more try."""
     least = next((wait for most, wait in _RARELY if attempts <= most), _MOST_RARELY)
-    return max(wait_before(attempts, retry_after, chance), least)
+    return max(wait_before(attempts, retry_after, chance, first=FIRST_WAIT), least)
 
 
 # ── who may revoke and extend ──
@@ -130,6 +132,11 @@ def approvers(request: Request) -> Iterator[str]:
 def may_end(request: Request, person: str) -> bool:
     """Return whether this person may end the grant, as far as the request says: its requester or an approver."""
     return person in (request.requester, request.on_behalf_of, *approvers(request))
+
+
+def may_revoke(grant: RequestGrant) -> bool:
+    """Return whether there is something to revoke: what isn't being removed yet."""
+    return grant.state in ("giving", "active") and not grant.revoked_by
 
 
 def refuse_revocation(request: Request, act: Revoke, rank: Rank) -> Reply | None:

@@ -21,6 +21,7 @@ from approvals_bot.approvals.card_model import (
     DatedRemark,
     FollowUp,
     FormField,
+    GrantState,
     Name,
     NamedStage,
     State,
@@ -228,11 +229,6 @@ class AppliedRule:
     applies: bool
     because: str
     values: dict[str, JsonValue] = field(default_factory=dict)
-
-
-GrantState = Literal["giving", "active", "ending", "ended", "revoked", "overdue", "not_given"]
-"""The state of a grant. `giving`: its target hasn't accepted it yet. `ending`: it is being removed. `overdue`: that
-has failed three times. `not_given`: its target refused it, so there is nothing to remove."""
 
 
 @dataclass(frozen=True, slots=True)

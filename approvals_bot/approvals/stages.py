@@ -153,7 +153,8 @@ def described(request: Request, rules: Rules) -> Request:
     specs, values, ruling = rules.definition.fields, request.fields, rules.ruling_of(request)
     about = rules.definition.workflow
     if about.title:
-        request = request.but(title=_rendered(render_line, about.title, request, rules) or about.id)
+        title = _rendered(render_line, about.title, request, rules) or about.id
+        request = request.but(title=f"{request.extends} more: {title}" if request.extends else title)
     return request.but(
         instructions=_rendered(render, about.instructions, request, rules).strip() if about.instructions else "",
         shown=forms.shown_fields(specs, ruling.typed, request.was, request.people),

@@ -141,6 +141,10 @@ def talk_result(request: Request, reader: str, done: str, now: datetime) -> Repl
             return Reply("snoozed", True, params=_time(request, reader, request.snoozes[reader], now))
         case "snoozed":
             return Reply("snoozed", True, "snooze_over")
+        case "revoked" if request.grant is not None and request.grant.revoked_by == reader:
+            return Reply("revoked", True)
+        case "extending" if reader in (request.requester, request.on_behalf_of):
+            return Reply("extending", True)
         case _:
             return None
 

@@ -144,7 +144,7 @@ REPLIES = {
     "revoked": "The grant ends now and is being removed.",
     "revoked_already": "{by} has ended this grant already; it is being removed.",
     "taking": "The grant is over and is being removed. It is tried until that succeeds.",
-    "grant_over": "The grant has ended already: {state}.",
+    "grant_over": "The grant is over already: {state}.",
     "never_extended": f"Grants of this workflow can't be extended. Please make a new request. {UNCHANGED}",
     "grant_not_active": "Only an active grant can be extended, and this one is {state}. " + UNCHANGED,
     "extension_open": f"An extension of this grant is waiting for a decision already. {UNCHANGED}",

@@ -9,9 +9,10 @@ from typing import get_args
 from pydantic import JsonValue
 
 from approvals_bot.approvals.acts import Actor
+from approvals_bot.approvals.card_model import GrantState
 from approvals_bot.approvals.grant_life import GrantFact, GrantLines
 from approvals_bot.approvals.published import ANY_GRANT, GRANT
-from approvals_bot.approvals.request import GrantState, Request
+from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.attributes import Wanted, projected
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.durable.store.audit import AuditFilter

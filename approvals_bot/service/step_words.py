@@ -60,12 +60,12 @@ def step_words(name: str, given: Any, result: Any, ending: Ending) -> StepWords:
             return _called(target, result, ending)
         case "look_up", _:
             return StepWords(_looked_up(result, ending), LOOKUPS)
-        case "look_up_rank", {"address": str(address), "person": ""}:
-            return StepWords(f"Checked whether {address} may end the grant", LOOKUPS)
         case "write_grant_line", {"what": str(what)}:
             return StepWords(f"{_GRANT_FACTS.get(what, 'Grant changed')}, in the audit", "Audit")
         case "look_up_rank", {"address": str(address), "person": str(person)}:
             return StepWords(f"Checked whether {address} may reassign to {person}", LOOKUPS)
+        case "look_up_rank", _:
+            return StepWords("Checked what an owner or admin may do", LOOKUPS)
         case "ask", _:
             return StepWords("Request recorded" if ending == "done" else "Recording the request", LOOKUPS)
         case "announce_decision", _:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from approvals_bot.approvals.acts import Actor, Comment, Reply, Snooze, Talk
+from approvals_bot.approvals.acts import Actor, AfterDecision, Comment, Reply, Snooze, Talk
 from approvals_bot.approvals.card_model import Via
 from approvals_bot.approvals.plain_text import clip
 from approvals_bot.approvals.request import Request
@@ -55,7 +55,12 @@ async def add_comment(
 
 
 async def talk(
-    engine: Engine, request: Request, act: Talk, *, press: str | None = None, timeout: float = ANSWER_LIMIT
+    engine: Engine,
+    request: Request,
+    act: Talk | AfterDecision,
+    *,
+    press: str | None = None,
+    timeout: float = ANSWER_LIMIT,
 ) -> Reply:
     """Perform an act that decides nothing, and return the reply. A comment counts towards its author's limit."""
     if not isinstance(act, Comment):

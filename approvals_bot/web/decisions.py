@@ -19,11 +19,14 @@ from starlette.responses import RedirectResponse, Response
 from approvals_bot.approvals.acts import (
     Act,
     Actor,
+    AfterDecision,
     Comment,
     Edit,
+    Extend,
     Reassign,
     Remind,
     Reply,
+    Revoke,
     TakeOn,
     Talk,
     Vote,
@@ -537,7 +540,7 @@ def reassignment_of(link: Link, form: Mapping[str, str]) -> Reassign:
     )
 
 
-def talk_of(engine: Engine, by: str, via: Via, form: Mapping[str, str]) -> Talk | Reply:
+def talk_of(engine: Engine, by: str, via: Via, form: Mapping[str, str]) -> Talk | AfterDecision | Reply:
     """Read the form of what decides nothing. Returns a Reply if it says nothing that can be done."""
     name, _, until = form.get("talk", "").partition("-")
     match name:
@@ -549,6 +552,10 @@ def talk_of(engine: Engine, by: str, via: Via, form: Mapping[str, str]) -> Talk 
             return Remind(by, via)
         case "snooze":
             return snooze_of(engine, by, until, via=via)
+        case "revoke":
+            return Revoke(by, _reason(form), via)
+        case "extend":
+            return Extend(by, form.get("lasts", "").strip()[:64], _reason(form), via)
         case _:
             return Reply("invalid", code="unreadable")
 

@@ -7,7 +7,8 @@ from typing import Any, cast
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from approvals_bot.approvals.request import GrantState, Request
+from approvals_bot.approvals.card_model import GrantState
+from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.people import People
 from approvals_bot.service.grants import GRANT_STATES, PAGE, GrantFilter, list_grants

@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine, RunRecord
-from approvals_bot.people import People
+from approvals_bot.people import People, is_mail
 from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.known import concerns_now
 from approvals_bot.service.read import await_request, request_of, requests_of
@@ -96,6 +96,20 @@ class PeoplePages:
         listed = self._workflows.find(view.workflow)
         viewers = listed.definition.workflow.viewers if listed is not None and listed.definition is not None else None
         return await self._roles.is_among(reader, (*(viewers or ()), *self._roles.named))
+
+    async def may_end_grant(self, view: Request, reader: str) -> bool:
+        """Return whether this person may end a grant as an operator, or as an owner of its workflow.
+
+        Raises SourceUnavailable.
+        """
+        listed = self._workflows.find(view.workflow)
+        owners = listed.definition.workflow.owners if listed is not None and listed.definition is not None else None
+        people = [owner for owner in owners or () if owner.startswith("@") or is_mail(owner)]
+        return await self.is_operator(reader) or await self._roles.is_among(reader, people)
+
+    async def is_operator(self, reader: str) -> bool:
+        """Return whether this person is an operator. Raises SourceUnavailable."""
+        return "operator" in await self._roles.of(reader)
 
     async def find_visible(self, request: HttpRequest) -> Request | Response:
         """Return the request of this address, for those who have to do with it; else the page that they get.

@@ -15,10 +15,11 @@ from urllib.parse import urlencode
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
-from approvals_bot.approvals.acts import Reply
+from approvals_bot.approvals.acts import Reply, Revoke
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.card_model import Card
 from approvals_bot.approvals.explain import explain
+from approvals_bot.approvals.grants import may_revoke
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.talk import may_comment, talk_result
 from approvals_bot.durable.engine import Engine
@@ -106,6 +107,8 @@ class RequestPages:
         if not self._forms.is_ours(request, "talk", form.get("form_token", "")):
             raise Problem(403, "Not from the request's page", NOT_OURS)
         act = talk_of(self._engine, session.person, "inbox", form)
+        if isinstance(act, Revoke):
+            act = replace(act, operates=await self._readers.is_operator(session.person))
         actor = actor_at(request, session)
         reply = act if isinstance(act, Reply) else await talk(self._engine, view, replace(act, actor=actor))
         if reply.changed:
@@ -128,6 +131,10 @@ class RequestPages:
     ) -> Response:
         card, person = card_of(view, reader, self._now()), self._people.person(reader) if reader else None
         own = await self._own_form(view, reader)
+        is_revocable = view.grant is not None and may_revoke(view.grant) and "revoke" not in card.talk
+        if reader and is_revocable and await self._readers.may_end_grant(view, reader):
+            card = replace(card, talk=("revoke", *card.talk))
+        may_talk = card.talk and reader and (may_comment(view, reader) or "revoke" in card.talk)
         nav = await self._navigation.of(reader)
         return self._pages.page(
             "request.html",
@@ -146,7 +153,7 @@ class RequestPages:
             is_vote=is_vote,
             values=values or {},
             talk_path=f"/requests/{view.id}/talk",
-            talk_token=self._forms.make(request, "talk") if card.talk and reader and may_comment(view, reader) else "",
+            talk_token=self._forms.make(request, "talk") if may_talk else "",
             **self._decision(view, card, person, own),
             **await self._history(view),
         )

@@ -11,11 +11,11 @@ from pydantic.json_schema import models_json_schema
 from pydantic_core import PydanticCustomError
 
 from approvals_bot.approvals.acts import Actor, ActorKind, Comment, Extend, Reassign, Remind, TakeOn, Vote
-from approvals_bot.approvals.card_model import ChoiceName, State
+from approvals_bot.approvals.card_model import ChoiceName, GrantState, State
 from approvals_bot.approvals.files import LARGEST_FILE
 from approvals_bot.approvals.grants import LONGEST_REASON
 from approvals_bot.approvals.json_values import UnfitError, check_json, check_size
-from approvals_bot.approvals.request import GrantState, ReviewState
+from approvals_bot.approvals.request import ReviewState
 from approvals_bot.approvals.talk import LONGEST_COMMENT
 from approvals_bot.durable.store.protocol import Status
 from approvals_bot.people import AddressError, canonical

@@ -102,6 +102,13 @@ SAID = [
     (Reply("bounced"), ""),
     (Reply("tried", changed=True), "It is being tried now."),
     (Reply("tried", code="decided_before_trying"), "The request is decided, so nothing was sent."),
+    (Reply("revoked", changed=True), "The grant ends now and is being removed."),
+    (Reply("revoked", code="grant_over", params={"state": "ended"}), "The grant is over already: ended."),
+    (
+        Reply("extending", changed=True),
+        "The approvers are asked whether the grant may last longer. Until they approve, its end stays.",
+    ),
+    (Reply("no_grant"), "This request has no grant that could end. Nothing was changed."),
 ]
 
 

@@ -16,6 +16,7 @@ import pytest
 from pydantic import JsonValue
 
 from approvals_bot.approvals.acts import Vote
+from approvals_bot.approvals.grant_life import GrantLines
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.port import Called, CallResult, Channels, Delivered, Dispatch, Receipt, Result, Targets
 from approvals_bot.approvals.request import Opening, Request
@@ -25,6 +26,7 @@ from approvals_bot.durable.store import connect
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People, Person
 from approvals_bot.service.act import perform
+from approvals_bot.service.grants import StoredGrantLines
 from approvals_bot.testing import FakeClock
 from tests.support.dying_store import Died, DyingStore, When
 
@@ -84,7 +86,9 @@ class World:
 class Process:
     """One service process after another on one database; the next one starts when the one before has died."""
 
-    def __init__(self, path: Path, world: World, at: int | None, when: When) -> None:
+    def __init__(self, path: Path, world: World, at: int | None, when: When, clock: FakeClock | None = None) -> None:
+        """`clock`: one that all of them share; without it, each begins at the same time."""
+        self._clock = clock
         self._url = f"sqlite:///{path}"
         self._world = world
         self._death: tuple[int | None, When] = (at, when)
@@ -99,7 +103,7 @@ class Process:
             store,  # it has every method of the store it wraps
             tokens=Tokens(["k" * 40], installation=store.installation),
             base_url="http://127.0.0.1",
-            clock=FakeClock(datetime(2026, 3, 2, 9, 0, tzinfo=UTC)),
+            clock=self._clock or FakeClock(datetime(2026, 3, 2, 9, 0, tzinfo=UTC)),
             resources={
                 Channels: Channels({"slack": self._world, "email": self._world}, "http://127.0.0.1"),
                 People: people,
@@ -107,6 +111,7 @@ class Process:
             },
         )
         try:
+            engine.resources[GrantLines] = StoredGrantLines(engine)
             async with engine.running():
                 yield engine, store
         except Died:

@@ -87,7 +87,7 @@ async def test_a_grant_over_the_api(service: Any) -> None:
     ended = (await service.run(run_id))["request"]["grant"]
     assert (ended["state"], ended["revoked_by"], ended["reason"]) == ("revoked", DI, "done")
     again = await post(f"{path}/revocation", json={"by": DI})
-    assert (again.status_code, again.json()["text"]) == (200, "The grant has ended already: revoked.")
+    assert (again.status_code, again.json()["text"]) == (200, "The grant is over already: revoked.")
     assert (await post(f"{path}/extension", json={"by": DI, "lasts": "1h"})).status_code == 409
     calls = service.engine.resources[Targets].calls
     assert [target for target, _ in calls] == ["give", "take"]

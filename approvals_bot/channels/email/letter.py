@@ -22,7 +22,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup, escape
 
 from approvals_bot.approvals import card_text
-from approvals_bot.approvals.card_model import STATE_WORDS, Card, CardChoice, CardComment, CardField, ChoiceName
+from approvals_bot.approvals.card_model import Card, CardChoice, CardComment, CardField, ChoiceName
 from approvals_bot.approvals.plain_text import Whole, clean, clip, clip_rows, clip_value, header, length, one_line
 from approvals_bot.approvals.port import Dispatch, ToPerson
 from approvals_bot.approvals.text import CHOSEN
@@ -154,7 +154,7 @@ def subject(dispatch: Dispatch) -> str:
     An edited title makes no new subject: mailboxes would split the thread.
     """
     card = dispatch.card
-    state = header(f"{STATE_WORDS[card.state][1]}: {card.title}")
+    state = header(f"{card_text.result(card)}: {card.title}")
     if dispatch.occasion == "code":
         return header(f"Your code: {card.title}")
     if card.outcome is not None:
@@ -335,6 +335,8 @@ def _preheader(dispatch: Dispatch, now: datetime) -> str:
     card = dispatch.card
     if dispatch.text:
         return one_line(dispatch.text, 140)
+    if card.grant is not None and card.grant.state not in ("giving", "active"):
+        return one_line(card_text.grant(card.grant), 140)
     if card.outcome is not None:
         comment = f": “{card.outcome.comment}”" if card.outcome.comment else "."
         return one_line(card_text.outcome(card.outcome) + comment, 140)

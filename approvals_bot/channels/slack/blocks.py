@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from approvals_bot.approvals import card_text
-from approvals_bot.approvals.card_model import BRIEF, Card, CardChoice, CardField, CardOutcome, TalkName
+from approvals_bot.approvals.card_model import BRIEF, Card, CardChoice, CardField, CardGrant, CardOutcome, TalkName
 from approvals_bot.approvals.plain_text import clean, clip, clip_value, length, one_line
 from approvals_bot.approvals.port import Dispatch
 from approvals_bot.durable.core.serialization import json_text
@@ -30,6 +30,8 @@ TALK_BUTTONS: Mapping[TalkName, Mapping[str, str]] = {
     "unclaim": {"unclaim": "No longer on it"},
     "snooze": {"snooze-1h": "Snooze 1 h", "snooze-tomorrow": "Snooze until tomorrow"},
     "remind": {"remind": "Remind now"},
+    "revoke": {"revoke": "End it now"},
+    "extend": {"extend-1h": "Extend 1 h"},
 }
 """The buttons of what people can do besides deciding, by action. Comments are replies in the card's thread."""
 COMMENTS_SHOWN = 5  # of a request that a card shows
@@ -122,6 +124,7 @@ def _blocks(card: Card, room: CardLimits, mentions: Mentions) -> list[Block]:
     more = [_why_button(card)] if mentions and card.outcome is None else []
     parts: dict[str, Block | None] = {
         "outcome": _outcome(card.outcome, room) if card.outcome else None,
+        "grant": _given(card.grant, room) if card.grant else None,
         "title": {"type": "header", "text": plain(one_line(card.title, HEADER_LIMIT) or "A request")},
         "state": _status(card) if card.outcome is None else None,
         "stalled": rich(paragraph([styled(card_text.stalled(card))])) if card.is_stalled else None,
@@ -158,6 +161,12 @@ def _outcome(ended: CardOutcome, room: CardLimits) -> Block:
         line.append(styled(f"\n{one_line(ended.because, room.short)}"))
     comment = cut_to(ended.comment, room.short * 2)
     return rich(paragraph(line), *([quotation(comment)] if comment else []))
+
+
+def _given(grant: CardGrant, room: CardLimits) -> Block:
+    """Render what became of the grant, and until when it lasts."""
+    line = [styled(one_line(card_text.grant(grant), room.short), bold=True)]
+    return rich(paragraph(line if grant.at is None else [*line, styled(" "), dated(grant.at)]))
 
 
 def _fields(card: Card, room: CardLimits) -> tuple[list[Block], bool]:
@@ -290,6 +299,18 @@ def talk_buttons(card: Card) -> Block | None:
     return {"type": "actions", "elements": buttons} if buttons else None
 
 
+END_IT: Block = {
+    "title": {"type": "plain_text", "text": "End it now?"},
+    "text": {
+        "type": "plain_text",
+        "text": "What it gave is removed at once. Everyone involved is notified.",
+    },
+    "confirm": {"type": "plain_text", "text": "End it"},
+    "deny": {"type": "plain_text", "text": "Not now"},
+    "style": "danger",
+}
+
+
 def talk_elements(card: Card) -> list[Block]:
     """Render the buttons of what can be done besides deciding."""
     return [
@@ -299,6 +320,7 @@ def talk_elements(card: Card) -> list[Block]:
             "text": plain(label),
             "value": card.hook_id[:2_000],
             "accessibility_label": one_line(f"{label}: {card.title}", BUTTON_LIMIT),
+            **({"confirm": END_IT, "style": "danger"} if action == "revoke" else {}),
         }
         for name in card.talk
         for action, label in TALK_BUTTONS.get(name, {}).items()
@@ -379,6 +401,8 @@ def note(dispatch: Dispatch, mentions: Mentions = NOBODY) -> tuple[str, list[Blo
 
 def _reason(dispatch: Dispatch) -> str:
     """Say why the note comes now."""
+    if dispatch.card.grant is not None and dispatch.card.grant.state not in ("giving", "active"):
+        return f"{card_text.grant(dispatch.card.grant)}."
     if dispatch.card.outcome is not None:
         return f"{card_text.outcome(dispatch.card.outcome)}."
     match dispatch.occasion:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from approvals_bot.approvals.acts import Actor, Remind, Reply, TakeOn, Talk
+from approvals_bot.approvals.acts import Actor, AfterDecision, Extend, Remind, Reply, Revoke, TakeOn, Talk
 from approvals_bot.approvals.port import Receipt
 from approvals_bot.approvals.talk import thread_of
 from approvals_bot.channels.slack.blocks import TALK, delivery_of
@@ -60,7 +60,7 @@ class SlackTalk:
         sent = act if isinstance(act, Reply) else await self._desk.send(target or hook_id, act, payload)
         self._desk.afterwards.do(self._reply_later(to, sent))
 
-    def _act(self, name: str, address: str) -> Talk | Reply | None:
+    def _act(self, name: str, address: str) -> Talk | AfterDecision | Reply | None:
         match name.partition("-"):
             case "claim", _, _:
                 return TakeOn(address, via="slack")
@@ -70,6 +70,10 @@ class SlackTalk:
                 return Remind(address, via="slack")
             case "snooze", _, until:
                 return snooze_of(self._desk.engine, address, until, via="slack")
+            case "revoke", _, _:
+                return Revoke(address, via="slack")
+            case "extend", _, lasts:
+                return Extend(address, lasts, via="slack")
             case _:
                 return None
 
