@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from approvals_bot.approvals.card_model import CardDelivery, FollowUp
 from approvals_bot.approvals.request import Request, dumped
+from approvals_bot.approvals.standing_grants import StandingState
 from approvals_bot.durable.core.attributes import Findable, Placed, Projection
 from approvals_bot.durable.core.events import to_micros
 from approvals_bot.durable.core.serialization import json_text
@@ -61,9 +62,6 @@ class PublishedRequests:
 STATE = "state"
 """The name of the attribute that has the states of a run's requests that no longer wait."""
 
-STANDING = "standing"
-"""The name of the attribute by which runs are found whose approval also covers later requests: the kind, and the id."""
-
 NO_DEADLINE = 10**17
 """Added to the time at which a request was made, if it has no deadline: microseconds, more than any deadline has."""
 
@@ -82,9 +80,6 @@ def found_by(requests: Sequence[Request]) -> dict[str, list[Findable]]:
         places += [Placed(address, _place(request)) for address in related["waiting_for"]]
         if request.state != "waiting":
             found[STATE][request.state] = None
-        if request.standing is not None:
-            id = request.standing.grant.id
-            found.setdefault(STANDING, {}).update({id.partition(":")[0]: None, id: None})
     return {name: list(values) for name, values in found.items()} | {"waiting_for": places}
 
 
@@ -147,8 +142,10 @@ ANY_GRANT = "any"
 
 def granted_by(requests: Sequence[Request]) -> dict[str, list[Findable]]:
     """Return the values by which a run is found whose approval has given something; {} for all others."""
-    states = [one.grant.state for one in requests if one.grant is not None]
-    return {GRANT: [ANY_GRANT, *states]} if states else {}
+    states: list[str] = [one.grant.state for one in requests if one.grant is not None]
+    if any(one.standing is not None for one in requests):
+        states += get_args(StandingState)  # that of now only the store knows: it changes with each use
+    return {GRANT: [ANY_GRANT, *dict.fromkeys(states)]} if states else {}
 
 
 FOLLOW_UP = "follow_up"

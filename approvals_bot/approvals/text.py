@@ -142,6 +142,7 @@ REPLIES = {
         f"Only the requester, approvers, the workflow's owners and operators can end this grant. {UNCHANGED}"
     ),
     "revoked": "The grant ends now and is being removed.",
+    "standing_revoked": "It covers no further requests from now on.",
     "revoked_already": "{by} has ended this grant already; it is being removed.",
     "taking": "The grant is over and is being removed. It is tried until that succeeds.",
     "grant_over": "The grant is over already: {state}.",

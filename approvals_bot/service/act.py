@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from approvals_bot.approvals.acts import (
+    REFUSALS,
     Act,
     Actor,
     ActorKind,
@@ -44,6 +45,7 @@ from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.log_fields import note
 from approvals_bot.service.owed_lines import line_of_act, write_line
 from approvals_bot.service.read import request_behind
+from approvals_bot.service.revocations import revoke_standing
 
 ANSWER_LIMIT = 3.5  # seconds that a page waits for its verdict. Its answer takes at most 6 in all: a store lookup of up
 # to 2 comes before, and a glance after. The Slack channel passes less, because Slack gives up at 3
@@ -136,6 +138,10 @@ async def send_act(
     if isinstance(known, Reply):
         return known
     act = with_actor(known)
+    if isinstance(act, Revoke) and isinstance(request, Request) and request.standing is not None:
+        reply = await revoke_standing(engine, request, request.standing, act)
+        if reply.verdict in REFUSALS or request.grant is None or request.grant.is_over:
+            return reply
     if isinstance(request, Request) and not request.hook_id:  # a rule decided before any stage opened
         return await _refuse_late(engine, request, act)
     target = request if isinstance(request, HookTarget) else await engine.find(_hook_of(request))

@@ -13,13 +13,16 @@ from approvals_bot.approvals.card_model import GrantState
 from approvals_bot.approvals.grant_life import GrantFact, GrantLines
 from approvals_bot.approvals.published import ANY_GRANT, GRANT
 from approvals_bot.approvals.request import Request
+from approvals_bot.approvals.standing_grants import CountedGrant, StandingState
 from approvals_bot.durable.core.attributes import Wanted, projected
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.durable.store.audit import AuditFilter
 from approvals_bot.durable.store.protocol import Filter
 from approvals_bot.service.read import request_of
+from approvals_bot.service.revocations import counted_grant
 
-GRANT_STATES: tuple[GrantState, ...] = get_args(GrantState)
+ListedState = GrantState | StandingState
+GRANT_STATES: tuple[ListedState, ...] = tuple(dict.fromkeys((*get_args(GrantState), *get_args(StandingState))))
 
 MOST_COUNTED = 1_000_000
 
@@ -32,23 +35,42 @@ class GrantFilter:
 
     person: str | None = None
     workflow: str | None = None
-    state: GrantState | None = None
+    state: ListedState | None = None
     attributes: tuple[tuple[str, Wanted], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ListedGrant:
+    """What the approval of a request gave; for a standing grant, `counted` has its uses so far."""
+
+    record: RunRecord
+    request: Request
+    counted: CountedGrant | None = None
 
 
 async def list_grants(
     engine: Engine, which: GrantFilter, *, cursor: str | None = None, limit: int = PAGE
-) -> tuple[list[tuple[RunRecord, Request]], str | None]:
-    """Return a page of grants, each with its run and request, the newest run first, and the cursor of the next page.
+) -> tuple[list[ListedGrant], str | None]:
+    """Return a page of grants, the newest run first, and the cursor of the next page.
 
-    Raises ValueError for a cursor that no such page gave.
+    A page of one state may be short: the state of a standing grant is looked up for each. Raises ValueError for a
+    cursor that no such page gave.
     """
     attributes: dict[str, Wanted] = {projected(GRANT): which.state or ANY_GRANT, **dict(which.attributes)}
     if which.person is not None:
         attributes[projected("requested_by")] = which.person
     page = await engine.list_runs(Filter(workflow=which.workflow, attributes=attributes, cursor=cursor, limit=limit))
-    found = [(record, request_of(record)) for record in page.records]
-    return [(record, one) for record, one in found if one is not None and one.grant is not None], page.cursor
+    found = list[ListedGrant]()
+    for record in page.records:
+        request = request_of(record)
+        if request is None:
+            continue
+        if request.grant is not None and which.state in (None, request.grant.state):
+            found.append(ListedGrant(record, request))
+        counted = None if request.standing is None else await counted_grant(engine, request.standing)
+        if counted is not None and which.state in (None, counted.state(engine.now())):
+            found.append(ListedGrant(record, request, counted))
+    return found, page.cursor
 
 
 async def count_grants(engine: Engine, workflows: Iterable[str]) -> tuple[dict[str, int], int]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, cast
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from approvals_bot.approvals.card_model import GrantState
-from approvals_bot.approvals.request import Request
-from approvals_bot.durable.engine import Engine, RunRecord
+from approvals_bot.approvals.standing_grants import CountedGrant
+from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People
-from approvals_bot.service.grants import GRANT_STATES, PAGE, GrantFilter, list_grants
+from approvals_bot.service.grants import GRANT_STATES, PAGE, GrantFilter, ListedGrant, ListedState, list_grants
 from approvals_bot.service.keys import OPENER
-from approvals_bot.service.read import api_grant
+from approvals_bot.service.read import api_grant, api_standing
 from approvals_bot.web.keys import key_of
 from approvals_bot.web.responses import JsonResponse
 from approvals_bot.web.validation import bad_query, query_address, query_choice, query_integer, read_query
@@ -36,7 +36,7 @@ class GrantsApi:
         which = GrantFilter(
             query_address("person", asked.get("person"), self._people),
             asked.get("workflow"),
-            cast("GrantState | None", state),
+            cast(ListedState | None, state),
             () if key.reads_all else ((OPENER, key.address),),
         )
         limit = query_integer("limit", asked.get("limit", str(PAGE)), 1, MOST_PER_PAGE)
@@ -44,17 +44,31 @@ class GrantsApi:
             found, cursor = await list_grants(self._engine, which, cursor=asked.get("cursor"), limit=limit)
         except ValueError:
             raise bad_query([{"loc": ["query", "cursor"], "msg": "not a cursor that a page gave"}]) from None
-        shown = [_grant_json(*each) for each in found if key.knows_workflow(each[0].workflow)]
+        now = self._engine.now()
+        shown = [_grant_json(each, now) for each in found if key.knows_workflow(each.record.workflow)]
         return JsonResponse({"grants": shown, "cursor": cursor})
 
 
-def _grant_json(record: RunRecord, request: Request) -> dict[str, Any]:
-    assert request.grant is not None, "it is listed as one"
+def _grant_json(listed: ListedGrant, now: datetime) -> dict[str, Any]:
+    record, request = listed.record, listed.request
     return {
         "run_id": record.id,
         "workflow": record.workflow,
         "title": request.title,
         "requester": request.requester,
         "on_behalf_of": request.on_behalf_of,
-        **api_grant(request.grant),
+        **(_counted_json(listed.counted, now) if listed.counted is not None else {}),
+        **(api_grant(request.grant) if listed.counted is None and request.grant is not None else {}),
     }
+
+
+def _counted_json(counted: CountedGrant, now: datetime) -> dict[str, Any]:
+    """Return a standing grant with what it has covered so far."""
+    revoked = counted.revoked
+    return {
+        **api_standing(counted.grant),
+        "state": counted.state(now),
+        "used": len(counted.uses),
+        "used_sums": {name: f"{counted.total(name):f}" for name in counted.grant.sums},
+        "uses": [use.request for use in counted.uses],
+    } | ({} if revoked is None else {"revoked_by": revoked.by, "reason": revoked.reason})

@@ -19,13 +19,14 @@ from approvals_bot.approvals.acts import Reply, Revoke
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.card_model import Card
 from approvals_bot.approvals.explain import explain
-from approvals_bot.approvals.grants import may_revoke
+from approvals_bot.approvals.grants import may_end, may_revoke
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.talk import may_comment, talk_result
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People, Person
 from approvals_bot.service.act import is_requester
 from approvals_bot.service.history import history_of
+from approvals_bot.service.revocations import counted_grant
 from approvals_bot.service.talk import talk
 from approvals_bot.web.decisions import change_of, result, talk_of
 from approvals_bot.web.form_tokens import FormTokens
@@ -134,6 +135,10 @@ class RequestPages:
         is_revocable = view.grant is not None and may_revoke(view.grant) and "revoke" not in card.talk
         if reader and is_revocable and await self._readers.may_end_grant(view, reader):
             card = replace(card, talk=("revoke", *card.talk))
+        counted = None if view.standing is None else await counted_grant(self._engine, view.standing)
+        is_covering = counted is not None and counted.state(self._now()) == "active" and "revoke" not in card.talk
+        if reader and is_covering and (may_end(view, reader) or await self._readers.may_end_grant(view, reader)):
+            card = replace(card, talk=("revoke", *card.talk))
         may_talk = card.talk and reader and (may_comment(view, reader) or "revoke" in card.talk)
         nav = await self._navigation.of(reader)
         return self._pages.page(
@@ -154,6 +159,8 @@ class RequestPages:
             values=values or {},
             talk_path=f"/requests/{view.id}/talk",
             talk_token=self._forms.make(request, "talk") if may_talk else "",
+            counted=counted,
+            now=self._now(),
             **self._decision(view, card, person, own),
             **await self._history(view),
         )

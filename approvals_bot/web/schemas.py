@@ -16,6 +16,7 @@ from approvals_bot.approvals.files import LARGEST_FILE
 from approvals_bot.approvals.grants import LONGEST_REASON
 from approvals_bot.approvals.json_values import UnfitError, check_json, check_size
 from approvals_bot.approvals.request import ReviewState
+from approvals_bot.approvals.standing_grants import StandingState
 from approvals_bot.approvals.talk import LONGEST_COMMENT
 from approvals_bot.durable.store.protocol import Status
 from approvals_bot.people import AddressError, canonical
@@ -377,7 +378,26 @@ RESPONSES: dict[str, Any] = {
             _object(run_id=TEXT, workflow=TEXT, title=TEXT, requester=TEXT, on_behalf_of=OPTIONAL_TEXT),
         ]
     },
-    "GrantPage": _object(grants={"type": "array", "items": ref("GrantOfRun")}, cursor=OPTIONAL_TEXT),
+    "StandingOfRun": {
+        "allOf": [
+            ref("Standing"),
+            _object(
+                {"revoked_by": TEXT, "reason": TEXT},
+                run_id=TEXT,
+                workflow=TEXT,
+                title=TEXT,
+                requester=TEXT,
+                on_behalf_of=OPTIONAL_TEXT,
+                state=_words(StandingState),
+                used={"type": "integer"},
+                used_sums={"type": "object"},
+                uses={"type": "array", "items": TEXT},
+            ),
+        ]
+    },
+    "GrantPage": _object(
+        grants={"type": "array", "items": {"anyOf": [ref("GrantOfRun"), ref("StandingOfRun")]}}, cursor=OPTIONAL_TEXT
+    ),
     "Request": _object(
         {"quorum": {"type": "array", "items": ref("Quorum")}, "grant": ref("Grant")}
         | {"standing": ref("Standing"), "review": ref("Review")},
