@@ -220,6 +220,17 @@ class StoreUnavailableError(ApprovalsBotError):
     """The store can't be read or written right now. Nothing was acknowledged; try again."""
 
 
+class FileReplacedError(StoreUnavailableError):
+    """The database's file was replaced under the running service. The operator restarts it; nothing more is written."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(
+            f"The database's file was replaced: {path} was moved, deleted or replaced while it was in use. Nothing is "
+            "accepted until the service has been restarted."
+        )
+
+
 class StoreCopyError(ApprovalsBotError):
     """One store can't be copied to another. Nothing was written; the operator has to fix the cause."""
 

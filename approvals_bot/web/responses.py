@@ -23,6 +23,7 @@ from approvals_bot.approvals.text import short_digest
 from approvals_bot.errors import (
     AlreadyResetError,
     ApprovalsBotError,
+    FileReplacedError,
     HookConflictError,
     HookFullError,
     HookNotFoundError,
@@ -194,6 +195,9 @@ def problem_of(error: Exception) -> Problem | None:
         case SourceUnavailable():
             detail = f"{error}. Who you are, and what you may do here, can't be checked now. Try again in a moment."
             return Problem(503, "Source unavailable", detail, headers=RETRY_SOON)
+        case FileReplacedError():
+            detail = "The database's file was replaced. Nothing is accepted until the service has been restarted."
+            return Problem(503, "Store unavailable", detail, headers=RETRY_SOON)
         case StoreUnavailableError():
             detail = "We can't say whether this was saved. Try again in a moment."
             return Problem(503, "Store unavailable", detail, headers=RETRY_SOON)

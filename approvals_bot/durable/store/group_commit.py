@@ -7,7 +7,6 @@ twentieth of the speed; twenty that share one don't notice each other. Each call
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 from abc import ABC, abstractmethod
 from collections import deque
@@ -17,6 +16,7 @@ from typing import Any, ClassVar, TypeVar
 
 import aiosqlite
 
+from approvals_bot.durable.store.main_file import MainFile
 from approvals_bot.errors import StoreUnavailableError
 
 T = TypeVar("T")
@@ -33,8 +33,9 @@ class SharedConnection(ABC):
     _USED: ClassVar[str]  # how the error sentence says what isn't possible
     _MAX_BATCH: ClassVar[int] = 200  # calls in one batch: keeps the wait of the first one short
 
-    def __init__(self, connection: aiosqlite.Connection) -> None:
+    def __init__(self, connection: aiosqlite.Connection, file: MainFile) -> None:
         self._connection = connection
+        self._file = file
         self._queue: deque[_Call] = deque()
         self._flushing: asyncio.Task[None] | None = None
         self._running: list[_Call] = []
@@ -61,13 +62,13 @@ class SharedConnection(ABC):
                 self._running = batch
                 try:
                     results = await in_thread(self._connection, partial(self._execute_batch, works))
-                except sqlite3.Error as error:
+                except (sqlite3.Error, StoreUnavailableError) as error:
                     results = [self._unavailable(error) for _ in batch]
                 finally:
                     self._timer.cancel()
                     self._running = []
                 for (_, future), result in zip(batch, results, strict=True):
-                    settle(future, result)
+                    settle(future, self._unavailable(result) if isinstance(result, sqlite3.Error) else result)
         finally:
             self._flushing = None
 
@@ -94,7 +95,9 @@ class SharedConnection(ABC):
     def _execute_batch(self, works: list[Work[Any]], raw: sqlite3.Connection) -> list[Any]:
         """Do all of the work, in the connection's thread. Returns each call's result, or the error for its caller."""
 
-    def _unavailable(self, error: sqlite3.Error) -> StoreUnavailableError:
+    def _unavailable(self, error: sqlite3.Error | StoreUnavailableError) -> StoreUnavailableError:
+        if isinstance(error, StoreUnavailableError):
+            return error
         unavailable = StoreUnavailableError(f"The database can't be {self._USED} right now ({error}). Try again.")
         unavailable.__cause__ = error
         return unavailable
@@ -105,24 +108,33 @@ class Writer(SharedConnection):
 
     _USED = "written to"
 
-    def __init__(self, connection: aiosqlite.Connection, path: str) -> None:
-        super().__init__(connection)
-        self._path = path
-        self._file = _file_at(path)
+    def __init__(self, connection: aiosqlite.Connection, file: MainFile, may_checkpoint: Callable[[], bool]) -> None:
+        super().__init__(connection, file)
+        self._may_checkpoint = may_checkpoint
 
     async def look(self, work: Work[T]) -> T:
-        """Read something on this connection, between two commits."""
+        """Read something on this connection, between two commits, and look at the file."""
+
+        def watched(raw: sqlite3.Connection) -> T:
+            self._file.look()
+            return work(raw)
+
         try:
-            return await in_thread(self._connection, work)
+            return await in_thread(self._connection, watched)
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
 
     def _execute_batch(self, works: list[Work[Any]], raw: sqlite3.Connection) -> list[Any]:
+        if self._file.is_replaced:
+            self._file.look()  # it may have been moved back
+        self._file.stamp(raw)
+        results = _transact(raw, works)
         # SQLite goes on committing to a file that was deleted or replaced by a backup. The next process that starts
         # never sees those commits, so they mustn't be acknowledged.
-        if _file_at(self._path) != self._file:
-            raise sqlite3.OperationalError(f"{self._path} was moved, deleted or replaced while it was in use")
-        return _transact(raw, works)
+        self._file.look()
+        if self._file.is_due() and self._may_checkpoint():
+            self._file.checkpoint(raw)
+        return results
 
 
 class ReadConnection(SharedConnection):
@@ -131,6 +143,7 @@ class ReadConnection(SharedConnection):
     _USED = "read"
 
     def _execute_batch(self, works: list[Work[Any]], raw: sqlite3.Connection) -> list[Any]:
+        self._file.refuse()
         results: list[Any] = []
         raw.execute("BEGIN")
         try:
@@ -165,21 +178,15 @@ class ListConnection(ReadConnection):
             self._connection._conn.interrupt()
 
 
-def _file_at(path: str) -> tuple[int, int] | None:
-    """Return the identity (device, inode) of the file that has this name now."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
 async def in_thread(connection: aiosqlite.Connection, work: Work[T]) -> T:
     """Run a whole transaction on the connection's thread: one hop, not one per statement."""
     if not connection._running or connection._connection is None:
         raise sqlite3.ProgrammingError("it is closed")
     result: T = await connection._execute(partial(work, connection._conn))  # type: ignore[no-untyped-call]
     return result
+
+
+_OF_THE_DATABASE = (sqlite3.OperationalError, sqlite3.DatabaseError)
 
 
 def _transact(raw: sqlite3.Connection, works: list[Work[Any]]) -> list[Any]:
@@ -199,8 +206,8 @@ def _transact(raw: sqlite3.Connection, works: list[Work[Any]]) -> list[Any]:
     except BaseException as error:
         if raw.in_transaction:
             raw.execute("ROLLBACK")
-        if isinstance(error, sqlite3.OperationalError) or not isinstance(error, Exception):
-            raise  # disk full, I/O error, locked: no single call is to blame
+        if type(error) in _OF_THE_DATABASE or not isinstance(error, Exception):
+            raise  # disk full, I/O error, locked, malformed: no single call is to blame
         if len(works) == 1:
             return [error]  # its own caller gets it; the others aren't affected
     else:

@@ -16,6 +16,7 @@ from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from typing import IO, Any, Concatenate, ParamSpec, Self, TypeVar
+from urllib.parse import quote
 
 import aiosqlite
 
@@ -34,6 +35,7 @@ from approvals_bot.durable.store.audit import ALL_LINES, AuditEntry, AuditFilter
 from approvals_bot.durable.store.bearers import Bearers
 from approvals_bot.durable.store.chain import ChainKey, RunHead
 from approvals_bot.durable.store.group_commit import ListConnection, ReadConnection, Writer, in_thread
+from approvals_bot.durable.store.main_file import MainFile, has_others_wal, put_wal_aside
 from approvals_bot.durable.store.protocol import SCHEMA_IS_OLDER, Filter, RunRecord
 from approvals_bot.errors import StoreUnavailableError
 
@@ -92,10 +94,12 @@ class SqliteStore:
         self.installation = installation
         self.bearers = bearers
         self._path = path
-        self._writer = Writer(writer, path)
-        self._reader = ReadConnection(reader)
-        self._lists = ListConnection(lists)
+        self._file = MainFile(path)
+        self._writer = Writer(writer, self._file, self._may_checkpoint)
+        self._reader = ReadConnection(reader, self._file)
+        self._lists = ListConnection(lists, self._file)
         self._version = -1
+        self._works = False
         self._sole_owner = SoleOwner(Path(path + ".lock"))
 
     @classmethod
@@ -106,12 +110,13 @@ class SqliteStore:
                 Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # once, at start
             elif not Path(path).exists():  # noqa: ASYNC240  # once, at start
                 raise StoreUnavailableError(f"There is no database {path} yet. `approvals-bot migrate` creates it.")
-            await asyncio.to_thread(_try, path)
+            await asyncio.to_thread(_try, path, upgrade=upgrade)
             bearers = Bearers()
             connections = [await _connection(path, bearers.register, lambda db: _migrate(db, upgrade=upgrade))]
             try:
                 installation = await in_thread(connections[0], reading.installation)
-                connections += [await _connection(path, bearers.register) for _ in range(2)]
+                to_read = f"file:{quote(path)}?mode=ro"  # see `close`
+                connections += [await _connection(to_read, bearers.register) for _ in range(2)]
             except BaseException:
                 for each in connections:
                     await asyncio.shield(each.close())
@@ -124,7 +129,17 @@ class SqliteStore:
     def schema(self) -> int:
         return len(_migrations())
 
+    def _may_checkpoint(self) -> bool:
+        """Return whether this process may checkpoint the file: it is the service, or there is none."""
+        if self._works:
+            return True
+        try:
+            return self._sole_owner.acquire()
+        finally:
+            self._sole_owner.release()
+
     async def begin_work(self) -> None:
+        self._works = self._file.needs_stamp = True
         try:
             if self._sole_owner.acquire():
                 # No other process works on this file, so all holders of leases are dead, and their runs needn't wait.
@@ -217,27 +232,52 @@ class SqliteStore:
             raise StoreUnavailableError(f"The database has schema {current}, this program needs {needed}.")
 
     async def close(self) -> None:
-        await self._writer.close()
-        await self._reader.close()
-        await self._lists.close()
+        # The last connection that can write checkpoints the WAL when it is closed. That must not happen to a file that
+        # has taken the place of ours: then the others, which can only read, are closed after it.
+        with suppress(StoreUnavailableError, sqlite3.Error):
+            await self._writer.look(lambda db: None)
+        connections = (self._reader, self._lists, self._writer)
+        for each in reversed(connections) if self._file.is_replaced else connections:
+            await each.close()
+        if self._file.is_replaced:
+            put_wal_aside(self._path)
+        self._file.close()
         self._sole_owner.release()
 
 
 # ── opening ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _try(path: str) -> None:
+def _try(path: str, *, upgrade: bool) -> None:
     """Raise early if a file can't be opened: aiosqlite would leave a thread behind that fails once the loop is gone.
 
     A new file is for its owner alone. SQLite gives the -wal and the -shm beside it the same mode.
     """
     if path != ":memory:":  # which is refused later, for it has no WAL
+        if has_others_wal(path):
+            _put_wal_aside(path, upgrade=upgrade)
         create_private(path)
     sqlite3.connect(path).close()
 
 
+def _put_wal_aside(path: str, *, upgrade: bool) -> None:
+    """Put the WAL of another file aside, unless this process only looks or another one works on the file."""
+    owner = SoleOwner(Path(path + ".lock"))
+    try:
+        if not upgrade or not owner.acquire():
+            raise sqlite3.OperationalError(
+                f"it was replaced, and {path}-wal belongs to the file that was there before; a start of the service "
+                "puts that aside"
+            )
+        put_wal_aside(path)
+    finally:
+        owner.release()
+
+
 async def _connection(path: str, *works: Callable[[sqlite3.Connection], None]) -> aiosqlite.Connection:
-    connection = await aiosqlite.connect(path, isolation_level=None, cached_statements=256)
+    connection = await aiosqlite.connect(
+        path, isolation_level=None, cached_statements=256, uri=path.startswith("file:")
+    )
     try:
         for work in (_set_up, *works):
             await in_thread(connection, work)
@@ -251,6 +291,7 @@ async def _connection(path: str, *works: Callable[[sqlite3.Connection], None]) -
 def _set_up(db: sqlite3.Connection) -> None:
     db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
     mode = _switch_to_wal(db)
+    db.execute("PRAGMA wal_autocheckpoint = 0")  # `MainFile` does that, so that it knows who has written
     db.execute("PRAGMA synchronous = FULL")
     synchronous = db.execute("PRAGMA synchronous").fetchone()[0]
     if mode != "wal" or synchronous != 2:

@@ -17,6 +17,7 @@ from approvals_bot.durable.core.events import Log
 from approvals_bot.durable.store import sqlite, sqlite_reading
 from approvals_bot.durable.store.bearers import Bearers
 from approvals_bot.durable.store.group_commit import Writer
+from approvals_bot.durable.store.main_file import MainFile
 from approvals_bot.durable.store.protocol import Append, Appended, Fenced, OpenStore, Stale
 from approvals_bot.durable.store.sqlite import SoleOwner, SqliteStore
 from tests.support.simulation.auditor import Auditor
@@ -137,7 +138,8 @@ class WatchedWriter(Writer):
     """Notes what each piece of work has changed; the notes count once the commit is done."""
 
     def __init__(self, connection: InlineConnection, look: Callable[[sqlite3.Connection], Any]) -> None:
-        super().__init__(cast(aiosqlite.Connection, connection), "simulated")  # it has all that is used of one
+        raw = cast(aiosqlite.Connection, connection)  # it has all that is used of one
+        super().__init__(raw, MainFile("simulated"), lambda: False)
         self._notes = connection.notes
         self._look = look
 

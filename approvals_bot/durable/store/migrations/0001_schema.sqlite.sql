@@ -230,3 +230,11 @@ CREATE TABLE file_parts (
   content BLOB NOT NULL,
   PRIMARY KEY (file_id, number)
 ) STRICT;
+
+-- Which WAL belongs to this file (store/main_file.py). Never copied. It comes after all indexes, so that VACUUM, which puts
+-- the tables before them, gives it another page: a vacuumed copy isn't this file.
+CREATE TABLE file_stamp (
+  one   INTEGER PRIMARY KEY CHECK (one = 1),
+  stamp TEXT NOT NULL
+) STRICT;
+INSERT INTO file_stamp VALUES (1, 'main file ' || lower(hex(randomblob(16))) || ' after ' || lower(hex(randomblob(16))));
