@@ -220,6 +220,14 @@ class StoreUnavailableError(ApprovalsBotError):
     """The store can't be read or written right now. Nothing was acknowledged; try again."""
 
 
+class StoreMissingError(StoreUnavailableError):
+    """There is no database yet where the configuration names one. The operator mends its name, or creates it."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        super().__init__(f"There is no database {place} yet. `approvals-bot migrate` creates it.")
+
+
 class FileReplacedError(StoreUnavailableError):
     """The database's file was replaced under the running service. The operator restarts it; nothing more is written."""
 

@@ -75,7 +75,7 @@ def check(
         from approvals_bot.cli.check_runs import RunsReport, check_runs
 
         report = RunsReport(limit, print_lines=not as_json)
-        with_engine(config, partial(check_runs, report=report, ended=since), upgrade=False)
+        with_engine(config, partial(check_runs, report=report, ended=since), to_read=True)
         found["runs"] = report.as_json()
         if not as_json:
             typer.echo(report.summary(with_ended=ended is not None))

@@ -116,12 +116,16 @@ def identity(text: str, service: ServiceSettings, option: str) -> str:
 
 
 def with_engine(
-    config: Path, use: Callable[[Engine, ServiceSettings], Coroutine[Any, Any, T]], *, upgrade: bool = True
+    config: Path,
+    use: Callable[[Engine, ServiceSettings], Coroutine[Any, Any, T]],
+    *,
+    upgrade: bool = True,
+    to_read: bool = False,
 ) -> T:
     """Run `use` with an engine on the service's database that can start and resume runs but executes none.
 
-    Without `upgrade`, the database's schema is left alone, and an outdated one is refused. Only config.toml is read, so
-    people can look at a run even while a workflow file is invalid.
+    Without `upgrade`, the database's schema is left alone, and a missing or outdated one is refused; `to_read`, nothing
+    is written at all. Only config.toml is read, so people can look at a run even while a workflow file is invalid.
     """
     from approvals_bot.config.load import load_service
 
@@ -129,21 +133,23 @@ def with_engine(
     service = load_service(config, os.environ)
 
     async def run() -> T:
-        async with _engine_of(service, clock_of(config), upgrade=upgrade) as engine:
+        async with _engine_of(service, clock_of(config), upgrade=upgrade, to_read=to_read) as engine:
             return await use(engine, service)
 
     return asyncio.run(run())
 
 
 @asynccontextmanager
-async def _engine_of(service: ServiceSettings, clock: TimeSource, *, upgrade: bool) -> AsyncIterator[Engine]:
+async def _engine_of(
+    service: ServiceSettings, clock: TimeSource, *, upgrade: bool, to_read: bool
+) -> AsyncIterator[Engine]:
     from approvals_bot.durable.engine import Engine
     from approvals_bot.durable.engine.executor import Executor
     from approvals_bot.durable.store import connect
     from approvals_bot.durable.store.chain import ChainKey
     from approvals_bot.durable.tokens import Tokens
 
-    store = await connect(service.server.database.get_secret_value(), upgrade=upgrade)
+    store = await connect(service.server.database.get_secret_value(), upgrade=upgrade, to_read=to_read)
     keys = [key.get_secret_value() for key in service.server.signing_keys]
     tokens = Tokens(keys, installation=store.installation)
     grace = service.server.cancel_grace.total_seconds()

@@ -82,7 +82,7 @@ def compare(
         progress.clear()
 
     try:
-        with_engine(config, look, upgrade=False)
+        with_engine(config, look, to_read=True)
     except (TimeoutError, ApprovalsBotError, OSError) as error:
         misuse(error_text(error))
     terminal.say(found, _summary(found), as_json)

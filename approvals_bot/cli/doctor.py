@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -113,20 +114,30 @@ def _check_base_url(service: ServiceSettings) -> Diagnosis:
 
 
 async def _check_store(service: ServiceSettings) -> Sequence[Diagnosis]:
-    """Open the store, which updates its schema and fails if SQLite can't use WAL and synchronous=FULL."""
+    """Look into the store. Nothing is written: not even the schema is updated."""
     url = service.server.database.get_secret_value()
     try:
-        opened = await connect(url)
+        opened = await connect(url, to_read=True)
     except (StoreUnavailableError, ValueError, ModuleNotFoundError) as error:
         return [Diagnosis("FAIL", "store", str(error), "Check [server] database and its permissions.")]
     try:
-        await opened.check()
+        if url.startswith("sqlite:///"):
+            _check_writable(Path(url.removeprefix("sqlite:///")))
+        else:
+            await opened.check()  # which only looks, there
         others = [*_check_replicas(await opened.replicas(), datetime.now(UTC))]
     except StoreUnavailableError as error:
         return [Diagnosis("FAIL", "store", str(error), "Make it writable; until then, nothing can be accepted.")]
     finally:
         await opened.close()
     return [*await _check_database(url), *others]
+
+
+def _check_writable(file: Path) -> None:
+    """Raise StoreUnavailableError if this user can't write to a SQLite file, or create files beside it."""
+    for path in (file, file.absolute().parent):
+        if not os.access(path, os.W_OK):
+            raise StoreUnavailableError(f"{path} can't be written to by this user")
 
 
 def _check_replicas(rows: Sequence[ReplicaRow], now: datetime) -> Iterator[Diagnosis]:
@@ -142,7 +153,7 @@ def _check_replicas(rows: Sequence[ReplicaRow], now: datetime) -> Iterator[Diagn
 async def _check_database(url: str) -> Sequence[Diagnosis]:
     if not url.startswith("sqlite:///"):
         return await _check_postgres(url)
-    found = [Diagnosis("OK", "store", "SQLite is writable, in WAL mode with synchronous=FULL; the schema is current")]
+    found = [Diagnosis("OK", "store", "SQLite is writable; the schema is current")]
     return [*found, *_check_space(Path(url.removeprefix("sqlite:///")))]
 
 
@@ -150,7 +161,7 @@ async def _check_api_keys(service: ServiceSettings, now: datetime) -> Sequence[D
     """Say when each key was used last, and which expire soon."""
     used: dict[str, datetime | None] = {}
     with suppress(StoreUnavailableError, ValueError, ModuleNotFoundError):  # the store's own check has reported it
-        store = await connect(service.server.database.get_secret_value(), upgrade=False)
+        store = await connect(service.server.database.get_secret_value(), to_read=True)
         try:
             used = {name: await last_use(store, name) for name in service.api_keys}
         finally:

@@ -316,7 +316,7 @@ def explain(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
             text = explained(record, request, found, engine.now())
         terminal.say(found, text, as_json)
 
-    with_engine(config, look)
+    with_engine(config, look, to_read=True)
 
 
 def print_reply(verdict: dict[str, Any], as_json: bool) -> None:
@@ -428,7 +428,7 @@ def runs(
         except ValueError as error:
             misuse(f"--cursor: {error}")
 
-    page = with_engine(config, look)
+    page = with_engine(config, look, to_read=True)
     found = {"runs": [show.record_json(record) for record in page.records], "cursor": page.cursor}
     terminal.say(found, show.table(page), as_json)
 
@@ -442,7 +442,7 @@ def show_command(run: RunId, config: Config = CONFIG, as_json: Json = False) -> 
         text = show.history_text(*about, engine.now(), max_waiting=engine.max_waiting)
         terminal.say(show.run_json(*about), text, as_json)
 
-    with_engine(config, look)
+    with_engine(config, look, to_read=True)
 
 
 def resume(

@@ -40,7 +40,7 @@ def schedules(
     chosen = [each for each in definitions if workflow in (None, each.id)]
     if not chosen and workflow is not None:
         fail(f"There is no workflow named {workflow!r}. `approvals-bot check` lists them.")
-    found = with_engine(config, partial(_read, definitions=chosen, most=following))
+    found = with_engine(config, partial(_read, definitions=chosen, most=following), to_read=True)
     terminal.say({"schedules": [_as_json(each) for each in found]}, _table(found), as_json)
 
 

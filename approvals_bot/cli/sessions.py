@@ -34,7 +34,7 @@ def list_sessions(address: Address, config: Config = CONFIG, as_json: Json = Fal
         sessions = Sessions(engine, idle=service.login.idle, lifetime=service.login.lifetime)
         return list(await sessions.list(_canonical(address, service)))
 
-    rows = with_engine(config, read, upgrade=False)
+    rows = with_engine(config, read, to_read=True)
     if as_json:
         typer.echo(json.dumps([_as_json(row) for row in rows], indent=2))
         return

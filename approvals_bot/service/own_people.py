@@ -12,7 +12,7 @@ from pathlib import Path
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.personal import PersonalRow, list_personal
-from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.errors import StoreMissingError, StoreUnavailableError
 from approvals_bot.people.own import OwnPeople, OwnSettings, own_settings
 
 NEVERY = 5.0  # seconds until a replica knows what was set at another
@@ -65,7 +65,10 @@ async def read_own_people(url: str) -> OwnPeople:
 async def _read(url: str) -> list[PersonalRow]:
     if url.startswith("sqlite:///"):
         return await asyncio.to_thread(_read_file, Path(url.removeprefix("sqlite:///")))
-    store = await connect(url, upgrade=False)
+    try:
+        store = await connect(url, to_read=True)
+    except StoreMissingError:
+        return []
     try:
         return await store.personal(NEVER)
     finally:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
@@ -113,6 +115,13 @@ def with_slack(site: Site, slack: Slack, more: str = "") -> None:
     site.write("config.toml", site.config.read_text().replace("[people.", f"{table}\n[people.", 1))
 
 
+@pytest.fixture
+def site(site: Site) -> Site:
+    """The site, and its database."""
+    site.type("migrate")
+    return site
+
+
 def findings(site: Site, *options: str, fails: bool = False) -> list[tuple[str, str, str]]:
     found = site.json("doctor", *options, fails=fails)["findings"]
     return [(each["state"], each["about"], each["what"]) for each in found]
@@ -126,18 +135,40 @@ def test_doctor_reports_a_minimal_setup_with_warnings_only(site: Site) -> None:
     report = site.type("doctor").stdout
     assert "FAIL  " not in report
     assert "WARN  ⚠ base_url: http://127.0.0.1:8000 is this machine, so links open nowhere else\n         → S" in report
-    assert "OK    ✅ store: SQLite is writable, in WAL mode with synchronous=FULL" in report
+    assert "OK    ✅ store: SQLite is writable; the schema is current" in report
     assert "WARN  ⚠ people of leave: nobody is notified of a request" in report
     assert report.endswith("0 FAIL\n")
 
 
-def test_doctor_reports_an_invalid_configuration_first(site: Site) -> None:
-    site.write("workflows/leave.toml", LEAVE.replace("days <= 1", "dys <= 1"))
-    found = findings(site, fails=True)
-    assert (found[0][0], found[0][1]) == ("FAIL", "configuration")
-    assert of(found, "store")[0][0] == "OK"  # the rest is still checked
-    site.write("config.toml", "[server]\n")
-    assert [each[0] for each in findings(site, fails=True)] == ["FAIL"]
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+def test_commands_that_read_create_and_change_nothing(site: Site, store: str, request: pytest.FixtureRequest) -> None:
+    missing, named = f"sqlite:///{site.folder}/typo/aprovals.db", f"{site.folder}/typo/aprovals.db"
+    if store == "postgres":
+        missing = request.getfixturevalue("postgres").empty_database()
+        named = urlsplit(missing).hostname or ""
+    there = site.config.read_text()
+    (site.folder / "approvals.db").chmod(0o400)
+    before = kept(site.folder)
+    findings(site)
+    site.type("runs")
+    site.type("schedules")
+    assert kept(site.folder) == before
+    site.write("config.toml", there.replace("sqlite:///approvals.db", missing))
+    ((state, what),) = of(findings(site, fails=True), "store")
+    assert (state, named in what, "There is no database" in what) == ("FAIL", True, True)
+    for command in (["runs"], ["show", "run_x"], ["explain", "run_x"], ["schedules"], ["check", "--runs"]):
+        assert "There is no database" in site.type(*command, fails=True).stderr
+    site.write("config.toml", there)
+    assert kept(site.folder) == before
+    if store == "postgres":
+        found = request.getfixturevalue("postgres").execute(
+            "SELECT count(*) FROM pg_class WHERE relname = 'runs'", missing
+        )
+        assert found[0][0] == 0
+
+
+def kept(folder: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ def test_show_redacts_tokens(site: Site) -> None:
 
 
 def test_output_has_no_colour_off_a_terminal(site: Site) -> None:
+    site.type("migrate")
     assert "\x1b" not in site.type("runs").stdout
 
 

@@ -39,6 +39,7 @@ def work(site: Site) -> None:
 
 
 def test_schedules_that_no_service_has_seen_have_next_times(site: Site) -> None:
+    site.type("migrate")
     site.write("workflows/leave.toml", LEAVE + SCHEDULES)
     found = site.json("schedules", "--next", "2")["schedules"]
     assert [(each["workflow"], each["id"], each["last"], len(each["next"])) for each in found] == [
@@ -78,6 +79,7 @@ def test_schedules_say_what_became_of_the_last_time(site_on_each_store: Site) ->
 
 
 def test_schedules_of_one_workflow(site: Site) -> None:
+    site.type("migrate")
     assert site.type("schedules").stdout == "No schedules.\n"
     assert site.json("schedules", "--workflow", "leave") == {"schedules": []}
     assert "no workflow named 'nothing'" in site.type("schedules", "--workflow", "nothing", fails=True).stderr

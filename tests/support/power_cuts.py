@@ -19,7 +19,7 @@ from pathlib import Path
 from random import Random
 
 from approvals_bot import Engine, create_hook, workflow
-from approvals_bot.durable.store import sqlite
+from approvals_bot.durable.store import main_file, sqlite
 from tests.support.dying_process import job
 from tests.support.watched_sqlite import Operation, watch
 
@@ -55,9 +55,9 @@ def _set_up(synchronous: str) -> None:
     def set_up(db: sqlite3.Connection) -> None:
         real(db)
         db.execute(f"PRAGMA synchronous = {synchronous}")
-        db.execute("PRAGMA wal_autocheckpoint = 60")
 
     sqlite._set_up = set_up
+    main_file.FULL_WAL = 60
 
 
 async def _work(database: Path, recording: Recording) -> None:

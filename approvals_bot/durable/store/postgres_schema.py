@@ -13,7 +13,7 @@ from asyncpg import Connection
 
 from approvals_bot.durable.store.postgres_connection import connect_to, place
 from approvals_bot.durable.store.protocol import SCHEMA_IS_OLDER
-from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.errors import StoreMissingError, StoreUnavailableError
 
 _TURN = 7_165_904_210_112_233  # our advisory lock: any number that nobody else uses in this database
 TRIES = 10  # while others hold locks, a second apart (deadlock_timeout): even busy replicas let one through
@@ -32,7 +32,7 @@ async def migrate(connection: Connection, url: str, *, upgrade: bool = True) -> 
     """Apply the missing files in one transaction. Of replicas that start at once, one does so and the others wait.
 
     Raises StoreUnavailableError if the schema is newer than this program or can't be changed. Without `upgrade`, also
-    if it is older, unless there is none.
+    if it is older or there is none.
     """
     for tries_left in reversed(range(TRIES)):
         try:
@@ -50,16 +50,19 @@ async def _apply(connection: Connection, url: str, *, upgrade: bool) -> None:
     try:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _TURN)
-            await connection.execute(
-                "CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT PRIMARY KEY, file TEXT)"
-            )
+            if upgrade:
+                await connection.execute(
+                    "CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT PRIMARY KEY, file TEXT)"
+                )
+            elif not await connection.fetchval("SELECT to_regclass('schema_versions')::text"):
+                raise StoreMissingError(place(url))
             version = await connection.fetchval(_VERSION)
             if version > len(migrations()):
                 raise StoreUnavailableError(
                     f"The database {place(url)} has schema {version}, but this program knows only {len(migrations())}; "
                     "run the newer program."
                 )
-            if 0 < version < len(migrations()) and not upgrade:
+            if version < len(migrations()) and not upgrade:
                 older = SCHEMA_IS_OLDER.format(version=version, current=len(migrations()))
                 raise StoreUnavailableError(f"The database {place(url)} can't be used: {older}.")
             for number, (name, script) in enumerate(migrations()[version:], version + 1):

@@ -37,7 +37,7 @@ from approvals_bot.durable.store.chain import ChainKey, RunHead
 from approvals_bot.durable.store.group_commit import ListConnection, ReadConnection, Writer, in_thread
 from approvals_bot.durable.store.main_file import MainFile, has_others_wal, put_wal_aside
 from approvals_bot.durable.store.protocol import SCHEMA_IS_OLDER, Filter, RunRecord
-from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.errors import StoreMissingError, StoreUnavailableError
 
 APPLICATION_ID = 0x41707072
 """The mark ("Appr") in the header of our files. Other programs' files have a schema version, too, but not this mark."""
@@ -103,20 +103,25 @@ class SqliteStore:
         self._sole_owner = SoleOwner(Path(path + ".lock"))
 
     @classmethod
-    async def open(cls, path: str, *, upgrade: bool = True) -> Self:
-        """Open the file, creating or migrating it. Raises StoreUnavailableError, with the reason, if that fails."""
+    async def open(cls, path: str, *, upgrade: bool = True, to_read: bool = False) -> Self:
+        """Open the file, creating or migrating it. Raises StoreUnavailableError, with the reason, if that fails.
+
+        `to_read` creates and writes nothing, not even a file beside it, and implies that nothing is migrated.
+        """
+        upgrade &= not to_read
         try:
             if upgrade:
                 Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # once, at start
             elif not Path(path).exists():  # noqa: ASYNC240  # once, at start
-                raise StoreUnavailableError(f"There is no database {path} yet. `approvals-bot migrate` creates it.")
+                raise StoreMissingError(str(Path(path).absolute()))  # noqa: ASYNC240
             await asyncio.to_thread(_try, path, upgrade=upgrade)
             bearers = Bearers()
-            connections = [await _connection(path, bearers.register, lambda db: _migrate(db, upgrade=upgrade))]
+            first, others = (_read_only(path),) * 2 if to_read else (path, f"file:{quote(path)}?mode=ro")  # see `close`
+            set_up = _wait_for_others if to_read else _set_up
+            connections = [await _connection(first, set_up, bearers.register, lambda db: _migrate(db, upgrade=upgrade))]
             try:
                 installation = await in_thread(connections[0], reading.installation)
-                to_read = f"file:{quote(path)}?mode=ro"  # see `close`
-                connections += [await _connection(to_read, bearers.register) for _ in range(2)]
+                connections += [await _connection(others, set_up, bearers.register) for _ in range(2)]
             except BaseException:
                 for each in connections:
                     await asyncio.shield(each.close())
@@ -274,12 +279,20 @@ def _put_wal_aside(path: str, *, upgrade: bool) -> None:
         owner.release()
 
 
+def _read_only(path: str) -> str:
+    """Return the URI by which to read a file and write nothing.
+
+    Without a -wal, nobody has the file open. SQLite would then make one to read, unless the file is immutable to it.
+    """
+    return f"file:{quote(path)}?{'mode=ro' if Path(path + '-wal').exists() else 'immutable=1'}"
+
+
 async def _connection(path: str, *works: Callable[[sqlite3.Connection], None]) -> aiosqlite.Connection:
     connection = await aiosqlite.connect(
         path, isolation_level=None, cached_statements=256, uri=path.startswith("file:")
     )
     try:
-        for work in (_set_up, *works):
+        for work in works:
             await in_thread(connection, work)
     except BaseException:
         with suppress(Exception):
@@ -288,8 +301,12 @@ async def _connection(path: str, *works: Callable[[sqlite3.Connection], None]) -
     return connection
 
 
-def _set_up(db: sqlite3.Connection) -> None:
+def _wait_for_others(db: sqlite3.Connection) -> None:
     db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
+
+
+def _set_up(db: sqlite3.Connection) -> None:
+    _wait_for_others(db)
     mode = _switch_to_wal(db)
     db.execute("PRAGMA wal_autocheckpoint = 0")  # `MainFile` does that, so that it knows who has written
     db.execute("PRAGMA synchronous = FULL")
@@ -329,17 +346,12 @@ def _migrate(db: sqlite3.Connection, *, upgrade: bool = True) -> None:
     migrations = _migrations()
     if _marks(db) == (len(migrations), APPLICATION_ID):
         return
+    if not upgrade:
+        _version(db, len(migrations))
+        raise sqlite3.OperationalError(SCHEMA_IS_OLDER.format(version=_marks(db)[0], current=len(migrations)))
     db.execute("BEGIN IMMEDIATE")
     try:
-        version, made_by = _marks(db)
-        if made_by != APPLICATION_ID and (version or db.execute("SELECT 1 FROM sqlite_master").fetchone()):
-            raise sqlite3.OperationalError("it is the database of another program")
-        if version > len(migrations):
-            raise sqlite3.OperationalError(
-                f"it has schema {version}, but this program knows only {len(migrations)}; run the newer program"
-            )
-        if 0 < version < len(migrations) and not upgrade:
-            raise sqlite3.OperationalError(SCHEMA_IS_OLDER.format(version=version, current=len(migrations)))
+        version = _version(db, len(migrations))
         for _, script in migrations[version:]:
             for statement in _statements(script):
                 db.execute(statement)
@@ -350,6 +362,18 @@ def _migrate(db: sqlite3.Connection, *, upgrade: bool = True) -> None:
         if db.in_transaction:  # a full disk has already ended it
             db.execute("ROLLBACK")
         raise
+
+
+def _version(db: sqlite3.Connection, known: int) -> int:
+    """Return the version of the schema. Raises OperationalError unless this program made it, and knows it."""
+    version, made_by = _marks(db)
+    if made_by != APPLICATION_ID and (version or db.execute("SELECT 1 FROM sqlite_master").fetchone()):
+        raise sqlite3.OperationalError("it is the database of another program")
+    if version > known:
+        raise sqlite3.OperationalError(
+            f"it has schema {version}, but this program knows only {known}; run the newer program"
+        )
+    return version
 
 
 def _marks(db: sqlite3.Connection) -> tuple[int, int]:
