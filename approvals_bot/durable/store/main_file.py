@@ -16,7 +16,6 @@ import time
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import quote
 
 from approvals_bot.durable.core.private_files import create_private
@@ -33,22 +32,17 @@ _INDEX_HEAD = 136  # bytes of its index: without them, it is made again from the
 _FRAME = 24  # bytes before each page: its number is at 0, the salts at 8
 
 
-class FileState(NamedTuple):
-    """What changes if anybody writes a file, or puts another one in its place."""
+FileState = tuple[int, int, int, int]
+"""The device, inode, size and time of a file: one changes if anybody writes it, or puts another in its place."""
 
-    device: int
-    inode: int
-    size: int
-    micros: int
 
-    @classmethod
-    def at(cls, path: str) -> FileState | None:
-        """Look at the file that has this name now. None if there is none."""
-        try:
-            found = os.stat(path)
-        except OSError:
-            return None
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+def _state_of(path: str) -> FileState | None:
+    """Look at the file that has this name now. None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class MainFile:
@@ -62,13 +56,13 @@ class MainFile:
         self.path = path
         self.is_replaced = False
         self._lock = path + ".lock"
-        self._known = FileState.at(path)
+        self._known = _state_of(path)
         self._wal: int | None = None  # the file descriptor, once it has been needed
         self.needs_stamp = False
 
     def look(self) -> None:
         """Raise FileReplacedError if anybody else has written the file since the last checkpoint, or replaced it."""
-        found = FileState.at(self.path)
+        found = _state_of(self.path)
         if found != self._known and (self.is_replaced or not self._is_checkpoint_of_others(found)):
             if not self.is_replaced:
                 logger.error(
@@ -95,15 +89,16 @@ class MainFile:
             if time.monotonic() > until:
                 return False
             time.sleep(_EVERY)
-            found = FileState.at(self.path)
+            found = _state_of(self.path)
         return False
 
     def _said(self) -> FileState | None:
         try:
             with open(self._lock, encoding="ascii") as file:
-                return FileState(*map(int, file.read().split()))
-        except (OSError, ValueError, TypeError):
+                device, inode, size, at = map(int, file.read().split())
+        except (OSError, ValueError):
             return None
+        return device, inode, size, at
 
     # ── checkpoints ──
 
@@ -129,7 +124,7 @@ class MainFile:
             self.needs_stamp |= not busy and frames == done
         except sqlite3.OperationalError as error:  # a full disk, say: the commits are in the WAL
             logger.warning("the WAL of %s could not be checkpointed: %s", self.path, error)
-        self._known = FileState.at(self.path)
+        self._known = _state_of(self.path)
         if before is None or self._known is None or before[:2] != self._known[:2]:
             self._known = before
             self.look()
