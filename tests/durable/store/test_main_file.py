@@ -89,7 +89,7 @@ async def test_a_wal_is_never_applied_to_another_file(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailableError, match="it was replaced"):
         await SqliteStore.open(str(crashed), upgrade=False)
     assert crashed.read_bytes() == backup
-    assert not kept_wals(crashed), "whoever only looks puts nothing aside"
+    assert not kept_wals(crashed), "a process that only reads puts nothing aside"
     assert await ids_in(crashed) == ["a"]
     assert [wal.stat().st_size > 0 for wal in kept_wals(crashed)] == [True]
     await store.close()
