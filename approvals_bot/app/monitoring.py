@@ -11,10 +11,12 @@ from typing import Literal
 
 from approvals_bot.app.connections import start_task
 from approvals_bot.approvals.port import Called, CallResult, Channel
+from approvals_bot.config.monitoring import AlertsTable
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store.protocol import Claimed, OpenStore
 from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.service.alerts import Alerts
 from approvals_bot.service.channel_watch import ChannelWatch
 from approvals_bot.service.figures import FigureReader
 from approvals_bot.service.measured_store import measure
@@ -25,7 +27,7 @@ DELIVERY_EVENTS = {"delivered": "delivery_done", "uncertain": "delivery_done", "
 """What the log calls an attempt, by its outcome. The others are tried again, and are in the channel's state."""
 
 TOO_LATE = 5.0  # seconds; a timer that is later than this has a line in the log
-STORE = "store"
+STORE, STALLED = "store", "stalled runs"
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +63,10 @@ class Monitoring:
         stack: AsyncExitStack,
         engine: Engine,
         channels: Mapping[str, Channel],
+        *,
         workflows: Callable[[], Sequence[str]],
+        alerts: Callable[[], AlertsTable],
+        is_first: Callable[[], bool],
     ) -> None:
         """Watch what the engine works with; the stack stops it. `workflows`: those whose runs are requests."""
         self.channels.watch(channels)
@@ -69,6 +74,19 @@ class Monitoring:
         stack.push_async_callback(self.figures.close)
         start_task(stack, self._keep_looking(engine), "what is wrong for a while")
         start_task(stack, self.channels.keep_probing(), "probes of channels")
+        sending = Alerts(engine, self.troubles, alerts, is_first=is_first)
+        start_task(stack, sending.keep_sending(self._look_for_stalled), "alerts")
+
+    async def _look_for_stalled(self) -> None:
+        """Take note of runs that have stalled, whichever process they stalled in."""
+        figures = None if self.figures is None else await self.figures.read()
+        if figures is None:
+            return
+        if count := figures.runs.get("stalled", 0):
+            runs = "run waits" if count == 1 else "runs wait"
+            self.troubles.begin(STALLED, "run_stalled", f"{count} {runs} for a fix of the code")
+        else:
+            self.troubles.end(STALLED, "run_resumed", "no run waits for a fix any more")
 
     async def _keep_looking(self, engine: Engine) -> None:
         while True:
@@ -112,6 +130,8 @@ class Monitoring:
         """Take note of a call of a target."""
         outcome = "done" if isinstance(result, Called) else result.kind
         self.metrics.called(target, outcome)
+        key, event = f"target {target}", "followup_failed"
         if outcome == "refused":
-            said = {"event": "followup_failed", "target": target, "outcome": outcome}
-            log.error("a call was refused for good", extra=said)
+            self.troubles.begin(key, event, f"[http.{target}] refuses calls, which are not tried again", target=target)
+        elif outcome == "done":
+            self.troubles.end(key, event, f"[http.{target}] takes calls again")

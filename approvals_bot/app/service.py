@@ -134,7 +134,13 @@ async def open_service(
         keys = [key.get_secret_value() for key in service.server.signing_keys]
         tokens = Tokens(keys, installation=store.installation)
         replicas = Replicas(
-            store, tokens, version=version(PACKAGE), now=clock.now, config_digest=digest(configuration), id=replica
+            store,
+            tokens,
+            version=version(PACKAGE),
+            now=clock.now,
+            config_digest=digest(configuration),
+            id=replica,
+            troubles=monitoring.troubles,
         )
         resources: dict[type, Any] = {}
 
@@ -216,6 +222,7 @@ async def open_service(
             version=version(PACKAGE),
             replica=gethostname(),
             anchored=metrics.anchored,
+            troubles=monitoring.troubles,
         )
         keeper.load(configuration)
         cards = StalledCards(engine)
@@ -228,7 +235,14 @@ async def open_service(
         await replicas.announce()  # before anything is signed, and before it is ready
         start_task(stack, replicas.keep_announcing(), "the row of this replica")
         start_tasks(stack, channels)
-        monitoring.start(stack, engine, channels, lambda: requesting(running.catalog))
+        monitoring.start(
+            stack,
+            engine,
+            channels,
+            workflows=lambda: requesting(running.catalog),
+            alerts=lambda: running.configuration.service.alerts,
+            is_first=lambda: replicas.is_first,
+        )
         start_task(stack, own.keep_reading(), "what people set themselves")
         start_task(stack, directory.keep_reading(), "the directory of people")
         start_task(stack, provisioning.keep_reading(), "what the identity provider pushes")

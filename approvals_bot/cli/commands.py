@@ -22,6 +22,7 @@ COMMANDS = {
     "init": ("serve:init", "Create config.toml, a first workflow and signing keys."),
     "dev": ("serve:dev", "Try everything on this machine, with a fake Slack and mailbox."),
     "serve": ("serve:serve_command", "Run the service."),
+    "health": ("health:health", "Ask a running service on this machine how it is."),
     "migrate": ("serve:migrate", "Update the database's schema."),
     "copy": ("serve:copy_command", "Copy a stopped service's database to another one."),
     "check": ("check:check", "Check config.toml and all workflows."),

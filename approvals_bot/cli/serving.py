@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from approvals_bot.app.service import Service
 from approvals_bot.cli.interpreter import known_holes
+from approvals_bot.cli.systemd import Systemd
 from approvals_bot.cli.wire import BACKLOG, IDLE_TIME, file_limit, http_protocol, room, sweep
 from approvals_bot.config.load import Configuration, visible
 from approvals_bot.config.secret import secret_files
@@ -145,27 +146,34 @@ async def serve(service: Service, listening: socket.socket, source: ConfigSource
             server.force_exit = True
             service.engine.scheduler.hurry()
             return
+        systemd.stopping()
         for each in (server, *beside):
             each.should_exit = True
         logger.info("stopping: requests in progress may finish", extra={"event": "service_stopping"})
         service.engine.end_waiting()  # long polls would otherwise outlast DRAIN
 
-    _handle_signals(stop, lambda: None if server.should_exit else _reload(service, source))
+    systemd = Systemd()
+    _handle_signals(stop, lambda: None if server.should_exit else _reload(service, source, systemd))
     serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
     others = [asyncio.create_task(each.serve(), name="metrics") for each in beside]
-    watching = asyncio.create_task(_watch(service, source, _state(service, source)), name="watch the configuration")
+    watching = asyncio.create_task(
+        _watch(service, source, _state(service, source), systemd), name="watch the configuration"
+    )
+    living = asyncio.create_task(systemd.keep_alive(), name="the watchdog of systemd")
     sweeping = asyncio.create_task(sweep(server.server_state.connections), name="end idle connections")
     while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn has a flag but no event
         await asyncio.sleep(0.01)
     if server.started:
         tune_garbage_collector()
         ready()
+        systemd.ready()
     try:
         await serving
     finally:
         watching.cancel()
         sweeping.cancel()
-        await asyncio.gather(watching, sweeping, *others, return_exceptions=True)
+        living.cancel()
+        await asyncio.gather(watching, sweeping, living, *others, return_exceptions=True)
 
 
 def _metrics_server(service: Service, place: tuple[str, int]) -> _Server:
@@ -208,7 +216,7 @@ def _handle_signals(stop: Callable[[], None], reload: Callable[[], None]) -> Non
         signal.signal(signal.SIGHUP, lambda number, frame: on(reload))
 
 
-async def _watch(service: Service, source: ConfigSource, known: State) -> None:
+async def _watch(service: Service, source: ConfigSource, known: State, systemd: Systemd) -> None:
     """Reload when a configuration file differs from its `known` state.
 
     Polls, because file notifications get lost when a file is replaced instead of changed in place, which editors,
@@ -223,7 +231,7 @@ async def _watch(service: Service, source: ConfigSource, known: State) -> None:
             known = found
             await asyncio.sleep(SETTLED_AFTER)
             found = await asyncio.to_thread(_state, service, source)
-        _reload(service, source)
+        _reload(service, source, systemd)
 
 
 def _state(service: Service, source: ConfigSource) -> State:
@@ -240,7 +248,8 @@ def _state(service: Service, source: ConfigSource) -> State:
     return found
 
 
-def _reload(service: Service, source: ConfigSource) -> None:
+def _reload(service: Service, source: ConfigSource, systemd: Systemd) -> None:
+    systemd.reloading()
     try:
         later = service.reload(source.read())
     except (ApprovalsBotError, OSError) as error:
@@ -252,3 +261,4 @@ def _reload(service: Service, source: ConfigSource) -> None:
         logger.info(done, extra={"event": "config_reloaded"})
         if later:
             logger.warning("changes in %s take effect after a restart", " and ".join(later))
+    systemd.ready()

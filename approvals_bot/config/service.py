@@ -43,7 +43,7 @@ from approvals_bot.config.groups import (
 from approvals_bot.config.hosts import is_loopback
 from approvals_bot.config.login import LoginTable, Network, RolesTable
 from approvals_bot.config.mail import Email, MailAddress, mail_address
-from approvals_bot.config.monitoring import LogTable, MetricsTable
+from approvals_bot.config.monitoring import AlertsTable, LogTable, MetricsTable
 from approvals_bot.config.proxy import DirectHost, Proxy, ProxyUrl
 from approvals_bot.config.secret import Secret, look_up
 from approvals_bot.people.addresses import (
@@ -81,6 +81,7 @@ class ServiceSettings(Frozen):
     audit: AuditTable = Field(default_factory=AuditTable)
     log: LogTable = Field(default_factory=LogTable)
     metrics: MetricsTable = Field(default_factory=MetricsTable)
+    alerts: AlertsTable = Field(default_factory=AlertsTable)
 
     @property
     def step_limits(self) -> dict[str, int]:
@@ -170,6 +171,13 @@ class ServiceSettings(Frozen):
         for at, text in enumerate(self.server.admins):
             if text.startswith("@") and text[1:] not in self.groups:
                 raise refuse(f"no group is called {text[1:]}", at=("server", "admins", at))
+        return self
+
+    @model_validator(mode="after")
+    def _recipients_of_alerts_exist(self) -> ServiceSettings:
+        for at, text in enumerate(self.alerts.to):
+            if text.startswith("@") and text[1:] not in self.groups:
+                raise refuse(f"no group is called {text[1:]}", at=("alerts", "to", at))
         return self
 
     @model_validator(mode="after")

@@ -33,6 +33,7 @@ from approvals_bot.service.audit_check import RUNS_SEALED
 from approvals_bot.service.audit_key import AuditKey
 from approvals_bot.service.owed_lines import complete_lines
 from approvals_bot.service.rights import changes, rights_of
+from approvals_bot.service.troubles import Troubles
 
 EVERY = 1.0  # seconds between two looks at whether there is something to write
 LOOK_AROUND = 60.0  # seconds after which a replica also looks for runs that others have left
@@ -61,7 +62,6 @@ class _Place:
     place: AnchorPlace
     waiting: list[Anchor] = field(default_factory=list)
     next_try: float = 0.0
-    is_down: bool = False
 
     @property
     def name(self) -> str:
@@ -80,6 +80,7 @@ class AuditKeeper:
         version: str,
         replica: str,
         anchored: Callable[[datetime], None] = lambda at: None,
+        troubles: Troubles | None = None,
     ) -> None:
         self._engine = engine
         self._key = None if table.seed is None else AuditKey(table.seed)
@@ -88,6 +89,7 @@ class AuditKeeper:
         self._targets = targets
         self._about = {"version": version, "replica": replica}
         self._anchored = anchored
+        self._troubles = troubles or Troubles(engine.now)
         self._loaded: list[Configuration] = []
         self._has_ended = True  # runs may have ended while no service ran
         self._looked_at = -LOOK_AROUND
@@ -197,14 +199,11 @@ class AuditKeeper:
             why = await self._take(place.place, anchor)
             if why:
                 place.next_try = time.monotonic() + AGAIN
-                if not place.is_down:
-                    said = {"event": "anchor_failed", "target": place.name}
-                    log.error("%s took no anchor of the audit (%s); it is tried again", place.name, why, extra=said)
-                place.is_down = True
+                text = f"{place.name} took no anchor of the audit ({why}); it is tried again"
+                self._troubles.begin(f"anchor {place.name}", "anchor_failed", text, target=place.name)
                 return
-            if place.is_down:
-                log.info("%s takes anchors of the audit again", place.name)
-            place.is_down = False
+            text = f"{place.name} takes anchors of the audit again"
+            self._troubles.end(f"anchor {place.name}", "anchor_failed", text)
             del place.waiting[0]
             log.info("an anchor of the audit was made", extra={"event": "audit_anchored", "target": place.name})
             self._anchored(anchor.at)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, Literal
 
 from approvals_bot.approvals.acts import passed_on_by, read_actor
@@ -161,13 +162,36 @@ def _step_in_words(event: Event, end: Event | None) -> StepWords:
 def _entries(
     log: Sequence[Event], names: Mapping[int, str], words: Mapping[int, StepWords], called: Called
 ) -> Iterable[Entry]:
+    again = _tries_again(log)
     for event in log:
-        entry = _entry(event, names.get(event.data.get("id", 0), ""), words.get(event.data.get("id", 0)), called)
+        number = event.data.get("id", 0)
+        entry = (
+            None
+            if event.type in _WAITS and number in again
+            else _entry(event, names.get(number, ""), words.get(number), called)
+        )
+        if entry is not None and event.type == "step_completed" and number in again:
+            entry = replace(entry, text=f"{entry.text.removesuffix('.')}; again at {again[number]:%H:%M}.")
         if entry is not None:
             yield entry
         if event.type in ("hook_disposed", "hook_responded"):
             closed = (names.get(number) for number in closed_by(event))
             yield from (Entry(event.at, f"The {name} closed.") for name in closed if name in _HOOKS)
+
+
+_WAITS = ("wait_created", "wait_completed", "wait_cancelled")
+
+
+def _tries_again(log: Sequence[Event]) -> dict[int, datetime]:
+    """Return when something is tried again, by the number of the step that tried, and of the wait in between."""
+    found: dict[int, datetime] = {}
+    for event, then in pairwise(log):
+        match event.data.get("result"):
+            case {"kind": "try_again"} if event.type == "step_completed" and then.type == "wait_created":
+                if then.at == event.at and then.data.get("kind") == "timeout":
+                    at = from_micros(then.data["resume_at"])
+                    found |= {event.data["id"]: at, then.data["id"]: at}
+    return found
 
 
 def _is_named(event: Event) -> bool:

@@ -19,10 +19,13 @@ from approvals_bot.durable.store.protocol import OpenStore
 from approvals_bot.durable.store.replicas import ReplicaRow
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.service.troubles import Troubles
 
 EVERY = 5.0  # seconds between two writes of a replica's row
 SILENT = 30.0  # seconds without one, after which a replica is gone
 SKEW = timedelta(minutes=5)  # by which the clocks of two machines may differ
+
+KEY, GONE = "key_not_everywhere", "replica_gone"
 
 logger = logging.getLogger("approvals_bot.service")
 
@@ -64,6 +67,7 @@ class Replicas:
         now: Callable[[], datetime],
         config_digest: str = "",
         id: str = "",
+        troubles: Troubles | None = None,
     ) -> None:
         self.id = id or secrets.token_hex(8)
         self.config_digest = config_digest
@@ -73,6 +77,7 @@ class Replicas:
         self._tokens = tokens
         self._version = version
         self._now = now
+        self._troubles = troubles or Troubles(now)
         self._since = now()
         self._heard: dict[str, LastWrite] = {}
         self._signs_with: str | None = None  # None: it has signed nothing yet
@@ -82,6 +87,11 @@ class Replicas:
     def count(self) -> int:
         """How many replicas there are, this one among them."""
         return len(self.others) + 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether no other replica has a lower ID."""
+        return all(self.id < other.id for other in self.others)
 
     async def announce(self) -> None:
         """Say which keys this process accepts, and choose the one to sign with. Raises StoreUnavailableError."""
@@ -138,15 +148,15 @@ class Replicas:
     def _look_for_missing(self, key_ids: Sequence[str]) -> None:
         before, self.missing = self.missing, missing_keys(key_ids, self.others)
         if self.missing and self.missing != before:
-            logger.error(
-                "this replica isn't ready, because others sign with a key that it lacks (%s). "
-                "Add that key to [server] signing_keys here, or wait until nobody signs with it.",
-                ", ".join(self.missing),
-                extra={"event": "key_not_everywhere"},
+            text = (
+                "this replica isn't ready, because others sign with a key that it lacks "
+                f"({', '.join(self.missing)}). Add that key to [server] signing_keys here, or wait until nobody signs "
+                "with it"
             )
+            self._troubles.begin(f"{KEY} {self.id}", KEY, text, target=self.id)
         elif before and not self.missing:
-            said = {"event": "key_not_everywhere", "outcome": "over"}
-            logger.info("this replica has every key that others sign with, and is ready", extra=said)
+            text = "this replica has every key that others sign with, and is ready"
+            self._troubles.end(f"{KEY} {self.id}", KEY, text)
 
     def _row(self) -> ReplicaRow:
         schema = self._store.schema
@@ -167,8 +177,12 @@ class Replicas:
             if time - known.since < SILENT and not (is_new and row.seen_at < self._now() - SKEW):
                 found.append(row)
             elif any(other.id == row.id for other in self.others):
-                said = {"event": "replica_gone", "target": row.id}
-                logger.error("the replica %s has been silent for %d seconds", row.id, SILENT, extra=said)
+                text = f"the replica {row.id} has been silent for {SILENT:.0f} seconds, without having stopped"
+                self._troubles.begin(f"{GONE} {row.id}", GONE, text, target=row.id)
+        living = {row.id for row in found}
+        for trouble in self._troubles:
+            if trouble.event == GONE and (trouble.target in living or trouble.target not in heard):
+                self._troubles.end(trouble.key, GONE, f"the replica {trouble.target} is back, or forgotten")
         self._heard = heard
         return found
 

@@ -14,6 +14,7 @@ import httpx2
 from approvals_bot.app.service import open_service
 from approvals_bot.cli import serving
 from approvals_bot.cli.serving import ConfigSource, _state, _watch
+from approvals_bot.cli.systemd import Systemd
 from approvals_bot.config.api_keys import ApiKeyEntry
 from approvals_bot.service.catalog import read_configuration
 from tests.support.small_site import Site
@@ -68,7 +69,7 @@ def test_a_secret_file_that_changes_takes_effect_by_itself(site: Site, monkeypat
 
     async def play() -> list[int]:
         async with open_service(read_configuration(site.config)) as service:
-            watching = asyncio.create_task(_watch(service, source, _state(service, source)))
+            watching = asyncio.create_task(_watch(service, source, _state(service, source), Systemd({})))
 
             async def status(key: str) -> int:
                 transport = httpx2.ASGITransport(service.app)

@@ -157,6 +157,8 @@ def subject(dispatch: Dispatch) -> str:
     state = header(f"{card_text.result(card)}: {card.title}")
     if dispatch.occasion == "code":
         return header(f"Your code: {card.title}")
+    if not card.run_id:  # a notice to somebody who looks after the service, about no request
+        return header(card.title)
     if card.outcome is not None:
         return state
     if dispatch.thread is not None:

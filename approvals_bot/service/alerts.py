@@ -1,0 +1,195 @@
+"""Alerts: what is wrong for a while is sent to people by direct message or mail, once, and once more when it is over.
+
+Of several replicas, one sends. What has been sent is in the store, so another goes on after a crash. While the store
+itself is away, the replica with the lowest ID sends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from approvals_bot.approvals.port import Channels
+from approvals_bot.config.monitoring import AlertsTable, QuietHours
+from approvals_bot.durable.core.events import from_micros, to_micros
+from approvals_bot.durable.engine import Engine
+from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.people import People, Person
+from approvals_bot.service.attempts import change_counter
+from approvals_bot.service.notices import is_notified, persons_of
+from approvals_bot.service.troubles import LastingTrouble, Troubles
+
+NAME = "alerts"  # the counter that has what was sent
+LOOK_EVERY = 15.0  # seconds
+KEPT = timedelta(days=30)
+REFRESH = timedelta(seconds=20)  # after which a replica says again that something is still wrong
+SILENT = timedelta(seconds=60)  # after which it is over, if no replica says so any more
+SENDING = timedelta(seconds=60)  # after which another replica sends what one wanted to send
+SENT = -1
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A message to one person: that something is wrong since then, or over."""
+
+    key: str
+    address: str
+    text: str
+    since: datetime
+    is_over: bool
+
+    @property
+    def id(self) -> str:
+        """The same at each attempt."""
+        what = f"{self.key}\0{to_micros(self.since)}\0{self.is_over}\0{self.address}"
+        return f"alert-{hashlib.sha256(what.encode()).hexdigest()[:32]}"
+
+
+@dataclass(frozen=True, slots=True)
+class AlertPlan:
+    """What to send now, and the state to write before. None: the state stays."""
+
+    state: dict[str, Any] | None
+    alerts: tuple[Alert, ...]
+
+
+def plan_alerts(
+    state: Mapping[str, Any],
+    troubles: Sequence[LastingTrouble],
+    people: Sequence[Person],
+    now: datetime,
+    after: timedelta,
+    quiet: QuietHours | None,
+) -> AlertPlan:
+    """Decide what to send. `troubles`: what this replica sees.
+
+    An entry of the state has `since` and `seen`, when a replica saw it last, in microseconds; `text`; and `sent`: for
+    each person SENT, or until when somebody is sending it. `over` has the same for the second message.
+    """
+    at = to_micros(now)
+    entries: dict[str, dict[str, Any]] = {key: {**entry} for key, entry in state.items()}
+    for trouble in troubles:
+        entry = entries.setdefault(
+            trouble.key, {"since": to_micros(trouble.since), "seen": at, "text": trouble.text, "sent": {}}
+        )
+        if at - entry["seen"] >= REFRESH / timedelta(microseconds=1):
+            entry["seen"] = at
+    alerts = list[Alert]()
+    for key, entry in [*entries.items()]:
+        since = from_micros(entry["since"])
+        is_over = now - from_micros(entry["seen"]) >= SILENT
+        if not is_over and now - since < after:
+            continue
+        sent = {**entry["sent"]}
+        if is_over:
+            reached = {address for address, until in sent.items() if until == SENT}
+            ended = {**entry.get("over", {})}
+            due = [person for person in people if person.address in reached]
+        else:
+            ended, due = sent, [*people]
+        for person in due:
+            until = ended.get(person.address, 0)
+            if until != SENT and until <= at and not (quiet is not None and quiet.has(now.astimezone(_zone(person)))):
+                ended[person.address] = at + SENDING // timedelta(microseconds=1)
+                alerts.append(Alert(key, person.address, str(entry["text"]), since, is_over))
+        if is_over and all(ended.get(person.address) == SENT for person in due):
+            del entries[key]
+        else:
+            entries[key] = {**entry, "over" if is_over else "sent": ended}
+    return AlertPlan(None if entries == state else entries, tuple(alerts))
+
+
+def _zone(person: Person) -> ZoneInfo:
+    return ZoneInfo(person.zone or "UTC")
+
+
+def confirmed(state: Mapping[str, Any], alert: Alert) -> dict[str, Any] | None:
+    """Return the state once this alert was sent; None if nobody needs to know any more."""
+    entry = state.get(alert.key)
+    if entry is None or entry["since"] != to_micros(alert.since):
+        return None
+    which = "over" if alert.is_over else "sent"
+    return {**state, alert.key: {**entry, which: {**entry.get(which, {}), alert.address: SENT}}}
+
+
+class Alerts:
+    """The task that sends alerts, in one replica."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        troubles: Troubles,
+        table: Callable[[], AlertsTable],
+        *,
+        is_first: Callable[[], bool],
+    ) -> None:
+        """`is_first`: whether this replica sends while the store is away."""
+        self._engine = engine
+        self._troubles = troubles
+        self._table = table
+        self._is_first = is_first
+        self._alone: dict[str, Any] = {}  # the state while the store is away
+
+    async def keep_sending(self, look: Callable[[], Awaitable[None]]) -> None:
+        """Send what is due until cancelled. `look` is awaited before, to take note of what is wrong in the store."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            if self._table().to:
+                try:
+                    await look()
+                    await self.send_due()
+                except Exception as error:  # noqa: BLE001  # this task must outlive whatever it reports
+                    log.error("%s while alerts were sent", type(error).__name__)
+
+    async def send_due(self) -> None:
+        """Send what is due now."""
+        people = await persons_of(self._engine.resources[People], self._table().to)
+        alerts = list[Alert]()
+
+        def decide(state: Mapping[str, Any]) -> dict[str, Any] | None:
+            plan = self._plan(state, people)
+            alerts[:] = plan.alerts
+            return plan.state
+
+        try:
+            await self._change(decide)
+        except StoreUnavailableError:
+            plan = self._plan(self._alone, people)
+            self._alone = plan.state or self._alone
+            alerts = [*plan.alerts] if self._is_first() else []
+        by_address = {person.address: person for person in people}
+        for alert in alerts:
+            if await self._is_sent(alert, by_address[alert.address]):
+                await self._confirm(alert)
+
+    def _plan(self, state: Mapping[str, Any], people: Sequence[Person]) -> AlertPlan:
+        table = self._table()
+        return plan_alerts(state, [*self._troubles], people, self._engine.now(), table.after, table.quiet)
+
+    async def _change(self, decide: Callable[[Mapping[str, Any]], dict[str, Any] | None]) -> None:
+        await change_counter(self._engine, NAME, self._engine.now() + KEPT, decide)
+
+    async def _confirm(self, alert: Alert) -> None:
+        self._alone = confirmed(self._alone, alert) or self._alone
+        try:
+            await self._change(lambda state: confirmed(state, alert))
+        except StoreUnavailableError:
+            log.info("an alert was sent that the store doesn't know of")
+
+    async def _is_sent(self, alert: Alert, person: Person) -> bool:
+        now, since = self._engine.now(), alert.since.astimezone(_zone(person))
+        minutes = (now - alert.since) // timedelta(minutes=1)
+        title = "Approvals Bot: this is over" if alert.is_over else "Approvals Bot: something is wrong"
+        text = (
+            f"Over, after {minutes} minutes: {alert.text}." if alert.is_over else f"Since {since:%H:%M}: {alert.text}."
+        )
+        channels = self._engine.resources.get(Channels)
+        return channels is not None and await is_notified(channels, person, title, text, alert.id, now)
