@@ -104,18 +104,17 @@ class Monitoring:
     def claimed(self, each: Claimed) -> None:
         """Take note of a run that this process takes up, which was due before."""
         row = each.row
+        if each.taken_over:
+            self.metrics.taken_over()
+            said = {"event": "lease_taken_over", "run_id": row.id, "workflow": row.workflow}
+            log.warning("a run was taken over from a process that let its lease end", extra=said)
         if row.wake_at is None:
             return
         late = max(0.0, (self.now() - row.wake_at).total_seconds())
         by_timer = each.log[-1].at < row.wake_at
         self.metrics.run_taken_up(late, by_timer=by_timer)
         if by_timer and late > TOO_LATE:
-            said = {
-                "event": "timer_late",
-                "run_id": row.id,
-                "workflow": row.workflow,
-                "duration_ms": round(late * 1000),
-            }
+            said = {"event": "timer_late", "run_id": row.id, "workflow": row.workflow}
             log.warning("a run was due %.0f seconds ago", late, extra=said)
 
     def delivered(self, channel: str, act: Literal["send", "update"], outcome: str) -> None:

@@ -221,7 +221,6 @@ async def open_service(
             targets,
             version=version(PACKAGE),
             replica=gethostname(),
-            anchored=metrics.anchored,
             troubles=monitoring.troubles,
         )
         keeper.load(configuration)

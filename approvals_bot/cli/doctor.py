@@ -19,6 +19,7 @@ from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import EMAIL, SLACK, CheckUp, Diagnosis, DiagnosisState, WithCheck
 from approvals_bot.approvals.templates import channels_of
 from approvals_bot.cli.doctor_secrets import check_secrets
+from approvals_bot.cli.doctor_service import check_service
 from approvals_bot.cli.interpreter import known_holes
 from approvals_bot.cli.terminal import bold
 from approvals_bot.config.api_keys import ApiKeyEntry
@@ -49,6 +50,7 @@ BUILT_IN_CHANNELS = {SLACK: "Slack", EMAIL: "mail"}
 
 LITTLE_SPACE = 500_000_000  # bytes on the database's disk, below which the operator is warned
 EXPIRES_SOON = 30  # days
+CLOCKS_DIFFER = 5.0  # seconds
 MOST_NAMED = 10  # people in one line
 
 
@@ -69,6 +71,7 @@ async def examine(path: Path, env: Mapping[str, str], send: str | None = None) -
         *check_secrets(service, path),
         *await _check_store(service),
         *await _check_api_keys(service, datetime.now(UTC)),
+        *await check_service(service, datetime.now(UTC)),
     ]
     findings += await examine_channels(service, workflows, send)
     findings += await examine_people(service, workflows)
@@ -192,6 +195,9 @@ async def _check_postgres(url: str) -> Sequence[Diagnosis]:
     if not found.fsync:
         todo = "Set fsync = on; without it, a power cut can destroy the whole database."
         findings.append(Diagnosis("FAIL", "store", "the server has fsync=off", todo))
+    if abs(found.ahead) > CLOCKS_DIFFER:
+        what = f"the clocks of this machine and of the server differ by {abs(found.ahead):,.0f} seconds"
+        findings.append(Diagnosis("WARN", "clock", what, "Synchronise both by NTP: leases and deadlines go by them."))
     if found.asynchronous_standbys and not found.synchronous_standbys:
         names = ", ".join(found.asynchronous_standbys)
         todo = "Set synchronous_standby_names, or accept that a failover may lose the last decisions."

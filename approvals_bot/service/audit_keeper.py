@@ -13,10 +13,9 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 from approvals_bot.approvals.acts import SERVICE
@@ -69,7 +68,7 @@ class _Place:
 
 
 class AuditKeeper:
-    """The task that keeps the audit of a service. `anchored` is called with the time of each anchor that got out."""
+    """The task that keeps the audit of a service."""
 
     def __init__(
         self,
@@ -79,7 +78,6 @@ class AuditKeeper:
         *,
         version: str,
         replica: str,
-        anchored: Callable[[datetime], None] = lambda at: None,
         troubles: Troubles | None = None,
     ) -> None:
         self._engine = engine
@@ -88,7 +86,6 @@ class AuditKeeper:
         self._places = [_Place(place) for place in table.anchors]
         self._targets = targets
         self._about = {"version": version, "replica": replica}
-        self._anchored = anchored
         self._troubles = troubles or Troubles(engine.now)
         self._loaded: list[Configuration] = []
         self._has_ended = True  # runs may have ended while no service ran
@@ -206,7 +203,6 @@ class AuditKeeper:
             self._troubles.end(f"anchor {place.name}", "anchor_failed", text)
             del place.waiting[0]
             log.info("an anchor of the audit was made", extra={"event": "audit_anchored", "target": place.name})
-            self._anchored(anchor.at)
 
     async def _take(self, place: AnchorPlace, anchor: Anchor) -> str:
         """Pass an anchor on. Returns why that failed; empty if it didn't."""

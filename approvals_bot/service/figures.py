@@ -19,8 +19,11 @@ from approvals_bot.approvals.published import IN_TROUBLE, STATE, Trouble, troubl
 from approvals_bot.durable.core.attributes import projected
 from approvals_bot.durable.core.events import ENDINGS, Event
 from approvals_bot.durable.engine import Engine, RunRecord
+from approvals_bot.durable.store.audit import AuditFilter
 from approvals_bot.durable.store.protocol import Filter, Status
 from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.service.audit_keeper import ANCHORED
+from approvals_bot.service.grants import count_grants
 from approvals_bot.service.read import requests_of
 
 COUNT_EVERY = 15.0  # seconds
@@ -60,6 +63,9 @@ class StoreFigures:
     deliveries: Mapping[tuple[str, DeliveryWord], int] = field(default_factory=dict)
     oldest_delivery: Mapping[str, datetime] = field(default_factory=dict)
     size: int = 0
+    anchored_at: datetime | None = None
+    grants: Mapping[str, int] = field(default_factory=dict)
+    overdue_grants: int = 0
     decisions: tuple[EndedRequest, ...] = ()  # since the counts before
 
 
@@ -120,6 +126,7 @@ class FigureReader:
                 requests[workflow] = count
                 oldest |= await self._oldest(workflow)
         deliveries, late = await self._deliveries()
+        anchors = await engine.audit_lines(AuditFilter(what=ANCHORED, newest_first=True, limit=1))
         return StoreFigures(
             {status: await engine.count_runs(Filter(status=status), MOST_COUNTED) for status in OPEN},
             requests,
@@ -127,6 +134,8 @@ class FigureReader:
             deliveries,
             late,
             (await engine.store.load()).size,
+            anchors[0].at if anchors else None,
+            *await count_grants(engine, self._workflows()),
             await self._decisions(),
         )
 

@@ -191,3 +191,8 @@ def digest_of(parts: Mapping[str, str]) -> str:
     """Return what shows whether two replicas have the same configuration, secrets aside."""
     whole = "\0".join(f"{name}\0{text}" for name, text in sorted(parts.items()))
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
+
+
+def shown_installation(id: str) -> str:
+    """Return what distinguishes installations, without the ID that tokens are bound to."""
+    return hashlib.sha256(f"approvals-bot installation {id}".encode()).hexdigest()[:16]

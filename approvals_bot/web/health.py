@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from secrets import compare_digest
 from typing import Any
@@ -17,15 +16,9 @@ from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.people import People
 from approvals_bot.service.channel_watch import ChannelWatch
 from approvals_bot.service.figures import FigureReader
-from approvals_bot.service.replicas import Replicas
+from approvals_bot.service.replicas import Replicas, shown_installation
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import RETRY_SOON, Problem
-
-
-def shown_installation(id: str) -> str:
-    """Return what distinguishes installations, without the ID that tokens are bound to."""
-    return hashlib.sha256(f"approvals-bot installation {id}".encode()).hexdigest()[:16]
-
 
 Connection = Callable[[], Awaitable[ConnectionState]]
 """Says how a connection is that we keep open."""
@@ -58,9 +51,11 @@ class Health:
     async def alive(self, request: HttpRequest) -> Response:
         """The process answers. It says nothing about the store: restarting us would not mend that.
 
-        `installation` lets `doctor` see whose service answers. It is a hash, which is all that it takes.
+        `installation` lets `doctor` see whose service answers. It is a hash, which is all that it takes. `scheme` shows
+        it whether a proxy says how people have come.
         """
-        return JSONResponse({"status": "ok", "installation": self._installation})
+        scheme = request.scope.get("scheme", "http")
+        return JSONResponse({"status": "ok", "installation": self._installation, "scheme": scheme})
 
     async def ready(self, request: HttpRequest) -> Response:
         """The store takes writes and has the schema that this version needs; 503 otherwise.

@@ -97,6 +97,7 @@ class Metrics:
             "resume_seconds", "Seconds from a payload or another fact until this process took up its run.", LATE
         )
         self._late = histogram("timer_lateness_seconds", "Seconds by which this process took up runs too late.", LATE)
+        self._takeovers = counter("lease_takeovers", "Runs that this process took over from one that let them go.")
         self._bad_entries = gauge(
             "people_bad_entries",
             "Entries of a live group or directory that are no address and were left out, by source, as last read.",
@@ -121,9 +122,6 @@ class Metrics:
         self._store_calls = histogram("store_call_seconds", "Seconds of calls to the store.", CALLS, "call")
         self._commits = histogram("store_commit_seconds", "Seconds until something was durable.", CALLS)
         self._store_errors = counter("store_errors", "Calls that the store could not answer, by why.", "kind")
-        self._last_anchor = gauge(
-            "audit_last_anchor_timestamp_seconds", "Time of the last anchor of the audit that got to a place outside."
-        )
         self._votes = counter("votes", "What people did, by verdict and channel.", "verdict", "via")
         self._logins = counter(
             "logins", "Sign-ins to the pages, by method and outcome: signed_in, or why not.", "method", "outcome"
@@ -177,6 +175,9 @@ class Metrics:
         """Count a run that was due for this long."""
         (self._late if by_timer else self._resumed).observe(seconds)
 
+    def taken_over(self) -> None:
+        self._takeovers.inc()
+
     def people_read(self, bad_entries: Mapping[str, int], unreadable: Mapping[str, str]) -> None:
         """Take over how many entries of each live source of people are no address, and which can't be read."""
         for source, count in bad_entries.items():
@@ -208,9 +209,6 @@ class Metrics:
 
     def voted(self, verdict: str, via: str) -> None:
         self._votes.labels(verdict, via).inc()
-
-    def anchored(self, at: datetime) -> None:
-        self._last_anchor.set(at.timestamp())
 
     def counted(self, figures: StoreFigures, now: datetime) -> None:
         """Take over the counts of the whole store."""
@@ -260,4 +258,13 @@ class StoredMetrics:
         size = family("store_size_bytes", "Size of the store.")
         if self.figures is not None:
             size.add_metric([], found.size)
-        return [runs, requests, oldest, waiting, late, size]
+        anchored = family("audit_last_anchor_timestamp_seconds", "When the last anchor of the audit was made.")
+        if found.anchored_at is not None:
+            anchored.add_metric([], found.anchored_at.timestamp())
+        grants = family("grants_active", "Grants that are active, by workflow.", "workflow")
+        for workflow, count in found.grants.items():
+            grants.add_metric([workflow], count)
+        overdue = family("grants_overdue", "Grants that have ended and could not be removed yet.")
+        if self.figures is not None:
+            overdue.add_metric([], found.overdue_grants)
+        return [runs, requests, oldest, waiting, late, size, anchored, grants, overdue]

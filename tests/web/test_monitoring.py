@@ -156,7 +156,7 @@ build_info ready runs requests_open request_oldest_open_seconds request_decision
 timer_lateness_seconds deliveries_waiting delivery_oldest_waiting_seconds channel_up outgoing_calls_total
 store_call_seconds store_commit_seconds store_errors_total store_size_bytes logins_total api_key_refusals_total
 config_last_reload_successful config_last_reload_success_timestamp_seconds config_info
-audit_last_anchor_timestamp_seconds
+audit_last_anchor_timestamp_seconds lease_takeovers_total grants_active grants_overdue
 """
 """What monitors rely on, besides what was there before."""
 

@@ -23,7 +23,7 @@ from approvals_bot.durable.core.api import create_hook, create_webhook, publish,
 from approvals_bot.durable.store.protocol import MAX_UNREAD
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.service.catalog import Listed
-from approvals_bot.web.health import shown_installation
+from approvals_bot.service.replicas import shown_installation
 from approvals_bot.web.routes import Resource, build
 
 PATHS = (
@@ -329,7 +329,11 @@ async def test_answers_are_as_the_openapi_document_says(service: Any) -> None:
 
 async def test_the_service_says_that_it_lives_and_is_ready(service: Any) -> None:
     installation = shown_installation(service.engine.installation)
-    assert (await service.web.get("/healthz")).json() == {"status": "ok", "installation": installation}
+    assert (await service.web.get("/healthz")).json() == {
+        "status": "ok",
+        "installation": installation,
+        "scheme": "https",
+    }
     assert service.engine.installation not in installation
     assert (await service.web.get("/readyz")).json() == {"status": "ready", "store": "up"}
 

@@ -417,7 +417,7 @@ def _claimed(answer: Any) -> Claimed | None:
         return None
     row = run_row(answer[0])
     try:
-        return Claimed(Claim(row.id, row.epoch), row, log(answer[1]))
+        return Claimed(Claim(row.id, row.epoch), row, log(answer[1]), len(answer) > 2 and bool(answer[2]))
     except ValueError as error:  # it stays claimed until its lease ends, so a damaged log can't hold up others
         log_unreadable(row.id, error)
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 
@@ -106,21 +107,25 @@ _HEARD = 1.0  # seconds that a NOTIFY may take; it takes a millisecond
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What `examine` found. `hears` is whether a NOTIFY arrives; the standbys are those connected now."""
+    """What `examine` found. `hears` is whether a NOTIFY arrives; the standbys are those connected now.
+
+    `ahead`: seconds by which the server's clock is ahead of ours.
+    """
 
     version: str
     fsync: bool
     synchronous_standbys: tuple[str, ...]
     asynchronous_standbys: tuple[str, ...]
     hears: bool
+    ahead: float
 
 
 async def examine(url: str) -> Examined:
     """Examine a server's settings and standbys, for `doctor`. Writes nothing. Raises StoreUnavailableError."""
     connection = await connect_to(url, seconds=_START)
     try:
-        version, fsync = await connection.fetchrow(
-            "SELECT current_setting('server_version'), current_setting('fsync') <> 'off'"
+        version, fsync, now = await connection.fetchrow(
+            "SELECT current_setting('server_version'), current_setting('fsync') <> 'off', clock_timestamp()"
         )
         standbys = await connection.fetch("SELECT application_name, sync_state FROM pg_stat_replication")
         return Examined(
@@ -129,6 +134,7 @@ async def examine(url: str) -> Examined:
             tuple(name for name, state in standbys if state in ("sync", "quorum")),
             tuple(name for name, state in standbys if state in ("async", "potential")),
             await _hears(connection, url),
+            (now - datetime.now(UTC)).total_seconds(),
         )
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         raise StoreUnavailableError(f"The database {place(url)} can't be examined: {error}") from None

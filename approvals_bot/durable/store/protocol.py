@@ -336,11 +336,12 @@ class Claim(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """A claim, and the run as it was when it was claimed."""
+    """A claim, and the run as it was when it was claimed. `taken_over`: another process had let its lease end."""
 
     claim: Claim
     row: RunRecord
     log: Log
+    taken_over: bool = False
 
 
 class Lease(NamedTuple):

@@ -550,6 +550,7 @@ _CLAIM_DUE = f"""
     UPDATE runs SET owner = :owner, lease_until = :until, epoch = epoch + 1
     WHERE id IN (SELECT id FROM runs WHERE wake_at <= :at AND {_FREE} ORDER BY wake_at LIMIT :limit)
     RETURNING id, epoch"""  # noqa: S608  # our own text
+_ENDED_LEASES = "SELECT id FROM runs WHERE owner IS NOT NULL AND lease_until <= :at"
 _CLAIM_ONE = f"""
     UPDATE runs SET owner = :owner, lease_until = :until, epoch = epoch + 1, wake_at = min(coalesce(wake_at, :at), :at)
     WHERE id = :id AND ended_at IS NULL AND {_FREE}
@@ -559,9 +560,10 @@ _CLAIM_ONE = f"""
 def claim(db: sqlite3.Connection, lease: Lease, limit: int = 1, run_id: str | None = None) -> list[Claimed]:
     at, until = to_micros(lease.at), to_micros(lease.until)
     given = {"owner": lease.owner, "at": at, "until": until, "limit": limit, "id": run_id}
+    held = {row[0] for row in db.execute(_ENDED_LEASES, given)} if run_id is None else frozenset[str]()
     claims = [Claim(*row) for row in db.execute(_CLAIM_DUE if run_id is None else _CLAIM_ONE, given).fetchall()]
     found = ((claim, _readable(db, claim.run_id)) for claim in claims)
-    return [Claimed(claim, *run) for claim, run in found if run is not None]
+    return [Claimed(claim, *run, claim.run_id in held) for claim, run in found if run is not None]
 
 
 def renew(db: sqlite3.Connection, claims: list[Claim], lease_until: datetime) -> None:

@@ -684,12 +684,13 @@ DECLARE
   claimed json;
 BEGIN
   WITH due AS (
-    SELECT id FROM runs
+    SELECT id, owner FROM runs
     WHERE wake_at <= (lease ->> 'at')::bigint AND (lease_until IS NULL OR lease_until <= (lease ->> 'at')::bigint)
     ORDER BY wake_at LIMIT most FOR UPDATE SKIP LOCKED
   ), taken AS (
     UPDATE runs SET owner = lease ->> 'owner', lease_until = (lease ->> 'until')::bigint, epoch = epoch + 1
-    FROM due WHERE runs.id = due.id RETURNING json_build_array(run_json(runs), log_json(runs.id, 0)) AS run
+    FROM due WHERE runs.id = due.id
+    RETURNING json_build_array(run_json(runs), log_json(runs.id, 0), due.owner IS NOT NULL) AS run
   )
   SELECT coalesce(json_agg(run), '[]'::json) INTO claimed FROM taken;
   RETURN claimed;
