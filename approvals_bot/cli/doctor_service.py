@@ -106,7 +106,7 @@ async def _check_waits(store: OpenStore, now: datetime) -> AsyncIterator[Diagnos
 
 
 async def _check_growth(store: OpenStore, url: str, now: datetime) -> list[Diagnosis]:
-    """Say for how many days the database's disk has room, at the pace of the last week."""
+    """Say for how many days the database's disk has room, if it grows as in the last week."""
     recent = await store.count(Filter(opened_after=now - WEEK), MOST_COUNTED)
     runs = await store.count(Filter(), MOST_COUNTED)
     size = (await store.load()).size

@@ -39,15 +39,15 @@ def sent(
 
 def test_what_lasts_is_sent_once_and_once_when_it_is_over() -> None:
     state: Any = {}
-    story = []
+    messages_then = []
     for minutes in (0, 2, 4.75, 5, 5.25, 30, 60):
         state, messages = sent(state, minutes, DOWN)
-        story.append(messages)
+        messages_then.append(messages)
     for minutes in (60.5, 61, 61.5):
         state, messages = sent(state, minutes)
-        story.append(messages)
+        messages_then.append(messages)
     begun, over = ["di@acme.eu begun", "cy@acme.eu begun"], ["di@acme.eu over", "cy@acme.eu over"]
-    assert story == [[], [], [], begun, [], [], [], [], over, []]
+    assert messages_then == [[], [], [], begun, [], [], [], [], over, []]
     assert state == {}
 
 
