@@ -7,16 +7,17 @@ A list of whose turn it was last belongs to each seat of a workflow, for all of 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import count
 from typing import Any, Protocol
 
+from approvals_bot.approvals.ballot import can_be_filled
 from approvals_bot.approvals.clock import MORE
 from approvals_bot.approvals.eligibility import Resolution, ResolvedSeat
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.approvals.request import Request, RequestStage
+from approvals_bot.approvals.request import Request, RequestSeat, RequestStage
 from approvals_bot.durable.core.api import random as recorded_random
 from approvals_bot.durable.core.api import resource, step
 from approvals_bot.durable.core.serialization import Proven
@@ -103,13 +104,37 @@ async def with_picks(
             continue
         name = _name(stage, seat.id)
         known = request.picks.get(name, ())
-        others = tuple(one for one in seat.eligible if one not in known and one not in found.away)
-        new = tuple[str, ...]()
-        if seat.id in lacks and others:
-            turns, once = f"{definition.id} {name}", f"{request.id} {name} {len(known)}"
-            new = await pick_people(PickQuery(turns, once, others, lacks[seat.id], recorded_random().random()))
+        others = [one for one in seat.eligible if one not in known and one not in found.away]
+        new = list[str]()
+        for people in _needed_last(request, definition, stage, found, seat, others) if seat.id in lacks else ():
+            if people and len(new) < lacks[seat.id]:
+                turns, once = f"{definition.id} {name}", f"{request.id} {name} {len(known) + len(new)}"
+                lack = lacks[seat.id] - len(new)
+                new += await pick_people(PickQuery(turns, once, people, lack, recorded_random().random()))
         request = request.but(picks={**request.picks, name: (*known, *new)})
     return request, only_picked(request, definition, stage, found)
+
+
+def _needed_last(
+    request: Request,
+    definition: Definition,
+    stage: RequestStage,
+    found: Resolution,
+    seat: ResolvedSeat,
+    people: Sequence[str],
+) -> list[tuple[str, ...]]:
+    """Return these people in the order in which to pick from them: last those without whom other seats stay empty."""
+    rule = next(one for one in definition.stage if one.id == stage.id)
+    beside = [
+        RequestSeat(one.id, "", rule.seats[one.id].need, one.eligible)
+        for one in only_picked(request, definition, stage, found).seats
+        if one.id != seat.id and rule.alternative_of(one.id) == rule.alternative_of(seat.id)
+    ]
+    shared = {one for other in beside for one in other.eligible}.intersection(people)
+    left = [replace(each, eligible={k: v for k, v in each.eligible.items() if k not in shared}) for each in beside]
+    if not shared or can_be_filled(left):
+        return [tuple(people)]
+    return [tuple(one for one in people if (one in shared) is is_shared) for is_shared in (False, True)]
 
 
 def _pick_of(definition: Definition, stage: RequestStage, seat: int) -> int | None:

@@ -80,7 +80,7 @@ class PlayedRequest:
 
     async def act(self, act: Change) -> Reply:
         """Let somebody act now. Returns the reply that they get."""
-        if self._hook is None:
+        if self._hook is None or self.failure:
             return late_reply(self.request, act, self.now)
         payload = WebhookRequest.of_json(message_of(act)).encode()
         data = {"id": self._hook, "resume_id": f"act-{self._length}", "payload": payload}

@@ -12,14 +12,15 @@ import pytest
 
 from approvals_bot.approvals.explain import explain
 from approvals_bot.approvals.picks import PickQuery, Picks, chosen
-from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.simulate import simulate
 from approvals_bot.approvals.timers import stage_times
+from approvals_bot.approvals.workflow import approval
 from approvals_bot.people import People
 from approvals_bot.people.absences import Absence
 from approvals_bot.service.picks import StoredPicks
-from tests.approvals.conftest import ANN, BO, CFO, CY, DI, START, Office
+from tests.approvals.conftest import ANN, BO, CFO, CY, DI, START, Office, OpenedRequest
 from tests.approvals.test_checks import problems, workflow
 
 SEVEN = [f"p{number}@acme.eu" for number in range(7)]
@@ -105,6 +106,21 @@ async def test_only_those_picked_are_asked_and_may_vote(office: Office) -> None:
         assert said[-1]["rule"] == "stage review: 2 of Release managers or Finance were picked"
         assert said[-1]["values"] == {"picked": [*view.picks["review 0"]]}
         assert await asked[0].vote(view.waiting_for[0]) == "decided"
+
+
+@pytest.mark.parametrize("pick", [1, 2])
+async def test_nobody_is_picked_whom_another_seat_needs(office: Office, pick: int) -> None:
+    seats = [{"from": [ANN, BO], "need": 2}, {"from": ["@release-managers"], "pick": pick}]
+    async with office.open():
+        for _ in range(3):  # each of the three would have had a turn
+            office.engine.resources[Picks] = StoredPicks(office.engine)
+            definition = Definition.model_validate({**REVIEW, "stage": [{"id": "review", "seat": seats}]}, context={})
+            run = await office.engine.start(approval.under("picked", pinned(definition)), Opening({}, DI))
+            await office.settle()
+            request = OpenedRequest(office, run)
+            assert CY in (await request.view()).picks["review 1"]
+            assert len((await request.view()).picks["review 1"]) == pick
+            assert [await request.vote(by) for by in (ANN, BO, CY)] == ["counted", "counted", "decided"]
 
 
 async def test_an_escalation_picks_more(office: Office) -> None:

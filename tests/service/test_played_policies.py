@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from approvals_bot.approvals.acts import Vote
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.request import Opening
+from approvals_bot.config.policy_tests import START
+from approvals_bot.people import People
+from approvals_bot.service.playing import played as played_request
 from tests.support.small_site import Site, install
 
 
@@ -85,3 +92,11 @@ def played(site: Site, workflow: str, tests: str) -> dict[str, bool]:
 
 def test_only_deadlines_of_stages_that_apply_have_to_be_ahead(site: Site) -> None:
     played(site, DUE, DUE_TESTS)
+
+
+async def test_acts_on_a_request_that_failed_have_a_reply() -> None:
+    definition = Definition.model_validate(tomllib.loads(HEAD + '[[stage]]\nid = "go"\nfrom = ["@gone"]\n'), context={})
+    with played_request(definition, Opening({}, "bo@acme.eu"), People([], {"gone": []}), START) as play:
+        await play.open()
+        assert "nobody can approve" in play.failure
+        assert (await play.act(Vote("ann@acme.eu", "approve"))).code == "takes_no_votes"
