@@ -13,7 +13,7 @@ from hashlib import blake2b
 from itertools import count
 from typing import Any, Protocol
 
-from approvals_bot.approvals.ballot import can_be_filled
+from approvals_bot.approvals.ballot import can_be_filled, size_of
 from approvals_bot.approvals.clock import MORE
 from approvals_bot.approvals.eligibility import Resolution, ResolvedSeat
 from approvals_bot.approvals.policy import Definition
@@ -126,7 +126,7 @@ def _needed_last(
     """Return these people in the order in which to pick from them: last those without whom other seats stay empty."""
     rule = next(one for one in definition.stage if one.id == stage.id)
     beside = [
-        RequestSeat(one.id, "", rule.seats[one.id].need, one.eligible)
+        RequestSeat(one.id, "", size_of(rule.seats[one.id].need, len(one.eligible)), one.eligible)
         for one in only_picked(request, definition, stage, found).seats
         if one.id != seat.id and rule.alternative_of(one.id) == rule.alternative_of(seat.id)
     ]

@@ -108,9 +108,9 @@ async def test_only_those_picked_are_asked_and_may_vote(office: Office) -> None:
         assert await asked[0].vote(view.waiting_for[0]) == "decided"
 
 
-@pytest.mark.parametrize("pick", [1, 2])
-async def test_nobody_is_picked_whom_another_seat_needs(office: Office, pick: int) -> None:
-    seats = [{"from": [ANN, BO], "need": 2}, {"from": ["@release-managers"], "pick": pick}]
+@pytest.mark.parametrize(("pick", "need"), [(1, 2), (2, 2), (1, "majority"), (1, "all")])
+async def test_nobody_is_picked_whom_another_seat_needs(office: Office, pick: int, need: int | str) -> None:
+    seats = [{"from": [ANN, BO], "need": need}, {"from": ["@release-managers"], "pick": pick}]
     async with office.open():
         for _ in range(3):  # each of the three would have had a turn
             office.engine.resources[Picks] = StoredPicks(office.engine)
