@@ -100,6 +100,7 @@ class ListPages:
             listed = await self._box(box, address, given, asked.get("cursor"))
             waiting = await count_waiting(self._engine, address)
         rows = [await self._box_row(record, found, reader, box) for record, found in listed.rows]
+        shown = self._preview(rows, asked.get("show", ""), reader)
         person = {"person": address} if address and not reader else {}
         return await self._pages.page(
             request,
@@ -108,6 +109,8 @@ class ListPages:
             box=box,
             boxes=[(each, urlencode({**({"box": each} if each != "waiting" else {}), **person})) for each in BOXES],
             rows=rows,
+            shown=shown,
+            here_again=urlencode({"box": box, **given, **person, **_cursor(asked), "show": ""}),
             listed=listed,
             older=urlencode({"box": box, **given, **person, "cursor": listed.cursor}) if listed.cursor else "",
             given=given,
@@ -134,6 +137,14 @@ class ListPages:
         found = listed.rows[0][1] if listed.rows else None
         path = await self._links.inbox_path(found, reader) if found is not None else ""
         return RedirectResponse(f"{self._root}{path or '/inbox'}", 303)
+
+    def _preview(self, rows: list[dict[str, Any]], wanted: str, reader: str | None) -> dict[str, Any] | None:
+        """Return the row whose card a wide screen shows beside the list: the chosen one, or the first."""
+        cards = [row for row in rows if row["card"] is not None]
+        row = next((row for row in cards if row["card"].run_id == wanted), cards[0] if cards else None)
+        if row is None or row["view"] is None:
+            return None
+        return row | {"card": card_of(row["view"], reader, self._now())}
 
     def _has_keys(self, reader: str | None) -> bool:
         return reader is None or self._people.own.of(reader).has_keys
@@ -235,6 +246,10 @@ def _other_order(given: Mapping[str, str]) -> str:
         return ""
     rest = {name: text for name, text in given.items() if name != "order"}
     return urlencode(rest | ({} if given.get("order") == "oldest" else {"order": "oldest"}))
+
+
+def _cursor(asked: Mapping[str, str]) -> dict[str, str]:
+    return {"cursor": asked["cursor"]} if asked.get("cursor") else {}
 
 
 def _given(request: HttpRequest) -> dict[str, str]:

@@ -150,6 +150,7 @@ def row_of(record: RunRecord, view: Request | None, now: datetime) -> dict[str, 
     if view is None:
         return {
             "record": record,
+            "view": None,
             "card": None,
             "title": record.workflow,
             "path": f"/runs/{record.id}",
@@ -160,6 +161,7 @@ def row_of(record: RunRecord, view: Request | None, now: datetime) -> dict[str, 
     asked_at = view.asked_at if view.number else record.created_at
     return {
         "record": record,
+        "view": view,
         "card": card,
         "title": card.title,
         "path": f"/requests/{view.id}",

@@ -15,6 +15,7 @@ from approvals_bot.approvals.workflow import approval
 from approvals_bot.service.catalog import Listed
 from tests.support.browsing import CHROMIUM, a_port, chromium, needs_chromium, serving
 from tests.support.judges import faults_in_html, judge
+from tests.support.keyboard import faults_by_keyboard
 from tests.support.screens import bottom_of, faint_texts, is_too_wide
 
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed: pages go untried")
@@ -180,6 +181,12 @@ async def test_check_44_no_other_site_frames_the_page_or_posts_its_form(site: An
     assert service.content()["events"] == before
 
 
+IS_AS_SERVED = """served => {
+  const words = page => page.querySelector('main').textContent.replace(/\\s+/g, ' ')
+  return words(document) === words(new DOMParser().parseFromString(served, 'text/html'))
+}"""
+
+
 @needs_chromium
 async def test_check_46_every_page_is_accessible_and_fits_a_phone(site: Any) -> None:
     axe = (judge("axe-core") / "axe.min.js").read_text()
@@ -197,10 +204,15 @@ async def test_check_46_every_page_is_accessible_and_fits_a_phone(site: Any) -> 
     paths = [path, f"{counted}?done=counted", late, "/nowhere", "/login"]
     paths += ["/runs", "/runs?state=odd", f"/runs/{run_id}", f"/runs/{ended}?to=2"]
     paths += [f"/requests/{run_id}", f"/requests/{ended}", "/inbox", "/inbox?person=ann@acme.eu"]
-    paths += ["/workflows", "/workflows/single", "/deliveries", "/operations"]
+    paths += ["/workflows", "/workflows/single", "/deliveries", "/deliveries?of=follow-ups", "/operations", "/audit"]
+    own = ["/inbox", "/inbox?box=decided", f"/requests/{run_id}", "/requests/new", "/requests/new/single", "/me"]
     async with chromium(viewport={"width": 320, "height": 600}) as page:
-        for each in paths:
+        for each in [*paths, *own]:
+            if each == own[0]:
+                await page.request.post(f"{url}/playground/session", data={"person": "ann@acme.eu"})
             await page.goto(url + each)
+            served = await (await page.request.get(url + each)).text()
+            assert await page.evaluate(IS_AS_SERVED, served), f"a script has completed {each}"
             await page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
             assert not await is_too_wide(page), each
             await page.evaluate(axe)
@@ -210,6 +222,7 @@ async def test_check_46_every_page_is_accessible_and_fits_a_phone(site: Any) -> 
                     f"axe.run({rules}).then(f => f.violations.map(v => [v.id, v.nodes[0].html]))"
                 )
                 assert found == [], f"{each}, {scheme}"
+            assert await faults_by_keyboard(page) == [], each
 
 
 async def test_the_html_of_every_page_is_valid(site: Any, tmp_path: Path) -> None:

@@ -81,6 +81,11 @@ async def test_a_person_signs_in_and_decides_what_is_waiting(browser: Browser) -
     inbox = await browser.http.get("/inbox?person=bo@acme.eu")  # the session says whose inbox it is, not the query
     assert "2 requests are waiting for you" in inbox.text
     page, *_ = re.findall(r'<a href="(/decisions/[^"]+)">Deploy api 2\.0</a>', inbox.text)
+    for path, version in (("/inbox", "2.0"), (f"/inbox?show={runs[1]}", "2.1"), ("/inbox?show=run_of_others", "2.0")):
+        preview = (await browser.http.get(path)).text.partition('id="shown"')[2].partition("</section>\n</div>")[0]
+        assert f'<h2 id="shown-title">Deploy api {version}</h2>' in preview
+        assert "Waiting for Ann Ode" in preview
+        assert preview.count("<a ") == 1, "it leads to the request's page, and decides nothing"
     shown = await browser.http.get(page)
     answer = await browser.post(page, **hidden(shown), choice="approve")
     assert answer.status_code == 303
@@ -139,7 +144,7 @@ async def test_own_requests_and_votes_are_found_behind_many_newer_runs(
         seen, path = list[str](), f"/inbox?box={box}"
         while path:
             text = (await browser.http.get(path)).text
-            seen += re.findall(r'href="/requests/(run_\w+)"', text)
+            seen += re.findall(r'href="/requests/(run_\w+)"', text.partition('id="shown"')[0])
             older = re.search(r'<a href="([^"]+)" rel="next">', text)
             path = older[1].replace("&amp;", "&") if older else ""
         return seen
