@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import httpx2
+import pytest
 
 from approvals_bot.durable.core.api import create_hook, create_webhook, sleep, step, workflow
 from approvals_bot.durable.engine import Run
@@ -186,3 +187,22 @@ async def test_an_operator_cancels_a_request_and_never_votes(house: House) -> No
     assert "Cancelled by Di Oz via the inbox" in " ".join(text.split())
     assert "Ordered twice" in text
     assert [line.data.get("reason") for line in await audited(house, "acted")] == ["Ordered twice"]
+
+
+CLOCK = '[clock]\ndeadline = "4h"\nremind = ["1h"]\non_deadline = "expire"'
+
+
+@pytest.mark.parametrize("house", [CLOCK], indirect=True)
+async def test_no_act_on_an_approvals_run_stands_for_a_vote(house: House) -> None:  # noqa: F811
+    run = await house.open()
+    for path in ("/wakeups", "/attempts"):  # neither its deadline nor a decision comes by an operator's hand
+        refused = await press(house, run, path)
+        assert (refused.status_code, await status_of(house, run)) == (409, "running"), path
+        assert "othing was changed." in sound(refused), path
+    await house.api(f"/api/runs/{run}/votes", {"by": "ann@acme.eu", "choice": "reject", "comment": "Not yet"})
+    assert (await house.request(run)).state == "rejected"
+    reset = await press(house, run, "/reset", to="2")
+    again = reset.headers["location"].removeprefix("/runs/").removesuffix("?done=reset")
+    view = await house.request(again)
+    assert (view.state, view.votes, view.requester) == ("waiting", (), "bo@acme.eu"), "everybody is asked once more"
+    assert [await status_of(house, each) for each in (run, again)] == ["reset", "running"]
