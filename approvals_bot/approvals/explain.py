@@ -32,11 +32,18 @@ def explain(view: Request) -> dict[str, Any]:
             *_carried(view),
             *_reassignments(view),
         ],
-        "next": [{"at": _iso(timer.at), "what": timer.what} for timer in view.timers],
+        "next": [*({"at": _iso(timer.at), "what": timer.what} for timer in view.timers), *_end_of_grant(view)],
         "acts": _acts(view),
         "reached": _reached(view),
         "stages": [_stage(stage) for stage in view.stages],
     }
+
+
+def _end_of_grant(view: Request) -> list[dict[str, Any]]:
+    grant = view.grant
+    if grant is None or grant.state != "active" or grant.until is None:
+        return []
+    return [{"at": _iso(grant.until), "what": "the grant ends and is removed"}]
 
 
 def _waiting_for(view: Request) -> list[dict[str, Any]]:

@@ -1,24 +1,32 @@
-"""`GET /api/grants`: what approvals gave, for programs with a key."""
+"""What approvals gave: `GET /api/grants` for programs with a key, and `/grants` for people."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any, cast
+from urllib.parse import urlencode
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from approvals_bot.approvals import card_text
+from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.card_model import GRANT_WORDS
 from approvals_bot.approvals.standing_grants import CountedGrant
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People
 from approvals_bot.service.grants import GRANT_STATES, PAGE, GrantFilter, ListedGrant, ListedState, list_grants
 from approvals_bot.service.keys import OPENER
 from approvals_bot.service.read import api_grant, api_standing
+from approvals_bot.web.admission import Admission
 from approvals_bot.web.keys import key_of
 from approvals_bot.web.responses import JsonResponse
 from approvals_bot.web.validation import bad_query, query_address, query_choice, query_integer, read_query
 
 MOST_PER_PAGE = 200
+FILTERS = ("state", "workflow", "person")
+STATE_WORDS: dict[ListedState, str] = {state: word for state, (_, word) in GRANT_WORDS.items()} | {"used_up": "Used up"}
+"""What the list and its filter call each state."""
 
 
 class GrantsApi:
@@ -47,6 +55,54 @@ class GrantsApi:
         now = self._engine.now()
         shown = [_grant_json(each, now) for each in found if key.knows_workflow(each.record.workflow)]
         return JsonResponse({"grants": shown, "cursor": cursor})
+
+
+class GrantPages:
+    """`/grants`: viewers see those of everybody, all others their own."""
+
+    def __init__(self, engine: Engine, people: People, admission: Admission) -> None:
+        self._engine = engine
+        self._people = people
+        self._admission = admission
+
+    async def show(self, request: HttpRequest) -> Response:
+        """Show a page of grants, the newest request first. A filter that means nothing is a Problem 422."""
+        visitor = await self._admission.admit(request, None)
+        if isinstance(visitor, Response):
+            return visitor
+        sees_all = await self._admission.has(visitor, "viewer")
+        asked = request.query_params
+        given = {name: text for name in FILTERS if (text := asked.get(name, "").strip())}
+        state = query_choice("state", given.get("state"), GRANT_STATES)
+        person = query_address("person", given.get("person"), self._people) if sees_all else visitor.address
+        which = GrantFilter(person, given.get("workflow"), cast(ListedState | None, state))
+        try:
+            found, cursor = await list_grants(self._engine, which, cursor=asked.get("cursor"))
+        except ValueError:
+            raise bad_query([{"loc": ["query", "cursor"], "msg": "not a cursor that a page gave"}]) from None
+        now = self._engine.now()
+        return await self._admission.show(
+            visitor,
+            "grants.html",
+            "/grants",
+            rows=[_row(each, now) for each in found],
+            given=given,
+            words=STATE_WORDS,
+            sees_all=sees_all,
+            older=urlencode({**given, "cursor": cursor}) if cursor else "",
+        )
+
+
+def _row(listed: ListedGrant, now: datetime) -> dict[str, Any]:
+    """Return what a line says: of a standing grant, how often it was used."""
+    card, counted = card_of(listed.request, None, now), listed.counted
+    about = {"card": card, "workflow": listed.record.workflow}
+    if counted is not None:
+        state, used = counted.state(now), f"{len(counted.uses)} of {counted.grant.times} uses"
+        return about | {"text": f"{STATE_WORDS[state]}, {used}, until", "at": counted.grant.until, "is_alarm": False}
+    assert card.grant is not None, "it is listed as one"
+    is_alarm = card.grant.state in ("overdue", "not_given")
+    return about | {"text": card_text.grant(card.grant), "at": card.grant.at, "is_alarm": is_alarm}
 
 
 def _grant_json(listed: ListedGrant, now: datetime) -> dict[str, Any]:

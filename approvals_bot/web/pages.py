@@ -109,7 +109,7 @@ class PeoplePages:
 
     async def is_operator(self, reader: str) -> bool:
         """Return whether this person is an operator. Raises SourceUnavailable."""
-        return "operator" in await self._roles.of(reader)
+        return await self._roles.has(reader, "operator")
 
     async def find_visible(self, request: HttpRequest) -> Request | Response:
         """Return the request of this address, for those who have to do with it; else the page that they get.

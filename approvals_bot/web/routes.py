@@ -45,7 +45,7 @@ from approvals_bot.web.decisions import Decisions
 from approvals_bot.web.delivery_pages import DeliveryPages
 from approvals_bot.web.files import Downloads, FilesApi
 from approvals_bot.web.form_tokens import FormTokens
-from approvals_bot.web.grants import GrantsApi
+from approvals_bot.web.grants import GrantPages, GrantsApi
 from approvals_bot.web.guard import Guard, RefusedTokens, TrustedProxies
 from approvals_bot.web.health import Connection, Health
 from approvals_bot.web.hooks import HooksApi, Webhooks
@@ -281,6 +281,7 @@ def build(
         navigation=navigation,
         open_pages=open_pages,
     )
+    grant_pages = GrantPages(engine, people, admission)
     deliveries = DeliveryPages(engine, admission, forms, channels=sorted(channels.by_name), root=root_of(base_url))
     operations = OperationsPage(
         engine,
@@ -392,6 +393,7 @@ def build(
         ("GET", "/audit.jsonl", audit_pages.lines),
         ("GET", "/runs", lists.runs),
         ("GET", "/runs.csv", lists.table),
+        ("GET", "/grants", grant_pages.show),
         ("GET", "/deliveries", deliveries.show),
         ("POST", "/deliveries/attempts", deliveries.try_chosen),
         ("POST", "/deliveries/{id}/attempts", deliveries.try_one),

@@ -191,3 +191,14 @@ async def test_a_cancellation_revokes_first(office: Any) -> None:
         await office.clock.advance("1m")
         assert (await grant_of(opened)).state == "revoked"
         assert await opened.run.status() == "cancelled"
+
+
+async def test_a_reset_gives_again_under_the_same_id(office: Any) -> None:
+    async with office.open():
+        opened = await ask(office)
+        await opened.vote(ANN)
+        voted = next(event.seq for event in await opened.run.events() if event.type == "hook_received")
+        reset = await office.engine.reset(opened.run.id, to=voted)
+        await office.settle()
+        assert (await reset.status(), len(calls(office, "aws-grant"))) == ("running", 2)
+        assert len(set(calls(office, "aws-grant"))) == 1

@@ -238,6 +238,11 @@ json = {}
 """
 
 
+def test_revoke_says_that_there_is_no_grant(running_site: Site) -> None:
+    refused = running_site.type("revoke", running_site.start(), "--reason", "done", fails=True)
+    assert "This request has no grant that could end." in refused.stderr
+
+
 def test_late_withdrawal_says_so_and_exits_1(site: Site) -> None:
     settings = site.config.read_text().replace("[server]", '[server]\nallow_private = ["127.0.0.1:9"]')
     site.write("config.toml", settings + TARGET)

@@ -56,6 +56,17 @@ async def test_a_grant_on_its_page(house: House) -> None:  # noqa: F811
     inbox = shown(await house.get("/inbox", "ann@acme.eu"))
     assert "1 h more: Deploy" in inbox
 
+    for person, query, found in (
+        ("bo@acme.eu", "", True),
+        ("ann@acme.eu", "", False),  # an approver, who was given nothing
+        ("di@acme.eu", "?state=active&workflow=ship&person=Bo@acme.eu", True),  # sees all
+        ("di@acme.eu", "?state=ended", False),
+    ):
+        text = shown(await house.get(f"/grants{query}", person))
+        assert ("Deploy ship Bo Lund 🔑 Active until" in text) is found, (person, query, text)
+    assert (await house.get("/grants?state=gone", "di@acme.eu")).status_code == 422
+    assert (await house.get("/grants")).status_code == 401
+
     ended = await send(house, run, "di@acme.eu", path, talk="revoke", reason="an incident")
     assert (ended.status_code, ended.headers["location"]) == (303, f"/requests/{run}?done=revoked")
     text = shown(await house.get(f"/requests/{run}", "bo@acme.eu"))
