@@ -203,6 +203,7 @@ async def open_service(
                 channel.attach(host)
         engine.resources |= {
             DirectoryReader: directory,
+            OwnPeopleStore: own,
             Channels: Channels(channels, base_url, host.link, monitoring.delivered),
             ChannelWatch: monitoring.channels,
             Targets: targets,

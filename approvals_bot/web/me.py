@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import timedelta
 from functools import cache
 from zoneinfo import available_timezones
 
@@ -14,11 +14,18 @@ from starlette.responses import RedirectResponse, Response
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store.sessions import SessionRow
 from approvals_bot.errors import ApprovalsBotError
-from approvals_bot.people import AddressError, People
+from approvals_bot.people import People
 from approvals_bot.people.absences import Absence
 from approvals_bot.people.own import OwnSettings
 from approvals_bot.service.known import KnownPeople
-from approvals_bot.service.own_people import OwnPeopleStore
+from approvals_bot.service.own_people import (
+    AbsenceRefused,
+    OwnPeopleStore,
+    absence_id,
+    add_absence,
+    current_absences,
+    remove_absences,
+)
 from approvals_bot.web.form_tokens import NAME, FormTokens
 from approvals_bot.web.login import Login
 from approvals_bot.web.navigation import Navigation
@@ -33,13 +40,9 @@ SAVED = {
     "back": "Removed.",
     "keys": "Saved.",
 }
-MOST_AWAY = 20  # absences of one person
 NO_ZONE = "There's no such time zone. Choose one from the list, such as Europe/Berlin."
-NO_DAYS = "Enter the first and the last day. The last one can't be before the first, or over."
-TOO_MANY = f"Nothing was added: at most {MOST_AWAY} absences can be planned."
 FRESH = timedelta(minutes=10)  # age of the sign-in that may name a delegate, who gets this person's votes
 TOO_OLD = "Nothing was added: to name a delegate, sign in again first. Sign-ins count for that for ten minutes."
-NO_DELEGATE = "Nothing was added: nobody here knows this delegate, or it's you."
 METHODS: dict[str, str] = {
     "oidc": "your company account",
     "slack": "Slack",
@@ -56,10 +59,6 @@ class _WrongError(ApprovalsBotError):
 @cache
 def _zones() -> Sequence[str]:
     return sorted(available_timezones())
-
-
-def _id_of(absence: Absence) -> str:
-    return f"{absence.first} {absence.last} {' '.join(absence.delegates)}".strip()
 
 
 class MyPage:
@@ -121,12 +120,9 @@ class MyPage:
         act = form.get("act", "")
         try:
             after = await self._changed(session, before, act, form)
-        except _WrongError as wrong:
+        except (_WrongError, AbsenceRefused) as wrong:
             return await self._page(request, session, 422, str(wrong), form)
-        await self._own.set(session.person, after)
-        actor = actor_at(request, session).as_json()
-        data = {"was": before.as_json(), "now": after.as_json()}
-        await self._engine.audit("settings_changed", who=session.person, actor=actor, data=data)
+        await self._own.change(session.person, after, actor_at(request, session).as_json())
         return RedirectResponse(f"{self._root}/me?saved={act}", 303)
 
     async def _changed(
@@ -139,37 +135,17 @@ class MyPage:
                     raise _WrongError(NO_ZONE)
                 return replace(before, zone=zone)
             case "away":
-                added = await self._absence(session, form)
-                if len(before.away) >= MOST_AWAY:
-                    raise _WrongError(TOO_MANY)
-                return replace(before, away=tuple(sorted({*before.away, added}, key=lambda each: each.first)))
+                delegate = form.get("delegate", "").strip()
+                if delegate and self._engine.now() - session.created_at > FRESH:
+                    raise _WrongError(TOO_OLD)
+                first, last = form.get("first", ""), form.get("last", "")
+                return await add_absence(self._engine, before, session.person, first, last, delegate)
             case "back":
-                kept = (each for each in before.away if _id_of(each) != form.get("absence"))
-                return replace(before, away=tuple(kept))
+                return remove_absences(before, (form.get("absence", ""),))
             case "keys":
                 return replace(before, has_keys=form.get("keys") == "on")
             case _:
                 raise _WrongError(STALE)
-
-    async def _absence(self, session: SessionRow, form: Mapping[str, str]) -> Absence:
-        try:
-            first, last = date.fromisoformat(form.get("first", "")), date.fromisoformat(form.get("last", ""))
-        except ValueError:
-            raise _WrongError(NO_DAYS) from None
-        if last < first or last < (self._engine.now() - timedelta(days=1)).date():
-            raise _WrongError(NO_DAYS)
-        delegate = form.get("delegate", "").strip()
-        if not delegate:
-            return Absence(first, last)
-        try:
-            address = self._people.canonical(delegate)
-        except AddressError:
-            raise _WrongError(NO_DELEGATE) from None
-        if self._engine.now() - session.created_at > FRESH:
-            raise _WrongError(TOO_OLD)
-        if address == session.person or not await self._known.knows(address):
-            raise _WrongError(NO_DELEGATE)
-        return Absence(first, last, (address,))
 
     async def _page(
         self,
@@ -185,8 +161,8 @@ class MyPage:
             {"session": row, "method": METHODS.get(row.method, ""), "is_this": row.id == session.id}
             for row in await self._sessions.sessions.list(session.person)
         ]
-        own = self._people.own.of(session.person)
-        names = {one: self._people.person(one).name for each in own.away for one in each.delegates}
+        own, today = self._people.own.of(session.person), self._engine.now().date()
+        others = current_absences(self._people.absences_of(session.person), today)
         values = {
             "person": person,
             "rows": rows,
@@ -196,7 +172,11 @@ class MyPage:
             "given": form or {},
             "has_keys": own.has_keys,
             "zones": _zones(),
-            "away": [(_id_of(each), each, [names[one] for one in each.delegates]) for each in own.away],
+            "away": [(absence_id(each), each, self._names(each)) for each in own.away],
+            "others_away": [(each, self._names(each)) for each in others],
         }
         nav = await self._navigation.of(session.person)
         return self._pages.page("me.html", status, nav=nav, here="/me", zone=person.zone, **values)
+
+    def _names(self, absence: Absence) -> list[str]:
+        return [self._people.person(one).name for one in absence.delegates]

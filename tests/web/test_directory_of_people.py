@@ -16,6 +16,7 @@ from approvals_bot.service.act import perform
 from approvals_bot.service.catalog import check_configuration
 from approvals_bot.service.directory import DirectoryReader
 from approvals_bot.testing import FakeClock
+from tests.web.test_me import change
 from tests.web.test_pages import sound
 from tests.web.test_roles_on_pages import BASE, CONFIG, DESK, KEY, House, configured
 
@@ -35,7 +36,7 @@ owners = ["di@acme.eu"]
 id = "go"
 from = ["manager-of:requester"]
 [deliver]
-email = "after 1h"
+email = "after 23h"
 [clock]
 deadline = "1d"
 on_deadline = "escalate"
@@ -115,6 +116,21 @@ async def test_an_unreadable_directory_keeps_what_it_listed(house: House) -> Non
     metrics = (await house.http.get("/metrics")).text
     assert 'approvals_people_bad_entries{source="people.json"} 1.0' in metrics
     assert 'approvals_groups_unresolved{source="people.json"} 0.0' in metrics
+
+
+async def test_a_persons_own_absence_counts_before_the_directorys(house: House) -> None:
+    """On days that both have, the delegate is the one whom the person has named; /me shows both."""
+    away = {"from": "2026-01-01", "until": "2026-01-05", "delegate": CY}
+    await list_staff(house, [STAFF[0] | {"away": [away]}, *STAFF[1:]])
+    assert (await house.request(await house.open())).waiting_for == (CY,)
+    page = sound(await house.get("/me", ANN))
+    assert "In your company's directory." in page.replace("&#39;", "'")
+    assert "5 Jan 2026</time>, cy in your place" in page
+    await change(house, ANN, act="away", first="2026-01-01", last="2026-01-02", delegate=DI)
+    assert (await house.request(await house.open())).waiting_for == (DI,)
+    page = sound(await house.get("/me", ANN))
+    assert "2 Jan 2026</time>, Di Oz in your place" in page
+    assert page.count("in your place</li>") == 1  # the directory's has no button
 
 
 async def test_a_reload_keeps_the_directory(house: House) -> None:

@@ -25,6 +25,7 @@ from starlette.responses import Response
 from approvals_bot.approvals.acts import Actor
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack import opening as forms
+from approvals_bot.channels.slack.away import AWAY, SlackAway
 from approvals_bot.channels.slack.blocks import TALK, WHY
 from approvals_bot.channels.slack.builder import SlackSteps
 from approvals_bot.channels.slack.client import SlackError
@@ -67,6 +68,7 @@ def bolt_app(
     steps: SlackSteps,
 ) -> AsyncApp:
     """Register all handlers with one bolt app."""
+    away = SlackAway(desk, home)
     client, identities, afterwards = desk.client, desk.identities, desk.afterwards
 
     async def authorize(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult:
@@ -113,6 +115,8 @@ def bolt_app(
     bolt.action(re.compile(f"^{TALK}"))(_answered_by(talk.pressed, desk))
     bolt.action(REASSIGN)(_answered_by(reassignments.pressed, desk))
     bolt.view(REASSIGN_VIEW)(_answered_by(reassignments.submitted, desk))
+    bolt.action(AWAY)(_answered_by(away.pressed, desk))
+    bolt.view(AWAY)(_answered_by(away.submitted, desk))
     bolt.command(re.compile(r"^/"))(_answered_by(opening.typed, desk))  # under any name that the app was installed with
     bolt.shortcut(SHORTCUT)(_answered_by(opening.chosen, desk))
     bolt.action(re.compile(f"^{forms.OPEN}"))(_answered_by(opening.chosen, desk))

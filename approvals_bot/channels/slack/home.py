@@ -20,6 +20,7 @@ from approvals_bot.channels.slack.client import NeverError, SlackError
 from approvals_bot.channels.slack.desk import SlackDesk
 from approvals_bot.channels.slack.identity import Unidentified
 from approvals_bot.channels.slack.modals import status_line
+from approvals_bot.service.own_people import OwnPeopleStore, absence_text, current_absences
 from approvals_bot.service.read import RequestPage, list_decided, list_requests
 
 PENDING_SHOWN = 16  # cards waiting for the reader; Slack allows 100 blocks
@@ -114,8 +115,16 @@ class SlackHome:
             asked=self._cards(asked, address),
             decided=self._cards(decided, address),
             may_ask=self._may_ask,
+            may_be_away=OwnPeopleStore in engine.resources,
+            away=self._away(address),
         )
         return home(inbox)
+
+    def _away(self, address: str) -> str:
+        people = self._desk.identities.people
+        planned = (*people.own.of(address).away, *people.absences_of(address))
+        current = current_absences(planned, self._desk.engine.now().date())
+        return absence_text(current[0], people) if current else ""
 
     def _cards(self, page: RequestPage, address: str) -> Cards:
         cards = [self._card(request, address) for _, request in page.rows if request is not None]
@@ -147,6 +156,8 @@ class Inbox:
     decided: Cards
     voted: Cards  # still open, so the vote can be changed or undone
     may_ask: bool = False  # whether to offer the forms
+    may_be_away: bool = False  # whether to offer the form for absences
+    away: str = ""  # the next absence, in words
 
 
 def home(inbox: Inbox) -> Block:
@@ -169,9 +180,13 @@ def _home(inbox: Inbox, pending: int, lately: int) -> Block:
         *_list("Your requests", inbox.asked, most=lately, buttons="asked"),
         *_list("Recently decided", inbox.decided, most=lately),
     ]
+    buttons = [{"type": "button", "action_id": "away", "text": plain("Out of office")}] if inbox.may_be_away else []
     if inbox.may_ask:
-        ask = {"type": "button", "action_id": "open:", "text": plain("Request approval")}
-        blocks.insert(0, {"type": "actions", "block_id": "ask", "elements": [ask]})
+        buttons.insert(0, {"type": "button", "action_id": "open:", "text": plain("Request approval")})
+    if inbox.away:
+        blocks.insert(0, {"type": "context", "elements": [plain(one_line(f"Out of office: {inbox.away}", 300))]})
+    if buttons:
+        blocks.insert(0, {"type": "actions", "block_id": "ask", "elements": buttons})
     return {"type": "home", "blocks": blocks[:100]}
 
 
