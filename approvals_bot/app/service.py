@@ -66,6 +66,7 @@ from approvals_bot.service.own_people import OwnPeopleStore
 from approvals_bot.service.picks import StoredPicks
 from approvals_bot.service.provisioning import Provisioning
 from approvals_bot.service.replicas import Replicas, digest_of
+from approvals_bot.service.retention import RetentionKeeper
 from approvals_bot.service.roles import Roles
 from approvals_bot.service.schedules import planned, start_scheduled
 from approvals_bot.service.stalls import StalledCards
@@ -248,6 +249,7 @@ async def open_service(
         start_task(stack, provisioning.keep_reading(), "what the identity provider pushes")
         start_task(stack, cards.run(), "the cards of stalled runs")
         start_task(stack, keep_forgetting(engine), "files that nothing has")
+        start_task(stack, RetentionKeeper(engine, lambda: running.configuration).run(), "what ended long ago")
         start_task(stack, keep_measuring(engine), "the store's size")
         routes: list[BaseRoute] = [*extra]
         connections: dict[str, Connection] = {}

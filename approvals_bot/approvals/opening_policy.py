@@ -12,6 +12,7 @@ from approvals_bot.approvals.business_time import TimeZone
 from approvals_bot.approvals.durations import Duration
 
 LONGEST_CATCH_UP = timedelta(days=7)
+SHORTEST_RETENTION = timedelta(days=1)
 
 SCHEDULE = "app:schedule"
 """The requester of what a schedule starts, unless it names another. No API key may have this name."""
@@ -37,6 +38,7 @@ class WorkflowInfo(Frozen):
     on_behalf_of: Literal["required", "optional", "never"] = "optional"
     key: Text | None = None
     run: Annotated[str, StringConstraints(max_length=200)] | None = None  # "module:function"
+    retention: Retention | None = None  # how long its runs are kept after their end; None: what the service says
     may_ask: tuple[Text, ...] | None = None  # of tool calls: the addresses and groups that an agent may name
 
 
@@ -68,4 +70,11 @@ def _catch_up(value: timedelta) -> timedelta:
     return value
 
 
+def _retention(value: timedelta) -> timedelta:
+    if value < SHORTEST_RETENTION:
+        raise refuse("runs are kept for a day at least", "1d")
+    return value
+
+
+Retention = Annotated[Duration, AfterValidator(_retention)]
 CatchUp = Annotated[Duration, AfterValidator(_catch_up)]

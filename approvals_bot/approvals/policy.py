@@ -296,9 +296,13 @@ class Auto(Frozen):
     decision: Literal["approve", "reject"]
 
 
+NOT_PINNED: Mapping[str, Any] = {"schedule": True, "budget": True, "workflow": {"retention"}}
+"""What concerns all runs of a workflow, and so isn't kept by each."""
+
+
 def pinned(definition: Definition) -> dict[str, JsonValue]:
     """Return the definition as runs keep it: JSON for `Definition.model_validate`, without what concerns all runs."""
-    return definition.model_dump(mode="json", exclude_none=True, exclude={"schedule", "budget"})
+    return definition.model_dump(mode="json", exclude_none=True, exclude=dict(NOT_PINNED))
 
 
 def digest(definition: Definition) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
 from approvals_bot.approvals.card_model import CardDelivery, FollowUp
@@ -62,6 +62,9 @@ class PublishedRequests:
 STATE = "state"
 """The name of the attribute that has the states of a run's requests that no longer wait."""
 
+FILE = "file"
+"""The name of the attribute by which runs are found whose requests have a file: its id."""
+
 NO_DEADLINE = 10**17
 """Added to the time at which a request was made, if it has no deadline: microseconds, more than any deadline has."""
 
@@ -80,7 +83,18 @@ def found_by(requests: Sequence[Request]) -> dict[str, list[Findable]]:
         places += [Placed(address, _place(request)) for address in related["waiting_for"]]
         if request.state != "waiting":
             found[STATE][request.state] = None
+        if request.files:
+            found.setdefault(FILE, {}).update(dict.fromkeys(_file_ids(request)))
     return {name: list(values) for name, values in found.items()} | {"waiting_for": places}
+
+
+def _file_ids(request: Request) -> Iterator[str]:
+    for name in request.files:
+        value = request.fields.get(name)
+        for each in value if isinstance(value, list) else (value,):
+            match each:
+                case {"id": str(id)}:
+                    yield id
 
 
 def place_for(requests: Sequence[Request], address: str) -> int | None:

@@ -45,6 +45,7 @@ COMMANDS = {
     "reset": ("repairs:reset", "Let a new run go on from an event of another one, in its place."),
     "explain": ("requests:explain", "Explain what a run is waiting for."),
     "runs": ("requests:runs", "List runs, newest first."),
+    "prune": ("prune:prune", "Delete runs that ended long ago, archived first. What stays of each says how it ended."),
     "schedules": ("schedules:schedules", "List schedules: their next times, and what became of the last one."),
     "show": ("requests:show_command", "Show a run: its card and its timeline."),
     "resume": ("requests:resume", "Resume a run that waits for a hook."),

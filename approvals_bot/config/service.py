@@ -45,6 +45,7 @@ from approvals_bot.config.login import LoginTable, Network, RolesTable
 from approvals_bot.config.mail import Email, MailAddress, mail_address
 from approvals_bot.config.monitoring import AlertsTable, LogTable, MetricsTable
 from approvals_bot.config.proxy import DirectHost, Proxy, ProxyUrl
+from approvals_bot.config.retention import RetentionTable
 from approvals_bot.config.secret import Secret, look_up
 from approvals_bot.people.addresses import (
     AddressError,
@@ -79,6 +80,7 @@ class ServiceSettings(Frozen):
     login: LoginTable = Field(default_factory=LoginTable)
     roles: RolesTable = Field(default_factory=RolesTable)
     audit: AuditTable = Field(default_factory=AuditTable)
+    retention: RetentionTable = Field(default_factory=RetentionTable)
     log: LogTable = Field(default_factory=LogTable)
     metrics: MetricsTable = Field(default_factory=MetricsTable)
     alerts: AlertsTable = Field(default_factory=AlertsTable)

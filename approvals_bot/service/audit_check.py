@@ -27,6 +27,9 @@ ADOPTED = "audit_adopted"
 RUN_ENDED, RUNS_SEALED = "run_ended", "runs_sealed"
 """Lines that name how far logs went, and the hash of their last event."""
 
+RUNS_DELETED = "runs_deleted"
+"""A line that names runs whose logs are gone on purpose, each with its last head."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChainFault:
@@ -66,6 +69,11 @@ class Heads:
                     match each:
                         case [str() as run, int() as seq, str() as head]:
                             self._name(run, seq, head)
+            case "runs_deleted", {"runs": list() as runs}:
+                for each in runs:
+                    match each:
+                        case [str() as run, int() as seq, str() as head] if self.of(run).get(seq, head) == head:
+                            self.seen(run)
             case _:
                 pass
 

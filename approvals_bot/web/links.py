@@ -105,6 +105,10 @@ class Links:
             return None
         return Link(signed, target, recipient, address, view, "inbox" if payload.get("v") == "inbox" else "email")
 
+    def hook_id(self, signed: str) -> str:
+        """Return the ID of the hook that this token is for; "" for a bad one. Its request may be gone."""
+        return str((self._read(DECISION, signed) or {}).get("h", ""))
+
     async def _is_known(self, address: str, workflow: str) -> bool:
         """Return whether anybody knows the person of a link now. Raises SourceUnavailable."""
         known = self._engine.resources.get(KnownPeople)

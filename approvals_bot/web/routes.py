@@ -42,6 +42,7 @@ from approvals_bot.web.batch import InboxVotes
 from approvals_bot.web.chat import ChatApi, ChatOwners
 from approvals_bot.web.chat_pages import ChatPages
 from approvals_bot.web.decisions import Decisions
+from approvals_bot.web.deleted import DeletedRuns
 from approvals_bot.web.delivery_pages import DeliveryPages
 from approvals_bot.web.files import Downloads, FilesApi
 from approvals_bot.web.form_tokens import FormTokens
@@ -447,7 +448,10 @@ def build(
             ("GET", "/api/chat/{id}/stream", by_programs.stream),
             ("POST", "/api/chat/{id}/approvals/{call}", by_programs.approve),
         ]
-    table = [(method, path, gate.before(method, path, endpoint)) for method, path, endpoint in table]
+    deleted = DeletedRuns(engine, links, pages)
+    table = [
+        (method, path, gate.before(method, path, deleted.behind(path, endpoint))) for method, path, endpoint in table
+    ]
     routes = [*_resources(table), *extra, Mount("/static", Assets(directory=Path(__file__).parent / "static"))]
     navigation.serve(path for _, path in _endpoints(routes, ""))
     router = Router(routes, redirect_slashes=False, default=_no_route, lifespan=lifespan)

@@ -184,3 +184,17 @@ def _changed(path: str, first: Any, second: Any) -> str:
 def _short(value: Any) -> str:
     text = "missing" if value is _MISSING else repr(value)
     return text if len(text) <= 60 else text[:57] + "…"
+
+
+def digest_of_start(created: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what a start sent under its key. `created` is the data of the run's `run_created`."""
+    return _digest(created["workflow"], created["sent"] if "sent" in created else abridged({"input": created["input"]}))
+
+
+def digest_of_sent(workflow: str, sent: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what a start sends now; equal to that of the first one if it is the same."""
+    return _digest(workflow, abridged(dict(sent)))
+
+
+def _digest(workflow: str, kept: Any) -> str:
+    return hashlib.sha256(json.dumps([workflow, kept], sort_keys=True).encode()).hexdigest()

@@ -17,6 +17,7 @@ from approvals_bot.durable.core.idempotency import (
     abridged,
     as_sent,
     difference,
+    digest_of_sent,
     find_difference,
     find_difference_of_payload,
 )
@@ -30,6 +31,7 @@ from approvals_bot.durable.engine.replayer import INLINE_EVENTS
 from approvals_bot.durable.engine.scheduler import Scheduler
 from approvals_bot.durable.engine.starts import new_run
 from approvals_bot.durable.store.audit import Owes
+from approvals_bot.durable.store.encoding import storable
 from approvals_bot.durable.store.protocol import (
     REPLACED,
     Append,
@@ -42,6 +44,7 @@ from approvals_bot.durable.store.protocol import (
     RunRecord,
     TokenTaken,
 )
+from approvals_bot.durable.store.retention import key_digest
 from approvals_bot.errors import (
     ApprovalsBotError,
     HookConflictError,
@@ -114,6 +117,8 @@ class Intake:
         came with something else before; HookConflictError, if another live hook has the token of one that the run is
         started with; LimitExceededError, SerializationError.
         """
+        if key is not None and sent is not None and (deleted := await self._deleted(workflow, sent, key)):
+            return Created(deleted, False, {})
         new = self.new_run(workflow, input, attributes, **more)._replace(idempotency_key=key, owes=owes)
         if sent is not None and difference({"input": input}, sent, "") is not None:
             new.data["sent"] = abridged(sent)
@@ -128,6 +133,18 @@ class Intake:
         if created.is_new and len(attributes) >= NEAR_ATTRIBUTES:
             self._notifier.limits.begun_with(created.run_id, attributes)
         return created
+
+    async def _deleted(self, workflow: Workflow[Any, Any], sent: dict[str, Any], key: str) -> str:
+        """Return the ID of the run that this key started, if it was deleted not too long ago; else "".
+
+        Raises IdempotencyConflictError if that was started otherwise.
+        """
+        stub = await self._scheduler.store.stub(key=key_digest(storable(key)))
+        if stub is None or stub.key_until is None or stub.key_until <= self._scheduler.clock.now():
+            return ""
+        if stub.input != digest_of_sent(workflow.name, sent):
+            raise IdempotencyConflictError(key, stub.run_id, "the input was another one; the run is no longer kept")
+        return stub.run_id
 
     def new_run(
         self, workflow: Workflow[Any, Any], input: dict[str, Any], attributes: dict[str, Attribute], **more: Any

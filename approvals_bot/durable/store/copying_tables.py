@@ -13,6 +13,7 @@ import asyncpg
 from asyncpg import Connection
 
 from approvals_bot.durable.store.postgres_connection import NO_LIMITS, connect_to, place
+from approvals_bot.durable.store.retention import NAMES
 from approvals_bot.durable.store.sqlite import SoleOwner
 from approvals_bot.errors import StoreCopyError, StoreUnavailableError
 
@@ -58,6 +59,8 @@ TABLES = (
     ),
     CopiedTable("taken", ("hook_id", "resume_id", "run_id", "seq"), ("hook_id", "resume_id")),
     CopiedTable("owed_lines", ("id", "run_id", "seq", "at", "about"), ("id",)),
+    CopiedTable("stubs", NAMES, ("run_id",)),
+    CopiedTable("stub_hooks", ("hook_id", "run_id"), ("hook_id",)),
     CopiedTable("schedules", ("name", "version", "state"), ("name",)),
     CopiedTable("counters", ("name", "version", "state", "until"), ("name",)),
     CopiedTable("personal", ("person", "settings", "changed_at"), ("person",)),

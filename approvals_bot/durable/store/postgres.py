@@ -74,6 +74,7 @@ from approvals_bot.durable.store.protocol import (
     WasReset,
 )
 from approvals_bot.durable.store.replicas import PostgresReplicas
+from approvals_bot.durable.store.retention import PostgresRetention
 from approvals_bot.durable.store.sessions import PostgresSessions
 
 START = 5.0  # seconds that the first connection may take
@@ -83,7 +84,9 @@ _ANSWERS = "SELECT answer FROM answers($1::jsonb)"
 LOOK = 1.0  # seconds between two checks for writes of other replicas while nothing notifies us of them
 
 
-class PostgresStore(PostgresSessions, PostgresPersonal, PostgresDocuments, PostgresReplicas, PostgresFiles):
+class PostgresStore(
+    PostgresRetention, PostgresSessions, PostgresPersonal, PostgresDocuments, PostgresReplicas, PostgresFiles
+):
     """The `OpenStore` on PostgreSQL. Writing, reading, lists and LISTEN have a connection each."""
 
     is_shared = True

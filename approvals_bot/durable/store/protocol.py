@@ -46,6 +46,7 @@ from approvals_bot.durable.store.documents import DocumentStore
 from approvals_bot.durable.store.files import FileStore
 from approvals_bot.durable.store.personal import PersonalStore
 from approvals_bot.durable.store.replicas import ReplicaStore
+from approvals_bot.durable.store.retention import RetentionStore
 from approvals_bot.durable.store.sessions import SessionStore
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled", "reset", "continued", "stalled"]
@@ -537,7 +538,7 @@ SCHEMA_IS_OLDER = (
 """The reason why a command that only reads refuses a database that it would have to migrate first."""
 
 
-class OpenStore(Store, SessionStore, PersonalStore, DocumentStore, ReplicaStore, FileStore, Protocol):
+class OpenStore(Store, SessionStore, PersonalStore, DocumentStore, ReplicaStore, FileStore, RetentionStore, Protocol):
     """A store with its connections.
 
     `installation` was made with the database and is held in it. It is no secret. `is_shared` is whether several

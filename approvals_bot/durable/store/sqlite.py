@@ -26,6 +26,7 @@ from approvals_bot.durable.store import documents as of_documents
 from approvals_bot.durable.store import files as of_files
 from approvals_bot.durable.store import personal as of_people
 from approvals_bot.durable.store import replicas as of_replicas
+from approvals_bot.durable.store import retention as of_ended
 from approvals_bot.durable.store import sessions as of_sessions
 from approvals_bot.durable.store import sqlite_chain as chain
 from approvals_bot.durable.store import sqlite_reading as reading
@@ -174,6 +175,7 @@ class SqliteStore:
     finish_file = written(of_files.finish_file)
     claim_file = written(of_files.claim_file)
     forget_file = written(of_files.forget_file)
+    delete_runs = written(of_ended.delete_runs)
     seal_ended = written(chain.seal_ended)
     settle = written(chain.settle)
 
@@ -186,6 +188,7 @@ class SqliteStore:
     session = looked_up(of_sessions.find_session)
     document = looked_up(of_documents.find_document)
     file = looked_up(of_files.find_file)
+    stub = looked_up(of_ended.find_stub)
 
     schedules = listed(reading.schedules)
     replicas = listed(of_replicas.list_replicas)
@@ -195,6 +198,8 @@ class SqliteStore:
     personal = listed(of_people.list_personal)
     documents = listed(of_documents.list_documents)
     file_part = listed(of_files.file_part)
+    deletable = listed(of_ended.deletable)
+    deleted = listed(of_ended.count_deleted)
     unclaimed_files = listed(of_files.unclaimed_files)
     chained = listed(chain.chained)
     owed_lines = listed(chain.owed_lines)

@@ -17,6 +17,7 @@ from approvals_bot.durable.store.documents import DocumentRow
 from approvals_bot.durable.store.files import FileRow
 from approvals_bot.durable.store.personal import PersonalRow
 from approvals_bot.durable.store.protocol import Append, Filter, Lease, StateRow
+from approvals_bot.durable.store.retention import Stub
 from approvals_bot.errors import StoreCopyError
 from tests.support.new_runs import new_run
 from tests.support.postgres_server import PostgresServer
@@ -65,6 +66,8 @@ async def an_installation(url: str) -> None:
         await store.add_file_part("file", n, bytes(range(256)) * (n + 1))
     await store.finish_file("file", '{"name": "a"}')
     assert await store.claim_file("file", T0)
+    await store.create(new_run("gone", "w", "w", None, {"workflow": "w", "input": {}}), T0)
+    assert await store.delete_runs([(Stub("gone", "w", "request", "approved", T0, 1, "head"), ["hook-gone"])], []) == 1
     await store.close()
 
 
@@ -76,6 +79,7 @@ async def seen(url: str) -> list[object]:
     found += [await store.hook(token=f"{ODD} {n}") for n in range(3)]
     found += [await store.audit_lines(), await store.owed_lines(9), sorted(await store.schedules())]
     found += [await store.documents(0), await store.file("file"), *[await store.file_part("file", n) for n in range(3)]]
+    found.append(await store.stub(hook_id="hook-gone"))
     await store.close()
     return found
 
@@ -99,6 +103,8 @@ async def test_an_installation_copied_to_postgresql_and_back_is_the_same(
         "hooks": 3,
         "taken": 0,
         "owed_lines": 3,
+        "stubs": 1,
+        "stub_hooks": 1,
         "schedules": 3,
         "counters": 3,
         "personal": 1,

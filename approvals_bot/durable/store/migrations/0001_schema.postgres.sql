@@ -191,6 +191,27 @@ CREATE TABLE counters (
 );
 CREATE INDEX counters_over ON counters (until);
 
+-- What stays of a run that was deleted long after its end: how it ended, and what answers its key and its links
+-- (store/retention.py).
+CREATE TABLE stubs (
+  run_id    TEXT PRIMARY KEY,
+  workflow  TEXT NOT NULL,
+  kind      TEXT NOT NULL,
+  outcome   TEXT NOT NULL,
+  ended_at  BIGINT NOT NULL,
+  seq       BIGINT NOT NULL,                -- of its last event, and …
+  head      TEXT NOT NULL,                   -- … the hash of that
+  key       TEXT,                            -- SHA-256 of its idempotency key
+  input     TEXT,                            -- SHA-256 of what came with the key
+  key_until BIGINT                           -- from then on, the key is free
+);
+CREATE INDEX stubs_of_key ON stubs (key) WHERE key IS NOT NULL;
+
+CREATE TABLE stub_hooks (
+  hook_id TEXT PRIMARY KEY,
+  run_id  TEXT NOT NULL
+);
+
 CREATE TABLE replicas (
   id            TEXT PRIMARY KEY,
   version       TEXT NOT NULL,

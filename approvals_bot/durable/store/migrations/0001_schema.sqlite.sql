@@ -166,6 +166,27 @@ CREATE TABLE counters (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX counters_over ON counters (until);
 
+-- What stays of a run that was deleted long after its end: how it ended, and what answers its key and its links
+-- (store/retention.py).
+CREATE TABLE stubs (
+  run_id    TEXT PRIMARY KEY,
+  workflow  TEXT NOT NULL,
+  kind      TEXT NOT NULL,
+  outcome   TEXT NOT NULL,
+  ended_at  INTEGER NOT NULL,
+  seq       INTEGER NOT NULL,                -- of its last event, and …
+  head      TEXT NOT NULL,                   -- … the hash of that
+  key       TEXT,                            -- SHA-256 of its idempotency key
+  input     TEXT,                            -- SHA-256 of what came with the key
+  key_until INTEGER                           -- from then on, the key is free
+) STRICT, WITHOUT ROWID;
+CREATE INDEX stubs_of_key ON stubs (key) WHERE key IS NOT NULL;
+
+CREATE TABLE stub_hooks (
+  hook_id TEXT PRIMARY KEY,
+  run_id  TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- The processes that serve this installation, and the signing keys that each accepts. Never copied.
 CREATE TABLE replicas (
   id            TEXT PRIMARY KEY,

@@ -1,0 +1,312 @@
+"""Deleting what ended long ago: archived first, named in the audit, then deleted. A stub of each run stays.
+
+The archive has a line of JSON for each run, with its log and the hashes of its chain, and lines for the content of its
+files. It is on the disk before anything is deleted. The audit names the last hash of each deleted run, so `audit
+verify` knows that these logs are gone on purpose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import json
+import logging
+import os
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from approvals_bot.approvals.acts import SERVICE, Actor
+from approvals_bot.approvals.published import FILE
+from approvals_bot.config.load import Configuration
+from approvals_bot.durable.core.attributes import projected
+from approvals_bot.durable.core.events import to_micros
+from approvals_bot.durable.core.idempotency import digest_of_start
+from approvals_bot.durable.engine import Engine, RunRecord
+from approvals_bot.durable.engine.runs import NO_EVENTS
+from approvals_bot.durable.store.chain import ChainedEvent
+from approvals_bot.durable.store.encoding import as_given
+from approvals_bot.durable.store.protocol import Filter, StateRow
+from approvals_bot.durable.store.retention import Deletable, DeletableRun, Stub, key_digest
+from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.service.audit_check import RUNS_DELETED
+from approvals_bot.service.read import iso, requests_of
+
+FIRST = 60.0  # seconds after the start of a service
+EVERY = timedelta(hours=1)
+AT_ONCE = 100  # runs that one transaction deletes; a click waits for it, so it is short
+REST = 9  # times as long as it worked, it pauses: nine tenths of the store are for people
+KEY_KEPT = timedelta(days=90)  # for which an idempotency key still finds its deleted run
+COUNTER = "retention"
+
+_FILE = re.compile(r"\bfile_[0-9a-f]{32}\b")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionRules:
+    """How long runs are kept after their end, by workflow; None: for good. `others`: of all others."""
+
+    others: timedelta | None = None
+    by_workflow: Mapping[str, timedelta] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, configuration: Configuration) -> RetentionRules:
+        own = {each.id: each.workflow.retention for each in configuration.workflows}
+        return cls(configuration.service.retention.ended, {id: kept for id, kept in own.items() if kept is not None})
+
+    def searches(self, now: datetime) -> list[Deletable]:
+        """Return where to look for what may be deleted now."""
+        own = [Deletable(now - kept, only=name) for name, kept in sorted(self.by_workflow.items())]
+        if self.others is None:
+            return own
+        return [*own, Deletable(now - self.others, but=tuple(sorted(self.by_workflow)))]
+
+
+@dataclass(slots=True)
+class Deleted:
+    """What a pass has deleted."""
+
+    runs: int = 0
+    events: int = 0
+    files: int = 0
+    archive: Path | None = None
+
+
+class Archive:
+    """A file of gzipped JSON lines, made when the first line comes. `flush` returns once they are on the disk."""
+
+    def __init__(self, folder: Path, at: datetime) -> None:
+        name = f"runs-{at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}.jsonl.gz"
+        self.path = folder / name
+        self._raw: BinaryIO | None = None
+        self._packed: gzip.GzipFile | None = None
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Add a line. Raises OSError."""
+        if self._packed is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            self._raw = os.fdopen(descriptor, "wb")
+            self._packed = gzip.GzipFile(self.path.name, "wb", fileobj=self._raw)
+        self._packed.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+
+    def flush(self) -> None:
+        """Write everything to the disk, the file's name included. Raises OSError."""
+        if self._packed is None or self._raw is None:
+            return
+        self._packed.flush()
+        self._raw.flush()
+        os.fsync(self._raw.fileno())
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def close(self) -> None:
+        """Write the file's end to the disk, and close it. Raises OSError."""
+        if self._packed is not None and self._raw is not None:
+            self._packed.close()
+            self._raw.flush()
+            os.fsync(self._raw.fileno())
+            self._raw.close()
+
+
+async def delete_ended(
+    engine: Engine,
+    policy: RetentionRules,
+    archive: Path | None,
+    *,
+    actor: Actor = SERVICE,
+    rest: int = REST,
+    progress: Callable[[Deleted], None] = lambda done: None,
+) -> Deleted:
+    """Delete the runs that ended long enough ago. Raises OSError if the archive can't be written; then nothing is lost.
+
+    `rest`: how many times as long as it worked it pauses after each transaction.
+    """
+    now, done = engine.now(), Deleted()
+    file = None if archive is None else Archive(archive, now)
+    try:
+        for which in policy.searches(now):
+            async for found in _pages(engine, which):
+                begun = time.perf_counter()
+                await _delete(engine, found, file, actor, done)
+                progress(done)
+                await asyncio.sleep(rest * (time.perf_counter() - begun))
+    finally:
+        if file is not None:
+            await asyncio.to_thread(file.close)
+            done.archive = file.path if done.runs else None
+    return done
+
+
+async def count_ended(engine: Engine, policy: RetentionRules) -> int:
+    """Return how many runs `delete_ended` would delete now."""
+    count = 0
+    for which in policy.searches(engine.now()):
+        async for found in _pages(engine, which):
+            count += len(found)
+    return count
+
+
+async def _pages(engine: Engine, which: Deletable) -> AsyncIterator[list[DeletableRun]]:
+    """Yield what may be deleted, page by page, each run once."""
+    which = which._replace(most=AT_ONCE)
+    while found := await engine.store.deletable(which):
+        yield found
+        which = which._replace(after=(found[-1].ended_at, found[-1].run_id))
+
+
+async def _delete(engine: Engine, found: list[DeletableRun], file: Archive | None, actor: Actor, done: Deleted) -> None:
+    """Delete these runs, but those that others still need."""
+    stubs: list[tuple[Stub, tuple[str, ...]]] = []
+    files: list[str] = []
+    events = 0
+    for ended in found:
+        read = await engine.store.read(ended.run_id, after=NO_EVENTS, patient=True)
+        if read is None or still_covers(read[0], engine.now()):
+            continue
+        record, chained = read[0], await engine.store.chained(ended.run_id)
+        own = await _own_files(engine, record)
+        if file is not None:
+            await asyncio.to_thread(file.add, archived(record, ended, chained))
+            async for line in _file_lines(engine, own):
+                await asyncio.to_thread(file.add, line)
+        stubs.append((stub_of(record, ended, chained, engine.now()), ended.hooks))
+        files += own
+        events += len(chained)
+    if not stubs:
+        return
+    if file is not None:
+        await asyncio.to_thread(file.flush)
+    named = [[stub.run_id, stub.seq, stub.head] for stub, _ in stubs]
+    about = {"runs": named, "archive": file.path.name if file is not None else None}
+    await engine.audit(RUNS_DELETED, actor=actor.as_json(), data=about)
+    done.runs += await engine.store.delete_runs(stubs, files)
+    done.events += events
+    done.files += len(files)
+
+
+def still_covers(record: RunRecord, now: datetime) -> bool:
+    """Return whether an approval of this run still covers later requests."""
+    return any(each.standing is not None and each.standing.grant.until > now for each in requests_of(record))
+
+
+def stub_of(record: RunRecord, ended: DeletableRun, chained: list[ChainedEvent], now: datetime) -> Stub:
+    """Return what stays of a run that is deleted now."""
+    requests = requests_of(record)
+    outcome = requests[-1].outcome if requests else None
+    head = chained[-1].hash if chained else ""
+    stub = Stub(
+        record.id,
+        record.workflow,
+        record.kind,
+        outcome.state if outcome is not None else record.status,
+        ended.ended_at,
+        record.seq,
+        head,
+    )
+    if ended.key is None or not chained:
+        return stub
+    return stub._replace(
+        key=key_digest(ended.key),
+        input=digest_of_start(json.loads(chained[0].text)),
+        key_until=now + KEY_KEPT,
+    )
+
+
+def archived(record: RunRecord, ended: DeletableRun, chained: list[ChainedEvent]) -> dict[str, Any]:
+    """Return the line of a run in the archive. Each event's data is text, as its seal covers it."""
+    return {
+        "kind": "run",
+        "run_id": record.id,
+        "workflow": record.workflow,
+        "code": record.code,
+        "version": record.version,
+        "status": record.status,
+        "created_at": iso(record.created_at),
+        "ended_at": iso(ended.ended_at),
+        "key": as_given(ended.key),
+        "events": [
+            {
+                "seq": event.seq,
+                "type": event.kind,
+                "at": event.micros,
+                "key": event.key,
+                "data": event.text,
+                "salt": event.salt,
+                "hash": event.hash,
+            }
+            for event in chained
+        ],
+    }
+
+
+async def _own_files(engine: Engine, record: RunRecord) -> list[str]:
+    """Return the files that this run has and no other one."""
+    named = dict.fromkeys(_FILE.findall(json.dumps(record.parts)))
+    return [id for id in named if await engine.count_runs(Filter(attributes={projected(FILE): id}), 2) <= 1]
+
+
+async def _file_lines(engine: Engine, files: list[str]) -> AsyncIterator[dict[str, Any]]:
+    for id in files:
+        number = 0
+        while (part := await engine.store.file_part(id, number)) is not None:
+            yield {"kind": "file", "id": id, "part": number, "content": base64.b64encode(part).decode()}
+            number += 1
+
+
+class RetentionKeeper:
+    """The task of a service that deletes what ended long ago: hourly, one replica at a time."""
+
+    def __init__(self, engine: Engine, configuration: Callable[[], Configuration]) -> None:
+        """`configuration`: the one in force."""
+        self._engine = engine
+        self._configuration = configuration
+
+    async def run(self) -> None:
+        """Delete until the task is cancelled."""
+        await asyncio.sleep(FIRST)
+        while True:
+            try:
+                if await self._is_its_turn():
+                    await self.delete()
+            except StoreUnavailableError:
+                pass  # the store's own line says so
+            except OSError as error:
+                why = error.strerror or type(error).__name__
+                log.error("the archive can't be written (%s); nothing is deleted meanwhile", why)
+            await asyncio.sleep(FIRST)
+
+    async def delete(self) -> Deleted:
+        """Delete what may be deleted now."""
+        configuration = self._configuration()
+        done = await delete_ended(
+            self._engine, RetentionRules.of(configuration), configuration.service.retention.archive
+        )
+        if done.runs:
+            log.info("%d runs that ended long ago were deleted", done.runs, extra={"event": "retention_ran"})
+        return done
+
+    async def _is_its_turn(self) -> bool:
+        """Return whether an hour has passed since any replica did this, and this one is the first to see it."""
+        policy = RetentionRules.of(self._configuration())
+        if policy.others is None and not policy.by_workflow:
+            return False
+        now, last = self._engine.now(), await self._engine.store.counter(COUNTER)
+        if last is not None and last.state.get("next", 0) > to_micros(now):
+            return False
+        return await self._engine.store.set_counter(_next(last, now), now, now + 2 * EVERY)
+
+
+def _next(last: StateRow | None, now: datetime) -> StateRow:
+    return StateRow(COUNTER, 1 if last is None else last.version + 1, {"next": to_micros(now + EVERY)})

@@ -1,0 +1,86 @@
+"""The answer for a run that was deleted long after its end: 410, and what became of it. It names nobody."""
+
+from __future__ import annotations
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from approvals_bot.approvals.card_model import STATE_WORDS
+from approvals_bot.approvals.values import shown_date
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.store.retention import Stub
+from approvals_bot.errors import RunNotFoundError
+from approvals_bot.service.keys import ApiKey
+from approvals_bot.service.read import iso
+from approvals_bot.web.keys import KEY, Endpoint
+from approvals_bot.web.links import Links
+from approvals_bot.web.responses import Problem, Renderer
+
+RUNS = ("/requests/{id}", "/runs/{id}", "/api/runs/{id}")
+LINKS = "/decisions/{signed}"
+
+
+class DeletedRuns:
+    """Answers for runs that aren't there any more, once an endpoint has found nothing."""
+
+    def __init__(self, engine: Engine, links: Links, pages: Renderer) -> None:
+        self._engine = engine
+        self._links = links
+        self._pages = pages
+
+    def behind(self, path: str, endpoint: Endpoint) -> Endpoint:
+        """Return the endpoint of this path, with the answer for what was deleted."""
+        if not path.startswith((*RUNS, LINKS)):
+            return endpoint
+
+        async def respond(request: HttpRequest) -> ASGIApp:
+            try:
+                response = await endpoint(request)
+            except RunNotFoundError:
+                if (stub := await self._find(request)) is None:
+                    raise
+                raise problem_of(stub) from None
+            if (
+                not isinstance(response, Response)
+                or response.status_code != 404
+                or (stub := await self._find(request)) is None
+            ):
+                return response
+            title = "No longer kept here"
+            return self._pages.page("error.html", 410, title=title, detail=f"{became(stub)} It is no longer kept here.")
+
+        return respond
+
+    async def _find(self, request: HttpRequest) -> Stub | None:
+        """Return the stub of the run that was asked for, if the caller may know of it."""
+        given = request.path_params
+        if "signed" in given:
+            hook_id = self._links.hook_id(given["signed"])
+            return await self._engine.store.stub(hook_id=hook_id) if hook_id else None
+        stub = await self._engine.store.stub(run_id=str(given["id"]).partition(".")[0])
+        key: ApiKey | None = request.scope.get(KEY)
+        if stub is None or (key is not None and not (key.reads_all and key.knows_workflow(stub.workflow))):
+            return None
+        return stub
+
+
+def became(stub: Stub) -> str:
+    """Return the sentence that says how a deleted run ended."""
+    words = {str(state): word for state, (_, word) in STATE_WORDS.items()}
+    word = words.get(stub.outcome, stub.outcome.capitalize())
+    return f"{word} on {shown_date(stub.ended_at.date())}."
+
+
+def problem_of(stub: Stub) -> Problem:
+    """Return the problem for programs, with the stub."""
+    kept = {
+        "id": stub.run_id,
+        "workflow": stub.workflow,
+        "outcome": stub.outcome,
+        "ended_at": iso(stub.ended_at),
+        "events": stub.seq,
+        "head": stub.head,
+    }
+    detail = f"{became(stub)} Its log is no longer kept here."
+    return Problem(410, "Run no longer kept", detail, run=kept)

@@ -1,0 +1,119 @@
+"""Runs that retention has deleted: archived, named in the audit, and answered by 410."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from approvals_bot.approvals.policy import Definition, pinned
+from approvals_bot.approvals.workflow import approval
+from approvals_bot.durable.store.chain import SEALED, ChainedEvent
+from approvals_bot.service.audit import derive_key, write_export
+from approvals_bot.service.audit_verify import Keys, verify_lines
+from approvals_bot.service.catalog import Listed
+from approvals_bot.service.retention import KEY_KEPT, RetentionRules, count_ended, delete_ended
+from tests.support.whole_service import KEY
+
+ANN, DI = "ann@acme.eu", "di@acme.eu"
+PAY: dict[str, Any] = {
+    "workflow": {"id": "pay-retained", "title": "Pay", "request": ["*"]},
+    "fields": {"amount": "integer", "plan": {"type": "file", "required": False}},
+    "stage": [{"id": "go", "from": [ANN]}],
+    "deliver": {"email": True},
+    "clock": {"deadline": "4h"},
+}
+DAYS = timedelta(days=400)
+
+
+@pytest.fixture
+def service(service: Any) -> Any:
+    definition = Definition.model_validate(PAY)
+    service.workflows["pay-retained"] = Listed(approval.under("pay-retained", pinned(definition)), definition)
+    return service
+
+
+async def delete(service: Any, archive: Path | None = None) -> int:
+    engine = service.engine
+    while await engine.store.seal_ended(engine.now(), None, 50):
+        pass
+    done = await delete_ended(engine, RetentionRules(others=DAYS), archive, rest=0)
+    return done.runs
+
+
+async def test_a_deleted_request_is_archived_and_says_how_it_ended(service: Any, tmp_path: Path) -> None:
+    api, key = service.api, {"Idempotency-Key": "pay-17"}
+    plan = (await api.post("/api/files", params={"name": "plan.txt"}, content=b"a plan")).json()["id"]
+    body: dict[str, Any] = {"workflow": "pay-retained", "input": {"amount": 5}, "requester": DI}
+    with_file = await service.start("pay-retained", {"amount": 4, "plan": plan}, requester=DI)
+    await api.post(f"/api/runs/{with_file}/votes", json={"by": ANN, "choice": "reject", "comment": "no"})
+    opened = await api.post("/api/runs", json=body, headers=key)
+    run_id = opened.json()["run_id"]
+    await service.engine.settle()
+    link = await service.link(run_id, ANN)
+    kept = await service.start("pay-retained", {"amount": 6}, requester=DI)
+    assert (await api.post(f"/api/runs/{run_id}/votes", json={"by": ANN, "choice": "approve"})).status_code == 201
+    await service.engine.settle()
+    assert await delete(service, tmp_path / "archive") == 0
+    await service.clock.advance(DAYS + timedelta(minutes=1))
+    assert await count_ended(service.engine, RetentionRules(others=DAYS)) == 2
+    assert await delete(service, tmp_path / "archive") == 2
+
+    gone = await api.get(f"/api/runs/{run_id}")
+    assert (gone.status_code, gone.json()["run"]["outcome"], gone.json()["title"]) == (
+        410,
+        "approved",
+        "Run no longer kept",
+    )
+    page = await service.web.get(link)
+    assert page.status_code == 410
+    assert "Approved on" in page.text
+    assert "no longer kept here" in page.text
+    assert (await service.plain.get(f"/api/runs/{run_id}")).status_code == 404  # a key that didn't open it
+    assert (await api.post(f"/api/runs/{run_id}/votes", json={"by": ANN, "choice": "approve"})).status_code == 410
+    assert (await service.run(kept))["workflow"] == "pay-retained"
+
+    again = await api.post("/api/runs", json=body, headers=key)
+    assert (again.status_code, again.json()["run_id"]) == (200, run_id), again.text
+    other = {**body, "input": {"amount": 7}}
+    assert (await api.post("/api/runs", json=other, headers=key)).status_code == 409
+    await service.clock.advance(KEY_KEPT)
+    fresh = await api.post("/api/runs", json=other, headers=key)
+    assert (fresh.status_code, fresh.json()["run_id"] != run_id) == (202, True)
+
+    [archive] = (tmp_path / "archive").iterdir()
+    assert archive.stat().st_mode & 0o777 == 0o600
+    lines = [json.loads(line) for line in gzip.decompress(archive.read_bytes()).splitlines()]
+    run = next(line for line in lines if line.get("run_id") == run_id)
+    assert (run["key"], run["status"]) == ("app:desk pay-17", "completed")
+    [part] = [line for line in lines if line["kind"] == "file"]
+    assert (part["id"], base64.b64decode(part["content"])) == (plan, b"a plan")
+    assert await service.engine.store.file(plan) is None
+    before = run_id
+    for event in run["events"]:
+        chained = ChainedEvent(
+            event["seq"], event["type"], event["at"], event["key"], event["data"], event["salt"], event["hash"]
+        )
+        assert chained.hash == chained.hash_after(before)
+        before = chained.hash
+    assert not any(event["salt"].startswith(SEALED) for event in run["events"])
+
+
+async def test_the_audit_knows_that_a_log_is_gone_on_purpose(service: Any) -> None:
+    run_id = await service.start("pay-retained", {"amount": 5}, requester=DI)
+    await service.api.post(f"/api/runs/{run_id}/votes", json={"by": ANN, "choice": "approve"})
+    await service.engine.settle()
+    await service.clock.advance(DAYS + timedelta(minutes=1))
+    assert await delete(service) == 1
+    out = io.BytesIO()
+    await write_export(service.engine, derive_key(KEY), out)
+    found = verify_lines(io.BytesIO(out.getvalue()), Keys(derived=(derive_key(KEY),)))
+    assert found.is_sound, found
+    [line] = [line for line in await service.engine.audit_lines() if line.entry.what == "runs_deleted"]
+    assert line.entry.data["runs"][0][0] == run_id
