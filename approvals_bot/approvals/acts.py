@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, JsonValue, PlainSerializer, TypeAdapter, ValidationError
 
+from approvals_bot.approvals.agent_policy import CallAllowance
 from approvals_bot.approvals.card_model import ChoiceName, Remark, Via
 from approvals_bot.approvals.text import placed, rejection_text, reply_text
 
@@ -148,6 +149,7 @@ class Vote(Remark):
     fields: dict[str, JsonValue] = field(default_factory=dict)
     digest: str | None = None
     kind: Literal["vote"] = "vote"
+    allowance: CallAllowance | None = None  # of a tool call: it covers the next calls, too
     actor: KeptActor = field(default=None, kw_only=True)
 
 
@@ -359,8 +361,9 @@ def act_word(act: Act) -> str:
 def message_of(act: Act | TryNow) -> dict[str, Any]:
     """Return the act as the JSON message that goes to the request."""
     dumped: dict[str, Any] = _MESSAGE.dump_python(act, mode="json")
-    if dumped["actor"] is None:
-        del dumped["actor"]
+    for name in ("actor", "allowance"):
+        if dumped.get(name, "") is None:
+            del dumped[name]
     return {key: dumped[key] for key in ("kind", "by", "choice") if key in dumped} | dumped  # reads well in a log
 
 

@@ -65,15 +65,26 @@ class Budget(Frozen):
         return self
 
 
-class Allowance(Frozen):
-    """How far a yes that covers the next calls, too, may go at most."""
+class CallLimits(Frozen):
+    """Limits of a yes that covers the next calls of a tool, too."""
 
-    tools: Annotated[tuple[Leaf, ...], Field(min_length=1)]
     same: tuple[Leaf, ...] = ()
     at_most: dict[Leaf, Number] = Field(default_factory=dict)
     count: Annotated[Int, Field(ge=1, le=1_000)]
     sum: dict[Leaf, Number] = Field(default_factory=dict)
     until: Duration
+
+
+class Allowance(CallLimits):
+    """How far a yes that covers the next calls, too, may go at most."""
+
+    tools: Annotated[tuple[Leaf, ...], Field(min_length=1)]
+
+
+class CallAllowance(CallLimits):
+    """A yes that covers the next calls of this tool, too, as a person gives it with their vote."""
+
+    tool: Leaf
 
 
 def _rate(value: object) -> object:
@@ -116,4 +127,15 @@ Amount = Annotated[
 Calls = Annotated[
     BudgetRate, BeforeValidator(_calls), PlainSerializer(_rate_text, return_type=str), WithJsonSchema(_SHOWN)
 ]
-Number = Annotated[Decimal, BeforeValidator(_number), WithJsonSchema({"type": "number", "minimum": 0})]
+
+
+def _plain(value: Decimal) -> float:
+    return float(value)
+
+
+Number = Annotated[
+    Decimal,
+    BeforeValidator(_number),
+    PlainSerializer(_plain, return_type=float, when_used="json"),
+    WithJsonSchema({"type": "number", "minimum": 0}),
+]

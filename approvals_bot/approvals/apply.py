@@ -36,6 +36,7 @@ from approvals_bot.approvals.ballot import (
     stage_status,
     vote_of,
 )
+from approvals_bot.approvals.call_limits import allowance_faults
 from approvals_bot.approvals.card_model import State, Via
 from approvals_bot.approvals.eligibility import (
     Resolution,
@@ -143,6 +144,8 @@ def _vote(
     assert stage is not None, "it stays open"
     act = replace(act, comment=act.comment.strip())
     answers, rejections = forms.read_answers(rules.stages[stage.id], act, request.number_format(act.by))
+    if act.allowance is not None:
+        rejections = (*rejections, *allowance_faults(rules.definition.allowance, act, request))
     if act.choice == "edit":
         request, act, rejections = _edited_by_approver(request, act, at, rules, rejections, fits)
         if request.outcome is not None:

@@ -30,7 +30,6 @@ from approvals_bot.approvals.standing_grants import (
     GrantUse,
     StandingGrant,
     find_grants,
-    give_grant,
     use_grant,
 )
 from approvals_bot.approvals.standing_policy import MOST_TIMES, Standing
@@ -50,11 +49,23 @@ def scope_of(request: Request, rule: Standing) -> str:
     """
     who: JsonValue = [request.requester, request.on_behalf_of] if rule.for_ == "requester" else None
     fields = {name: request.fields.get(name) for name in rule.match}
-    return _named("standing", [request.workflow, request.definition, rule.for_, who, fields])
+    return named_scope("standing", [request.workflow, request.definition, rule.for_, who, fields])
 
 
-def _named(kind: str, of: JsonValue) -> str:
+def named_scope(kind: str, of: JsonValue) -> str:
     return f"{kind} {sha256(canonical(of).encode()).hexdigest()[:40]}"
+
+
+def given_by(request: Request, rule: Standing) -> GivenGrant | None:
+    """Return what the approval of this request covers of later ones. Only votes of people give anything."""
+    ended = request.outcome
+    if ended is None or ended.state != "approved" or ended.via in ("rule", "clock"):
+        return None
+    id, until, times = f"grant:{request.id}", ended.at + rule.lasts, rule.times or MOST_TIMES
+    sums = {} if rule.sum is None else {rule.sum.field: rule.sum.max}
+    votes = given_votes(request)
+    grant = StandingGrant(id, request.id, request.title, votes, ended.at, until, times, sums)
+    return GivenGrant(scope_of(request, rule), grant)
 
 
 def given_votes(request: Request) -> tuple[GivenVote, ...]:
@@ -122,26 +133,6 @@ def _with_vote(request: Request, person: str, at: datetime) -> Request:
 
 
 # ── in the request's run ──
-
-
-async def with_standing(request: Request, rules: Rules, rule: Standing) -> Request:
-    """Give what the approval of this request covers of later ones, from now on. Only votes of people give anything."""
-    ended = request.outcome
-    if ended is None or ended.state != "approved" or ended.via in ("rule", "clock"):
-        return request
-    grant = StandingGrant(
-        f"grant:{request.id}",
-        request.id,
-        request.title,
-        given_votes(request),
-        ended.at,
-        ended.at + rule.lasts,
-        rule.times or MOST_TIMES,
-        {} if rule.sum is None else {rule.sum.field: rule.sum.max},
-    )
-    scope = scope_of(request, rule)
-    await give_grant(scope, grant)
-    return request.but(standing=GivenGrant(scope, grant))
 
 
 async def covered_by_standing(request: Request, rules: Rules, rule: Standing) -> Request:

@@ -19,6 +19,9 @@ from approvals_bot.approvals.json_values import same_json
 from approvals_bot.durable.core.api import resource, step
 from approvals_bot.durable.core.serialization import Proven
 
+ALLOWANCE = "allowance:"
+"""What the id of an allowance begins with."""
+
 MOST_GRANTS = 50
 """Grants in one list, those that are over included. The oldest of those are dropped first."""
 
@@ -52,6 +55,11 @@ class StandingGrant:
     sums: dict[str, Decimal] = field(default_factory=dict)
     at_most: dict[str, Decimal] = field(default_factory=dict)
     same: dict[str, JsonValue] = field(default_factory=dict)
+
+    @property
+    def is_allowance(self) -> bool:
+        """Whether it is for the next calls of an agent's tool."""
+        return self.id.startswith(ALLOWANCE)
 
     @property
     def givers(self) -> tuple[str, ...]:

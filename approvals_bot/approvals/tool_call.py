@@ -93,6 +93,7 @@ def decision_of(request: Request, requested: JsonValue) -> Decision:
     return Decision(
         state=state,
         by=None if is_silence else ended.by,
+        allowance=ended.by.partition(":")[2] if ended.by.startswith("allowance:") else None,
         name=None if is_silence else request.acting(ended.by, ended.in_place_of).text,
         at=ended.at,
         via=ended.via,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from approvals_bot.approvals.allowances import allowance_of, scope_of_calls, use_of_call
 from approvals_bot.approvals.apply import decided_by_rule
 from approvals_bot.approvals.break_glass import broken, owner_queries, review_definition
 from approvals_bot.approvals.granted import Granting
@@ -9,7 +12,8 @@ from approvals_bot.approvals.request import BREAK_GLASS, Request
 from approvals_bot.approvals.resolution import find_people
 from approvals_bot.approvals.rules import Rules
 from approvals_bot.approvals.stages import context_of, seat_queries, with_people
-from approvals_bot.approvals.standing import covered_by_standing
+from approvals_bot.approvals.standing import covered, covered_by_standing, given_by
+from approvals_bot.approvals.standing_grants import give_grant
 from approvals_bot.durable.core.api import now
 
 
@@ -29,7 +33,19 @@ async def decided_without_votes(request: Request, rules: Rules) -> Request:
         return broken(request, definition.emergency, now())
     if definition.standing is not None:
         return await covered_by_standing(request, rules, definition.standing)
+    if definition.allowance is not None:
+        return await covered(request, rules, scope_of_calls(request), partial(use_of_call, request))
     return request
+
+
+async def with_standing(request: Request, rules: Rules) -> Request:
+    """Give what the approval of this request covers of later ones, from now on."""
+    rule = rules.definition.standing
+    given = allowance_of(request) if rule is None else given_by(request, rule)
+    if given is None:
+        return request
+    await give_grant(given.scope, given.grant)
+    return request.but(standing=given)
 
 
 async def with_deciders(request: Request, rules: Rules) -> tuple[Request, tuple[str, ...]]:

@@ -78,7 +78,6 @@ from approvals_bot.approvals.stages import (
     why_undecidable,
     with_people,
 )
-from approvals_bot.approvals.standing import with_standing
 from approvals_bot.approvals.talk import snoozes_over, talked, to_be_reminded
 from approvals_bot.approvals.timers import (
     Due,
@@ -93,7 +92,7 @@ from approvals_bot.approvals.timers import (
     stage_times,
     with_deadline,
 )
-from approvals_bot.approvals.without_votes import ask_for_review, decided_without_votes
+from approvals_bot.approvals.without_votes import ask_for_review, decided_without_votes, with_standing
 from approvals_bot.durable.core.api import (
     Webhook,
     WebhookRequest,
@@ -192,8 +191,8 @@ class PendingRequest:
                     await self.decide()
                 elif self.gives:
                     self.open_webhook()
-                if self.definition.standing is not None:
-                    self.request = await with_standing(self.request, self.rules, self.definition.standing)
+                if (self.definition.standing or self.definition.allowance) is not None:
+                    self.request = await with_standing(self.request, self.rules)
                 self.finish()
                 if self.definition.emergency is not None:
                     self.review = await ask_for_review(self)

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from math import ceil
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
@@ -20,6 +20,8 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 from pydantic import JsonValue
 
 from approvals_bot.approvals.agent_policy import MOST_CALLS, Budget, BudgetRate
+from approvals_bot.approvals.call_limits import values_at
+from approvals_bot.approvals.standing import amount_of
 from approvals_bot.durable.core.events import from_micros, to_micros
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store.protocol import Filter, StateRow
@@ -74,41 +76,13 @@ def amounts_of(budget: Budget, arguments: Mapping[str, JsonValue]) -> tuple[dict
     """
     amounts, wrong = dict[str, Decimal](), list[str]()
     for leaf in budget.sum:
-        for place, value in _at(arguments, leaf.split(".")):
-            amount = _amount(value)
+        for place, value in values_at(arguments, leaf.split(".")):
+            amount = amount_of(value)
             if amount is None:
                 wrong.append(place)
             else:
                 amounts[leaf] = amounts.get(leaf, Decimal(0)) + amount
     return amounts, wrong
-
-
-def _at(
-    value: JsonValue | Mapping[str, JsonValue], path: Sequence[str], place: str = ""
-) -> list[tuple[str, JsonValue]]:
-    """Return the values at a path, each with its place. `*` is every item of a list."""
-    if not path:
-        return [(place, value)]  # type: ignore[list-item]  # the arguments themselves are never asked for
-    name, rest = path[0], path[1:]
-    match value:
-        case list():
-            chosen = range(len(value)) if name == "*" else [int(name)] if name.isdecimal() and len(name) < 9 else []
-            found = [(str(at), value[at]) for at in chosen if at < len(value)]
-        case Mapping():
-            found = [(name, value[name])] if name in value else []
-        case _:
-            found = []
-    return [each for part, item in found for each in _at(item, rest, f"{place}.{part}" if place else part)]
-
-
-def _amount(value: JsonValue) -> Decimal | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        amount = Decimal(str(value).strip())
-    except InvalidOperation:
-        return None
-    return amount if amount.is_finite() and 0 <= amount < 10**15 else None
 
 
 async def take_from_budget(

@@ -47,6 +47,10 @@ class ListedGrant:
     request: Request
     counted: CountedGrant | None = None
 
+    @property
+    def is_allowance(self) -> bool:
+        return self.counted is not None and self.counted.grant.is_allowance
+
 
 async def list_grants(
     engine: Engine, which: GrantFilter, *, cursor: str | None = None, limit: int = PAGE

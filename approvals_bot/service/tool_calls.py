@@ -194,7 +194,7 @@ def _definition_of(file: Definition, call: ToolCall, decides: Sequence[str]) -> 
     return Definition.model_validate(table).model_copy(update={"group_names": file.group_names})
 
 
-_OF_A_CALL = {"workflow", "policy", "stage", "deliver", "clock", "escalate", "labels"}
+_OF_A_CALL = {"workflow", "policy", "stage", "deliver", "clock", "escalate", "labels", "allowance"}
 """The tables of the file that a call's request follows. The others are for all calls together."""
 
 

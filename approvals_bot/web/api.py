@@ -69,6 +69,7 @@ from approvals_bot.web.schemas import (
     Revocation,
     RunBody,
     reassign_of,
+    vote_json,
     vote_of,
 )
 from approvals_bot.web.validation import (
@@ -336,7 +337,7 @@ class RunsApi:
         A repeated Idempotency-Key gets the answer of the first, also after the run's end.
         """
         key = key_of(request)
-        given = validate(NEW_VOTE, await json_object(request, API_BODY)).model_dump()
+        given = vote_json(validate(NEW_VOTE, await json_object(request, API_BODY)))
         shown = await self._request(request)
         _check_not_own(shown, key)
         act = vote_of(given, actor_of(request))

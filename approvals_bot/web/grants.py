@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, cast
 from urllib.parse import urlencode
@@ -10,17 +11,19 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from approvals_bot.approvals import card_text
+from approvals_bot.approvals.acts import Revoke
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.card_model import GRANT_WORDS
 from approvals_bot.approvals.standing_grants import CountedGrant
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People
+from approvals_bot.service.act import perform
 from approvals_bot.service.grants import GRANT_STATES, PAGE, GrantFilter, ListedGrant, ListedState, list_grants
 from approvals_bot.service.keys import OPENER
-from approvals_bot.service.read import api_grant, api_standing
+from approvals_bot.service.read import api_grant, api_standing, request_of
 from approvals_bot.web.admission import Admission
-from approvals_bot.web.keys import key_of
-from approvals_bot.web.responses import JsonResponse
+from approvals_bot.web.keys import actor_of, check_reach, key_of, lacks
+from approvals_bot.web.responses import STATUS, JsonResponse, Problem
 from approvals_bot.web.validation import bad_query, query_address, query_choice, query_integer, read_query
 
 MOST_PER_PAGE = 200
@@ -36,8 +39,34 @@ class GrantsApi:
         self._engine = engine
         self._people = people
 
+    async def allowances(self, request: HttpRequest) -> Response:
+        """The allowances that match, a page at a time: of all tool calls, or of those that the key has opened."""
+        return await self._page(request, lambda each: each.is_allowance)
+
+    async def revoke(self, request: HttpRequest) -> Response:
+        """202: the allowance covers no further calls; 200 if it was over. For its giver, owners and operators."""
+        key, by = key_of(request), query_address("by", read_query(request, "by").get("by"), self._people)
+        record = await self._engine.record(request.path_params["id"])
+        shown = None if record is None else request_of(record)
+        is_one = shown is not None and shown.standing is not None and shown.standing.grant.is_allowance
+        if record is None or shown is None or not is_one:
+            raise Problem(404, "Allowance not found", "No allowance has this id.")
+        await check_reach(self._engine, request, record)
+        if by is not None and "vote" not in key.may:
+            raise lacks(key, ("vote",), " to name a person")
+        act = Revoke(
+            by or key.address, "", "api", actor=actor_of(request), operates=by is None and "operate" in key.may
+        )
+        reply = await perform(self._engine, shown, act)
+        if STATUS[reply.verdict] >= 400:
+            raise Problem(STATUS[reply.verdict], "Not ended", reply.text, verdict=reply.verdict)
+        return JsonResponse({"verdict": reply.verdict, "text": reply.text}, 202 if reply.changed else 200)
+
     async def search(self, request: HttpRequest) -> Response:
         """The grants that match, a page at a time: those of all runs, or of those that the key has opened."""
+        return await self._page(request, lambda each: True)
+
+    async def _page(self, request: HttpRequest, is_wanted: Callable[[ListedGrant], bool]) -> Response:
         key = key_of(request)
         asked = read_query(request, "person", "workflow", "state", "cursor", "limit")
         state = query_choice("state", asked.get("state"), GRANT_STATES)
@@ -53,7 +82,9 @@ class GrantsApi:
         except ValueError:
             raise bad_query([{"loc": ["query", "cursor"], "msg": "not a cursor that a page gave"}]) from None
         now = self._engine.now()
-        shown = [_grant_json(each, now) for each in found if key.knows_workflow(each.record.workflow)]
+        shown = [
+            _grant_json(each, now) for each in found if is_wanted(each) and key.knows_workflow(each.record.workflow)
+        ]
         return JsonResponse({"grants": shown, "cursor": cursor})
 
 

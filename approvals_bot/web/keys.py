@@ -72,6 +72,8 @@ NEEDS: Mapping[tuple[str, str], Needs] = {
     ("POST", "/api/runs/{id}/revocation"): Needs("start", ("vote", "operate")),
     ("POST", "/api/runs/{id}/extension"): VOTE,
     ("GET", "/api/grants"): READ,
+    ("GET", "/api/allowances"): READ,
+    ("DELETE", "/api/allowances/{id}"): Needs(None, ("vote", "operate")),
     ("POST", "/api/runs/{id}/attempts"): OPERATE,
     ("POST", "/api/runs/{id}/reset"): OPERATE,
     ("PATCH", "/api/runs/{id}/fields"): VOTE,

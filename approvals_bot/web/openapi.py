@@ -90,6 +90,13 @@ def _document(base_url: str, chat: bool) -> dict[str, Any]:
                 "post": _after("extend", "Ask whether a grant may last longer", "NewExtension") | {"parameters": [KEY]},
             },
             "/api/grants": {"get": _list_grants()},
+            "/api/allowances": {
+                "get": _list_grants("listAllowances", "Find allowances of tool calls, the newest first")
+            },
+            "/api/allowances/{id}": {
+                "parameters": [_path("id", "The allowance: the run whose approval gave it.")],
+                "delete": _revoke_allowance(),
+            },
             "/api/runs/{id}/attempts": {"parameters": [RUN], "post": _attempt()},
             "/api/runs/{id}/reset": {"parameters": [RUN], "post": _reset()},
             "/api/runs/{id}/fields": {"parameters": [RUN], "patch": _edit()},
@@ -374,11 +381,29 @@ def _after(id: str, summary: str, body: str) -> dict[str, Any]:
     }
 
 
-def _list_grants() -> dict[str, Any]:
+def _revoke_allowance() -> dict[str, Any]:
     return {
-        "operationId": "listGrants",
+        "operationId": "revokeAllowance",
         "tags": ["runs"],
-        "summary": "Find what approvals gave, the newest request first",
+        "summary": "End an allowance now",
+        "parameters": [
+            _query("by", {"type": "string", "format": "email"}, "The person who ends it, for keys that may name them."),
+        ],
+        "responses": {
+            "200": _response("It is so already", "Verdict"),
+            "202": _response("It covers no further calls", "Verdict"),
+            **_problems("401", "403", "404", "422", "503"),
+        },
+    }
+
+
+def _list_grants(
+    id: str = "listGrants", summary: str = "Find what approvals gave, the newest request first"
+) -> dict[str, Any]:
+    return {
+        "operationId": id,
+        "tags": ["runs"],
+        "summary": summary,
         "parameters": [
             _query("person", {"type": "string", "format": "email"}, "Of this person: requested by them, or for them."),
             _query("workflow", {"type": "string"}, "Of this workflow."),

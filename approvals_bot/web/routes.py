@@ -354,6 +354,8 @@ def build(
         ("POST", "/api/runs/{id}/revocation", runs.revoke),
         ("POST", "/api/runs/{id}/extension", runs.extend),
         ("GET", "/api/grants", grants_api.search),
+        ("GET", "/api/allowances", grants_api.allowances),
+        ("DELETE", "/api/allowances/{id}", grants_api.revoke),
         ("POST", "/api/runs/{id}/attempts", runs.attempt),
         ("POST", "/api/runs/{id}/reset", runs.reset),
         ("PATCH", "/api/runs/{id}/fields", runs.edit),

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 from pydantic_core import PydanticCustomError
 
 from approvals_bot.approvals.acts import Actor, ActorKind, Comment, Extend, Reassign, Remind, TakeOn, Vote
+from approvals_bot.approvals.agent_policy import CallAllowance
 from approvals_bot.approvals.card_model import ChoiceName, GrantState, State
 from approvals_bot.approvals.files import LARGEST_FILE
 from approvals_bot.approvals.grants import LONGEST_REASON
@@ -175,9 +176,18 @@ class NewSnooze(StrictBody):
     until: Annotated[str, Field(max_length=64)] | None = None
 
 
+def vote_json(body: StrictBody) -> dict[str, Any]:
+    """Return a `NEW_VOTE` body as JSON, without an allowance that it doesn't give."""
+    given = body.model_dump(exclude={"allowance"})
+    allowance: CallAllowance | None = getattr(body, "allowance", None)
+    return given if allowance is None else given | {"allowance": allowance.model_dump(mode="json")}
+
+
 def vote_of(given: dict[str, Any], actor: Actor) -> Vote:
-    """Return the vote that a `NEW_VOTE` body gave. `actor`: the key that passes it on."""
-    return Vote(via="api", actor=actor, **given)
+    """Return the vote that a `NEW_VOTE` body gave, as JSON. `actor`: the key that passes it on."""
+    allowance = given.get("allowance")
+    own = given if allowance is None else given | {"allowance": CallAllowance.model_validate(allowance)}
+    return Vote(via="api", actor=actor, **own)
 
 
 def reassign_of(given: dict[str, Any], by: str, actor: Actor) -> Reassign:
