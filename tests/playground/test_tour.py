@@ -114,7 +114,7 @@ async def test_a_request_of_ones_own_workflow_is_decided_in_the_tour(dev: Dev) -
     assert "requests Contract" not in " ".join(re.findall(r"<button[^>]*>([^<]*)", page))  # it needs a file
     started = await dev.press(page, "/playground/samples", "Bo Lund requests Vendor")
     assert "Started." in started.text
-    page = await dev.until("Sent to #vendors, cfo@acme.eu.")
+    page = await dev.until("Sent to #vendors, cfo@acme.eu by email.")
     assert ticked(page) == 2
     assert "#vendors, as Ann Ode sees it" in page  # the newest card is there itself
     opened = await dev.press(page, "/playground/session", "Open it as Fay Cash")
@@ -195,7 +195,7 @@ async def test_the_first_minutes_in_a_browser(dev: Dev) -> None:
         await page.get_by_label("Test answer").fill('{"answer": "refunded"}')
         await page.get_by_role("button", name="Send a test answer").click()
         await page.get_by_text('The result is "refunded".').wait_for()
-        assert await page.locator(".steps > li.done").count() == 4
+        assert await page.locator(".tour > li.done").count() == 4
         assert await page.evaluate("document.documentElement.scrollWidth") <= 320
         axe = (judge("axe-core") / "axe.min.js").read_text()
         for path in ("", "/channels/C0VENDORS", "/home", "/mailbox", "/mailbox/m1", "/wire"):

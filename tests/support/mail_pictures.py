@@ -21,6 +21,7 @@ from tests.support.journey import Json, Service, with_samples
 from tests.support.slack_pictures import AS_WEBP, IMAGES
 
 DESKTOP, PHONE = {"width": 720, "height": 400}, {"width": 390, "height": 400}
+WIDE = {"width": 1_200, "height": 700}
 SHARPNESS = 1.25  # device pixels per pixel
 QUALITY = "0.6"  # of WebP, of 1: text stays crisp, and all pictures together below 1 MB
 TALLEST = 1_500  # pixels of a picture; below that nothing new comes
@@ -66,8 +67,8 @@ class Studio:
         )
         return await context.new_page()
 
-    async def keep(self, name: str, page: Page) -> None:
-        """The page as it is now, as a picture."""
+    async def keep(self, name: str, page: Page, *, close: bool = True) -> None:
+        """The page as it is now, as a picture. `close`: the person leaves, too."""
         width = page.viewport_size["width"] if page.viewport_size else DESKTOP["width"]
         height = min(TALLEST, await page.evaluate("document.documentElement.scrollHeight"))
         await page.set_viewport_size({"width": width, "height": height})  # what is docked is at the page's end
@@ -78,7 +79,8 @@ class Studio:
         (IMAGES / f"email-{name}.webp").write_bytes(base64.b64decode(small.partition(",")[2]))
         if self.also:
             (self.also / f"email-{name}.png").write_bytes(taken)
-        await page.context.close()
+        if close:
+            await page.context.close()
 
     async def page(self, name: str, link: str, *, phone: bool = False, dark: bool = False) -> None:
         page = await self.open(phone=phone, dark=dark)
@@ -201,6 +203,11 @@ async def inbox(it: Studio) -> None:
     await page.fill("#code", digits[1])
     await page.click("button.primary")
     await page.wait_for_url("**/inbox")
+    wide = await page.context.new_page()
+    await wide.set_viewport_size(WIDE)  # type: ignore[arg-type]
+    await wide.goto(f"{base}/inbox")
+    await it.keep("page-inbox-wide", wide, close=False)
+    await wide.close()
     await it.keep("page-inbox", page)
     sign_in = await it.open()
     await sign_in.goto(f"{base}/login")

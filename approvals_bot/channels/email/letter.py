@@ -257,6 +257,7 @@ def _names(dispatch: Dispatch, now: datetime, limits: LetterLimits, replies: Rep
             _fitting_text(clean(made.comment), limits, is_signed=False) for made in _new_comments(dispatch)
         ],
         "note": clip(clean(dispatch.text), limits.long),
+        "is_code": dispatch.occasion == "code",
         "preheader": _preheader(dispatch, now),
         "deadline": _deadline(card, zone, now),
         "own_vote": not_you(dispatch),
