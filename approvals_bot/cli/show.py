@@ -213,6 +213,9 @@ def _progress(card: Card) -> Iterator[str]:
         yield f"{card_text.outcome(card.outcome)}, {card_text.moment(card.outcome.at, ZONE)}"
         if card.outcome.because:
             yield f"  {one_line(card.outcome.because)}"
+        if card.grant is not None:
+            at = f" {card_text.moment(card.grant.at, ZONE)}" if card.grant.at is not None else ""
+            yield f"{one_line(card_text.grant(card.grant))}{at}"
     elif waiting := card_text.waiting_for(card):
         yield f"{card_text.progress(card)}. {waiting}."
 

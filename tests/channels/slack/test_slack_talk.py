@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from approvals_bot.approvals.grant_life import GrantLines
+from approvals_bot.approvals.port import Targets
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack.talk import HELP, is_from_people, plain_of
 from approvals_bot.people import People
 from tests.support.slack_office import PEOPLE, Office
+from tests.web.test_grants_api import Recording
 
 ANN, BO = "ann@acme.eu", "bo@acme.eu"
 
@@ -127,6 +130,20 @@ async def test_a_card_has_the_other_buttons(office: Office) -> None:
     view = await view_of(office, run_id)
     assert (view.claimed_by, [*view.snoozes]) == (ANN, [ANN])
     await office.press("U0ANN", "Approve")
+    await office.ended(run_id)
+
+
+async def test_a_grant_ends_by_a_button_of_its_card(office: Office) -> None:
+    office.engine.resources |= {Targets: Recording(), GrantLines: GrantLines()}
+    call = {"http": "aws"}
+    run_id = await office.ask(grant={"lasts": "2h", "max": "4h", "give": call, "take": call, "extend": "ask"})
+    await office.press("U0ANN", "Approve")
+    await office.until(lambda: "Active until" in json.dumps(office.card.blocks))
+    assert (await office.press("U0DI", "End it now"))["ephemeral"].startswith("Only the requester, approvers,")
+    assert (await office.press("U0ANN", "Extend 1 h"))["ephemeral"].startswith("Only the requester can do this.")
+    assert (await office.press("U0BO", "Extend 1 h"))["ephemeral"].startswith("The approvers are asked")
+    assert (await office.press("U0ANN", "End it now"))["ephemeral"] == "The grant ends now and is being removed."
+    await office.until(lambda: "Revoked by Ann Ode" in json.dumps(office.card.blocks))
     await office.ended(run_id)
 
 
