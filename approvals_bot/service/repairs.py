@@ -102,7 +102,7 @@ async def cancel_run(engine: Engine, run_id: str, *, who: str, actor: Actor, rea
     """
     record = await engine.record(run_id)
     given = request_of(record) if record is not None and not record.has_ended and record.kind == REQUEST else None
-    if given is not None and given.grant is not None and record is not None and record.status != "stalled":
+    if given is not None and given.grant is not None:
         await perform(engine, given, Stop(who, reason, "inbox", actor=actor))
         return
     owed = line_of_operator("run_cancelled", who, actor, run_id, {"reason": reason})
