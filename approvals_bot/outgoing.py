@@ -31,6 +31,7 @@ from pydantic import JsonValue
 
 from approvals_bot.approvals.port import Called, CallResult, Refused, TryAgain
 from approvals_bot.config.proxy import Proxy, ascii_host
+from approvals_bot.durable.engine.tracing import TRACEPARENT, span, traceparent
 from approvals_bot.people import SourceUnavailable
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ class OutgoingTargets:
 
     async def post(self, target: str, event_id: str, body: dict[str, JsonValue]) -> CallResult:
         """POST this as JSON, signed with the target's secret. Returns what became of the call; never raises for it."""
-        result = await self._post(target, event_id, body)
+        with span(f"call {target}", target=target):
+            result = await self._post(target, event_id, body)
         self.watch(target, result)
         return result
 
@@ -160,6 +162,8 @@ class OutgoingTargets:
             return Refused(f"there is no [http.{target}] with a secret in config.toml")
         content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         headers = {"content-type": "application/json"} | signature_headers(found.secret, event_id, self._now(), content)
+        if parent := traceparent():
+            headers[TRACEPARENT] = parent
         try:
             async with self._call("POST", found.url, data=content, headers=headers) as answer:
                 await answer.content.read(ANSWER_LIMIT)

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from pydantic import JsonValue
 
 from approvals_bot.approvals.card_model import Card, CardComment
+from approvals_bot.durable.engine.tracing import span
 from approvals_bot.people import Person
 
 SLACK, EMAIL = "slack", "email"
@@ -331,7 +332,8 @@ class Channels:
         dispatch = await self._with_links(channel, dispatch)
         count = partial(self.count, name, "send" if update is None else "update")
         try:
-            result = await (channel.send(dispatch) if update is None else channel.update(update, dispatch))
+            with span(f"deliver {name}", channel=name, delivery_id=dispatch.delivery_id):
+                result = await (channel.send(dispatch) if update is None else channel.update(update, dispatch))
         except Exception:
             count("error")
             raise

@@ -36,7 +36,7 @@ async def check_service(service: ServiceSettings, now: datetime) -> list[Diagnos
     found = [_check_open_files(), *await _check_issuer(service)]
     url = service.server.database.get_secret_value()
     with suppress(StoreUnavailableError, ValueError, ModuleNotFoundError):  # the store's own check has reported it
-        store = await connect(url, upgrade=False)
+        store = await connect(url, to_read=True)
         try:
             living = [row for row in await store.replicas() if now - row.seen_at < _silent(store)]
             found += [*_check_keys(living), *await _check_address(service, store.installation, bool(living))]

@@ -20,6 +20,7 @@ import structlog
 from approvals_bot.config.monitoring import LogFormat, LogLevel
 from approvals_bot.durable.core.bugs import where_raised
 from approvals_bot.durable.core.context import step_context
+from approvals_bot.durable.engine.tracing import trace_id
 from approvals_bot.service.log_fields import FIELDS, of_request
 
 OURS = "approvals_bot"
@@ -86,7 +87,7 @@ class _Fields:
 
 def _context() -> dict[str, Any]:
     """Return the fields that every line of this request, or of this step, has."""
-    found = dict(of_request.get() or {})
+    found = {"trace_id": trace_id()} | (of_request.get() or {})
     if (context := step_context.get()) is not None:
         workflow, step = context.workflow, context.step
         found |= {"run_id": workflow.run_id, "workflow": workflow.workflow_name}

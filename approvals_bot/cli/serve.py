@@ -96,6 +96,7 @@ def _serve(config: Path, host: str, port: int, log_format: LogFormat | None, log
     from approvals_bot.app.service import PACKAGE, open_service
     from approvals_bot.cli.logs import set_up_logs
     from approvals_bot.cli.serving import ConfigSource, listen, run, serve
+    from approvals_bot.cli.traces import set_up_traces
     from approvals_bot.service.catalog import read_configuration
 
     async def main() -> None:
@@ -104,6 +105,7 @@ def _serve(config: Path, host: str, port: int, log_format: LogFormat | None, log
         table, replica = configuration.service.log, secrets.token_hex(8)
         format = log_format or table.format
         handler = set_up_logs(format, log_level or table.level, version=version(PACKAGE), replica=replica)
+        end_traces = set_up_traces(version=version(PACKAGE), replica=replica)
         log.info("starting", extra={"event": "service_started"})
         where = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
 
@@ -115,6 +117,7 @@ def _serve(config: Path, host: str, port: int, log_format: LogFormat | None, log
         async with open_service(configuration, replica=replica) as service:
             source = ConfigSource(lambda: read_configuration(config), [config])
             await serve(service, listening, source, ready)
+        await asyncio.to_thread(end_traces)
         log.info("stopped", extra={"event": "service_stopped"})
 
     terminal.quiet_logs()

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 import sys
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, cast
 
+from approvals_bot.service.log_fields import of_request
 from approvals_bot.web.guard import HEADER_BYTES, URL_BYTES
 from approvals_bot.web.middleware import SECURITY_HEADERS
 from approvals_bot.web.responses import Problem
@@ -187,7 +189,8 @@ class TimedConnection(asyncio.Protocol):
             self.transport.abort()  # a second answer in the middle of the first would be read as a part of it
             return
         self.refused_at = self.loop.time()
-        problem = Problem(status, detail=detail, headers={"Connection": "close"})
+        of_request.set({"request_id": (request_id := secrets.token_hex(8))})  # what the app does for all it gets
+        problem = Problem(status, detail=detail, headers={"Connection": "close", "X-Request-Id": request_id})
         response = problem.response()
         response.headers.update(SECURITY_HEADERS)
         head = [b"HTTP/1.1 %d %s" % (status, problem.title.encode())]

@@ -35,6 +35,7 @@ from approvals_bot.approvals.card_model import Via
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine, HookTarget, KeptPayload, SentKey
+from approvals_bot.durable.engine.tracing import link_to, parent_of
 from approvals_bot.durable.store.audit import Owes
 from approvals_bot.errors import HookFullError, HookNotFoundError, IdempotencyConflictError, StoreUnavailableError
 from approvals_bot.people import AddressError, IdentityRules, People, SourceUnavailable, is_mail
@@ -148,6 +149,7 @@ async def send_act(
     if target is None:
         return Reply("unknown")
     note(run_id=target.record.id, workflow=target.record.workflow)
+    link_to(parent_of(target.record.attributes))
     act = _as_voted_before(engine, request_behind(target), act)
     if (refusal := await _refuse(engine, target, act)) is not None:
         return refusal

@@ -30,6 +30,7 @@ from approvals_bot.approvals.timers import past_deadlines
 from approvals_bot.config.api_keys import ANYBODY
 from approvals_bot.config.chat import CHAT_WORKFLOW
 from approvals_bot.durable.engine import Engine, Run, SentKey
+from approvals_bot.durable.engine.tracing import TRACEPARENT, traceparent
 from approvals_bot.errors import InvalidPayloadError, SerializationError
 from approvals_bot.people import AddressError, People, SourceUnavailable
 from approvals_bot.service.catalog import Catalog, Listed
@@ -192,7 +193,10 @@ async def _check_decidable(definition: Definition, opening: Opening, people: Peo
 def _opened_by(opener: str, actor: Actor | None, *, by_key: bool) -> OpenedBy:
     """Return what a new run keeps of the one who opened it. Keys find what they have opened by the attribute."""
     kind: ActorKind = "app" if opener.startswith("app:") else "person"
-    return OpenedBy((actor or Actor(kind, opener)).as_json(), {OPENER: opener} if by_key else {})
+    found = {OPENER: opener} if by_key else {}
+    if parent := traceparent():
+        found[TRACEPARENT] = parent
+    return OpenedBy((actor or Actor(kind, opener)).as_json(), found)
 
 
 async def check_naming(engine: Engine, people: People, opener: str, person: str, may_name: Sequence[str]) -> None:

@@ -13,12 +13,14 @@ import secrets
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from approvals_bot.durable.core.bugs import where_raised
+from approvals_bot.durable.engine.tracing import span
 from approvals_bot.service.log_fields import of_request
 from approvals_bot.web.guard import KEEPS_PEERS, TrustedProxies
 from approvals_bot.web.metrics import METHODS, Metrics
@@ -104,6 +106,14 @@ class Middleware:
         request_id = self._proxies.request_id(scope) or secrets.token_hex(8)
         known = {"request_id": request_id}
         of_request.set(known)
+        with span(scope["method"], _parent(scope), request_id=request_id) as current:
+            await self._answer(scope, receive, send, known)
+            if current is not None:
+                current.update_name(f"{known['method']} {known['route']}")
+                current.set_attributes(known)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, known: dict[str, Any]) -> None:
+        """Answer a request, and log and count it. `known`: the fields of the lines about it."""
         started = time.perf_counter()
         status, seconds = 0, 0.0
         ours = self._key_headers if scope["path"].startswith(KEYS) else self._headers
@@ -115,7 +125,7 @@ class Middleware:
                 headers = list(message.get("headers", ()))
                 given = {name.lower() for name, _ in headers}
                 headers += [header for header in ours if header[0] not in given]
-                message["headers"] = [*headers, (b"x-request-id", request_id.encode())]
+                message["headers"] = [*headers, (b"x-request-id", known["request_id"].encode())]
             await send(message)
             seconds = time.perf_counter() - started  # nobody waits for what is done after the answer's end
 
@@ -146,13 +156,19 @@ def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
-def _log_request(method: str, route: str, status: int, seconds: float, known: Mapping[str, str]) -> None:
+def _parent(scope: Scope) -> str:
+    """Return the caller's `traceparent`; "" without one."""
+    found = next((value for name, value in scope["headers"] if name == b"traceparent"), b"")
+    return found.decode("latin-1")
+
+
+def _log_request(method: str, route: str, status: int, seconds: float, known: dict[str, Any]) -> None:
     """Log a request. Those of probes, which come all the time, only where everything is logged."""
+    known |= {"method": method if method in METHODS else "other", "route": route, "status": status}
     level = logging.DEBUG if route in UNREMARKABLE and status < 400 else logging.INFO
     if access_log.isEnabledFor(level):
-        said = {"event": "request", "method": method if method in METHODS else "other", "route": route}
-        answer = {"status": status, "duration_ms": round(seconds * 1000, 1)}
-        access_log.log(level, "%s %s %d", said["method"], route, status, extra={**known, **said, **answer})
+        said = {**known, "event": "request", "duration_ms": round(seconds * 1000, 1)}
+        access_log.log(level, "%s %s %d", known["method"], route, status, extra=said)
 
 
 def _log_error(error: Exception, template: str) -> None:

@@ -28,7 +28,8 @@ from approvals_bot.durable.engine.lookups import decide_with_lookups
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.places import Queue
 from approvals_bot.durable.engine.replayer import Replayed
-from approvals_bot.durable.engine.troubles import reason_of
+from approvals_bot.durable.engine.tracing import parent_of, span
+from approvals_bot.durable.engine.troubles import log_resumed, reason_of
 from approvals_bot.durable.store.protocol import REPLACED, Append, Appended, Fenced, Stale, Store
 from approvals_bot.errors import (
     LimitExceededError,
@@ -112,6 +113,7 @@ class Activation:
         self._woken = asyncio.Event()
         self._queue: Queue | None = None  # of steps that wait for places
         self._is_waiting = False
+        self._has_resumed = False  # it had stalled, and goes on
         self.is_lost = False  # another process has claimed this run, or has ended it
         self._is_over = False
         self._is_released = False
@@ -377,6 +379,9 @@ class Activation:
                 if self.run.replayed is not None:
                     self.run.lines.logged = len(self.run.replayed.delivered)
                 self.run.grow(events)
+                if self.run.row.status == "stalled" and batch.stalled is None and not self._has_resumed:
+                    self._has_resumed = True
+                    log_resumed(self.run.row)
                 del self._finished[: self._taken]  # only these: other steps may have finished during the write
                 self._taken = 0
                 self._host.notifier.notify(batch.run_id, events, batch.own)
@@ -424,7 +429,8 @@ class Activation:
         )
         try:
             host = self._host
-            fact = await attempt(state, context, host.resources, host.clock.now, self._calls_off, host.executor)
+            with span(f"step {state.step.name}", parent_of(state.attributes), **_fields(context)):
+                fact = await attempt(state, context, host.resources, host.clock.now, self._calls_off, host.executor)
         except NondeterminismError as error:
             self._misfit = None if state.id in self._given_up else error
             return
@@ -502,3 +508,14 @@ class Activation:
         if self._running and seconds > 0:
             await asyncio.wait([running.task for running in self._running.values()], timeout=seconds)
         self.stop()
+
+
+def _fields(context: StepContext) -> dict[str, Any]:
+    """Return what a step's span says, as the lines of its log do."""
+    workflow, step = context.workflow, context.step
+    return {
+        "run_id": workflow.run_id,
+        "workflow": workflow.workflow_name,
+        "step": step.name,
+        "attempt": step.attempt,
+    }

@@ -36,6 +36,7 @@ from approvals_bot.durable.engine.replayer import Replayed, Replayer
 from approvals_bot.durable.engine.schedules import SET_BACK, Schedules
 from approvals_bot.durable.engine.slots import Slots
 from approvals_bot.durable.engine.stalled import StalledRuns
+from approvals_bot.durable.engine.tracing import parent_of, span
 from approvals_bot.durable.engine.troubles import log_failure, log_stall, reason_of
 from approvals_bot.durable.store.protocol import Claim, Claimed, Lease, OpenStore, RunRecord
 from approvals_bot.errors import StoreUnavailableError
@@ -369,9 +370,11 @@ class Scheduler:
                 await self._claim(run_id=run_id)
 
     async def _work(self, activation: Activation) -> None:
-        run_id = activation.run.row.id
+        row = activation.run.row
+        run_id = row.id
         try:
-            await activation.work()
+            with span("activation", parent_of(row.attributes), run_id=run_id, workflow=row.workflow):
+                await activation.work()
         except Exception:
             logger.exception("run %s: working on it failed; it will be tried again when its lease ends", run_id)
             activation.due, activation.is_lost = self.clock.now() + LEASE, True

@@ -40,6 +40,12 @@ def log_stall(run: RunRecord, error: Exception) -> None:
     logger.error("run %s of %s stalled: %s%s%s", run.id, run.workflow, kind, _at(where), behind, extra=said)
 
 
+def log_resumed(run: RunRecord) -> None:
+    """Log that a stalled run goes on, with other code or after a retry."""
+    said = {"event": "run_resumed", "run_id": run.id, "workflow": run.workflow}
+    logger.info("run %s of %s had stalled, and goes on", run.id, run.workflow, extra=said)
+
+
 def log_failure(run: RunRecord, failed: Event) -> None:
     """Log that a run has failed, or its clean-up after a cancellation, which the end of its log says."""
     error = failed.data["error"]

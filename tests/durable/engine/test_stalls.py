@@ -394,7 +394,11 @@ async def test_an_attempt_at_an_ended_run_is_one_new_run_with_its_input(
             await again.attempt()
 
 
-async def test_an_attempt_at_a_stalled_run_retries_it(open_engine: OpenEngine, plan: Plan) -> None:
+async def test_an_attempt_at_a_stalled_run_retries_it(
+    open_engine: OpenEngine, plan: Plan, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "approvals_bot.durable.runs")
+
     @workflow
     async def asks() -> str:
         plan.bug()
@@ -407,6 +411,7 @@ async def test_an_attempt_at_a_stalled_run_retries_it(open_engine: OpenEngine, p
         again = await run.attempt()
         assert again.id == run.id
         assert await again.return_value() == "mended"
+    assert [each.__dict__["event"] for each in caplog.records] == ["run_stalled", "run_resumed"]
 
 
 async def test_an_attempt_on_code_that_needs_more_input_writes_nothing(open_engine: OpenEngine) -> None:
