@@ -183,7 +183,7 @@ class KeptGrant:
                     self._pending.copies.notify_one(address or "", "outcome")
             case "grant_overdue" | "grant_not_given" | "grant_taken":
                 self._pending.copies.notify_all("outcome")
-                if what == "grant_overdue" or was_overdue:
+                if what != "grant_taken" or was_overdue:
                     self._pending.tasks.create_task(self._notify_owners())
             case _:
                 pass

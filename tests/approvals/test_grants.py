@@ -42,6 +42,12 @@ def calls(office: Any, target: str) -> list[str]:
     return [event for name, event, _ in office.targets.calls if name == target]
 
 
+def last_of(office: Any) -> list[Any]:
+    """Return the messages that say that nothing was given."""
+    sent = [*office.slack.sent, *office.email.sent]
+    return [one for one in sent if one.card.grant is not None and one.card.grant.state == "not_given"]
+
+
 async def grant_of(opened: OpenedRequest) -> Any:
     return (await opened.view()).grant
 
@@ -96,6 +102,7 @@ async def test_a_refused_grant_is_said_and_none_is_active(office: Any) -> None:
         assert view.grant is not None
         assert (view.state, view.grant.state, view.grant.error) == ("approved", "not_given", "it answered 404")
         assert await opened.run.status() == "completed"
+        assert {ANN, DI, CFO} <= {sent.to.person.address for sent in last_of(office) if hasattr(sent.to, "person")}
         assert calls(office, "aws-revoke") == []
 
 

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from approvals_bot.approvals.grant_life import GrantLines
 from approvals_bot.approvals.policy import Definition, pinned
-from approvals_bot.approvals.port import Called, CallResult, Targets
+from approvals_bot.approvals.port import Called, CallResult, Targets, TryAgain
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.service.catalog import Listed
 from approvals_bot.service.grants import StoredGrantLines, count_grants
@@ -34,13 +34,14 @@ ACCESS: dict[str, Any] = {
 
 @dataclass
 class Recording:
-    """Targets that accept everything."""
+    """Targets that accept everything while they aren't down."""
 
     calls: list[tuple[str, str]] = field(default_factory=list)
+    is_down: bool = False
 
     async def post(self, target: str, event_id: str, body: dict[str, JsonValue]) -> CallResult:
         self.calls.append((target, event_id))
-        return Called(200)
+        return TryAgain("no answer") if self.is_down else Called(200)
 
 
 @pytest.fixture
@@ -95,6 +96,26 @@ async def test_a_grant_over_the_api(service: Any) -> None:
     lines = [(line.entry.what, line.entry.who, line.entry.actor) for line in await service.engine.audit_lines()]
     about = [(what, who, actor["kind"]) for what, who, actor in lines if what.startswith("grant_")]
     assert about == [(f"grant_{what}", DI, "grant") for what in ("given", "extended", "taken")]
+
+
+async def test_a_cancellation_removes_what_was_given_first(service: Any) -> None:
+    run_id = await service.start("access-api", {"hours": 2}, requester=DI)
+    await service.api.post(f"/api/runs/{run_id}/votes", json={"by": ANN, "choice": "approve"})
+    await service.engine.settle()
+    del service.workflows["access-api"]  # a run follows the file that it began with
+    service.engine.resources[Targets].is_down = True
+    path = f"/api/runs/{run_id}/cancellation"
+    assert (await service.api.post(path, json={"by": BO})).status_code == 403
+    cancelled = await service.api.post(path, json={"by": DI, "reason": "left"})
+    assert (cancelled.status_code, cancelled.json()["verdict"]) == (202, "revoked")
+    await service.clock.advance("1h")
+    run = await service.run(run_id)
+    assert (run["status"], run["request"]["grant"]["state"]) == ("running", "overdue")
+    service.engine.resources[Targets].is_down = False
+    await service.clock.advance("1h")
+    run = await service.run(run_id)
+    assert (run["status"], run["request"]["grant"]["state"]) == ("cancelled", "revoked")
+    assert run["request"]["outcome"] == "approved"
 
 
 async def test_lists_of_grants(service: Any) -> None:
