@@ -89,6 +89,8 @@ def apply(
     if request.held is not None and not _may_change_mind(request, act):
         return request, held_reply(request, request.held, act, at)
     match act:
+        case Withdraw() | Stop() | Edit() if request.reviews:
+            return request, Reply("not_an_approver", code="review_stays")
         case Withdraw() | Stop():
             return _withdraw(request, act, at)
         case Edit():

@@ -8,8 +8,10 @@ from typing import Any
 from approvals_bot.approvals.acts import Act, act_word
 from approvals_bot.approvals.ballot import Count, counts, missing
 from approvals_bot.approvals.reassignment import reassignment_text
-from approvals_bot.approvals.request import AppliedRule, Request, RequestStage
+from approvals_bot.approvals.request import BREAK_GLASS, AppliedRule, Request, RequestStage
+from approvals_bot.approvals.standing_grants import ALLOWANCE, covers_text
 from approvals_bot.approvals.text import waiting
+from approvals_bot.approvals.values import shown_date
 
 
 def explain(view: Request) -> dict[str, Any]:
@@ -31,6 +33,7 @@ def explain(view: Request) -> dict[str, Any]:
             *_picks(view),
             *_carried(view),
             *_reassignments(view),
+            *_without_votes(view),
         ],
         "next": [*({"at": _iso(timer.at), "what": timer.what} for timer in view.timers), *_end_of_grant(view)],
         "acts": _acts(view),
@@ -130,6 +133,19 @@ def _votes_needed(view: Request) -> list[dict[str, Any]]:
 
 def _rule(rule: AppliedRule) -> dict[str, Any]:
     return {"rule": rule.rule, "values": rule.values, "applies": rule.applies, "because": rule.because}
+
+
+def _without_votes(view: Request) -> list[dict[str, Any]]:
+    """Describe the earlier approval or the emergency that decided, and what this approval covers of later requests."""
+    found = []
+    ended = view.outcome
+    if ended is not None and ended.by.startswith(("grant:", ALLOWANCE, BREAK_GLASS)):
+        found.append({"rule": ended.by, "values": {}, "applies": True, "because": ended.because})
+    if view.standing is not None:
+        grant = view.standing.grant
+        because = covers_text(grant, shown_date(grant.until.date()))
+        found.append({"rule": grant.id, "values": {"by": list(grant.givers)}, "applies": True, "because": because})
+    return found
 
 
 def _carried(view: Request) -> list[dict[str, Any]]:

@@ -332,6 +332,7 @@ class Request(BaseModel):
     grant: RequestGrant | None = None  # of an approval that ends
     extends: str = ""  # "2h": this asks whether the grant of the run's first request may end later by so much
     standing: GivenGrant | None = None  # what its approval covers of later requests
+    reviews: bool = False  # this asks whether the run's first request was justified
     review: RequestReview | None = None  # of a request that was opened without a vote
     is_stalled: bool = False  # its run is; only a reader of the run's row knows, so it is never stored
 

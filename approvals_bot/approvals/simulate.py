@@ -32,7 +32,9 @@ from approvals_bot.approvals.stages import (
     uncovered,
     why_undecidable,
 )
+from approvals_bot.approvals.standing_policy import MOST_TIMES
 from approvals_bot.approvals.timers import Time, late_escalations, past_deadlines, stage_times
+from approvals_bot.approvals.values import shown_duration
 from approvals_bot.people import People, Person
 
 TOO_FEW = "too few people are left who decide in no other stage"
@@ -48,6 +50,7 @@ async def simulate(
     - `auto`: the rule that would decide without people, or null; rule 0 is `when_nobody`.
     - `timers`: `[{at, what}]` of the first stage. Each stage has its own, too, as if it opened now.
     - `problems`: why it would be refused.
+    - `besides`: what the file allows besides votes on this request, if it has [standing] or [break_glass].
     - `stages`: `[{id, title, state, because, seats: [{label, need, of, share?, unread?}], skipped_seats: [{label,
       because}], veto: {label, need, of} or null, left_out: [{person, why}], away: [{person, back, delegate, trouble}],
       timers, escalations: [{at, to, mode, who: [{person, why, via}]}]}]`. `need` of so many people; `share`: how the
@@ -86,6 +89,20 @@ def _decided(
     return {"who": [], "auto": auto, "timers": [], "problems": [*problems], "stages": [*stages]}
 
 
+def _besides(definition: Definition) -> list[str]:
+    """Say what the file allows besides votes on this request."""
+    found, rule = list[str](), definition.standing
+    if rule is not None:
+        same, most = " and ".join(readable(name).lower() for name in rule.match), rule.times or MOST_TIMES
+        whose = "of anybody" if rule.for_ == "anyone" else "of the same requester"
+        about = f"with the same {same}, {whose}, for {shown_duration(rule.lasts)}"
+        total = f" and {rule.sum.max:f} of {readable(rule.sum.field).lower()} in all" if rule.sum is not None else ""
+        found.append(f"An approval also covers later requests {about}: at most {most:,} of them{total}.")
+    if definition.break_glass is not None:
+        found.append(f"{', '.join(definition.break_glass.who)} can open it without a vote, in an emergency.")
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Simulation:
     """A request as it would open, and where its people are looked up."""
@@ -119,7 +136,9 @@ class _Simulation:
         if is_distinct and (title := different_people(self.request, self.rules, ahead)):
             problems.append(f"stage {title}: {TOO_FEW}")
         timers: list[dict[str, Any]] = next((stage["timers"] for stage in shown if stage["state"] != "skipped"), [])
-        return {"who": who, "auto": None, "timers": timers, "problems": problems, "stages": shown}
+        whole: dict[str, Any] = {"who": who, "auto": None, "timers": timers, "problems": problems, "stages": shown}
+        besides = _besides(self.rules.definition)
+        return whole | ({"besides": besides} if besides else {})
 
     def skipped(self, stage: RequestStage) -> dict[str, Any]:
         """Return a stage that doesn't apply."""

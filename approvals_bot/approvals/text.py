@@ -150,6 +150,7 @@ REPLIES = {
     "grant_not_active": "Only an active grant can be extended, and this one is {state}. " + UNCHANGED,
     "extension_open": f"An extension of this grant is waiting for a decision already. {UNCHANGED}",
     "extending": "The approvers are asked whether the grant may last longer. Until they approve, its end stays.",
+    "review_stays": f"A review can't be edited, withdrawn or cancelled. {UNCHANGED}",
     "no_edits_of_extensions": f"An extension can't be edited. {UNCHANGED}",
     "held": "{outcome}: your vote takes effect in {grace}. Until then, you can undo it.",
 }

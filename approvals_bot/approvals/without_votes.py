@@ -69,6 +69,6 @@ async def ask_for_review(pending: Granting) -> Granting | None:
     request, people = await with_deciders(pending.request, pending.rules)
     pending.request = pending.announce.emergency(request, people)
     review = pending.another(review_definition(pending.definition))
-    review.has_opened = True
+    review.has_opened, review.request = True, review.request.but(reviews=True)
     pending.tasks.create_task(review.run())
     return review

@@ -361,6 +361,8 @@ class PendingRequest:
 
     def stop(self, act: Stop) -> Reply:
         """Cancel the request: a run that is one request has nothing else to stop."""
+        if self.request.reviews:
+            return Reply("not_an_approver", code="review_stays")
         self.request, reply = withdrawn(self.request, act, now())
         return reply
 

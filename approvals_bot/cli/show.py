@@ -310,6 +310,7 @@ def simulated(workflow: str, found: Mapping[str, Any], now: datetime, when: str 
         first = False
     if not found["who"]:
         return "\n".join([*lines, "", "  There are no approvers."])
+    lines += ["", *(f"  {text}" for text in found["besides"])] if "besides" in found else []
     return "\n".join([*lines, "", "Nothing was sent."])
 
 

@@ -402,6 +402,8 @@ def _break_glass(definition: Definition, service: ServiceSettings) -> Iterator[F
         if text.startswith("app:"):
             yield Finding(("break_glass", "who", at), "only people can break the glass: they have to sign in")
     yield from _addresses(("break_glass", "review", "from"), rule.review.from_, definition, service)
+    if not set(service.login.methods_of(by_mail=service.email is not None)) & {"oidc", "code"}:
+        yield Finding(("break_glass",), "nobody can sign in again: [login] methods needs oidc or code")
     owners = [text for text in definition.workflow.owners or () if not text.startswith("app:")]
     if not (owners or service.server.admins):
         what = "nobody is asked once a review is late: add workflow.owners, or admins in [server]"

@@ -310,5 +310,5 @@ def received(request: Request | None, act: Act) -> Reply:
 
 
 def is_requester(view: Request, address: str) -> bool:
-    """Return whether this person requested it, or it was requested for them."""
-    return address in (view.requester, view.on_behalf_of)
+    """Return whether this person requested it, or it was requested for them. Nobody owns the review of an emergency."""
+    return address in (view.requester, view.on_behalf_of) and not view.reviews

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from approvals_bot.approvals.acts import Edit, Stop, Vote, Withdraw
 from approvals_bot.approvals.break_glass import review_definition
 from approvals_bot.approvals.policy import Definition, digest, pinned
 from approvals_bot.approvals.request import Opening, Request
 from approvals_bot.approvals.standing_policy import Emergency
 from approvals_bot.approvals.workflow import approval
+from approvals_bot.service.act import perform
 from approvals_bot.service.emergencies import written_reason
 from approvals_bot.service.read import request_of, requests_of
 from tests.approvals.conftest import ANN, BO, CFO, CY, DI, Office, OpenedRequest
@@ -63,9 +65,6 @@ async def parts(opened: OpenedRequest) -> tuple[Request, Request]:
 
 async def review_vote(opened: OpenedRequest, by: str, choice: str = "approve", comment: str = "") -> Any:
     """Vote on the review. Returns the verdict."""
-    from approvals_bot.approvals.acts import Vote
-    from approvals_bot.service.act import perform
-
     _, review = await parts(opened)
     reply = await perform(opened.office.engine, review, Vote(by, choice, comment=comment))  # type: ignore[arg-type]
     await opened.office.settle()
@@ -154,12 +153,18 @@ async def test_a_cancelled_run_ends_its_review(office: Office) -> None:
         assert (request.state, review.state) == ("approved", "cancelled")
 
 
-@pytest.mark.parametrize("choice", ["approve", "reject"])
-async def test_the_request_itself_takes_no_votes(office: Office, choice: str) -> None:
+@pytest.mark.parametrize("by", [DI, BO, "app:desk"])
+async def test_nobody_gets_rid_of_the_review(office: Office, by: str) -> None:
     async with office.open():
         opened = await broken(office)
-        request, _ = await parts(opened)
-        assert request.hook_id == ""
+        request, review = await parts(opened)
+        assert request.hook_id == "", "the request itself takes no votes"
+        for act in (Withdraw(by, "x"), Edit(by, {"account": "dev"}), Stop(by, "x")):
+            reply = await perform(office.engine, review, act)
+            assert (reply.changed, reply.verdict) == (False, "not_an_approver"), act
+        await office.settle()
+        _, review = await parts(opened)
+        assert (review.is_open, review.fields) == (True, {"account": "prod"})
 
 
 def test_an_emergency_follows_the_version_of_its_file() -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import random
+import tomllib
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from pydantic import JsonValue
 
+from approvals_bot.approvals.explain import explain
+from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.request import Opening
+from approvals_bot.approvals.simulate import simulate
 from approvals_bot.approvals.standing import amount_of
 from approvals_bot.approvals.standing_grants import (
     GivenVote,
@@ -21,6 +26,7 @@ from approvals_bot.approvals.standing_grants import (
     with_revocation,
     with_use,
 )
+from approvals_bot.cli.show import simulated
 from approvals_bot.service.standing import StoredGrants
 from tests.approvals.conftest import ANN, BO, CFO, CY, DI, START, Office, OpenedRequest
 
@@ -93,11 +99,23 @@ async def test_an_approval_covers_later_equal_requests(office: Office) -> None:
             "Covered by the approval of “admin in prod” by Bo Lund: use 2 of 3, until 1 Apr 2026."
         )
         assert view.name(grant).text == "an earlier approval"
+        assert explain(view)["rules"][-1]["because"] == view.outcome.because
+        assert [each["rule"] for each in explain(await first.view())["rules"]][-1] == grant
         assert view.standing is None, "what is covered gives nothing"
         assert (await covered[1].record()).status == "completed"
         assert [dispatch.occasion for dispatch in office.email.to(DI)].count("outcome") == 4
         occasions = [dispatch.occasion for dispatch in office.email.to(BO)]
         assert occasions.count("request") == 2, "nobody is asked about what is covered"
+
+
+async def test_a_simulation_says_what_the_file_allows_besides(office: Office) -> None:
+    definition = Definition.model_validate(tomllib.loads(ACCESS))
+    found = await simulate(definition, Opening({**PROD}, DI), office.people, START)
+    assert found["besides"] == [
+        "An approval also covers later requests with the same account and role, of the same requester, for 30 d: "
+        "at most 3 of them and 100 of amount in all."
+    ]
+    assert found["besides"][0] in simulated("access", found, START)
 
 
 @pytest.mark.parametrize(
