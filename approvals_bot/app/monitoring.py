@@ -26,6 +26,7 @@ from approvals_bot.web.metrics import Metrics
 DELIVERY_EVENTS = {"delivered": "delivery_done", "uncertain": "delivery_done", "refused": "delivery_refused"}
 """What the log calls an attempt, by its outcome. The others are tried again, and are in the channel's state."""
 
+OF_RUNS = "run_"  # what the IDs of deliveries for requests begin with
 TOO_LATE = 5.0  # seconds; a timer that is later than this has a line in the log
 STORE, STALLED = "store", "stalled runs"
 
@@ -117,13 +118,16 @@ class Monitoring:
             said = {"event": "timer_late", "run_id": row.id, "workflow": row.workflow}
             log.warning("a run was due %.0f seconds ago", late, extra=said)
 
-    def delivered(self, channel: str, act: Literal["send", "update"], outcome: str) -> None:
+    def delivered(self, channel: str, act: Literal["send", "update"], outcome: str, delivery_id: str) -> None:
         """Take note of an attempt to deliver something."""
         self.metrics.delivered(channel, act, outcome)
         self.channels.saw(channel, act, outcome)
         if (event := DELIVERY_EVENTS.get(outcome)) is not None:
             level = logging.WARNING if event == "delivery_refused" else logging.INFO
-            log.log(level, "a delivery: %s", act, extra={"event": event, "channel": channel, "outcome": outcome})
+            said = {"event": event, "channel": channel, "outcome": outcome}
+            if delivery_id.startswith(OF_RUNS):  # others are made of addresses and tokens
+                said["delivery_id"] = delivery_id
+            log.log(level, "a delivery: %s", act, extra=said)
 
     def called(self, target: str, result: CallResult) -> None:
         """Take note of a call of a target."""

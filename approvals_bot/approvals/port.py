@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import JsonValue
@@ -302,9 +301,9 @@ class Closes(Protocol):
         """Close the channel. Nothing is sent afterwards."""
 
 
-Count = Callable[[str, Literal["send", "update"], str], None]
-"""`count(channel, act, outcome)`, the outcome being `delivered`, `uncertain`, `try_again`, `refused` or `error`. It
-never learns the recipient."""
+Count = Callable[[str, Literal["send", "update"], str, str], None]
+"""`count(channel, act, outcome, delivery_id)`, the outcome being `delivered`, `uncertain`, `try_again`, `refused` or
+`error`. It never learns the recipient."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +317,7 @@ class Channels:
     by_name: Mapping[str, Channel] = field(default_factory=dict)
     base_url: str = ""
     link: Callable[[str, str], Awaitable[str]] | None = None
-    count: Count = lambda channel, act, outcome: None
+    count: Count = lambda channel, act, outcome, delivery_id: None
 
     def __contains__(self, channel: str) -> bool:
         return channel in self.by_name
@@ -330,7 +329,11 @@ class Channels:
         if channel is None:
             return Refused(f"{name} is not configured here", "not_configured")
         dispatch = await self._with_links(channel, dispatch)
-        count = partial(self.count, name, "send" if update is None else "update")
+        act: Literal["send", "update"] = "send" if update is None else "update"
+
+        def count(outcome: str) -> None:
+            self.count(name, act, outcome, dispatch.delivery_id)
+
         try:
             with span(f"deliver {name}", channel=name, delivery_id=dispatch.delivery_id):
                 result = await (channel.send(dispatch) if update is None else channel.update(update, dispatch))

@@ -72,7 +72,7 @@ async def _check_address(service: ServiceSettings, installation: str, is_running
         other, scheme = str(said["installation"]), str(said.get("scheme", ""))
     except SourceUnavailable as error:
         todo = "Check DNS, the proxy and the firewall, or run doctor from where people are."
-        return [Diagnosis("WARN", about, f"{base} can't be reached from here: {error}", todo)]
+        return [Diagnosis("WARN", about, f"{base} can't be reached from here: {error.reason}", todo)]
     except (ValueError, KeyError, TypeError):
         return [Diagnosis("FAIL", about, f"{base} is another service", "Correct [server] base_url, or the proxy.")]
     if other != shown_installation(installation):
@@ -149,7 +149,9 @@ async def _check_issuer(service: ServiceSettings) -> list[Diagnosis]:
         found = json.loads(await fetch_text(url, allowed=allowed, proxy=service.server.outgoing_proxy))
         issuer = found["issuer"]
     except SourceUnavailable as error:
-        return [Diagnosis("FAIL", "sign-in", f"{oidc.issuer} can't be read: {error}", "Check [login.oidc] issuer.")]
+        return [
+            Diagnosis("FAIL", "sign-in", f"{oidc.issuer} can't be read: {error.reason}", "Check [login.oidc] issuer.")
+        ]
     except (ValueError, KeyError, TypeError):
         return [Diagnosis("FAIL", "sign-in", f"{url} is no discovery document", "Check [login.oidc] issuer.")]
     if issuer != oidc.issuer:

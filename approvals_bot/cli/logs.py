@@ -37,6 +37,8 @@ CONTROL = re.compile(r"\s*[\x00-\x1f\x7f-\x9f\u2028\u2029]+\s*")
 
 Line = MutableMapping[str, Any]
 
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
+
 
 def set_up_logs(
     format: LogFormat, level: LogLevel, *, version: str, replica: str, stream: TextIO | None = None
@@ -76,11 +78,11 @@ class _Fields:
             "message": harmless(str(given["event"])),
             **self._own,
         }
-        fields = _context() | {field: known[field] for field in FIELDS if field in known}
+        fields = _context()
         if (raised := given.get("exc_info")) and (error := raised[1]) is not None:
             fields |= {"error": type(error).__name__, "where": where_raised(error)}
         for field in FIELDS:
-            if (value := fields.get(field)) not in (None, ""):
+            if (value := known.get(field, fields.get(field))) not in (None, ""):
                 line[field] = harmless(value)[:LONGEST_FIELD] if isinstance(value, str) else value
         return line
 
@@ -109,7 +111,7 @@ def harmless(text: str) -> str:
 
 
 def _as_json(logger: Any, name: str, line: Line) -> str:
-    return json.dumps(line, ensure_ascii=False, separators=(",", ":"), default=str)
+    return _JSON.encode(line)
 
 
 def _as_text(logger: Any, name: str, line: Line) -> str:

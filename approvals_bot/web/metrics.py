@@ -190,7 +190,7 @@ class Metrics:
             if event.type in ENDINGS:
                 self._runs_ended.labels(event.type.removeprefix("run_")).inc()
 
-    def delivered(self, channel: str, act: str, outcome: str) -> None:
+    def delivered(self, channel: str, act: str, outcome: str, delivery_id: str = "") -> None:
         self._deliveries.labels(channel, act, outcome).inc()
 
     def channel_is(self, channel: str, *, up: bool) -> None:
