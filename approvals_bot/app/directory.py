@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,11 +15,15 @@ from approvals_bot.approvals.port import SLACK, WithMembers
 from approvals_bot.config import directory as directories
 from approvals_bot.config import groups as grouped
 from approvals_bot.config import service as configured
+from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.outgoing import OutgoingTargets, TargetSource
 from approvals_bot.people import People, SourceUnavailable
 from approvals_bot.people.absences import Absence
 from approvals_bot.people.roster import Rosters
 from approvals_bot.service.directory import DirectoryFile, DirectoryReader, DirectorySource
+from approvals_bot.service.provisioning import read_pushed
+
+log = logging.getLogger("approvals_bot.app")
 
 
 def build_plain_people(service: configured.ServiceSettings) -> People:
@@ -82,6 +87,21 @@ async def read_directory(service: configured.ServiceSettings, people: People, ta
     reader = DirectoryReader(people.rosters, lambda: datetime.now(UTC))
     reader.use(people, directory_source(service, targets), service.directory.refresh.total_seconds())
     await reader.read()
+
+
+async def _read_all(service: configured.ServiceSettings, people: People, targets: OutgoingTargets | None) -> None:
+    """Read everybody whom the directory lists or an identity provider has pushed, once, for a command."""
+    await read_directory(service, people, targets)
+    if takes_pushes(service):
+        try:
+            await read_pushed(service.server.database.get_secret_value(), people)
+        except StoreUnavailableError as error:
+            log.warning("The people whom an identity provider has pushed are left out: %s", error)
+
+
+def takes_pushes(service: configured.ServiceSettings) -> bool:
+    """Return whether an identity provider may push people here."""
+    return any("scim" in key.rights for key in service.api_keys.values())
 
 
 def build_people(
@@ -151,14 +171,14 @@ async def open_people(
     """Open the people alone, for commands. Without `live`, nothing outside this machine is called."""
     if not live:
         people = build_people(service, None, None)
-        await read_directory(service, people, None)
+        await _read_all(service, people, None)
         yield people
         return
     async with AsyncExitStack() as stack:
         targets = await open_targets(stack, service, now)
         slack = open_channels(stack, service).get(SLACK)
         people = build_people(service, slack if isinstance(slack, WithMembers) else None, targets)
-        await read_directory(service, people, targets)
+        await _read_all(service, people, targets)
         yield people
 
 

@@ -178,7 +178,8 @@ async def open_service(
         await own.read()
 
         rosters = Rosters()
-        directory, provisioning = DirectoryReader(rosters, clock.now), Provisioning(engine, rosters)
+        directory = DirectoryReader(rosters, clock.now, monitoring.troubles)
+        provisioning = Provisioning(engine, rosters)
 
         def people_with(service: configured.ServiceSettings) -> People:
             people = build_people(service, workspace, targets)
@@ -204,6 +205,7 @@ async def open_service(
                 channel.attach(host)
         engine.resources |= {
             DirectoryReader: directory,
+            Provisioning: provisioning,
             OwnPeopleStore: own,
             Channels: Channels(channels, base_url, host.link, monitoring.delivered),
             ChannelWatch: monitoring.channels,

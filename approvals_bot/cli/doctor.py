@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from approvals_bot.app.connections import open_channels
-from approvals_bot.app.directory import directory_source, open_people
+from approvals_bot.app.directory import directory_source, open_people, takes_pushes
 from approvals_bot.approvals.clock import MORE
 from approvals_bot.approvals.delivery_policy import SayInSlack
 from approvals_bot.approvals.field_addresses import variants
@@ -23,7 +24,7 @@ from approvals_bot.cli.doctor_service import check_service
 from approvals_bot.cli.interpreter import known_holes
 from approvals_bot.cli.terminal import bold
 from approvals_bot.config.api_keys import ApiKeyEntry
-from approvals_bot.config.groups import slack_handles
+from approvals_bot.config.groups import ScimGroupEntry, slack_handles
 from approvals_bot.config.hosts import is_loopback
 from approvals_bot.config.load import load_service, load_workflows
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem
@@ -280,6 +281,7 @@ async def examine_people(service: ServiceSettings, workflows: Sequence[Definitio
         directory = directory_source(service, None)
         found += await _check_sources(people, "" if directory is None else directory.name)
         found += () if directory is None else _check_directory(directory.name, people)
+        found += _check_pushed(service, people) if takes_pushes(service) else ()
     return found or [Diagnosis("OK", "people", "there is no approval workflow")]
 
 
@@ -337,6 +339,22 @@ async def _check_sources(people: People, directory: str) -> list[Diagnosis]:
         for source, count in people.bad_entries.items()
         if count and source != directory
     ]
+
+
+def _check_pushed(service: ServiceSettings, people: People) -> Iterator[Diagnosis]:
+    """Say whom an identity provider has pushed, and which groups it hasn't."""
+    pushed = people.rosters.pushed
+    if find_spec("scim2_server") is None:
+        todo = "pip install 'approvals-bot[scim]'"
+        yield Diagnosis("FAIL", "SCIM", "what the identity provider sends is refused: SCIM isn't installed", todo)
+        return
+    named = {group.scim for group in service.groups.values() if isinstance(group, ScimGroupEntry)}
+    if missing := sorted(name for name in named if name not in pushed.groups):
+        todo = "Push them, or correct the name in [groups]; until then, nobody is in them."
+        yield Diagnosis("WARN", "SCIM", f"no group with this name was pushed: {', '.join(missing[:MOST_NAMED])}", todo)
+    else:
+        counted = f"{len(pushed.rows):,} people and {len(pushed.groups):,} groups, {len(pushed.barred):,} deactivated"
+        yield Diagnosis("OK", "SCIM", counted)
 
 
 def _check_directory(name: str, people: People) -> Iterator[Diagnosis]:

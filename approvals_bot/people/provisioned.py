@@ -59,6 +59,13 @@ class ProvisionedPeople:
             barred=self._barred,
         )
 
+    def put(self, kind: str, id: str, document: Mapping[str, Any] | None) -> None:
+        """Take over a resource as the provider describes it; None: it was deleted."""
+        if kind == "User":
+            self.put_user(id, document)
+        else:
+            self.put_group(id, document)
+
     def put_user(self, id: str, document: Mapping[str, Any] | None) -> ProvisionedUser | None:
         """Take over a user as the provider describes them; None: they were deleted. Returns who it was before."""
         before = self._users.pop(id, None)

@@ -18,7 +18,9 @@ from typing import Protocol
 
 from approvals_bot.people import IdentityRules, People, SourceUnavailable
 from approvals_bot.people.roster import LARGEST_DIRECTORY, NOBODY, EntryFault, Roster, Rosters, read_roster
+from approvals_bot.service.troubles import Troubles
 
+TROUBLE = "directory"  # the key of its lasting trouble
 LOOK_EVERY = 1.0  # seconds between two looks at whether the file has changed
 
 log = logging.getLogger("approvals_bot.service")
@@ -84,8 +86,10 @@ class DirectoryState:
 class DirectoryReader:
     """Keeps `rosters.listed` as `[directory] people` has it."""
 
-    def __init__(self, rosters: Rosters, now: Callable[[], datetime]) -> None:
+    def __init__(self, rosters: Rosters, now: Callable[[], datetime], troubles: Troubles | None = None) -> None:
+        """Set it up. `troubles`: where it is noted that the directory can't be read."""
         self.rosters = rosters
+        self._troubles = Troubles(now) if troubles is None else troubles
         self.state: DirectoryState | None = None
         self._now = now
         self._people: People | None = None
@@ -104,6 +108,7 @@ class DirectoryReader:
         self._people, self._source, self._rules, self._refresh = people, source, people.rules, refresh
         self._due = 0.0
         if source is None:
+            self._troubles.end(TROUBLE, "directory_back", "no directory is read any more")
             self.state, self._was = None, None
             self.rosters.listed, self.rosters.fault = NOBODY, None
         elif self.state is None or self.state.source != source.name:
@@ -118,14 +123,13 @@ class DirectoryReader:
         try:
             roster = await self._changed(source)
         except SourceUnavailable as error:
-            if not state.trouble:
-                log.warning("%s; the people whom it listed last still count", error.fault)
+            text = f"the directory {error.fault}; the people whom it listed last still count"
+            self._troubles.begin(TROUBLE, "directory_down", text)
             if state.read_at is None and self.rosters.listed is NOBODY:
                 self.rosters.fault = error.fault
             self.state, read = replace(state, trouble=error.reason), False
         else:
-            if state.trouble:
-                log.info("%s can be read again", source.name)
+            self._troubles.end(TROUBLE, "directory_back", f"the directory {source.name} can be read again")
             if roster is not None:
                 self.rosters.listed = roster
                 self._log_faults(state, roster)

@@ -15,9 +15,10 @@ from unicodedata import normalize
 
 from approvals_bot.durable.core.events import to_micros
 from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.documents import AT_ONCE, DocumentRow, Refused
-from approvals_bot.errors import StoreUnavailableError
-from approvals_bot.people import IdentityRules
+from approvals_bot.errors import StoreMissingError, StoreUnavailableError
+from approvals_bot.people import IdentityRules, People
 from approvals_bot.people.provisioned import ProvisionedPeople
 from approvals_bot.people.roster import Rosters
 
@@ -61,10 +62,7 @@ class Provisioning:
                 rows = await self._engine.store.documents(read_to)
                 for row in rows:
                     index.put(row)
-                    if row.kind == "User":
-                        people.put_user(row.id, row.document)
-                    else:
-                        people.put_group(row.id, row.document)
+                    people.put(row.kind, row.id, row.document)
                     read_to = row.change
                 if len(rows) < AT_ONCE:
                     break
@@ -119,6 +117,26 @@ class Provisioning:
             if user is not None and user.person is not None and self._rosters.is_barred(user.person.address):
                 await self._engine.store.end_sessions(person=user.person.address)
         return None
+
+
+async def read_pushed(url: str, people: People) -> None:
+    """Read what the identity provider keeps here, for a command: nothing is created, migrated or written.
+
+    Raises StoreUnavailableError if the database can't be read. There is nobody if there is no database yet.
+    """
+    try:
+        store = await connect(url, to_read=True)
+    except StoreMissingError:
+        return
+    pushed, read_to = ProvisionedPeople(people.rules), 0
+    try:
+        while rows := await store.documents(read_to):
+            read_to = rows[-1].change
+            for row in rows:
+                pushed.put(row.kind, row.id, row.document)
+    finally:
+        await store.close()
+    people.rosters.pushed = pushed.roster
 
 
 class _Index:

@@ -12,6 +12,7 @@ import pytest
 
 from approvals_bot.app.service import open_service
 from approvals_bot.approvals.acts import Vote
+from approvals_bot.cli.doctor import examine_people
 from approvals_bot.service.act import perform
 from approvals_bot.service.catalog import check_configuration
 from approvals_bot.service.directory import DirectoryReader
@@ -101,10 +102,19 @@ async def test_who_is_no_longer_listed_may_nothing_any_more(house: House) -> Non
     assert await vote(house, run, CY) == "decided"
 
 
-async def test_an_unreadable_directory_keeps_what_it_listed(house: House) -> None:
+async def diagnosed(house: House) -> list[tuple[str, str]]:
+    known = configured(house.folder)
+    found = await examine_people(known.service, known.workflows)
+    return [(one.state, one.what) for one in found if one.about == "the directory people.json"]
+
+
+async def test_an_unreadable_directory_keeps_what_it_listed(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "approvals_bot.service")
     run = await house.open()
+    assert await diagnosed(house) == [("OK", "3 people and 1 groups")]
     await list_staff(house, '{"people": [')
     assert await vote(house, run, ANN) == "decided"
+    assert (await diagnosed(house))[0][0] == "FAIL"
     page = sound(await house.get("/operations", DI))
     assert "3 people and 1 group from <code>people.json</code>" in page
     assert "It can't be read: it is not JSON" in page.replace("&#39;", "'")
@@ -112,6 +122,11 @@ async def test_an_unreadable_directory_keeps_what_it_listed(house: House) -> Non
     page = sound(await house.get("/operations", DI)).replace("&#39;", "'")
     assert "4 people" in page
     assert "can't be read" not in page
+    logged = [str(record.__dict__.get("event")) for record in caplog.records]
+    assert {event for event in logged if event.startswith("directory")} == {"directory_down", "directory_back"}
+    assert await diagnosed(house) == [
+        ("WARN", '1 of its entries have faults (line 1, people[3].zone: is not a time zone like "Europe/Berlin")')
+    ]
     assert "line 1: <code>people[3].zone</code> is not a time zone" in page
     metrics = (await house.http.get("/metrics")).text
     assert 'approvals_people_bad_entries{source="people.json"} 1.0' in metrics

@@ -10,8 +10,10 @@ from typing import Any
 import httpx2
 import pytest
 
+from approvals_bot.app.directory import open_people
 from approvals_bot.app.service import open_service
 from approvals_bot.approvals.acts import Vote
+from approvals_bot.cli.doctor import examine_people
 from approvals_bot.config.load import Configuration
 from approvals_bot.people import People
 from approvals_bot.people.roster import Rosters
@@ -226,3 +228,7 @@ async def test_pushed_people_are_there_after_a_restart(tmp_path: Path) -> None:
                 body = {"schemas": [USER], "userName": "new@acme.eu"}
                 assert (await idp.ask("POST", "/Users", body)).status_code == created
                 assert (await idp.house.get("/inbox", "new@acme.eu")).status_code == 200
+    diagnosed = [one.what for one in await examine_people(configured.service, ()) if one.about == "SCIM"]
+    assert diagnosed == ["no group with this name was pushed: night-crew"]
+    async with open_people(configured.service, FakeClock().now, live=False) as people:
+        assert await people.knows("new@acme.eu")
