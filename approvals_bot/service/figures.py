@@ -19,7 +19,7 @@ from approvals_bot.approvals.published import IN_TROUBLE, STATE, Trouble, troubl
 from approvals_bot.durable.core.attributes import projected
 from approvals_bot.durable.core.events import ENDINGS, Event
 from approvals_bot.durable.engine import Engine, RunRecord
-from approvals_bot.durable.store.audit import AuditFilter
+from approvals_bot.durable.store.audit import AuditFilter, last_backup
 from approvals_bot.durable.store.protocol import Filter, Status
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.service.audit_keeper import ANCHORED
@@ -67,6 +67,7 @@ class StoreFigures:
     grants: Mapping[str, int] = field(default_factory=dict)
     overdue_grants: int = 0
     decisions: tuple[EndedRequest, ...] = ()  # since the counts before
+    backed_up_at: datetime | None = None  # the last backup
 
 
 class FigureReader:
@@ -137,6 +138,7 @@ class FigureReader:
             anchors[0].at if anchors else None,
             *await count_grants(engine, self._workflows()),
             await self._decisions(),
+            await last_backup(engine.store),
         )
 
     async def _open_requests(self, workflow: str) -> int:

@@ -14,7 +14,7 @@ from approvals_bot.approvals.published import IN_TROUBLE, trouble_word
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.attributes import projected
 from approvals_bot.durable.engine import Engine, RunRecord
-from approvals_bot.durable.store.audit import AuditFilter, AuditLine
+from approvals_bot.durable.store.audit import AuditFilter, AuditLine, last_backup
 from approvals_bot.durable.store.protocol import Filter
 from approvals_bot.durable.store.replicas import ReplicaRow
 from approvals_bot.errors import StoreUnavailableError
@@ -76,6 +76,7 @@ class Operations:
     stalled_runs: tuple[RunRecord, ...]
     channels: tuple[ChannelState, ...]
     anchor: AuditLine | None
+    backed_up_at: datetime | None
     loaded: tuple[LoadedFiles, ...]
     rights: tuple[datetime, Sequence[Any]] | None
     directory: DirectoryState | None
@@ -103,6 +104,7 @@ async def read_operations(
         stalled_runs=tuple((await engine.list_runs(stalled)).records),
         channels=tuple([await _channel(engine, name, watch, states) for name in channels]),
         anchor=anchors[0] if anchors else None,
+        backed_up_at=await last_backup(engine.store),
         loaded=await _loaded(engine),
         rights=await _rights(engine),
         directory=None if reader is None else reader.state,

@@ -267,4 +267,7 @@ class StoredMetrics:
         overdue = family("grants_overdue", "Grants that have ended and could not be removed yet.")
         if self.figures is not None:
             overdue.add_metric([], found.overdue_grants)
-        return [runs, requests, oldest, waiting, late, size, anchored, grants, overdue]
+        backup = family("backup_last_success_timestamp_seconds", "When the last backup was written.")
+        if found.backed_up_at is not None:
+            backup.add_metric([], found.backed_up_at.timestamp())
+        return [runs, requests, oldest, waiting, late, size, anchored, grants, overdue, backup]

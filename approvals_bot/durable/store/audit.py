@@ -124,6 +124,16 @@ class AuditStore(Protocol):
         """
 
 
+BACKED_UP = "backed_up"
+"""What the audit's line of a backup says."""
+
+
+async def last_backup(store: AuditStore) -> datetime | None:
+    """Return when the last backup was written. None if there was none."""
+    lines = await store.audit_lines(AuditFilter(what=BACKED_UP, newest_first=True, limit=1))
+    return lines[0].at if lines else None
+
+
 # ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 ACTOR, SALT = "$actor", "$salt"

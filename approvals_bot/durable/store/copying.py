@@ -8,29 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from approvals_bot.durable.core.events import from_micros
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.audit import audit_line, line_hash
 from approvals_bot.durable.store.chain import key_id_of
-from approvals_bot.durable.store.copying_tables import INSTALLATION, TABLES, CopiedTable, Row
+from approvals_bot.durable.store.copying_tables import INSTALLATION, TABLES, CopiedTable, Copyable, Row
 from approvals_bot.durable.store.encoding import as_given
 from approvals_bot.errors import StoreCopyError
-
-
-class Copyable(Protocol):
-    """A store's tables, in one transaction, while no other process works on them."""
-
-    def rows(self, table: CopiedTable) -> AsyncIterator[Sequence[Row]]:
-        """Yield all rows of a table in the order of its key, in chunks."""
-
-    async def is_empty(self) -> bool: ...
-    async def forget_installation(self) -> None: ...
-    async def add(self, table: CopiedTable, rows: Sequence[Row]) -> None: ...
 
 
 async def copy(source_url: str, target_url: str, say: Callable[[str], None], *, as_new: bool = False) -> dict[str, int]:
@@ -44,21 +33,19 @@ async def copy(source_url: str, target_url: str, say: Callable[[str], None], *, 
     _find(source_url)
     await (await connect(source_url)).close()  # migrates it: an older schema has other columns
     await (await connect(target_url)).close()
-    async with _open(source_url) as source, _open(target_url) as target:
+    async with opened(source_url) as source, opened(target_url) as target:
         if not await target.is_empty():
             raise StoreCopyError(
                 "The target isn't empty. Copy into a new database: a copy never mixes with other runs."
             )
-        tables: Sequence[CopiedTable] = TABLES
+        tables = copied_tables(as_new=as_new)
         if not as_new:
-            tables = (INSTALLATION, *TABLES)
             await target.forget_installation()
-        counts, digest = await _copy_rows(source, target, tables, say)
+        counts, digest = await copy_rows(source, target, tables, say)
         if not any(count for name, count in counts.items() if name != INSTALLATION.name):
             raise StoreCopyError("The source is empty, so nothing was copied. Is it the right database?")
         say("Reading it back …")
-        there, same = await _read_back(target, tables)
-        if (there, same) != (counts, digest):
+        if await read_back(target, tables) != (counts, digest):
             raise StoreCopyError(
                 "The copy doesn't read back as it was written. Nothing was kept, and the source is unchanged."
             )
@@ -72,7 +59,12 @@ def _find(source_url: str) -> None:
         raise StoreCopyError(f"There is no file {file} to copy from. A relative path starts in the working directory.")
 
 
-def _open(url: str) -> AbstractAsyncContextManager[Copyable]:
+def copied_tables(*, as_new: bool) -> tuple[CopiedTable, ...]:
+    """Return the tables to copy. Another installation keeps the ID that its database was made with."""
+    return TABLES if as_new else (INSTALLATION, *TABLES)
+
+
+def opened(url: str) -> AbstractAsyncContextManager[Copyable]:
     if url.startswith("sqlite:///"):
         from approvals_bot.durable.store.copying_tables import opened_sqlite
 
@@ -82,9 +74,18 @@ def _open(url: str) -> AbstractAsyncContextManager[Copyable]:
     return opened_postgres(url)
 
 
-async def _copy_rows(
-    source: Copyable, target: Copyable, tables: Sequence[CopiedTable], say: Callable[[str], None]
+async def copy_rows(
+    source: Copyable,
+    target: Copyable,
+    tables: Sequence[CopiedTable],
+    say: Callable[[str], None],
+    *,
+    is_backup: bool = False,
 ) -> tuple[dict[str, int], str]:
+    """Copy these tables. Returns the number of rows of each, and the digest of all.
+
+    `is_backup`: an audit that isn't as it was written is copied, too, since there may be no better one.
+    """
     counts, digest, chain = dict[str, int](), hashlib.sha256(), _Chain()
     for table in tables:
         counts[table.name] = 0
@@ -92,14 +93,17 @@ async def _copy_rows(
             await target.add(table, rows)
             counts[table.name] += len(rows)
             _digest(digest, rows)
-            if table.name == "audit":
+            if table.name == "audit" and not is_backup:
                 chain.follow(rows)
+            elif is_backup:
+                say(f"{table.name}: {counts[table.name]:,} …")
         if table is not INSTALLATION:
             say(f"{table.name}: {counts[table.name]:,}")
     return counts, digest.hexdigest()
 
 
-async def _read_back(target: Copyable, tables: Sequence[CopiedTable]) -> tuple[dict[str, int], str]:
+async def read_back(target: Copyable, tables: Sequence[CopiedTable]) -> tuple[dict[str, int], str]:
+    """Return what `copy_rows` returned, if the target has the same."""
     counts, digest = dict[str, int](), hashlib.sha256()
     for table in tables:
         counts[table.name] = 0

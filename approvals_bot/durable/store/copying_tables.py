@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import asyncpg
 from asyncpg import Connection
 
 from approvals_bot.durable.store.postgres_connection import NO_LIMITS, connect_to, place
 from approvals_bot.durable.store.retention import NAMES
-from approvals_bot.durable.store.sqlite import SoleOwner
+from approvals_bot.durable.store.sqlite import SoleOwner, read_only_uri
 from approvals_bot.errors import StoreCopyError, StoreUnavailableError
 
 Row = tuple[Any, ...]
@@ -71,7 +71,55 @@ TABLES = (
 )  # fmt: skip
 
 
+class Copyable(Protocol):
+    """A store's tables, in one transaction, while no other process works on them."""
+
+    def rows(self, table: CopiedTable) -> AsyncIterator[Sequence[Row]]:
+        """Yield all rows of a table in the order of its key, in chunks."""
+
+    async def is_empty(self) -> bool: ...
+    async def forget_installation(self) -> None: ...
+    async def forget_codes(self) -> None: ...
+
+    async def integrity(self) -> list[str]:
+        """Return what the database itself finds wrong with its files. PostgreSQL doesn't look."""
+
+    async def rebuild(
+        self,
+        run_id: str,
+        row: Mapping[str, Any],
+        hooks: Sequence[Mapping[str, Any]] | None,
+        attributes: Sequence[Mapping[str, Any]] | None,
+    ) -> None:
+        """Write these columns of a run's row, and its hooks and attributes in the place of those there are."""
+
+    async def add(self, table: CopiedTable, rows: Sequence[Row]) -> None: ...
+
+
+CODES = "DELETE FROM counters WHERE name LIKE 'code %'"
+"""Sign-in codes that were sent. A code counts once, and a restored store doesn't know which have counted."""
+
+
+def read_beside(url: str) -> AbstractAsyncContextManager[Copyable]:
+    """Open a store's tables in one snapshot, beside the service. Nothing is written."""
+    if url.startswith("sqlite:///"):
+        return _sqlite_beside(url.removeprefix("sqlite:///"))
+    return _postgres_beside(url)
+
+
 # ── SQLite ──
+
+
+@asynccontextmanager
+async def _sqlite_beside(path: str) -> AsyncIterator[_SqliteTables]:
+    db = sqlite3.connect(read_only_uri(path), uri=True, isolation_level=None)
+    try:
+        db.execute("BEGIN")
+        yield _SqliteTables(db)
+    except sqlite3.Error as error:
+        raise StoreUnavailableError(f"The database file {path} can't be read: {error}") from error
+    finally:
+        db.close()
 
 
 @asynccontextmanager
@@ -111,6 +159,32 @@ class _SqliteTables:
     async def forget_installation(self) -> None:
         self._db.execute("DELETE FROM installation")
 
+    async def forget_codes(self) -> None:
+        self._db.execute(CODES)
+
+    async def integrity(self) -> list[str]:
+        found = [str(what) for (what,) in self._db.execute("PRAGMA integrity_check")]
+        return [] if found == ["ok"] else found
+
+    async def rebuild(
+        self,
+        run_id: str,
+        row: Mapping[str, Any],
+        hooks: Sequence[Mapping[str, Any]] | None,
+        attributes: Sequence[Mapping[str, Any]] | None,
+    ) -> None:
+        for name, rows in (("hooks", hooks), ("attributes", attributes)):
+            if rows is not None:
+                self._db.execute(f"DELETE FROM {name} WHERE run_id = ?", (run_id,))  # noqa: S608  # our own names
+                for each in rows:
+                    table = CopiedTable(name, tuple(each), ())
+                    if name == "hooks":
+                        self._db.execute("DELETE FROM hooks WHERE id = ?", (each["id"],))
+                    await self.add(table, [tuple(each.values())])
+        if row:
+            columns = ", ".join(f"{name} = ?" for name in row)
+            self._db.execute(f"UPDATE runs SET {columns} WHERE id = ?", (*row.values(), run_id))  # noqa: S608
+
     async def add(self, table: CopiedTable, rows: Sequence[Row]) -> None:
         places = ", ".join("?" * len(table.columns))
         columns = ", ".join(table.columns)
@@ -121,7 +195,7 @@ class _SqliteTables:
 
 _BOOLEANS = {"is_webhook", "has_schema", "is_live"}  # numbers in SQLite
 _NUMBERS = {"seq", "one", "number"}  # of the keys
-_SERVICES = """
+SERVICES = """
     SELECT count(*) FROM pg_stat_activity
     WHERE application_name = 'approvals-bot' AND datname = current_database() AND pid <> pg_backend_pid()"""
 _START = 5.0  # seconds
@@ -135,7 +209,7 @@ async def opened_postgres(url: str) -> AsyncIterator[_PostgresTables]:
     """
     connection = await connect_to(url, seconds=_START, settings=NO_LIMITS)
     try:
-        if await connection.fetchval(_SERVICES):
+        if await connection.fetchval(SERVICES):
             raise StoreCopyError(
                 f"A service is using the database {place(url)}. Stop it first: the copy would miss what it writes now."
             )
@@ -146,6 +220,18 @@ async def opened_postgres(url: str) -> AsyncIterator[_PostgresTables]:
             yield _PostgresTables(connection)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         raise StoreUnavailableError(f"The database {place(url)} could not be copied: {error}") from None
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def _postgres_beside(url: str) -> AsyncIterator[_PostgresTables]:
+    connection = await connect_to(url, seconds=_START, settings=NO_LIMITS)
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            yield _PostgresTables(connection)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        raise StoreUnavailableError(f"The database {place(url)} can't be read: {error}") from None
     finally:
         await connection.close()
 
@@ -169,6 +255,30 @@ class _PostgresTables:
 
     async def forget_installation(self) -> None:
         await self._connection.execute("DELETE FROM installation")
+
+    async def forget_codes(self) -> None:
+        await self._connection.execute(CODES)
+
+    async def integrity(self) -> list[str]:
+        return []
+
+    async def rebuild(
+        self,
+        run_id: str,
+        row: Mapping[str, Any],
+        hooks: Sequence[Mapping[str, Any]] | None,
+        attributes: Sequence[Mapping[str, Any]] | None,
+    ) -> None:
+        for name, rows in (("hooks", hooks), ("attributes", attributes)):
+            if rows is not None:
+                await self._connection.execute(f"DELETE FROM {name} WHERE run_id = $1", run_id)  # noqa: S608
+                for each in rows:
+                    if name == "hooks":
+                        await self._connection.execute("DELETE FROM hooks WHERE id = $1", each["id"])
+                    await self.add(CopiedTable(name, tuple(each), ()), [tuple(each.values())])
+        if row:
+            columns = ", ".join(f"{name} = ${number}" for number, name in enumerate(row, 2))
+            await self._connection.execute(f"UPDATE runs SET {columns} WHERE id = $1", run_id, *row.values())  # noqa: S608
 
     async def add(self, table: CopiedTable, rows: Sequence[Row]) -> None:
         records = [self._record(table, row) for row in rows]

@@ -117,7 +117,9 @@ class SqliteStore:
                 raise StoreMissingError(str(Path(path).absolute()))  # noqa: ASYNC240
             await asyncio.to_thread(_try, path, upgrade=upgrade)
             bearers = Bearers()
-            first, others = (_read_only(path),) * 2 if to_read else (path, f"file:{quote(path)}?mode=ro")  # see `close`
+            first, others = (
+                (read_only_uri(path),) * 2 if to_read else (path, f"file:{quote(path)}?mode=ro")
+            )  # see `close`
             set_up = _wait_for_others if to_read else _set_up
             connections = [await _connection(first, set_up, bearers.register, lambda db: _migrate(db, upgrade=upgrade))]
             try:
@@ -284,7 +286,7 @@ def _put_wal_aside(path: str, *, upgrade: bool) -> None:
         owner.release()
 
 
-def _read_only(path: str) -> str:
+def read_only_uri(path: str) -> str:
     """Return the URI by which to read a file and write nothing.
 
     Without a -wal, nobody has the file open. SQLite would then make one to read, unless the file is immutable to it.

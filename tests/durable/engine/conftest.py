@@ -19,6 +19,7 @@ BOTH = {
     "test_attributes",
     "test_cancelling",
     "test_children",
+    "test_fsck",
     "test_full_hooks",
     "test_continuing",
     "test_hook_tokens",

@@ -1,0 +1,109 @@
+"""Backups of both stores, and restoring them into both."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from approvals_bot.durable.core.events import NewEvent
+from approvals_bot.durable.store import connect
+from approvals_bot.durable.store.backups import back_up, repeated_by, restore
+from approvals_bot.durable.store.protocol import Append, Lease, StateRow
+from approvals_bot.durable.store.sessions import SessionRow
+from approvals_bot.errors import StoreCopyError, StoreUnavailableError
+from tests.durable.store.test_copying import an_installation, quiet, seen
+from tests.support.new_runs import new_run
+
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def url_of(store: str, name: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    if store == "sqlite":
+        return f"sqlite:///{tmp_path}/{name}.db"
+    return str(request.getfixturevalue("postgres").new_database())
+
+
+@pytest.mark.parametrize(("source", "target"), [("sqlite", "postgres"), ("postgres", "sqlite")])
+async def test_a_backup_beside_the_service_restores_all_but_who_is_signed_in(
+    source: str, target: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url, file = url_of(source, "old", tmp_path, request), tmp_path / "backup.db"
+    await an_installation(url)
+    service = await connect(url)
+    await service.begin_work()
+    await service.add_session(SessionRow("s", "ann@acme.eu", "code", T0, T0, "Firefox", T0 + timedelta(days=1), True))
+    await service.set_counter(StateRow("code 1", 1, {}), T0, T0 + timedelta(days=1))
+    done = await back_up(url, file, quiet)
+    assert (done.runs, done.events, done.seq) == (3, 10, 3)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [each.name for each in tmp_path.iterdir() if "backup" in each.name] == ["backup.db"], "nothing is left over"
+    with pytest.raises(StoreCopyError, match="already exists"):
+        await back_up(url, file, quiet)
+    before, installation = await seen(url), service.installation
+    await service.close()
+
+    new = url_of(target, "new", tmp_path, request)
+    counts, aside = await restore(file, new, quiet, at=T0)
+    assert (counts["runs"], aside) == (3, None)
+    restored = await connect(new)
+    assert restored.installation == installation, "links that were sent work"
+    assert await restored.sessions("ann@acme.eu") == []
+    assert await restored.counter("code 1") is None
+    await restored.close()
+    assert await seen(new) == before
+
+    with pytest.raises(StoreCopyError, match="isn't empty"):
+        await restore(file, new, quiet, at=T0)
+    holds = await connect(new)
+    await holds.begin_work()
+    await holds.create(new_run("later", "w", "w", None, {}), T0)
+    with pytest.raises(StoreCopyError, match="A service is using"):
+        await restore(file, new, quiet, at=T0, replace=True)
+    assert await holds.read("later") is not None
+    await holds.close()
+    _, aside = await restore(file, new, quiet, at=T0, replace=True, as_new=True)
+    assert aside is not None
+    other = await connect(new)
+    assert await other.read("later") is None
+    assert other.installation != installation
+    await other.close()
+
+
+async def test_a_failed_restore_leaves_all_as_it_was(tmp_path: Path, postgres_url: str) -> None:
+    file = tmp_path / "backup.db"
+    await an_installation(f"sqlite:///{tmp_path}/old.db")
+    await back_up(f"sqlite:///{tmp_path}/old.db", file, quiet)
+    raw = bytearray(file.read_bytes())
+    raw[5_000:20_000] = os.urandom(15_000)
+    (tmp_path / "torn.db").write_bytes(raw)
+    await an_installation(postgres_url)
+    for url in (f"sqlite:///{tmp_path}/old.db", postgres_url):
+        before = await seen(url)
+        for bad in (tmp_path / "torn.db", tmp_path / "missing.db", tmp_path / "notes.txt"):
+            (tmp_path / "notes.txt").write_text("no database at all" * 99)
+            with pytest.raises((StoreCopyError, StoreUnavailableError)):
+                await restore(bad, url, quiet, at=T0, replace=True)
+        assert await seen(url) == before
+    assert not (tmp_path / "missing.db").exists()
+
+
+async def test_runs_that_may_repeat_themselves_are_named(tmp_path: Path) -> None:
+    url, file = f"sqlite:///{tmp_path}/runs.db", tmp_path / "backup.db"
+    store = await connect(url)
+    lease = Lease("somebody", T0, T0 + timedelta(days=1))
+    steps: Sequence[tuple[str, list[NewEvent]]] = (
+        ("sends", [NewEvent("step_created", {"id": 1, "name": "send_mail"})]),
+        ("sent", [NewEvent("step_completed", {"id": 1, "name": "send_mail", "result": None})]),
+    )
+    for id, events in steps:
+        created = await store.create(new_run(id, "w", "w", None, {}), T0, lease)
+        assert created.claimed is not None
+        await store.append(Append(id, created.claimed.claim.epoch, 1, events, T0, release=True))
+    await back_up(url, file, quiet)
+    await store.close()
+    assert [(each.run_id, each.steps) for each in repeated_by(file, T0)] == [("sends", ("send_mail",))]
