@@ -32,7 +32,7 @@ MOST_SHOWN = 20  # runs in the text for people
 QUIET_FOR = 1.0  # seconds, also between two lines
 
 
-class Progress:
+class ProgressLines:
     """Lines on standard error, from the second second on, at most one a second."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ def backup(file: BackupFile, config: Config = CONFIG, as_json: Json = False) -> 
     from approvals_bot.durable.store.backups import back_up
 
     async def run(engine: Engine, service: ServiceSettings) -> BackedUp:
-        done = await back_up(service.server.database.get_secret_value(), file, Progress())
+        done = await back_up(service.server.database.get_secret_value(), file, ProgressLines())
         await engine.audit(BACKED_UP, actor=this_user().as_json(), data=asdict(done))
         return done
 
@@ -99,7 +99,7 @@ def restore(
     service = load_service(config, os.environ)
     at = datetime.now(UTC)
     url = service.server.database.get_secret_value()
-    counts, aside = asyncio.run(backups.restore(file, url, Progress(), at=at, replace=replace, as_new=as_new))
+    counts, aside = asyncio.run(backups.restore(file, url, ProgressLines(), at=at, replace=replace, as_new=as_new))
     repeated = backups.repeated_by(file, at)
 
     async def record(engine: Engine, _: ServiceSettings) -> None:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from approvals_bot.cli import terminal
-from approvals_bot.cli.backup import Progress
+from approvals_bot.cli.backup import ProgressLines
 from approvals_bot.cli.common import CONFIG, Config, Json
 
 if TYPE_CHECKING:
     from approvals_bot.config.service import ServiceSettings
-    from approvals_bot.durable.engine.fsck import Examined, Fault
+    from approvals_bot.durable.engine.fsck import FsckCounts, StoreFault
 
 MOST_KEPT = 10_000  # faults in the JSON
 
@@ -25,12 +25,12 @@ MOST_KEPT = 10_000  # faults in the JSON
 class Report:
     """What was found, and how much of it was mended."""
 
-    examined: Examined
-    faults: list[Fault] = field(default_factory=list)
+    examined: FsckCounts
+    faults: list[StoreFault] = field(default_factory=list)
     count: int = 0
     mended: int = 0
 
-    def add(self, faults: list[Fault], *, mends: bool, print_lines: bool) -> None:
+    def add(self, faults: list[StoreFault], *, mends: bool, print_lines: bool) -> None:
         from approvals_bot.durable.engine.fsck import DERIVED
 
         for fault in faults:
@@ -112,13 +112,13 @@ async def _examine(service: ServiceSettings, *, repairs: bool, print_lines: bool
 
     url = service.server.database.get_secret_value()
     await (await connect(url, to_read=True)).close()  # it is there, and has the schema of this program
-    report, progress = Report(check.Examined()), Progress()
+    report, progress = Report(check.FsckCounts()), ProgressLines()
     replayer = Replayer(lambda hook_id: "")
     seed = service.audit.seed
     key = None if seed is None else ChainKey.derive(seed)
     async with opened(url) if repairs else read_beside(url) as tables:
         for what in await tables.integrity():
-            report.add([check.Fault("store", None, what)], mends=False, print_lines=print_lines)
+            report.add([check.StoreFault("store", None, what)], mends=False, print_lines=print_lines)
         pending = []
         async for faults, rebuilt in check.examine(tables, replayer, registry, key, report.examined):
             report.add(faults, mends=repairs and rebuilt is not None, print_lines=print_lines)

@@ -31,8 +31,7 @@ from approvals_bot.durable.engine.batch import LogIndex, next_wake
 from approvals_bot.durable.engine.replayer import Replayer
 from approvals_bot.durable.store.audit import audit_line, line_hash
 from approvals_bot.durable.store.chain import ChainedEvent, ChainKey, key_id_of
-from approvals_bot.durable.store.copying import Copyable
-from approvals_bot.durable.store.copying_tables import TABLES, CopiedTable
+from approvals_bot.durable.store.copying_tables import TABLES, CopiedTable, Copyable
 from approvals_bot.durable.store.encoding import (
     as_given,
     indexed,
@@ -52,7 +51,7 @@ DERIVED: frozenset[Kind] = frozenset({"run", "hook", "attribute", "wake", "view"
 _BY_NAME = {table.name: table for table in TABLES}
 
 
-class Fault(NamedTuple):
+class StoreFault(NamedTuple):
     """Something that isn't as it should be. `run_id`: the run it is about; `what`: a sentence."""
 
     kind: Kind
@@ -70,7 +69,7 @@ class Rebuilt:
 
 
 @dataclass(slots=True)
-class Examined:
+class FsckCounts:
     """How much was examined. `not_replayed` counts the runs whose code isn't here, by workflow."""
 
     runs: int = 0
@@ -102,13 +101,13 @@ class _Groups:
             self._next += 1
         return found
 
-    async def finish(self) -> Iterator[Fault]:
+    async def finish(self) -> Iterator[StoreFault]:
         """Return a fault if there are rows of runs that don't exist."""
         while (row := await self._peek()) is not None:
             self._is_stray(row)
             self._next += 1
         return iter(
-            [Fault("stray", self.stray, f"{self.strays:,} rows of {self.table.name} are of runs that don't exist")]
+            [StoreFault("stray", self.stray, f"{self.strays:,} rows of {self.table.name} are of runs that don't exist")]
             if self.strays
             else []
         )
@@ -140,8 +139,8 @@ class _Stored(NamedTuple):
 
 
 async def examine(
-    tables: Copyable, replayer: Replayer, registry: Registry, key: ChainKey | None, examined: Examined
-) -> AsyncIterator[tuple[list[Fault], Rebuilt | None]]:
+    tables: Copyable, replayer: Replayer, registry: Registry, key: ChainKey | None, examined: FsckCounts
+) -> AsyncIterator[tuple[list[StoreFault], Rebuilt | None]]:
     """Yield the faults of each run that has some, with what would mend them, and then those of the rest."""
     groups = [
         _Groups(tables, "events", "seq"),
@@ -159,7 +158,7 @@ async def examine(
             examined.runs += 1
             examined.events += len(stored.events)
             faults, log = _check_log(stored)
-            faults += [Fault("stray", row["id"], "the audit owes a line of an event that isn't there")] * any(
+            faults += [StoreFault("stray", row["id"], "the audit owes a line of an event that isn't there")] * any(
                 owed["seq"] > len(stored.events) for owed in parts[-1]
             )
             rebuilt = None
@@ -179,12 +178,12 @@ async def examine(
 # ── logs ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _check_log(stored: _Stored) -> tuple[list[Fault], Log | None]:
+def _check_log(stored: _Stored) -> tuple[list[StoreFault], Log | None]:
     """Check a run's log and its chain. Returns the log, if it is whole."""
-    id, faults, log = stored.row["id"], list[Fault](), Log()
+    id, faults, log = stored.row["id"], list[StoreFault](), Log()
 
     def fault(kind: Kind, what: str) -> None:
-        faults.append(Fault(kind, id, what))
+        faults.append(StoreFault(kind, id, what))
 
     links = {link["seq"]: link for link in stored.links}
     before, last = id, None
@@ -226,7 +225,7 @@ def _is_readable(stored: Row, event: Event) -> bool:
     if event.type not in EVENT_TYPES or readable_json(stored["data"], dict) is None:
         return False
     try:
-        return storable(event.key) == stored["key"]
+        return bool(storable(event.key) == stored["key"])
     except (LookupError, ValueError):
         return False
 
@@ -243,7 +242,7 @@ class _Shown(NamedTuple):
 
 
 async def _replays(
-    stored: _Stored, log: Log, replayer: Replayer, registry: Registry, examined: Examined
+    stored: _Stored, log: Log, replayer: Replayer, registry: Registry, examined: FsckCounts
 ) -> list[_Shown]:
     """Replay a run as of each event since its last decision. Empty, if it can't be replayed here."""
     row = stored.row
@@ -264,8 +263,8 @@ async def _replays(
     return shown
 
 
-def _check_indexes(stored: _Stored, log: Log, shown: list[_Shown]) -> tuple[list[Fault], Rebuilt | None]:
-    faults, rebuilt = list[Fault](), Rebuilt()
+def _check_indexes(stored: _Stored, log: Log, shown: list[_Shown]) -> tuple[list[StoreFault], Rebuilt | None]:
+    faults, rebuilt = list[StoreFault](), Rebuilt()
     for found in (  # in this order: attributes have the status that the row should have
         _check_row(stored, log, rebuilt),
         _check_view(stored, shown, rebuilt),
@@ -274,7 +273,7 @@ def _check_indexes(stored: _Stored, log: Log, shown: list[_Shown]) -> tuple[list
         _check_attributes(stored, log, shown, rebuilt),
         _check_taken(stored),
     ):
-        faults += [Fault(kind, stored.row["id"], what) for kind, what in found]
+        faults += [StoreFault(kind, stored.row["id"], what) for kind, what in found]
     return faults, rebuilt if faults else None
 
 
@@ -466,14 +465,14 @@ def _check_taken(stored: _Stored) -> _Found:
 # ── the audit ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _check_audit(tables: Copyable, key: ChainKey | None, examined: Examined) -> AsyncIterator[list[Fault]]:
+async def _check_audit(tables: Copyable, key: ChainKey | None, examined: FsckCounts) -> AsyncIterator[list[StoreFault]]:
     before, expected = "", None
     async for chunk in tables.rows(_BY_NAME["audit"]):
-        faults: list[Fault] = []
+        faults: list[StoreFault] = []
         for seq, at, what, who, run_id, data, digest in chunk:
             examined.lines += 1
             if expected is not None and seq != expected:
-                faults.append(Fault("audit", None, f"line {expected} of the audit is missing"))
+                faults.append(StoreFault("audit", None, f"line {expected} of the audit is missing"))
             named = as_given(what), as_given(who), as_given(run_id)
             line = audit_line(seq, from_micros(at), named, data, digest)
             by = key_id_of(digest)
@@ -481,11 +480,11 @@ async def _check_audit(tables: Copyable, key: ChainKey | None, examined: Examine
                 with_key = key if by else None
                 is_first = expected is None and seq != 1  # what came before was deleted
                 if not is_first and line_hash(before, seq, at, line.entry, line.salt, with_key) != digest:
-                    faults.append(Fault("audit", None, f"line {seq} of the audit is not as it was written"))
+                    faults.append(StoreFault("audit", None, f"line {seq} of the audit is not as it was written"))
             before, expected = digest, seq + 1
         if faults:
             yield faults
 
 
-def as_json(fault: Fault) -> dict[str, Any]:
+def as_json(fault: StoreFault) -> dict[str, Any]:
     return {"kind": fault.kind, "run_id": fault.run_id, "what": fault.what, "derived": fault.kind in DERIVED}

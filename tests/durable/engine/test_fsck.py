@@ -12,7 +12,7 @@ import pytest
 from approvals_bot.durable.core.api import create_hook, publish, set_attributes, sleep
 from approvals_bot.durable.core.registry import Registry, registry
 from approvals_bot.durable.core.workflows import workflow
-from approvals_bot.durable.engine.fsck import DERIVED, Examined, Fault, Kind, examine
+from approvals_bot.durable.engine.fsck import DERIVED, FsckCounts, Kind, StoreFault, examine
 from approvals_bot.durable.engine.replayer import Replayer
 from approvals_bot.durable.store.copying import opened
 from approvals_bot.durable.store.copying_tables import read_beside
@@ -66,8 +66,8 @@ PLANTED: Sequence[tuple[str, Kind, str]] = (
 """A state of a run, the kind of fault to be named, and how to plant it."""
 
 
-async def examined(url: str, *, known: Registry = registry) -> tuple[list[Fault], Examined]:
-    found, counts = list[Fault](), Examined()
+async def examined(url: str, *, known: Registry = registry) -> tuple[list[StoreFault], FsckCounts]:
+    found, counts = list[StoreFault](), FsckCounts()
     async with read_beside(url) as tables:
         async for faults, _ in examine(tables, Replayer(lambda hook: ""), known, None, counts):
             found += faults
@@ -78,7 +78,7 @@ async def repair(url: str) -> None:
     async with opened(url) as tables:
         mends = [
             (faults[0].run_id, rebuilt)
-            async for faults, rebuilt in examine(tables, Replayer(lambda hook: ""), registry, None, Examined())
+            async for faults, rebuilt in examine(tables, Replayer(lambda hook: ""), registry, None, FsckCounts())
         ]
         for run_id, rebuilt in mends:
             if run_id is not None and rebuilt is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 from collections.abc import Sequence
@@ -72,6 +73,39 @@ async def test_a_backup_beside_the_service_restores_all_but_who_is_signed_in(
     assert await other.read("later") is None
     assert other.installation != installation
     await other.close()
+
+
+@pytest.mark.parametrize("source", ["sqlite", "postgres"])
+async def test_a_backup_under_load_has_all_that_was_acknowledged_before(
+    source: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url, file, new = url_of(source, "old", tmp_path, request), tmp_path / "backup.db", f"sqlite:///{tmp_path}/new.db"
+    service = await connect(url)
+    await service.begin_work()
+    acknowledged: list[str] = []
+
+    async def start_runs() -> None:
+        while True:
+            id = f"r{len(acknowledged):05d}"
+            await service.create(new_run(id, "w", "w", None, {}), T0)
+            acknowledged.append(id)
+
+    starting = asyncio.create_task(start_runs())
+    while len(acknowledged) < 50:
+        await asyncio.sleep(0.01)
+    before = list(acknowledged)
+    done = await asyncio.to_thread(lambda: asyncio.run(back_up(url, file, quiet)))
+    during = len(acknowledged) - len(before)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    await service.close()
+    assert during > 0, "it held nobody up"
+    assert done.runs == done.events >= len(before)
+    await restore(file, new, quiet, at=T0)
+    restored = await connect(new)
+    for id in before:
+        assert await restored.read(id) is not None
+    await restored.close()
 
 
 async def test_a_failed_restore_leaves_all_as_it_was(tmp_path: Path, postgres_url: str) -> None:
