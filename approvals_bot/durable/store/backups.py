@@ -87,7 +87,7 @@ async def _write(url: str, part: Path, say: Callable[[str], None]) -> BackedUp:
     with closing(sqlite3.connect(part, isolation_level=None)) as db:
         _check_integrity(db, part)
         (seq,) = db.execute("SELECT coalesce(max(seq), 0) FROM audit").fetchone()
-        db.execute("PRAGMA journal_mode = DELETE")  # one file, also for whoever looks into it with other tools
+        db.execute("PRAGMA journal_mode = DELETE")  # one file, also for other tools
     with part.open("rb") as written:
         os.fsync(written.fileno())
     return BackedUp(counts["runs"], counts["events"], seq)
