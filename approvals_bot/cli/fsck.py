@@ -80,9 +80,9 @@ def fsck(
     from approvals_bot.service.catalog import check_configuration
 
     terminal.quiet_logs()
-    check_configuration(config, os.environ)  # which imports the workflows
-    service = load_service(config, os.environ)
     try:
+        check_configuration(config, os.environ)  # which imports the workflows
+        service = load_service(config, os.environ)
         report = asyncio.run(_examine(service, repairs=repair, print_lines=not as_json))
     except (ApprovalsBotError, sqlite3.Error, OSError) as error:
         typer.echo(f"The database couldn't be checked: {error}", err=True)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+from approvals_bot.durable.store.sqlite import SoleOwner
 from tests.support.small_site import Site
 
 
@@ -26,3 +29,21 @@ def test_a_backup_is_restored_elsewhere(site: Site, tmp_path: Path) -> None:
     assert site.json("fsck")["count"] == 0
     site.type("audit", "export", "--output", str(tmp_path / "audit.jsonl"))
     assert '"restored"' in (tmp_path / "audit.jsonl").read_text()
+
+
+def test_fsck_says_by_its_status_what_it_found(site: Site) -> None:
+    assert "There is no database" in site.type("fsck", fails=2).stderr
+    run = site.start()
+    assert site.type("fsck").stdout.endswith(": sound.\n")
+    with closing(sqlite3.connect(site.folder / "approvals.db")) as db, db:
+        db.execute("UPDATE runs SET seq = 7")
+    assert f"run: run {run}: its row has seq 7, its log says" in site.type("fsck", fails=1).stdout
+    service = SoleOwner(site.folder / "approvals.db.lock")
+    assert service.acquire()
+    service.share()
+    assert "A service is using" in site.type("fsck", "--repair", fails=2).stderr
+    service.release()
+    assert "(mended)" in site.type("fsck", "--repair").stdout
+    assert site.json("fsck")["count"] == 0
+    site.write("config.toml", "[server]\n")
+    site.type("fsck", fails=2)
