@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 from approvals_bot.approvals import card_text
-from approvals_bot.approvals.acts import Act, Actor, Stop, Vote, act_word, read_answer
+from approvals_bot.approvals.acts import Act, Actor, Extend, Revoke, Stop, Vote, act_word, read_answer
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine
@@ -35,7 +35,7 @@ def line_of_act(engine: Engine, act: Act, seen: Request, shown: str | None = Non
     """
     data: dict[str, Any] = {"act": act_word(act), "via": act.via, "request_id": seen.id}
     text = None
-    if isinstance(act, Stop) and act.reason:
+    if isinstance(act, Stop | Revoke | Extend) and act.reason:
         data["reason"] = act.reason
     if isinstance(act, Vote):
         data |= {"choice": act.choice} | ({"digest": act.digest} if act.digest else {})
