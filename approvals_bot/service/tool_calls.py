@@ -17,13 +17,17 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints,
 from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals import tool_call
 from approvals_bot.approvals.agent_policy import TOOL_CALL, Budget
+from approvals_bot.approvals.allowances import scope_of_calls, use_of_call
 from approvals_bot.approvals.durations import Duration, duration_text
 from approvals_bot.approvals.json_values import UnfitError
 from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.resolution import with_groups
+from approvals_bot.approvals.rules import rules_of
 from approvals_bot.approvals.simulate import find_undecidable_stage
+from approvals_bot.approvals.stages import request_of
+from approvals_bot.approvals.standing_grants import StandingGrants
 from approvals_bot.durable.engine import Engine, Run, SentKey
 from approvals_bot.durable.store.protocol import Filter
 from approvals_bot.errors import InvalidPayloadError
@@ -33,6 +37,7 @@ from approvals_bot.service.budgets import BudgetSpent, amounts_of, key_of, secon
 from approvals_bot.service.catalog import Listed
 from approvals_bot.service.notices import notify_admins
 from approvals_bot.service.refusals import OpeningRefused, nobody_decides, usable_key
+from approvals_bot.service.standing import StoredGrants
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +109,10 @@ async def open_call(engine: Engine, people: People, file: Definition, asked: Cal
             raise OpeningRefused("call_asks_nobody")
         await _check_deciders(definition, opening, people, engine.now())
         if file.budget is not None:
-            await _check_budget(engine, people, file.budget, asked, call, name)
+            budget = file.budget
+            if budget.open is not None and await _seems_covered(engine, definition, opening):
+                budget = budget.model_copy(update={"open": None})  # nobody is asked
+            await _check_budget(engine, people, budget, asked, call, name)
     actor = asked.by.actor | ({"agent": one_line(call.agent, LONGEST_AGENT)} if call.agent else {})
     return await engine.start_by(actor, workflow, opening, idempotency_key=key, attributes=asked.by.attributes)
 
@@ -211,6 +219,16 @@ async def _check_deciders(definition: Definition, opening: Opening, people: Peop
     found = await find_undecidable_stage(definition, opening, people, now)
     if found is not None:
         raise nobody_decides(*found)
+
+
+async def _seems_covered(engine: Engine, definition: Definition, opening: Opening) -> bool:
+    """Return whether an allowance leaves room for this call now. The request itself asks again, and counts it."""
+    lists = engine.resources.get(StandingGrants)
+    if definition.allowance is None or not isinstance(lists, StoredGrants):
+        return False
+    now = engine.now()
+    request = request_of(rules_of(definition, opening), opening, at=now)
+    return any(each.covers(use_of_call(request, each.grant), now) for each in await lists.kept(scope_of_calls(request)))
 
 
 async def _check_budget(

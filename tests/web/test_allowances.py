@@ -130,3 +130,14 @@ async def test_without_ceilings_there_are_no_allowances(service: Service) -> Non
     offer(service)
     run = await ask(service, arguments=pay())
     assert (await vote(service, run, allowance=GIVEN)).status_code == 422
+
+
+async def test_a_covered_call_takes_no_place_among_the_open_ones(service: Service) -> None:
+    offer(service, allowance=CEILINGS, budget={"open": 1, "calls": "4 per hour"})
+    service.engine.resources[StandingGrants] = StoredGrants(service.engine)
+    await allowed(service)
+    assert await next_call(service, "s:open", pay(iban="SE1")) == "waiting"
+    assert await next_call(service, "s:1", pay()) == "approved", "nobody is asked"
+    await ask(service, "s:2", 429, arguments=pay(iban="SE1"))
+    assert await next_call(service, "s:3", pay()) == "approved"
+    await ask(service, "s:4", 429, arguments=pay())  # a covered call is one of the calls
