@@ -28,6 +28,7 @@ MOST_COUNTED = 1_000_000
 WEEK = timedelta(days=7)
 LONG = timedelta(hours=1)  # that a delivery may wait
 LITTLE_ROOM = 30  # days
+MANY_RUNS, LARGE = 1_000_000, 10e9  # runs, and bytes of a store
 FEW_FILES = MOST_CONNECTIONS + 512  # our own connections, and the files beside them
 
 
@@ -41,7 +42,7 @@ async def check_service(service: ServiceSettings, now: datetime) -> list[Diagnos
             living = [row for row in await store.replicas() if now - row.seen_at < _silent(store)]
             found += [*_check_keys(living), *await _check_address(service, store.installation, bool(living))]
             found += [each async for each in _check_waits(store, now)]
-            found += await _check_growth(store, url, now)
+            found += [*await _check_growth(store, url, now), *await _check_retention(service, store)]
             found += await _check_anchors(service, store, now)
         finally:
             await store.close()
@@ -118,6 +119,15 @@ async def _check_growth(store: OpenStore, url: str, now: datetime) -> list[Diagn
     if days < LITTLE_ROOM:
         return [Diagnosis("WARN", "disk", what, "Free some space, or move the database to a larger disk.")]
     return [Diagnosis("OK", "disk", what)]
+
+
+async def _check_retention(service: ServiceSettings, store: OpenStore) -> list[Diagnosis]:
+    """Warn of a large store from which nothing is ever deleted."""
+    runs, size = await store.count(Filter(), MOST_COUNTED), (await store.load()).size
+    if service.retention.ended is not None or (runs < MANY_RUNS and size < LARGE):
+        return []
+    what = f"{runs:,} runs and {size / 1e9:,.1f} GB, and nothing is ever deleted"
+    return [Diagnosis("WARN", "retention", what, "Set [retention] ended, such as 400d, and archive to keep a copy.")]
 
 
 def _free(path: Path) -> int:

@@ -95,13 +95,15 @@ async def test_a_replica_without_a_key_in_use_is_named(store: Any, tmp_path: Pat
     assert (said.state, said.what.startswith("the replica one lacks k2")) == ("WARN", True)
 
 
-async def test_stalled_runs_and_little_room_are_warned_of(
+async def test_little_room_and_no_retention_are_warned_of(
     store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = RunRecord.new("run_1", "deploy", "deploy", None, NOW - timedelta(days=1))
     await store.create(NewRun(row, {}), NOW - timedelta(days=1))
     monkeypatch.setattr(doctor_service, "_free", lambda path: 1_000)
     monkeypatch.setattr(doctor_service, "file_limit", lambda: 256)
+    monkeypatch.setattr(doctor_service, "MANY_RUNS", 1)
     said = await found(settings(tmp_path, "http://127.0.0.1:1"))
     assert (said["disk"].state, "room for 0 days more" in said["disk"].what) == ("WARN", True)
     assert said["open files"].state == "WARN"
+    assert (said["retention"].state, said["retention"].what.startswith("1 runs and 0.0 GB")) == ("WARN", True)
