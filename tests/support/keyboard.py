@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-MOST_STOPS = 400
+MOST_STOPS = 1_000
 RING = 3.0  # contrast of the mark of focus, WCAG 2.2's 1.4.11
 WIDTH = 2.0  # CSS pixels of it, 2.4.13
 

@@ -223,6 +223,9 @@ async def test_check_46_every_page_is_accessible_and_fits_a_phone(site: Any) -> 
                 )
                 assert found == [], f"{each}, {scheme}"
             assert await faults_by_keyboard(page) == [], each
+            for width in (640, 320):  # the first is what a zoom of 200 % leaves of a usual window
+                await page.set_viewport_size({"width": width, "height": 600})
+                assert not await is_too_wide(page), f"{each}, {width}"
 
 
 async def test_the_html_of_every_page_is_valid(site: Any, tmp_path: Path) -> None:
