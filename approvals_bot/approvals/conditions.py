@@ -247,6 +247,8 @@ def _compile(text: str, fields: Mapping[str, FieldSpec]) -> Rule:
             warnings.simplefilter("ignore", DeprecationWarning)
             rule = Rule(text, context)
     except RuleSyntaxError as error:
+        if error.token is not None and error.token.value == ",":
+            raise ConditionError('a list is in square brackets: ["a", "b"]') from None
         raise ConditionError(f"syntax error {_where(error)}") from None
     except (EngineError, ArithmeticError, ValueError, TypeError, RecursionError) as error:
         raise ConditionError(_reason(error), _literal_meant(text, fields)) from None
@@ -297,6 +299,8 @@ class _Checker:
                 self._must_be_alike(left, right)
                 self._must_be_values_of(left, [right])
                 self._must_be_values_of(right, [left])
+            case ast.ContainsExpression(container=ast.StringExpression(value=text), member=ast.SymbolExpression()):
+                raise ConditionError("`in` takes a list in square brackets", f'["{text}"]')
             case ast.ContainsExpression(container=ast.ArrayExpression(value=members), member=member):
                 for each in members:
                     self._must_be_alike(member, each)
@@ -321,6 +325,8 @@ class _Checker:
             kinds = f"{_kind(one)} with {_kind(other)}"
             what = f"{_called(left)} and {_called(right)} can't be equal: this compares {kinds}"
             text = next((node.value for node in (left, right) if isinstance(node, ast.StringExpression)), "")
+            if day := next((day for day, name in enumerate(WEEKDAYS, 1) if text[:3].lower() == name), 0):
+                raise ConditionError(what, f"{day}")
             raise ConditionError(what, _literal_meant(f'"{text}"', self.fields))
 
     def _must_be_text(self, name: str, member: Any) -> None:
@@ -345,6 +351,9 @@ class _Checker:
             raise ConditionError(f'"{text}" is no address, and {name} holds addresses') from None
         if address != text:
             raise ConditionError(f'{name} holds "{text}" in its one spelling', f'"{address}"')
+
+
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def _null_compared(node: Any) -> Iterator[str]:
@@ -476,10 +485,14 @@ def read_words(text: str) -> Iterator[Word]:
                 raise ConditionError(_WHY_NOT.get(word, f'"{word}" is not allowed in conditions'))
             case "name" if word in _WHY_NOT:
                 raise ConditionError(_WHY_NOT[word])
+            case "operator" if word == "<" and text[at : at + 1] == ">":
+                raise ConditionError("compare with !=")
             case "number" if len(word) > _LONGEST_NUMBER:
                 raise ConditionError("this number is too long")
             case "function" if word[1:] not in FUNCTIONS:
                 raise ConditionError(f"no function is called {word}", nearest(word, [f"${name}" for name in FUNCTIONS]))
+            case "attribute" if text[: match.start("attribute")].rstrip().endswith(("fields", "input", "form")):
+                raise ConditionError("fields have their name alone", word[1:])
             case "attribute" if word[1:] not in ATTRIBUTES:
                 raise ConditionError(
                     f"no attribute is called {word}", nearest(word, [f".{name}" for name in ATTRIBUTES])
@@ -489,6 +502,14 @@ def read_words(text: str) -> Iterator[Word]:
         raise ConditionError("the condition is empty")
 
 
+_ELSEWHERE = {
+    "is": "compare with == or !=, also with null: x != null",
+    "like": "there is no `like`; use .starts_with, == or in",
+    "contains": 'write "a" in x, or x.any("a*") for a list',
+    "today": 'compare with a date, like d"2026-01-31", or write now.weekday or now.hour',
+    "weekday": "write now.weekday: 1 is Monday, 7 is Sunday",
+    "hour": "write now.hour: it is 0 to 23",
+}
 _LATER = ("outcome", "decision", "answers", "comment")
 
 
@@ -502,6 +523,8 @@ def names_in(words: Iterable[Word], fields: Mapping[str, FieldSpec], others: Con
             lower = {"True": "true", "False": "false", "None": "null", "AND": "and", "OR": "or", "NOT": "not"}
             meant = lower.get(word) or nearest(word, [*fields, *WORDS])
             is_value = any(word in (spec.values or ()) for spec in fields.values())
+            if word in _ELSEWHERE and not is_value:
+                raise ConditionError(_ELSEWHERE[word])
             if word in _LATER and not is_value:
                 raise ConditionError(f"the {word} is known in the follow-ups of [[on.…]] only")
             if is_value or not meant:

@@ -441,6 +441,8 @@ class _Names:
                 _check_attributes(name, self.definition.fields[name], rest, called)
             case _:
                 names = [*self.definition.fields, *_KNOWN, "answers", "answer_of"]
+                if name in ("fields", "input", "form") and rest and rest[0] in self.definition.fields:
+                    raise TemplateError("fields have their name alone", rest[0])
                 raise TemplateError(f"nothing is called {name}", nearest(name, names))
 
     def _refuse_answers(self, name: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
 from types import NoneType, UnionType
@@ -17,6 +18,7 @@ from pydantic_core import ErrorDetails
 from approvals_bot.approvals.base import nearest, one_of
 from approvals_bot.approvals.field_specs import CallType, FieldSpec, JsonType
 from approvals_bot.config.positions import Path
+from approvals_bot.config.slips import NEEDS, VALUES_MEANT, key_meant, need_meant
 from approvals_bot.errors import ConfigError
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -94,6 +96,7 @@ class _Mistake:
     must_be: str = ""
     what: str = ""
     suggestion: str = ""
+    given: Any = None
 
 
 def findings(error: ValidationError, model: type[BaseModel], raw: Mapping[str, Any]) -> list[Finding]:
@@ -105,7 +108,7 @@ def findings(error: ValidationError, model: type[BaseModel], raw: Mapping[str, A
     for details in error.errors(include_url=False):
         if details["type"] == "too_short" and details["input"]:
             continue  # its elements are wrong, and each has an error of its own
-        mistake = _mistake(details, model, raw)
+        mistake = replace(_mistake(details, model, raw), given=details["input"])
         places.setdefault(mistake.path, []).append(mistake)
     return [_finding(path, mistakes) for path, mistakes in places.items()]
 
@@ -113,6 +116,8 @@ def findings(error: ValidationError, model: type[BaseModel], raw: Mapping[str, A
 def _finding(path: Path, mistakes: Sequence[_Mistake]) -> Finding:
     """Join the mistakes at one place: "must be … or a whole number"."""
     first = mistakes[0]
+    if path[-1:] == ("need",) and len(mistakes) > 1:
+        return Finding(path, NEEDS, need_meant(first.given) or nearest(first.given, ("all", "majority")))
     message = f"must be {first.must_be}" if first.must_be else first.what
     others = dict.fromkeys(each.must_be or each.what for each in mistakes)
     others.pop(first.must_be or first.what)
@@ -131,6 +136,8 @@ def _mistake(details: ErrorDetails, model: type[BaseModel], raw: Mapping[str, An
             return _Mistake(path, what=_MISSING.get(path[-1:], "is missing"))
         case "extra_forbidden":
             near, homes = nearest(typed[-1], _keys(inside)), homes_of(typed, model, given)
+            if meant := key_meant(str(typed[-1]), _keys(inside), given):
+                return _Mistake(path, what="unknown key", suggestion=meant)
             if homes and not get_close_matches(str(typed[-1]), [near], cutoff=SURE):
                 return _Mistake(path, what=f"unknown key; {homes}")
             return _Mistake(path, what="unknown key", suggestion=near)
@@ -139,8 +146,9 @@ def _mistake(details: ErrorDetails, model: type[BaseModel], raw: Mapping[str, An
             expected = [word for word in words if word not in (*get_args(JsonType), *get_args(CallType))]
             if not expected:  # a literal that is no text
                 return _Mistake(path, must_be=str(context["expected"]).lower())
-            meant = _OTHER_WORDS.get(str(given).lower(), "")
-            suggestion = meant if meant in expected else nearest(given, expected) if len(expected) > 1 else ""
+            words = (_OTHER_WORDS.get(str(given).lower(), ""), VALUES_MEANT.get((typed[-1], str(given).lower()), ""))
+            meant = next((word for word in words if word in expected), "")
+            suggestion = meant or (nearest(given, expected) if len(expected) > 1 else "")
             return _Mistake(path, must_be=one_of(expected), suggestion=suggestion)
         case "string_too_short" | "too_short":
             return _Mistake(path, what="must not be empty")
@@ -165,6 +173,9 @@ def _mistake(details: ErrorDetails, model: type[BaseModel], raw: Mapping[str, An
             return _Mistake(path, must_be=f"a table, like {{ {_example(kind_there)} }}")
         case "dict_type" | "model_type" | "model_attributes_type":
             return _Mistake(path, must_be="a table", suggestion=f"[{_header(path)}]")
+        case "tuple_type" if isinstance(given, str) and given:
+            parts = [part.strip() for part in given[:60].split(",")]
+            return _Mistake(path, must_be=f"a list, like {json.dumps(parts, ensure_ascii=False)}")
         case kind:
             return _Mistake(path, must_be=_MUST_BE.get(kind, ""), what=details["msg"])
 

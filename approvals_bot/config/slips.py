@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 LONGEST_ROW = 1_000  # characters; what people write by hand is shorter, and the rules take quadratic time
@@ -209,3 +209,58 @@ _RULES = (
     _more,
     _no_equals_sign,
 )
+
+
+# ── What other programs call it ──
+
+_KEYS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("approvers", "approver", "reviewers", "reviewer", "people", "users", "who", "group"), ("from",)),
+    **dict.fromkeys(("quorum", "threshold", "minimum", "min", "count", "approvals", "required"), ("need",)),
+    **dict.fromkeys(("if", "condition", "conditions", "on"), ("when",)),
+    **dict.fromkeys(("timeout", "due", "expires", "expires_in", "sla"), ("deadline", "after")),
+    **dict.fromkeys(("reminder", "reminders"), ("remind",)),
+    **dict.fromkeys(("channel", "room"), ("slack",)),
+    **dict.fromkeys(("options", "choices", "enum"), ("values",)),
+    **dict.fromkeys(("help", "description", "tooltip"), ("hint", "description")),
+    **dict.fromkeys(("name", "key"), ("title", "id")),
+    **dict.fromkeys(("action", "then", "result", "outcome"), ("decision",)),
+    **dict.fromkeys(("requester", "requesters", "requestors"), ("request",)),
+    **dict.fromkeys(("rule", "rules", "auto_approve"), ("auto",)),
+    **dict.fromkeys(("form", "inputs", "parameters"), ("fields",)),
+    **dict.fromkeys(("notifications", "delivery", "notify"), ("deliver",)),
+}
+"""What other programs call keys, and what they may be here."""
+
+_OF_TABLES = ("auto", "fields", "deliver")
+VALUES_MEANT = {
+    ("self_approval", "false"): "never",
+    ("self_approval", "true"): "allow",
+    ("comment", "true"): "always",
+    ("comment", "required"): "always",
+    ("comment", "false"): "never",
+    ("on_change", "void"): "reset",
+    ("on_deadline", "cancel"): "expire",
+}
+"""What other programs write as the value of a key, and what it is here."""
+
+NEEDS = 'write a whole number from 1 on, "all", "majority" or a share like "50%"'
+_NEEDS = {"any": "1", "one": "1", "two": "2", "three": "3", "half": '"50%"', "most": '"majority"', "everyone": '"all"'}
+
+
+def key_meant(key: str, keys: Collection[str], given: object) -> str:
+    """Return what a key is called here that other programs have; "" if this table has none for it.
+
+    `keys`: of the table. `given`: the value, which has to be a table where ours is one.
+    """
+    if key == "optional" and "required" in keys:
+        return f"required = {'false' if given is True else 'true'}"
+    found = next((each for each in _KEYS.get(key.lower(), ()) if each in keys and each != key), "")
+    return "" if found in _OF_TABLES and not isinstance(given, dict | list) else found
+
+
+def need_meant(given: object) -> str:
+    """Return how to write how many are needed; "" if that can't be told."""
+    if isinstance(given, float) and 0 < given < 1:
+        return f'"{given:.0%}"'
+    text = str(given).strip().lower()
+    return _NEEDS.get(text, text if text.isdecimal() and int(text) > 0 else "")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path as File
 
 from approvals_bot.approvals.deadlines import TimeOfField
 from approvals_bot.approvals.policy import Definition
@@ -11,9 +12,12 @@ from approvals_bot.approvals.reach import gaps_of
 from approvals_bot.approvals.stages import carries_over
 from approvals_bot.config.load import problems_of
 from approvals_bot.config.messages import ConfigProblem, Finding
+from approvals_bot.config.positions import Path
+
+_SINGLE = re.compile(r"(?<!\{)\$?\{ ?(\w+) ?\}(?!\})")
 
 
-def warnings_of(definition: Definition, path: Path) -> list[ConfigProblem]:
+def warnings_of(definition: Definition, path: File) -> list[ConfigProblem]:
     """Return the warnings about a workflow that loads. `path`: its file, for the lines."""
     return problems_of(path, _warnings(definition)) if definition.is_approval else []
 
@@ -37,10 +41,25 @@ def _warnings(definition: Definition) -> Iterator[Finding]:
             'in [clock], write deadline = "3d", or none = true if that is meant'
         )
         yield Finding(("clock", "deadline"), f"there is none{_in(definition, endless)}, {what}")
+    yield from _braces(definition)
     yield from _deadlines_that_may_be_missing(definition) if definition.clock.none is None else ()
     if definition.policy.carry_over and not any(carries_over(definition, stage) for stage in definition.stage[1:]):
         what = "changes nothing: no later stage takes an approval without answers or a comment"
         yield Finding(("policy", "carry_over"), what)
+
+
+def _braces(definition: Definition) -> Iterator[Finding]:
+    """Yield the texts with single braces around a field's name, which stand in messages as they are."""
+    about = definition.workflow
+    texts: list[tuple[Path, str | None]] = [
+        (("workflow", key), getattr(about, key)) for key in ("title", "instructions")
+    ]
+    for event, actions in definition.on:
+        texts += [(("on", event, at, "text"), getattr(each, "text", None)) for at, each in enumerate(actions or ())]
+    for path, text in texts:
+        found = next((each for each in _SINGLE.finditer(text or "") if each[1] in definition.fields), None)
+        if found is not None:
+            yield Finding(path, f"{found[0]} stays as it is; for the field's value, write {{{{ {found[1]} }}}}")
 
 
 def _deadlines_that_may_be_missing(definition: Definition) -> Iterator[Finding]:

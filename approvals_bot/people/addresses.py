@@ -279,6 +279,21 @@ def parse_address(text: str) -> Address:
     except AddressError as error:
         if not error.is_shapeless:
             raise
-        raise ValueError(
-            f'"{text[:60]}" is not an address; write ann@acme.eu, @group, slack:@usergroup, manager-of:requester, …'
-        ) from None
+        raise ValueError(_shapeless(text)) from None
+
+
+def _shapeless(text: str) -> str:
+    """Say what is no address, and what was probably meant."""
+    shown, meant = text[:60], ""
+    if text in ("manager", "requester.manager", "manager-of", "@manager"):
+        meant = "manager-of:requester"
+    elif text.startswith("@slack:"):
+        meant = f"slack:@{shown.removeprefix('@slack:')}"
+    elif text.startswith("#"):
+        return f'"{shown}" is a channel, and where a card appears says nothing about who may decide; name a @group'
+    elif re.search(r"[;,]|\s", text.strip()) and text.count("@") > 1:
+        return f'"{shown}" are several addresses; write each as its own: ["ann@acme.eu", "bo@acme.eu"]'
+    elif _NAME.fullmatch(text):
+        meant = f"@{shown}"
+    near = f" (did you mean {meant}?)" if meant else ""
+    return f'"{shown}" is not an address; write ann@acme.eu, @group, slack:@usergroup, manager-of:requester, …{near}'

@@ -361,7 +361,7 @@ BROKEN_WORKFLOW = [
         "[[stage.seat]]",
     ),
     ("need = 1", "need = 3", "need", "stage[0].need", "3 are needed, but @release-managers is only 2 people", ""),
-    ("need = 1", 'need = "al"', "need", "stage[0].need", "must be", "all"),
+    ("need = 1", 'need = "al"', "need", "stage[0].need", "write a whole number", "all"),
     ("need = 1", 'need = 1\nask = { code = "strin" }', "ask", "stage[0].ask.code", "must be", "string"),
     (
         "need = 1",

@@ -87,6 +87,83 @@ SLIPS = [
     (DEADLINE, 'deadline = "11pm"', '"11pm" is not a deadline; write it like "4h", "23:00" or "field:needed_by"'),
     (DEADLINE, 'deadline = "due"', '"due" is not a deadline; write it like "4h", "23:00" or "field:needed_by"'),
     (DEADLINE, DEADLINE + '\nescalate = "1h"', "unknown key; it belongs at the top of the file, before all tables"),
+    # What other programs call it
+    (FROM, 'reviewers = ["@core"]', "11: stage[0].reviewers: unknown key (did you mean from?)"),
+    (FROM, FROM + "\nquorum = 2", "12: stage[0].quorum: unknown key (did you mean need?)"),
+    (FROM, FROM + "\nmin = 2", "12: stage[0].min: unknown key (did you mean need?)"),
+    (FROM, FROM + "\nif = \"x == 'a'\"", "12: stage[0].if: unknown key (did you mean when?)"),
+    (
+        FIELD,
+        'x = { type = "string", optional = true }',
+        "fields.x.optional: unknown key (did you mean required = false?)",
+    ),
+    (FIELD, 'x = { type = "enum", options = ["a"] }', "6: fields.x.options: unknown key (did you mean values?)"),
+    (DEADLINE, DEADLINE + '\ntimeout = "4h"', "16: clock.timeout: unknown key (did you mean deadline?)"),
+    (
+        "[clock]",
+        '[[rule]]\nwhen = "x == x"\ndecision = "reject"\n[clock]',
+        "14: rule: unknown key (did you mean auto?)",
+    ),
+    ("[clock]", "[policy]\nself_approval = false\n[clock]", '"skip-up" (did you mean never?)'),
+    (
+        FROM,
+        FROM + "\ncomment = true",
+        '12: stage[0].comment: must be "never", "optional", "on-reject" or "always" (did you',
+    ),
+    # How many
+    (
+        FROM,
+        FROM + "\nneed = 0",
+        '12: stage[0].need: write a whole number from 1 on, "all", "majority" or a share like "50%"',
+    ),
+    (FROM, FROM + "\nneed = 0.5", '(did you mean "50%"?)'),
+    (FROM, FROM + '\nneed = "half"', '(did you mean "50%"?)'),
+    (FROM, FROM + '\nneed = "2"', "(did you mean 2?)"),
+    # Lists and addresses
+    (FROM, 'from = "@core"', '11: stage[0].from: must be a list, like ["@core"]'),
+    (FIELD, 'x = { type = "enum", values = "a, b" }', '6: fields.x.values: must be a list, like ["a", "b"]'),
+    (FROM, 'from = ["core"]', "slack:@usergroup, manager-of:requester, … (did you mean @core?)"),
+    (FROM, 'from = ["manager"]', "(did you mean manager-of:requester?)"),
+    (FROM, 'from = ["@slack:sre"]', "(did you mean slack:@sre?)"),
+    (
+        FROM,
+        'from = ["#core"]',
+        '11: stage[0].from[0]: "#core" is a channel, and where a card appears says nothing about',
+    ),
+    (FROM, 'from = ["a@acme.eu; b@acme.eu"]', '11: stage[0].from[0]: "a@acme.eu; b@acme.eu" are several addresses'),
+    # Conditions and templates
+    (FROM, FROM + "\nwhen = \"fields.x == 'a'\"", "12: stage[0].when: fields have their name alone (did you mean x?)"),
+    (FROM, FROM + '\nwhen = "x is not null"', "12: stage[0].when: compare with == or !=, also with null: x != null"),
+    (FROM, FROM + "\nwhen = \"x <> 'a'\"", "12: stage[0].when: compare with !="),
+    (FROM, FROM + "\nwhen = \"x like 'a'\"", "12: stage[0].when: there is no `like`; use .starts_with, == or in"),
+    (
+        FROM,
+        FROM + "\nwhen = \"team in 'web'\"",
+        '12: stage[0].when: `in` takes a list in square brackets (did you mean ["web"]?)',
+    ),
+    (
+        FROM,
+        FROM + "\nwhen = \"team in ('web', 'data')\"",
+        '12: stage[0].when: a list is in square brackets: ["a", "b"]',
+    ),
+    (FROM, FROM + "\nwhen = \"now.weekday == 'Friday'\"", "this compares a number with a string (did you mean 5?)"),
+    (FROM, FROM + '\nwhen = "weekday == 5"', "12: stage[0].when: write now.weekday: 1 is Monday, 7 is Sunday"),
+    (
+        FROM,
+        FROM + '\nwhen = "due > today"',
+        '12: stage[0].when: compare with a date, like d"2026-01-31", or write now.weekday',
+    ),
+    (
+        FROM,
+        FROM + "\nwhen = 'outcome == \"approved\"'",
+        "12: stage[0].when: the outcome is known in the follow-ups of [[on.…]] only",
+    ),
+    (
+        FROM,
+        FROM + '\nwhen = \'answer_of("s", "n") > 1\'',
+        "of [[on.…]] only; to decide here by what approvers enter, let",
+    ),
+    ('title = "T"', 'title = "T {{ fields.x }}"', "3: workflow.title: fields have their name alone (did you mean x?)"),
 ]
 
 

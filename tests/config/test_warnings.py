@@ -62,6 +62,14 @@ SECOND = 'id = "second"'
         ),
         ({"reject = 1": "carry_over = true"}, []),
         (
+            {
+                'title = "Pay"': 'title = "Pay {amount} at ${amount}"',
+                "[policy]": '[fields]\namount = "integer"\n[policy]',
+            },
+            ["3: warning: workflow.title: {amount} stays as it is; for the field's value, write {{ amount }}"],
+        ),
+        ({'title = "Pay"': 'title = "Pay {{ amount }} {x}"', "[policy]": '[fields]\namount = "integer"\n[policy]'}, []),
+        (
             {"reject = 1": "carry_over = true", SECOND: f'{SECOND}\ncomment = "always"'},
             [f"6: warning: policy.carry_over: {CARRIES}"],
         ),
