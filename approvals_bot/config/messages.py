@@ -146,8 +146,9 @@ def _mistake(details: ErrorDetails, model: type[BaseModel], raw: Mapping[str, An
             expected = [word for word in words if word not in (*get_args(JsonType), *get_args(CallType))]
             if not expected:  # a literal that is no text
                 return _Mistake(path, must_be=str(context["expected"]).lower())
-            words = (_OTHER_WORDS.get(str(given).lower(), ""), VALUES_MEANT.get((typed[-1], str(given).lower()), ""))
-            meant = next((word for word in words if word in expected), "")
+            word = str(given).lower()
+            known = (_OTHER_WORDS.get(word, ""), VALUES_MEANT.get((str(typed[-1]), word), ""))
+            meant = next((each for each in known if each in expected), "")
             suggestion = meant or (nearest(given, expected) if len(expected) > 1 else "")
             return _Mistake(path, must_be=one_of(expected), suggestion=suggestion)
         case "string_too_short" | "too_short":
