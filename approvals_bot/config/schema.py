@@ -174,7 +174,25 @@ def _finished(schema: Schema, of: Of, title: str) -> Schema:
     """Return the schema with descriptions, and without what only Python has: null, and titles of its own."""
     schema = _without_null(schema)
     _Describe(schema["$defs"], descriptions(of)).table(schema, "")
-    return {"$schema": DIALECT, **schema, "title": title}
+    return {"$schema": DIALECT, **_open(schema), "title": title}
+
+
+def _open(node: Any, *, are_names: bool = False) -> Any:
+    """Say of each part that only adds a condition that it leaves other keys alone: Tombi takes it for a whole table.
+
+    `are_names`: the keys are those of a file, not of a schema.
+    """
+    if isinstance(node, list):
+        return [_open(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    opened = {key: _open(of, are_names=key in _OF_NAMES and not are_names) for key, of in node.items()}
+    is_condition = not are_names and not opened.keys().isdisjoint(_CONDITIONS)
+    return {"additionalProperties": True, **opened} if is_condition else opened
+
+
+_OF_NAMES = ("properties", "patternProperties", "$defs")
+_CONDITIONS = ("properties", "required", "if", "then", "allOf", "oneOf", "not")
 
 
 def _without_null(node: Any) -> Any:

@@ -259,7 +259,7 @@ def key_meant(key: str, keys: Collection[str], given: object) -> str:
 
 
 def need_meant(given: object) -> str:
-    """Return how to write how many are needed; "" if that can't be told."""
+    """Return how to write how many are needed; "" if that isn't clear."""
     if isinstance(given, float) and 0 < given < 1:
         return f'"{given:.0%}"'
     text = str(given).strip().lower()

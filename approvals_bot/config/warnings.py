@@ -49,7 +49,7 @@ def _warnings(definition: Definition) -> Iterator[Finding]:
 
 
 def _braces(definition: Definition) -> Iterator[Finding]:
-    """Yield the texts with single braces around a field's name, which stand in messages as they are."""
+    """Yield the texts with single braces around a field's name, which messages show unchanged."""
     about = definition.workflow
     texts: list[tuple[Path, str | None]] = [
         (("workflow", key), getattr(about, key)) for key in ("title", "instructions")

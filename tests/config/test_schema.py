@@ -148,6 +148,23 @@ def test_file_that_extends_another_may_leave_out_what_that_has() -> None:
     assert not validator.is_valid(bare | {"extends": "_defaults"})
 
 
+@pytest.mark.parametrize("schema", [service_schema, workflow_schema, schema_of_defaults])
+def test_conditions_leave_other_keys_alone(schema: Callable[[], dict[str, Any]]) -> None:
+    """Tombi, which is strict, says of each key otherwise that the condition doesn't allow it."""
+
+    def closed(node: Any, *, are_names: bool = False) -> Iterator[Any]:
+        conditions = {"if", "not", "required", "allOf", "oneOf"}
+        if isinstance(node, list):
+            yield from (each for of in node for each in closed(of))
+        elif isinstance(node, dict):
+            if not are_names and conditions & node.keys() and "additionalProperties" not in node:
+                yield node
+            names = ("properties", "$defs")
+            yield from (one for key, of in node.items() for one in closed(of, are_names=key in names and not are_names))
+
+    assert list(closed(schema())) == []
+
+
 DEFAULTS = """
 [workflow]
 request = ["*"]

@@ -21,7 +21,7 @@ from approvals_bot.approvals.workflow import approval
 from approvals_bot.channels.slack.builder import SlackSteps
 from approvals_bot.channels.slack.client import SlackClient
 from approvals_bot.channels.slack.inbound import slack_in, slack_routes
-from approvals_bot.channels.slack.manifest import SCOPES, function
+from approvals_bot.channels.slack.manifest import SCOPES, function, step_name
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.channels.slack.post import SlackOut
 from approvals_bot.config.checks import check_definition
@@ -53,6 +53,7 @@ FILE: dict[str, Any] = {
     "clock": {"deadline": "4h"},
 }
 STEPS = Definition.model_validate(FILE)
+IN_FOLDER = STEPS.in_folder("team-a")
 INPUTS = {"requester": "U0BO", "service": "api", "version": "2.1", "count": 3, "urgent": True}
 
 
@@ -78,7 +79,7 @@ class House:
     async def _engine(self, client: SlackClient) -> AsyncIterator[Engine]:
         slack_people = SlackPeople(client, monotonic=lambda: self.clock.now().timestamp())
         people = People(PEOPLE, {}, slack_group=slack_people.members, in_workspace=slack_people.has_member)
-        listed = Listed(approval.under("deploy", pinned(self.definition)), self.definition)
+        listed = Listed(approval.under(self.definition.id, pinned(self.definition)), self.definition)
         ways = Channels({"slack": SlackOut(client, slack_people, now=self.clock.now)})
         async with Engine.open(
             self.database, signing_keys=[KEY], base_url=self.fake.url, clock=self.clock, resources=[people, ways]
@@ -89,7 +90,7 @@ class House:
                 slack_people=slack_people,
                 people=people,
                 base_url=self.fake.url,
-                workflows=Catalog({"deploy": listed}),
+                workflows=Catalog({self.definition.id: listed}),
             )
             engine.resources[SlackSteps] = slack.steps
             routes = slack_routes(slack, signing_secret=SIGNING_SECRET, now=self.clock.now, engine=engine)
@@ -103,7 +104,7 @@ class House:
 
     async def run(self, times: int = 1, **inputs: Any) -> str:
         """Run the step, with the event delivered so often. Returns the execution's id."""
-        running, ack = await self.fake.playground.person.run_step("ask_deploy", INPUTS | inputs)
+        running, ack = await self.fake.playground.person.run_step(step_name(self.definition.id), INPUTS | inputs)
         await self.deliver(running.id, times - (ack.status == 200))
         return running.id
 
@@ -126,7 +127,7 @@ class House:
 
     async def requests(self, engine: Engine) -> dict[str, Request]:
         """Return the open requests by their execution."""
-        page = await engine.runs("deploy", is_open=True, limit=200)
+        page = await engine.runs(self.definition.id, is_open=True, limit=200)
         shown = [(str(each.attributes[AWAITED_BY]), each.parts) for each in page.records if each.parts]
         return {token.split()[-1]: Request.model_validate(parts[0]) for token, parts in shown}
 
@@ -159,7 +160,12 @@ class House:
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     clock = FakeClock()
-    app = SeedApp(BOT_TOKEN, SIGNING_SECRET, scopes=SCOPES, functions={"ask_deploy": function(STEPS)})
+    app = SeedApp(
+        BOT_TOKEN,
+        SIGNING_SECRET,
+        scopes=SCOPES,
+        functions={step_name(one.id): function(one) for one in (STEPS, IN_FOLDER)},
+    )
     async with run_fake_slack(app=app, now=clock.now, signing_clock=lambda: clock.now().timestamp()) as fake:
         yield House(fake, f"sqlite:///{tmp_path / 'runs.db'}", clock)
 
@@ -175,6 +181,16 @@ async def test_a_step_opens_a_request_and_gets_its_outcome(house: House) -> None
         ended = await house.ended(execution)
     outputs = {"outcome": "approved", "by": "ann@acme.eu", "comment": "Go", "run_id": request.id}
     assert ended.outputs == outputs | {"url": f"{house.fake.url}/requests/{request.id}"}
+
+
+async def test_a_workflow_of_a_folder_is_a_step(house: House) -> None:
+    house.definition = IN_FOLDER
+    async with house.open() as engine:
+        execution = await house.run()
+        request = await house.request(engine, execution)
+        assert (request.workflow, house.executions[execution].function) == ("team-a/deploy", "ask_team-a__deploy")
+        await perform(engine, request.hook_id, Vote("ann@acme.eu"))
+        assert (await house.ended(execution)).outputs["outcome"] == "approved"
 
 
 async def test_every_end_completes_the_step(house: House) -> None:

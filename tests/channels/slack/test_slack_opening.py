@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from approvals_bot.approvals.policy import pinned
+from approvals_bot.approvals.workflow import approval
 from approvals_bot.channels.slack.manifest import SHORTCUT
 from approvals_bot.playground.slack.blocks import check_view
+from approvals_bot.service.catalog import Catalog, Listed
 from tests.support.slack_office import DEPLOY, Office
 
 EVERY_TYPE: dict[str, Any] = {
@@ -134,6 +137,23 @@ async def test_the_command_opens_the_form_and_the_form_the_request(office: Offic
         "envs": ["dev", "prod"],
         "team": ["ann@acme.eu", "cy@acme.eu"],
     }
+
+
+async def test_a_workflow_of_a_folder_opens_by_name_and_by_button(office: Office) -> None:
+    office.offer(deploy=DEPLOY)
+    (listed,) = [office.slack.opening.workflows.find("deploy")] if office.slack.opening.workflows else []
+    assert listed is not None
+    assert listed.definition is not None
+    inside = listed.definition.in_folder("team-a")
+    office.slack.opening.workflows = Catalog({inside.id: Listed(approval.under(inside.id, pinned(inside)), inside)})
+    values = {"field:service": {"value": "api"}, "field:version": {"value": "2.1"}}
+    view = (await office.command("U0BO", "Team-A/deploy"))["view"]
+    assert (await office.submit("U0BO", view, values))["errors"] == {}
+    assert (await only_run(office)).parts[0]["workflow"] == "team-a/deploy"
+    await office.command("U0BO")
+    chosen = office.ephemerals("U0BO")[-1]
+    view = (await office.press("U0BO", "Deploy (team a)", ts=chosen.ts))["view"]
+    assert view["title"]["text"] == "Deploy (team a)"
 
 
 async def test_the_requester_gets_an_ephemeral_link_where_they_typed(office: Office) -> None:
