@@ -528,7 +528,8 @@ def names_in(words: Iterable[Word], fields: Mapping[str, FieldSpec], others: Con
             if word in _LATER and not is_value:
                 raise ConditionError(f"the {word} is known in the follow-ups of [[on.…]] only")
             if is_value or not meant:
-                raise ConditionError(f'no field is called {word}; text needs quotation marks: "{word}"')
+                what = "" if is_value else "add it to [fields]; "
+                raise ConditionError(f'no field is called {word}; {what}text needs quotation marks: "{word}"')
             raise ConditionError(f"no field is called {word}", meant)
         names[word] = None
     return tuple(names)

@@ -449,7 +449,8 @@ def _address(
     match address:
         case GroupAddress(name) if name not in service.groups:
             near = nearest(name, service.groups)
-            yield Finding(path, f"no group is called {name}", near and f"@{near}")
+            todo = "" if near else "; add it to [groups] of config.toml"
+            yield Finding(path, f"no group is called {name}{todo}", near and f"@{near}")
         case SlackGroupAddress() if service.slack is None:
             yield Finding(path, "Slack is not configured")
         case ManagerOf("approver") if not of_approver:

@@ -168,7 +168,11 @@ OPTIONAL: dict[str, Any] = {"type": "person", "required": False}
             {"from": ["field:boss"], "need": 2},
             ["stage.0.seat.0.need: 2 are needed, but field:boss is only 1 person"],
         ),
-        ({"boss": PERSON | {"in": ["@twos"]}}, {"from": ["field:boss"]}, ["fields.boss.in.0: no group is called twos"]),
+        (
+            {"boss": PERSON | {"in": ["@twos"]}},
+            {"from": ["field:boss"]},
+            ["fields.boss.in.0: no group is called twos; add it to [groups] of config.toml"],
+        ),
     ],
 )
 def test_check_says_which_field_names_nobody(fields: Any, stage: dict[str, Any], found: list[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.support.small_site import LEAVE, Site, install
@@ -46,6 +48,16 @@ def test_what_would_differ_is_listed_with_both_courses(site: Site, past: dict[st
     assert "    also asks di@acme.eu" in text
     assert text.splitlines()[-2].startswith("2 of 3 requests of leave since ")
     assert text.splitlines()[-1] == "1 more aren't listed."
+
+
+def test_requests_on_postgresql_are_compared(tmp_path: Path, postgres_url: str) -> None:
+    site = install(tmp_path)
+    site.write("config.toml", site.config.read_text().replace("sqlite:///approvals.db", postgres_url))
+    run = site.start(days=3)
+    site.work()
+    changed = site.write("changed.toml", LEAVE.replace("days <= 1", "days <= 3"))
+    (found,) = site.json("compare", str(changed), fails=True)["differ"]
+    assert (found["run_id"], found["was"]["outcome"], found["would_be"]["by"]) == (run, "waiting", "rule:1")
 
 
 def test_rules_and_refusals_of_the_changed_file_count(site: Site, past: dict[str, str]) -> None:
