@@ -171,7 +171,7 @@ OPTIONAL: dict[str, Any] = {"type": "person", "required": False}
         (
             {"boss": PERSON | {"in": ["@twos"]}},
             {"from": ["field:boss"]},
-            ["fields.boss.in.0: no group is called twos; add it to [groups] of config.toml"],
+            ["fields.boss.in.0: no group is called twos"],
         ),
     ],
 )

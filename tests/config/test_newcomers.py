@@ -122,6 +122,8 @@ SLIPS = [
     # Lists and addresses
     (FROM, 'from = "@core"', '11: stage[0].from: must be a list, like ["@core"]'),
     (FIELD, 'x = { type = "enum", values = "a, b" }', '6: fields.x.values: must be a list, like ["a", "b"]'),
+    (FROM, 'from = ["@board"]', "11: stage[0].from[0]: no group is called board; add it to [groups] of config.toml"),
+    (FROM, FROM + '\nwhen = "cost > 5"', "12: stage[0].when: no field is called cost; add it to [fields]; text needs"),
     (FROM, 'from = ["core"]', "slack:@usergroup, manager-of:requester, … (did you mean @core?)"),
     (FROM, 'from = ["manager"]', "(did you mean manager-of:requester?)"),
     (FROM, 'from = ["@slack:sre"]', "(did you mean slack:@sre?)"),
