@@ -48,6 +48,10 @@ COMMANDS = {
     "reset": ("repairs:reset", "Let a new run go on from an event of another one, in its place."),
     "explain": ("requests:explain", "Explain what a run is waiting for."),
     "runs": ("requests:runs", "List runs, newest first."),
+    "erase": (
+        "erase:erase",
+        "Erase a person from ended runs, the audit and archives: their address, their name and what they wrote.",
+    ),
     "prune": ("prune:prune", "Delete runs that ended long ago, archived first. What stays of each says how it ended."),
     "schedules": ("schedules:schedules", "List schedules: their next times, and what became of the last one."),
     "show": ("requests:show_command", "Show a run: its card and its timeline."),

@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 
+from approvals_bot.approvals.acts import Actor
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.store.chain import SEALED, ChainedEvent
+from approvals_bot.people import People
 from approvals_bot.service.audit import derive_key, write_export
 from approvals_bot.service.audit_verify import Keys, verify_lines
 from approvals_bot.service.catalog import Listed
+from approvals_bot.service.erasure import erase
 from approvals_bot.service.retention import KEY_KEPT, RetentionRules, count_ended, delete_ended
 from tests.support.whole_service import KEY
 
@@ -117,3 +120,44 @@ async def test_the_audit_knows_that_a_log_is_gone_on_purpose(service: Any) -> No
     assert found.is_sound, found
     [line] = [line for line in await service.engine.audit_lines() if line.entry.what == "runs_deleted"]
     assert line.entry.data["runs"][0][0] == run_id
+
+
+async def test_a_person_is_erased_from_what_has_ended(service: Any, tmp_path: Path) -> None:
+    secret, archive = "a friend from school", tmp_path / "archive"
+    actor, people = Actor("cli", "root"), service.engine.resources[People]
+
+    async def decided() -> str:
+        run_id: str = await service.start("pay-retained", {"amount": 5}, requester=DI)
+        vote = {"by": "Ann@ACME.eu", "choice": "reject", "comment": secret}
+        assert (await service.api.post(f"/api/runs/{run_id}/votes", json=vote)).status_code == 201
+        await service.engine.settle()
+        return run_id
+
+    await decided()
+    await service.clock.advance(DAYS + timedelta(minutes=1))
+    assert await delete(service, archive) == 1
+    run_id = await decided()
+    still = await service.start("pay-retained", {"amount": 6}, requester=DI)
+    refused = await erase(service.engine, people, ANN, actor=actor, archive=archive)
+    assert (refused.open, refused.runs) == ([still], 1)
+    assert ANN in str(service.content())
+    await service.api.post(f"/api/runs/{still}/cancellation", json={"by": DI})
+    await service.engine.settle()
+    while await service.engine.store.seal_ended(service.engine.now(), None, 50):
+        pass
+    dry = await erase(service.engine, people, ANN, actor=actor, archive=archive, dry_run=True)
+    assert (dry.runs, dry.open, ANN in str(service.content())) == (2, [], True)
+
+    done = await erase(service.engine, people, "ann@acme.EU", actor=actor, archive=archive)
+    assert (done.runs, done.archives, done.open) == (2, 1, [])
+    out = io.BytesIO()
+    await write_export(service.engine, derive_key(KEY), out)
+    [packed] = archive.iterdir()
+    shown = (await service.api.get(f"/api/runs/{run_id}")).text
+    everything = f"{service.content()} {gzip.decompress(packed.read_bytes())!r} {out.getvalue()!r} {shown}"
+    assert [word for word in (ANN, "Ann Ode", "ACME", secret) if word in everything] == []
+    assert done.id in shown
+    assert DI in shown
+    assert verify_lines(io.BytesIO(out.getvalue()), Keys(derived=(derive_key(KEY),))).is_sound
+    again = await erase(service.engine, people, ANN, actor=actor, archive=archive)
+    assert (again.runs, again.lines, again.archives) == (0, 0, 0)

@@ -30,6 +30,7 @@ from approvals_bot.durable.store.encoding import (
     state_row,
     storable,
 )
+from approvals_bot.durable.store.erasure import PostgresErasure
 from approvals_bot.durable.store.files import PostgresFiles
 from approvals_bot.durable.store.lists import POSTGRES, STATUSES_PRESENT, count_of, needs_statuses, page_of
 from approvals_bot.durable.store.personal import PostgresPersonal
@@ -85,7 +86,13 @@ LOOK = 1.0  # seconds between two checks for writes of other replicas while noth
 
 
 class PostgresStore(
-    PostgresRetention, PostgresSessions, PostgresPersonal, PostgresDocuments, PostgresReplicas, PostgresFiles
+    PostgresErasure,
+    PostgresRetention,
+    PostgresSessions,
+    PostgresPersonal,
+    PostgresDocuments,
+    PostgresReplicas,
+    PostgresFiles,
 ):
     """The `OpenStore` on PostgreSQL. Writing, reading, lists and LISTEN have a connection each."""
 

@@ -43,6 +43,7 @@ from approvals_bot.durable.core.events import Event, Log, NewEvent, number_of
 from approvals_bot.durable.store.audit import AuditStore, Owes
 from approvals_bot.durable.store.bearers import Bearers
 from approvals_bot.durable.store.documents import DocumentStore
+from approvals_bot.durable.store.erasure import ErasureStore
 from approvals_bot.durable.store.files import FileStore
 from approvals_bot.durable.store.personal import PersonalStore
 from approvals_bot.durable.store.replicas import ReplicaStore
@@ -538,7 +539,17 @@ SCHEMA_IS_OLDER = (
 """The reason why a command that only reads refuses a database that it would have to migrate first."""
 
 
-class OpenStore(Store, SessionStore, PersonalStore, DocumentStore, ReplicaStore, FileStore, RetentionStore, Protocol):
+class OpenStore(
+    Store,
+    SessionStore,
+    PersonalStore,
+    DocumentStore,
+    ReplicaStore,
+    FileStore,
+    RetentionStore,
+    ErasureStore,
+    Protocol,
+):
     """A store with its connections.
 
     `installation` was made with the database and is held in it. It is no secret. `is_shared` is whether several

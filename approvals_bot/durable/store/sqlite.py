@@ -23,6 +23,7 @@ import aiosqlite
 from approvals_bot.durable.core.events import Log
 from approvals_bot.durable.core.private_files import create_private
 from approvals_bot.durable.store import documents as of_documents
+from approvals_bot.durable.store import erasure
 from approvals_bot.durable.store import files as of_files
 from approvals_bot.durable.store import personal as of_people
 from approvals_bot.durable.store import replicas as of_replicas
@@ -178,6 +179,9 @@ class SqliteStore:
     claim_file = written(of_files.claim_file)
     forget_file = written(of_files.forget_file)
     delete_runs = written(of_ended.delete_runs)
+    rewrite_run = written(erasure.rewrite_run)
+    rewrite_audit = written(erasure.rewrite_audit)
+    erase_person = written(erasure.erase_person)
     seal_ended = written(chain.seal_ended)
     settle = written(chain.settle)
 
@@ -201,6 +205,8 @@ class SqliteStore:
     documents = listed(of_documents.list_documents)
     file_part = listed(of_files.file_part)
     deletable = listed(of_ended.deletable)
+    run_texts = listed(erasure.run_texts)
+    audit_texts = listed(erasure.audit_texts)
     deleted = listed(of_ended.count_deleted)
     unclaimed_files = listed(of_files.unclaimed_files)
     chained = listed(chain.chained)
@@ -242,6 +248,10 @@ class SqliteStore:
         current, needed = await self._writer.run(_rewrite_version), len(_migrations())
         if current != needed:
             raise StoreUnavailableError(f"The database has schema {current}, this program needs {needed}.")
+
+    async def overwrite_freed(self) -> str:
+        # secure_delete overwrites what is deleted. The file gets it at the next checkpoint, which a service makes.
+        return "beside a running service, the -wal file may hold old pages until its next checkpoint"
 
     async def close(self) -> None:
         # The last connection that can write checkpoints the WAL when it is closed. That must not happen to a file that

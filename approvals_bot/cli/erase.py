@@ -1,0 +1,76 @@
+"""`erase`: takes a person out of everything that has ended."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from approvals_bot.cli.common import CONFIG, Config, Json, fail, misuse, this_user, with_engine
+from approvals_bot.config.service import ServiceSettings
+from approvals_bot.durable.engine import Engine
+from approvals_bot.people import AddressError
+
+if TYPE_CHECKING:
+    from approvals_bot.service.erasure import Erased
+
+SAY_EVERY = 1.0  # seconds between two lines about how far it is
+
+
+def erase(
+    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="The person's email address.")],
+    config: Config = CONFIG,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be erased.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Erase a person from ended runs, the audit and archives: their address, their name and what they wrote.
+
+    Open runs that name them are listed, and then nothing is changed. It can't be undone.
+
+    \b
+    Example: approvals-bot erase bo@acme.eu --dry-run
+    """
+    from approvals_bot.app.directory import open_people
+    from approvals_bot.service.erasure import LEFT, erase
+
+    said = time.monotonic()
+
+    def progress(runs: int) -> None:
+        nonlocal said
+        if time.monotonic() >= said + SAY_EVERY:
+            said = time.monotonic()
+            typer.echo(f"{runs:,} runs read …", err=True)
+
+    async def run(engine: Engine, service: ServiceSettings) -> Erased:
+        async with open_people(service, engine.now, live=False) as people:
+            archive, actor = service.retention.archive, this_user()
+            return await erase(
+                engine, people, address, actor=actor, archive=archive, dry_run=dry_run, progress=progress
+            )
+
+    try:
+        done = with_engine(config, run, upgrade=False)
+    except AddressError as error:
+        misuse(str(error))
+    except OSError as error:
+        fail(f"An archive can't be rewritten: {error}. Mend that and repeat the command.")
+    if as_json:
+        typer.echo(json.dumps(asdict(done)))
+    if done.open:
+        runs = ", ".join(done.open[:10]) + (" …" if len(done.open) > 10 else "")
+        fail(f"{len(done.open):,} open runs name this person: {runs}. Nothing was erased; end or reassign them first.")
+    if as_json:
+        return
+    if dry_run:
+        typer.echo(f"{done.runs:,} ended runs name this person, in {done.events:,} events.")
+        return
+    typer.echo(
+        f"Erased as {done.id}: {done.runs:,} runs, {done.events:,} events, {done.lines:,} lines of the audit, "
+        f"{done.archives:,} archives, {done.rows:,} sessions and settings."
+    )
+    typer.echo(f"Not erased: {LEFT}")
+    if done.left:
+        typer.echo(f"Left to do: {done.left}.")

@@ -1,0 +1,302 @@
+"""Erasing a person from what has ended: their address, their name, and what they wrote.
+
+Each text of each ended run is read, and whatever names the person is replaced by `erased-<id>`: in views, logs,
+attributes and the audit, and in archives. What they wrote is the comments, reasons and answers of their acts. The
+fields of a request stay, since others have decided about them, but not the person's address or name in them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from approvals_bot.approvals.acts import Actor
+from approvals_bot.durable.engine import Engine
+from approvals_bot.durable.store.audit import SALT, audit_line, line_content
+from approvals_bot.durable.store.chain import SEALED, seal
+from approvals_bot.durable.store.encoding import storable
+from approvals_bot.durable.store.erasure import AuditText, EventText, RunTexts
+from approvals_bot.people import AddressError, People
+
+SHORTEST = 4  # characters; what is shorter, such as "ok", is only replaced where its author is named
+AT_ONCE = 50  # runs, or ten times as many lines of the audit
+ERASED = "erased"
+
+LEFT = "config.toml, workflow files, earlier backups and exports may still name them; so may mails and Slack."
+"""What `erase` doesn't reach."""
+
+_MAIL = re.compile(r"[^\s<>()\[\]{}\"',;:|\\]+@[^\s<>()\[\]{}\"',;:|\\]+")
+_AT = datetime(1970, 1, 1, tzinfo=UTC)
+_AUTHORS = ("by", "who", "author", "person", "address")
+_WRITTEN = frozenset({"comment", "reason", "text", "why", "answers", "message", "note"})
+
+
+@dataclass(slots=True)
+class Erased:
+    """What was erased. `open`: runs that haven't ended; if there are any, nothing was."""
+
+    id: str
+    runs: int = 0
+    events: int = 0
+    lines: int = 0
+    archives: int = 0
+    rows: int = 0  # sessions and settings
+    open: list[str] = field(default_factory=list)
+    left: str = ""  # what is left to do
+
+
+class Eraser:
+    """Replaces a person in texts."""
+
+    def __init__(self, address: str, names: Iterable[str], canonical: Callable[[str], str], id: str) -> None:
+        self.id = id
+        self._address = address
+        self._canonical = canonical
+        # A name of one word may be a word that means something else: only a text that is the name is replaced.
+        self._quoted: list[str] = []  # what the person wrote in the run that is being read
+        self._names = {name for name in names if name}
+        long = sorted((re.escape(name) for name in self._names if " " in name), key=len, reverse=True)
+        self._long = re.compile(rf"(?<!\w)(?:{'|'.join(long)})(?!\w)") if long else None
+
+    def is_person(self, text: Any) -> bool:
+        """Return whether this text is the person's address, in any spelling."""
+        if not isinstance(text, str) or "@" not in text:
+            return False
+        try:
+            return self._canonical(text) == self._address
+        except AddressError:
+            return False
+
+    def in_text(self, text: str) -> str:
+        """Return a text without the person. JSON in it is read, and written again."""
+        if text[:1] in ("{", "[") and (value := json_of(text)) is not None:
+            erased = self.in_value(value)
+            return text if erased == value else json.dumps(erased)
+        if text in self._names:
+            return self.id
+        for said in self._quoted:
+            text = text.replace(said, self.id)
+        if "@" in text:
+            text = _MAIL.sub(lambda found: self._instead(found[0]), text)
+        return text if self._long is None else self._long.sub(self.id, text)
+
+    def _instead(self, found: str) -> str:
+        core = found.strip(".!?*_`")
+        return found.replace(core, self.id) if self.is_person(core) else found
+
+    def in_value(self, value: Any) -> Any:
+        """Return a JSON value without the person, and without what they wrote."""
+        match value:
+            case str():
+                return self.in_text(value)
+            case list():
+                return [self.in_value(each) for each in value]
+            case dict():
+                is_theirs = self._is_author(value)
+                return {
+                    self.in_text(name): self._written(each)
+                    if is_theirs and name in _WRITTEN and each
+                    else self.in_value(each)
+                    for name, each in value.items()
+                }
+            case _:
+                return value
+
+    def _written(self, value: Any) -> Any:
+        match value:
+            case str():
+                return self.id
+            case dict():
+                return {name: self._written(each) for name, each in value.items()}
+            case list():
+                return [self._written(each) for each in value]
+            case _:
+                return value
+
+    def in_json(self, text: str | None) -> str | None:
+        """Return stored JSON without the person. What can't be read is replaced as plain text."""
+        return None if text is None else self.in_text(text)
+
+    def in_run(self, run: RunTexts) -> RunTexts:
+        """Return a run's texts without the person. What they wrote is quoted elsewhere in it, too."""
+        texts = (run.view, run.parts, *(event.data for event in run.events))
+        quoted = {said for text in texts if text is not None for said in self._said(json_of(text))}
+        self._quoted = sorted((said for said in quoted if len(said) >= SHORTEST), key=len, reverse=True)
+        erased = self._in_run(run)
+        self._quoted = []
+        return erased
+
+    def _said(self, value: Any) -> Iterator[str]:
+        """Yield what the person wrote, as it is in a JSON value."""
+        match value:
+            case str() if value[:1] in ("{", "["):
+                yield from self._said(json_of(value, {}))
+            case list():
+                for each in value:
+                    yield from self._said(each)
+            case dict():
+                is_theirs = self._is_author(value)
+                for name, each in value.items():
+                    yield from texts_in(each) if is_theirs and name in _WRITTEN else self._said(each)
+            case _:
+                pass
+
+    def _is_author(self, value: dict[str, Any]) -> bool:
+        for name in _AUTHORS:
+            author = value.get(name)
+            if self.is_person(author.get("key") or author.get("address") if isinstance(author, dict) else author):
+                return True
+        return False
+
+    def _in_run(self, run: RunTexts) -> RunTexts:
+        return run._replace(
+            attributes=self.in_text(run.attributes),
+            view=self.in_json(run.view),
+            parts=self.in_json(run.parts),
+            key=None if run.key is not None and self.in_text(run.key) != run.key else run.key,
+            events=tuple(map(self._event, run.events)),
+            hooks=tuple((id, self.in_text(metadata)) for id, metadata in run.hooks),
+            found=tuple((name, storable(self.in_text(value))) for name, value in run.found),
+        )
+
+    def _event(self, event: EventText) -> EventText:
+        data = self.in_text(event.data)
+        return event if data == event.data else event._replace(data=data, salt=sealed(event.salt, event.data))
+
+    def in_line(self, line: AuditText) -> AuditText:
+        """Return a line of the audit without the person."""
+        who = self.id if self.is_person(line.who) else line.who
+        data = self.in_text(line.data)
+        if (who, data) == (line.who, line.data):
+            return line
+        read = audit_line(line.seq, _AT, ("", line.who, None), line.data, "")
+        kept = json.loads(data) | {SALT: sealed(read.salt, line_content(read.entry))}
+        return line._replace(who=who, data=json.dumps(kept, sort_keys=True))
+
+    def in_archived(self, line: dict[str, Any]) -> dict[str, Any]:
+        """Return a run's line of an archive without the person."""
+        events = [self._event(EventText(each["seq"], each["data"], each["salt"])) for each in line["events"]]
+        kept = [each | {"data": new.data, "salt": new.salt} for each, new in zip(line["events"], events, strict=True)]
+        key = line.get("key")
+        is_named = isinstance(key, str) and self.in_text(key) != key
+        return line | {"events": kept, "key": None if is_named else key}
+
+
+def json_of(text: str, otherwise: Any = None) -> Any:
+    """Return the value of a JSON text; `otherwise`, if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return otherwise
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Yield every text in a JSON value."""
+    match value:
+        case str():
+            yield value
+        case dict():
+            for each in value.values():
+                yield from texts_in(each)
+        case list():
+            for each in value:
+                yield from texts_in(each)
+        case _:
+            pass
+
+
+def sealed(salt: str, content: str) -> str:
+    """Return what replaces a salt once the content is erased."""
+    return SEALED + seal(salt, content)
+
+
+async def erase(
+    engine: Engine,
+    people: People,
+    address: str,
+    *,
+    actor: Actor,
+    archive: Path | None,
+    dry_run: bool = False,
+    progress: Callable[[int], None] = lambda runs: None,
+) -> Erased:
+    """Erase a person from everything that has ended. If open runs name them, these are listed and nothing changes.
+
+    Raises AddressError, and OSError for an archive that can't be rewritten.
+    """
+    person = people.canonical(address)
+    names = {people.person(person).name} - {person.partition("@")[0]}
+    eraser = Eraser(person, names, people.canonical, f"{ERASED}-{secrets.token_hex(4)}")
+    done = Erased(eraser.id)
+    await _each_run(engine, eraser, done, progress, writes=False)
+    if done.open or dry_run:
+        return done
+    done.runs = done.events = 0
+    await _each_run(engine, eraser, done, progress, writes=True)
+    done.rows = await engine.store.erase_person(person)
+    if archive is not None:
+        done.archives = await asyncio.to_thread(rewrite_archives, archive, eraser)
+    after = 0
+    while lines := await engine.store.audit_texts(after, AT_ONCE * 10):
+        after = lines[-1].seq
+        changed = [new for old in lines if (new := eraser.in_line(old)) != old]
+        done.lines += len(changed)
+        if changed:
+            await engine.store.rewrite_audit(changed)
+    done.left = await engine.store.overwrite_freed()
+    about = {"id": done.id, "runs": done.runs, "events": done.events, "lines": done.lines, "archives": done.archives}
+    await engine.audit(ERASED, actor=eraser.in_value(actor.as_json()), data=about)
+    return done
+
+
+async def _each_run(
+    engine: Engine, eraser: Eraser, done: Erased, progress: Callable[[int], None], *, writes: bool
+) -> None:
+    after, seen = "", 0
+    while page := await engine.store.run_texts(after, AT_ONCE):
+        after, seen = page[-1].run_id, seen + len(page)
+        progress(seen)
+        for run in page:
+            erased = eraser.in_run(run)
+            if erased == run:
+                continue
+            if run.is_open:
+                done.open.append(run.run_id)
+                continue
+            done.runs += 1
+            done.events += sum(a != b for a, b in zip(run.events, erased.events, strict=True))
+            if writes:
+                await engine.store.rewrite_run(run, erased)
+
+
+def rewrite_archives(folder: Path, eraser: Eraser) -> int:
+    """Rewrite the archives in a folder without a person. Returns how many named them."""
+    return sum(rewrite_archive(path, eraser) for path in sorted(folder.glob("runs-*.jsonl.gz")))
+
+
+def rewrite_archive(path: Path, eraser: Eraser) -> int:
+    """Rewrite an archive without a person. Returns 1 if it named them."""
+    with gzip.open(path, "rt", encoding="utf-8") as packed:
+        lines = [json.loads(line) for line in packed]
+    kept = [eraser.in_archived(line) if line.get("kind") == "run" else line for line in lines]
+    if kept == lines:
+        return 0
+    new = path.with_suffix(".new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as raw:
+        with gzip.GzipFile(path.name, "wb", fileobj=raw) as out:
+            for line in kept:
+                out.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        raw.flush()
+        os.fsync(raw.fileno())
+    os.replace(new, path)
+    return 1
