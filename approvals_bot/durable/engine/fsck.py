@@ -255,12 +255,23 @@ async def _replays(
         for seq in range(len(log), decided - 1, -1):
             part = log[:seq]
             result = await replayer.replay(workflow, part, secrets.token_bytes(32))
-            wake = next_wake(result, (), part[-1].at, LogIndex(part).waits)
-            shown.append(_Shown(seq == len(log), result, None if wake is None else to_micros(wake)))
+            shown.append(_Shown(seq == len(log), result, _wake_of(result, part)))
     except Exception:  # noqa: BLE001  # whatever it raises: `check --runs` says what
         examined.not_replayed[row["workflow"]] = examined.not_replayed.get(row["workflow"], 0) + 1
         return []
     return shown
+
+
+ANY_TIME = 2**62
+"""The latest time to wake a run whose step is under way. It was due when a process took it, whenever that was."""
+
+
+def _wake_of(result: ReplayResult, log: Log) -> int | None:
+    """Return when a run is to be woken, at the latest."""
+    if any(step.retry_at is None for step in result.steps):
+        return ANY_TIME
+    wake = next_wake(result, (), log[-1].at, LogIndex(log).waits)
+    return None if wake is None else to_micros(wake)
 
 
 def _check_indexes(stored: _Stored, log: Log, shown: list[_Shown]) -> tuple[list[StoreFault], Rebuilt | None]:
@@ -346,7 +357,7 @@ def _check_wake(stored: _Stored, log: Log, shown: list[_Shown], rebuilt: Rebuilt
         expected = to_micros(log[-1].at)  # it hasn't taken the last facts
     if expected is not None and (due is None or due > max(expected, row["created_at"])) and len(log) > 1:
         yield "wake", "it is to be woken later than its log says" if due is not None else "nothing would wake it"
-        rebuilt.row["wake_at"] = expected
+        rebuilt.row["wake_at"] = to_micros(log[-1].at) if expected == ANY_TIME else expected
     elif due is None and row["status"] == "pending":
         yield "wake", "it hasn't begun, and nothing would wake it"
         rebuilt.row["wake_at"] = to_micros(log[-1].at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sqlite3
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import pytest
 
 from approvals_bot.durable.core.api import create_hook, publish, set_attributes, sleep
 from approvals_bot.durable.core.registry import Registry, registry
+from approvals_bot.durable.core.steps import step
 from approvals_bot.durable.core.workflows import workflow
 from approvals_bot.durable.engine.fsck import DERIVED, FsckCounts, Kind, StoreFault, examine
 from approvals_bot.durable.engine.replayer import Replayer
@@ -154,3 +156,33 @@ async def test_runs_whose_code_is_elsewhere_are_counted(
     plant(database_url, request, [f"UPDATE runs SET wake_at = NULL WHERE id = '{runs['sleep'][0]}'"])  # noqa: S608
     faults, _ = await examined(database_url, known=Registry())
     assert [(fault.kind, fault.run_id) for fault in faults] == [("wake", runs["sleep"][0])], "by its log alone"
+
+
+under_way, may_end = asyncio.Event(), asyncio.Event()
+
+
+@step
+async def fsck_slow() -> None:
+    under_way.set()
+    await may_end.wait()
+
+
+@workflow
+async def fsck_works() -> None:
+    await fsck_slow()
+
+
+async def test_a_run_at_work_is_sound_whenever_it_was_taken(
+    open_engine: OpenEngine, database_url: str, request: pytest.FixtureRequest
+) -> None:
+    under_way.clear()
+    may_end.clear()
+    async with open_engine() as engine:
+        await engine.start(fsck_works)
+        await under_way.wait()
+        plant(database_url, request, ["UPDATE runs SET wake_at = wake_at + 5"])
+        assert (await examined(database_url))[0] == []
+        plant(database_url, request, ["UPDATE runs SET wake_at = NULL"])
+        assert [fault.kind for fault in (await examined(database_url))[0]] == ["wake"]
+        may_end.set()
+        await engine.settle()
