@@ -1,4 +1,4 @@
-"""Steps of Workflow Builder: one request an execution, one completion, whatever Slack and restarts repeat."""
+"""Steps of Workflow Builder: one request an execution, and one completion, whatever Slack and restarts repeat."""
 
 from __future__ import annotations
 
@@ -272,6 +272,14 @@ async def test_slack_goes_on_with_the_decision_not_the_last_card(house: House) -
         (step,) = (await engine.runs("workflow_builder_step")).records
         assert (await engine.wait(step.id, 5.0)).status == "completed"
         assert list(await house.requests(engine)) == [execution]  # its run still has a card to edit
+    assert house.calls() == {"functions.completeSuccess ok": 1}
+
+
+async def test_a_step_that_a_rule_decides_completes_at_once(house: House) -> None:
+    house.definition = Definition.model_validate(FILE | {"auto": [{"when": "count < 5", "decision": "reject"}]})
+    async with house.open():
+        ended = await house.ended(await house.run(2))
+    assert (ended.outputs["outcome"], ended.outputs["by"]) == ("rejected", "rule:1")
     assert house.calls() == {"functions.completeSuccess ok": 1}
 
 
