@@ -116,6 +116,20 @@ def test_each_alert_fires_on_its_trouble_only() -> None:
     assert "SUCCESS" in tool("promtool", "test", "rules", "alerts.test.yml", cwd=DEPLOY / "prometheus")
 
 
+def expressions() -> Sequence[str]:
+    """Return every expression of the alerts and of the dashboard."""
+    rules = loaded(DEPLOY / "prometheus/alerts.yml")["groups"][0]["rules"]
+    panels = json.loads((DEPLOY / "grafana/approvals.json").read_text())["panels"]
+    return [rule["expr"] for rule in rules] + [target["expr"] for panel in panels for target in panel["targets"]]
+
+
+def test_alerts_and_dashboard_use_documented_metrics() -> None:
+    documented = set(re.findall(r"approvals_\w+", (ROOT / "docs/monitoring.md").read_text()))
+    used = {name for text in expressions() for name in re.findall(r"approvals_\w+", text)}
+    plain = {re.sub(r"_bucket$|_count$|_sum$", "", name) for name in used}
+    assert {name for name in plain if name not in documented and name.removesuffix("_total") not in documented} == set()
+
+
 def test_the_dashboard_has_a_place_for_each_panel() -> None:
     panels = json.loads((DEPLOY / "grafana/approvals.json").read_text())["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
