@@ -13,6 +13,7 @@ from approvals_bot.approvals.acts import Actor
 from approvals_bot.approvals.apply import decided
 from approvals_bot.approvals.base import refuse
 from approvals_bot.approvals.eligibility import PeopleSource, SeatQuery
+from approvals_bot.approvals.plain_text import clip
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import BREAK_GLASS, Request, RequestReview, ReviewState
 from approvals_bot.approvals.standing_policy import Emergency
@@ -49,7 +50,8 @@ def review_definition(definition: Definition) -> Definition:
     deliver = definition.deliver.model_dump(mode="json", exclude_none=True) | {"dm": True}
     policy = {"reassign": "owners"} | ({"exclude": [*definition.policy.exclude]} if definition.policy.exclude else {})
     made = {
-        "workflow": about | {"title": f"Review: {definition.workflow.title}", "instructions": INSTRUCTIONS},
+        "workflow": about
+        | {"title": f"Review: {definition.workflow.title}", "instructions": _instructions(emergency.reason)},
         "fields": {name: spec.model_dump(mode="json", exclude_none=True) for name, spec in definition.fields.items()},
         "policy": policy,
         "stage": [review],
@@ -63,8 +65,14 @@ def review_definition(definition: Definition) -> Definition:
 
 INSTRUCTIONS = (
     "This was approved without a vote, in an emergency. Was it justified? Your answer is recorded; it takes nothing "
-    "back."
+    "back. Why it couldn't wait: "
 )
+MOST_OF_REASON = 1_700  # characters; instructions have 2,000 at most
+
+
+def _instructions(reason: str) -> str:
+    """Return what reviewers read. The reason is what somebody typed, so no part of it is a template."""
+    return f"{INSTRUCTIONS}“{clip(reason, MOST_OF_REASON).replace('{{', '{ {')}”"
 
 
 def review_of(review: Request, definition: Definition) -> RequestReview:

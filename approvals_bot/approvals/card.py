@@ -329,7 +329,7 @@ def _notes(view: Request) -> tuple[str, ...]:
 
 
 def _review_text(view: Request, review: RequestReview) -> str:
-    by, until = view.called(review.by), shown_moment(review.until)
+    by, until = view.called(review.by), shown_moment(review.until.replace(microsecond=0))
     match review.state:
         case "approved":
             return f"Review: justified, says {by}."

@@ -91,6 +91,7 @@ async def test_an_emergency_is_approved_at_once_and_reviewed(office: Office) -> 
         assert all(office.slack.to(address)[0].card.outcome is not None for address in (ANN, CFO))
         assert set(review.waiting_for) == {BO, CY}, "Di opened it"
         assert review.title == "Review: Access to prod"
+        assert WHY in review.instructions
         assert [sent.occasion for sent in office.slack.to(BO) if sent.card.run_id == review.id] == ["request"]
         assert await review_vote(opened, DI) == "own_request"
         assert await review_vote(opened, ANN) == "not_an_approver"
@@ -171,6 +172,13 @@ def test_an_emergency_follows_the_version_of_its_file() -> None:
     plain = Definition.model_validate(tomllib.loads(TEXT))
     assert digest(definition_of()) == digest(plain)
     assert review_definition(definition_of()).stage[0].seats[0].from_ == ("@live", DI)
+
+
+def test_a_reason_is_no_template() -> None:
+    odd = Emergency(reason="{{ account }} " + "x" * 2_000, escalate_to=())
+    made = review_definition(definition_of().model_copy(update={"emergency": odd})).workflow.instructions or ""
+    assert "“{ { account }} xxx" in made
+    assert len(made) <= 2_000
 
 
 def test_a_reason_is_what_people_can_read() -> None:
