@@ -325,6 +325,11 @@ class Rejection:
         """The text, with the number of the item that it is about, for a form with one input for a list."""
         return placed(self.path[1:], self.text)
 
+    @property
+    def input(self) -> str:
+        """The input of a form that this is about: a field, or one of the limits of an allowance."""
+        return ".".join(self.path) if self.path[:1] == ("allowance",) else self.path[0] if self.path else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:

@@ -38,11 +38,13 @@ from approvals_bot.approvals.card_model import (
     CardVote,
     ChoiceName,
     FormField,
+    NextCalls,
     StageState,
     TalkName,
 )
 from approvals_bot.approvals.fields import in_format_of, shown_with_names, values
 from approvals_bot.approvals.grants import may_end, may_revoke
+from approvals_bot.approvals.next_calls import next_calls_of
 from approvals_bot.approvals.numbers import in_format
 from approvals_bot.approvals.reassignment import reassignment_text
 from approvals_bot.approvals.request import (
@@ -92,6 +94,7 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
         deadline=view.deadline if view.is_open else None,
         on_deadline=view.on_deadline if view.is_open else "",
         choices=_choices(view, stage, reader, now) if stage else (),
+        next_calls=_next_calls(view, stage, reader, now) if view.allowance is not None and stage else None,
         outcome=_outcome(view, view.outcome) if view.outcome is not None else None,
         deliveries=view.deliveries,
         follow_ups=view.follow_ups,
@@ -258,6 +261,18 @@ def _decides(view: Request, stage: RequestStage, trial: Vote, now: datetime) -> 
         return status in DECISIVE
     ids = [other.id for other in view.stages]
     return all(other.state == "skipped" for other in view.stages[ids.index(stage.id) + 1 :])
+
+
+def _next_calls(view: Request, stage: RequestStage, reader: str | None, now: datetime) -> NextCalls | None:
+    """Return what this reader may approve with this call: none but those who can approve it alone have anything."""
+    if view.state != "waiting" or view.held is not None or any(vote.counts for vote in view.votes):
+        return None
+    if reader is None:
+        decides = _may_decide(view, stage, "approve", now)
+    else:
+        trial = Vote(reader, comment="…")
+        decides = refusal(stage, trial) is None and _decides(view, stage, trial, now)
+    return next_calls_of(view) if decides and "approve" in stage.outcomes else None
 
 
 def _may_decide(view: Request, stage: RequestStage, choice: ChoiceName, now: datetime) -> bool:

@@ -195,6 +195,14 @@ class CardChoice:
 
 
 @dataclass(frozen=True, slots=True)
+class NextCalls:
+    """What a reader's approval of a tool call may cover besides: the text about it, and the inputs for its limits."""
+
+    text: str
+    asks: tuple[FormField, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CardOutcome(DatedRemark):
     """How it ended."""
 
@@ -270,6 +278,7 @@ class Card:
     deadline: datetime | None = None
     on_deadline: str = ""  # "then it is rejected"
     choices: tuple[CardChoice, ...] = ()
+    next_calls: NextCalls | None = None  # what the reader may approve with this call
     outcome: CardOutcome | None = None
     deliveries: tuple[CardDelivery, ...] = ()
     follow_ups: tuple[FollowUp, ...] = ()

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from approvals_bot.approvals.acts import Comment, KeptActor, Reassign, TakeOn, Vote
+from approvals_bot.approvals.agent_policy import Allowance
 from approvals_bot.approvals.card_model import (
     CardDelivery,
     CardField,
@@ -332,6 +333,7 @@ class Request(BaseModel):
     grant: RequestGrant | None = None  # of an approval that ends
     extends: str = ""  # "2h": this asks whether the grant of the run's first request may end later by so much
     standing: GivenGrant | None = None  # what its approval covers of later requests
+    allowance: Allowance | None = None  # how far the approval of a tool call may cover the next ones
     reviews: bool = False  # this asks whether the run's first request was justified
     review: RequestReview | None = None  # of a request that was opened without a vote
     is_stalled: bool = False  # its run is; only a reader of the run's row knows, so it is never stored

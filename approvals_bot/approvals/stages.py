@@ -98,6 +98,7 @@ def request_of(
             for rule in definition.stage
         ),
         labels=definition.labels.given(),
+        allowance=definition.allowance,
         link_auth=definition.deliver.link_auth,
         max_age=_max_age(definition.deliver),
         email_replies=definition.deliver.email_replies or "comment",

@@ -226,6 +226,8 @@ FAULTS = {
     "other_tool": "names another tool than this call",
     "allowance_wider": "goes further than the file's [allowance]",
     "not_in_call": "isn't an argument of this call",
+    "not_a_count": "must be a whole number, like 5",
+    "no_duration": "must be a duration, like 30m or 2h",
     "allowance_without_yes": "goes with an approval only",
     "not_requestable": "Its requester can't request these values",
     "nobody_would_decide": "Nobody could decide it like this: {why}",

@@ -37,6 +37,7 @@ from approvals_bot.approvals.ballot import rejections_needed, tally, tally_of
 from approvals_bot.approvals.card import asks_of, card_of, editable_of
 from approvals_bot.approvals.card_model import Card, CardChoice, ChoiceName, FormField, Via
 from approvals_bot.approvals.fields import in_format_of
+from approvals_bot.approvals.next_calls import with_next_calls
 from approvals_bot.approvals.plain_text import clean
 from approvals_bot.approvals.port import Channels, Delivered, Dispatch, ToPerson
 from approvals_bot.approvals.request import RecordedVote, Request, RequestStage
@@ -165,7 +166,7 @@ class Decisions:
             return await self._talk(request, link, form)
         if "own" in form:
             return await self._perform(request, link, own_act_of(link, form), form)
-        choice = form.get("choice")
+        choice = "approve" if "next_calls" in form else form.get("choice")
         if choice not in get_args(ChoiceName):
             return self._page(link, 422, said=NO_CHOICE, refused=True, values=form, proven=link.target.hook.is_live)
         if choice == "approve" and (offer := _unused_edit(link, self._card(link), form)) is not None:
@@ -174,7 +175,11 @@ class Decisions:
                 link, 422, said=said, refused=True, values={**form, "choice": "edit"}, proven=link.target.hook.is_live
             )
         digest, text = (None, "") if shown is None else (shown.digest, self._links.text_shown(link, shown))
-        return await self._perform(request, link, vote_of(link, cast(ChoiceName, choice), form, digest), form, text)
+        vote = vote_of(link, cast(ChoiceName, choice), form, digest)
+        ready = with_next_calls(vote, link.view, form) if "next_calls" in form else vote
+        if isinstance(ready, Reply):
+            return await self._said(link, vote, ready, form)
+        return await self._perform(request, link, ready, form, text)
 
     async def _has_signed_in(self, request: HttpRequest, link: Link) -> bool:
         """Return whether the person of this link has signed in in this browser lately, and was asked for it."""
@@ -252,7 +257,7 @@ class Decisions:
             chosen=not refused,
             values=form,
             proven=link.target.hook.is_live,
-            faults={each.path[0]: each.text for each in reply.rejections if each.path},
+            faults={each.input: each.text for each in reply.rejections if each.path},
         )
 
     async def _send_code(self, request: HttpRequest, link: Link, form: Mapping[str, str]) -> Response:

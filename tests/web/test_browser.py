@@ -11,12 +11,16 @@ from typing import Any
 import pytest
 
 from approvals_bot.approvals.policy import Definition, pinned
+from approvals_bot.approvals.standing_grants import StandingGrants
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.service.catalog import Listed
+from approvals_bot.service.standing import StoredGrants
 from tests.support.browsing import CHROMIUM, a_port, chromium, needs_chromium, serving
 from tests.support.judges import faults_in_html, judge
 from tests.support.keyboard import faults_by_keyboard
 from tests.support.screens import bottom_of, faint_texts, is_too_wide
+from tests.web.test_allowances import CEILINGS
+from tests.web.test_tool_calls import ask, offer
 
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed: pages go untried")
 
@@ -201,7 +205,10 @@ async def test_check_46_every_page_is_accessible_and_fits_a_phone(site: Any) -> 
         f"/api/runs/{ended}/votes", json={"by": "ann@acme.eu", "choice": "reject", "comment": "Not today"}
     )
     await service.engine.settle()
-    paths = [path, f"{counted}?done=counted", late, "/nowhere", "/login"]
+    offer(service, allowance=CEILINGS)
+    service.engine.resources[StandingGrants] = StoredGrants(service.engine)
+    call = await service.link(await ask(service), "cy@acme.eu")
+    paths = [path, f"{counted}?done=counted", late, call, "/nowhere", "/login"]
     paths += ["/runs", "/runs?state=odd", f"/runs/{run_id}", f"/runs/{ended}?to=2"]
     paths += [f"/requests/{run_id}", f"/requests/{ended}", "/inbox", "/inbox?person=ann@acme.eu"]
     paths += ["/workflows", "/workflows/single", "/deliveries", "/deliveries?of=follow-ups", "/operations", "/audit"]
