@@ -177,6 +177,8 @@ def _talk(view: Request, reader: str | None) -> tuple[TalkName, ...]:
     """Return what this reader can do besides deciding; in a place, what anybody there can."""
     if view.grant is not None:
         return _about_grant(view, view.grant, reader)
+    if view.standing is not None and view.standing.grant.is_allowance:
+        return ("revoke",) if reader is None or may_end(view, reader) else ()
     if not view.is_open or view.is_stalled:
         return ()
     if view.state != "waiting" or view.held is not None:

@@ -9,6 +9,7 @@ from typing import get_args
 from pydantic import JsonValue
 
 from approvals_bot.approvals.acts import Actor
+from approvals_bot.approvals.agent_policy import TOOL_CALL
 from approvals_bot.approvals.card_model import GrantState
 from approvals_bot.approvals.grant_life import GrantFact, GrantLines
 from approvals_bot.approvals.published import ANY_GRANT, GRANT
@@ -75,6 +76,21 @@ async def list_grants(
         if counted is not None and which.state in (None, counted.state(engine.now())):
             found.append(ListedGrant(record, request, counted))
     return found, page.cursor
+
+
+async def allowances_given(engine: Engine, giver: str) -> list[ListedGrant]:
+    """Return the allowances that this person has given and that still cover calls, the newest first."""
+    attributes: dict[str, Wanted] = {projected(GRANT): ANY_GRANT, projected("ended_vote_of"): giver}
+    page = await engine.list_runs(Filter(workflow=TOOL_CALL, attributes=attributes, limit=PAGE))
+    found = list[ListedGrant]()
+    for record in page.records:
+        request = request_of(record)
+        if request is None or request.standing is None or request.outcome is None or request.outcome.by != giver:
+            continue
+        counted = await counted_grant(engine, request.standing)
+        if counted is not None and counted.grant.is_allowance and counted.state(engine.now()) == "active":
+            found.append(ListedGrant(record, request, counted))
+    return found
 
 
 async def count_grants(engine: Engine, workflows: Iterable[str]) -> tuple[dict[str, int], int]:

@@ -233,6 +233,8 @@ class Decisions:
         act = talk_of(self._engine, link.address, link.via, form)
         if isinstance(act, Reply):
             return self._page(link, 422, said=act.text, refused=True, values=form, proven=link.target.hook.is_live)
+        if isinstance(act, Revoke) and not link.target.hook.is_live:  # whose form would have had no proof
+            return self._page(link, 403, said=NOT_OURS, refused=True, values=form)
         reply = await talk(self._engine, link.view, replace(act, actor=await self._actor(request, link)))
         return await self._said(link, act, reply, form)
 
@@ -333,7 +335,8 @@ class Decisions:
         )
 
     def _card(self, link: Link) -> Card:
-        return card_of(link.view, link.address, self._now())
+        card = card_of(link.view, link.address, self._now())
+        return card if link.target.hook.is_live else replace(card, talk=())  # an allowance ends on the request's page
 
     def _person(self, link: Link) -> Person:
         return link.view.people.get(link.address) or Person(link.address, link.address)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, get_args
 from urllib.parse import urlencode
@@ -10,12 +10,14 @@ from urllib.parse import urlencode
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
+from approvals_bot.approvals.agent_policy import TOOL_CALL
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.people import People
 from approvals_bot.service.audit_csv import cell, text_of
 from approvals_bot.service.catalog import Catalog
+from approvals_bot.service.grants import ListedGrant, allowances_given
 from approvals_bot.service.lists import (
     DELIVERIES,
     LOOKED_AT,
@@ -125,8 +127,17 @@ class ListPages:
             batch_token=self._forms.make(request, "batch") if any(row.get("can_be_batched") for row in rows) else "",
             keys=self._has_keys(reader),
             looked_at=LOOKED_AT,
+            allowances=await self._allowances(reader) if reader and box != "asked" else (),
+            talk_token=self._forms.make(request, "talk") if reader else "",
             batch=await self._batches.rows_of(asked.get("batch", ""), reader) if reader else (),
         )
+
+    async def _allowances(self, reader: str) -> Sequence[ListedGrant]:
+        """Return what this reader has approved of an agent's next calls, where the file of tool calls permits that."""
+        listed = self._workflows.find(TOOL_CALL)
+        if listed is None or listed.definition is None or listed.definition.allowance is None:
+            return ()
+        return await allowances_given(self._engine, reader)
 
     async def next(self, request: HttpRequest) -> Response:
         """Lead to the person's own page of the request that is due first; to the inbox if there is none."""

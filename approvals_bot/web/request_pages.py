@@ -136,6 +136,8 @@ class RequestPages:
         if reader and is_revocable and await self._readers.may_end_grant(view, reader):
             card = replace(card, talk=("revoke", *card.talk))
         counted = None if view.standing is None else await counted_grant(self._engine, view.standing)
+        if view.standing is not None and view.grant is None:
+            card = replace(card, talk=())
         is_covering = counted is not None and counted.state(self._now()) == "active" and "revoke" not in card.talk
         if reader and is_covering and (may_end(view, reader) or await self._readers.may_end_grant(view, reader)):
             card = replace(card, talk=("revoke", *card.talk))

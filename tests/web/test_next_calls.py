@@ -10,7 +10,7 @@ import pytest
 from approvals_bot.client.decision import Decision
 from tests.web.test_pages import sound
 from tests.web.test_request_page import send, shown
-from tests.web.test_roles_on_pages import DESK, House, configured, house  # noqa: F401  # the fixture
+from tests.web.test_roles_on_pages import DESK, OURS, House, configured, house  # noqa: F401  # the fixture
 
 FILE = """
 [workflow]
@@ -108,3 +108,24 @@ async def test_next_calls_are_offered_only_within_the_file(calls: House) -> None
     calls.reconfigure("workflows/tool-call.toml", f"from = {two}", f"from = {two}\nneed = 2")
     run = await call(calls, "s:3")
     assert "next calls" not in (await calls.get(f"/requests/{run}", ANN)).text, "they can't approve it alone"
+
+
+async def test_the_inbox_lists_what_is_given_and_revokes_it(calls: House) -> None:
+    run = await call(calls, "s:1")
+    await approve_with_next(calls, run)
+    await calls.clock.advance("1s")
+    await call(calls, "s:2")
+    inbox = await calls.get("/inbox", ANN)
+    assert "desk: pay · 1 of 2 used, until" in shown(inbox)
+    assert "Next calls" not in (await calls.get("/inbox", "cy@acme.eu")).text, "another has given it"
+    token = inbox.text.partition(f'action="/requests/{run}/talk"')[2].partition('value="')[2].partition('"')[0]
+    form, headers = {"form_token": token, "talk": "revoke"}, OURS | await calls.cookie(ANN)
+    signed = await calls.link(run, ANN)
+    assert "Revoke" not in (await calls.get(signed, ANN)).text
+    assert (await calls.http.post(signed, data={"talk": "revoke"}, headers=OURS)).status_code == 403, "has no proof"
+    done = await calls.http.post(f"/requests/{run}/talk", data=form, headers=headers)
+    assert (done.status_code, done.headers["location"]) == (303, f"/requests/{run}?done=revoked")
+    page = shown(await calls.get(done.headers["location"], ANN))
+    assert ("Revoked" in page, "End it now" in page) == (True, False)
+    assert await decision(calls, await call(calls, "s:3")) is None, "the next call asks"
+    assert "Next calls" not in (await calls.get("/inbox", ANN)).text

@@ -23,6 +23,7 @@ ID_LIMIT = 255  # of a block_id
 BUTTON_LIMIT = 75  # of a button's text; Slack shows about 30
 CONFIRM_LIMITS = {"title": 100, "text": 300, "button": 30}
 VOTE = "vote:"  # action ids are `vote:approve`, `vote:reject`, …
+NEXT_CALLS = "next_calls"  # and `vote:next_calls`, which opens a form
 WHY = "why"  # the action id of "Why me?"
 TALK = "talk:"  # action ids are `talk:claim`, `talk:snooze-1h`, …
 TALK_BUTTONS: Mapping[TalkName, Mapping[str, str]] = {
@@ -34,6 +35,8 @@ TALK_BUTTONS: Mapping[TalkName, Mapping[str, str]] = {
     "extend": {"extend-1h": "Extend 1 h"},
 }
 """The buttons of what people can do besides deciding, by action. Comments are replies in the card's thread."""
+REVOKE = {"revoke": "Revoke allowance"}
+"""The button that ends what an approval covers of the next calls: one press, since nothing is removed by it."""
 COMMENTS_SHOWN = 5  # of a request that a card shows
 SHORT_DIGEST = 12  # characters of a digest that people see, as on the pages; votes are bound to the whole digest
 METADATA = "approvals_bot_delivery"  # the event_type of our messages' metadata, which names the delivery
@@ -283,7 +286,7 @@ def _mentioned(card: Card, mentions: Mentions) -> list[Block]:
 
 def choices(card: Card, part: str, more: Sequence[Block] = ()) -> Block:
     """Render the buttons of the card's choices, and `more`. `part`: the start of the block's id."""
-    buttons = [*choice_buttons(card), *more]
+    buttons = [*choice_buttons(card), *([_next_calls_button(card)] if card.next_calls else []), *more]
     shown = f"{part}:{card.version}:{card.digest}"[:ID_LIMIT]  # the vote is bound to the content that was on screen
     return {"type": "actions", "block_id": shown, "elements": buttons}
 
@@ -291,6 +294,13 @@ def choices(card: Card, part: str, more: Sequence[Block] = ()) -> Block:
 def choice_buttons(card: Card) -> list[Block]:
     """Render a button for each of the card's choices."""
     return list({choice.choice: _button(card, choice) for choice in card.choices}.values())
+
+
+def _next_calls_button(card: Card) -> Block:
+    label = "Approve, and the next calls"
+    about = one_line(f"{label}: {card.title}", BUTTON_LIMIT)
+    button = {"type": "button", "action_id": VOTE + NEXT_CALLS, "text": plain(f"{label}…")}
+    return button | {"value": card.hook_id[:2_000], "accessibility_label": about}
 
 
 def talk_buttons(card: Card) -> Block | None:
@@ -320,10 +330,10 @@ def talk_elements(card: Card) -> list[Block]:
             "text": plain(label),
             "value": card.hook_id[:2_000],
             "accessibility_label": one_line(f"{label}: {card.title}", BUTTON_LIMIT),
-            **({"confirm": END_IT, "style": "danger"} if action == "revoke" else {}),
+            **({"confirm": END_IT, "style": "danger"} if action == "revoke" and card.grant is not None else {}),
         }
         for name in card.talk
-        for action, label in TALK_BUTTONS.get(name, {}).items()
+        for action, label in (REVOKE if name == "revoke" and card.grant is None else TALK_BUTTONS.get(name, {})).items()
     ]
 
 

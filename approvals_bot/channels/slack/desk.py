@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from approvals_bot.approvals.acts import Act, Actor, Reply
 from approvals_bot.approvals.card_model import Card
+from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack.blocks import Block, escape
 from approvals_bot.channels.slack.client import AnswerLostError, LaterError, NeverError, SlackClient, SlackError
 from approvals_bot.channels.slack.identity import PRESS_UNTIL, SlackIdentities, time_left
@@ -250,7 +251,7 @@ class SlackDesk:
         """Perform the act once, however often Slack delivers it."""
         return await self.reply_to(await self.send(request, act, payload), timeout)
 
-    async def send(self, request: HookTarget | str, act: Act, payload: Mapping[str, Any]) -> SentAct | Reply:
+    async def send(self, request: Request | HookTarget | str, act: Act, payload: Mapping[str, Any]) -> SentAct | Reply:
         """Perform the act, as `perform` does, but return once it is durable, before the request has replied."""
         act = replace(act, actor=Actor("slack", str((payload.get("user") or {}).get("id") or "")))
         return await send_act(self.engine, request, act, press=press_of(payload), shown=shown_text(payload))

@@ -71,15 +71,19 @@ class Opened:
         return cls(str(said["h"]), str(said["c"]), said["d"], str(said["ch"]))
 
 
-def vote_modal(card: Card, choice: CardChoice, opened: Opened, users: Mapping[str, str] | None = None) -> Block:
+def vote_modal(
+    card: Card, choice: CardChoice, opened: Opened, users: Mapping[str, str] | None = None, *, about: str = ""
+) -> Block:
     """Render the modal that asks for this choice's comment and answers.
 
-    `users`: the Slack users of people whom its fields name, by address, as far as they are known.
+    `users`: the Slack users of people whom its fields name, by address, as far as they are known. `about`: what the
+    choice means.
     """
     asks = [ask for ask in choice.asks if len(ASK + ask.name) <= ID_LIMIT][:MOST_INPUTS]
     blocks: list[Block] = [
         {"type": "section", "text": plain(one_line(card.title, 300))},
         {"type": "context", "elements": [{"type": "mrkdwn", "text": status_line(card), "verbatim": True}]},
+        *([{"type": "section", "text": plain(clip(clean(about), INPUT_LIMIT))}] if about else []),
         *(ask_input(ASK + ask.name, ask, users=users) if holds(ask) else _too_long(ask) for ask in asks),
         *([_left_out(len(choice.asks) - len(asks))] if len(choice.asks) > len(asks) else []),
     ]
@@ -189,7 +193,7 @@ def complaint(reply: Reply, values: Mapping[str, Any], asks: Sequence[FormField]
     An error about no input goes to the comment, or to the first input.
     """
     names = [ask.name for ask in asks if ASK + ask.name in values]
-    wrong = {each.path[0]: each.placed for each in reply.rejections if each.path and each.path[0] in names}
+    wrong = {each.input: each.placed for each in reply.rejections if each.input in names}
     errors = {ASK + name: f"{text[:1].upper()}{text[1:].rstrip('.')}. {UNCHANGED}" for name, text in wrong.items()}
     if errors or not values:
         return errors or None

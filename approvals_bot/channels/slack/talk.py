@@ -23,6 +23,7 @@ from approvals_bot.channels.slack.identity import Unidentified, team_of, time_le
 from approvals_bot.channels.slack.votes import GONE, is_about
 from approvals_bot.people import People
 from approvals_bot.service.act import SentAct
+from approvals_bot.service.read import request_behind
 from approvals_bot.service.talk import add_comment, snooze_of
 
 KINDS = (None, "thread_broadcast", "file_share")
@@ -57,7 +58,10 @@ class SlackTalk:
         if act is None or not await is_about(self._desk, payload, target):
             self._desk.replies.reply(to, GONE, or_directly=True)
             return
-        sent = act if isinstance(act, Reply) else await self._desk.send(target or hook_id, act, payload)
+        view = request_behind(target)
+        is_over = isinstance(act, Revoke) and view is not None and view.standing is not None
+        request = view if is_over and view is not None else target or hook_id
+        sent = act if isinstance(act, Reply) else await self._desk.send(request, act, payload)
         self._desk.afterwards.do(self._reply_later(to, sent))
 
     def _act(self, name: str, address: str) -> Talk | AfterDecision | Reply | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast, get_args
 
@@ -15,10 +16,11 @@ from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import Actor, Reply, Vote
 from approvals_bot.approvals.card import card_of, editable_of, needs_form
 from approvals_bot.approvals.card_model import Card, CardChoice, ChoiceName, FormField
+from approvals_bot.approvals.next_calls import ALLOWANCE, with_next_calls
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.text import UNCHANGED
 from approvals_bot.channels.slack import modals as views
-from approvals_bot.channels.slack.blocks import Block, delivery_of, digest_seen
+from approvals_bot.channels.slack.blocks import NEXT_CALLS, Block, delivery_of, digest_seen
 from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, reply_in_modal, submitted_by
 from approvals_bot.channels.slack.home import SlackHome
 from approvals_bot.channels.slack.identity import Identified, Unidentified, team_of
@@ -32,6 +34,7 @@ from approvals_bot.service.read import goes_on_as, request_behind
 NOT_OPENED = "Slack couldn't open the form. Nothing was changed. Please try again"
 OR_THE_PAGE = ", or use the request's page: {page}"
 OWN_PAGE = "You can withdraw or edit it on your own page: {page}"
+NOT_THE_NEXT = "This call can be approved alone only. Nothing was changed. Press Approve to approve it."
 GONE = "This button no longer works. Nothing was changed."
 
 log = logging.getLogger(__name__)
@@ -59,19 +62,29 @@ class SlackVotes:
             self._desk.replies.reply(to, identity.text, or_directly=True)
             return
         target = await self._desk.engine.find(hook_id)
+        wants_next = choice == NEXT_CALLS
+        choice = "approve" if wants_next else choice
         if choice not in get_args(ChoiceName) or not await is_about(self._desk, payload, target):
             await self._refuse(Unidentified(identity.user, "unknown", GONE), hook_id, choice)
             self._desk.replies.reply(to, GONE, or_directly=True)
             return
         digest = digest_seen(str(action.get("block_id") or ""))
-        view = request_behind(target)
-        is_form = view is not None and needs_form(view, cast(ChoiceName, choice))
+        view, about = request_behind(target), ""
+        is_form = view is not None and (wants_next or needs_form(view, cast(ChoiceName, choice)))
         card, offered = self._offered(target, identity.address, choice) if is_form else (None, None)
+        if wants_next and card is not None and offered is not None:
+            if card.next_calls is None:
+                self._desk.replies.reply(to, NOT_THE_NEXT, or_directly=True)
+                return
+            about = card.next_calls.text
+            asks = (*offered.asks, *card.next_calls.asks)
+            offered = replace(offered, short="Approve the next, too", asks=asks)
         if card is not None and offered is not None and (offered.asks or offered.comment == "required"):
             opened = views.Opened(hook_id, choice, digest, to.channel)
             named = [address for ask in offered.asks if ask.spec.holds_people for address in ask.value.splitlines()]
             users = await self._desk.identities.users_of(named)
-            await self._open(payload, to, views.vote_modal(card, offered, opened, users), card, identity.address)
+            modal = views.vote_modal(card, offered, opened, users, about=about)
+            await self._open(payload, to, modal, card, identity.address)
             self._desk.afterwards.do(self._close_stray(payload, hook_id, identity.address))
             return
         vote = Vote(identity.address, cast(ChoiceName, choice), via="slack", digest=digest)
@@ -130,7 +143,7 @@ class SlackVotes:
             return reply_in_modal(GONE)
         choice = cast(ChoiceName, opened.choice)
         target = await self._desk.engine.find(opened.hook_id)
-        _, offered = self._offered(target, identity.address, choice)
+        card, offered = self._offered(target, identity.address, choice)
         asks = offered.asks if offered is not None else ()
         editable = self._editable(target, identity.address) if choice == "edit" else ()
         comment, answers = views.filled_in(values, [ask for ask in asks if ask not in editable])
@@ -142,7 +155,13 @@ class SlackVotes:
             errors = {views.ASK + name: f"{views.STRANGER} {UNCHANGED}" for name in (*strangers, *others)}
             return {"response_action": "errors", "errors": errors}
         vote = Vote(identity.address, choice, {**answers}, {**edited}, opened.digest, via="slack", comment=comment)
-        reply = await self._desk.perform(target or opened.hook_id, vote, payload)
+        ready = self._with_next_calls(vote, target, values)
+        if isinstance(ready, Reply):
+            reply = ready
+        else:
+            reply = await self._desk.perform(target or opened.hook_id, ready, payload)
+        if card is not None and card.next_calls is not None:
+            asks = (*asks, *card.next_calls.asks)
         self._desk.afterwards.do(self._home.voted(identity.user))
         if reply.verdict == "invalid":
             found = views.complaint(reply, values, asks)
@@ -153,6 +172,14 @@ class SlackVotes:
             return reply_in_modal(reply.text)
         self._reply(ReplyTo(to.user, opened.channel), opened.hook_id, identity.address, reply)
         return None
+
+    def _with_next_calls(self, vote: Vote, target: HookTarget | None, values: Mapping[str, Any]) -> Vote | Reply:
+        """Return the vote with the allowance that the modal gives, if it was about the next calls, too."""
+        limits = {name.removeprefix(views.ASK): views.given(values, name) for name in values}
+        view = request_behind(target)
+        if view is None or not any(name.startswith(f"{ALLOWANCE}.") for name in limits):
+            return vote
+        return with_next_calls(vote, view, limits)
 
     def _offered(self, target: HookTarget | None, address: str, choice: str) -> tuple[Card | None, CardChoice | None]:
         """Return the request as this person sees it, and the choice if they have it.
