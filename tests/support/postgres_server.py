@@ -69,6 +69,12 @@ class PostgresServer:
     def can_restart(self) -> bool:
         return self._wheel is not None
 
+    @property
+    def programs(self) -> Path:
+        """The folder of `psql`, `createdb` and the like. Only for the wheel's own server."""
+        assert self._wheel is not None
+        return Path(self._wheel.bin_path)
+
     def restart(self) -> None:
         """Stop it at once, as a crash would, and start it again. Only for the wheel's own server."""
         assert self._wheel is not None
