@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from approvals_bot.approvals.ballot import by_alternative, size_of
 from approvals_bot.approvals.business_time import length_text
 from approvals_bot.approvals.eligibility import RequestContext, Resolution, ResolvedSeat, label_of, with_delegates
+from approvals_bot.approvals.grants import length_fault
 from approvals_bot.approvals.named_people import opening_with_people
 from approvals_bot.approvals.notifications import personal, to_escalated
 from approvals_bot.approvals.plain_text import readable
@@ -19,7 +20,7 @@ from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.port import EMAIL, SLACK, ToPerson
 from approvals_bot.approvals.request import Opening, Request, RequestStage
 from approvals_bot.approvals.resolution import is_among, resolve_seats, with_groups
-from approvals_bot.approvals.rules import IN_FIELD, Rules, rules_of
+from approvals_bot.approvals.rules import IN_FIELD, Rules, facts_of, rules_of
 from approvals_bot.approvals.stages import (
     carries_over,
     context_of,
@@ -70,6 +71,8 @@ async def simulate(
         return _decided(None, [NOT_REQUESTED])
     if past := past_deadlines(definition, ruling.typed, now):
         return _decided(None, [f"{each.path[0]} {each.text}" for each in past])
+    if fault := length_fault(definition, facts_of(request, rules)):
+        return _decided(None, [f"{fault.path[0]} {fault.text}" if fault.path else fault.text])
     if (matched := ruling.automatic) is not None:
         number, rule, because = matched
         return _decided({"rule": number, "decision": rule.decision, "because": because})

@@ -122,6 +122,14 @@ async def test_what_nobody_covers_shows_every_stage_as_skipped() -> None:
     assert (decided["auto"]["rule"], len(decided["stages"]), decided["problems"]) == (0, 2, [])
 
 
+async def test_a_grant_without_a_length_would_be_refused() -> None:
+    call = '{ http = "x" }'
+    file = f'{FILE}\n[grant]\nlasts = "{{{{ amount }}}}h"\nmax = "8h"\ngive = {call}\ntake = {call}\n'
+    assert (await play(8, file=file))["problems"] == []
+    (problem,) = (await play(9, file=file))["problems"]
+    assert problem == "amount is 9h, and a grant lasts at most 8h here"
+
+
 async def test_the_text_of_a_simulation_has_it_all() -> None:
     text = simulated("pay", await play(), NOW)
     for line in (
