@@ -240,6 +240,11 @@ async def test_an_idle_channel_is_probed_and_logged_once_each_way(caplog: pytest
     assert watch.words == {"email": "up"}
 
 
+def test_a_refused_delivery_is_named_in_the_logs_text(caplog: pytest.LogCaptureFixture) -> None:
+    Monitoring(lambda: datetime(2026, 3, 2, tzinfo=UTC)).delivered("email", "send", "refused", "run_1-2")
+    assert "a delivery by email was refused (send)" in caplog.messages
+
+
 async def test_a_store_that_fails_is_logged_once_each_way(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "approvals_bot")
     monitoring = Monitoring(lambda: datetime(2026, 3, 2, tzinfo=UTC))
