@@ -38,7 +38,7 @@ from approvals_bot.approvals.stage_policy import Stage
 from approvals_bot.approvals.templates import Event, TemplateError
 from approvals_bot.approvals.templates import check as check_template
 from approvals_bot.config.channels import installed_channels
-from approvals_bot.config.clock_checks import calendar_faults, deadline_faults, unknown_calendar
+from approvals_bot.config.clock_checks import calendar_faults, deadline_faults, length_faults, unknown_calendar
 from approvals_bot.config.directory import DirectoryTable
 from approvals_bot.config.enough_people import stage_faults, unset_fields
 from approvals_bot.config.follow_up_checks import channel_faults, event_of, follow_up_condition
@@ -561,9 +561,12 @@ def _actions(definition: Definition, service: ServiceSettings) -> Iterator[Findi
 def _target(path: Path, name: str, service: ServiceSettings) -> Iterator[Finding]:
     target = service.http.get(name)
     if target is None:
-        yield Finding(path, f"there is no [http.{name}]", nearest(name, service.http))
+        near = nearest(name, service.http)
+        add = "" if near else "; add it to config.toml, with its url and a secret"
+        yield Finding(path, f"there is no [http.{name}]{add}", near)
     elif target.secret is None:
-        yield Finding(path, f"[http.{name}] has no secret to sign the call with")
+        what = f"[http.{name}] has no secret to sign the call with"
+        yield Finding(path, f'{what}; write secret = "env:NAME" or "file:path" there')
 
 
 def _grant(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
@@ -571,6 +574,7 @@ def _grant(definition: Definition, service: ServiceSettings) -> Iterator[Finding
     if (grant := definition.grant) is None:
         return
     yield from _template(("grant", "lasts"), grant.lasts, definition, of_decision=False)
+    yield from length_faults(("grant", "lasts"), grant.lasts, definition)
     for name, call in (("give", grant.give), ("take", grant.take)):
         yield from _target(("grant", name, "http"), call.http, service)
         yield from _json_templates(("grant", name, "json"), call.json_, definition, None)

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path as File
 
-from approvals_bot.approvals.deadlines import TimeOfField
+from approvals_bot.approvals.business_time import is_at_least, length_text
+from approvals_bot.approvals.deadlines import TimeOfField, length_of
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.reach import gaps_of
 from approvals_bot.approvals.stages import carries_over
@@ -41,6 +42,7 @@ def _warnings(definition: Definition) -> Iterator[Finding]:
             'in [clock], write deadline = "3d", or none = true if that is meant'
         )
         yield Finding(("clock", "deadline"), f"there is none{_in(definition, endless)}, {what}")
+    yield from _deadlines_that_ask_nobody(definition, stages)
     yield from _braces(definition)
     yield from _deadlines_that_may_be_missing(definition) if definition.clock.none is None else ()
     if definition.policy.carry_over and not any(carries_over(definition, stage) for stage in definition.stage[1:]):
@@ -60,6 +62,21 @@ def _braces(definition: Definition) -> Iterator[Finding]:
         found = next((each for each in _SINGLE.finditer(text or "") if each[1] in definition.fields), None)
         if found is not None:
             yield Finding(path, f"{found[0]} stays as it is; for the field's value, write {{{{ {found[1]} }}}}")
+
+
+def _deadlines_that_ask_nobody(definition: Definition, stages: Sequence[Definition]) -> Iterator[Finding]:
+    """Yield the deadlines that escalate where every escalation has run by then."""
+    for at, here in enumerate(stages):
+        end = length_of(here.clock.deadline)
+        lengths = [each.after for each in definition.escalate if each.to]
+        if here.clock.on_deadline != "escalate" or end is None:
+            continue
+        if lengths and all(is_at_least(end, each) and not is_at_least(each, end) for each in lengths):
+            own = definition.stage[at].on_deadline is not None
+            what = "nobody is left to ask by then, since every [[escalate]] is earlier, so the request expires"
+            shown = f'{what}; write after = "{length_text(end)}" in one of them, or on_deadline = "expire"'
+            yield Finding(("stage", at, "on_deadline") if own else ("clock", "on_deadline"), shown)
+            return
 
 
 def _deadlines_that_may_be_missing(definition: Definition) -> Iterator[Finding]:

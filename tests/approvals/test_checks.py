@@ -176,5 +176,9 @@ def test_answers_and_change_requests_need_a_comment() -> None:
 def test_a_call_must_be_signed() -> None:
     definition = workflow({"from": ["@two"]}, on={"approved": [{"http": "x"}]})
     unsigned = service(http={"x": {"url": "https://x.eu"}})
-    assert problems(definition, unsigned) == ["on.approved.0.http: [http.x] has no secret to sign the call with"]
+    (problem,) = problems(definition, unsigned)
+    assert problem == (
+        "on.approved.0.http: [http.x] has no secret to sign the call with; "
+        'write secret = "env:NAME" or "file:path" there'
+    )
     assert problems(definition, service(http={"x": {"url": "https://x.eu", "secret": "env:A"}})) == []

@@ -457,7 +457,7 @@ BROKEN_WORKFLOW = [
         "",
     ),
     ("""when = 'env == "staging"'""", "when = 'now.hours > 9'", "when =", "auto[0].when", "write now.w", "now.hour"),
-    ('["30m", "2h"]', '["9 business days"]', "remind", "clock.remind[0]", "needs a calendar", ""),
+    ('["30m", "2h"]', '["9 business days"]', "remind", "clock.remind[0]", "needs a calendar; add one", ""),
     ('deadline = "4h"', "deadine = '4h'", "deadine", "clock.deadine", "unknown key", "deadline"),
     ('["30m", "2h"]', '["30m", "5h"]', "remind", "clock.remind", "never be sent", ""),
     ('["30m", "2h"]', '{ first = "30m", bakoff = 2, max = 2 }', "remind", "clock.remind.bakoff", "unknown", "backoff"),

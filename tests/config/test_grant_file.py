@@ -63,7 +63,12 @@ def test_a_complete_grant_is_fine(tmp_path: Path) -> None:
         ("{{ hours }}h", "0s", "14: grant.lasts: must be longer than 0s"),
         ("{{ hours }}h", "9h", "14: grant.lasts: is longer than max, 8h"),
         ('max = "8h"\n', "", "13: grant.max: is missing; lasts is a template"),
-        ('give = { http = "aws"', 'give = { http = "awz"', "16: grant.give.http: there is no [http.awz]"),
+        ('give = { http = "aws"', 'give = { http = "awz"',
+         "16: grant.give.http: there is no [http.awz] (did you mean aws?)"),
+        ('give = { http = "aws"', 'give = { http = "badges"',
+         "16: grant.give.http: there is no [http.badges]; add it to config.toml, with its url and a secret"),
+        ("{{ hours }}h", "{{ hours }}", "14: grant.lasts: hours is a field of type integer, which has no unit; "
+         'write "{{ hours }}d" or "{{ hours }}h"'),
         ('take = { http = "aws", json = { role = "{{ role }}', 'take = { http = "aws", json = { role = "{{ rol }}',
          "17: grant.take.json.role: nothing is called rol (did you mean role?)"),
         ("max =", "extend = 'always'\nmax =", "15: grant.extend: "),

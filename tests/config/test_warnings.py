@@ -34,6 +34,11 @@ WAITS = (
 )
 SILENT = "approvers only find it in their inbox"
 CARRIES = "changes nothing: no later stage takes an approval without answers or a comment"
+ESCALATES = 'on_deadline = "escalate"\n[[escalate]]\nafter = "{after}"\nto = ["@b"]'
+NOBODY = (
+    "nobody is left to ask by then, since every [[escalate]] is earlier, so the request expires; "
+    'write after = "4h" in one of them, or on_deadline = "expire"'
+)
 SECOND = 'id = "second"'
 
 
@@ -60,6 +65,11 @@ SECOND = 'id = "second"'
             },
             [],
         ),
+        (
+            {'deadline = "4h"': f'deadline = "4h"\n{ESCALATES.format(after="1h")}'},
+            [f"15: warning: clock.on_deadline: {NOBODY}"],
+        ),
+        ({'deadline = "4h"': f'deadline = "4h"\n{ESCALATES.format(after="4h")}'}, []),
         ({"reject = 1": "carry_over = true"}, []),
         (
             {
