@@ -326,6 +326,8 @@ def _simulated_stage(
     """Yield who is asked in a stage and who isn't, and what happens if nobody decides."""
     yield from ("", bold(f"Approvers of stage {stage['id']} ({_needed(stage['seats'])})"))
     yield from columns([(each["person"], each["via"], each["why"]) for each in asked], "  ")
+    if not asked and not any(seat.get("unread") for seat in stage["seats"]):
+        yield "  nobody"
     yield from (f"  {line}" for line in _notes(stage))
     if stage["timers"]:
         when = "Next, if nobody decides" if is_first else f"Once stage {stage['id']} is open, counted from now"

@@ -130,6 +130,13 @@ async def test_a_grant_without_a_length_would_be_refused() -> None:
     assert problem == "amount is 9h, and a grant lasts at most 8h here"
 
 
+async def test_a_stage_without_people_says_nobody() -> None:
+    file = FILE.replace('from = ["@core"]\n  need = "50%"', 'from = ["manager-of:requester"]')
+    text = simulated("pay", await play(file=file.replace('  [stage.veto]\n  from = ["@board"]\n', "")), NOW)
+    _, _, asked = text.partition("(1 of 0, the manager of bo@acme.eu)")
+    assert asked.splitlines()[1] == "  nobody"
+
+
 async def test_the_text_of_a_simulation_has_it_all() -> None:
     text = simulated("pay", await play(), NOW)
     for line in (
