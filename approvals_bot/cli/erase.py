@@ -69,7 +69,7 @@ def erase(
         return
     typer.echo(
         f"Erased as {done.id}: {done.runs:,} runs, {done.events:,} events, {done.lines:,} lines of the audit, "
-        f"{done.archives:,} archives, {done.rows:,} sessions and settings."
+        f"{done.archives:,} archives, {done.rows:,} other rows."
     )
     typer.echo(f"Not erased: {LEFT}")
     if done.left:

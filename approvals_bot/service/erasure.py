@@ -1,8 +1,9 @@
 """Erasing a person from what has ended: their address, their name, and what they wrote.
 
 Each text of each ended run is read, and whatever names the person is replaced by `erased-<id>`: in views, logs,
-attributes and the audit, and in archives. What they wrote is the comments, reasons and answers of their acts. The
-fields of a request stay, since others have decided about them, but not the person's address or name in them.
+attributes and the audit, in counters and archives. What they wrote is the comments, reasons and answers of their acts.
+The fields of a request stay, since others have decided about them, but not the person's address or name in them. Users
+whom an identity provider has pushed here are deleted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from approvals_bot.approvals.acts import Actor
 from approvals_bot.durable.engine import Engine
@@ -25,7 +26,10 @@ from approvals_bot.durable.store.audit import SALT, audit_line, line_content
 from approvals_bot.durable.store.chain import SEALED, seal
 from approvals_bot.durable.store.encoding import storable
 from approvals_bot.durable.store.erasure import AuditText, EventText, RunTexts
+from approvals_bot.durable.store.personal import PersonalRow
 from approvals_bot.people import AddressError, People
+from approvals_bot.people.provisioned import ProvisionedPeople
+from approvals_bot.service.owed_lines import complete_lines
 
 SHORTEST = 4  # characters; what is shorter, such as "ok", is only replaced where its author is named
 AT_ONCE = 50  # runs, or ten times as many lines of the audit
@@ -49,7 +53,7 @@ class Erased:
     events: int = 0
     lines: int = 0
     archives: int = 0
-    rows: int = 0  # sessions and settings
+    rows: int = 0  # sessions, settings, pushed users, counters and files
     open: list[str] = field(default_factory=list)
     left: str = ""  # what is left to do
 
@@ -59,7 +63,7 @@ class Eraser:
 
     def __init__(self, address: str, names: Iterable[str], canonical: Callable[[str], str], id: str) -> None:
         self.id = id
-        self._address = address
+        self.address = address
         self._canonical = canonical
         # A name of one word may be a word that means something else: only a text that is the name is replaced.
         self._quoted: list[str] = []  # what the person wrote in the run that is being read
@@ -72,7 +76,7 @@ class Eraser:
         if not isinstance(text, str) or "@" not in text:
             return False
         try:
-            return self._canonical(text) == self._address
+            return self._canonical(text) == self.address
         except AddressError:
             return False
 
@@ -119,6 +123,16 @@ class Eraser:
                 return {name: self._written(each) for name, each in value.items()}
             case list():
                 return [self._written(each) for each in value]
+            case _:
+                return value
+
+    def without(self, value: Any) -> Any:
+        """Return a JSON value whose lists don't have the person's address."""
+        match value:
+            case list():
+                return [self.without(each) for each in value if not self.is_person(each)]
+            case dict():
+                return {name: self.without(each) for name, each in value.items()}
             case _:
                 return value
 
@@ -243,8 +257,12 @@ async def erase(
     done.runs = done.events = 0
     await _each_run(engine, eraser, done, progress, writes=True)
     done.rows = await engine.store.erase_person(person)
+    done.rows += await _each_setting(engine, eraser) + await _each_document(engine, eraser, people)
+    done.rows += await _each_other(engine, eraser, "counters") + await _each_other(engine, eraser, "files")
     if archive is not None:
         done.archives = await asyncio.to_thread(rewrite_archives, archive, eraser)
+    while await complete_lines(engine):  # what is owed becomes a line, and is erased there
+        pass
     after = 0
     while lines := await engine.store.audit_texts(after, AT_ONCE * 10):
         after = lines[-1].seq
@@ -256,6 +274,52 @@ async def erase(
     about = {"id": done.id, "runs": done.runs, "events": done.events, "lines": done.lines, "archives": done.archives}
     await engine.audit(ERASED, actor=eraser.in_value(actor.as_json()), data=about)
     return done
+
+
+async def _each_setting(engine: Engine, eraser: Eraser) -> int:
+    """Take the person out of the delegates of others."""
+    rows = 0
+    for row in await engine.store.personal(_AT):
+        kept = eraser.without(row.settings)
+        if kept != row.settings:
+            await engine.store.set_personal(PersonalRow(row.person, kept, engine.now()))
+            rows += 1
+    return rows
+
+
+async def _each_document(engine: Engine, eraser: Eraser, people: People) -> int:
+    """Delete the users whom an identity provider has pushed as this person, and rewrite what else names them."""
+    pushed, after, rows = ProvisionedPeople(people.rules), 0, 0
+    while page := await engine.store.documents(after):
+        after = page[-1].change
+        for row in page:
+            if row.document is None:
+                continue
+            erased = eraser.in_value(row.document)
+            if row.kind == "User":
+                pushed.put_user(row.id, row.document)
+                user = pushed.user(row.id)
+                if user is not None and user.person is not None and user.person.address == eraser.address:
+                    erased = None
+            if erased != row.document:
+                name = None if erased is None or row.name is None else eraser.in_text(row.name)
+                # A change in between has a greater number, so it is read again.
+                rows += isinstance(await engine.store.put_document(row._replace(name=name, document=erased)), int)
+    return rows
+
+
+async def _each_other(engine: Engine, eraser: Eraser, table: Literal["counters", "files"]) -> int:
+    after, rows = "", 0
+    while page := await engine.store.other_texts(table, after, AT_ONCE * 10):
+        for was in page:
+            texts = tuple(map(eraser.in_text, was.texts))
+            if texts == was.texts:
+                after = was.id
+            elif await engine.store.rewrite_other(was, was._replace(texts=(texts[0], texts[1]))):
+                after, rows = was.id, rows + 1
+            else:
+                break  # it has changed since: read it again
+    return rows
 
 
 async def _each_run(

@@ -16,12 +16,17 @@ from approvals_bot.approvals.acts import Actor
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.store.chain import SEALED, ChainedEvent
+from approvals_bot.durable.store.documents import DocumentRow
+from approvals_bot.durable.store.files import FileRow
+from approvals_bot.durable.store.personal import PersonalRow
+from approvals_bot.durable.store.protocol import StateRow
 from approvals_bot.people import People
 from approvals_bot.service.audit import derive_key, write_export
 from approvals_bot.service.audit_verify import Keys, verify_lines
 from approvals_bot.service.catalog import Listed
 from approvals_bot.service.erasure import erase
 from approvals_bot.service.retention import KEY_KEPT, RetentionRules, count_ended, delete_ended
+from tests.support.new_runs import T0
 from tests.support.whole_service import KEY
 
 ANN, DI = "ann@acme.eu", "di@acme.eu"
@@ -148,8 +153,20 @@ async def test_a_person_is_erased_from_what_has_ended(service: Any, tmp_path: Pa
     dry = await erase(service.engine, people, ANN, actor=actor, archive=archive, dry_run=True)
     assert (dry.runs, dry.open, ANN in str(service.content())) == (2, [], True)
 
+    store, engine = service.engine.store, service.engine
+    away = PersonalRow(DI, {"zone": "", "away": [["2026-12-24", "2026-12-31", ANN]], "keys": True}, engine.now())
+    await store.set_personal(away)
+    user = {"userName": ANN, "displayName": "Ann Ode"}
+    await store.put_document(DocumentRow("User", "u1", ANN, user, 0))
+    await store.put_document(DocumentRow("User", "u2", DI, {"userName": DI, "nickName": "Ann Ode"}, 0))
+    state = {"grants": [{"votes": [{"stage": "go", "person": ANN}], "revoked": {"by": ANN, "reason": secret}}]}
+    await store.set_counter(StateRow("standing x", 1, state), engine.now(), engine.now() + DAYS)
+    await store.begin_file(FileRow("file_1", ANN, engine.now(), engine.now() + DAYS, ""))
+
     done = await erase(service.engine, people, "ann@acme.EU", actor=actor, archive=archive)
-    assert (done.runs, done.archives, done.open) == (2, 1, [])
+    assert (done.runs, done.archives, done.open, done.rows) == (2, 1, [], 5)
+    assert [row.document is None for row in await store.documents(0)] == [True, False]
+    assert [row.settings["away"] for row in await store.personal(T0)] == [[["2026-12-24", "2026-12-31"]]]
     out = io.BytesIO()
     await write_export(service.engine, derive_key(KEY), out)
     [packed] = archive.iterdir()

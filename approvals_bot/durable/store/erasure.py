@@ -1,4 +1,4 @@
-"""Rewriting the texts of runs that have ended, and of the audit, to erase a person from them; in both databases.
+"""Rewriting the texts of runs that have ended, of the audit, counters and files, to erase a person; in both databases.
 
 No chain breaks: where an event's data changes, its link keeps the seal of what was there in the place of the salt
 (store/chain.py). Only ended runs are rewritten, so nobody works on what changes.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:  # its driver is an extra
     from approvals_bot.durable.store.postgres_connection import PostgresConnection
@@ -45,6 +45,14 @@ class AuditText(NamedTuple):
     data: str
 
 
+class OtherTexts(NamedTuple):
+    """What may name somebody in a row of another table, as it is stored: a counter's, or a file's without content."""
+
+    table: Literal["counters", "files"]
+    id: str
+    texts: tuple[str, str]
+
+
 class ErasureStore(Protocol):
     """What a store does to erase a person."""
 
@@ -60,6 +68,12 @@ class ErasureStore(Protocol):
     async def rewrite_audit(self, lines: Sequence[AuditText]) -> None:
         """Write these lines in the place of those with the same numbers."""
 
+    async def other_texts(self, table: Literal["counters", "files"], after: str, most: int) -> list[OtherTexts]:
+        """Return the texts of the rows whose ID is greater than `after`, in the order of their IDs."""
+
+    async def rewrite_other(self, was: OtherTexts, to: OtherTexts) -> bool:
+        """Write the texts of a row. Returns False if they have changed since they were read."""
+
     async def erase_person(self, person: str) -> int:
         """Delete a person's sessions and settings. Returns how many rows there were."""
 
@@ -68,6 +82,17 @@ class ErasureStore(Protocol):
 
 
 _OF_PERSON = ("sessions", "personal")
+_OTHER = {
+    "counters": "SELECT name, name, state FROM counters WHERE name > {after} ORDER BY name LIMIT {most}",
+    "files": "SELECT id, owner, described FROM files WHERE id > {after} ORDER BY id LIMIT {most}",
+}
+# A counter has another version then, so a service that has read it before reads it again.
+_REWRITE_OTHER = {
+    "counters": """UPDATE counters SET name = {to}, state = {and_to}, version = version + 1
+                   WHERE name = {id} AND name = {was} AND state = {and_was}""",
+    "files": """UPDATE files SET owner = {to}, described = {and_to}
+                WHERE id = {id} AND owner = {was} AND described = {and_was}""",
+}
 _RUN = "r.id, r.ended_at IS NULL, r.attributes, r.view, r.parts, r.idempotency_key"
 
 
@@ -143,6 +168,18 @@ def rewrite_audit(db: sqlite3.Connection, lines: Sequence[AuditText]) -> None:
     )
 
 
+def other_texts(db: sqlite3.Connection, table: Literal["counters", "files"], after: str, most: int) -> list[OtherTexts]:
+    found = db.execute(_OTHER[table].format(after="?", most="?"), (after, most)).fetchall()
+    return [OtherTexts(table, id, (one, other)) for id, one, other in found]
+
+
+def rewrite_other(db: sqlite3.Connection, was: OtherTexts, to: OtherTexts) -> bool:
+    """Write the texts of a row that hasn't changed since."""
+    db.execute("PRAGMA secure_delete = ON")
+    sql = _REWRITE_OTHER[was.table].format(to="?", and_to="?", id="?", was="?", and_was="?")
+    return db.execute(sql, (*to.texts, was.id, *was.texts)).rowcount == 1
+
+
 def erase_person(db: sqlite3.Connection, person: str) -> int:
     """Delete a person's sessions and settings."""
     db.execute("PRAGMA secure_delete = ON")
@@ -212,6 +249,16 @@ class PostgresErasure:
                  WHERE seq = (n ->> 0)::bigint"""
         async with self._write.in_time():
             await self._write.fetch(sql, json.dumps([list(each) for each in lines]))
+
+    async def other_texts(self, table: Literal["counters", "files"], after: str, most: int) -> list[OtherTexts]:
+        async with self._lists.in_time():
+            rows = await self._lists.fetch(_OTHER[table].format(after="$1", most="$2"), after, most)
+        return [OtherTexts(table, id, (one, other)) for id, one, other in rows]
+
+    async def rewrite_other(self, was: OtherTexts, to: OtherTexts) -> bool:
+        sql = _REWRITE_OTHER[was.table].format(to="$1", and_to="$2", id="$3", was="$4", and_was="$5")
+        async with self._write.in_time():
+            return bool(await self._write.fetch(f"{sql} RETURNING 1", *to.texts, was.id, *was.texts))
 
     async def erase_person(self, person: str) -> int:
         async with self._write.in_time():

@@ -8,8 +8,9 @@ from approvals_bot.durable.core.events import NewEvent
 from approvals_bot.durable.store.audit import AuditEntry
 from approvals_bot.durable.store.chain import SEALED, seal
 from approvals_bot.durable.store.erasure import AuditText, EventText
+from approvals_bot.durable.store.files import FileRow
 from approvals_bot.durable.store.personal import PersonalRow
-from approvals_bot.durable.store.protocol import Append, Lease, OpenStore
+from approvals_bot.durable.store.protocol import Append, Lease, OpenStore, StateRow
 from tests.support.new_runs import T0, new_run
 
 ANN = "ann@acme.eu"
@@ -72,3 +73,20 @@ async def test_lines_and_rows_of_a_person_are_erased(store: OpenStore) -> None:
     assert ANN not in str(await store.audit_texts(0, 9))
     assert (await store.erase_person(ANN), await store.erase_person(ANN)) == (1, 0)
     assert await store.overwrite_freed()
+
+
+async def test_counters_and_files_are_rewritten(store: OpenStore) -> None:
+    await store.set_counter(StateRow(f"of {ANN}", 1, {"by": ANN}), T0, T0 + timedelta(days=1))
+    await store.begin_file(FileRow("f", ANN, T0, T0 + timedelta(days=1), ""))
+    [counter], [file] = await store.other_texts("counters", "", 9), await store.other_texts("files", "", 9)
+    assert (counter.texts[0], file.texts) == (f"of {ANN}", (ANN, ""))
+    assert await store.other_texts("files", "f", 9) == []
+    for was in (counter, file):
+        to = was._replace(texts=(was.texts[0].replace(ANN, "erased"), was.texts[1].replace(ANN, "erased")))
+        assert await store.rewrite_other(was, to)
+        assert not await store.rewrite_other(was, to)  # it has changed
+    kept = await store.counter("of erased")
+    assert kept == StateRow("of erased", 2, {"by": "erased"})
+    assert not await store.set_counter(
+        StateRow("of erased", 2, {}), T0, T0
+    )  # a service that has read it reads it again
