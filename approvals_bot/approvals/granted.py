@@ -34,6 +34,9 @@ from approvals_bot.people import is_mail
 FOR_EXTENSIONS: tuple[ChoiceName, ...] = ("approve", "reject")
 """The choices about an extension, which nobody can edit or hand back."""
 
+ONLY_BY_VOTES: dict[str, None] = {"standing": None, "allowance": None, "emergency": None, "break_glass": None}
+"""What the definition of an extension lacks: neither an earlier approval nor an emergency makes a grant longer."""
+
 
 class Granting(Protocol):
     """The request that gives something, in its run."""
@@ -137,7 +140,8 @@ class KeptGrant:
         lasts = refuse_extension(self._pending.request, self._policy, act, now(), is_asked=is_asked)
         if isinstance(lasts, Reply):
             return lasts
-        self._extension = self._pending.another(extends=shown_duration(lasts))
+        asked = self._pending.definition.model_copy(update=ONLY_BY_VOTES)
+        self._extension = self._pending.another(asked, extends=shown_duration(lasts))
         if act.reason.strip():
             said = Comment(act.by, act.reason.strip()[:LONGEST_REASON], act.via, actor=act.actor)
             extension = self._extension.request

@@ -11,11 +11,13 @@ from approvals_bot.approvals.acts import Edit, Stop, Vote, Withdraw
 from approvals_bot.approvals.break_glass import review_definition
 from approvals_bot.approvals.policy import Definition, digest, pinned
 from approvals_bot.approvals.request import Opening, Request
+from approvals_bot.approvals.standing_grants import StandingGrants
 from approvals_bot.approvals.standing_policy import Emergency
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.service.act import perform
 from approvals_bot.service.emergencies import written_reason
 from approvals_bot.service.read import request_of, requests_of
+from approvals_bot.service.standing import StoredGrants
 from tests.approvals.conftest import ANN, BO, CFO, CY, DI, Office, OpenedRequest
 
 TEXT = """
@@ -166,6 +168,41 @@ async def test_nobody_gets_rid_of_the_review(office: Office, by: str) -> None:
         await office.settle()
         _, review = await parts(opened)
         assert (review.is_open, review.fields) == (True, {"account": "prod"})
+
+
+GRANT = """
+[standing]
+match = ["account"]
+lasts = "30d"
+[grant]
+lasts = "1h"
+max = "8h"
+give = { http = "grant" }
+take = { http = "revoke" }
+extend = "ask"
+"""
+
+
+@pytest.mark.parametrize("is_emergency", [True, False])
+async def test_only_votes_extend_a_grant(office: Office, is_emergency: bool) -> None:
+    text = TEXT.replace('account = "string"', 'account = { type = "string", pinned = true }') + GRANT
+    async with office.open():
+        office.engine.resources[StandingGrants] = StoredGrants(office.engine)
+        if is_emergency:
+            opened = await broken(office, text=text)
+        else:
+            opened = await office.ask(text, {"account": "prod"})
+            assert await opened.vote(ANN) == "decided"
+        assert (await opened.act(kind="extend", by=DI, lasts="1h"))["verdict"] == "extending"
+        await office.settle()
+        requests = requests_of(await opened.record())
+        (extension,) = [one for one in requests if one.extends]
+        assert extension.is_open, "neither the emergency nor the approval that it extends covers it"
+        assert len([one for one in requests if one.reviews]) == is_emergency
+        assert (await perform(office.engine, extension, Vote(ANN, "approve"))).verdict == "decided"
+        await office.settle()
+        (extension,) = [one for one in requests_of(await opened.record()) if one.extends]
+        assert (extension.outcome is not None and extension.outcome.by, extension.standing) == (ANN, None)
 
 
 def test_an_emergency_follows_the_version_of_its_file() -> None:

@@ -87,6 +87,5 @@ async def test_counters_and_files_are_rewritten(store: OpenStore) -> None:
         assert not await store.rewrite_other(was, to)  # it has changed
     kept = await store.counter("of erased")
     assert kept == StateRow("of erased", 2, {"by": "erased"})
-    assert not await store.set_counter(
-        StateRow("of erased", 2, {}), T0, T0
-    )  # a service that has read it reads it again
+    late = StateRow("of erased", 2, {})  # of a service that had read it before
+    assert not await store.set_counter(late, T0, T0)
