@@ -28,7 +28,8 @@ from approvals_bot.errors import (
 )
 from approvals_bot.service.act import perform
 from approvals_bot.service.owed_lines import line_of_operator, write_line
-from approvals_bot.service.read import request_behind, request_of
+from approvals_bot.service.read import request_behind, request_of, requests_of
+from approvals_bot.service.revocations import end_standing
 
 Act = Literal["retry", "new_run", "reset"]
 
@@ -39,6 +40,16 @@ RETRYABLE: tuple[Status, ...] = (*REPAIRABLE, "cancelled")
 """The statuses of runs of which there can be another attempt."""
 
 PAGE_SIZE = 50  # runs; a row may have 2 MB
+
+
+class GrantNotOverError(ApprovalsBotError):
+    """What a request has given isn't over, and a reset that drops its votes would leave nobody to remove it."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"What was approved by run {run_id} isn't over, so its votes can't be dropped: revoke it first. "
+            "Nothing was changed."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +96,32 @@ async def reset(
 ) -> Repair:
     """Let a new run go on from event `to` of a run, in its place.
 
-    A repeat returns the same new run while that is open. Raises as `Engine.reset` does; nothing was changed then.
+    What its approval covers of later requests ends, since the new run may decide otherwise, or cover them itself. A
+    repeat returns the same new run while that is open. Raises as `Engine.reset` does, and GrantNotOverError; nothing
+    was changed then.
     """
     record = await _record(engine, run_id)
+    if drop_payloads and await _drops_what_gives(engine, record, to):
+        raise GrantNotOverError(run_id)
     data = {"reason": reason, "status": record.status, "to": to, "drop_payloads": drop_payloads}
     owed = line_of_operator("run_reset", who, actor, run_id, data)
     run = await engine.reset(run_id, to=to, drop_payloads=drop_payloads, actor=actor.as_json(), owes=owed)
     await _write_line(engine, owed, run)
+    for request in requests_of(record):
+        if request.standing is not None:
+            await end_standing(engine, request, request.standing, who, reason, actor=actor.as_json(), via="inbox")
     return Repair(run_id, "reset", run.id, run.is_new)
+
+
+async def _drops_what_gives(engine: Engine, record: RunRecord, to: int) -> bool:
+    """Return whether the decision that has given something which isn't over comes after event `to`."""
+    decided = [
+        each.outcome.at for each in requests_of(record) if each.outcome and each.grant and not each.grant.is_over
+    ]
+    if not decided:
+        return False
+    _, log = await engine.read(record.id)
+    return any(event.seq == to and event.at <= max(decided) for event in log)
 
 
 async def cancel_run(engine: Engine, run_id: str, *, who: str, actor: Actor, reason: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from approvals_bot.approvals.acts import Actor, Reply, Revoke
+from approvals_bot.approvals.card_model import Via
 from approvals_bot.approvals.grants import LONGEST_REASON, refuse_revocation
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.reassignment import Rank
@@ -25,13 +26,22 @@ async def revoke_standing(engine: Engine, request: Request, given: GivenGrant, a
         data = {"act": act.kind, "via": act.via, "verdict": refused.verdict, "because": refused.code}
         await audit_refusal(engine, "act_refused", who=act.by, run_id=request.run_id, actor=actor, data=data)
         return refused
-    reason = act.reason.strip()[:LONGEST_REASON]
-    if await StoredGrants(engine).revoke(given.scope, given.grant.id, act.by, reason):
-        data = {"grant": given.grant.id, "via": act.via, "reason": reason}
-        await engine.audit("grant_revoked", who=act.by, run_id=request.run_id, actor=actor, data=data)
+    if await end_standing(engine, request, given, act.by, act.reason, actor=actor, via=act.via):
         return Reply("revoked", True, "standing_revoked")
     kept = await counted_grant(engine, given)
     return Reply("revoked", code="grant_over", params={"state": "ended" if kept is None else kept.state(engine.now())})
+
+
+async def end_standing(
+    engine: Engine, request: Request, given: GivenGrant, by: str, reason: str, *, actor: dict[str, str], via: Via
+) -> bool:
+    """End a standing grant now, and audit that. Returns False if it was over."""
+    reason = reason.strip()[:LONGEST_REASON]
+    if not await StoredGrants(engine).revoke(given.scope, given.grant.id, by, reason):
+        return False
+    data = {"grant": given.grant.id, "via": via, "reason": reason}
+    await engine.audit("grant_revoked", who=by, run_id=request.run_id, actor=actor, data=data)
+    return True
 
 
 async def counted_grant(engine: Engine, given: GivenGrant) -> CountedGrant | None:

@@ -68,7 +68,8 @@ async def parts(opened: OpenedRequest) -> tuple[Request, Request]:
 async def review_vote(opened: OpenedRequest, by: str, choice: str = "approve", comment: str = "") -> Any:
     """Vote on the review. Returns the verdict."""
     _, review = await parts(opened)
-    reply = await perform(opened.office.engine, review, Vote(by, choice, comment=comment))  # type: ignore[arg-type]
+    vote = Vote(by, choice, comment=comment)  # type: ignore[arg-type]
+    reply = await perform(opened.office.engine, review, vote, timeout=60)
     await opened.office.settle()
     return reply.verdict
 
@@ -199,7 +200,7 @@ async def test_only_votes_extend_a_grant(office: Office, is_emergency: bool) -> 
         (extension,) = [one for one in requests if one.extends]
         assert extension.is_open, "neither the emergency nor the approval that it extends covers it"
         assert len([one for one in requests if one.reviews]) == is_emergency
-        assert (await perform(office.engine, extension, Vote(ANN, "approve"))).verdict == "decided"
+        assert (await perform(office.engine, extension, Vote(ANN, "approve"), timeout=60)).verdict == "decided"
         await office.settle()
         (extension,) = [one for one in requests_of(await opened.record()) if one.extends]
         assert (extension.outcome is not None and extension.outcome.by, extension.standing) == (ANN, None)

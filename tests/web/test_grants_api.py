@@ -121,6 +121,19 @@ async def test_a_cancellation_removes_what_was_given_first(service: Any) -> None
     assert run["request"]["outcome"] == "approved"
 
 
+async def test_a_reset_leaves_nothing_given(service: Any) -> None:
+    run_id = await service.start("access-api", {"hours": 2}, requester=DI)
+    path = f"/api/runs/{run_id}"
+    await service.api.post(f"{path}/votes", json={"by": ANN, "choice": "approve"})
+    await service.engine.settle()
+    again = {"to": 1, "reason": "a wrong vote", "drop_payloads": True}
+    refused = await service.api.post(f"{path}/reset", json=again)
+    assert (refused.status_code, refused.json()["title"]) == (409, "Grant isn't over")
+    await service.api.post(f"{path}/revocation", json={"by": ANN})
+    await service.engine.settle()
+    assert (await service.api.post(f"{path}/reset", json=again)).status_code == 202
+
+
 async def test_lists_of_grants(service: Any) -> None:
     for requester in (DI, BO):
         run_id = await service.start("access-api", {"hours": 1}, requester=requester)

@@ -10,8 +10,12 @@ import httpx2
 import pytest
 
 from approvals_bot.app.service import Service, open_service
+from approvals_bot.approvals.acts import Actor
 from approvals_bot.durable.store.audit import AuditFilter
 from approvals_bot.service.catalog import read_configuration
+from approvals_bot.service.read import request_of
+from approvals_bot.service.repairs import reset
+from approvals_bot.service.revocations import counted_grant
 from approvals_bot.service.sessions import Sessions
 from tests.web.test_new_request import BASE, CONFIG
 
@@ -88,3 +92,26 @@ async def test_a_grant_is_used_listed_and_revoked(service: Service) -> None:
         assert (listed["revoked_by"], listed["reason"]) == ("bo@acme.eu", "done")
         (line,) = await service.engine.audit_lines(AuditFilter(run_id=first["id"], what="grant_revoked"))
         assert line.entry.who == "bo@acme.eu"
+
+
+async def test_a_reset_ends_what_the_approval_covers(service: Service) -> None:
+    headers = {"authorization": f"Bearer {DESK}"}
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(service.app), base_url=BASE, headers=headers) as api:
+        body = {"workflow": "covering-access", "input": {"account": "dev", "price": "1"}, "requester": "bo@acme.eu"}
+        id = (await api.post("/api/runs", json=body)).json()["run_id"]
+        await service.engine.wait(id, 0.3)
+        await api.post(f"/api/runs/{id}/votes", json={"by": "ann@acme.eu", "choice": "approve"})
+        assert (await api.get(f"/api/runs/{id}?wait=5")).json()["request"]["standing"]
+    done = await reset(
+        service.engine, id, 1, who="ann@acme.eu", actor=Actor("cli", "root"), reason="a wrong vote", drop_payloads=True
+    )
+    request = request_of(await service.engine.record(id))
+    assert request is not None
+    assert request.standing is not None
+    kept = await counted_grant(service.engine, request.standing)
+    assert kept is not None
+    assert kept.revoked is not None
+    assert kept.revoked.reason == "a wrong vote"
+    assert done.next_run != id
+    (line,) = await service.engine.audit_lines(AuditFilter(run_id=id, what="grant_revoked"))
+    assert line.entry.who == "ann@acme.eu"
