@@ -16,6 +16,7 @@ import os
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -170,13 +171,14 @@ async def _delete(engine: Engine, found: list[DeletableRun], file: Archive | Non
     """Delete these runs, but those that others still need."""
     stubs: list[tuple[Stub, tuple[str, ...]]] = []
     files: list[str] = []
+    named = Counter[str]()  # the files that these runs have
     events = 0
     for ended in found:
         read = await engine.store.read(ended.run_id, after=NO_EVENTS, patient=True)
         if read is None or still_covers(read[0], engine.now()):
             continue
         record, chained = read[0], await engine.store.chained(ended.run_id)
-        own = await _own_files(engine, record)
+        own = await _own_files(engine, record, named)
         if file is not None:
             await asyncio.to_thread(file.add, archived(record, ended, chained))
             async for line in _file_lines(engine, own):
@@ -188,8 +190,8 @@ async def _delete(engine: Engine, found: list[DeletableRun], file: Archive | Non
         return
     if file is not None:
         await asyncio.to_thread(file.flush)
-    named = [[stub.run_id, stub.seq, stub.head] for stub, _ in stubs]
-    about = {"runs": named, "archive": file.path.name if file is not None else None}
+    ended_runs = [[stub.run_id, stub.seq, stub.head] for stub, _ in stubs]
+    about = {"runs": ended_runs, "archive": file.path.name if file is not None else None}
     await engine.audit(RUNS_DELETED, actor=actor.as_json(), data=about)
     done.runs += await engine.store.delete_runs(stubs, files)
     done.events += events
@@ -251,10 +253,18 @@ def archived(record: RunRecord, ended: DeletableRun, chained: list[ChainedEvent]
     }
 
 
-async def _own_files(engine: Engine, record: RunRecord) -> list[str]:
-    """Return the files that this run has and no other one."""
-    named = dict.fromkeys(_FILE.findall(json.dumps(record.parts)))
-    return [id for id in named if await engine.count_runs(Filter(attributes={projected(FILE): id}), 2) <= 1]
+async def _own_files(engine: Engine, record: RunRecord, named: Counter[str]) -> list[str]:
+    """Return the files that this run has and no other one, but for those before it that are deleted with it.
+
+    `named`: in how many of those each file is; this run is added.
+    """
+    ids = dict.fromkeys(_FILE.findall(json.dumps(record.parts)))
+    named.update(ids.keys())
+    return [
+        id
+        for id in ids
+        if await engine.count_runs(Filter(attributes={projected(FILE): id}), named[id] + 1) <= named[id]
+    ]
 
 
 async def _file_lines(engine: Engine, files: list[str]) -> AsyncIterator[dict[str, Any]]:

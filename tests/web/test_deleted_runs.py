@@ -59,8 +59,9 @@ async def test_a_deleted_request_is_archived_and_says_how_it_ended(service: Any,
     api, key = service.api, {"Idempotency-Key": "pay-17"}
     plan = (await api.post("/api/files", params={"name": "plan.txt"}, content=b"a plan")).json()["id"]
     body: dict[str, Any] = {"workflow": "pay-retained", "input": {"amount": 5}, "requester": DI}
-    with_file = await service.start("pay-retained", {"amount": 4, "plan": plan}, requester=DI)
-    await api.post(f"/api/runs/{with_file}/votes", json={"by": ANN, "choice": "reject", "comment": "no"})
+    for _ in range(2):  # two runs have the same file, and go together
+        with_file = await service.start("pay-retained", {"amount": 4, "plan": plan}, requester=DI)
+        await api.post(f"/api/runs/{with_file}/votes", json={"by": ANN, "choice": "reject", "comment": "no"})
     opened = await api.post("/api/runs", json=body, headers=key)
     run_id = opened.json()["run_id"]
     await service.engine.settle()
@@ -70,8 +71,8 @@ async def test_a_deleted_request_is_archived_and_says_how_it_ended(service: Any,
     await service.engine.settle()
     assert await delete(service, tmp_path / "archive") == 0
     await service.clock.advance(DAYS + timedelta(minutes=1))
-    assert await count_ended(service.engine, RetentionRules(others=DAYS)) == 2
-    assert await delete(service, tmp_path / "archive") == 2
+    assert await count_ended(service.engine, RetentionRules(others=DAYS)) == 3
+    assert await delete(service, tmp_path / "archive") == 3
 
     gone = await api.get(f"/api/runs/{run_id}")
     assert (gone.status_code, gone.json()["run"]["outcome"], gone.json()["title"]) == (
