@@ -21,7 +21,7 @@ from approvals_bot.approvals.grants import length_fault
 from approvals_bot.approvals.named_people import opening_with_people
 from approvals_bot.approvals.opening_policy import SCHEDULE
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER, Opening
+from approvals_bot.approvals.request import BREAK_GLASS, ON_BEHALF_OF, REQUESTER, Opening
 from approvals_bot.approvals.resolution import is_named
 from approvals_bot.approvals.rules import rules_of
 from approvals_bot.approvals.simulate import find_undecidable_stage
@@ -98,6 +98,8 @@ async def open_run(
     opening = await _permitted(definition, opening, people, engine.now())
     if key is None and definition.workflow.key is not None:
         key = _own_key(definition, input, opening, people)
+    if key is not None and emergency is not None:  # the same request may be waiting for votes that nobody gives
+        key = SentKey(f"{key} {BREAK_GLASS}", key.sent)
     await _check_decidable(definition, opening, people, engine.now())
     workflow = listed.workflow
     if emergency is not None:

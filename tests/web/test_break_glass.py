@@ -21,6 +21,7 @@ ACCESS = """
 [workflow]
 id = "glass-access"
 title = "Access to {{ account }}"
+key = "{{ account }}"
 request = ["*"]
 owners = ["ann@acme.eu"]
 [fields]
@@ -68,8 +69,10 @@ async def test_a_fresh_sign_in_opens_it_without_a_vote(service: Service) -> None
         assert refused.status_code == 422
         assert "Write at least 20 characters." in refused.text
         assert 'value="on" checked' in refused.text
+    waiting = await bo.send(hidden(page.text), account="prod")
     opened = await bo.send(form | {"reason": WHY}, account="prod")
     assert opened.status_code == 303
+    assert opened.headers["location"] != waiting.headers["location"], "it isn't the one that waits for votes"
     again = await bo.send(form | {"reason": WHY}, account="prod")
     assert again.headers["location"] == opened.headers["location"], "sent twice, it is one request"
     id = opened.headers["location"].rpartition("/")[2]
