@@ -71,3 +71,10 @@ def test_without_caller_and_sdk_there_is_no_span() -> None:
         assert (current, traceparent(), trace_id()) == (None, "", "")
     with span("step a", CALLER):
         assert (traceparent(), trace_id()) == (CALLER, CALLER[3:35])
+
+
+def test_a_span_has_the_class_of_an_error_alone(spans: InMemorySpanExporter) -> None:
+    with pytest.raises(ValueError, match="bo@acme.eu"), span("step look"):
+        raise ValueError("bo@acme.eu isn't known")
+    (ended,) = spans.get_finished_spans()
+    assert (ended.status.is_ok, ended.status.description, ended.events) == (False, "ValueError", ())

@@ -9,13 +9,14 @@ The API is imported with the first span that needs it: commands that run nothing
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span, Tracer
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 TRACEPARENT = "traceparent"
@@ -36,7 +37,22 @@ def span(name: str, parent: str = "", /, **fields: Any) -> AbstractContextManage
     context = _headers().extract({TRACEPARENT: parent}) if parent else None
     known = {field: value for field, value in fields.items() if value not in (None, "")}
     tracer = trace.get_tracer("approvals_bot")
-    return tracer.start_as_current_span(name, context, attributes=known, record_exception=False)
+    return _failing(tracer, name, context, known)
+
+
+@contextmanager
+def _failing(tracer: Tracer, name: str, context: Context | None, known: Mapping[str, Any]) -> Iterator[Span]:
+    """Run in a span. An error is its class there: its message may quote what people sent."""
+    from opentelemetry.trace import StatusCode
+
+    with tracer.start_as_current_span(
+        name, context, attributes=known, record_exception=False, set_status_on_exception=False
+    ) as current:
+        try:
+            yield current
+        except Exception as error:
+            current.set_status(StatusCode.ERROR, type(error).__name__)
+            raise
 
 
 def is_recording() -> bool:
