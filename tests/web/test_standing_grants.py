@@ -105,7 +105,9 @@ async def test_a_reset_ends_what_the_approval_covers(service: Service) -> None:
     done = await reset(
         service.engine, id, 1, who="ann@acme.eu", actor=Actor("cli", "root"), reason="a wrong vote", drop_payloads=True
     )
-    request = request_of(await service.engine.record(id))
+    record = await service.engine.record(id)
+    assert record is not None
+    request = request_of(record)
     assert request is not None
     assert request.standing is not None
     kept = await counted_grant(service.engine, request.standing)

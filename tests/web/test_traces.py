@@ -74,7 +74,7 @@ def test_without_caller_and_sdk_there_is_no_span() -> None:
 
 
 def test_a_span_has_the_class_of_an_error_alone(spans: InMemorySpanExporter) -> None:
-    with pytest.raises(ValueError, match="bo@acme.eu"), span("step look"):
+    with pytest.raises(ValueError, match="known"), span("step look"):
         raise ValueError("bo@acme.eu isn't known")
     (ended,) = spans.get_finished_spans()
     assert (ended.status.is_ok, ended.status.description, ended.events) == (False, "ValueError", ())
