@@ -113,7 +113,7 @@ def _calls(value: object) -> object:
 def _number(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not 0 <= value < 10**15:
         raise refuse("write a number that isn't negative")
-    return Decimal(str(value))
+    return Decimal(int(value)) if isinstance(value, float) and value.is_integer() else Decimal(str(value))
 
 
 def _rate_text(rate: BudgetRate) -> str:

@@ -14,7 +14,7 @@ from approvals_bot.approvals.published import Relation
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import People, PersonAddress, SourceUnavailable, parse_address
-from approvals_bot.service.read import is_concerned, list_requests
+from approvals_bot.service.read import is_concerned, list_requests, request_of
 
 if TYPE_CHECKING:
     from approvals_bot.service.catalog import Catalog
@@ -84,10 +84,18 @@ class KnownPeople:
 
 async def concerns_now(engine: Engine, view: Request, reader: str | None) -> bool:
     """Return whether this person has to do with the request, and may. Raises SourceUnavailable."""
-    if reader is None or not is_concerned(view, reader):
+    if reader is None or not (is_concerned(view, reader) or await _has_covered(engine, view, reader)):
         return False
     known = engine.resources.get(KnownPeople)
     return known is None or await known.may_act(reader, view.workflow)
+
+
+async def _has_covered(engine: Engine, view: Request, reader: str) -> bool:
+    """Return whether an earlier approval that this person gave has decided the request."""
+    kind, _, id = ("" if view.outcome is None else view.outcome.by).partition(":")
+    record = await engine.record(id.partition(".")[0]) if kind in ("grant", "allowance") else None
+    giving = None if record is None else request_of(record)
+    return giving is not None and any(vote.counts and vote.by == reader for vote in giving.votes)
 
 
 def _mails(text: str) -> Iterator[str]:

@@ -82,12 +82,13 @@ async def test_a_person_approves_the_next_calls_on_the_page(calls: House) -> Non
     assert (given.status_code, given.headers["location"]) == (303, f"/requests/{run}?done=decided")
     await calls.clock.advance("1s")
     page = await calls.get(f"/requests/{run}", ANN)
-    assert "The approval also covers later calls like this one" in shown(page)
+    assert "at most 2 of them, price up to 3000 in all, price up to 650.5 in each." in shown(page)
     covered = await call(calls, "s:2", price=650.5)
     found = await decision(calls, covered)
     assert found is not None
     assert (found.state, found.allowance) == ("approved", run)
-    assert "by Ann Ode: use 1 of 2, until" in shown(await calls.get(f"/requests/{covered}", "di@acme.eu"))
+    assert "by Ann Ode: use 1 of 2, until" in shown(await calls.get(f"/requests/{covered}", ANN))
+    assert (await calls.get(f"/requests/{covered}", "bo@acme.eu")).status_code == 404, "not concerned"
     assert await decision(calls, await call(calls, "s:3", price=651)) is None
 
 
