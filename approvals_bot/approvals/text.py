@@ -80,6 +80,10 @@ REPLIES = {
         "you don't need to do it again."
     ),
     "unknown": "This request can't be found. Nothing was changed.",
+    "put_back": (
+        "The request isn't as you were shown it: it was put back to an earlier state, or is gone. Your vote wasn't "
+        "counted. Open the request again and check it before you vote."
+    ),
     "busy": f"Too much is waiting to be counted on this request. {UNCHANGED} Please try again in a few minutes.",
     "takes_no_votes": f"This request no longer takes votes. {UNCHANGED}",
     "bounced": "",

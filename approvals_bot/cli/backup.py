@@ -62,7 +62,7 @@ def backup(file: BackupFile, config: Config = CONFIG, as_json: Json = False) -> 
         return done
 
     done = with_engine(config, run, upgrade=False)
-    logger.debug("a backup was written", extra={"event": "backup_written"})
+    logger.info("a backup was written", extra={"event": "backup_written"})
     if not as_json:
         typer.echo(f"{file}: {file.stat().st_size:,} bytes, read back. {NOT_IN_IT}")
     text = f"Backed up {done.runs:,} runs, {done.events:,} events up to seq {done.seq:,}"
@@ -107,7 +107,7 @@ def restore(
         await engine.audit("restored", actor=this_user().as_json(), data=data)
 
     with_engine(config, record, upgrade=False)
-    logger.debug("a backup was restored", extra={"event": "restored"})
+    logger.info("a backup was restored", extra={"event": "restored"})
     found = {"runs": counts["runs"], "events": counts["events"], "aside": aside, "as_new": as_new}
     terminal.say(
         found | {"repeated": [asdict(each) for each in repeated]},

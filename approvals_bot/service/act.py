@@ -33,6 +33,7 @@ from approvals_bot.approvals.acts import (
 from approvals_bot.approvals.apply import late_reply
 from approvals_bot.approvals.card_model import Via
 from approvals_bot.approvals.request import Request
+from approvals_bot.approvals.shown_state import has_had
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine, HookTarget, KeptPayload, SentKey
 from approvals_bot.durable.engine.tracing import link_to, parent_of
@@ -57,6 +58,8 @@ WITHOUT_RULES = People(rules=IdentityRules("different"))
 
 RECEIVED = Reply("received")
 BUSY = Reply("busy")
+PUT_BACK = Reply("request_changed", code="put_back")
+"""What was shown isn't in the log: a backup was restored, or the run was reset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +112,16 @@ async def perform(
     timeout: float = ANSWER_LIMIT,
     press: str | None = None,
     shown: str | None = None,
+    state: str | None = None,
 ) -> Reply:
     """Perform an act on the request, and return the reply. The act is durable before this returns, even as `received`.
 
     `request`: the request itself, its hook as the engine just found it, or the hook's id. `press`: a name for this
-    press, if its channel may deliver it twice, perhaps to different replicas. `shown`: as in `send_act`. An act after
-    the end changes nothing: the reply says how the request ended, and the audit records the act.
+    press, if its channel may deliver it twice, perhaps to different replicas. `shown`, `state`: as in `send_act`.
+    An act after the end changes nothing: the reply says how the request ended, and the audit records the act.
     """
     until = asyncio.get_running_loop().time() + timeout
-    sent = await send_act(engine, request, act, press=press, shown=shown)
+    sent = await send_act(engine, request, act, press=press, shown=shown, state=state)
     return sent if isinstance(sent, Reply) else await sent.reply(until - asyncio.get_running_loop().time())
 
 
@@ -128,10 +132,12 @@ async def send_act(
     *,
     press: str | None = None,
     shown: str | None = None,
+    state: str | None = None,
 ) -> SentAct | Reply:
     """Perform an act, and return once it is durable, without waiting for the request's reply.
 
     `shown`: the text that the person saw where they acted, if that isn't the whole card; "" if that isn't known.
+    `state`: the mark of the state that the page or card showed (`approvals/shown_state.py`); None if it showed none.
     Returns a Reply if none is to come: the act changed nothing, or was repeated. Raises IdempotencyConflictError if
     `press` is a SentKey that came with something else before.
     """
@@ -145,13 +151,15 @@ async def send_act(
             return reply
     if isinstance(request, Request) and not request.hook_id:  # a rule decided before any stage opened
         return await _refuse_late(engine, request, act)
-    target = request if isinstance(request, HookTarget) else await engine.find(_hook_of(request))
+    hook_id = request.hook.id if isinstance(request, HookTarget) else _hook_of(request)
+    target = request if isinstance(request, HookTarget) else await engine.find(hook_id)
     if target is None:
-        return Reply("unknown")
+        is_lost = state is not None and await engine.store.stub(hook_id=hook_id) is None
+        return PUT_BACK if is_lost else Reply("unknown")
     note(run_id=target.record.id, workflow=target.record.workflow)
     link_to(parent_of(target.record.attributes))
     act = _as_voted_before(engine, request_behind(target), act)
-    if (refusal := await _refuse(engine, target, act)) is not None:
+    if (refusal := await _refuse(engine, target, act, state)) is not None:
         return refusal
     if await has_had_their_share(engine, target, act.by):
         return BUSY
@@ -176,8 +184,10 @@ async def send_act(
         return await _too_late(engine, target.hook.id, act)
 
 
-async def _refuse(engine: Engine, target: HookTarget, act: Act) -> Reply | None:
+async def _refuse(engine: Engine, target: HookTarget, act: Act, state: str | None) -> Reply | None:
     """Refuse people whom nobody knows any more, and presses in Slack or a chat where a sign-in is needed.
+
+    Also those on what the request has never been: it was put back since.
 
     The audit records it.
 
@@ -194,6 +204,9 @@ async def _refuse(engine: Engine, target: HookTarget, act: Act) -> Reply | None:
                 refusal = Reply("not_an_approver", code="left")
         except SourceUnavailable:
             refusal = Reply("group_unknown", code="rank_unknown")
+    is_put_back = state is not None and request is not None and request.is_open and not has_had(request, state)
+    if refusal is None and is_put_back:
+        refusal = PUT_BACK
     if refusal is not None:
         data = {"act": act_word(act), "via": act.via, "verdict": refusal.verdict, "because": refusal.code}
         await audit_refusal(engine, "act_refused", who=act.by, run_id=target.record.id, actor=actor_of(act), data=data)

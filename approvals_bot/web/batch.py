@@ -109,8 +109,9 @@ class InboxVotes:
         return [BatchRow(id, await self._title(id, person), text, counted) for id, text, counted in state["rows"]]
 
     async def _vote_on(self, chosen: str, vote: Vote) -> BatchRow:
-        """Vote on one request, if it still has the digest with which it was shown."""
-        id, _, digest = chosen.partition(":")
+        """Vote on one request, if it still has the digest, and has had the state, with which it was shown."""
+        id, _, seen = chosen.partition(":")
+        digest, _, state = seen.partition(":")
         record = await find_record(self._engine, id)
         found = request_of(record) if record is not None else None
         if found is None or not await concerns_now(self._engine, found, vote.by):
@@ -119,7 +120,7 @@ class InboxVotes:
             return BatchRow(id, "", NEEDS_PROOF, is_counted=False)
         card = card_of(found, vote.by, self._engine.now())
         shown = f"{card.title}\n{card_text.asked_by(card)}"  # all that a line of the inbox says of what is decided
-        reply = await perform(self._engine, found, replace(vote, digest=digest), shown=shown)
+        reply = await perform(self._engine, found, replace(vote, digest=digest), shown=shown, state=state)
         self._metrics.voted(reply.verdict, "inbox")
         return BatchRow(id, "", reply.text, reply.verdict not in REFUSALS)
 

@@ -44,7 +44,7 @@ from approvals_bot.approvals.request import RecordedVote, Request, RequestStage
 from approvals_bot.approvals.talk import talk_result
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import Person
-from approvals_bot.service.act import is_requester, perform, received
+from approvals_bot.service.act import PUT_BACK, is_requester, perform, received
 from approvals_bot.service.audited import audit_refusal
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.talk import snooze_of, talk
@@ -147,6 +147,8 @@ class Decisions:
         """POST: count the choice, then 303 to the page that says so, or the refusal with its sentence."""
         form = await read_form(request)
         link = await self._links.open(request.path_params["signed"])
+        if link is None and await self._links.is_lost(request.path_params["signed"], form.get("form_token", "")):
+            return self._pages.page("error.html", 409, title="The request has changed", detail=PUT_BACK.text)
         if link is None:
             return self._not_found(request)
         shown = self._links.shown_form(link, form.get("form_token", ""))
@@ -179,7 +181,7 @@ class Decisions:
         ready = with_next_calls(vote, link.view, form) if "next_calls" in form else vote
         if isinstance(ready, Reply):
             return await self._said(link, vote, ready, form)
-        return await self._perform(request, link, ready, form, text)
+        return await self._perform(request, link, ready, form, text, None if shown is None else shown.state)
 
     async def _has_signed_in(self, request: HttpRequest, link: Link) -> bool:
         """Return whether the person of this link has signed in in this browser lately, and was asked for it."""
@@ -221,11 +223,17 @@ class Decisions:
                 return (403, CODE_OVER), ""
 
     async def _perform(
-        self, request: HttpRequest, link: Link, act: Act, form: Mapping[str, str], shown: str = ""
+        self,
+        request: HttpRequest,
+        link: Link,
+        act: Act,
+        form: Mapping[str, str],
+        shown: str = "",
+        state: str | None = None,
     ) -> Response:
         """Do it: 303 to the page that says so; else the page again, with why nothing was changed."""
         act = replace(act, actor=await self._actor(request, link))
-        reply = await perform(self._engine, link.target, act, shown=shown)
+        reply = await perform(self._engine, link.target, act, shown=shown, state=state)
         return await self._said(link, act, reply, form, to_request="page" in request.query_params)
 
     async def _talk(self, request: HttpRequest, link: Link, form: Mapping[str, str]) -> Response:

@@ -17,6 +17,7 @@ from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.card_model import Via
 from approvals_bot.approvals.request import Request
+from approvals_bot.approvals.shown_state import state_mark
 from approvals_bot.durable.engine import Engine, HookTarget
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import InvalidTokenError
@@ -55,10 +56,11 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class ShownForm:
-    """A form that came back: the digest and the text's SHA-256 that it was shown with, and whether that was lately."""
+    """A form that came back: the digest, the text's SHA-256 and the state that it showed; whether that was lately."""
 
     digest: str
     text: str
+    state: str
     is_fresh: bool
 
 
@@ -109,6 +111,23 @@ class Links:
         """Return the ID of the hook that this token is for; "" for a bad one. Its request may be gone."""
         return str((self._read(DECISION, signed) or {}).get("h", ""))
 
+    async def is_lost(self, signed: str, form_token: str) -> bool:
+        """Return whether this form was shown behind this link, for a request or a person that the store lacks now.
+
+        So it is after a backup was restored that is older than the link. A request that was deleted has left a stub.
+        """
+        link, form = self._read(DECISION, signed), self._read(FORM, form_token)
+        if link is None or form is None or any(link.get(key) != form.get(key) for key in ("h", "r", "g")):
+            return False
+        hook_id, recipient = str(link["h"]), str(link["r"])
+        target = await self._engine.find(hook_id)
+        if target is None:
+            return await self._engine.store.stub(hook_id=hook_id) is None
+        view = request_behind(target)
+        if view is None or link["g"] != target.hook.generation:
+            return False
+        return recipient not in view.recipients and requester_of(view, recipient) is None
+
     async def _is_known(self, address: str, workflow: str) -> bool:
         """Return whether anybody knows the person of a link now. Raises SourceUnavailable."""
         known = self._engine.resources.get(KnownPeople)
@@ -116,9 +135,12 @@ class Links:
 
     def form_token(self, link: Link) -> str:
         """Make the proof for the form on this link's page: its sender has seen the page, and what it showed."""
-        return self._tokens.sign(
-            FORM, link.binding | {"t": self._now().timestamp(), "d": link.view.digest, "s": self._text_now(link)[1]}
-        )
+        shown = {
+            "d": link.view.digest,
+            "s": self._text_now(link)[1],
+            "v": state_mark(link.view.version, link.view.votes),
+        }
+        return self._tokens.sign(FORM, link.binding | {"t": self._now().timestamp()} | shown)
 
     def shown_form(self, link: Link, form_token: str) -> ShownForm | None:
         """Return what this form showed behind this link, at any time; None for what is no form of it."""
@@ -126,7 +148,9 @@ class Links:
         if payload is None or not link.binding.items() <= payload.items():
             return None
         age = self._now().timestamp() - float(payload["t"])
-        return ShownForm(str(payload["d"]), str(payload.get("s", "")), is_fresh=age <= FORM_TIME.total_seconds())
+        return ShownForm(
+            str(payload["d"]), str(payload.get("s", "")), str(payload["v"]), is_fresh=age <= FORM_TIME.total_seconds()
+        )
 
     def text_shown(self, link: Link, form: ShownForm | None) -> str:
         """Return the text that the form's page has shown; "" if it showed another one than it would now."""

@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from approvals_bot.approvals.agent_policy import TOOL_CALL
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.request import Request
+from approvals_bot.approvals.shown_state import state_mark
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.people import People
 from approvals_bot.service.audit_csv import cell, text_of
@@ -180,7 +181,7 @@ class ListPages:
             return row
         own_page = await self._links.inbox_path(view, reader)
         can = can_be_batched(view, card_of(view, reader, self._now()))
-        shown = {"can_be_batched": can, "chosen": f"{view.id}:{view.digest}"}
+        shown = {"can_be_batched": can, "chosen": f"{view.id}:{view.digest}:{state_mark(view.version, view.votes)}"}
         return row | shown | ({"path": own_page} if own_page else {})
 
     # ── all requests and runs ──

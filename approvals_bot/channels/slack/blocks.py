@@ -15,6 +15,7 @@ from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card_model import BRIEF, Card, CardChoice, CardField, CardGrant, CardOutcome, TalkName
 from approvals_bot.approvals.plain_text import clean, clip, clip_value, length, one_line
 from approvals_bot.approvals.port import Dispatch
+from approvals_bot.approvals.shown_state import state_mark
 from approvals_bot.durable.core.serialization import json_text
 
 CARD_LIMIT = 8_000  # characters of the blocks as JSON; Slack refuses a message at about 13,200 of text
@@ -287,8 +288,12 @@ def _mentioned(card: Card, mentions: Mentions) -> list[Block]:
 def choices(card: Card, part: str, more: Sequence[Block] = ()) -> Block:
     """Render the buttons of the card's choices, and `more`. `part`: the start of the block's id."""
     buttons = [*choice_buttons(card), *([_next_calls_button(card)] if card.next_calls else []), *more]
-    shown = f"{part}:{card.version}:{card.digest}"[:ID_LIMIT]  # the vote is bound to the content that was on screen
-    return {"type": "actions", "block_id": shown, "elements": buttons}
+    return {"type": "actions", "block_id": shown_id(card, part), "elements": buttons}
+
+
+def shown_id(card: Card, part: str) -> str:
+    """Return the id of a block with choices, which a press brings back: it is bound to what was on screen."""
+    return f"{part}:{state_mark(card.version, card.votes)}:{card.digest}"[:ID_LIMIT]
 
 
 def choice_buttons(card: Card) -> list[Block]:
@@ -366,6 +371,11 @@ def _button(card: Card, choice: CardChoice) -> Block:
 def digest_seen(block_id: str) -> str | None:
     """Return the digest that the card with these buttons showed; None when nothing was pinned."""
     return block_id.partition(":")[2].partition(":")[2] or None
+
+
+def state_seen(block_id: str) -> str | None:
+    """Return the mark of the state that the card with these buttons showed; None for other buttons."""
+    return block_id.partition(":")[2].partition(":")[0] or None
 
 
 def delivery_of(message: Mapping[str, Any]) -> str | None:

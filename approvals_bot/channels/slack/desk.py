@@ -246,15 +246,25 @@ class SlackDesk:
     counted: Callable[[str, str], None] | None = None
 
     async def perform(
-        self, request: HookTarget | str, act: Act, payload: Mapping[str, Any], *, timeout: float = VERDICT_LIMIT
+        self,
+        request: HookTarget | str,
+        act: Act,
+        payload: Mapping[str, Any],
+        *,
+        state: str | None = None,
+        timeout: float = VERDICT_LIMIT,
     ) -> Reply:
-        """Perform the act once, however often Slack delivers it."""
-        return await self.reply_to(await self.send(request, act, payload), timeout)
+        """Perform the act once, however often Slack delivers it. `state`: as in `service.act.send_act`."""
+        return await self.reply_to(await self.send(request, act, payload, state=state), timeout)
 
-    async def send(self, request: Request | HookTarget | str, act: Act, payload: Mapping[str, Any]) -> SentAct | Reply:
+    async def send(
+        self, request: Request | HookTarget | str, act: Act, payload: Mapping[str, Any], *, state: str | None = None
+    ) -> SentAct | Reply:
         """Perform the act, as `perform` does, but return once it is durable, before the request has replied."""
         act = replace(act, actor=Actor("slack", str((payload.get("user") or {}).get("id") or "")))
-        return await send_act(self.engine, request, act, press=press_of(payload), shown=shown_text(payload))
+        return await send_act(
+            self.engine, request, act, press=press_of(payload), shown=shown_text(payload), state=state
+        )
 
     async def reply_to(self, sent: SentAct | Reply, timeout: float = VERDICT_LIMIT) -> Reply:
         """Return the request's reply to an act, and count it."""

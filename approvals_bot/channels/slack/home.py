@@ -15,7 +15,7 @@ from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.card_model import Card, CardField
 from approvals_bot.approvals.plain_text import clip_value, one_line
 from approvals_bot.approvals.request import Request
-from approvals_bot.channels.slack.blocks import ID_LIMIT, Block, choice_buttons, escape, plain, talk_elements
+from approvals_bot.channels.slack.blocks import Block, choice_buttons, escape, plain, shown_id, talk_elements
 from approvals_bot.channels.slack.client import NeverError, SlackError
 from approvals_bot.channels.slack.desk import SlackDesk
 from approvals_bot.channels.slack.identity import Unidentified
@@ -207,8 +207,7 @@ def _list(title: str, found: Cards, nothing: str = "", *, most: int, buttons: st
     for index, card in enumerate(shown):
         blocks += _item(card)
         if buttons and (elements := _buttons(card, offers_choices=buttons != "asked")):
-            shown_as = f"{buttons}{index}:{card.version}:{card.digest}"[:ID_LIMIT]
-            blocks.append({"type": "actions", "block_id": shown_as, "elements": elements})
+            blocks.append({"type": "actions", "block_id": shown_id(card, f"{buttons}{index}"), "elements": elements})
     lines = found.plain[: most - len(shown)]
     blocks += [{"type": "context", "elements": [plain(one_line(line, 300))]} for line in lines]
     if more := found.total - len(shown) - len(lines):

@@ -60,15 +60,17 @@ class Opened:
     choice: str
     digest: str | None
     channel: str = ""
+    state: str | None = None  # the mark of the state that the card showed
 
     def dump(self) -> str:
-        return json.dumps({"h": self.hook_id, "c": self.choice, "d": self.digest, "ch": self.channel})
+        said = {"h": self.hook_id, "c": self.choice, "d": self.digest, "ch": self.channel}
+        return json.dumps(said if self.state is None else said | {"v": self.state})
 
     @classmethod
     def load(cls, text: str) -> Opened:
         """Parse it. Raises ValueError, KeyError or TypeError if it isn't ours."""
         said = json.loads(text)
-        return cls(str(said["h"]), str(said["c"]), said["d"], str(said["ch"]))
+        return cls(str(said["h"]), str(said["c"]), said["d"], str(said["ch"]), said.get("v"))
 
 
 def vote_modal(

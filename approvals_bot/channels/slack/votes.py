@@ -18,16 +18,17 @@ from approvals_bot.approvals.card import card_of, editable_of, needs_form
 from approvals_bot.approvals.card_model import Card, CardChoice, ChoiceName, FormField
 from approvals_bot.approvals.next_calls import ALLOWANCE, with_next_calls
 from approvals_bot.approvals.request import Request
+from approvals_bot.approvals.shown_state import has_had
 from approvals_bot.approvals.text import UNCHANGED
 from approvals_bot.channels.slack import modals as views
-from approvals_bot.channels.slack.blocks import NEXT_CALLS, Block, delivery_of, digest_seen
+from approvals_bot.channels.slack.blocks import NEXT_CALLS, Block, delivery_of, digest_seen, state_seen
 from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, reply_in_modal, submitted_by
 from approvals_bot.channels.slack.home import SlackHome
 from approvals_bot.channels.slack.identity import Identified, Unidentified, team_of
 from approvals_bot.channels.slack.reassignment import may_reassign, with_reassign_button
-from approvals_bot.channels.slack.strays import close_stray
+from approvals_bot.channels.slack.strays import close_stray, show_again
 from approvals_bot.durable.engine import HookTarget
-from approvals_bot.service.act import SentAct, is_requester
+from approvals_bot.service.act import PUT_BACK, SentAct, is_requester
 from approvals_bot.service.audited import audit_refusal
 from approvals_bot.service.read import goes_on_as, request_behind
 
@@ -68,9 +69,11 @@ class SlackVotes:
             await self._refuse(Unidentified(identity.user, "unknown", GONE), hook_id, choice)
             self._desk.replies.reply(to, GONE, or_directly=True)
             return
-        digest = digest_seen(str(action.get("block_id") or ""))
+        digest, state = digest_seen(str(action.get("block_id") or "")), state_seen(str(action.get("block_id") or ""))
         view, about = request_behind(target), ""
-        is_form = view is not None and (wants_next or needs_form(view, cast(ChoiceName, choice)))
+        is_put_back = view is not None and state is not None and not has_had(view, state)
+        has_form = view is not None and (wants_next or needs_form(view, cast(ChoiceName, choice)))
+        is_form = has_form and not is_put_back
         card, offered = self._offered(target, identity.address, choice) if is_form else (None, None)
         if wants_next and card is not None and offered is not None:
             if card.next_calls is None:
@@ -80,7 +83,7 @@ class SlackVotes:
             asks = (*offered.asks, *card.next_calls.asks)
             offered = replace(offered, short="Approve the next, too", asks=asks)
         if card is not None and offered is not None and (offered.asks or offered.comment == "required"):
-            opened = views.Opened(hook_id, choice, digest, to.channel)
+            opened = views.Opened(hook_id, choice, digest, to.channel, state)
             named = [address for ask in offered.asks if ask.spec.holds_people for address in ask.value.splitlines()]
             users = await self._desk.identities.users_of(named)
             modal = views.vote_modal(card, offered, opened, users, about=about)
@@ -88,7 +91,7 @@ class SlackVotes:
             self._desk.afterwards.do(self._close_stray(payload, hook_id, identity.address))
             return
         vote = Vote(identity.address, cast(ChoiceName, choice), via="slack", digest=digest)
-        sent = await self._desk.send(target or hook_id, vote, payload)
+        sent = await self._desk.send(target or hook_id, vote, payload, state=state)
         self._desk.afterwards.do(self._reply_later(payload, hook_id, identity, sent))
 
     async def _reply_later(
@@ -101,7 +104,10 @@ class SlackVotes:
             reply = await sent.reply(LATEST_VERDICT)
             if reply.verdict != "received":
                 self._reply(to, hook_id, identity.address, reply)
-        await self._close_stray(payload, hook_id, identity.address)
+        if reply == PUT_BACK:
+            await show_again(self._desk.engine, self._desk.client, payload, hook_id, identity.address)
+        else:
+            await self._close_stray(payload, hook_id, identity.address)
         await self._home.voted(identity.user)
 
     async def _close_stray(self, payload: Mapping[str, Any], hook_id: str, address: str) -> None:
@@ -159,7 +165,7 @@ class SlackVotes:
         if isinstance(ready, Reply):
             reply = ready
         else:
-            reply = await self._desk.perform(target or opened.hook_id, ready, payload)
+            reply = await self._desk.perform(target or opened.hook_id, ready, payload, state=opened.state)
         if card is not None and card.next_calls is not None:
             asks = (*asks, *card.next_calls.asks)
         self._desk.afterwards.do(self._home.voted(identity.user))
