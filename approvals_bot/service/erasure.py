@@ -32,6 +32,7 @@ from approvals_bot.people.provisioned import ProvisionedPeople
 from approvals_bot.service.owed_lines import complete_lines
 
 SHORTEST = 4  # characters; what is shorter, such as "ok", is only replaced where its author is named
+FILE = "settings"  # a workflow's file, in a log: it quotes nobody
 AT_ONCE = 50  # runs, or ten times as many lines of the audit
 ERASED = "erased"
 
@@ -66,7 +67,7 @@ class Eraser:
         self.address = address
         self._canonical = canonical
         # A name of one word may be a word that means something else: only a text that is the name is replaced.
-        self._quoted: list[str] = []  # what the person wrote in the run that is being read
+        self._quoted: list[re.Pattern[str]] = []  # what the person wrote in the run that is being read
         self._names = {name for name in names if name}
         long = sorted((re.escape(name) for name in self._names if " " in name), key=len, reverse=True)
         self._long = re.compile(rf"(?<!\w)(?:{'|'.join(long)})(?!\w)") if long else None
@@ -87,8 +88,12 @@ class Eraser:
             return text if erased == value else json.dumps(erased)
         if text in self._names:
             return self.id
-        for said in self._quoted:
-            text = text.replace(said, self.id)
+        if " " in text:  # the word "approved" alone is a state, also if it was somebody's comment
+            for said in self._quoted:
+                text = said.sub(self.id, text)
+        return self._unnamed(text)
+
+    def _unnamed(self, text: str) -> str:
         if "@" in text:
             text = _MAIL.sub(lambda found: self._instead(found[0]), text)
         return text if self._long is None else self._long.sub(self.id, text)
@@ -107,13 +112,22 @@ class Eraser:
             case dict():
                 is_theirs = self._is_author(value)
                 return {
-                    self.in_text(name): self._written(each)
+                    self._unnamed(name): self._written(each)
                     if is_theirs and name in _WRITTEN and each
+                    else self._in_file(each)
+                    if name == FILE
                     else self.in_value(each)
                     for name, each in value.items()
                 }
             case _:
                 return value
+
+    def _in_file(self, value: Any) -> Any:
+        quoted, self._quoted = self._quoted, []
+        try:
+            return self.in_value(value)
+        finally:
+            self._quoted = quoted
 
     def _written(self, value: Any) -> Any:
         match value:
@@ -144,7 +158,8 @@ class Eraser:
         """Return a run's texts without the person. What they wrote is quoted elsewhere in it, too."""
         texts = (run.view, run.parts, *(event.data for event in run.events))
         quoted = {said for text in texts if text is not None for said in self._said(json_of(text))}
-        self._quoted = sorted((said for said in quoted if len(said) >= SHORTEST), key=len, reverse=True)
+        long = sorted((said for said in quoted if len(said) >= SHORTEST), key=len, reverse=True)
+        self._quoted = [re.compile(rf"(?<!\w){re.escape(said)}(?!\w)") for said in long]
         erased = self._in_run(run)
         self._quoted = []
         return erased

@@ -128,6 +128,24 @@ async def test_the_audit_knows_that_a_log_is_gone_on_purpose(service: Any) -> No
     assert line.entry.data["runs"][0][0] == run_id
 
 
+async def test_a_comment_that_is_a_word_erases_no_other(service: Any) -> None:
+    run_id = await service.start("pay-retained", {"amount": 5}, requester=DI)
+    for text in ("approved", "amount", "email", "stage go", "the plan of last May"):
+        await service.api.post(f"/api/runs/{run_id}/comments", json={"by": ANN, "text": text})
+    await service.api.post(f"/api/runs/{run_id}/votes", json={"by": ANN, "choice": "approve", "comment": "approved"})
+    await service.engine.settle()
+    before = await service.run(run_id)
+    while await service.engine.store.seal_ended(service.engine.now(), None, 50):
+        pass
+    people = service.engine.resources[People]
+    done = await erase(service.engine, people, ANN, actor=Actor("cli", "root"), archive=None)
+    after = await service.run(run_id)
+    assert (after["request"]["state"], after["request"]["fields"]) == ("approved", {"amount": 5, "plan": None})
+    assert after["request"].keys() == before["request"].keys()
+    assert done.id in str(after)
+    assert "last May" not in str(service.content())
+
+
 async def test_a_person_is_erased_from_what_has_ended(service: Any, tmp_path: Path) -> None:
     secret, archive = "a friend from school", tmp_path / "archive"
     actor, people = Actor("cli", "root"), service.engine.resources[People]
