@@ -31,7 +31,7 @@ from pydantic import JsonValue
 
 from approvals_bot.approvals.port import Called, CallResult, Refused, TryAgain
 from approvals_bot.config.proxy import Proxy, ascii_host
-from approvals_bot.durable.engine.tracing import TRACEPARENT, span, traceparent
+from approvals_bot.durable.core.tracing import TRACEPARENT, span, traceparent
 from approvals_bot.people import SourceUnavailable
 
 if TYPE_CHECKING:

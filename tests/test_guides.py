@@ -7,6 +7,7 @@ runner doesn't reach, fail the test. `RUN_ELSEWHERE` and `NOT_RUN` list the exce
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shlex
 import subprocess
@@ -25,6 +26,7 @@ import pytest
 
 from approvals_bot import RunCancelledError, WebhookRequest, get_run
 from approvals_bot.agents import ChatTurn
+from approvals_bot.approvals.agent_policy import CallAllowance
 from approvals_bot.client.digests import request_digest
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
@@ -36,6 +38,7 @@ from tests.support.small_site import Site, install
 TESTS = Path(__file__).parent
 
 RUN_ELSEWHERE = {
+    '"allowance": {"tool": "pay"': "web/test_allowances.py",
     "async def book_for(": "approvals/test_request_approval_guide.py",
     "async def reimburse(": "approvals/test_request_approval_guide.py",
     "async def release(version": "approvals/test_request_approval_guide.py",
@@ -408,6 +411,12 @@ def a_page_of_the_ai_sdk(text: str, here: Here) -> None:
         assert done.stdout.strip() == "true", done.stderr
 
 
+@uses('"allowance": {"tool": "pay"')
+def a_vote_that_covers_the_next_calls(text: str, here: Here) -> None:
+    allowance = CallAllowance.model_validate(json.loads(text)["allowance"])
+    assert (allowance.tool, allowance.count) == ("pay", 5)
+
+
 @uses("[chat]\nenabled   = true")
 def a_chat_in_the_configuration(text: str, here: Here) -> None:
     ServiceSettings.model_validate(
@@ -584,6 +593,7 @@ def scheduled(site: Site, toml: str, program: str) -> datetime:
     site.write(f"workflows/{file}.py", program)
     site.write(f"workflows/{workflow}.toml", toml)
     site.type("check")
+    site.type("migrate")
     (schedule,) = site.json("schedules")["schedules"]
     return datetime.fromisoformat(schedule["next"][0]).astimezone(ZoneInfo("Europe/Berlin"))
 

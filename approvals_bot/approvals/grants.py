@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
@@ -23,10 +24,11 @@ from approvals_bot.approvals.grant_policy import Grant
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.reassignment import Rank
 from approvals_bot.approvals.request import Request, RequestGrant
-from approvals_bot.approvals.rules import Rules, facts_of
-from approvals_bot.approvals.templates import Facts, TemplateError, render_json, render_key
-from approvals_bot.approvals.used_fields import names_in
 from approvals_bot.errors import ApprovalsBotError
+
+if TYPE_CHECKING:  # cards, which commands show, need neither rules nor templates
+    from approvals_bot.approvals.rules import Rules
+    from approvals_bot.approvals.templates import Facts
 
 OVERDUE_FROM = 3
 """Failures to remove a grant from which on it is overdue."""
@@ -52,6 +54,8 @@ class LengthError(ApprovalsBotError, ValueError):
 
 def grant_length(grant: Grant, facts: Facts) -> timedelta:
     """Return how long the grant of a request with these facts lasts. Raises LengthError."""
+    from approvals_bot.approvals.templates import TemplateError, render_key
+
     try:
         text = render_key(grant.lasts, facts).strip() if grant.is_templated else grant.lasts
     except TemplateError as error:
@@ -77,6 +81,8 @@ def length_fault(definition: Definition, facts: Facts) -> Rejection | None:
 
     It is about the field that the length is made from, if that is one.
     """
+    from approvals_bot.approvals.used_fields import names_in
+
     if definition.grant is None:
         return None
     try:
@@ -89,6 +95,8 @@ def length_fault(definition: Definition, facts: Facts) -> Rejection | None:
 
 def fault_after_edit(request: Request, changed: dict[str, JsonValue], rules: Rules) -> Rejection | None:
     """Return what is wrong with the length of the grant if these are the fields; None: nothing."""
+    from approvals_bot.approvals.rules import facts_of
+
     return length_fault(rules.definition, facts_of(request.but(fields=changed), rules))
 
 
@@ -106,6 +114,9 @@ def terms_of(grant: Grant, request: Request, rules: Rules) -> GrantTerms:
 
     The call that removes it is rendered before anything is given, so that it can't fail afterwards.
     """
+    from approvals_bot.approvals.rules import facts_of
+    from approvals_bot.approvals.templates import render_json
+
     facts = facts_of(request, rules)
     give, take = render_json(grant.give.json_, facts), render_json(grant.take.json_, facts)
     assert isinstance(give, dict), "a table of the file stays a table"

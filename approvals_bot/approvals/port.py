@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from pydantic import JsonValue
 
 from approvals_bot.approvals.card_model import Card, CardComment
-from approvals_bot.durable.engine.tracing import span
+from approvals_bot.durable.core.tracing import span
 from approvals_bot.people import Person
 
 SLACK, EMAIL = "slack", "email"

@@ -33,7 +33,10 @@ COMMANDS = {
     "compare": ("compare:compare", "Play past requests through a changed workflow file, and list what would differ."),
     "lint": ("check:lint", "Find workflow code that can't be replayed."),
     "doctor": ("check:doctor", "Check everything a running service needs."),
-    "schema": ("check:schema", "Print the JSON Schema of config.toml, of workflow files or of their tests."),
+    "schema": (
+        "check:schema",
+        "Print the JSON Schema of config.toml, of workflow files, of their tests or of what they extend.",
+    ),
     "simulate": ("requests:simulate", "Show who a request would notify, when and how."),
     "start": ("requests:start", "Open a request, or start any other workflow."),
     "vote": ("requests:vote", "Cast a person's vote."),

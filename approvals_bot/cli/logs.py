@@ -20,7 +20,7 @@ import structlog
 from approvals_bot.config.monitoring import LogFormat, LogLevel
 from approvals_bot.durable.core.bugs import where_raised
 from approvals_bot.durable.core.context import step_context
-from approvals_bot.durable.engine.tracing import trace_id
+from approvals_bot.durable.core.tracing import trace_id
 from approvals_bot.service.log_fields import FIELDS, of_request
 
 OURS = "approvals_bot"

@@ -35,8 +35,8 @@ from approvals_bot.approvals.card_model import Via
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.shown_state import has_had
 from approvals_bot.durable.core.hooks import WebhookRequest
+from approvals_bot.durable.core.tracing import link_to, parent_of
 from approvals_bot.durable.engine import Engine, HookTarget, KeptPayload, SentKey
-from approvals_bot.durable.engine.tracing import link_to, parent_of
 from approvals_bot.durable.store.audit import Owes
 from approvals_bot.errors import HookFullError, HookNotFoundError, IdempotencyConflictError, StoreUnavailableError
 from approvals_bot.people import AddressError, IdentityRules, People, SourceUnavailable, is_mail

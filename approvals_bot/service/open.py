@@ -29,8 +29,8 @@ from approvals_bot.approvals.templates import Facts, TemplateError, Who, render_
 from approvals_bot.approvals.timers import past_deadlines
 from approvals_bot.config.api_keys import ANYBODY
 from approvals_bot.config.chat import CHAT_WORKFLOW
+from approvals_bot.durable.core.tracing import TRACEPARENT, traceparent
 from approvals_bot.durable.engine import Engine, Run, SentKey
-from approvals_bot.durable.engine.tracing import TRACEPARENT, traceparent
 from approvals_bot.errors import InvalidPayloadError, SerializationError
 from approvals_bot.people import AddressError, People, SourceUnavailable
 from approvals_bot.service.catalog import Catalog, Listed

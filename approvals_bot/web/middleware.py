@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from approvals_bot.durable.core.bugs import where_raised
-from approvals_bot.durable.engine.tracing import span
+from approvals_bot.durable.core.tracing import span
 from approvals_bot.service.log_fields import of_request
 from approvals_bot.web.guard import KEEPS_PEERS, TrustedProxies
 from approvals_bot.web.metrics import METHODS, Metrics

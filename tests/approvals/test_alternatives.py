@@ -19,6 +19,7 @@ from approvals_bot.approvals.simulate import find_undecidable_stage, simulate
 from approvals_bot.approvals.stage_policy import Alternative, Seat, Stage
 from approvals_bot.cli.show import simulated
 from approvals_bot.people.absences import Absence
+from approvals_bot.people.own import OwnSettings
 from approvals_bot.service.read import api_request
 from approvals_bot.web.charts import draw_stages
 from tests.approvals.conftest import ANN, BO, CFO, CY, DI, START
@@ -146,7 +147,8 @@ async def test_a_place_is_reassigned_in_each_alternative(office: Any) -> None:
 
 
 async def test_a_delegate_acts_in_an_alternative(office: Any) -> None:
-    office.people.absences[CFO] = [Absence(office.clock.now().date(), office.clock.now().date(), (ANN,))]
+    today = office.clock.now().date()
+    office.people.own.by_address[CFO] = OwnSettings(away=(Absence(today, today, (ANN,)),))
     text = EITHER.replace('"@finance"', f'"{CFO}"').replace('"@release-managers"], need = 2', '"@sre"]')
     async with office.open():
         opened = await office.ask(text, {}, by="eve@elsewhere.example")

@@ -15,6 +15,7 @@ from approvals_bot.approvals.request import Opening, Request
 from approvals_bot.approvals.simulate import simulate
 from approvals_bot.cli.show import simulated
 from approvals_bot.people.absences import Absence
+from approvals_bot.people.own import OwnSettings
 from approvals_bot.service.read import api_request
 from tests.approvals.conftest import ANN, BO, CFO, CY, DI
 
@@ -159,7 +160,7 @@ async def test_an_absent_person_who_approved_needs_no_delegate(office: Any) -> N
     async with office.open():
         opened = await office.ask(PAY, {}, by=DI)
         day = office.clock.now().date()
-        office.people.absences[BO] = [Absence(day, day, (CFO,))]
+        office.people.own.by_address[BO] = OwnSettings(away=(Absence(day, day, (CFO,)),))
         assert await opened.vote(CFO) == "counted", "for Bo, in the first stage"
         view = await opened.view()
         assert carried(view) == [("second", CFO, "first")]

@@ -34,6 +34,7 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
 
 @pytest.mark.parametrize(("words", "said"), WRONG, ids=[" ".join(words) for words, _ in WRONG])
 def test_wrong_arguments_exit_with_2(site: Site, words: tuple[str, ...], said: str) -> None:
+    site.type("migrate")
     refused = site.type(*words, fails=2)
     assert said in refused.stderr
     assert refused.stdout == ""
@@ -45,5 +46,6 @@ def test_a_name_that_no_workflow_can_have_is_refused_by_init(site: Site) -> None
 
 
 def test_what_the_database_lacks_is_no_wrong_argument(site: Site) -> None:
+    site.type("migrate")
     assert "No run has the ID" in site.type("show", "run_x", fails=1).stderr
     assert "no workflow named" in site.type("simulate", "tea", fails=1).stderr

@@ -66,6 +66,7 @@ def test_passing_cases_show_what_no_case_has_met(tested: Site) -> None:
         ["workflow", "passed", "covered"],
         ["leave", "2 of 2", "4 of 5", "not met: deadline"],
     ]
+    tested.type("migrate")
     assert tested.json("runs")["runs"] == []
     tested.write("workflows/leave.test.toml", PASSING + EXPIRES)
     assert "5 of 5" in tested.type("test").stdout

@@ -21,6 +21,7 @@ def test_simulation_json_has_who_auto_and_timers(site: Site) -> None:
     assert [set(one) for one in found["who"]] == [{"person", "stage", "why", "via"}] * 2
     assert [one["person"] for one in found["who"]] == ["ann@acme.eu", "cy@acme.eu"]
     assert [set(one) for one in found["timers"]] == [{"at", "what"}] * 2
+    site.type("migrate")
     assert site.json("runs")["runs"] == []
 
 

@@ -74,6 +74,7 @@ def test_doctor_finds_files_that_others_can_read(site: Site, tmp_path: Path) -> 
 
 
 def test_doctor_finds_shared_secrets_that_could_be_guessed(site: Site) -> None:
+    site.type("migrate")
     site.write("short.key", "easy")
     site.write(
         "config.toml",

@@ -47,7 +47,6 @@ async def test_uses_at_once_never_exceed_the_grant(engines: list[Engine]) -> Non
 
 
 @pytest.mark.long
-@pytest.mark.check(32)
 async def test_fifty_requests_at_once_get_twenty_uses(postgres_url: str) -> None:
     office = make_office(postgres_url)
     text = ACCESS.replace("times = 3", "times = 20").replace('max = "100"', 'max = "10000"')

@@ -61,7 +61,7 @@ async def next_call(service: Service, key: str, arguments: Any) -> str:
     return await state(service, await ask(service, key, arguments=arguments))
 
 
-@pytest.mark.check(21)
+@pytest.mark.agents(21)
 async def test_the_next_calls_are_covered_within_the_limits(calls: Service) -> None:
     first = await allowed(calls)
     run = await ask(calls, "s:1", arguments=pay(600))

@@ -95,7 +95,6 @@ async def test_a_fresh_sign_in_opens_it_without_a_vote(service: Service) -> None
     assert "Review: justified" in page.text
 
 
-@pytest.mark.check(33)
 async def test_an_older_sign_in_is_refused_and_the_form_kept(service: Service) -> None:
     bo = await browser_of(service, "bo@acme.eu")
     form = hidden((await bo.http.get("/requests/new/glass-access")).text) | {"break_glass": "on", "reason": WHY}

@@ -326,7 +326,7 @@ async def test_a_repeated_key_has_the_answer_of_the_first(office: Any) -> None:
         body = {"by": by, "choice": choice, **more}
         answer = await client.post(f"/api/runs/{run_id}/votes", json=body, headers={"Idempotency-Key": key})
         await office.engine.settle()
-        return answer.status_code, answer.json()
+        return answer.status_code, {name: each for name, each in answer.json().items() if name != "instance"}
 
     stranger = await again("1", "di@acme.eu", "approve")
     assert (stranger[0], await again("1", "di@acme.eu", "approve")) == (403, stranger)

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from approvals_bot.durable.engine.tracing import span, trace_id, traceparent
+from approvals_bot.durable.core.tracing import span, trace_id, traceparent
 from tests.structure.test_traced import IN_SLACK, SECRETS, open_house
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -19,6 +19,7 @@ from approvals_bot.durable.core.events import Event, NewEvent, began_at, lost_a_
 from approvals_bot.durable.core.open_work import OpenStep
 from approvals_bot.durable.core.remote_errors import encode_error
 from approvals_bot.durable.core.replay import ReplayResult
+from approvals_bot.durable.core.tracing import parent_of, span
 from approvals_bot.durable.engine.batch import Batch, beginnings, due_steps, next_wake, plan
 from approvals_bot.durable.engine.cache import CachedRun, RunCache
 from approvals_bot.durable.engine.clock import TimeSource
@@ -28,7 +29,6 @@ from approvals_bot.durable.engine.lookups import decide_with_lookups
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.places import Queue
 from approvals_bot.durable.engine.replayer import Replayed
-from approvals_bot.durable.engine.tracing import parent_of, span
 from approvals_bot.durable.engine.troubles import log_resumed, reason_of
 from approvals_bot.durable.store.protocol import REPLACED, Append, Appended, Fenced, Stale, Store
 from approvals_bot.errors import (

@@ -14,6 +14,7 @@ from typing import Any
 
 from approvals_bot.durable.core.events import ENDINGS, Event, lost_a_token, new_run_id
 from approvals_bot.durable.core.registry import Registry
+from approvals_bot.durable.core.tracing import parent_of, span
 from approvals_bot.durable.engine.activation import PATIENCE, Activation
 from approvals_bot.durable.engine.batch import Batch
 from approvals_bot.durable.engine.cache import CachedRun, RunCache
@@ -36,7 +37,6 @@ from approvals_bot.durable.engine.replayer import Replayed, Replayer
 from approvals_bot.durable.engine.schedules import SET_BACK, Schedules
 from approvals_bot.durable.engine.slots import Slots
 from approvals_bot.durable.engine.stalled import StalledRuns
-from approvals_bot.durable.engine.tracing import parent_of, span
 from approvals_bot.durable.engine.troubles import log_failure, log_stall, reason_of
 from approvals_bot.durable.store.protocol import Claim, Claimed, Lease, OpenStore, RunRecord
 from approvals_bot.errors import StoreUnavailableError
