@@ -38,7 +38,6 @@ from tests.support.small_site import Site, install
 TESTS = Path(__file__).parent
 
 RUN_ELSEWHERE = {
-    '"allowance": {"tool": "pay"': "web/test_allowances.py",
     "async def book_for(": "approvals/test_request_approval_guide.py",
     "async def reimburse(": "approvals/test_request_approval_guide.py",
     "async def release(version": "approvals/test_request_approval_guide.py",
