@@ -12,9 +12,10 @@ from decimal import Decimal
 from pydantic import JsonValue
 
 from approvals_bot.approvals.call_limits import arguments_of, values_at
+from approvals_bot.approvals.given_grants import GivenVote, StandingGrant
 from approvals_bot.approvals.request import GivenGrant, Request
 from approvals_bot.approvals.standing import LARGEST_AMOUNT, named_scope
-from approvals_bot.approvals.standing_grants import GivenVote, GrantUse, StandingGrant
+from approvals_bot.approvals.standing_grants import GrantUse
 from approvals_bot.approvals.tool_call import TOOL
 
 

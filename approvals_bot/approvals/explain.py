@@ -7,9 +7,10 @@ from typing import Any
 
 from approvals_bot.approvals.acts import Act, act_word
 from approvals_bot.approvals.ballot import Count, counts, missing
+from approvals_bot.approvals.given_grants import ALLOWANCE
 from approvals_bot.approvals.reassignment import reassignment_text
 from approvals_bot.approvals.request import BREAK_GLASS, AppliedRule, Request, RequestStage
-from approvals_bot.approvals.standing_grants import ALLOWANCE, covers_text
+from approvals_bot.approvals.standing_grants import covers_text
 from approvals_bot.approvals.text import waiting
 from approvals_bot.approvals.values import shown_date
 

@@ -27,7 +27,7 @@ from approvals_bot.approvals.card_model import (
     NamedStage,
     State,
 )
-from approvals_bot.approvals.standing_grants import StandingGrant
+from approvals_bot.approvals.given_grants import StandingGrant
 from approvals_bot.durable.core.attributes import FOR_WHOM
 from approvals_bot.people import Person, SourceFault
 

@@ -18,10 +18,11 @@ from approvals_bot.approvals.apply import late_reply
 from approvals_bot.approvals.delivery_policy import StageDeliver
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.files import StoredFile
+from approvals_bot.approvals.given_grants import StandingGrant
 from approvals_bot.approvals.picks import PickQuery, Picks, chosen
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.request import Opening, Request
-from approvals_bot.approvals.standing_grants import CountedUse, GrantUse, StandingGrant, StandingGrants
+from approvals_bot.approvals.standing_grants import CountedUse, GrantUse, StandingGrants
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.core import sandbox
 from approvals_bot.durable.core.commands import events_of

@@ -17,9 +17,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from approvals_bot.approvals.agent_policy import TOOL_CALL
 from approvals_bot.approvals.ballot import Count, counts
+from approvals_bot.approvals.given_grants import StandingGrant
 from approvals_bot.approvals.published import REQUEST, Relation, concerns
 from approvals_bot.approvals.request import Request, RequestGrant, RequestOutcome, RequestStage, dumped
-from approvals_bot.approvals.standing_grants import StandingGrant
 from approvals_bot.approvals.tool_call import ARGUMENTS, decision_of
 from approvals_bot.client.decision import Decision
 from approvals_bot.durable.core.attributes import projected

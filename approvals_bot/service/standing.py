@@ -12,12 +12,12 @@ from datetime import timedelta
 from typing import Any
 from weakref import WeakValueDictionary
 
+from approvals_bot.approvals.given_grants import StandingGrant
 from approvals_bot.approvals.standing_grants import (
     CountedGrant,
     CountedUse,
     GrantUse,
     Revoked,
-    StandingGrant,
     StandingGrants,
     grants_in,
     with_grant,

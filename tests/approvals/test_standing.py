@@ -11,15 +11,14 @@ import pytest
 from pydantic import JsonValue
 
 from approvals_bot.approvals.explain import explain
+from approvals_bot.approvals.given_grants import GivenVote, StandingGrant
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.simulate import simulate
 from approvals_bot.approvals.standing import amount_of
 from approvals_bot.approvals.standing_grants import (
-    GivenVote,
     GrantUse,
     Revoked,
-    StandingGrant,
     StandingGrants,
     grants_in,
     with_grant,

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from approvals_bot.approvals.given_grants import GivenVote, StandingGrant
 from approvals_bot.approvals.request import Opening
-from approvals_bot.approvals.standing_grants import GivenVote, GrantUse, StandingGrant, StandingGrants
+from approvals_bot.approvals.standing_grants import GrantUse, StandingGrants
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.engine import Engine
 from approvals_bot.service.standing import StoredGrants
