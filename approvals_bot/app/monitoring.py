@@ -20,6 +20,7 @@ from approvals_bot.service.alerts import Alerts
 from approvals_bot.service.channel_watch import ChannelWatch
 from approvals_bot.service.figures import FigureReader
 from approvals_bot.service.measured_store import measure
+from approvals_bot.service.store_mends import store_mend
 from approvals_bot.service.troubles import LOOK_EVERY, Troubles
 from approvals_bot.web.metrics import Metrics
 
@@ -29,6 +30,7 @@ DELIVERY_EVENTS = {"delivered": "delivery_done", "uncertain": "delivery_done", "
 OF_RUNS = "run_"  # what the IDs of deliveries for requests begin with
 TOO_LATE = 5.0  # seconds; a timer that is later than this has a line in the log
 STORE, STALLED = "store", "stalled runs"
+LISTED = "`approvals-bot runs --status stalled` lists them, and `explain RUN` says why one waits"
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +51,11 @@ class Monitoring:
         self.metrics.started(version, "postgresql" if store.is_shared else "sqlite")
         measure(store, answered=self.metrics.store_answered, failed=self._store_failed, worked=self._store_works)
 
-    def _store_failed(self, kind: str) -> None:
-        self.metrics.store_failed(kind)
+    def _store_failed(self, error: StoreUnavailableError) -> None:
+        self.metrics.store_failed(type(error.__cause__ or error).__name__)
         self._is_lost = True
-        self.troubles.begin(STORE, "store_lost", f"the store does not answer ({kind}); it is tried again")
+        said = str(error).removesuffix("Try again.").strip()
+        self.troubles.begin(STORE, "store_lost", f"{said} It is tried again. {store_mend(said)}")
 
     def _store_works(self) -> None:
         if self._is_lost:
@@ -85,7 +88,7 @@ class Monitoring:
             return
         if count := figures.runs.get("stalled", 0):
             runs = "run waits" if count == 1 else "runs wait"
-            self.troubles.begin(STALLED, "run_stalled", f"{count} {runs} for a fix of the code")
+            self.troubles.begin(STALLED, "run_stalled", f"{count} {runs} for a fix of the code: {LISTED}")
         else:
             self.troubles.end(STALLED, "run_resumed", "no run waits for a fix any more")
 
@@ -133,8 +136,18 @@ class Monitoring:
         """Take note of a call of a target."""
         outcome = "done" if isinstance(result, Called) else result.kind
         self.metrics.called(target, outcome)
-        key, event = f"target {target}", "followup_failed"
+        key, event, down = f"target {target}", "followup_failed", f"target {target} down"
+        if outcome != "try_again":
+            self.troubles.end(down, "target_back", f"[http.{target}] answers calls again")
         if outcome == "refused":
-            self.troubles.begin(key, event, f"[http.{target}] refuses calls, which are not tried again", target=target)
+            said = f"[http.{target}] refuses calls{_why(result)}, which are not tried again. Check its url and its log"
+            self.troubles.begin(key, event, said, target=target)
+        elif outcome == "try_again":
+            said = f"[http.{target}] takes no calls now{_why(result)}; they are tried again. Check that it runs"
+            self.troubles.begin(down, "target_down", said, target=target)
         elif outcome == "done":
             self.troubles.end(key, event, f"[http.{target}] takes calls again")
+
+
+def _why(result: CallResult) -> str:
+    return "" if isinstance(result, Called) else f" ({result.error})"

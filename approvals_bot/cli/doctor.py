@@ -45,6 +45,7 @@ from approvals_bot.people import (
 from approvals_bot.service.catalog import check_configuration
 from approvals_bot.service.keys import last_use
 from approvals_bot.service.replicas import SILENT
+from approvals_bot.service.store_mends import store_mend
 
 ICONS: dict[DiagnosisState, str] = {"OK": "✅", "WARN": "⚠", "FAIL": "⛔"}
 BUILT_IN_CHANNELS = {SLACK: "Slack", EMAIL: "mail"}
@@ -125,7 +126,7 @@ async def _check_store(service: ServiceSettings) -> Sequence[Diagnosis]:
     try:
         opened = await connect(url, to_read=True)
     except (StoreUnavailableError, ValueError, ModuleNotFoundError) as error:
-        return [Diagnosis("FAIL", "store", str(error), "Check [server] database and its permissions.")]
+        return [Diagnosis("FAIL", "store", str(error), f"{store_mend(str(error))}.")]
     try:
         if url.startswith("sqlite:///"):
             _check_writable(Path(url.removeprefix("sqlite:///")))
@@ -134,7 +135,7 @@ async def _check_store(service: ServiceSettings) -> Sequence[Diagnosis]:
         others = [*_check_replicas(await opened.replicas(), datetime.now(UTC))]
         others.append(_check_backup(await last_backup(opened), datetime.now(UTC)))
     except StoreUnavailableError as error:
-        return [Diagnosis("FAIL", "store", str(error), "Make it writable; until then, nothing can be accepted.")]
+        return [Diagnosis("FAIL", "store", str(error), f"{store_mend(str(error))}. Until then nothing is accepted.")]
     finally:
         await opened.close()
     return [*await _check_database(url), *others]

@@ -349,7 +349,10 @@ class People:
         except SourceUnavailable as error:
             if self.unreadable.get(error.source) != error.reason:
                 self.unreadable[error.source] = error.reason
-                log.warning("%s; requests that need it wait, and it is read again", error.fault)
+                log.warning(
+                    "%s; requests that need it wait, and it is read again. `approvals-bot doctor` says which",
+                    error.fault,
+                )
             return Resolved((), str(error), (error.fault,))
 
     async def _group(self, name: str) -> Resolved:

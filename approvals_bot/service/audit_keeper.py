@@ -196,7 +196,7 @@ class AuditKeeper:
             why = await self._take(place.place, anchor)
             if why:
                 place.next_try = time.monotonic() + AGAIN
-                text = f"{place.name} took no anchor of the audit ({why}); it is tried again"
+                text = f"{place.name} took no anchor of the audit ({why}); it is tried again. Check [audit] anchors"
                 self._troubles.begin(f"anchor {place.name}", "anchor_failed", text, target=place.name)
                 return
             text = f"{place.name} takes anchors of the audit again"
@@ -214,7 +214,7 @@ class AuditKeeper:
             return ""
         assert place.http is not None
         result = await self._targets.post(place.http, f"anchor-{anchor.seq}", anchor.as_json())
-        return "" if isinstance(result, Called) else type(result).__name__
+        return "" if isinstance(result, Called) else result.error
 
 
 def append_line(file: Path, line: str) -> None:

@@ -20,6 +20,7 @@ LOOK_EVERY = 1.0  # seconds
 PROBE_LIMIT = 10.0  # seconds
 
 NAMES = {SLACK: "Slack", EMAIL: "the mail relay"}
+MENDS = {SLACK: "Check [slack] and status.slack.com", EMAIL: "Check [email] and the relay"}
 
 
 @dataclass(slots=True)
@@ -83,16 +84,20 @@ class ChannelWatch:
 
     def _is(self, channel: str, seen: _ChannelSeen, *, up: bool, why: str = "") -> None:
         seen.why = why
+        name = NAMES.get(channel, f"the channel {channel}")
         if up:
             seen.failures, seen.is_suspect = 0, False
+        else:  # also if it was down before, maybe for another reason
+            because = f" ({why})" if why else ""
+            mend = MENDS.get(channel, f"Check [channels.{channel}]")
+            text = (
+                f"{name} takes no deliveries now{because}; they are tried again. {mend}, and run `approvals-bot doctor`"
+            )
+            self._troubles.begin(f"channel {channel}", "channel_down", text, channel=channel)
         if seen.is_up == up:
             return
         was, seen.is_up, seen.since = seen.is_up, up, self._now()
-        name = NAMES.get(channel, f"the channel {channel}")
-        if not up:
-            text = f"{name} takes no deliveries now; they are tried again"
-            self._troubles.begin(f"channel {channel}", "channel_down", text, channel=channel)
-        elif was is False:
+        if up and was is False:
             self._troubles.end(f"channel {channel}", "channel_back", f"{name} takes deliveries again")
         self._changed(channel, up)
 

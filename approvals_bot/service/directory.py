@@ -123,7 +123,7 @@ class DirectoryReader:
         try:
             roster = await self._changed(source)
         except SourceUnavailable as error:
-            text = f"the directory {error.fault}; the people whom it listed last still count"
+            text = f"the directory {error.fault}; the people whom it listed last still count. Check [directory] people"
             self._troubles.begin(TROUBLE, "directory_down", text)
             if state.read_at is None and self.rosters.listed is NOBODY:
                 self.rosters.fault = error.fault

@@ -19,10 +19,10 @@ def measure(
     store: OpenStore,
     *,
     answered: Callable[[str, float], None],
-    failed: Callable[[str], None],
+    failed: Callable[[StoreUnavailableError], None],
     worked: Callable[[], None],
 ) -> None:
-    """Call `answered` with each call and its seconds, `failed` with why there was no answer, `worked` after a write.
+    """Call `answered` with each call and its seconds, `failed` with each error, `worked` after a write.
 
     The methods are replaced in this one object: a class around it would have to repeat the whole protocol.
     """
@@ -36,7 +36,7 @@ def _measured(
     call: Callable[..., Awaitable[Any]],
     name: str,
     answered: Callable[[str, float], None],
-    failed: Callable[[str], None],
+    failed: Callable[[StoreUnavailableError], None],
     worked: Callable[[], None] | None,
 ) -> Callable[..., Awaitable[Any]]:
     async def measured(*args: Any, **kwargs: Any) -> Any:
@@ -44,7 +44,7 @@ def _measured(
         try:
             result = await call(*args, **kwargs)
         except StoreUnavailableError as error:
-            failed(type(error.__cause__ or error).__name__)
+            failed(error)
             raise
         answered(name, time.perf_counter() - begun)
         if worked is not None:

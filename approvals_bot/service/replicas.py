@@ -177,7 +177,10 @@ class Replicas:
             if time - known.since < SILENT and not (is_new and row.seen_at < self._now() - SKEW):
                 found.append(row)
             elif any(other.id == row.id for other in self.others):
-                text = f"the replica {row.id} has been silent for {SILENT:.0f} seconds, without having stopped"
+                text = (
+                    f"the replica {row.id} has been silent for {SILENT:.0f} seconds, without having stopped. "
+                    "See on its machine why it ended or hangs, and start it again; the others do its work"
+                )
                 self._troubles.begin(f"{GONE} {row.id}", GONE, text, target=row.id)
         living = {row.id for row in found}
         for trouble in self._troubles:

@@ -294,7 +294,11 @@ class RetentionKeeper:
                 pass  # the store's own line says so
             except OSError as error:
                 why = error.strerror or type(error).__name__
-                log.error("the archive can't be written (%s); nothing is deleted meanwhile", why)
+                log.error(
+                    "the archive can't be written (%s); nothing is deleted meanwhile. Let the service's user write "
+                    "to [retention] archive",
+                    why,
+                )
             await asyncio.sleep(FIRST)
 
     async def delete(self) -> Deleted:

@@ -156,7 +156,8 @@ class KeyGate:
             return
         self._refused[name, peer] = now
         said = {"event": "key_refused", "app": name, "status": status}
-        log.log(logging.INFO if found is None else logging.WARNING, "the API key %r was refused", name, extra=said)
+        why = _why_refused(found, status)
+        log.log(logging.INFO if found is None else logging.WARNING, "%s", why, extra=said)
         with suppress(StoreUnavailableError):
             await self._engine.audit(
                 "key_refused", who=actor.id or None, actor=actor.as_json(), data={"status": status}
@@ -212,3 +213,15 @@ async def check_reach(engine: Engine, request: HttpRequest, record: RunRecord) -
     if reach == "seen":
         raise lacks(key, needs.others, " for a run that it hasn't opened itself")
     return reach
+
+
+def _why_refused(key: ApiKey | None, status: int) -> str:
+    """Return the log's line about a refused key, with what to do."""
+    if key is None:
+        return "an API key that isn't in [api_keys] was refused; its caller needs one that is: `approvals-bot keys new`"
+    if status == 401:
+        return (
+            f"the API key {key.name!r} was refused, because it expired on {key.expires}. "
+            f"`approvals-bot keys new {key.name}` makes another value"
+        )
+    return f"the API key {key.name!r} was refused, because it may not do this. Its rights are in [api_keys.{key.name}]"

@@ -208,7 +208,16 @@ class Login:
 
     async def _audit_refusal(self, method: Method, because: str, peer: str, person: str) -> None:
         self._counted(method, because)
-        log.info("a sign-in was refused", extra={"event": "login_refused", "target": method, "outcome": because})
+        said = {"event": "login_refused", "target": method, "outcome": because}
+        if because == "no_answer":
+            log.warning(
+                "a sign-in failed, because the identity provider doesn't answer. Check [login.%s], and run "
+                "`approvals-bot doctor`",
+                method,
+                extra=said,
+            )
+        else:
+            log.info("a sign-in was refused (%s)", because, extra=said)
         if because in FREE and not self._audited.has_room(peer):
             return
         actor = Actor("person", person, peer=peer).as_json()

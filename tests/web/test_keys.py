@@ -224,7 +224,7 @@ async def test_the_requester_a_key_has_named_may_withdraw_by_it(office: Any) -> 
     assert (await office.run(run))["request"]["state"] == "withdrawn"
 
 
-async def test_a_key_is_refused_from_its_last_day_on(open_service: Any) -> None:
+async def test_a_key_is_refused_from_its_last_day_on(open_service: Any, caplog: pytest.LogCaptureFixture) -> None:
     old = ApiKey("old", (secret_of("old"),), expires=date(2026, 1, 3))
     async with open_service(also=[old]) as service:
         headers = {"Authorization": f"Bearer {old.secrets[0]}"}
@@ -233,6 +233,7 @@ async def test_a_key_is_refused_from_its_last_day_on(open_service: Any) -> None:
         refused = await service.web.get("/api/runs", headers=headers)
         assert refused.status_code == 401
         assert "expired: 2026-01-03" in refused.json()["detail"]
+    assert "because it expired on 2026-01-03. `approvals-bot keys new old` makes another value" in caplog.text
 
 
 async def test_the_last_use_of_a_key_is_remembered(office: Any) -> None:

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from approvals_bot.app.monitoring import Monitoring
 from approvals_bot.approvals.card_model import Card, Name
 from approvals_bot.approvals.port import (
+    Called,
     Channels,
     ConnectionState,
     Delivered,
@@ -34,6 +35,7 @@ from approvals_bot.durable.store import connect
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.playground.faults import Fault
 from approvals_bot.service.channel_watch import ChannelWatch
+from approvals_bot.service.store_mends import store_mend
 from approvals_bot.web.health import Health
 from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import Problem
@@ -237,12 +239,46 @@ async def test_an_idle_channel_is_probed_and_logged_once_each_way(caplog: pytest
         for name, channel in found:
             watch.probed(name, await channel.probe())
     assert [each.__dict__["event"] for each in caplog.records] == ["channel_down"]
+    (line,) = caplog.messages
+    assert "the mail relay takes no deliveries now (it can't be reached)" in line
+    assert "Check [email] and the relay, and run `approvals-bot doctor`" in line
     assert watch.words == {"email": "up"}
 
 
 def test_a_refused_delivery_is_named_in_the_logs_text(caplog: pytest.LogCaptureFixture) -> None:
     Monitoring(lambda: datetime(2026, 3, 2, tzinfo=UTC)).delivered("email", "send", "refused", "run_1-2")
     assert "a delivery by email was refused (send)" in caplog.messages
+
+
+def test_a_target_that_doesnt_answer_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "approvals_bot")
+    monitoring = Monitoring(lambda: datetime(2026, 3, 2, tzinfo=UTC))
+    for result in (TryAgain("it answered 503"), TryAgain("no answer"), Refused("it answered 403"), Called(200)):
+        monitoring.called("erp", result)
+    assert [each.__dict__["event"] for each in caplog.records] == [
+        "target_down",
+        "target_back",
+        "followup_failed",
+        "followup_failed",
+    ]
+    down, _, refused, _ = caplog.messages
+    assert "[http.erp] takes no calls now (it answered 503); they are tried again" in down
+    assert "[http.erp] refuses calls (it answered 403)" in refused
+
+
+@pytest.mark.parametrize(
+    ("said", "mend"),
+    [
+        ("The database can't be written to right now (database or disk is full).", "Free some space"),
+        ("The database can't be written to right now (database is locked).", "End the other program"),
+        ("The database can't be written to right now (attempt to write a readonly database).", "user write"),
+        ("The database can't be used right now (too many connections for role).", "max_connections"),
+        ("The database takes no writes: it is a standby, or in recovery.", "name the primary"),
+        ("The database can't be used right now (ConnectionRefusedError).", "Check that the database runs"),
+    ],
+)
+def test_what_is_wrong_with_a_store_names_its_mend(said: str, mend: str) -> None:
+    assert mend in store_mend(said)
 
 
 async def test_a_store_that_fails_is_logged_once_each_way(caplog: pytest.LogCaptureFixture) -> None:
@@ -254,7 +290,7 @@ async def test_a_store_that_fails_is_logged_once_each_way(caplog: pytest.LogCapt
 
         async def check(self) -> None:
             if self.fails:
-                raise StoreUnavailableError("no") from OSError("the disk is full")
+                raise StoreUnavailableError("The disk is full. Try again.") from OSError("the disk is full")
 
         def __getattr__(self, name: str) -> Any:
             return self.check
@@ -267,6 +303,7 @@ async def test_a_store_that_fails_is_logged_once_each_way(caplog: pytest.LogCapt
     store.fails = False
     await store.check()
     assert [each.__dict__["event"] for each in caplog.records] == ["store_lost", "store_back"]
+    assert caplog.messages[0].startswith("The disk is full. It is tried again. Free some space")
     text = bytes(monitoring.metrics.response().body).decode()
     assert 'approvals_store_errors_total{kind="OSError"} 3.0' in text
     assert 'approvals_store_call_seconds_count{call="check"} 1.0' in text

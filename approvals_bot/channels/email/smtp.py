@@ -300,12 +300,14 @@ class Relay:
         length = LONGEST_STOP if command == "login" else min(FIRST_STOP * 2 ** min(self._stops, 16), LONGEST_STOP)
         self._stops += 1
         self._stopped_until = self._monotonic() + length
-        self._stopped_because = self._loud(Refused(error, "install"))
+        self._stopped_because = self._loud(Refused(error, "install"), _MENDS[command])
         return self._stopped_because
 
-    def _loud(self, verdict: V) -> V:
+    def _loud(
+        self, verdict: V, mend: str = "Check host, port and security of [email], and the relay's certificate"
+    ) -> V:
         if not self._is_probing:  # a probe would find the same every 30 seconds
-            log.error("Mail doesn't work: %s. Check [email] in the configuration.", verdict.error)
+            log.error("Mail doesn't work: %s. %s.", verdict.error, mend)
         return verdict
 
 
@@ -314,6 +316,14 @@ _NOT_OURS: dict[Command, str] = {
     "sender": "the relay rejects our sender address",
     "recipient": "the relay accepts no mail from our account",
     "text": "the relay accepts no mail from our account",
+}
+
+
+_MENDS: dict[Command, str] = {
+    "login": "Check username and password of [email]",
+    "sender": "Have the relay let this account send as the sender of [email], or change that",
+    "recipient": "Have the relay let this account send, or log in with another username of [email]",
+    "text": "Have the relay let this account send, or log in with another username of [email]",
 }
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # loaded when they are used: see `bolt_app`
 JSON = {"Content-Type": "application/json; charset=utf-8"}
 CALL_LIMIT, CONNECT_LIMIT = 20, 5  # seconds; Slack answers within 1 or not soon
 BY_CONVERSATION = frozenset({"chat.postMessage"})  # methods that are rate-limited for each conversation separately
+LONG_LIMIT = timedelta(minutes=1)  # a rate limit that people notice: shorter ones are daily life
 NOT_SAID = timedelta(seconds=30)  # for a rate limit without Retry-After
 
 INSTALL_ERRORS = frozenset(
@@ -225,6 +226,13 @@ class SlackClient:
         if status == 429 or code in ("ratelimited", "rate_limited"):
             after = _retry_after(headers)
             self._blocked[limited] = self.monotonic() + after.total_seconds()
+            if after >= LONG_LIMIT:
+                log.warning(
+                    "Slack limits %s: nothing is sent by it for %.0f s, and then again. If that lasts, see which "
+                    "workflow or other app writes so much",
+                    method,
+                    after.total_seconds(),
+                )
             return LaterError(method, "ratelimited", after)
         if code in TRANSIENT_ERRORS:
             return LaterError(method, code)

@@ -348,7 +348,10 @@ def _failed(error: LaterError | NeverError | SourceUnavailable) -> TryAgain | Re
         case NeverError():
             code: RefusedCode = "install" if error.install else NO_TROUBLE.get(error.code, "other")
             if error.code not in NO_TROUBLE:
-                log.warning("Slack refused a message: %s", error)
+                log.warning(
+                    "Slack refused a message: %s. `approvals-bot doctor` names the channel or permission and a mend",
+                    error,
+                )
             return Refused(error.reason, code)
         case SourceUnavailable(is_lasting=True):
             return Refused(str(error))

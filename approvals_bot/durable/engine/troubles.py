@@ -37,7 +37,10 @@ def log_stall(run: RunRecord, error: Exception) -> None:
     after = step_behind(error)
     behind = "" if after is None else f", after step {after.step} failed on attempt {after.attempts}"
     said = {"event": "run_stalled", "run_id": run.id, "workflow": run.workflow, "error": kind, "where": where}
-    logger.error("run %s of %s stalled: %s%s%s", run.id, run.workflow, kind, _at(where), behind, extra=said)
+    logger.error(
+        "run %s of %s stalled: %s%s%s. It goes on when its code is mended: reload, or `approvals-bot retry` it",
+        run.id, run.workflow, kind, _at(where), behind, extra=said,
+    )  # fmt: skip
 
 
 def log_resumed(run: RunRecord) -> None:

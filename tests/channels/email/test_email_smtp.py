@@ -204,6 +204,7 @@ async def test_a_fault_of_our_account_stops_the_queue_loudly(
         time += 5
     assert tried == [0, 10, 30, 70, 130, 190]  # in between, nobody asked the relay
     assert caplog.text.count("Mail doesn't work") == 6
+    assert "Check username and password of [email]." in caplog.text or "Have the relay let this account" in caplog.text
     assert "@acme.eu" not in caplog.text
     time += 55
     assert isinstance(await channel.send(dispatch(card)), Delivered)

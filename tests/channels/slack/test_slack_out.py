@@ -105,18 +105,21 @@ async def test_a_revoked_token_affects_the_whole_installation(stage: Stage, card
 
 
 @pytest.mark.check(27)
-async def test_a_rate_limit_delays_only_its_method_and_channel(stage: Stage, card: Card) -> None:
-    stage.fault("rate_limited", "chat.postMessage", retry_after=30)
+async def test_a_rate_limit_delays_only_its_method_and_channel(
+    stage: Stage, card: Card, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage.fault("rate_limited", "chat.postMessage", retry_after=60)
     assert await stage.out.send(Dispatch("d1", DEPLOYS, card)) == TryAgain(
-        "Slack asks us to wait", timedelta(seconds=30)
+        "Slack asks us to wait", timedelta(seconds=60)
     )
+    assert "Slack limits chat.postMessage: nothing is sent by it for 60 s" in caplog.text
     calls = len(stage.playground.web_api.space.messages)
     again = await stage.out.send(Dispatch("d1", DEPLOYS, card))
     assert isinstance(again, TryAgain)
     assert len(stage.playground.web_api.space.messages) == calls
     other = await stage.out.send(Dispatch("d2", ToPerson("slack", Person("ann@acme.eu", "Ann", "U0ANN")), card))
     assert isinstance(other, Delivered)
-    stage.monotonic.at += 31
+    stage.monotonic.at += 61
     assert isinstance(await stage.out.send(Dispatch("d1", DEPLOYS, card)), Delivered)
 
 
