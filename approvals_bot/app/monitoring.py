@@ -15,7 +15,7 @@ from approvals_bot.config.monitoring import AlertsTable
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store.protocol import Claimed, OpenStore
-from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.errors import FileReplacedError, StoreUnavailableError
 from approvals_bot.service.alerts import Alerts
 from approvals_bot.service.channel_watch import ChannelWatch
 from approvals_bot.service.figures import FigureReader
@@ -55,7 +55,8 @@ class Monitoring:
         self.metrics.store_failed(type(error.__cause__ or error).__name__)
         self._is_lost = True
         said = str(error).removesuffix("Try again.").strip()
-        self.troubles.begin(STORE, "store_lost", f"{said} It is tried again. {store_mend(said)}")
+        again = "" if isinstance(error, FileReplacedError) else " It is tried again."
+        self.troubles.begin(STORE, "store_lost", f"{said}{again} {store_mend(said)}")
 
     def _store_works(self) -> None:
         if self._is_lost:

@@ -8,6 +8,10 @@ MENDS = (
     ("disk I/O", "Free some space on the database's disk, or check it: the system's log says what is wrong with it"),
     ("readonly", "Let the service's user write to the database's file and its folder"),
     ("unable to open", "Let the service's user write to the database's file and its folder"),
+    (
+        "disk has not answered",
+        "Check the disk, and that no other program holds the database: `fuser` on its file names it",
+    ),
     ("locked", "End the other program that holds the database: `fuser` on its file names it"),
     ("read-only", "Let [server] database name the primary, not a standby, and make it writable"),
     ("takes no writes", "Let [server] database name the primary, not a standby, and make it writable"),
@@ -19,7 +23,7 @@ MENDS = (
 )
 """Words of SQLite, PostgreSQL or our own, and the mend. The first that is found counts."""
 
-OTHERWISE = "Check that the database runs and can be reached, and [server] database; `approvals-bot doctor` says more"
+OTHERWISE = "Check that the database runs and can be reached, and [server] database"
 
 
 def store_mend(said: str) -> str:

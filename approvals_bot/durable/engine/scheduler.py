@@ -267,7 +267,7 @@ class Scheduler:
         due: datetime | None = self.clock.now()
         time = asyncio.get_running_loop().time
         looked = time()
-        ahead = self.clock.now().timestamp() - looked
+        ahead, said = self.clock.now().timestamp() - looked, ""
         while not self._is_closing:
             seconds = POLL if due is None else min(POLL, max(0.0, (due - self.clock.now()).total_seconds()))
             woken = await self._sleep(seconds)
@@ -285,8 +285,11 @@ class Scheduler:
                     self._next_look = None  # what is released from now on may be due before what this look finds
                     due, looked = await self._claim_due(), time()
                     self._next_look = due
+                said = ""
             except StoreUnavailableError as error:
-                logger.warning("the store is unavailable, trying again: %s", error)
+                if str(error) != said:  # else each try would say so, five times a second
+                    said = str(error)
+                    logger.warning("the store is unavailable, trying again: %s", error)
                 await self._sleep(RETRY_STORE)
                 due = self.clock.now()
             except Exception:  # if this loop ended, the process would look alive but claim nothing

@@ -257,3 +257,23 @@ async def test_a_step_that_ends_while_the_store_is_away_is_recorded(
             while (await engine.record(run.id)).status != "completed":  # type: ignore[union-attr]
                 await asyncio.sleep(0.05)
         assert failures == []
+
+
+async def test_looking_for_work_says_once_that_the_store_is_away(
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_engine() as engine:
+        tried = 0
+
+        async def away(*args: Any, **options: Any) -> Any:
+            nonlocal tried
+            tried += 1
+            raise StoreUnavailableError("the store is away (planted)")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.store, "next_wake", away)
+            async with asyncio.timeout(60):
+                while tried < 4:
+                    engine.scheduler.look_again()
+                    await asyncio.sleep(0.05)
+    assert caplog.text.count("the store is unavailable, trying again: the store is away (planted)") == 1
