@@ -131,7 +131,7 @@ class Monitoring:
             said = {"event": event, "channel": channel, "outcome": outcome}
             if delivery_id.startswith(OF_RUNS):  # others are made of addresses and tokens
                 said["delivery_id"] = delivery_id
-            log.log(level, "a delivery by %s was %s (%s)", channel, outcome, act, extra=said)
+            log.log(level, "%s: a message was %s (%s)", channel, outcome, act, extra=said)
 
     def called(self, target: str, result: CallResult) -> None:
         """Take note of a call of a target."""

@@ -247,7 +247,7 @@ async def test_an_idle_channel_is_probed_and_logged_once_each_way(caplog: pytest
 
 def test_a_refused_delivery_is_named_in_the_logs_text(caplog: pytest.LogCaptureFixture) -> None:
     Monitoring(lambda: datetime(2026, 3, 2, tzinfo=UTC)).delivered("email", "send", "refused", "run_1-2")
-    assert "a delivery by email was refused (send)" in caplog.messages
+    assert "email: a message was refused (send)" in caplog.messages
 
 
 def test_a_target_that_doesnt_answer_is_logged(caplog: pytest.LogCaptureFixture) -> None:
