@@ -43,6 +43,8 @@ BLURRED: tuple[tuple[str, str], ...] = (
     (r"(\d{4}-\d\d-\d\dT\d\d:\d\d):\d\d(?:\.\d+)?", r"\1:<s>"),
     (r"\b(\d\d:\d\d):\d\d(?:\.\d+)?\b", r"\1:<s>"),
     (r"(?<=Your code is )\d{6}", "<code>"),
+    (r"(?<=urn:request:)[0-9a-f]{16}\b", "<request>"),
+    (r"(?<=\d\.)2\d{15}(?=:)", "<µs>"),  # of the newest vote, in the mark of a shown state
     (r"\b\d+\.\d seconds\b", "<n> seconds"),
     (r"\b\d+(?:\.\d+)? ?ms\b", "<n> ms"),
     (rf'(?<="id": "){re.escape(this_user().id)}(?=")', "<user>"),
