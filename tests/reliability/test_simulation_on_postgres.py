@@ -62,7 +62,7 @@ def test_no_seed_breaks_a_rule_on_postgres(database: PostgresDatabase) -> None:
 @pytest.mark.promise(4)
 @pytest.mark.parametrize("name", sorted(set(SLIPS) - SLOW))
 def test_a_bug_planted_into_postgres_is_found(database: PostgresDatabase, name: str) -> None:
-    seeds, found = seeds_to_find(name, 100, database)
+    seeds, found = seeds_to_find(name, 400, database)
     assert found is not None, f"{seeds} seeds did not show it"
 
 

@@ -138,7 +138,7 @@ async def test_a_grant_ends_by_a_button_of_its_card(office: Office) -> None:
     call = {"http": "aws"}
     run_id = await office.ask(grant={"lasts": "2h", "max": "4h", "give": call, "take": call, "extend": "ask"})
     await office.press("U0ANN", "Approve")
-    await office.until(lambda: "Active until" in json.dumps(office.card.blocks))
+    await office.until(lambda: "End it now" in json.dumps(office.card.blocks))
     assert (await office.press("U0DI", "End it now"))["ephemeral"].startswith("Only the requester, approvers,")
     assert (await office.press("U0ANN", "Extend 1 h"))["ephemeral"].startswith("Only the requester can do this.")
     assert (await office.press("U0BO", "Extend 1 h"))["ephemeral"].startswith("The approvers are asked")
