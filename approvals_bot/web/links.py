@@ -149,7 +149,10 @@ class Links:
             return None
         age = self._now().timestamp() - float(payload["t"])
         return ShownForm(
-            str(payload["d"]), str(payload.get("s", "")), str(payload.get("v", "")), is_fresh=age <= FORM_TIME.total_seconds()
+            str(payload["d"]),
+            str(payload.get("s", "")),
+            str(payload.get("v", "")),
+            is_fresh=age <= FORM_TIME.total_seconds(),
         )
 
     def text_shown(self, link: Link, form: ShownForm | None) -> str:
