@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -362,10 +363,16 @@ def rewrite_archives(folder: Path, eraser: Eraser) -> int:
     return sum(rewrite_archive(path, eraser) for path in sorted(folder.glob("runs-*.jsonl.gz")))
 
 
+def archived_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of an archive. One whose process was killed has no end, but each line that it had flushed."""
+    with gzip.open(path, "rt", encoding="utf-8") as packed, suppress(EOFError):
+        for line in packed:
+            yield json.loads(line)
+
+
 def rewrite_archive(path: Path, eraser: Eraser) -> int:
     """Rewrite an archive without a person. Returns 1 if it named them."""
-    with gzip.open(path, "rt", encoding="utf-8") as packed:
-        lines = [json.loads(line) for line in packed]
+    lines = list(archived_lines(path))
     kept = [eraser.in_archived(line) if line.get("kind") == "run" else line for line in lines]
     if kept == lines:
         return 0

@@ -24,8 +24,9 @@ from approvals_bot.people import People
 from approvals_bot.service.audit import derive_key, write_export
 from approvals_bot.service.audit_verify import Keys, verify_lines
 from approvals_bot.service.catalog import Listed
-from approvals_bot.service.erasure import erase
-from approvals_bot.service.retention import KEY_KEPT, RetentionRules, count_ended, delete_ended
+from approvals_bot.service.erasure import Eraser, archived_lines, erase, rewrite_archives
+from approvals_bot.service.retention import KEY_KEPT, Archive, RetentionRules, count_ended, delete_ended
+from approvals_bot.testing import FakeClock
 from tests.support.new_runs import T0
 from tests.support.whole_service import KEY
 
@@ -197,3 +198,16 @@ async def test_a_person_is_erased_from_what_has_ended(service: Any, tmp_path: Pa
     assert verify_lines(io.BytesIO(out.getvalue()), Keys(derived=(derive_key(KEY),))).is_sound
     again = await erase(service.engine, people, ANN, actor=actor, archive=archive)
     assert (again.runs, again.lines, again.archives) == (0, 0, 0)
+
+
+def test_an_archive_whose_process_was_killed_is_rewritten(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, FakeClock().now())
+    archive.add({"kind": "run", "key": f"app:desk {ANN}", "events": []})
+    archive.flush()
+    killed = archive.path.read_bytes()  # as it is before it is closed
+    archive.close()
+    archive.path.write_bytes(killed)
+    eraser = Eraser(ANN, (), str, "erased-1")
+    assert rewrite_archives(tmp_path, eraser) == 1
+    assert list(archived_lines(archive.path)) == [{"kind": "run", "key": None, "events": []}]
+    assert rewrite_archives(tmp_path, eraser) == 0
