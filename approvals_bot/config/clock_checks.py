@@ -1,15 +1,17 @@
-"""Checks of a workflow's times: the fields that hold deadlines, and calendars."""
+"""Checks of a workflow's times: deadlines, the fields that hold them, escalations, and calendars."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from approvals_bot.approvals.base import nearest
-from approvals_bot.approvals.business_time import takes_too_long
-from approvals_bot.approvals.clock import calendar_of
-from approvals_bot.approvals.deadlines import DATES, FIELD, Deadline, TimeOfField
+from approvals_bot.approvals.business_time import is_at_least, takes_too_long
+from approvals_bot.approvals.clock import MORE, Clock, calendar_of
+from approvals_bot.approvals.deadlines import DATES, FIELD, Deadline, TimeOfField, length_of
 from approvals_bot.approvals.policy import Definition
+from approvals_bot.approvals.stage_policy import Stage
+from approvals_bot.config.address_checks import address_faults
 from approvals_bot.config.messages import Finding
 from approvals_bot.config.positions import Path
 from approvals_bot.config.service import ServiceSettings
@@ -59,3 +61,43 @@ def length_faults(path: Path, text: str, definition: Definition) -> Iterator[Fin
         name = found[1]
         instead = f'write "{{{{ {name} }}}}d" or "{{{{ {name} }}}}h"' if spec.type == "integer" else "use a duration"
         yield Finding(path, f"{name} is a field of type {spec.type}, which has no unit; {instead}", about=("fields",))
+
+
+def clocks_of(definition: Definition) -> Iterator[tuple[Path, Clock | Stage]]:
+    """Yield the file's clock, and the stages, which may have times of their own."""
+    yield ("clock",), definition.clock
+    yield from ((("stage", at), stage) for at, stage in enumerate(definition.stage))
+
+
+def clock_faults(definition: Definition, service: ServiceSettings) -> Iterator[Finding]:
+    """Check deadlines and escalations: what could never happen, and whom an escalation asks."""
+    for path, clock in clocks_of(definition):
+        if clock.on_deadline == "escalate" and not definition.escalate:
+            yield Finding((*path, "on_deadline"), "needs at least one [[escalate]]")
+        yield from deadline_faults((*path, "deadline"), clock.deadline, definition)
+    stages = [definition.in_stage(stage) for stage in definition.stage] or [definition]
+    mails: list[tuple[Path, Definition]] = [((), definition)]
+    mails += [(("stage", at), stages[at]) for at, stage in enumerate(definition.stage) if stage.deliver is not None]
+    for path, here in mails:
+        mail, until = here.deliver.email, length_of(here.clock.deadline)
+        if mail and until is not None and is_at_least(mail, until):
+            yield Finding((*path, "deliver", "email"), "the deadline is earlier, so this mail would never be sent")
+    deadlines = [length_of(here.clock.deadline) for here in stages]
+    for at, escalation in enumerate(definition.escalate):
+        length = escalation.after
+        if all(each is not None and is_at_least(length, each) and not is_at_least(each, length) for each in deadlines):
+            yield Finding(("escalate", at, "after"), "the deadline is earlier, so this would never happen")
+        path = ("escalate", at, "to")
+        yield from _picks_more(path, escalation.to, escalation.mode, definition)
+        to = [(*path, number) for number, each in enumerate(escalation.to) if each != MORE]
+        for place in to:
+            yield from address_faults(place, escalation.to[int(place[-1])], definition, service, of_approver=True)
+
+
+def _picks_more(path: Path, to: Sequence[str], mode: str, definition: Definition) -> Iterator[Finding]:
+    if MORE not in to:
+        return
+    if mode == "replace":
+        yield Finding((*path, to.index(MORE)), "asks more people, so it replaces nobody: leave mode out")
+    if not any(seat.pick is not None for stage in definition.stage for seat in stage.seats):
+        yield Finding((*path, to.index(MORE)), "no seat picks people: set pick, or name who is asked")

@@ -18,7 +18,7 @@ from approvals_bot.approvals.resolution import with_groups
 from approvals_bot.approvals.templates import TemplateError, channels_of, check
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.cli.doctor import places_of
-from approvals_bot.config.follow_up_checks import channel_faults, follow_up_condition
+from approvals_bot.config.delivery_checks import channel_faults, follow_up_condition
 from tests.approvals.conftest import ANN, BO, DI, OpenedRequest
 
 FILE = """
