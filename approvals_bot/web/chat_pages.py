@@ -29,7 +29,7 @@ from approvals_bot.approvals.tool_call import ARGUMENTS
 from approvals_bot.client.digests import leaves_of
 from approvals_bot.people import People
 from approvals_bot.web.chat import LONGEST_COMMENT, LONGEST_ID, NOT_OURS, REUSED, ChatApi, ChatOwners
-from approvals_bot.web.decisions import changes
+from approvals_bot.web.decision_forms import changes
 from approvals_bot.web.form_tokens import NAME as FORM_TOKEN
 from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.login import Login

@@ -28,7 +28,8 @@ from approvals_bot.service.act import is_requester
 from approvals_bot.service.history import history_of
 from approvals_bot.service.revocations import counted_grant
 from approvals_bot.service.talk import talk
-from approvals_bot.web.decisions import change_of, result, talk_of
+from approvals_bot.web.decision_forms import change_of, talk_of
+from approvals_bot.web.decisions import result
 from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.links import Link, Links
 from approvals_bot.web.login import Login
