@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from approvals_bot.approvals import tool_call
+from approvals_bot.approvals.author_fields import as_sent
 from approvals_bot.approvals.delivery_policy import Deliver
 from approvals_bot.approvals.json_values import UnfitError, check_json, check_whole_size
 from approvals_bot.approvals.published import PublishedRequests
@@ -22,7 +23,6 @@ from approvals_bot.approvals.request import ON_BEHALF_OF, REQUESTER
 from approvals_bot.approvals.request_approval import (
     RequestSpec,
     WorkflowRequest,
-    plain,
     request_spec,
     requested,
     table_of,
@@ -126,7 +126,7 @@ class _Call:
 def _json(arguments: Mapping[str, Any]) -> dict[str, JsonValue]:
     """Return the arguments as JSON. Raises InvalidPayloadError for what is none, and for too much of it."""
     try:
-        given: dict[str, JsonValue] = plain(dict(arguments))
+        given: dict[str, JsonValue] = as_sent(dict(arguments))
         check_json(given, depth=1)
         check_whole_size(given)
     except UnfitError as error:

@@ -7,35 +7,32 @@ pending requests. A workflow may make any number of requests, in a loop or at on
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
-from decimal import Decimal
-from enum import Enum
+from datetime import datetime
 from typing import Annotated, Any
-from uuid import UUID
 
 from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
 
 from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals import outcomes
-from approvals_bot.approvals.acts import Rejection, Reply, Stop
+from approvals_bot.approvals.acts import Reply, Stop
 from approvals_bot.approvals.apply import decided
+from approvals_bot.approvals.author_fields import field_tables, fits_in, given_values, values_by_name
 from approvals_bot.approvals.business_time import Calendar, Calendars
 from approvals_bot.approvals.card_model import State
 from approvals_bot.approvals.clock import Clock, Escalation
 from approvals_bot.approvals.deadlines import DATES
 from approvals_bot.approvals.delivery import LAZY, LazyArgumentError, lazily
 from approvals_bot.approvals.delivery_policy import Deliver
-from approvals_bot.approvals.durations import duration_text
 from approvals_bot.approvals.eligibility import Resolution
-from approvals_bot.approvals.field_specs import LENGTH, Ask
-from approvals_bot.approvals.json_values import DEEPEST, MOST_BYTES, UnfitError, same_json
+from approvals_bot.approvals.field_specs import Ask
+from approvals_bot.approvals.fields import Fits
+from approvals_bot.approvals.json_values import same_json
 from approvals_bot.approvals.named_people import opening_with_people
 from approvals_bot.approvals.outcomes import Outcome, answers_of, last_answers_of
 from approvals_bot.approvals.policy import Definition, Labels, Policy
@@ -155,7 +152,7 @@ async def request_approval(
             approvers=approvers,
             need=need,
             stages=[table_of(stage) for stage in stages],
-            values=named(fields or {}),
+            values=values_by_name(fields or {}),
             form={name: spec_of(spec) for name, spec in (form or {}).items()},
             marks={"pinned": pinned, "editable": editable, "untrusted": untrusted},
             offered={
@@ -178,7 +175,7 @@ async def request_approval(
     return await (await requested(made, fits_in(type(fields)))).outcome()
 
 
-async def requested(make: Callable[[], RequestSpec], fits: forms.Fits | None = None) -> WorkflowRequest:
+async def requested(make: Callable[[], RequestSpec], fits: Fits | None = None) -> WorkflowRequest:
     """Open a request beside the workflow. `make` isn't called in a replay. `fits`: the check of edited fields."""
     try:
         asked = await ask(lazily(make), now())
@@ -319,43 +316,8 @@ _KINDS: dict[State, Any] = {
 
 
 def _digest(definition: Definition, fields: Mapping[str, Any]) -> str:
-    typed = forms.values(definition.fields, _given(named(fields)), "fields")
+    typed = forms.values(definition.fields, given_values(values_by_name(fields)), "fields")
     return forms.digest(definition.id, rules_of(definition).digest, definition.fields, typed)
-
-
-def fits_in(kind: type) -> forms.Fits | None:
-    """Return the check that edited fields fit the model or dataclass they came from; None for plain values."""
-    if not (issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind)):
-        return None
-    model = TypeAdapter[Any](kind)
-
-    def fits(typed: Mapping[str, Any]) -> tuple[Rejection, ...]:
-        try:
-            model.validate_python(dict(typed), by_name=True)
-        except ValidationError as error:
-            faults = error.errors(include_url=False, include_input=False, include_context=False)
-            return tuple(_misfit(fault["loc"], fault["msg"]) for fault in faults)
-        return ()
-
-    return fits
-
-
-def _misfit(loc: tuple[int | str, ...], message: str) -> Rejection:
-    place = ".".join(map(str, loc[1:]))
-    return Rejection(tuple(map(str, loc[:1])), "not_of_the_type", {"why": f"{place}: {message}" if place else message})
-
-
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values as JSON. Raises InvalidPayloadError for those that have no such form."""
-    given, faults = dict[str, Any](), list[dict[str, Any]]()
-    for name, value in values.items():
-        try:
-            given[name] = plain(value)
-        except UnfitError as error:
-            faults.append({"loc": ["fields", name], "msg": str(error)})
-    if faults:
-        raise InvalidPayloadError(faults, "fields")
-    return given
 
 
 def request_spec(
@@ -382,7 +344,7 @@ def request_spec(
     own = [{"id": "approval", "from": from_, "need": need}] if from_ else [dict(stage) for stage in stages]
     table = {
         "workflow": {"id": name, "request": [f"app:{name}"], "instructions": _literal(instructions)},
-        "fields": specs(values, form, **marks),
+        "fields": field_tables(values, form, **marks),
         "stage": [{"ask": offered["ask"], "comment": offered["comment"]} | stage for stage in own],
         **tables,
     }
@@ -396,7 +358,7 @@ def request_spec(
         raise InvalidArgumentError(f"invalid request: {faults}") from None
     if given_twice := [stage.id for stage in definition.stage if stage.id in _before(stage, definition)]:
         raise InvalidArgumentError(f"two stages are named {given_twice[0]!r}")
-    typed = forms.values(definition.fields, _given(values), "fields")
+    typed = forms.values(definition.fields, given_values(values), "fields")
     opening = Opening(
         forms.dump(definition.fields, typed),
         _identity("requester", requester or run.attributes.get(REQUESTER) or f"app:{name}"),
@@ -435,9 +397,6 @@ def _line(title: str) -> str:
 _DEFINITION = TypeAdapter(Definition)
 
 
-LONGEST_STRING = 200  # characters shown on a line; a longer text is folded
-
-
 def table_of(written: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
     """Return a model, or a dict like a table of a workflow's file, as a dict."""
     return written.model_dump(mode="json", exclude_unset=True) if isinstance(written, BaseModel) else dict(written)
@@ -446,129 +405,3 @@ def table_of(written: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
 def spec_of(written: BaseModel | Mapping[str, Any] | str) -> dict[str, Any] | str:
     """Return a field's specification; a string is its type."""
     return written if isinstance(written, str) else table_of(written)
-
-
-def named(values: Any) -> dict[str, Any]:
-    """Return the values by name, from a mapping, a dataclass or a pydantic model."""
-    match values:
-        case Mapping():
-            return dict(values)
-        case BaseModel():
-            return {name: getattr(values, name) for name in type(values).model_fields}
-        case _ if dataclasses.is_dataclass(values) and not isinstance(values, type):
-            return {member.name: getattr(values, member.name) for member in dataclasses.fields(values)}
-    raise InvalidArgumentError(
-        f"fields must be a mapping, a dataclass or a pydantic model, not a {type(values).__name__}"
-    )
-
-
-def specs(
-    values: Mapping[str, Any],
-    given: Mapping[str, Any],
-    *,
-    pinned: Collection[str] | None,
-    editable: Collection[str],
-    untrusted: Collection[str],
-) -> dict[str, Any]:
-    """Return the `[fields]` table: each field as given, else typed by its value. Without `pinned`, all are pinned."""
-    for name in {*given, *(pinned or ()), *editable, *untrusted}:
-        if name not in values:
-            names = ", ".join(values) or "none"
-            raise InvalidArgumentError(f"there is no field named {name!r}; the fields are {names}")
-    found = {}
-    for name, value in values.items():
-        spec = given[name] if name in given else _kind(name, value)
-        spec = {"type": spec} if isinstance(spec, str) else dict(spec)
-        spec.setdefault("pinned", pinned is None or name in pinned)
-        spec.setdefault("editable", name in editable)
-        spec.setdefault("untrusted", name in untrusted)
-        if value is None:
-            spec.setdefault("required", False)
-        found[name] = spec
-    return found
-
-
-def plain(value: Any) -> Any:
-    """Return the value as an API client would send it."""
-    match value:
-        case Enum():
-            return plain(value.value)
-        case None | bool() | int() | str():
-            return value
-        case float() | Decimal():
-            return str(value)
-        case datetime() | date():
-            return value.isoformat()
-        case timedelta():
-            return duration_text(value)
-        case Mapping() | list() | tuple() | BaseModel():
-            return _nested(value)
-        case _ if dataclasses.is_dataclass(value):
-            return _nested(value)
-        case _:  # money, a URL: as its text
-            return str(value)
-
-
-def _nested(value: Any, depth: int = 2) -> JsonValue:
-    """Return a list or object as JSON. Numbers stay numbers; other values are as at the top. Raises UnfitError."""
-    if depth > DEEPEST + 3:  # what is only just too deep gets its place below, where limits are checked
-        raise UnfitError("too_deep", deepest=DEEPEST)
-    match value:
-        case Mapping():
-            return {_key(key): _nested(item, depth + 1) for key, item in value.items()}
-        case list() | tuple():
-            return [_nested(item, depth + 1) for item in value]
-        case float():
-            return value
-        case BaseModel():
-            return {name: _nested(getattr(value, name), depth + 1) for name in type(value).model_fields}
-        case None | bool() | int() | str() | Decimal() | Enum() | datetime() | date() | timedelta():
-            shown: JsonValue = plain(value)
-            return shown
-        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return {one.name: _nested(getattr(value, one.name), depth + 1) for one in dataclasses.fields(value)}
-        case UUID():
-            return str(value)
-    raise UnfitError("not_json_type", type=type(value).__name__)
-
-
-def _key(key: Any) -> str:
-    if isinstance(key, Enum):
-        key = key.value
-    if not isinstance(key, str):
-        raise UnfitError("not_text_key")
-    return key
-
-
-def _kind(name: str, value: Any) -> dict[str, Any]:
-    match value:
-        case Enum() if isinstance(value.value, str):
-            return {"type": "enum", "values": [str(member.value) for member in type(value)]}
-        case bool():
-            return {"type": "boolean"}
-        case int():
-            return {"type": "integer"}
-        case float() | Decimal():
-            return {"type": "decimal"}
-        case datetime():
-            return {"type": "datetime"}
-        case date():
-            return {"type": "date"}
-        case timedelta():
-            return {"type": "duration"}
-        case str() if len(value) > LENGTH["text"]:
-            return {"type": "text", "min_length": 0, "max_length": MOST_BYTES}
-        case str() if len(value) > LONGEST_STRING or "\n" in value:
-            return {"type": "text", "min_length": 0}
-        case str() | None:
-            return {"type": "string", "min_length": 0}
-        case list() | tuple():
-            return {"type": "array"}
-        case Mapping() | BaseModel():
-            return {"type": "object"}
-        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return {"type": "object"}
-    raise InvalidArgumentError(
-        f"a field can't show a {type(value).__name__} ({name!r}): pass a string, a number, a date, a timedelta, "
-        "a bool, a list, a dict, a model or a dataclass"
-    )
