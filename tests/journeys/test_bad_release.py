@@ -41,7 +41,7 @@ async def trip(trip: Trip) -> str:
 BUGS = {
     "votes": ("approvals/apply.py", "_vote", "act.no_such_attribute"),
     "counting": ("approvals/ballot.py", "cast", "None + 1"),
-    "effects": ("approvals/workflow.py", "proceed", "{}['no such key']"),
+    "effects": ("approvals/deciding.py", "proceed", "{}['no such key']"),
 }
 """Planted bugs: the file, the function whose first statement it becomes, and the statement."""
 

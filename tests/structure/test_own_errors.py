@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2] / "approvals_bot"
 CALLED_BY_BODIES = (
     *(f"durable/core/{name}.py" for name in ("commands", "durations", "forms", "hooks", "loop", "run")),
     "approvals/author_fields.py",
+    "approvals/deciding.py",
     "approvals/request_approval.py",
     "approvals/workflow.py",
 )
