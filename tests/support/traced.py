@@ -31,8 +31,12 @@ BY_A_CLOCK = {
     ("durable/engine/stalled.py", "is_due"),
     ("durable/store/group_commit.py", "look"),
     *(("durable/engine/replayer.py", name) for name in ("_is_idle", "is_running")),
+    *((f"service/{name}.py", "keep_reading") for name in ("directory", "provisioning", "own_people")),
+    *(("service/audit_keeper.py", name) for name in ("run", "_write_loaded")),
+    *(("service/channel_watch.py", name) for name in ("keep_probing", "due")),
+    *(("app/monitoring.py", "_keep_looking"), ("service/troubles.py", "remind"), ("service/alerts.py", "keep_sending")),
 }
-"""What a test's clock asks for, and what the engine does several times a second whatever happens."""
+"""What a test's clock asks for, and what the engine and the service do every second or so whatever happens."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
