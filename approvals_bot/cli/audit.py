@@ -10,12 +10,12 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
-import typer
+import click
 
 from approvals_bot.cli import terminal
-from approvals_bot.cli.common import CONFIG, Config, Json, fail, misuse, this_user, with_engine
+from approvals_bot.cli.common import FILE, config_option, fail, json_option, misuse, this_user, with_engine
 from approvals_bot.config.load import load_service
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
@@ -36,30 +36,35 @@ ONLY_INTEGRITY = (
 NO_ANCHORS = "⚠ Without --anchors, the database is only as safe as the audit key and those who can write to it."
 NOT_KEYED = "⚠ The audit had no key, so anybody who can write to the database could have rewritten it before."
 
-app = typer.Typer(help="Export the audit log, or verify an export.", no_args_is_help=True)
+app = click.Group("audit", help="Export the audit log, or verify an export.")
 
 
 @app.command()
+@config_option
+@click.option(
+    "--output", type=FILE, metavar="FILE", help="The file to write; it must not exist. Default: standard output."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "csv"]),
+    default="jsonl",
+    help="jsonl can be verified; csv is a table of the audit's lines.",
+)
+@click.option("--since", metavar="SEQ|TIME", help="Only from this line or time on, like 812 or 2026-11-28.")
+@click.option("--until", metavar="TIME", help="Only before this time.")
+@click.option("--workflow", help="Only runs of this workflow.")
+@click.option("--run", metavar="RUN", help="Only this run.")
+@json_option
 def export(
-    config: Config = CONFIG,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", help="The file to write; it must not exist. Default: standard output.", metavar="FILE"
-        ),
-    ] = None,
-    form: Annotated[
-        Literal["jsonl", "csv"],
-        typer.Option("--format", help="jsonl can be verified; csv is a table of the audit's lines."),
-    ] = "jsonl",
-    since: Annotated[
-        str | None,
-        typer.Option("--since", help="Only from this line or time on, like 812 or 2026-11-28.", metavar="SEQ|TIME"),
-    ] = None,
-    until: Annotated[str | None, typer.Option("--until", help="Only before this time.", metavar="TIME")] = None,
-    workflow: Annotated[str | None, typer.Option("--workflow", help="Only runs of this workflow.")] = None,
-    run: Annotated[str | None, typer.Option("--run", help="Only this run.", metavar="RUN")] = None,
-    as_json: Json = False,
+    config: Path,
+    output: Path | None,
+    form: Literal["jsonl", "csv"],
+    since: str | None,
+    until: str | None,
+    workflow: str | None,
+    run: str | None,
+    as_json: bool,
 ) -> None:
     """Export the audit log and all runs, chained and signed.
 
@@ -88,7 +93,7 @@ def export(
     manifest = written if isinstance(written, Manifest) else None
     counted = f"{_counted(manifest)}." if manifest is not None else f"{written:,} audit lines."
     if output is None:
-        typer.echo(counted, err=True)  # standard output is the export
+        click.echo(counted, err=True)  # standard output is the export
     else:
         terminal.say(asdict(manifest) if manifest else {"audit": written}, f"{output}: {counted}", as_json)
     if manifest is not None and manifest.faults:
@@ -96,22 +101,14 @@ def export(
 
 
 @app.command()
+@click.argument("file", type=FILE, help="A file that `audit export` wrote.")
+@click.option("--config", type=FILE, metavar="FILE", help="Use the keys of this config.toml.")
+@click.option("--key", metavar="SECRET", help="Use this signing key: env:NAME or file:PATH.")
+@click.option("--public-key", type=FILE, metavar="FILE", help="Use this public key, as `audit key` prints it.")
+@click.option("--anchors", type=FILE, metavar="FILE", help="Compare with the anchors in this file.")
+@json_option
 def verify(
-    file: Annotated[Path, typer.Argument(help="A file that `audit export` wrote.", metavar="FILE")],
-    config: Annotated[
-        Path | None, typer.Option("--config", help="Use the keys of this config.toml.", metavar="FILE")
-    ] = None,
-    key: Annotated[
-        str | None, typer.Option("--key", help="Use this signing key: env:NAME or file:PATH.", metavar="SECRET")
-    ] = None,
-    public_key: Annotated[
-        Path | None,
-        typer.Option("--public-key", help="Use this public key, as `audit key` prints it.", metavar="FILE"),
-    ] = None,
-    anchors: Annotated[
-        Path | None, typer.Option("--anchors", help="Compare with the anchors in this file.", metavar="FILE")
-    ] = None,
-    as_json: Json = False,
+    file: Path, config: Path | None, key: str | None, public_key: Path | None, anchors: Path | None, as_json: bool
 ) -> None:
     """Verify that an export hasn't been changed, and what its chains say about the database.
 
@@ -135,17 +132,14 @@ def verify(
         checked = verify_lines(lines, keys, found)
     terminal.say(checked.as_json(), _verification_text(checked, bool(found)), as_json)
     if not checked.is_sound:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
-@app.command("key")
-def key_command(
-    config: Config = CONFIG,
-    adopt: Annotated[
-        bool, typer.Option("--adopt", help="Accept the lines that were written before there was this key.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
+@app.command()
+@config_option
+@click.option("--adopt", is_flag=True, help="Accept the lines that were written before there was this key.")
+@json_option
+def key_command(config: Path, adopt: bool, as_json: bool) -> None:
     """Print the public key by which exports, anchors and evidence are verified.
 
     With --adopt, lines written without this key are accepted as they are from now on. Check them before: nothing undoes
@@ -183,7 +177,7 @@ def _progress() -> Callable[[int], None]:
         nonlocal said_at
         if lines % 100 == 0 and time.monotonic() > said_at + PROGRESS_AFTER:
             said_at = time.monotonic()
-            typer.echo(f"{lines:,} lines …", err=True)
+            click.echo(f"{lines:,} lines …", err=True)
 
     return progress
 

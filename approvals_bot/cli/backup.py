@@ -9,12 +9,12 @@ import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from approvals_bot.cli import terminal
-from approvals_bot.cli.common import CONFIG, Config, Json, this_user, with_engine
+from approvals_bot.cli.common import FILE, config_option, json_option, this_user, with_engine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("approvals_bot.cli")
 
-BackupFile = Annotated[Path, typer.Argument(help="The backup.", metavar="FILE")]
+backup_argument = click.argument("file", type=FILE, help="The backup.")
 
 NOT_IN_IT = "The configuration, workflow files and secrets are not in it: keep config.toml, workflows/ and keys, too."
 MOST_SHOWN = 20  # runs in the text for people
@@ -41,10 +41,14 @@ class ProgressLines:
     def __call__(self, text: str) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + QUIET_FOR
-            typer.echo(text, err=True)
+            click.echo(text, err=True)
 
 
-def backup(file: BackupFile, config: Config = CONFIG, as_json: Json = False) -> None:
+@click.command()
+@backup_argument
+@config_option
+@json_option
+def backup(file: Path, config: Path, as_json: bool) -> None:
     """Write a backup of the database, while the service runs.
 
     It is one SQLite file, whichever database the service uses, and is read back before it gets its name. An existing
@@ -64,25 +68,20 @@ def backup(file: BackupFile, config: Config = CONFIG, as_json: Json = False) -> 
     done = with_engine(config, run, upgrade=False)
     logger.info("a backup was written", extra={"event": "backup_written"})
     if not as_json:
-        typer.echo(f"{file}: {file.stat().st_size:,} bytes, read back. {NOT_IN_IT}")
+        click.echo(f"{file}: {file.stat().st_size:,} bytes, read back. {NOT_IN_IT}")
     text = f"Backed up {done.runs:,} runs, {done.events:,} events up to seq {done.seq:,}"
     terminal.say(asdict(done) | {"file": str(file)}, text, as_json)
 
 
-def restore(
-    file: BackupFile,
-    config: Config = CONFIG,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Move what is in the database aside first. Nothing of it is deleted.")
-    ] = False,
-    as_new: Annotated[
-        bool,
-        typer.Option(
-            "--as-new", help="Make it another installation, such as staging: links sent before are void there."
-        ),
-    ] = False,
-    as_json: Json = False,
-) -> None:
+@click.command()
+@backup_argument
+@config_option
+@click.option("--replace", is_flag=True, help="Move what is in the database aside first. Nothing of it is deleted.")
+@click.option(
+    "--as-new", is_flag=True, help="Make it another installation, such as staging: links sent before are void there."
+)
+@json_option
+def restore(file: Path, config: Path, replace: bool, as_new: bool, as_json: bool) -> None:
     """Restore a backup into the configured database.
 
     Refused while a service uses the database, and where it isn't empty. Links that were sent go on working. Nobody is

@@ -9,38 +9,37 @@ from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-import typer
+import click
 
 from approvals_bot.cli import terminal
-from approvals_bot.cli.common import CONFIG, Config, Json, misuse, uncollected, with_engine
+from approvals_bot.cli.common import config_option, json_option, misuse, uncollected, with_engine
 
 if TYPE_CHECKING:
     from approvals_bot.config.load import Configuration
     from approvals_bot.config.messages import ConfigProblem
 
 
-def check(
-    config: Config = CONFIG,
-    runs: Annotated[
-        bool,
-        typer.Option("--runs", help="Also replay every open run on this code; list those that would stall or end."),
-    ] = False,
-    ended: Annotated[
-        str | None,
-        typer.Option(
-            "--ended",
-            help="With --runs: also replay the runs that ended this recently; list those that would end otherwise.",
-            metavar="TIME",
-        ),
-    ] = None,
-    limit: Annotated[
-        int, typer.Option("--limit", min=1, help="With --runs: list at most this many runs; all are counted.")
-    ] = 1_000,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if there are warnings, too.")] = False,
-    as_json: Json = False,
-) -> None:
+@click.command()
+@config_option
+@click.option(
+    "--runs", is_flag=True, help="Also replay every open run on this code; list those that would stall or end."
+)
+@click.option(
+    "--ended",
+    metavar="TIME",
+    help="With --runs: also replay the runs that ended this recently; list those that would end otherwise.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=1_000,
+    help="With --runs: list at most this many runs; all are counted.",
+)
+@click.option("--strict", is_flag=True, help="Exit with 1 if there are warnings, too.")
+@json_option
+def check(config: Path, runs: bool, ended: str | None, limit: int, strict: bool, as_json: bool) -> None:
     """Check config.toml and all workflows.
 
     Starts nothing. Plays the policy tests, too. Reports every problem with file, line and key, and then exits with 1.
@@ -64,13 +63,13 @@ def check(
     if problems:
         lines = "\n".join(str(problem) for problem in problems)
         terminal.say({"problems": [asdict(problem) for problem in problems], "workflows": []}, lines, as_json)
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
     found: dict[str, object] = {"problems": [], "warnings": [asdict(each) for each in warnings]}
     found["workflows"] = list(names)
     if not as_json:
         for warning in warnings:
-            typer.echo(warning_text(warning))
-        typer.echo(f"{config}: no problems. Workflows: {', '.join(names) or 'none'}.")
+            click.echo(warning_text(warning))
+        click.echo(f"{config}: no problems. Workflows: {', '.join(names) or 'none'}.")
     if runs:
         from approvals_bot.cli.check_runs import RunsReport, check_runs
 
@@ -78,11 +77,11 @@ def check(
         with_engine(config, partial(check_runs, report=report, ended=since), to_read=True)
         found["runs"] = report.as_json()
         if not as_json:
-            typer.echo(report.summary(with_ended=ended is not None))
+            click.echo(report.summary(with_ended=ended is not None))
     if as_json:
         terminal.say(found, "", as_json=True)
     if (runs and report.has_findings) or (strict and warnings):
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def _failing_tests(configuration: Configuration) -> Sequence[ConfigProblem]:
@@ -114,13 +113,13 @@ def _span(ended: str | None, runs: bool) -> timedelta | None:
         misuse(f"--ended: {error}")
 
 
-def lint(
-    paths: Annotated[
-        list[Path] | None, typer.Argument(help="Python files, or folders of them.", metavar="PATHS", exists=True)
-    ] = None,
-    config: Config = CONFIG,
-    as_json: Json = False,
-) -> None:
+@click.command()
+@click.argument(
+    "paths", nargs=-1, type=click.Path(exists=True, path_type=Path), help="Python files, or folders of them."
+)
+@config_option
+@json_option
+def lint(paths: tuple[Path, ...], config: Path, as_json: bool) -> None:
     """Find workflow code that can't be replayed.
 
     It finds clocks, random numbers, I/O, sets that are iterated over, and more. Without PATHS, it lints the workflows
@@ -136,18 +135,17 @@ def lint(
     text = "\n".join(str(finding) for finding in found) or "No problems found."
     terminal.say({"findings": [asdict(finding) for finding in found]}, text, as_json)
     if found:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
-def schema(
-    of: Annotated[
-        Literal["service", "workflow", "tests", "defaults"],
-        typer.Argument(
-            help="service, for config.toml, workflow, for a workflow file, tests, or defaults, for what it extends.",
-            metavar="KIND",
-        ),
-    ],
-) -> None:
+@click.command()
+@click.argument(
+    "of",
+    type=click.Choice(["service", "workflow", "tests", "defaults"]),
+    metavar="KIND",
+    help="service, for config.toml, workflow, for a workflow file, tests, or defaults, for what it extends.",
+)
+def schema(of: Literal["service", "workflow", "tests", "defaults"]) -> None:
     """Print the JSON Schema of config.toml, of workflow files, of their tests or of what they extend.
 
     Editors use it to complete and check TOML.
@@ -160,13 +158,11 @@ def schema(
     terminal.say(SCHEMAS[of](), "", as_json=True)
 
 
-def doctor(
-    config: Config = CONFIG,
-    send: Annotated[
-        str | None, typer.Option("--send", help="Also send a test mail to this address.", metavar="ADDRESS")
-    ] = None,
-    as_json: Json = False,
-) -> None:
+@click.command()
+@config_option
+@click.option("--send", metavar="ADDRESS", help="Also send a test mail to this address.")
+@json_option
+def doctor(config: Path, send: str | None, as_json: bool) -> None:
     """Check everything a running service needs.
 
     The store, Slack, mail, and whether people can be reached. Each problem comes with what to do about it. Exits with 1
@@ -181,4 +177,4 @@ def doctor(
     findings = asyncio.run(examine(config, os.environ, send))
     terminal.say({"findings": [asdict(finding) for finding in findings]}, report(findings), as_json)
     if any(finding.state == "FAIL" for finding in findings):
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)

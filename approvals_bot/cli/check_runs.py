@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-import typer
+import click
 
 import approvals_bot.approvals.workflow  # registers what approvals are replayed on
 import approvals_bot.channels.slack.builder  # … and steps of Workflow Builder
@@ -85,7 +85,7 @@ class RunsReport:
         self.one_person.append(found)
         if self._prints:
             self._progress.clear()
-            typer.echo(str(found))
+            click.echo(str(found))
 
     def add(self, kind: Kind, drift: Drift | None) -> None:
         """Count a replayed run. `drift`: what would change, if anything."""
@@ -99,7 +99,7 @@ class RunsReport:
             tally.drifting.append(drift)
             if self._prints:
                 self._progress.clear()
-                typer.echo(_line(drift))
+                click.echo(_line(drift))
 
     def as_json(self) -> dict[str, Any]:
         """Return the report. `more` is how many drifting runs aren't listed."""

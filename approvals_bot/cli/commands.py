@@ -1,7 +1,7 @@
 """Every command: where it is implemented, and its line in `--help`.
 
 A command's module is imported when that command is called. So `--help`, `--version` and a mistyped name cost no more
-than typer itself.
+than click itself.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import io
 import os
 import sys
 import traceback
+from functools import partial
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from typer.core import TyperGroup
-from typer.main import get_command
+import click
 
 COMMANDS = {
     "init": ("serve:init", "Create config.toml, a first workflow and signing keys."),
@@ -68,46 +67,46 @@ COMMANDS = {
 }
 """For each command, in the order of `--help`: its module and function below `approvals_bot.cli`, and its first line."""
 
-PLAIN: dict[str, Any] = {
-    "rich_markup_mode": None,  # plain text starts a tenth of a second sooner and reads the same everywhere
-    "pretty_exceptions_enable": False,  # a traceback with local variables would print secrets
-}
+VERSION = import_module("approvals_bot").__version__  # importlib.metadata takes half as long as all of `--help`
 
 TRACEBACK = "APPROVALS_BOT_TRACEBACK"
 """The environment variable that makes commands print tracebacks, which may show secrets."""
 
 
-def load(name: str) -> Any:
-    """Import a command's module. Returns the command as typer runs it, with its options."""
+def load(name: str) -> click.Command:
+    """Import a command's module. Returns the command, with its options."""
     module, _, attribute = COMMANDS[name][0].partition(":")
-    found = getattr(import_module(f"approvals_bot.cli.{module}"), attribute)
-    alone = typer.Typer(add_completion=False, **PLAIN)
-    if isinstance(found, typer.Typer):
-        alone.add_typer(found, name=name)
-        return get_command(alone).commands[name]  # type: ignore[attr-defined]  # of a group, which it is
-    alone.command(name)(found)
-    return get_command(alone)
+    found: click.Command = getattr(import_module(f"approvals_bot.cli.{module}"), attribute)
+    return found
 
 
-class Commands(TyperGroup):
+class Commands(click.Group):
     """The commands. Their errors are printed as a sentence on standard error, never as a traceback."""
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return their names in the order of the table, not of the alphabet."""
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that these arguments name, imported now. The group itself has only names and lines."""
         name, found, rest = super().resolve_command(ctx, args)
         return name, load(name) if name in COMMANDS else found, rest
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: click.Context) -> Any:
         _replace_unprintable()
         try:
             return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
         except Exception as error:
-            if _is_for_typer(error):
-                raise
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise  # a closed pipe (`… | head`), after which click ends quietly
             if os.environ.get(TRACEBACK):
                 traceback.print_exc()
-            typer.echo(error_text(error), err=True)
-            raise typer.Exit(1) from None
+            click.echo(error_text(error), err=True)
+            raise click.exceptions.Exit(1) from None
 
 
 def _replace_unprintable() -> None:
@@ -132,36 +131,28 @@ def error_text(error: Exception) -> str:
             return f"This is a bug in Approvals Bot: {what}\nPlease report it. {TRACEBACK}=1 prints the traceback."
 
 
-def _is_for_typer(error: Exception) -> bool:
-    """Check whether typer handles this: usage errors, Exit, Abort, and a closed pipe (`… | head`)."""
-    is_gone = isinstance(error, OSError) and error.errno == errno.EPIPE
-    return is_gone or isinstance(error, typer.Exit | typer.Abort) or hasattr(error, "exit_code")
-
-
-def _print_version(wanted: bool) -> None:
+def _install_completion(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
-        version = import_module("approvals_bot").__version__  # importlib.metadata takes half as long again as typer
-        typer.echo(f"approvals-bot {version}")
-        raise typer.Exit
+        import_module("approvals_bot.cli.completion").install()
+        ctx.exit()
 
 
-app = typer.Typer(
-    name="approvals-bot",
-    help="Approvals in Slack and by email, on durable workflows.",
-    cls=Commands,
-    no_args_is_help=True,
-    **PLAIN,
-)
+def _show_completion(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(import_module("approvals_bot.cli.completion").script(app))
+        ctx.exit()
 
 
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
+eager_flag = partial(click.option, is_flag=True, is_eager=True, expose_value=False)
+
+
+@click.group("approvals-bot", cls=Commands, context_settings={"show_default": True})
+@click.version_option(VERSION, message="approvals-bot %(version)s", help="Print the version.")
+@eager_flag("--install-completion", callback=_install_completion, help="Install completion for the current shell.")
+@eager_flag("--show-completion", callback=_show_completion, help="Show completion for the current shell.")
+def app() -> None:
+    """Approvals in Slack and by email, on durable workflows."""
 
 
 for _name, (_, _line) in COMMANDS.items():
-    app.command(_name, help=_line)(lambda: None)  # `resolve_command` puts the implementation in its place
+    app.add_command(click.Command(_name, help=_line))  # `resolve_command` puts the implementation in its place

@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-import typer
+import click
 
 from approvals_bot.cli.terminal import quiet_logs
 
@@ -28,25 +28,30 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CONFIG = Path("config.toml")
+FILE = click.Path(path_type=Path)
 
-Config = Annotated[Path, typer.Option("--config", help="The service's configuration.", metavar="FILE")]
-Json = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's ID.")]
-Input = Annotated[str, typer.Option(help="The input, as a JSON object.", metavar="JSON")]
-OnBehalfOf = Annotated[str | None, typer.Option(help="The person the request is for.", metavar="ADDRESS")]
+config_option = click.option(
+    "--config", type=FILE, default="config.toml", metavar="FILE", help="The service's configuration."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+run_argument = click.argument("run", help="A run's ID.")
+input_option = click.option("--input", default="{}", metavar="JSON", help="The input, as a JSON object.")
+shown_reason_option = click.option(
+    "--reason", default="", show_default=False, help="The reason, shown to everyone involved."
+)
+on_behalf_of_option = click.option("--on-behalf-of", metavar="ADDRESS", help="The person the request is for.")
 
 
 def fail(text: str) -> NoReturn:
     """Print this on standard error and exit with 1."""
-    typer.echo(text, err=True)
-    raise typer.Exit(1)
+    click.echo(text, err=True)
+    raise click.exceptions.Exit(1)
 
 
 def misuse(text: str) -> NoReturn:
-    """Print this on standard error and exit with 2, as typer does for arguments that can't be right."""
-    typer.echo(text, err=True)
-    raise typer.Exit(2)
+    """Print this on standard error and exit with 2, as click does for arguments that can't be right."""
+    click.echo(text, err=True)
+    raise click.exceptions.Exit(2)
 
 
 def this_user() -> Actor:

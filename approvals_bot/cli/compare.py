@@ -6,12 +6,12 @@ import os
 from contextlib import aclosing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from approvals_bot.cli import terminal
-from approvals_bot.cli.common import CONFIG, Config, Json, misuse, with_engine
+from approvals_bot.cli.common import FILE, config_option, json_option, misuse, with_engine
 
 if TYPE_CHECKING:
     from approvals_bot.approvals.policy import Definition
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from approvals_bot.service.comparison import Compared, Course
 
 
-def compare(
-    file: Annotated[Path, typer.Argument(help="The changed workflow file.", metavar="FILE")],
-    config: Config = CONFIG,
-    since: Annotated[str, typer.Option(help="How far to look back.", metavar="TIME")] = "90d",
-    workflow: Annotated[
-        str | None, typer.Option(help="The workflow whose requests are played, if not the file's own.", metavar="NAME")
-    ] = None,
-    live: Annotated[bool, typer.Option("--live", help="Read groups from Slack and HTTP sources.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="List at most this many requests; all are counted.")] = 1_000,
-    as_json: Json = False,
-) -> None:
+@click.command()
+@click.argument("file", type=FILE, help="The changed workflow file.")
+@config_option
+@click.option("--since", default="90d", metavar="TIME", help="How far to look back.")
+@click.option("--workflow", metavar="NAME", help="The workflow whose requests are played, if not the file's own.")
+@click.option("--live", is_flag=True, help="Read groups from Slack and HTTP sources.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=1_000, help="List at most this many requests; all are counted."
+)
+@json_option
+def compare(file: Path, config: Path, since: str, workflow: str | None, live: bool, limit: int, as_json: bool) -> None:
     """Play past requests through a changed workflow file, and list what would differ.
 
     Each is played by the file that it was opened under and by the changed one, with today's people: who is asked, the
@@ -78,7 +78,7 @@ def compare(
                     found["differ"].append(asdict(each))
                     progress.clear()
                     if not as_json:
-                        typer.echo("\n".join(_lines(each)))
+                        click.echo("\n".join(_lines(each)))
         progress.clear()
 
     try:
@@ -87,7 +87,7 @@ def compare(
         misuse(error_text(error))
     terminal.say(found, _summary(found), as_json)
     if found["differ"]:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def _read_changed(file: Path, service: ServiceSettings, workflow: str | None) -> Definition:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from approvals_bot.cli.common import CONFIG, Config, Json, fail, misuse, this_user, with_engine
+from approvals_bot.cli.common import config_option, fail, json_option, misuse, this_user, with_engine
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
 from approvals_bot.people import AddressError
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 SAY_EVERY = 1.0  # seconds between two lines about how far it is
 
 
-def erase(
-    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="The person's email address.")],
-    config: Config = CONFIG,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be erased.")] = False,
-    as_json: Json = False,
-) -> None:
+@click.command()
+@click.argument("address", help="The person's email address.")
+@config_option
+@click.option("--dry-run", is_flag=True, help="Only say what would be erased.")
+@json_option
+def erase(address: str, config: Path, dry_run: bool, as_json: bool) -> None:
     """Erase a person from ended runs, the audit and archives: their address, their name and what they wrote.
 
     Open runs that name them are listed, and then nothing is changed. It can't be undone.
@@ -42,7 +43,7 @@ def erase(
         nonlocal said
         if time.monotonic() >= said + SAY_EVERY:
             said = time.monotonic()
-            typer.echo(f"{runs:,} runs read …", err=True)
+            click.echo(f"{runs:,} runs read …", err=True)
 
     async def run(engine: Engine, service: ServiceSettings) -> Erased:
         async with open_people(service, engine.now, live=False) as people:
@@ -58,19 +59,19 @@ def erase(
     except OSError as error:
         fail(f"An archive can't be rewritten: {error}. Mend that and repeat the command.")
     if as_json:
-        typer.echo(json.dumps(asdict(done)))
+        click.echo(json.dumps(asdict(done)))
     if done.open:
         runs = ", ".join(done.open[:10]) + (" …" if len(done.open) > 10 else "")
         fail(f"{len(done.open):,} open runs name this person: {runs}. Nothing was erased; end or reassign them first.")
     if as_json:
         return
     if dry_run:
-        typer.echo(f"{done.runs:,} ended runs name this person, in {done.events:,} events.")
+        click.echo(f"{done.runs:,} ended runs name this person, in {done.events:,} events.")
         return
-    typer.echo(
+    click.echo(
         f"Erased as {done.id}: {done.runs:,} runs, {done.events:,} events, {done.lines:,} lines of the audit, "
         f"{done.archives:,} archives, {done.rows:,} other rows."
     )
-    typer.echo(f"Not erased: {LEFT}")
+    click.echo(f"Not erased: {LEFT}")
     if done.left:
-        typer.echo(f"Left to do: {done.left}.")
+        click.echo(f"Left to do: {done.left}.")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from typer.core import TyperGroup
+import click
 
 from approvals_bot.cli import terminal
 from approvals_bot.cli.audit import new_file, read_public_key
-from approvals_bot.cli.common import CONFIG, Config, Json, fail, record_of, this_user, with_engine
+from approvals_bot.cli.common import FILE, config_option, fail, json_option, record_of, this_user, with_engine
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
 from approvals_bot.service.audit_key import AuditKey
@@ -21,7 +20,7 @@ from approvals_bot.verify_evidence import NotVerified
 from approvals_bot.verify_evidence import verify as verify_evidence
 
 
-class _RunOrVerify(TyperGroup):
+class _RunOrVerify(click.Group):
     """`evidence RUN` is short for `evidence make RUN`."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
@@ -30,22 +29,16 @@ class _RunOrVerify(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-app = typer.Typer(
-    help="Write the signed evidence of a request, or verify such a file.", no_args_is_help=True, cls=_RunOrVerify
-)
+app = _RunOrVerify("evidence", help="Write the signed evidence of a request, or verify such a file.")
 
 
 @app.command()
-def make(
-    run: Annotated[str, typer.Argument(help="The run's ID.", metavar="RUN")],
-    config: Config = CONFIG,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", help="The file to write; it must not exist. Default: standard output.", metavar="FILE"
-        ),
-    ] = None,
-) -> None:
+@click.argument("run", help="The run's ID.")
+@config_option
+@click.option(
+    "--output", type=FILE, metavar="FILE", help="The file to write; it must not exist. Default: standard output."
+)
+def make(run: str, config: Path, output: Path | None) -> None:
     """Write the evidence of one request: its rules, votes, outcome and log, signed with the audit key.
 
     `evidence RUN` does the same.
@@ -69,17 +62,16 @@ def make(
             file.write(content)
     except FileExistsError:
         fail(f"{output} already exists. Nothing was written. Choose another name.")
-    typer.echo(f"{output}: the evidence of {run}.")
+    click.echo(f"{output}: the evidence of {run}.")
 
 
 @app.command()
-def verify(
-    file: Annotated[Path, typer.Argument(help="A file that `evidence` wrote.", metavar="FILE")],
-    public_key: Annotated[
-        Path, typer.Option("--public-key", help="The public key, as `audit key` prints it.", metavar="FILE")
-    ],
-    as_json: Json = False,
-) -> None:
+@click.argument("file", type=FILE, help="A file that `evidence` wrote.")
+@click.option(
+    "--public-key", type=FILE, required=True, metavar="FILE", help="The public key, as `audit key` prints it."
+)
+@json_option
+def verify(file: Path, public_key: Path, as_json: bool) -> None:
     """Verify that evidence is as it was signed, and that its log, votes and texts fit together.
 
     Works offline, as `python verify_evidence.py FILE KEY` does without this program. Exits with 1 if it isn't.
@@ -91,7 +83,7 @@ def verify(
         found = verify_evidence(file.read_bytes(), bytes.fromhex(read_public_key(public_key)))
     except NotVerified as error:
         terminal.say({"verified": False, "because": str(error)}, f"⛔ Not verified: {error}.", as_json)
-        raise typer.Exit(1) from None
+        raise click.exceptions.Exit(1) from None
     run, votes = found["run"]["id"], len(found["votes"])
     text = f"✅ Run {run}: {votes} votes, {len(found['log'])} events, as they were signed on {found['made_at']}."
     terminal.say({"verified": True, "run": run, "made_at": found["made_at"]}, text, as_json)

@@ -6,13 +6,14 @@ import asyncio
 import os
 import sqlite3
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from approvals_bot.cli import terminal
 from approvals_bot.cli.backup import ProgressLines
-from approvals_bot.cli.common import CONFIG, Config, Json
+from approvals_bot.cli.common import config_option, json_option
 
 if TYPE_CHECKING:
     from approvals_bot.config.service import ServiceSettings
@@ -41,7 +42,7 @@ class Report:
                 self.faults.append(fault)
             if print_lines:
                 about = f"run {fault.run_id}: " if fault.run_id else ""
-                typer.echo(f"{fault.kind}: {about}{fault.what}{' (mended)' if is_mended else ''}")
+                click.echo(f"{fault.kind}: {about}{fault.what}{' (mended)' if is_mended else ''}")
 
     def summary(self) -> str:
         examined = self.examined
@@ -57,14 +58,11 @@ class Report:
         return "\n".join([*lines, f"Checked {checked}: {self.count:,} fault{'s' * (self.count != 1)}{mended}."])
 
 
-def fsck(
-    config: Config = CONFIG,
-    repair: Annotated[
-        bool,
-        typer.Option("--repair", help="Make again what is derived: rows, hooks, attributes. Never events."),
-    ] = False,
-    as_json: Json = False,
-) -> None:
+@click.command()
+@config_option
+@click.option("--repair", is_flag=True, help="Make again what is derived: rows, hooks, attributes. Never events.")
+@json_option
+def fsck(config: Path, repair: bool, as_json: bool) -> None:
     """Check the database: its logs, what is derived from them, and the chains.
 
     Writes nothing without --repair, which is refused while a service uses the database. Exits with 0 if all is sound,
@@ -85,8 +83,8 @@ def fsck(
         service = load_service(config, os.environ)
         report = asyncio.run(_examine(service, repairs=repair, print_lines=not as_json))
     except (ApprovalsBotError, sqlite3.Error, OSError) as error:
-        typer.echo(f"The database couldn't be checked: {error}", err=True)
-        raise typer.Exit(2) from None
+        click.echo(f"The database couldn't be checked: {error}", err=True)
+        raise click.exceptions.Exit(2) from None
     found: dict[str, Any] = {
         "runs": report.examined.runs,
         "events": report.examined.events,
@@ -98,7 +96,7 @@ def fsck(
     }
     terminal.say(found, report.summary(), as_json)
     if report.count > report.mended:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 async def _examine(service: ServiceSettings, *, repairs: bool, print_lines: bool) -> Report:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from approvals_bot.cli.common import CONFIG, Config, Json, RunId, identity, this_user, with_engine
+from approvals_bot.cli.common import (
+    config_option,
+    identity,
+    json_option,
+    run_argument,
+    shown_reason_option,
+    this_user,
+    with_engine,
+)
 from approvals_bot.cli.requests import CLI, print_reply, request_of_run, to_act_on
 
 if TYPE_CHECKING:
@@ -14,15 +23,13 @@ if TYPE_CHECKING:
     from approvals_bot.durable.engine import Engine
 
 
-def revoke(
-    run: RunId,
-    config: Config = CONFIG,
-    by: Annotated[
-        str | None, typer.Option(help="The person who revokes it; without it, you as an operator.", metavar="ADDRESS")
-    ] = None,
-    reason: Annotated[str, typer.Option(help="The reason, shown to everyone involved.")] = "",
-    as_json: Json = False,
-) -> None:
+@click.command()
+@run_argument
+@config_option
+@click.option("--by", metavar="ADDRESS", help="The person who revokes it; without it, you as an operator.")
+@shown_reason_option
+@json_option
+def revoke(run: str, config: Path, by: str | None, reason: str, as_json: bool) -> None:
     """End the grant of an approved request now.
 
     It is removed at once, or as soon as its target can be reached. Exits with 1 if it is refused, for example because

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import http.client
-from typing import Annotated
 from urllib.parse import urlsplit
 
-import typer
+import click
 
 from approvals_bot.cli.common import misuse
 
 PATIENCE = 5.0  # seconds
 
 
-def health(
-    url: Annotated[
-        str, typer.Option(help="Where the service listens, not where people reach it.")
-    ] = "http://127.0.0.1:8000",
-    ready: Annotated[
-        bool, typer.Option("--ready", help="Ask whether it is ready for requests, not only whether it answers.")
-    ] = False,
-) -> None:
+@click.command()
+@click.option("--url", default="http://127.0.0.1:8000", help="Where the service listens, not where people reach it.")
+@click.option("--ready", is_flag=True, help="Ask whether it is ready for requests, not only whether it answers.")
+def health(url: str, ready: bool) -> None:
     """Ask a running service on this machine how it is.
 
     Exits with 0 if it answers well, otherwise with 1. Reads no configuration.
@@ -37,13 +32,13 @@ def health(
         answer = connection.getresponse()
         status, said = answer.status, answer.read(2_000).decode(errors="replace")
     except OSError as error:
-        typer.echo(f"Nothing answers at {url}: {error.strerror or type(error).__name__}.", err=True)
-        raise typer.Exit(1) from None
+        click.echo(f"Nothing answers at {url}: {error.strerror or type(error).__name__}.", err=True)
+        raise click.exceptions.Exit(1) from None
     except http.client.HTTPException as error:
-        typer.echo(f"What answers at {url} is no HTTP ({type(error).__name__}).", err=True)
-        raise typer.Exit(1) from None
+        click.echo(f"What answers at {url} is no HTTP ({type(error).__name__}).", err=True)
+        raise click.exceptions.Exit(1) from None
     finally:
         connection.close()
-    typer.echo(f"{path} {status} {said}", err=status != 200)
+    click.echo(f"{path} {status} {said}", err=status != 200)
     if status != 200:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)

@@ -3,45 +3,44 @@
 from __future__ import annotations
 
 import secrets
-from typing import Annotated
+from pathlib import Path
 
+import click
 import tomli_w
-import typer
 
-from approvals_bot.cli.common import CONFIG, Config, Json, fail, misuse, write_whole
+from approvals_bot.cli.common import config_option, fail, json_option, misuse, write_whole
 from approvals_bot.cli.terminal import say
 from approvals_bot.config.api_keys import ApiKeyEntry
 
 PREFIX = "apb_"  # so that scanners of repositories find what was committed by mistake
 RANDOM = 32  # bytes
 
-keys = typer.Typer(help="Make API keys.", no_args_is_help=True)
+keys = click.Group("keys", help="Make API keys.")
 
 
-@keys.callback()
-def _keys_group() -> None:
-    pass
-
-
-@keys.command("new")
+@keys.command()
+@click.argument("name", help="The program's name: ci is app:ci in requests.")
+@config_option
+@click.option("--may", multiple=True, metavar="RIGHT", help="A right; repeatable. Without it: start and read.")
+@click.option("--workflow", multiple=True, metavar="NAME", help="A workflow that the key is limited to; repeatable.")
+@click.option(
+    "--requester",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Whom it may name as requester: @group, an address, or *; repeatable.",
+)
+@click.option("--expires", metavar="YYYY-MM-DD", help="The first day on which it is refused.")
+@click.option("--write", is_flag=True, help="Also write the key to secrets/NAME.key.")
+@json_option
 def new(
-    name: Annotated[str, typer.Argument(help="The program's name: ci is app:ci in requests.", metavar="NAME")],
-    config: Config = CONFIG,
-    may: Annotated[
-        list[str] | None, typer.Option(help="A right; repeatable. Without it: start and read.", metavar="RIGHT")
-    ] = None,
-    workflow: Annotated[
-        list[str] | None, typer.Option(help="A workflow that the key is limited to; repeatable.", metavar="NAME")
-    ] = None,
-    requester: Annotated[
-        list[str] | None,
-        typer.Option(help="Whom it may name as requester: @group, an address, or *; repeatable.", metavar="ADDRESS"),
-    ] = None,
-    expires: Annotated[
-        str | None, typer.Option(help="The first day on which it is refused.", metavar="YYYY-MM-DD")
-    ] = None,
-    write: Annotated[bool, typer.Option("--write", help="Also write the key to secrets/NAME.key.")] = False,
-    as_json: Json = False,
+    name: str,
+    config: Path,
+    may: tuple[str, ...],
+    workflow: tuple[str, ...],
+    requester: tuple[str, ...],
+    expires: str | None,
+    write: bool,
+    as_json: bool,
 ) -> None:
     """Make an API key. Prints it once, with the line for [api_keys].
 
@@ -74,7 +73,7 @@ def new(
     say({"name": name, "key": value, "line": line, "file": str(file) if write else None}, text, as_json)
 
 
-def _line(name: str, reference: str, options: dict[str, list[str] | str], value: str) -> str:
+def _line(name: str, reference: str, options: dict[str, tuple[str, ...] | str], value: str) -> str:
     """Return the line of the file, once it is sure that the service would take it."""
     from pydantic import SecretStr, TypeAdapter, ValidationError
 
@@ -97,7 +96,7 @@ def _line(name: str, reference: str, options: dict[str, list[str] | str], value:
     return f"{name} = {{ {', '.join(pairs)} }}"
 
 
-def _toml(value: list[str] | str) -> str:
+def _toml(value: tuple[str, ...] | str) -> str:
     """Return the value in one line of TOML."""
     if isinstance(value, str):
         return tomli_w.dumps({"x": value}).removeprefix("x = ").strip()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from approvals_bot.client import Approvals
 from approvals_bot.errors import ConfigError
@@ -15,12 +15,10 @@ if TYPE_CHECKING:
     from mcp.server.mcpserver import Context
 
 
-def mcp(
-    url: Annotated[
-        str | None, typer.Option(envvar="APPROVALS_URL", help="The service, like https://approvals.acme.eu.")
-    ] = None,
-    workflow: Annotated[str, typer.Option(help="The workflow that opens the requests.")] = "tool-call",
-) -> None:
+@click.command()
+@click.option("--url", envvar="APPROVALS_URL", show_envvar=True, help="The service, like https://approvals.acme.eu.")
+@click.option("--workflow", default="tool-call", help="The workflow that opens the requests.")
+def mcp(url: str | None, workflow: str) -> None:
     """Serve MCP tools over stdio, by which agents ask for approval.
 
     They are request_approval, get_approval and permission_prompt. The API key is taken from

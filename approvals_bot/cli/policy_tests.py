@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from approvals_bot.cli import terminal
-from approvals_bot.cli.common import CONFIG, Config, Json, misuse, uncollected
+from approvals_bot.cli.common import FILE, config_option, json_option, misuse, uncollected
 
 if TYPE_CHECKING:
     from approvals_bot.config.load import Configuration
@@ -22,16 +22,12 @@ if TYPE_CHECKING:
 BROKEN = "a bug in Approvals Bot, not in your policy, ended this case; please report it: {}"
 
 
-def play(
-    path: Annotated[
-        Path | None, typer.Argument(help="A test file, its workflow's file, or a folder of them.", metavar="PATH")
-    ] = None,
-    config: Config = CONFIG,
-    junit: Annotated[
-        Path | None, typer.Option("--junit", help="Also write the results as JUnit XML.", metavar="FILE")
-    ] = None,
-    as_json: Json = False,
-) -> None:
+@click.command("test")
+@click.argument("path", type=FILE, required=False, help="A test file, its workflow's file, or a folder of them.")
+@config_option
+@click.option("--junit", type=FILE, metavar="FILE", help="Also write the results as JUnit XML.")
+@json_option
+def play(path: Path | None, config: Path, junit: Path | None, as_json: bool) -> None:
     """Play the policy tests: deploy.test.toml beside deploy.toml.
 
     Plays each case with the workflow's own rules, in no time. Stores, sends and calls nothing, and needs no secrets.
@@ -59,7 +55,7 @@ def play(
         junit.write_bytes(junit_xml(results))
     terminal.say(_as_json(results), _as_text(results), as_json)
     if any(not case.passed for result in results for case in result.cases):
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 def play_tests(configuration: Configuration, path: Path | None = None) -> list[FileResult]:

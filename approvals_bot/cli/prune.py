@@ -5,29 +5,27 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from approvals_bot.cli.common import CONFIG, Config, Json, fail, misuse, this_user, with_engine
+from approvals_bot.cli.common import FILE, config_option, fail, json_option, misuse, this_user, with_engine
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
 
 SAY_EVERY = 1.0  # seconds between two lines about how far it is
 
 
+@click.command()
+@click.option("--older-than", required=True, metavar="DURATION", help="How long ago the runs ended at least.")
+@config_option
+@click.option("--workflow", metavar="WORKFLOW", help="Only runs of this workflow.")
+@click.option(
+    "--archive", type=FILE, metavar="FOLDER", help="Where they are archived first. Default: what config.toml says."
+)
+@click.option("--dry-run", is_flag=True, help="Only count them.")
+@json_option
 def prune(
-    older_than: Annotated[
-        str, typer.Option("--older-than", help="How long ago the runs ended at least.", metavar="DURATION")
-    ],
-    config: Config = CONFIG,
-    workflow: Annotated[str | None, typer.Option(help="Only runs of this workflow.", metavar="WORKFLOW")] = None,
-    archive: Annotated[
-        Path | None,
-        typer.Option(help="Where they are archived first. Default: what config.toml says.", metavar="FOLDER"),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count them.")] = False,
-    as_json: Json = False,
+    older_than: str, config: Path, workflow: str | None, archive: Path | None, dry_run: bool, as_json: bool
 ) -> None:
     """Delete runs that ended long ago, archived first. What stays of each says how it ended.
 
@@ -53,7 +51,7 @@ def prune(
         nonlocal said
         if time.monotonic() >= said + SAY_EVERY:
             said = time.monotonic()
-            typer.echo(f"{done.runs:,} runs deleted …", err=True)
+            click.echo(f"{done.runs:,} runs deleted …", err=True)
 
     async def run(engine: Engine, service: ServiceSettings) -> Deleted:
         if dry_run:
@@ -67,10 +65,10 @@ def prune(
         fail(f"The archive can't be written: {error}. Nothing was deleted that isn't in it.")
     if as_json:
         where = None if done.archive is None else str(done.archive)
-        typer.echo(json.dumps({"runs": done.runs, "events": done.events, "files": done.files, "archive": where}))
+        click.echo(json.dumps({"runs": done.runs, "events": done.events, "files": done.files, "archive": where}))
     elif dry_run:
-        typer.echo(f"{done.runs:,} runs would be deleted.")
+        click.echo(f"{done.runs:,} runs would be deleted.")
     else:
-        typer.echo(f"Deleted {done.runs:,} runs, {done.events:,} events and {done.files:,} files.")
+        click.echo(f"Deleted {done.runs:,} runs, {done.events:,} events and {done.files:,} files.")
         if done.archive is not None:
-            typer.echo(f"They are in {done.archive}.")
+            click.echo(f"They are in {done.archive}.")

@@ -6,15 +6,25 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated, Any, cast
+from pathlib import Path
+from typing import Any, cast
 
-import typer
+import click
 
 from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.cli import show, terminal
 from approvals_bot.cli.check_runs import Progress
 from approvals_bot.cli.commands import error_text
-from approvals_bot.cli.common import CONFIG, Config, Json, clock_of, fail, misuse, record_of, this_user, with_engine
+from approvals_bot.cli.common import (
+    clock_of,
+    config_option,
+    fail,
+    json_option,
+    misuse,
+    record_of,
+    this_user,
+    with_engine,
+)
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.core.durations import parse_duration
 from approvals_bot.durable.engine import Engine, RunRecord
@@ -51,39 +61,44 @@ SENTENCES: dict[Act, tuple[str, str]] = {
 }
 """What an act does to one run, and to several."""
 
-OneRun = Annotated[
-    str | None, typer.Argument(metavar="RUN", help="A run's ID; without it, all runs that the filters find.")
-]
-Reason = Annotated[str, typer.Option(help="The reason, kept in the audit.")]
-OfWorkflow = Annotated[str | None, typer.Option(help="Only runs of this workflow.")]
-WithStatus = Annotated[
-    list[str] | None, typer.Option(help="Only runs with this status; repeatable. Default: stalled and failed.")
-]
-Since = Annotated[
-    str | None,
-    typer.Option(
-        help="Only runs that ended since then, or stalled: '2h' ago, or a time like 2026-11-28T10:00Z.",
-        metavar="TIME",
-    ),
-]
-WithError = Annotated[
-    str | None, typer.Option("--error", help="Only runs whose error has this text, in any case.", metavar="TEXT")
-]
-Yes = Annotated[bool, typer.Option("--yes", help="Don't ask. Needed where there is no terminal.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")]
+runs_argument = click.argument("run", required=False, help="A run's ID; without it, all runs that the filters find.")
+reason_option = click.option("--reason", required=True, help="The reason, kept in the audit.")
+workflow_option = click.option("--workflow", help="Only runs of this workflow.")
+status_option = click.option(
+    "--status", multiple=True, help="Only runs with this status; repeatable. Default: stalled and failed."
+)
+since_option = click.option(
+    "--since",
+    metavar="TIME",
+    help="Only runs that ended since then, or stalled: '2h' ago, or a time like 2026-11-28T10:00Z.",
+)
+error_option = click.option("--error", metavar="TEXT", help="Only runs whose error has this text, in any case.")
+yes_option = click.option("--yes", is_flag=True, help="Don't ask. Needed where there is no terminal.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Only print what would be done.")
 
 
+@click.command()
+@reason_option
+@runs_argument
+@config_option
+@workflow_option
+@status_option
+@since_option
+@error_option
+@yes_option
+@dry_run_option
+@json_option
 def retry(
-    reason: Reason,
-    run: OneRun = None,
-    config: Config = CONFIG,
-    workflow: OfWorkflow = None,
-    status: WithStatus = None,
-    since: Since = None,
-    error: WithError = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
+    reason: str,
+    run: str | None,
+    config: Path,
+    workflow: str | None,
+    status: tuple[str, ...],
+    since: str | None,
+    error: str | None,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Let a stalled run go on, or start a failed or cancelled one again.
 
@@ -94,27 +109,42 @@ def retry(
     \b
     Example: approvals-bot retry --workflow deploy --since 2h --reason "Release 1.4.1 mends it"
     """
-    chosen = Chosen(run, workflow, status or (), since, error, yes=yes, dry_run=dry_run, as_json=as_json)
+    chosen = Chosen(run, workflow, status, since, error, yes=yes, dry_run=dry_run, as_json=as_json)
     _repair(chosen, config, reason, to=None, drop_payloads=False)
 
 
+@click.command()
+@click.option(
+    "--to",
+    type=int,
+    required=True,
+    metavar="SEQ",
+    help="The number of the last event to keep; `show RUN --json` lists them.",
+)
+@reason_option
+@runs_argument
+@config_option
+@click.option("--drop-payloads", is_flag=True, help="Drop what people sent after that event; otherwise it is kept.")
+@workflow_option
+@status_option
+@since_option
+@error_option
+@yes_option
+@dry_run_option
+@json_option
 def reset(
-    to: Annotated[
-        int, typer.Option(help="The number of the last event to keep; `show RUN --json` lists them.", metavar="SEQ")
-    ],
-    reason: Reason,
-    run: OneRun = None,
-    config: Config = CONFIG,
-    drop_payloads: Annotated[
-        bool, typer.Option("--drop-payloads", help="Drop what people sent after that event; otherwise it is kept.")
-    ] = False,
-    workflow: OfWorkflow = None,
-    status: WithStatus = None,
-    since: Since = None,
-    error: WithError = None,
-    yes: Yes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
+    to: int,
+    reason: str,
+    run: str | None,
+    config: Path,
+    drop_payloads: bool,
+    workflow: str | None,
+    status: tuple[str, ...],
+    since: str | None,
+    error: str | None,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Let a new run go on from an event of another one, in its place.
 
@@ -127,7 +157,7 @@ def reset(
     """
     if to < 1:
         misuse("--to is the number of an event, from 1.")
-    chosen = Chosen(run, workflow, status or (), since, error, yes=yes, dry_run=dry_run, as_json=as_json)
+    chosen = Chosen(run, workflow, status, since, error, yes=yes, dry_run=dry_run, as_json=as_json)
     _repair(chosen, config, reason, to=to, drop_payloads=drop_payloads)
 
 
@@ -137,7 +167,7 @@ class Chosen:
 
     run: str | None
     workflow: str | None
-    statuses: list[str] | tuple[()]
+    statuses: tuple[str, ...]
     since: str | None
     error: str | None
     yes: bool
@@ -181,7 +211,7 @@ def _repair(chosen: Chosen, config: Any, reason: str, *, to: int | None, drop_pa
     if done is not None:
         _print_done(chosen, done)
         if done.errors:
-            raise typer.Exit(1)
+            raise click.exceptions.Exit(1)
 
 
 def _check_options(chosen: Chosen, reason: str, to: int | None) -> None:
@@ -229,14 +259,14 @@ def _agreed(chosen: Chosen, found: list[RunRecord], to: int | None) -> bool:
         terminal.say({"dry_run": True, "count": len(found), "runs": rows}, "", as_json=True)
         return False
     to_people = chosen.as_json  # then standard output is for programs
-    typer.echo("\n".join(_preview(found, to)), err=to_people)
+    click.echo("\n".join(_preview(found, to)), err=to_people)
     if chosen.dry_run or not found:
         if chosen.as_json:
             terminal.say({"count": 0, "runs": [], "errors": 0}, "", as_json=True)
         return False
-    if chosen.yes or typer.confirm("Continue?", err=to_people):
+    if chosen.yes or click.confirm("Continue?", err=to_people):
         return True
-    typer.echo("Nothing was changed.", err=to_people)
+    click.echo("Nothing was changed.", err=to_people)
     return False
 
 
@@ -288,7 +318,7 @@ async def _each(
                 fail(error_text(error))
             done.errors.append((record.id, error_text(error)))
             progress.clear()
-            typer.echo(f"{record.id}: {error_text(error)}", err=True)
+            click.echo(f"{record.id}: {error_text(error)}", err=True)
         progress.show(number)
     progress.clear()
     return done

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Annotated, Any, cast, get_args
+from pathlib import Path
+from typing import Any, cast, get_args
 from zoneinfo import ZoneInfo
 
-import typer
+import click
 
 from approvals_bot.approvals.card import editable_of
 from approvals_bot.approvals.card_model import ChoiceName, FormField
@@ -20,20 +21,20 @@ from approvals_bot.approvals.text import NEVER_REQUESTED, NOT_REQUESTED_YET, UNC
 from approvals_bot.cli import show, terminal
 from approvals_bot.cli.commands import error_text
 from approvals_bot.cli.common import (
-    CONFIG,
-    Config,
-    Input,
-    Json,
-    OnBehalfOf,
-    RunId,
     clock_of,
+    config_option,
     fail,
     identity,
+    input_option,
+    json_option,
     misuse,
+    on_behalf_of_option,
     read_json,
     read_object,
     read_pairs,
     record_of,
+    run_argument,
+    shown_reason_option,
     this_user,
     with_engine,
 )
@@ -54,17 +55,24 @@ CLI = "app:cli"
 """The actor if no option names one."""
 
 
+@click.command()
+@click.argument("workflow", help="A workflow's name.")
+@config_option
+@input_option
+@click.option(
+    "--requester", metavar="ADDRESS", help="The requester: a person's address, or app:NAME. Default: app:cli."
+)
+@on_behalf_of_option
+@click.option("--key", help="Idempotency key: the same key returns the same run.")
+@json_option
 def start(
-    workflow: Annotated[str, typer.Argument(help="A workflow's name.", metavar="WORKFLOW")],
-    config: Config = CONFIG,
-    input: Input = "{}",
-    requester: Annotated[
-        str | None,
-        typer.Option(help="The requester: a person's address, or app:NAME. Default: app:cli.", metavar="ADDRESS"),
-    ] = None,
-    on_behalf_of: OnBehalfOf = None,
-    key: Annotated[str | None, typer.Option(help="Idempotency key: the same key returns the same run.")] = None,
-    as_json: Json = False,
+    workflow: str,
+    config: Path,
+    input: str,
+    requester: str | None,
+    on_behalf_of: str | None,
+    key: str | None,
+    as_json: bool,
 ) -> None:
     """Open a request, or start any other workflow.
 
@@ -101,20 +109,24 @@ def start(
     with_engine(config, run)
 
 
+@click.command()
+@click.argument("workflow", help="A workflow's name.")
+@config_option
+@input_option
+@click.option("--requester", default=CLI, metavar="ADDRESS", help="The requester: a person's address, or app:NAME.")
+@on_behalf_of_option
+@click.option("--at", metavar="TIME", help="When it opens, in the zone of [clock]: 2026-12-24T18:30. Default: now.")
+@click.option("--live", is_flag=True, help="Read groups from Slack and HTTP sources.")
+@json_option
 def simulate(
-    workflow: Annotated[str, typer.Argument(help="A workflow's name.", metavar="WORKFLOW")],
-    config: Config = CONFIG,
-    input: Input = "{}",
-    requester: Annotated[
-        str, typer.Option(help="The requester: a person's address, or app:NAME.", metavar="ADDRESS")
-    ] = CLI,
-    on_behalf_of: OnBehalfOf = None,
-    at: Annotated[
-        str | None,
-        typer.Option(help="When it opens, in the zone of [clock]: 2026-12-24T18:30. Default: now.", metavar="TIME"),
-    ] = None,
-    live: Annotated[bool, typer.Option("--live", help="Read groups from Slack and HTTP sources.")] = False,
-    as_json: Json = False,
+    workflow: str,
+    config: Path,
+    input: str,
+    requester: str,
+    on_behalf_of: str | None,
+    at: str | None,
+    live: bool,
+    as_json: bool,
 ) -> None:
     """Show who a request would notify, when and how.
 
@@ -154,7 +166,7 @@ def simulate(
             try:
                 people.own = await read_own_people(service.server.database.get_secret_value())
             except StoreUnavailableError as error:
-                typer.echo(f"⚠ {error} What people have set at /me is left out.", err=True)
+                click.echo(f"⚠ {error} What people have set at /me is left out.", err=True)
             found = await play(definition, opening, people, now, has_slack=service.slack is not None)
             problems = list(found.pop("problems"))
             try:
@@ -179,23 +191,28 @@ def _moment(text: str, zone: str) -> datetime:
     return moment.astimezone(UTC) if moment.tzinfo is not None else moment_of(moment, ZoneInfo(zone))
 
 
+@click.command()
+@run_argument
+@click.option("--by", required=True, metavar="ADDRESS", help="The voter's address.")
+@click.option("--choice", required=True, help=f"One of {', '.join(get_args(ChoiceName))}.")
+@config_option
+@click.option("--comment", default="", show_default=False, help="A comment, shown with the vote.")
+@click.option("--answer", multiple=True, metavar="NAME=VALUE", help="An answer that the stage asks for; repeatable.")
+@click.option(
+    "--field", multiple=True, metavar="NAME=VALUE", help="A field's new value, with --choice edit; repeatable."
+)
+@click.option("--digest", help="Refuse the vote unless the pinned fields have this digest.")
+@json_option
 def vote(
-    run: RunId,
-    by: Annotated[str, typer.Option(help="The voter's address.", metavar="ADDRESS")],
-    choice: Annotated[str, typer.Option(help=f"One of {', '.join(get_args(ChoiceName))}.")],
-    config: Config = CONFIG,
-    comment: Annotated[str, typer.Option(help="A comment, shown with the vote.")] = "",
-    answer: Annotated[
-        list[str] | None, typer.Option(help="An answer that the stage asks for; repeatable.", metavar="NAME=VALUE")
-    ] = None,
-    field: Annotated[
-        list[str] | None,
-        typer.Option(help="A field's new value, with --choice edit; repeatable.", metavar="NAME=VALUE"),
-    ] = None,
-    digest: Annotated[
-        str | None, typer.Option(help="Refuse the vote unless the pinned fields have this digest.")
-    ] = None,
-    as_json: Json = False,
+    run: str,
+    by: str,
+    choice: str,
+    config: Path,
+    comment: str,
+    answer: tuple[str, ...],
+    field: tuple[str, ...],
+    digest: str | None,
+    as_json: bool,
 ) -> None:
     """Cast a person's vote.
 
@@ -209,7 +226,7 @@ def vote(
 
     if choice not in get_args(ChoiceName):
         misuse(f"There is no choice {choice!r}. Choices: {', '.join(get_args(ChoiceName))}.")
-    answers, changes = read_pairs(answer or (), "--answer"), read_pairs(field or (), "--field")
+    answers, changes = read_pairs(answer, "--answer"), read_pairs(field, "--field")
 
     async def act(engine: Engine, service: ServiceSettings) -> None:
         voter = identity(by, service, "--by")
@@ -230,19 +247,18 @@ def vote(
     with_engine(config, act)
 
 
+@click.command()
+@run_argument
+@click.option("--to", "person", required=True, metavar="ADDRESS", help="The new approver's address.")
+@config_option
+@click.option("--by", metavar="ADDRESS", help="The person who reassigns; the operator by default.")
+@click.option(
+    "--from", "instead_of", metavar="ADDRESS", help="The approver to replace; without it, an approver is added."
+)
+@shown_reason_option
+@json_option
 def reassign(
-    run: RunId,
-    person: Annotated[str, typer.Option("--to", help="The new approver's address.", metavar="ADDRESS")],
-    config: Config = CONFIG,
-    by: Annotated[
-        str | None, typer.Option(help="The person who reassigns; the operator by default.", metavar="ADDRESS")
-    ] = None,
-    instead_of: Annotated[
-        str | None,
-        typer.Option("--from", help="The approver to replace; without it, an approver is added.", metavar="ADDRESS"),
-    ] = None,
-    reason: Annotated[str, typer.Option(help="The reason, shown to everyone involved.")] = "",
-    as_json: Json = False,
+    run: str, person: str, config: Path, by: str | None, instead_of: str | None, reason: str, as_json: bool
 ) -> None:
     """Replace an approver, or add one.
 
@@ -264,12 +280,12 @@ def reassign(
     with_engine(config, act)
 
 
-def cancel(
-    run: RunId,
-    config: Config = CONFIG,
-    reason: Annotated[str, typer.Option(help="The reason, shown to everyone involved.")] = "",
-    as_json: Json = False,
-) -> None:
+@click.command()
+@run_argument
+@config_option
+@shown_reason_option
+@json_option
+def cancel(run: str, config: Path, reason: str, as_json: bool) -> None:
     """Withdraw a request, or cancel any other run.
 
     Exits with 1 if it is refused, for example because the request is already decided.
@@ -297,7 +313,11 @@ def cancel(
     with_engine(config, end)
 
 
-def explain(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
+@click.command()
+@run_argument
+@config_option
+@json_option
+def explain(run: str, config: Path, as_json: bool) -> None:
     """Explain what a run is waiting for.
 
     Lists the people and the reason for each, every rule with its values, and what happens next.
@@ -395,16 +415,22 @@ def _typed(texts: dict[str, str], asks: tuple[FormField, ...]) -> dict[str, Any]
     return typed
 
 
+@click.command()
+@config_option
+@click.option("--workflow", help="Only runs of this workflow.")
+@click.option("--status", help=f"Only runs with this status: {', '.join(show.STATUSES)}.")
+@click.option("--waiting-for", metavar="ADDRESS", help="Only open runs that wait for this person.")
+@click.option("--limit", type=click.IntRange(min=1, max=500), default=50, help="The most runs to list.")
+@click.option("--cursor", help="Continue an earlier list, with the cursor it printed.")
+@json_option
 def runs(
-    config: Config = CONFIG,
-    workflow: Annotated[str | None, typer.Option(help="Only runs of this workflow.")] = None,
-    status: Annotated[str | None, typer.Option(help=f"Only runs with this status: {', '.join(show.STATUSES)}.")] = None,
-    waiting_for: Annotated[
-        str | None, typer.Option(help="Only open runs that wait for this person.", metavar="ADDRESS")
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=500, help="The most runs to list.")] = 50,
-    cursor: Annotated[str | None, typer.Option(help="Continue an earlier list, with the cursor it printed.")] = None,
-    as_json: Json = False,
+    config: Path,
+    workflow: str | None,
+    status: str | None,
+    waiting_for: str | None,
+    limit: int,
+    cursor: str | None,
+    as_json: bool,
 ) -> None:
     """List runs, newest first.
 
@@ -433,7 +459,11 @@ def runs(
     terminal.say(found, show.table(page), as_json)
 
 
-def show_command(run: RunId, config: Config = CONFIG, as_json: Json = False) -> None:
+@click.command()
+@run_argument
+@config_option
+@json_option
+def show_command(run: str, config: Path, as_json: bool) -> None:
     """Show a run: its card and its timeline."""
 
     async def look(engine: Engine, _: ServiceSettings) -> None:
@@ -445,13 +475,13 @@ def show_command(run: RunId, config: Config = CONFIG, as_json: Json = False) -> 
     with_engine(config, look, to_read=True)
 
 
-def resume(
-    token: Annotated[str, typer.Argument(help="A hook's token.", metavar="TOKEN")],
-    config: Config = CONFIG,
-    payload: Annotated[str, typer.Option(help="The payload, as JSON.", metavar="JSON")] = "null",
-    resume_id: Annotated[str | None, typer.Option(help="Idempotency key: the same key delivers one payload.")] = None,
-    as_json: Json = False,
-) -> None:
+@click.command()
+@click.argument("token", help="A hook's token.")
+@config_option
+@click.option("--payload", default="null", metavar="JSON", help="The payload, as JSON.")
+@click.option("--resume-id", help="Idempotency key: the same key delivers one payload.")
+@json_option
+def resume(token: str, config: Path, payload: str, resume_id: str | None, as_json: bool) -> None:
     """Resume a run that waits for a hook.
 
     \b

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Any
 
-import typer
+import click
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.durations import duration_text
 from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.cli import show, terminal
-from approvals_bot.cli.common import CONFIG, Config, Json, fail, with_engine
+from approvals_bot.cli.common import config_option, fail, json_option, with_engine
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
 from approvals_bot.service.read import iso
 from approvals_bot.service.schedules import ScheduleReport, name_of, read_schedules
 
 
-def schedules(
-    config: Config = CONFIG,
-    workflow: Annotated[str | None, typer.Option(help="Only schedules of this workflow.", metavar="NAME")] = None,
-    following: Annotated[int, typer.Option("--next", min=1, max=100, help="How many of the next times to list.")] = 1,
-    as_json: Json = False,
-) -> None:
+@click.command()
+@config_option
+@click.option("--workflow", metavar="NAME", help="Only schedules of this workflow.")
+@click.option(
+    "--next", "following", type=click.IntRange(min=1, max=100), default=1, help="How many of the next times to list."
+)
+@json_option
+def schedules(config: Path, workflow: str | None, following: int, as_json: bool) -> None:
     """List schedules: their next times, and what became of the last one.
 
     Each time is in the schedule's own zone.

@@ -14,14 +14,14 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, get_args
 
-import typer
+import click
 
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.channels.slack.manifest import manifest as manifest_of
 from approvals_bot.cli import terminal
-from approvals_bot.cli.common import CONFIG, Config, Json, fail, misuse, uncollected, with_engine
+from approvals_bot.cli.common import FILE, config_option, fail, json_option, misuse, uncollected, with_engine
 from approvals_bot.config.load import TESTS
 from approvals_bot.config.messages import ConfigErrors
 from approvals_bot.config.monitoring import LogFormat, LogLevel
@@ -31,22 +31,27 @@ from approvals_bot.people.addresses import AddressError, IdentityRules, canonica
 
 log = logging.getLogger("approvals_bot.cli")
 
-Port = Annotated[int, typer.Option(envvar="PORT", min=0, max=65_535, help="The port to listen on; 0 picks a free one.")]
+port_option = click.option(
+    "--port",
+    type=click.IntRange(min=0, max=65_535),
+    default=8000,
+    envvar="PORT",
+    show_envvar=True,
+    help="The port to listen on; 0 picks a free one.",
+)
 
 
-def dev(
-    port: Port = 8000,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            help="Use the people and workflows of this config.toml. Default: samples, with the workflows of "
-            "./workflows if that exists.",
-            metavar="FILE",
-        ),
-    ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the playground's data first.")] = False,
-) -> None:
+@click.command()
+@port_option
+@click.option(
+    "--config",
+    type=FILE,
+    metavar="FILE",
+    help="Use the people and workflows of this config.toml. Default: samples, with the workflows of "
+    "./workflows if that exists.",
+)
+@click.option("--fresh", is_flag=True, help="Delete the playground's data first.")
+def dev(port: int, config: Path | None, fresh: bool) -> None:
     """Try everything on this machine, with a fake Slack and mailbox.
 
     Opens a playground in which you press the buttons as anybody. Its data stays in .approvals/.
@@ -61,20 +66,28 @@ def dev(
     run(run_dev(port, config, fresh))
 
 
+@click.command()
+@config_option
+@click.option("--host", default="127.0.0.1", help="The address to listen on.")
+@port_option
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Must be 1. To scale out, run several `serve` on PostgreSQL behind a load balancer.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(get_args(LogFormat)),
+    help="What the log's lines look like, instead of [log] format.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(get_args(LogLevel)),
+    help="From which level on lines are written, instead of [log] level.",
+)
 def serve_command(
-    config: Config = CONFIG,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Port = 8000,
-    workers: Annotated[
-        int,
-        typer.Option(min=1, help="Must be 1. To scale out, run several `serve` on PostgreSQL behind a load balancer."),
-    ] = 1,
-    log_format: Annotated[
-        LogFormat | None, typer.Option(help="What the log's lines look like, instead of [log] format.")
-    ] = None,
-    log_level: Annotated[
-        LogLevel | None, typer.Option(help="From which level on lines are written, instead of [log] level.")
-    ] = None,
+    config: Path, host: str, port: int, workers: int, log_format: LogFormat | None, log_level: LogLevel | None
 ) -> None:
     """Run the service.
 
@@ -112,7 +125,7 @@ def _serve(config: Path, host: str, port: int, log_format: LogFormat | None, log
         def ready() -> None:
             text = f"Approvals Bot is ready on {where}"
             said = log.makeRecord(log.name, logging.INFO, "", 0, text, (), None, extra={"event": "service_ready"})
-            typer.echo(text if format == "text" else handler.format(said))
+            click.echo(text if format == "text" else handler.format(said))
 
         async with open_service(configuration, replica=replica) as service:
             source = ConfigSource(lambda: read_configuration(config), [config])
@@ -124,16 +137,13 @@ def _serve(config: Path, host: str, port: int, log_format: LogFormat | None, log
     run(main())
 
 
-def copy_command(
-    source: Annotated[str, typer.Option("--from", help="The database to copy: a URL, or env:NAME.", metavar="URL")],
-    target: Annotated[str, typer.Option("--to", help="An empty database: a URL, or env:NAME.", metavar="URL")],
-    as_new: Annotated[
-        bool,
-        typer.Option(
-            "--as-new", help="Make it another installation, such as staging: links sent before are void there."
-        ),
-    ] = False,
-) -> None:
+@click.command()
+@click.option("--from", "source", required=True, metavar="URL", help="The database to copy: a URL, or env:NAME.")
+@click.option("--to", "target", required=True, metavar="URL", help="An empty database: a URL, or env:NAME.")
+@click.option(
+    "--as-new", is_flag=True, help="Make it another installation, such as staging: links sent before are void there."
+)
+def copy_command(source: str, target: str, as_new: bool) -> None:
     """Copy a stopped service's database to another one.
 
     Copies and verifies everything, or copies nothing.
@@ -144,8 +154,8 @@ def copy_command(
     from approvals_bot.durable.store.copying import copy
 
     urls = _url(source, "--from"), _url(target, "--to")
-    counts = asyncio.run(copy(*urls, lambda text: typer.echo(text, err=True), as_new=as_new))
-    typer.echo(f"Copied and verified {counts['runs']:,} runs, {counts['events']:,} events and the audit log.")
+    counts = asyncio.run(copy(*urls, lambda text: click.echo(text, err=True), as_new=as_new))
+    click.echo(f"Copied and verified {counts['runs']:,} runs, {counts['events']:,} events and the audit log.")
 
 
 def _url(given: str, option: str) -> str:
@@ -160,7 +170,9 @@ def _url(given: str, option: str) -> str:
     return given
 
 
-def migrate(config: Config = CONFIG) -> None:
+@click.command()
+@config_option
+def migrate(config: Path) -> None:
     """Update the database's schema.
 
     `serve` does this too, at its start.
@@ -170,7 +182,7 @@ def migrate(config: Config = CONFIG) -> None:
         await engine.ready()
 
     with_engine(config, look)
-    typer.echo("The database is up to date.")
+    click.echo("The database is up to date.")
 
 
 # `init` writes a configuration that works immediately and is short enough to read.
@@ -339,16 +351,12 @@ def write_beginning(folder: Path, answers: Answers) -> Iterator[str]:
     )
 
 
-def init(
-    folder: Annotated[Path, typer.Argument(help="The folder to write to.", metavar="FOLDER")] = Path(),
-    you: Annotated[str | None, typer.Option("--you", help="Your email address.", metavar="ADDRESS")] = None,
-    colleague: Annotated[
-        str | None, typer.Option("--colleague", help="The email address of the second approver.", metavar="ADDRESS")
-    ] = None,
-    what: Annotated[
-        str | None, typer.Option("--what", help="The workflow's name, such as purchase.", metavar="NAME")
-    ] = None,
-) -> None:
+@click.command()
+@click.argument("folder", type=FILE, default=Path(), help="The folder to write to; by default, the working directory.")
+@click.option("--you", metavar="ADDRESS", help="Your email address.")
+@click.option("--colleague", metavar="ADDRESS", help="The email address of the second approver.")
+@click.option("--what", metavar="NAME", help="The workflow's name, such as purchase.")
+def init(folder: Path, you: str | None, colleague: str | None, what: str | None) -> None:
     """Create config.toml, a first workflow and signing keys.
 
     On a terminal, it asks for what the options don't say. Nothing is overwritten.
@@ -363,7 +371,7 @@ def init(
             what=_answer("What needs approval, in one word (the workflow's name)", what, DEFAULTS.what),
         )
         for line in write_beginning(folder, answers):
-            typer.echo(line)
+            click.echo(line)
     except FileExistsError as error:
         fail(str(error))
     except ValueError as error:
@@ -374,10 +382,10 @@ def _answer(question: str, given: str | None, default: str) -> str:
     """Return the answer from the command line, else from the terminal, else the default."""
     if given is not None:
         return given
-    return str(typer.prompt(question, default=default)) if sys.stdin.isatty() else default
+    return str(click.prompt(question, default=default)) if sys.stdin.isatty() else default
 
 
-slack_app = typer.Typer(help="Set up the Slack app.", no_args_is_help=True)
+slack_app = click.Group("slack", help="Set up the Slack app.")
 
 MANIFEST_HOW = """\
 Paste this at https://api.slack.com/apps → Create New App → From a manifest. Then install the app, and put its tokens
@@ -388,21 +396,12 @@ MANIFEST_TOKENS = {
 }
 
 
-@slack_app.callback()
-def _slack_group() -> None:
-    """Keep `manifest` a subcommand, although it is the only one."""
-
-
 @slack_app.command()
-def manifest(
-    config: Config = CONFIG,
-    base_url: Annotated[str | None, typer.Option(help="The service's URL, instead of [server] base_url.")] = None,
-    socket: Annotated[
-        bool | None,
-        typer.Option("--socket/--http", help="Use Socket Mode, or HTTP. Default: as [slack] is configured."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
+@config_option
+@click.option("--base-url", help="The service's URL, instead of [server] base_url.")
+@click.option("--socket/--http", default=None, help="Use Socket Mode, or HTTP. Default: as [slack] is configured.")
+@json_option
+def manifest(config: Path, base_url: str | None, socket: bool | None, as_json: bool) -> None:
     """Print the manifest to create the Slack app from.
 
     Works before any token is set.
@@ -419,10 +418,10 @@ def manifest(
     of_file = given.get("slack", {})
     by_socket = socket if socket is not None else "app_token" in of_file and "signing_secret" not in of_file
     if not as_json:
-        typer.echo(MANIFEST_HOW.format(tokens=MANIFEST_TOKENS[by_socket]), err=True)
+        click.echo(MANIFEST_HOW.format(tokens=MANIFEST_TOKENS[by_socket]), err=True)
         if not by_socket and not url.startswith("https://"):
             what = f"Slack posts to https URLs only, and {url} isn't one; --socket needs no public URL."
-            typer.echo(what, err=True)
+            click.echo(what, err=True)
     steps = _steps(config.parent / str(given.get("server", {}).get("workflows", "workflows")))
     terminal.say(manifest_of(url, socket=by_socket, steps=steps), "", as_json=True)
 

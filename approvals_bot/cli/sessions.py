@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Any
 
-import typer
+import click
 
 from approvals_bot.approvals import card_text
-from approvals_bot.cli.common import CONFIG, Config, Json, fail, this_user, with_engine
+from approvals_bot.cli.common import config_option, fail, json_option, this_user, with_engine
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store.sessions import SessionRow
 from approvals_bot.people import AddressError
 from approvals_bot.service.read import iso
 
-Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="A person's email address.")]
+address_argument = click.argument("address", help="A person's email address.")
 
-app = typer.Typer(help="List or end a person's sessions.", no_args_is_help=True)
+app = click.Group("sessions", help="List or end a person's sessions.")
 
 
 @app.command("list")
-def list_sessions(address: Address, config: Config = CONFIG, as_json: Json = False) -> None:
+@address_argument
+@config_option
+@json_option
+def list_sessions(address: str, config: Path, as_json: bool) -> None:
     """List where this person is signed in: since when, how, and in which browser.
 
     \b
@@ -36,17 +40,19 @@ def list_sessions(address: Address, config: Config = CONFIG, as_json: Json = Fal
 
     rows = with_engine(config, read, to_read=True)
     if as_json:
-        typer.echo(json.dumps([_as_json(row) for row in rows], indent=2))
+        click.echo(json.dumps([_as_json(row) for row in rows], indent=2))
         return
     if not rows:
-        typer.echo(f"{address} isn't signed in anywhere.")
+        click.echo(f"{address} isn't signed in anywhere.")
     for row in rows:
         since, seen = (card_text.moment(at, "UTC") for at in (row.created_at, row.seen_at))
-        typer.echo(f"{row.browser or 'unknown browser'}: signed in {since} with {row.method}, last seen {seen}")
+        click.echo(f"{row.browser or 'unknown browser'}: signed in {since} with {row.method}, last seen {seen}")
 
 
 @app.command("end")
-def end_sessions(address: Address, config: Config = CONFIG) -> None:
+@address_argument
+@config_option
+def end_sessions(address: str, config: Path) -> None:
     """Sign this person out everywhere, at once. They can sign in again, unless nobody knows them any more.
 
     \b
@@ -61,7 +67,7 @@ def end_sessions(address: Address, config: Config = CONFIG) -> None:
         return ended
 
     ended = with_engine(config, end, upgrade=False)
-    typer.echo(f"Ended {ended} session{'' if ended == 1 else 's'} of {address}.")
+    click.echo(f"Ended {ended} session{'' if ended == 1 else 's'} of {address}.")
 
 
 def _canonical(address: str, service: ServiceSettings) -> str:

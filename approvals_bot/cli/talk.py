@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Any
 
-import typer
+import click
 
 from approvals_bot.approvals.acts import Comment, Remind, Reply, TakeOn, Talk
-from approvals_bot.cli.common import CONFIG, Config, Json, RunId, identity, this_user, with_engine
+from approvals_bot.cli.common import config_option, identity, json_option, run_argument, this_user, with_engine
 from approvals_bot.cli.requests import CLI, print_reply, request_of_run, to_act_on
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
 from approvals_bot.service.talk import snooze_of
 from approvals_bot.service.talk import talk as perform_talk
 
-By = Annotated[str, typer.Option(help="The person's address.", metavar="ADDRESS")]
+by_option = click.option("--by", required=True, metavar="ADDRESS", help="The person's address.")
 
 
-def comment(
-    run: RunId,
-    text: Annotated[str, typer.Option(help="The comment.")],
-    config: Config = CONFIG,
-    by: Annotated[
-        str | None, typer.Option(help="The person who comments; the operator by default.", metavar="ADDRESS")
-    ] = None,
-    as_json: Json = False,
-) -> None:
+@click.command()
+@run_argument
+@click.option("--text", required=True, help="The comment.")
+@config_option
+@click.option("--by", metavar="ADDRESS", help="The person who comments; the operator by default.")
+@json_option
+def comment(run: str, text: str, config: Path, by: str | None, as_json: bool) -> None:
     """Add a comment to a request, without a vote.
 
     The people who have to do with the request are notified. Exits with 1 if it is refused.
@@ -37,13 +36,13 @@ def comment(
     _talk(run, config, by, as_json, lambda _, person: Comment(person, text, "cli", actor=this_user()))
 
 
-def claim(
-    run: RunId,
-    by: By,
-    config: Config = CONFIG,
-    release: Annotated[bool, typer.Option("--release", help="They are no longer on it.")] = False,
-    as_json: Json = False,
-) -> None:
+@click.command()
+@run_argument
+@by_option
+@config_option
+@click.option("--release", is_flag=True, help="They are no longer on it.")
+@json_option
+def claim(run: str, by: str, config: Path, release: bool, as_json: bool) -> None:
     """Say that an approver is on it, or no longer.
 
     Everybody can still decide. Exits with 1 if it is refused.
@@ -54,7 +53,12 @@ def claim(
     _talk(run, config, by, as_json, lambda _, person: TakeOn(person, release, "cli", actor=this_user()))
 
 
-def remind(run: RunId, by: By, config: Config = CONFIG, as_json: Json = False) -> None:
+@click.command()
+@run_argument
+@by_option
+@config_option
+@json_option
+def remind(run: str, by: str, config: Path, as_json: bool) -> None:
     """Remind everyone who still owes a vote, at the requester's wish.
 
     At most once an hour. Exits with 1 if it is refused.
@@ -65,15 +69,13 @@ def remind(run: RunId, by: By, config: Config = CONFIG, as_json: Json = False) -
     _talk(run, config, by, as_json, lambda _, person: Remind(person, "cli", actor=this_user()))
 
 
-def snooze(
-    run: RunId,
-    by: By,
-    config: Config = CONFIG,
-    until: Annotated[
-        str, typer.Option(help="`1h`, `tomorrow`, a time with its offset, or `now`, which ends it.")
-    ] = "1h",
-    as_json: Json = False,
-) -> None:
+@click.command()
+@run_argument
+@by_option
+@config_option
+@click.option("--until", default="1h", help="`1h`, `tomorrow`, a time with its offset, or `now`, which ends it.")
+@json_option
+def snooze(run: str, by: str, config: Path, until: str, as_json: bool) -> None:
     """Keep reminders from an approver for a while.
 
     They get one when it is over. Exits with 1 if it is refused.
@@ -90,7 +92,7 @@ def snooze(
     )
 
 
-def _talk(run: str, config: Config, by: str | None, as_json: bool, make: Callable[[Engine, str], Talk | Reply]) -> None:
+def _talk(run: str, config: Path, by: str | None, as_json: bool, make: Callable[[Engine, str], Talk | Reply]) -> None:
     async def act(engine: Engine, service: ServiceSettings) -> None:
         made = make(engine, identity(by, service, "--by") if by else CLI)
         request = request_of_run(await to_act_on(engine, run))

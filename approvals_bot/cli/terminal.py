@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any
 
-import typer
+import click
 
 
 def quiet_logs() -> None:
@@ -25,9 +25,9 @@ def quiet_logs() -> None:
 
 def say(value: Any, text: str, as_json: bool) -> None:
     in_ascii = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") != "utf8"
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=in_ascii, default=str) if as_json else text)
+    click.echo(json.dumps(value, indent=2, ensure_ascii=in_ascii, default=str) if as_json else text)
 
 
 def bold(text: str) -> str:
-    """Format a heading. It is plain if NO_COLOR is set or, thanks to `typer.echo`, off a terminal."""
-    return text if os.environ.get("NO_COLOR") else typer.style(text, bold=True)
+    """Format a heading. It is plain if NO_COLOR is set or, thanks to `click.echo`, off a terminal."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, bold=True)

@@ -99,7 +99,7 @@ def measure(scale: Scale) -> Figures:
         write_large(large, scale(WORKFLOWS), scale(PEOPLE, OF_GROUP * 2))
         commands = {
             "bare": ("-c", "pass"),
-            "typer": ("-c", "import typer"),
+            "click": ("-c", "import click"),
             "help": ("-m", "approvals_bot", "--help"),
             "imports": ("-c", IMPORTS),
             "check": ("-m", "approvals_bot", "check"),
@@ -121,7 +121,7 @@ def measure(scale: Scale) -> Figures:
         "startup.slack_cpu_s": took["slack"],
         "startup.imports_cpu_s": took["imports"] - took["bare"],
         "startup.help_cpu_s": took["help"],
-        "startup.help_ratio": took["help"] / took["typer"],
+        "startup.help_ratio": took["help"] / took["click"],
         "startup.check_cpu_s": took["check"],
         "startup.restart_s": took["restart"],
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from approvals_bot.cli import app
 from tests.support.small_site import LEAVE, Site

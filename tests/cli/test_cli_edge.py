@@ -8,9 +8,9 @@ import subprocess
 import sys
 from typing import Any
 
+import click
 import pytest
-import typer
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from approvals_bot.cli import terminal
 from approvals_bot.cli.commands import COMMANDS, TRACEBACK, Commands, load
@@ -56,15 +56,11 @@ print(*(name for name in sys.modules if name.startswith("approvals_bot.")), file
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_commands_line_in_help_is_its_own_first_line(name: str) -> None:
     line, command = COMMANDS[name][1], load(name)
-    assert (command.name, command.help.splitlines()[0]) == (name, line)
+    assert (command.name, (command.help or "").splitlines()[0]) == (name, line)
 
 
-def _failing(error: Exception) -> typer.Typer:
-    app = typer.Typer(cls=Commands)
-
-    @app.callback()
-    def group() -> None:
-        pass
+def _failing(error: Exception) -> click.Group:
+    app = Commands()
 
     @app.command()
     def fail() -> None:
@@ -130,7 +126,7 @@ def test_terminal_without_icons_is_not_an_error(site: Site, settings: dict[str, 
         typed("check")
 
 
-def test_unknown_command_is_explained_by_typer(site: Site) -> None:
+def test_unknown_command_is_explained_by_click(site: Site) -> None:
     result = CliRunner().invoke(_failing(KeyError("x")), ["fial"])
     assert result.exit_code == 2
     assert "fial" in result.stderr

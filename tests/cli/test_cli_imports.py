@@ -104,14 +104,14 @@ NEEDED = [
 def test_serve_loads_what_it_needs_until_it_is_ready(folder: Path, config: str, needed: set[str]) -> None:
     (folder / "config.toml").write_text(config)
     code = f"""
-import os, sys, typer
+import click, os, sys
 from approvals_bot.cli import app
 
 def ready(text):
     print(*({ {*NEVER_SERVED} - needed!r} & sys.modules.keys()), text, flush=True)
     os._exit(0)
 
-typer.echo = ready
+click.echo = ready
 app(["serve", "--port", "0"])
 """
     line = [sys.executable, "-c", code]

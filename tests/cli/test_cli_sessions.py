@@ -6,7 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from approvals_bot.cli.commands import app
 from approvals_bot.durable.engine import Engine

@@ -8,10 +8,10 @@ import socket
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from typer.testing import CliRunner
 
 from approvals_bot.cli import app
 from approvals_bot.cli.systemd import Systemd

@@ -46,7 +46,7 @@ def _options(command: Any) -> Iterator[str]:
             assert help_, f"{command.name} {names} has no help"
             metavar = "" if getattr(each, "is_flag", False) else f" {each.metavar or 'VALUE'}"
             needed = " *needed.*" if each.required else ""
-            default = _default(each.default)
+            default = _default(each.to_info_dict()["default"])
             yield f"`{names}{metavar}`{needed} {help_}{default}"
 
 

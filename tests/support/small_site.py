@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from typer.testing import CliRunner, Result
+from click.testing import CliRunner, Result
 
 from approvals_bot.app import open_service, read_configuration
 from approvals_bot.cli import app

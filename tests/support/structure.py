@@ -394,8 +394,8 @@ def _says_why(one: ClassFields, other: ClassFields) -> bool:
 def _is_remarked(module: Module, call: ast.Call) -> bool:
     """Whether the statement of this call says why it copies."""
     around = (n for n in module.nodes if isinstance(n, ast.stmt) and n.lineno <= call.lineno <= (n.end_lineno or 0))
-    statement = max(around, key=lambda n: n.lineno)
-    return len(module.remark(statement, "Copied:").split()) >= LEAST_REASON
+    statement = max(around, key=lambda n: n.lineno, default=None)  # None in a decorator, which is above its function
+    return statement is not None and len(module.remark(statement, "Copied:").split()) >= LEAST_REASON
 
 
 def _is_constructor(function: ast.expr) -> bool:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from jsonschema import Draft7Validator
-from typer.testing import CliRunner
 
 import approvals_bot.channels.slack
 import approvals_bot.channels.slack.inbound
