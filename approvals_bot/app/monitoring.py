@@ -55,6 +55,7 @@ class Monitoring:
         self.metrics.store_failed(type(error.__cause__ or error).__name__)
         self._is_lost = True
         said = str(error).removesuffix("Try again.").strip()
+        said = said if said.endswith((".", ")")) else f"{said}."
         again = "" if isinstance(error, FileReplacedError) else " It is tried again."
         self.troubles.begin(STORE, "store_lost", f"{said}{again} {store_mend(said)}")
 

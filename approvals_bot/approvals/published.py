@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
@@ -113,6 +114,9 @@ IN_TROUBLE = "delivery"
 Trouble = Literal["not_delivered", "retrying", "held", "uncertain"]
 ANY_TROUBLE = "any"
 
+Undelivered = Literal[Trouble, "waiting"]
+"""Why a delivery has not arrived: it is in trouble, or it waits for its first attempt."""
+
 
 def trouble_of(request: Request, delivery: CardDelivery) -> Trouble | None:
     """Return what is wrong with a delivery, as long as something can still come of it.
@@ -134,18 +138,38 @@ def trouble_word(trouble: Trouble | None = None, channel: str | None = None) -> 
     return f"{trouble or ANY_TROUBLE} {channel}" if channel else trouble or ANY_TROUBLE
 
 
+FURTHER = tuple(1 << bit for bit in range(10))
+"""Powers of two, which add up to how many deliveries besides the first have not arrived. No run has a thousand."""
+
+
+def undelivered_word(why: Undelivered, channel: str, also: int = 0) -> str:
+    """Return the value of runs that have deliveries of this channel that have not arrived for this reason.
+
+    `also`: one of FURTHER, of runs that have more than one.
+    """
+    return f"{why} {channel} +{also}" if also else f"{why} {channel}"
+
+
+def newest_deliveries(request: Request) -> list[CardDelivery]:
+    """Return a request's deliveries; to one destination, the newest counts."""
+    return [*{(one.channel, one.to): one for one in request.deliveries}.values()]
+
+
 def in_trouble(requests: Sequence[Request]) -> dict[str, list[Findable]]:
     """Return the values by which a run is found whose cards aren't delivered; {} for all others."""
     found: dict[str, None] = {}
+    counts = Counter[tuple[Undelivered, str]]()
     for request in requests:
-        for delivery in request.deliveries:
-            if (trouble := trouble_of(request, delivery)) is not None:
-                found |= dict.fromkeys(trouble_word(*w) for w in _words(trouble, delivery.channel))
+        for delivery in newest_deliveries(request):
+            if delivery.state == "sending":
+                counts["waiting", delivery.channel] += 1
+            elif (trouble := trouble_of(request, delivery)) is not None:
+                counts[trouble, delivery.channel] += 1
+                found |= dict.fromkeys((ANY_TROUBLE, trouble_word(None, delivery.channel), trouble))
+    for (why, channel), count in counts.items():
+        also = [each for each in FURTHER if (count - 1) & each]
+        found |= dict.fromkeys(undelivered_word(why, channel, each) for each in (0, *also))
     return {IN_TROUBLE: list(found)} if found else {}
-
-
-def _words(trouble: Trouble, channel: str) -> tuple[tuple[Trouble | None, str | None], ...]:
-    return ((None, None), (None, channel), (trouble, None), (trouble, channel))
 
 
 GRANT = "grant"

@@ -93,6 +93,7 @@ def restore(file: Path, config: Path, replace: bool, as_new: bool, as_json: bool
     """
     from approvals_bot.config.load import load_service
     from approvals_bot.durable.store import backups
+    from approvals_bot.durable.store.audit import RESTORED
 
     terminal.quiet_logs()
     service = load_service(config, os.environ)
@@ -103,7 +104,7 @@ def restore(file: Path, config: Path, replace: bool, as_new: bool, as_json: bool
 
     async def record(engine: Engine, _: ServiceSettings) -> None:
         data = {"runs": counts["runs"], "events": counts["events"], "as_new": as_new, "replaced": aside is not None}
-        await engine.audit("restored", actor=this_user().as_json(), data=data)
+        await engine.audit(RESTORED, actor=this_user().as_json(), data=data)
 
     with_engine(config, record, upgrade=False)
     logger.info("a backup was restored", extra={"event": "restored"})

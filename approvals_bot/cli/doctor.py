@@ -30,7 +30,7 @@ from approvals_bot.config.load import load_service, load_workflows
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.store import connect
-from approvals_bot.durable.store.audit import last_backup
+from approvals_bot.durable.store.audit import RESTORED, AuditLine, last_backup_line
 from approvals_bot.durable.store.replicas import ReplicaRow
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.people import (
@@ -133,7 +133,7 @@ async def _check_store(service: ServiceSettings) -> Sequence[Diagnosis]:
         else:
             await opened.check()  # which only looks, there
         others = [*_check_replicas(await opened.replicas(), datetime.now(UTC))]
-        others.append(_check_backup(await last_backup(opened), datetime.now(UTC)))
+        others.append(_check_backup(await last_backup_line(opened), datetime.now(UTC)))
     except StoreUnavailableError as error:
         return [Diagnosis("FAIL", "store", str(error), f"{store_mend(str(error))}. Until then nothing is accepted.")]
     finally:
@@ -148,13 +148,14 @@ def _check_writable(file: Path) -> None:
             raise StoreUnavailableError(f"{path} can't be written to by this user")
 
 
-def _check_backup(last: datetime | None, now: datetime) -> Diagnosis:
+def _check_backup(last: AuditLine | None, now: datetime) -> Diagnosis:
     """Warn of a backup that is old. Of none nothing is said but that: the database may be backed up by other means."""
     todo = "Run `approvals-bot backup FILE` every night, and keep the file elsewhere."
     if last is None:
         return Diagnosis("OK", "backup", "`approvals-bot backup` hasn't written any yet")
-    what = f"the last one was written on {last:%Y-%m-%d %H:%M} UTC"
-    return Diagnosis("WARN", "backup", what, todo) if now - last > OLD_BACKUP else Diagnosis("OK", "backup", what)
+    done = "one was restored" if last.entry.what == RESTORED else "the last one was written"
+    what = f"{done} on {last.at:%Y-%m-%d %H:%M} UTC"
+    return Diagnosis("WARN", "backup", what, todo) if now - last.at > OLD_BACKUP else Diagnosis("OK", "backup", what)
 
 
 def _check_replicas(rows: Sequence[ReplicaRow], now: datetime) -> Iterator[Diagnosis]:

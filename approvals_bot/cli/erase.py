@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,8 @@ from approvals_bot.people import AddressError
 
 if TYPE_CHECKING:
     from approvals_bot.service.erasure import Erased
+
+logger = logging.getLogger("approvals_bot.cli")
 
 SAY_EVERY = 1.0  # seconds between two lines about how far it is
 
@@ -63,6 +66,8 @@ def erase(address: str, config: Path, dry_run: bool, as_json: bool) -> None:
     if done.open:
         runs = ", ".join(done.open[:10]) + (" …" if len(done.open) > 10 else "")
         fail(f"{len(done.open):,} open runs name this person: {runs}. Nothing was erased; end or reassign them first.")
+    if not dry_run:
+        logger.info("a person was erased", extra={"event": "erased"})
     if as_json:
         return
     if dry_run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import click
 from approvals_bot.cli.common import FILE, config_option, fail, json_option, misuse, this_user, with_engine
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
+
+logger = logging.getLogger("approvals_bot.cli")
 
 SAY_EVERY = 1.0  # seconds between two lines about how far it is
 
@@ -63,6 +66,8 @@ def prune(
         done = with_engine(config, run, upgrade=False)
     except OSError as error:
         fail(f"The archive can't be written: {error}. Nothing was deleted that isn't in it.")
+    if not dry_run:
+        logger.info("runs that ended long ago were deleted", extra={"event": "pruned"})
     if as_json:
         where = None if done.archive is None else str(done.archive)
         click.echo(json.dumps({"runs": done.runs, "events": done.events, "files": done.files, "archive": where}))

@@ -82,6 +82,7 @@ def plan_alerts(
         )
         if at - entry["seen"] >= REFRESH / timedelta(microseconds=1):
             entry["seen"] = at
+            entry["text"] = trouble.text  # the reason may be another one by now
     alerts = list[Alert]()
     for key, entry in [*entries.items()]:
         since = from_micros(entry["since"])

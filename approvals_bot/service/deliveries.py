@@ -19,6 +19,7 @@ from approvals_bot.approvals.published import (
     IN_TROUBLE,
     Trouble,
     is_unfinished,
+    newest_deliveries,
     trouble_of,
     trouble_word,
 )
@@ -113,8 +114,7 @@ async def list_follow_ups(
 
 def _open_deliveries(record: RunRecord, request: Request) -> list[OpenDelivery]:
     """Return a request's deliveries in trouble; to one destination, the newest counts."""
-    newest = {(one.channel, one.to): one for one in request.deliveries}
-    found = [(delivery_id(request, one), one, trouble_of(request, one)) for one in newest.values()]
+    found = [(delivery_id(request, one), one, trouble_of(request, one)) for one in newest_deliveries(request)]
     return [OpenDelivery(id, record, request, one, trouble) for id, one, trouble in found if trouble is not None]
 
 

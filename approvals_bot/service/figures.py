@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 from approvals_bot.approvals.card_model import STATE_WORDS
-from approvals_bot.approvals.published import IN_TROUBLE, STATE, Trouble, trouble_word
+from approvals_bot.approvals.delivery import call_target
+from approvals_bot.approvals.published import FURTHER, IN_TROUBLE, STATE, Undelivered, undelivered_word
 from approvals_bot.durable.core.attributes import projected
 from approvals_bot.durable.core.events import ENDINGS, Event
 from approvals_bot.durable.engine import Engine, RunRecord
@@ -30,23 +31,27 @@ COUNT_EVERY = 15.0  # seconds
 PATIENCE = 0.03  # seconds that a caller waits for counts, once there are any
 MOST_COUNTED = 100_000  # of each kind; more than that are as alarming
 OLDEST = 20  # open runs of a workflow that are looked through for one that nobody has decided
-MOST_ENDED = 2_000  # ends that are remembered until they are read
+MOST_ENDED = 2_000  # runs that are remembered until their decisions are read
+MOST_READ = 200  # of those that go on after a decision, at a time
+LATEST_MARK = timedelta(seconds=10)  # after a decision, until its run closes its webhook or calls a target
 
+CALLING = call_target.name
 OPEN: tuple[Status, ...] = ("pending", "running", "stalled")
 DECIDED = [state for state in STATE_WORDS if state not in ("waiting", "changes_requested")]
 
-DeliveryWord = Literal["trying", "held", "uncertain", "refused"]
-DELIVERIES: Mapping[Trouble, DeliveryWord] = {
+DeliveryWord = Literal["waiting", "trying", "held", "uncertain", "refused"]
+DELIVERIES: Mapping[Undelivered, DeliveryWord] = {
+    "waiting": "waiting",
     "retrying": "trying",
     "held": "held",
     "uncertain": "uncertain",
     "not_delivered": "refused",
 }
-"""What monitors call the troubles of deliveries."""
+"""What monitors call the reasons why deliveries have not arrived."""
 
 
-class EndedRequest(NamedTuple):
-    """A decision of a run that this process has ended, and the seconds since the request was opened."""
+class DecidedRequest(NamedTuple):
+    """A decision that was taken in this process, and the seconds since the request was opened."""
 
     workflow: str
     outcome: str
@@ -55,7 +60,7 @@ class EndedRequest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoreFigures:
-    """The counts. `requests`, `oldest_request`: by workflow; `deliveries`: requests by channel and state."""
+    """The counts. `requests`, `oldest_request`: by workflow; `deliveries`: by channel and state."""
 
     runs: Mapping[Status, int] = field(default_factory=dict)
     requests: Mapping[str, int] = field(default_factory=dict)
@@ -66,7 +71,6 @@ class StoreFigures:
     anchored_at: datetime | None = None
     grants: Mapping[str, int] = field(default_factory=dict)
     overdue_grants: int = 0
-    decisions: tuple[EndedRequest, ...] = ()  # since the counts before
     backed_up_at: datetime | None = None  # the last backup
 
 
@@ -79,6 +83,9 @@ class FigureReader:
         self._workflows = workflows
         self._channels = channels
         self._ended: dict[str, datetime] = {}
+        self._decided: dict[str, datetime] = {}  # runs that go on after a decision
+        self._counted: dict[str, None] = {}  # requests whose decision was read
+        self._found: list[DecidedRequest] = []
         self._figures: StoreFigures | None = None
         self._counted_at = -math.inf  # of the monotonic clock
         self._counting: asyncio.Task[None] | None = None
@@ -86,9 +93,9 @@ class FigureReader:
     def saw(self, run_id: str, events: Sequence[Event]) -> None:
         """Take note of what this process has appended."""
         if events and events[-1].type in ENDINGS:
-            self._ended[run_id] = events[-1].at
-            if len(self._ended) > MOST_ENDED:
-                del self._ended[next(iter(self._ended))]
+            _remember(self._ended, run_id, self._decided.pop(run_id, events[-1].at))
+        elif any(_follows_decision(event) for event in events):
+            _remember(self._decided, run_id, events[0].at)
 
     async def read(self) -> StoreFigures | None:
         """Return the figures, those of before if it takes long; None if the store has never given any."""
@@ -96,7 +103,11 @@ class FigureReader:
             self._counting = asyncio.create_task(self._count(), name="count for monitors")
         if self._counting is not None:
             await asyncio.wait({self._counting}, timeout=None if self._figures is None else PATIENCE)
-        found, self._figures = self._figures, self._figures and replace(self._figures, decisions=())
+        return self._figures
+
+    def take_decisions(self) -> list[DecidedRequest]:
+        """Return the decisions that were found since the last call."""
+        found, self._found = self._found, []
         return found
 
     def forget(self) -> None:
@@ -110,9 +121,8 @@ class FigureReader:
 
     async def _count(self) -> None:
         try:
-            found = await self._figures_now()
-            before = () if self._figures is None else self._figures.decisions
-            self._figures = replace(found, decisions=(*before, *found.decisions))
+            self._figures = await self._figures_now()
+            self._found += await self._decisions()
             self._counted_at = time.monotonic()
         except StoreUnavailableError:  # what this process counts itself is wanted all the more
             pass
@@ -137,7 +147,6 @@ class FigureReader:
             (await engine.store.load()).size,
             anchors[0].at if anchors else None,
             *await count_grants(engine, self._workflows()),
-            await self._decisions(),
             await last_backup(engine.store),
         )
 
@@ -159,32 +168,60 @@ class FigureReader:
     async def _deliveries(self) -> tuple[dict[tuple[str, DeliveryWord], int], dict[str, datetime]]:
         counts, oldest = dict[tuple[str, DeliveryWord], int](), dict[str, datetime]()
         for channel in self._channels:
-            for trouble, word in DELIVERIES.items():
-                which = Filter(attributes={projected(IN_TROUBLE): trouble_word(trouble, channel)}, is_open=True)
+            for why, word in DELIVERIES.items():
+                which = _undelivered(why, channel)
                 if count := await self._engine.count_runs(which, MOST_COUNTED):
-                    counts[channel, word] = count
+                    counts[channel, word] = count + await self._further(why, channel)
                     first = await self._engine.list_runs(replace(which, oldest_first=True, limit=1))
                     begun = [run.created_at for run in first.records]
                     oldest[channel] = min([*begun, oldest.get(channel, *begun)])
         return counts, oldest
 
-    async def _decisions(self) -> tuple[EndedRequest, ...]:
-        """Return the decisions of the runs that this process has ended since the last time."""
-        if not self._ended:
-            return ()
+    async def _further(self, why: Undelivered, channel: str) -> int:
+        """Count the deliveries of runs that have more than one that has not arrived, but for the first of each."""
+        runs = [await self._engine.count_runs(_undelivered(why, channel, also), MOST_COUNTED) for also in FURTHER]
+        return sum(count * also for count, also in zip(runs, FURTHER, strict=True))
+
+    async def _decisions(self) -> list[DecidedRequest]:
+        """Return the decisions of this process since the last time."""
+        found = list[DecidedRequest]()
+        for run_id in [*self._decided][:MOST_READ]:
+            run = await self._engine.record(run_id)
+            found += self._of(run, self._decided.pop(run_id)) if run is not None else ()
         own, self._ended = self._ended, {}
-        found, cursor, since = list[EndedRequest](), None, min(own.values())
-        while True:
+        cursor, since = None, min(own.values(), default=None)
+        while own:
             page = await self._engine.list_runs(Filter(ended_since=since, oldest_first=True, cursor=cursor, limit=200))
-            found += [decision for run in page.records if own.pop(run.id, None) for decision in _decided(run)]
+            for run in page.records:
+                if (ended := own.pop(run.id, None)) is not None:
+                    found += self._of(run, ended)
             cursor = page.cursor
-            if cursor is None or not own:
-                return tuple(found)
+            if cursor is None:
+                break
+        return found
+
+    def _of(self, run: RunRecord, at: datetime) -> Iterator[DecidedRequest]:
+        """Yield the run's decisions of about this time that weren't counted before."""
+        for request in requests_of(run):
+            outcome = request.outcome
+            if outcome is None or request.id in self._counted or outcome.at < at - LATEST_MARK:
+                continue
+            self._counted[request.id] = None
+            if len(self._counted) > 2 * MOST_ENDED:
+                del self._counted[next(iter(self._counted))]
+            yield DecidedRequest(run.workflow, outcome.state, (outcome.at - request.asked_at).total_seconds())
 
 
-def _decided(run: RunRecord) -> list[EndedRequest]:
-    return [
-        EndedRequest(run.workflow, request.outcome.state, (request.outcome.at - request.asked_at).total_seconds())
-        for request in requests_of(run)
-        if request.outcome is not None
-    ]
+def _remember(runs: dict[str, datetime], run_id: str, at: datetime) -> None:
+    runs.setdefault(run_id, at)
+    if len(runs) > MOST_ENDED:
+        del runs[next(iter(runs))]
+
+
+def _follows_decision(event: Event) -> bool:
+    """Return whether a run does this only once its request is decided: it closes its webhook, or calls a target."""
+    return event.type == "hook_disposed" or (event.type == "step_created" and event.data["name"] == CALLING)
+
+
+def _undelivered(why: Undelivered, channel: str, also: int = 0) -> Filter:
+    return Filter(attributes={projected(IN_TROUBLE): undelivered_word(why, channel, also)}, is_open=True)

@@ -1,14 +1,17 @@
-"""What is wrong for a while: the log says when it begins, every five minutes, and when it is over."""
+"""What is wrong for a while: the log says when it begins, changes, every five minutes, and when it is over."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 AGAIN = timedelta(minutes=5)  # between two lines about the same trouble
+CHANGED = timedelta(seconds=20)  # between two lines at least, if it is wrong for another reason now
+NUMBERED = re.compile(r"\s*\S*\d\S*")  # what is another one each time: ports, times, IDs of mails
 LOOK_EVERY = 5.0  # seconds
 
 log = logging.getLogger("approvals_bot.service")
@@ -16,7 +19,10 @@ log = logging.getLogger("approvals_bot.service")
 
 @dataclass(frozen=True, slots=True)
 class LastingTrouble:
-    """Something that is wrong. `key`: what, for programs: `channel email`. `channel`, `target`: fields of its lines."""
+    """Something that is wrong. `key`: what, for programs: `channel email`. `channel`, `target`: fields of its lines.
+
+    `logged`: the text of its last line.
+    """
 
     key: str
     event: str
@@ -25,6 +31,7 @@ class LastingTrouble:
     logged_at: datetime
     channel: str = ""
     target: str = ""
+    logged: str = ""
 
 
 class Troubles:
@@ -46,7 +53,7 @@ class Troubles:
             self._open[key] = replace(known, text=text)
             return
         now = self._now()
-        self._open[key] = trouble = LastingTrouble(key, event, text, now, now, channel, target)
+        self._open[key] = trouble = LastingTrouble(key, event, text, now, now, channel, target, text)
         _log(trouble, logging.ERROR, text, "begun")
 
     def end(self, key: str, event: str, text: str) -> None:
@@ -55,13 +62,15 @@ class Troubles:
             _log(replace(known, event=event), logging.INFO, text, "over")
 
     def remind(self) -> None:
-        """Log each trouble again whose last line is old."""
+        """Log each trouble again whose last line is old, or gave another reason: what to do has changed, too."""
         now = self._now()
         for trouble in self:
-            if now - trouble.logged_at >= AGAIN:
-                self._open[trouble.key] = replace(trouble, logged_at=now)
+            is_another = NUMBERED.sub("", trouble.text) != NUMBERED.sub("", trouble.logged)
+            if now - trouble.logged_at >= (CHANGED if is_another else AGAIN):
+                self._open[trouble.key] = replace(trouble, logged_at=now, logged=trouble.text)
                 minutes = (now - trouble.since) // timedelta(minutes=1)
-                _log(trouble, logging.ERROR, f"{trouble.text} (for {minutes} minutes now)", "lasting")
+                lasts = f" (for {minutes} minute{'' if minutes == 1 else 's'} now)" if minutes else ""
+                _log(trouble, logging.ERROR, trouble.text + lasts, "lasting")
 
     async def keep_reminding(self) -> None:
         """Remind until cancelled."""

@@ -93,6 +93,7 @@ class Health:
             raise Problem(401, detail="Send [metrics] token as `Authorization: Bearer <token>`.")
         if (figures := await self._figures.read()) is not None:
             self._metrics.counted(figures, self._engine.now())
+            self._metrics.decided(self._figures.take_decisions())
         people = self._engine.resources.get(People)
         if people is not None:
             self._metrics.people_read(people.bad_entries, people.unreadable)

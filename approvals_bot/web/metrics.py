@@ -21,7 +21,7 @@ from prometheus_client.core import GaugeMetricFamily
 from starlette.responses import Response
 
 from approvals_bot.durable.core.events import ENDINGS, Event
-from approvals_bot.service.figures import OPEN, StoreFigures
+from approvals_bot.service.figures import OPEN, DecidedRequest, StoreFigures
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 6.0, 30.0)
@@ -88,7 +88,7 @@ class Metrics:
         )
         self._decided = histogram(
             "request_decision_seconds",
-            "Seconds from a request to its decision, of the runs that this process has ended.",
+            "Seconds from a request to its decision, of the decisions of this process.",
             DECISIONS,
             "workflow",
             "outcome",
@@ -213,7 +213,9 @@ class Metrics:
     def counted(self, figures: StoreFigures, now: datetime) -> None:
         """Take over the counts of the whole store."""
         self._stored.figures, self._stored.now = figures, now
-        for workflow, outcome, seconds in figures.decisions:
+
+    def decided(self, decisions: Iterable[DecidedRequest]) -> None:
+        for workflow, outcome, seconds in decisions:
             self._decided.labels(workflow, outcome).observe(seconds)
 
     def response(self) -> Response:
@@ -245,9 +247,7 @@ class StoredMetrics:
         oldest = family("request_oldest_open_seconds", "Age of the oldest request that waits.", "workflow")
         for workflow, at in found.oldest_request.items():
             oldest.add_metric([workflow], age(at))
-        waiting = family(
-            "deliveries_waiting", "Open runs with copies that have not arrived, by channel and why.", "channel", "state"
-        )
+        waiting = family("deliveries_waiting", "Copies that have not arrived, by channel and why.", "channel", "state")
         for (channel, state), count in found.deliveries.items():
             waiting.add_metric([channel, state], count)
         late = family(

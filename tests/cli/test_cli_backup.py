@@ -23,6 +23,8 @@ def test_a_backup_is_restored_elsewhere(site: Site, tmp_path: Path) -> None:
     assert site.json("show", later)["id"] == later, "nothing was touched"
     restored = site.type("restore", str(file), "--replace").stdout
     assert "What was there before is now " in restored
+    backups = [each["what"] for each in site.json("doctor")["findings"] if each["about"] == "backup"]
+    assert backups[0].startswith("one was restored on "), backups
     assert run in restored, "it is about to begin, so its messages may come again"
     assert site.json("show", run)["id"] == run
     assert "No run has the ID" in site.type("show", later, fails=True).stderr

@@ -135,6 +135,28 @@ def test_what_lasts_is_logged_at_its_begin_end_and_between() -> None:
     assert not list(troubles)
 
 
+def test_another_reason_is_logged_soon_and_once() -> None:
+    now = datetime(2026, 3, 2, 10, tzinfo=UTC)
+    troubles = Troubles(lambda: now)
+    said = [
+        "the disk is full",
+        "the disk is full",
+        "it was replaced",
+        "it was replaced (17)",
+        "it was replaced",
+    ]
+    with logged("text") as stream:
+        for text in said:
+            troubles.begin("store", "store_lost", text)
+            troubles.remind()
+            now += timedelta(seconds=30)
+    lines = stream.getvalue().splitlines()
+    assert [line.partition("store_lost ")[2] for line in lines] == [
+        "the disk is full outcome=begun",
+        "it was replaced (for 1 minute now) outcome=lasting",
+    ]
+
+
 @pytest.mark.parametrize(
     ("peer", "given", "taken"),
     [("10.0.0.7", b"abc-1.2_3", "abc-1.2_3"), ("10.0.0.7", b"a b", ""), ("192.0.2.1", b"abc", "")],

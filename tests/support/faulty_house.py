@@ -131,7 +131,7 @@ class SmtpRelay:
 
     def __init__(self) -> None:
         self.mode: Literal["well", "login", "sender"] = "well"
-        self.mails = 0
+        self.mails = list[bytes]()
 
     async def dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port)
@@ -144,26 +144,27 @@ class SmtpRelay:
         with suppress(OSError):
             writer.write(b"220 relay.acme.eu ESMTP\r\n")
             while line := await reader.readline():
-                writer.write(await self._answer(line.upper(), reader))
+                if line.upper().startswith(b"DATA"):
+                    writer.write(b"354 go on\r\n")
+                    await self._mail(reader)
+                writer.write(self._answer(line.upper()))
                 await writer.drain()
         writer.transport.abort()
 
-    async def _answer(self, line: bytes, reader: asyncio.StreamReader) -> bytes:
+    def _answer(self, line: bytes) -> bytes:
         if line.startswith(b"EHLO"):
             return b"250-relay.acme.eu\r\n250-AUTH PLAIN LOGIN\r\n250 SIZE 10000000\r\n"
         if line.startswith(b"AUTH"):
             return b"535 5.7.8 Bad credentials\r\n" if self.mode == "login" else b"235 2.7.0 Welcome\r\n"
         if line.startswith(b"MAIL") and self.mode == "sender":
             return b"550 5.7.1 Sender address rejected: not owned by user\r\n"
-        if line.startswith(b"DATA"):
-            return b"354 go on\r\n" + await self._mail(reader)
         return b"250 2.0.0 Ok\r\n"
 
-    async def _mail(self, reader: asyncio.StreamReader) -> bytes:
-        while await reader.readline() not in (b".\r\n", b""):
-            pass
-        self.mails += 1
-        return b"250 2.0.0 Queued\r\n"
+    async def _mail(self, reader: asyncio.StreamReader) -> None:
+        lines = list[bytes]()
+        while (line := await reader.readline()) not in (b".\r\n", b""):
+            lines.append(line)
+        self.mails.append(b"".join(lines))
 
 
 class Target:

@@ -26,6 +26,7 @@ from approvals_bot.approvals.port import (
     Receipt,
     Refused,
     Result,
+    Targets,
     TryAgain,
 )
 from approvals_bot.config.monitoring import MetricsTable
@@ -34,6 +35,7 @@ from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store import connect
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.playground.faults import Fault
+from approvals_bot.service import figures
 from approvals_bot.service.channel_watch import ChannelWatch
 from approvals_bot.service.store_mends import store_mend
 from approvals_bot.web.health import Health
@@ -42,6 +44,7 @@ from approvals_bot.web.responses import Problem
 from approvals_bot.web.routes import build
 from tests.support.posting import a_kept_port
 from tests.support.staffed_house import a_staffed_house
+from tests.web.test_grants_api import Recording
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "monitoring.md"
 
@@ -183,15 +186,24 @@ request = ["*"]
 version = "string"
 [[stage]]
 id = "go"
-from = ["ann@acme.eu"]
+from = ["ann@acme.eu", "cy@acme.eu"]
 [deliver]
 email = true
 """
+GRANT = """
+[grant]
+lasts = "4h"
+give = { http = "iam" }
+take = { http = "iam" }
+"""
 
 
-async def test_monitors_see_requests_deliveries_and_channels(tmp_path: Path) -> None:
+async def test_monitors_see_requests_deliveries_and_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "PATIENCE", 30.0)  # seconds: the counts of now, however slow this machine is
     with a_kept_port() as port:
-        async with a_staffed_house(tmp_path, {"ship": ANN_DECIDES}, port) as house:
+        workflows = {"ship": ANN_DECIDES, "access": ANN_DECIDES.replace("ship", "access") + GRANT}
+        more = '[http.iam]\nurl = "https://iam.example/"\nsecret = "env:DESK"\n'
+        async with a_staffed_house(tmp_path, workflows, port, more) as house:
             monitoring = house.service.monitoring
 
             async def scraped() -> dict[str, float]:
@@ -201,8 +213,12 @@ async def test_monitors_see_requests_deliveries_and_channels(tmp_path: Path) -> 
                 found = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
                 return {f"{each.name}{','.join(each.labels.values())}": each.value for each in found}
 
-            await house.vote(await house.open("ship", version="0"), "ann@acme.eu")
+            house.service.engine.resources[Targets] = Recording()
+            for workflow in ("ship", "access"):
+                await house.vote(await house.open(workflow, version="0"), "ann@acme.eu")
             await house.service.engine.settle()
+            assert monitoring.figures is not None
+            await monitoring.figures.read()  # as alerts do, which takes nothing from the scrape
             await house.open("ship", version="1")
             house.mailbox.faults.add(Fault("error", "RCPT", times=None, code=451, error="4.7.1 later"))
             await house.open("ship", version="2")
@@ -210,13 +226,16 @@ async def test_monitors_see_requests_deliveries_and_channels(tmp_path: Path) -> 
             found = await scraped()
             assert found["approvals_requests_openship"] == 2
             assert found["approvals_request_oldest_open_secondsship"] == 60
-            assert found["approvals_deliveries_waitingemail,trying"] == 1
-            assert found["approvals_runsrunning"] == 2
+            assert found["approvals_deliveries_waitingemail,trying"] == 2
+            assert found["approvals_runsrunning"] == 3
             assert found["approvals_channel_upemail"] == 1
             assert found["approvals_store_size_bytes"] > 0
             assert found["approvals_store_commit_seconds_count"] > 0
-            assert found["approvals_request_decision_seconds_countapproved,ship"] == 1
+            for workflow in ("ship", "access"):  # the grant still lasts, but its request is decided
+                assert found[f"approvals_request_decision_seconds_countapproved,{workflow}"] == 1
             assert "approvals_request_decision_seconds_countrejected,ship" not in found
+            await house.clock.advance("4h")
+            assert (await scraped())["approvals_request_decision_seconds_countapproved,access"] == 1
             monitoring.channels.probed("email", ConnectionState("down", "the relay can't be reached"))
             assert (await scraped())["approvals_channel_upemail"] == 0
             ready = (await house.get("/readyz", "")).json()

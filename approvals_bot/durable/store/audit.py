@@ -124,14 +124,24 @@ class AuditStore(Protocol):
         """
 
 
-BACKED_UP = "backed_up"
+BACKED_UP, RESTORED = "backed_up", "restored"
 """What the audit's line of a backup says."""
 
 
 async def last_backup(store: AuditStore) -> datetime | None:
-    """Return when the last backup was written. None if there was none."""
-    lines = await store.audit_lines(AuditFilter(what=BACKED_UP, newest_first=True, limit=1))
-    return lines[0].at if lines else None
+    """Return when everything was last in a backup. None if it never was."""
+    line = await last_backup_line(store)
+    return None if line is None else line.at
+
+
+async def last_backup_line(store: AuditStore) -> AuditLine | None:
+    """Return the line of the last backup, or of the restore since: what was restored is in a backup, too."""
+    found = [
+        line
+        for what in (BACKED_UP, RESTORED)
+        for line in await store.audit_lines(AuditFilter(what=what, newest_first=True, limit=1))
+    ]
+    return max(found, key=lambda line: line.seq, default=None)
 
 
 # ── rows ──────────────────────────────────────────────────────────────────────────────────────────────────────────
