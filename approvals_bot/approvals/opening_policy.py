@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, JsonValue, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, StringConstraints, model_validator
 
 from approvals_bot.approvals.base import Frozen, Slug, Text, WorkflowName, refuse
 from approvals_bot.approvals.business_time import TimeZone
@@ -76,5 +77,11 @@ def _retention(value: timedelta) -> timedelta:
     return value
 
 
-Retention = Annotated[Duration, AfterValidator(_retention)]
+def in_years(value: object) -> object:
+    """Return how long "7y" is, for runs and the audit: years of 365 days. Anything else is returned as it is."""
+    years = re.fullmatch(r"\s*([1-9][0-9]?)\s*y\s*", value, re.ASCII) if isinstance(value, str) else None
+    return value if years is None else timedelta(days=365 * int(years[1]))
+
+
+Retention = Annotated[Duration, BeforeValidator(in_years), AfterValidator(_retention)]
 CatchUp = Annotated[Duration, AfterValidator(_catch_up)]

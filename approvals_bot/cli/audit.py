@@ -262,6 +262,11 @@ def _verification_text(checked: Verification, anchored: bool) -> str:
     if checked.broken is not None:
         run = f", run {checked.broken.run}" if checked.broken.run else ""
         notes.append(f"⛔ Line {checked.broken.line} ({checked.broken.kind}{run}): {checked.broken.what}.")
+    if checked.cut_at is not None:
+        notes.append(
+            f"The audit was cut on {checked.cut_on}: lines 1 to {checked.cut_at:,} are gone on purpose"
+            + (f", and {checked.older_anchors:,} anchors are about those." if checked.older_anchors else ".")
+        )
     if checked.newer_anchor is not None:
         notes.append(f"⚠ This export is older than the anchor of {checked.newer_anchor}, which it isn't compared with.")
     if checked.proved_at is not None:

@@ -27,6 +27,7 @@ from approvals_bot.service.replicas import SILENT, shown_installation
 MOST_COUNTED = 1_000_000
 WEEK = timedelta(days=7)
 LONG = timedelta(hours=1)  # that a delivery may wait
+LATE = timedelta(days=1)  # that old lines of the audit may wait
 LITTLE_ROOM = 30  # days
 MANY_RUNS, LARGE = 1_000_000, 10e9  # runs, and bytes of a store
 FEW_FILES = MOST_CONNECTIONS + 512  # our own connections, and the files beside them
@@ -42,7 +43,7 @@ async def check_service(service: ServiceSettings, now: datetime) -> list[Diagnos
             living = [row for row in await store.replicas() if now - row.seen_at < _silent(store)]
             found += [*_check_keys(living), *await _check_address(service, store.installation, bool(living))]
             found += [each async for each in _check_waits(store, now)]
-            found += [*await _check_growth(store, url, now), *await _check_retention(service, store)]
+            found += [*await _check_growth(store, url, now), *await _check_retention(service, store, now)]
             found += await _check_anchors(service, store, now)
         finally:
             await store.close()
@@ -121,8 +122,16 @@ async def _check_growth(store: OpenStore, url: str, now: datetime) -> list[Diagn
     return [Diagnosis("OK", "disk", what)]
 
 
-async def _check_retention(service: ServiceSettings, store: OpenStore) -> list[Diagnosis]:
-    """Warn of a large store from which nothing is ever deleted."""
+async def _check_retention(service: ServiceSettings, store: OpenStore, now: datetime) -> list[Diagnosis]:
+    """Warn of a large store from which nothing is ever deleted, and say what a cut of the audit waits for."""
+    if service.retention.audit is not None:
+        first = await store.audit_lines(AuditFilter(limit=1))
+        oldest, _ = await store.runs(Filter(oldest_first=True, limit=1))
+        due = now - service.retention.audit - LATE
+        if first and first[0].at < due and oldest and oldest[0].created_at < due:
+            what = f"the audit goes back to {first[0].at:%d %b %Y}, since run {oldest[0].id} of that time is still here"
+            todo = "Set [retention] ended, end the run, or keep the audit longer."
+            return [Diagnosis("WARN", "retention", what, todo)]
     runs, size = await store.count(Filter(), MOST_COUNTED), (await store.load()).size
     if service.retention.ended is not None or (runs < MANY_RUNS and size < LARGE):
         return []

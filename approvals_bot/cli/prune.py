@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -38,11 +39,12 @@ def prune(
     Example: approvals-bot prune --older-than 400d --archive /var/lib/approvals/archive
     """
     from approvals_bot.approvals.durations import parse_duration
-    from approvals_bot.approvals.opening_policy import SHORTEST_RETENTION
+    from approvals_bot.approvals.opening_policy import SHORTEST_RETENTION, in_years
     from approvals_bot.service.retention import Deleted, RetentionRules, count_ended, delete_ended
 
     try:
-        age = parse_duration(older_than)
+        given = in_years(older_than)
+        age = given if isinstance(given, timedelta) else parse_duration(older_than)
     except ValueError as error:
         misuse(f"--older-than: {error}")
     if age < SHORTEST_RETENTION:

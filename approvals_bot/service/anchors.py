@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from approvals_bot.service.audit_check import RUNS_SEALED, Kind
+from approvals_bot.service.audit_check import RUNS_SEALED, Cut, Kind
 from approvals_bot.service.audit_key import AuditKey
 from approvals_bot.service.read import iso
 from approvals_bot.verify_evidence import verify_anchor
@@ -88,6 +88,7 @@ class AnchorCheck:
         self._found: dict[int, tuple[str, str]] = {}
         self._open_runs = ""  # the hash of the last line that names open logs
         self._last = 0
+        self.cut: Cut | None = None  # lines that are gone on purpose
 
     def take(self, seq: int, hash: str, what: str) -> None:
         if what == RUNS_SEALED:
@@ -100,6 +101,11 @@ class AnchorCheck:
         """Return how the lines differ from what the anchor says; None if they don't."""
         if anchor.seq > self._last:
             return "cut"
+        if self.cut is not None and anchor.seq <= self.cut.seq:
+            return "changed" if anchor.seq == self.cut.seq and anchor.head != self.cut.head else None
         if anchor.seq not in self._found:
             return "missing"
-        return None if self._found[anchor.seq] == (anchor.head, anchor.open_runs_head) else "changed"
+        head, open_runs = self._found[anchor.seq]
+        if not open_runs and self.cut is not None:
+            open_runs = self.cut.open_runs_head
+        return None if (head, open_runs) == (anchor.head, anchor.open_runs_head) else "changed"

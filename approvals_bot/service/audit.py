@@ -125,7 +125,12 @@ async def write_export(
     at = iso(engine.now())
     chain = _ExportChain(file, progress)
     chain.add({"kind": "header", "format": FORMAT, "exported_at": at, "selected": selection.as_json()})
-    check = AuditChainCheck(key.chain if isinstance(key, AuditKey) else None, is_whole=not selection.as_json())
+    own = key if isinstance(key, AuditKey) else None
+    check = AuditChainCheck(
+        None if own is None else own.chain,
+        is_whole=not selection.as_json(),
+        public=() if own is None else [own.public],
+    )
     named: set[str] = set()
     audit = 0
     async for line in stored_lines(engine, selection.which):

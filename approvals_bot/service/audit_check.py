@@ -5,10 +5,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from approvals_bot.durable.core.events import to_micros
-from approvals_bot.durable.store.audit import AuditLine, line_content
+from approvals_bot.durable.store.audit import AUDIT_CUT, AuditLine, line_content
 from approvals_bot.durable.store.chain import (
     ChainedEvent,
     ChainKey,
@@ -18,6 +18,8 @@ from approvals_bot.durable.store.chain import (
     seal,
     sealed_line_hash,
 )
+from approvals_bot.service.audit_key import compact
+from approvals_bot.verify_evidence import signature_of, verify_signature
 
 Kind = Literal["changed", "missing", "moved", "added", "cut"]
 
@@ -29,6 +31,38 @@ RUN_ENDED, RUNS_SEALED = "run_ended", "runs_sealed"
 
 RUNS_DELETED = "runs_deleted"
 """A line that names runs whose logs are gone on purpose, each with its last head."""
+
+
+def cut_statement(seq: int, head: str, open_runs_head: str, key: str) -> dict[str, Any]:
+    """Return what a line says about a cut, as it is signed by the key, if there is one.
+
+    `seq` and `head`: the last line that is gone, and its hash. `open_runs_head`: the hash of the last line among those
+    that named the heads of open logs, which an anchor may name. `key`: the public one; "" for none.
+    """
+    return {"kind": AUDIT_CUT, "seq": seq, "head": head, "open_runs_head": open_runs_head, "key": key}
+
+
+class Cut(NamedTuple):
+    """Where the audit was cut: up to line `seq` it is gone. `line` says so."""
+
+    line: int
+    micros: int  # its time
+    seq: int
+    head: str
+    open_runs_head: str
+    signer: str = ""  # a public key
+
+    @classmethod
+    def of(cls, line: int, at: int, data: Any) -> Cut | None:
+        """Return what a line says. None if that isn't readable, or isn't as its key has signed it."""
+        try:
+            seq, head, open_runs, key = data["seq"], data["head"], data["open_runs_head"], data.get("key", "")
+            unsigned = compact(cut_statement(seq, head, open_runs, key))
+            if key and not verify_signature(bytes.fromhex(key), unsigned, signature_of(data["signature"])):
+                return None
+        except (ValueError, TypeError, LookupError, AttributeError):
+            return None
+        return cls(line, at, seq, head, open_runs, key) if isinstance(seq, int) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +148,31 @@ def _text(stored: bytes) -> str:
     return stored.decode("utf-8", "surrogatepass")
 
 
+class _First(NamedTuple):
+    """A line whose chain can be checked once it is known where the audit was cut."""
+
+    seq: int
+    at: int
+    what: str
+    run_id: str | None
+    sealed: str
+    hash: str
+
+
 class AuditChainCheck:
     """The audit's chain, read line by line. Without a key, lines under one can't be computed again."""
 
-    def __init__(self, key: ChainKey | None, *, adjacent: bool = True, is_whole: bool = True) -> None:
-        """`adjacent`: whether each line follows the one before; `is_whole`: whether the first comes first."""
+    def __init__(
+        self, key: ChainKey | None, *, adjacent: bool = True, is_whole: bool = True, public: Sequence[str] = ()
+    ) -> None:
+        """`adjacent`: whether each line follows the one before; `is_whole`: whether the first comes first.
+
+        `public`: the keys by one of which a cut has to be signed; none: any.
+        """
         self._key = key
+        self._public = public
+        self._first: _First | None = None  # the first line, if what was before it should have been cut
+        self.cut: Cut | None = None
         self._adjacent = adjacent
         self._is_whole = is_whole
         self._before: tuple[int, str] | None = None
@@ -143,14 +196,19 @@ class AuditChainCheck:
             self._faults.append(fault)
         self._before = seq, hash
         self._note_key(seq, what, data, hash)
+        if what == AUDIT_CUT and self._is_whole:
+            self.cut = Cut.of(seq, at, data)
         self.heads.take(what, run_id, data)
         return fault
 
     def _fault(self, seq: int, at: int, what: str, run_id: str | None, sealed: str, hash: str) -> ChainFault | None:
         before = self._before
         if before is None:
-            if seq == 1 or self._is_whole:
+            if seq == 1:
                 before = (0, "")
+            elif self._is_whole:
+                self._first = _First(seq, at, what, run_id, sealed, hash)
+                return None
             elif self._adjacent:
                 self._before = before = (seq - 1, "?")  # a selection that begins later: the line before isn't known
         if self._adjacent and before is not None and seq != before[0] + 1:
@@ -179,11 +237,33 @@ class AuditChainCheck:
 
     def finished(self) -> list[ChainFault]:
         """Return what was found, once all lines were taken."""
+        return [*self._faults, *self.at_end()]
+
+    def at_end(self) -> list[ChainFault]:
+        """Return what only shows once all lines were taken."""
+        beginning = self._fault_at_beginning()
         late = [seq for seq in self._not_keyed if seq >= self._adopted]
-        faults = list(self._faults)
-        if late and not any(fault.line is not None and fault.line <= late[0] for fault in faults):
+        faults = [] if beginning is None else [beginning]
+        if late and not any(fault.line is not None and fault.line <= late[0] for fault in [*self._faults, *faults]):
             faults.append(ChainFault("changed", late[0]))
         return faults
+
+    def _fault_at_beginning(self) -> ChainFault | None:
+        """Return what is wrong with the first line: the ones before it must have been cut, just there."""
+        first, cut = self._first, self.cut
+        if cut is not None and self._public and cut.signer not in self._public and cut.line >= self._adopted:
+            return ChainFault("changed", cut.line)
+        if first is None:
+            return None if cut is None else ChainFault("added", 1)
+        if cut is None or first.seq > cut.seq + 1:
+            return ChainFault("missing", 1 if cut is None else cut.seq + 1)
+        if first.seq <= cut.seq:
+            return ChainFault("added", first.seq)
+        if self._can_check(first.hash):
+            key = self._key if key_id_of(first.hash) else None
+            if sealed_line_hash(cut.head, *first[:-1], key) != first.hash:
+                return ChainFault("changed", first.seq)
+        return None
 
 
 def log_fault(run_id: str, length: int, log: Sequence[ChainedEvent], heads: Heads) -> ChainFault | None:

@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from approvals_bot.durable.core.events import to_micros
+from approvals_bot.durable.core.events import from_micros, to_micros
 from approvals_bot.durable.store.chain import SEALED, ChainedEvent, ChainKey, seal
 from approvals_bot.service.anchors import Anchor, AnchorCheck
 from approvals_bot.service.audit import FORMAT, Manifest, key_id, link, mac
-from approvals_bot.service.audit_check import AuditChainCheck, ChainFault, Kind, log_fault
+from approvals_bot.service.audit_check import AuditChainCheck, ChainFault, Cut, Kind, log_fault
 from approvals_bot.service.audit_key import compact
+from approvals_bot.service.read import iso
 from approvals_bot.verify_evidence import signature_of, verify_signature
 
 LONGEST_LINE = 8_000_000  # bytes; a payload has at most one million, and JSON may write each as six
@@ -57,7 +58,8 @@ class Verification:
     chains and the anchors show; the manifest lists what the exporter found.
 
     `proved_until`: the line of the audit up to which anchors vouch for the database, and the time of the last one that
-    does. `newer_anchor`: the time of an anchor that was made after the export.
+    does. `newer_anchor`: the time of an anchor that was made after the export. `cut_at`: the line of the audit up to
+    which it was cut on purpose, and `cut_on`: when; `older_anchors`: how many anchors are about what is gone.
     """
 
     fault: AuditFault | None = None
@@ -67,6 +69,9 @@ class Verification:
     proved_until: int | None = None
     proved_at: str | None = None
     newer_anchor: str | None = None
+    cut_at: int | None = None
+    cut_on: str | None = None
+    older_anchors: int = 0
 
     @property
     def is_sound(self) -> bool:
@@ -76,7 +81,10 @@ class Verification:
         counted = asdict(self.manifest)
         del counted["lines"]
         fault, broken = (None if each is None else asdict(each) for each in (self.fault, self.broken))
-        proved = {"proved_until": self.proved_until, "proved_at": self.proved_at, "newer_anchor": self.newer_anchor}
+        proved = {
+            "proved_until": self.proved_until, "proved_at": self.proved_at, "newer_anchor": self.newer_anchor,
+            "cut_at": self.cut_at, "cut_on": self.cut_on, "older_anchors": self.older_anchors,
+        }  # fmt: skip
         return (
             {"intact": self.fault is None, "fault": fault, "broken": broken, "origin": self.origin} | counted | proved
         )
@@ -91,7 +99,7 @@ class _Faulty(Exception):
 
 def verify_lines(lines: Iterable[bytes], keys: Keys = NO_KEYS, anchors: Sequence[Anchor] = ()) -> Verification:
     """Verify a whole file. Never raises for what is in it."""
-    reading, rest = _Reading(keys.chain, anchors), iter(lines)
+    reading, rest = _Reading(keys, anchors), iter(lines)
     number = 0
     try:
         for number, line in enumerate(rest, 1):
@@ -107,7 +115,10 @@ def verify_lines(lines: Iterable[bytes], keys: Keys = NO_KEYS, anchors: Sequence
         manifest["exported_at"], reading.lines, audit, runs, events, manifest["faults"], manifest["keyed_from"]
     )
     broken = reading.broken[0] if reading.broken else None
-    return _with_anchors(Verification(None, origin, found, broken), reading, anchors)
+    checked = Verification(None, origin, found, broken)
+    if reading.cut is not None:
+        checked = replace(checked, cut_at=reading.cut.seq, cut_on=iso(from_micros(reading.cut.micros)))
+    return _with_anchors(checked, reading, anchors)
 
 
 def _with_anchors(checked: Verification, reading: _Reading, anchors: Sequence[Anchor]) -> Verification:
@@ -123,7 +134,9 @@ def _with_anchors(checked: Verification, reading: _Reading, anchors: Sequence[An
         if wrong is not None:
             what = f"the anchor of {anchor.as_json()['at']} names another state of the audit"
             return replace(checked, broken=AuditFault(wrong, reading.line_of(anchor.seq), what, None, anchor.seq))
-    if older:
+    gone = [anchor for anchor in older if reading.cut is not None and anchor.seq <= reading.cut.seq]
+    checked = replace(checked, older_anchors=len(gone))
+    if len(older) > len(gone):
         return replace(checked, proved_until=older[-1].seq, proved_at=older[-1].as_json()["at"])
     return checked
 
@@ -145,7 +158,7 @@ def _kind(fault: _Faulty, number: int, rest: Iterator[bytes]) -> Kind:
 class _Reading:
     """The part of the file that was read so far, and what the chains in it show about the database."""
 
-    def __init__(self, key: ChainKey | None, anchors: Sequence[Anchor]) -> None:
+    def __init__(self, keys: Keys, anchors: Sequence[Anchor]) -> None:
         self.head = ""
         self.before = ""  # the chain before the last line
         self.lines = 0
@@ -153,8 +166,8 @@ class _Reading:
         self.run_id: str | None = None
         self.anchored = AnchorCheck(anchors)
         self.broken: list[AuditFault] = []
-        self._key = key
-        self._audit = AuditChainCheck(key)
+        self._keys = keys
+        self._audit = AuditChainCheck(keys.chain)
         self._header: dict[str, Any] | None = None
         self._manifest: dict[str, Any] | None = None
         self._is_whole = True
@@ -162,6 +175,10 @@ class _Reading:
         self._expected = (0, 0)  # how many events come, and how many its row says there are
         self._log: list[ChainedEvent] = []
         self._audit_at: tuple[int, int] | None = None  # the first line of the audit: in the file, and its number
+
+    @property
+    def cut(self) -> Cut | None:
+        return self._audit.cut
 
     def line_of(self, seq: int) -> int:
         """Return where in the file this line of the audit is, or should be."""
@@ -193,7 +210,12 @@ class _Reading:
                 if form != FORMAT:
                     raise _Faulty(f"it is of another version: {form}")
                 self._header, self._is_whole = value, not selected
-                self._audit = AuditChainCheck(self._key, adjacent=not selected.keys() - _RANGES, is_whole=not selected)
+                self._audit = AuditChainCheck(
+                    self._keys.chain,
+                    adjacent=not selected.keys() - _RANGES,
+                    is_whole=not selected,
+                    public=self._keys.public,
+                )
             case {"kind": "audit"} if self._header is not None and self.counts["run"] == 0:
                 self._take_audit(value)
             case {"kind": "run", "run_id": str() as run_id, "events": int() as events, "length": int() as length} if (
@@ -250,8 +272,8 @@ class _Reading:
 
     def _finish(self) -> None:
         """Check what needs the whole file."""
-        known = len(self.broken)
-        for fault in self._audit.finished()[known:] if self._key is not None else ():
+        self.anchored.cut = self._audit.cut
+        for fault in self._audit.at_end():
             self._break(self.line_of(fault.line or 0), fault)
         if self._is_whole:
             for run_id, head in self._audit.heads.unseen():

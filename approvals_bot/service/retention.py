@@ -37,6 +37,8 @@ from approvals_bot.durable.store.protocol import Filter, StateRow
 from approvals_bot.durable.store.retention import Deletable, DeletableRun, Stub, key_digest
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.service.audit_check import RUNS_DELETED
+from approvals_bot.service.audit_cut import cut_audit
+from approvals_bot.service.audit_key import AuditKey
 from approvals_bot.service.read import iso, requests_of
 
 FIRST = 60.0  # seconds after the start of a service
@@ -309,12 +311,19 @@ class RetentionKeeper:
         )
         if done.runs:
             log.info("%d runs that ended long ago were deleted", done.runs, extra={"event": "retention_ran"})
+        service = configuration.service
+        if service.retention.audit is not None:
+            key = None if service.audit.seed is None else AuditKey(service.audit.seed)
+            cut = await cut_audit(self._engine, service.retention.audit, key, rest=REST)
+            if cut:
+                log.info("%d old lines of the audit were deleted", cut, extra={"event": "retention_ran"})
         return done
 
     async def _is_its_turn(self) -> bool:
         """Return whether an hour has passed since any replica did this, and this one is the first to see it."""
         policy = RetentionRules.of(self._configuration())
-        if policy.others is None and not policy.by_workflow:
+        cuts = self._configuration().service.retention.audit is not None
+        if policy.others is None and not policy.by_workflow and not cuts:
             return False
         now, last = self._engine.now(), await self._engine.store.counter(COUNTER)
         if last is not None and last.state.get("next", 0) > to_micros(now):

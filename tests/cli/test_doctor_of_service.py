@@ -18,6 +18,7 @@ from approvals_bot.cli.doctor_service import check_service
 from approvals_bot.config.load import load_service
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.store import connect
+from approvals_bot.durable.store.audit import AuditEntry
 from approvals_bot.durable.store.protocol import NewRun, RunRecord
 from approvals_bot.durable.store.replicas import ReplicaRow
 from approvals_bot.service.replicas import shown_installation
@@ -107,3 +108,15 @@ async def test_little_room_and_no_retention_are_warned_of(
     assert (said["disk"].state, "room for 0 days more" in said["disk"].what) == ("WARN", True)
     assert said["open files"].state == "WARN"
     assert (said["retention"].state, said["retention"].what.startswith("1 runs and 0.0 GB")) == ("WARN", True)
+
+
+async def test_a_run_that_keeps_the_audit_from_being_cut_is_named(store: Any, tmp_path: Path) -> None:
+    long_ago = NOW - timedelta(days=41)
+    await store.create(NewRun(RunRecord.new("run_1", "deploy", "deploy", None, long_ago), {}), long_ago)
+    await store.audit(AuditEntry("signed_in"), long_ago)
+    for audit, state in ((timedelta(days=39), "WARN"), (timedelta(days=40), "")):
+        service = settings(tmp_path, "http://127.0.0.1:1")
+        table = service.retention.model_copy(update={"audit": audit})
+        said = (await found(service.model_copy(update={"retention": table}))).get("retention")
+        assert (said.state if said is not None else "") == state
+    assert said is None or "run_1" in said.what

@@ -26,6 +26,7 @@ from approvals_bot.config.groups import (
 )
 from approvals_bot.config.load import load_configuration, load_service
 from approvals_bot.config.mail import Email
+from approvals_bot.config.retention import RetentionTable
 from approvals_bot.config.service import (
     LONGEST_CLEAN_UP,
     HttpTarget,
@@ -217,3 +218,12 @@ def test_loaded_settings_are_frozen() -> None:
     loaded = service()
     with pytest.raises(ValidationError, match="frozen"):
         loaded.server.base_url = "https://elsewhere"  # type: ignore[misc]
+
+
+def test_audit_is_kept_in_years_and_longer_than_runs() -> None:
+    table = RetentionTable.model_validate({"ended": "400d", "audit": "7y"})
+    assert (table.ended, table.audit) == (timedelta(days=400), timedelta(days=7 * 365))
+    assert RetentionTable.model_validate_json(table.model_dump_json()) == table
+    for audit in ("399d", "1y", "0y", "2h", "y"):
+        with pytest.raises(ValidationError):
+            RetentionTable.model_validate({"ended": "400d", "audit": audit})

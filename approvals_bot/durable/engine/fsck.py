@@ -7,7 +7,7 @@ What a run shows is compared with a replay where its code is here.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -29,7 +29,7 @@ from approvals_bot.durable.core.replay import ReplayResult
 from approvals_bot.durable.core.serialization import to_json
 from approvals_bot.durable.engine.batch import LogIndex, next_wake
 from approvals_bot.durable.engine.replayer import Replayer
-from approvals_bot.durable.store.audit import audit_line, line_hash
+from approvals_bot.durable.store.audit import AUDIT_CUT, AuditLine, audit_line, line_hash
 from approvals_bot.durable.store.chain import ChainedEvent, ChainKey, key_id_of
 from approvals_bot.durable.store.copying_tables import TABLES, CopiedTable, Copyable
 from approvals_bot.durable.store.encoding import (
@@ -478,10 +478,18 @@ def _check_taken(stored: _Stored) -> _Found:
 
 async def _check_audit(tables: Copyable, key: ChainKey | None, examined: FsckCounts) -> AsyncIterator[list[StoreFault]]:
     before, expected = "", None
+    first: AuditLine | None = None
+    cut: dict[str, Any] = {}
     async for chunk in tables.rows(_BY_NAME["audit"]):
         faults: list[StoreFault] = []
         for seq, at, what, who, run_id, data, digest in chunk:
             examined.lines += 1
+            if expected is None and seq != 1:
+                first = audit_line(
+                    seq, from_micros(at), (as_given(what), as_given(who), as_given(run_id)), data, digest
+                )
+            if what == AUDIT_CUT:
+                cut = audit_line(seq, from_micros(at), (what, None, None), data, digest).entry.data
             if expected is not None and seq != expected:
                 faults.append(StoreFault("audit", None, f"line {expected} of the audit is missing"))
             named = as_given(what), as_given(who), as_given(run_id)
@@ -495,6 +503,20 @@ async def _check_audit(tables: Copyable, key: ChainKey | None, examined: FsckCou
             before, expected = digest, seq + 1
         if faults:
             yield faults
+    if first is not None and (found := _check_cut(first, cut, key)):
+        yield [StoreFault("audit", None, found)]
+
+
+def _check_cut(first: AuditLine, cut: Mapping[str, Any], key: ChainKey | None) -> str:
+    """Return what is wrong with an audit that begins with this line. `cut`: what its last cut says."""
+    if cut.get("seq") != first.seq - 1:
+        return f"the lines before line {first.seq} of the audit are missing"
+    by = key_id_of(first.hash)
+    if by and (key is None or key.id != by):
+        return ""
+    at, with_key = to_micros(first.at), key if by else None
+    is_right = line_hash(cut.get("head", ""), first.seq, at, first.entry, first.salt, with_key) == first.hash
+    return "" if is_right else f"line {first.seq} of the audit, the first one, is not as it was written"
 
 
 def as_json(fault: StoreFault) -> dict[str, Any]:

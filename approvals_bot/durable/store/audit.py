@@ -123,6 +123,15 @@ class AuditStore(Protocol):
         Takes up to `most` runs whose id is greater than `after`, and returns their heads, in the order of their ids.
         """
 
+    async def cut_audit(self, seq: int, entry: AuditEntry, at: datetime, key: ChainKey | None) -> AuditLine | None:
+        """Delete the lines up to this one, and add the line that says so, in one transaction.
+
+        Returns None, and writes nothing, if another process has cut there before.
+        """
+
+
+AUDIT_CUT = "audit_cut"
+"""A line that says up to which line the audit was cut, and the hash of that: the next line's chain begins with it."""
 
 BACKED_UP, RESTORED = "backed_up", "restored"
 """What the audit's line of a backup says."""

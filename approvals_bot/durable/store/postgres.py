@@ -260,6 +260,10 @@ class PostgresStore(
         async with self._write.in_time():
             return await chain.seal_ended(self._write, at, key, most)
 
+    async def cut_audit(self, seq: int, entry: AuditEntry, at: datetime, key: ChainKey | None) -> AuditLine | None:
+        async with self._write.in_time():
+            return await chain.cut_audit(self._write, seq, entry, at, key)
+
     async def seal_open(self, at: datetime, key: ChainKey | None, most: int, after: str = "") -> list[RunHead]:
         async with self._write.in_time():
             return await chain.seal_open(self._write, at, key, most, after)

@@ -45,6 +45,13 @@ _SETTLE = f"""
     INSERT INTO audit (seq, at, what, who, run_id, data, hash)
     SELECT given.* FROM {_LINES} AS given, gone
     RETURNING seq"""  # noqa: S608  # our own text
+_CUT = f"""
+    WITH added AS (
+      INSERT INTO audit (seq, at, what, who, run_id, data, hash)
+      SELECT given.* FROM {_LINES} AS given WHERE EXISTS (SELECT 1 FROM audit WHERE seq = $8) RETURNING seq
+    ),
+    gone AS (DELETE FROM audit WHERE seq <= $8 AND EXISTS (SELECT 1 FROM added))
+    SELECT seq FROM added"""  # noqa: S608  # our own text
 _OWED = "SELECT id, run_id, seq, at, about FROM owed_lines ORDER BY at LIMIT $1"
 
 
@@ -105,6 +112,17 @@ async def settle(
         _, columns = _rows(await _end(connection), entries, when, key)
         try:
             return bool(await connection.fetch(_SETTLE, *columns, owed))
+        except asyncpg.UniqueViolationError:
+            continue  # another replica has added a line in between
+
+
+async def cut_audit(
+    connection: PostgresConnection, seq: int, entry: AuditEntry, when: datetime, key: ChainKey | None
+) -> AuditLine | None:
+    while True:
+        lines, columns = _rows(await _end(connection), [entry], when, key)
+        try:
+            return lines[0] if await connection.fetch(_CUT, *columns, seq) else None
         except asyncpg.UniqueViolationError:
             continue  # another replica has added a line in between
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -81,6 +81,12 @@ class RetentionStore(Protocol):
 
     async def deleted(self) -> int:
         """Return how many runs were deleted."""
+
+    async def stubs_among(self, run_ids: Collection[str]) -> set[str]:
+        """Return those of these runs that have a stub."""
+
+    async def forget_stubs(self, before: datetime, now: datetime, most: int) -> int:
+        """Delete stubs of runs that ended before `before`, whose key is free. Returns how many there were."""
 
 
 def key_digest(key: str) -> str:
@@ -182,6 +188,27 @@ def count_deleted(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT count(*) FROM stubs").fetchone()[0])
 
 
+_OLD_STUBS = """
+  SELECT run_id FROM stubs
+  WHERE ended_at < {before} AND (key_until IS NULL OR key_until <= {now}) ORDER BY ended_at LIMIT {most}"""
+
+
+def stubs_among(db: sqlite3.Connection, run_ids: Collection[str]) -> set[str]:
+    found = db.execute(
+        "SELECT run_id FROM stubs WHERE run_id IN (SELECT value FROM json_each(?))", (json.dumps(list(run_ids)),)
+    )
+    return {run_id for (run_id,) in found}
+
+
+def forget_stubs(db: sqlite3.Connection, before: datetime, now: datetime, most: int) -> int:
+    """Delete stubs of runs that ended before `before`, and whose key is free by now."""
+    old = db.execute(_OLD_STUBS.format(before="?", now="?", most="?"), (to_micros(before), to_micros(now), most))
+    ids = old.fetchall()
+    for table in ("stub_hooks", "stubs"):
+        db.executemany(f"DELETE FROM {table} WHERE run_id = ?", ids)  # noqa: S608  # our own names
+    return len(ids)
+
+
 # ── PostgreSQL ──
 
 _HOOKS_PG = "(SELECT coalesce(json_agg(h.id), '[]')::text FROM hooks AS h WHERE h.run_id = r.id)"
@@ -200,6 +227,12 @@ _DELETE_PG = f"""
   kept AS (INSERT INTO stubs ({COLUMNS})
       SELECT {COLUMNS} FROM given WHERE run_id IN (SELECT id FROM gone) ON CONFLICT (run_id) DO NOTHING)
   SELECT count(*) FROM gone"""  # noqa: S608
+
+_FORGET_PG = f"""
+  WITH old AS ({_OLD_STUBS.format(before="$1", now="$2", most="$3")}),
+  named AS (DELETE FROM stub_hooks WHERE run_id IN (SELECT run_id FROM old)),
+  gone AS (DELETE FROM stubs WHERE run_id IN (SELECT run_id FROM old) RETURNING 1)
+  SELECT count(*) FROM gone"""  # noqa: S608  # our own text
 
 
 class PostgresRetention:
@@ -235,4 +268,14 @@ class PostgresRetention:
     async def deleted(self) -> int:
         async with self._lists.in_time():
             ((count,),) = await self._lists.fetch("SELECT count(*) FROM stubs")
+        return int(count)
+
+    async def stubs_among(self, run_ids: Collection[str]) -> set[str]:
+        async with self._lists.in_time():
+            rows = await self._lists.fetch("SELECT run_id FROM stubs WHERE run_id = ANY ($1)", list(run_ids))
+        return {run_id for (run_id,) in rows}
+
+    async def forget_stubs(self, before: datetime, now: datetime, most: int) -> int:
+        async with self._write.in_time():
+            ((count,),) = await self._write.fetch(_FORGET_PG, to_micros(before), to_micros(now), most)
         return int(count)

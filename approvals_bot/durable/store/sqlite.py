@@ -185,6 +185,8 @@ class SqliteStore:
     erase_person = written(erasure.erase_person)
     seal_ended = written(chain.seal_ended)
     settle = written(chain.settle)
+    cut_audit = written(chain.cut_audit)
+    forget_stubs = written(of_ended.forget_stubs)
 
     hook = looked_up(reading.hook)
     look = looked_up(reading.look)
@@ -210,6 +212,7 @@ class SqliteStore:
     audit_texts = listed(erasure.audit_texts)
     other_texts = listed(erasure.other_texts)
     deleted = listed(of_ended.count_deleted)
+    stubs_among = listed(of_ended.stubs_among)
     unclaimed_files = listed(of_files.unclaimed_files)
     chained = listed(chain.chained)
     owed_lines = listed(chain.owed_lines)

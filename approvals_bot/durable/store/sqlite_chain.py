@@ -103,6 +103,16 @@ def settle(
     return True
 
 
+def cut_audit(
+    db: sqlite3.Connection, seq: int, entry: AuditEntry, when: datetime, key: ChainKey | None
+) -> AuditLine | None:
+    if not db.execute("SELECT 1 FROM audit WHERE seq = ?", (seq,)).fetchone():
+        return None
+    line = add_to_audit(db, entry, when, key)
+    db.execute("DELETE FROM audit WHERE seq <= ?", (seq,))
+    return line
+
+
 def audit_lines(db: sqlite3.Connection, which: AuditFilter) -> list[AuditLine]:
     where, given = which.conditions()
     order = "DESC" if which.newest_first else ""

@@ -206,11 +206,13 @@ CREATE TABLE stubs (
   key_until BIGINT                           -- from then on, the key is free
 );
 CREATE INDEX stubs_of_key ON stubs (key) WHERE key IS NOT NULL;
+CREATE INDEX stubs_ended ON stubs (ended_at);
 
 CREATE TABLE stub_hooks (
   hook_id TEXT PRIMARY KEY,
   run_id  TEXT NOT NULL
 );
+CREATE INDEX hooks_of_stub ON stub_hooks (run_id);
 
 CREATE TABLE replicas (
   id            TEXT PRIMARY KEY,

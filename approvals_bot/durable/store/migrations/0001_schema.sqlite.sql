@@ -181,11 +181,13 @@ CREATE TABLE stubs (
   key_until INTEGER                           -- from then on, the key is free
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX stubs_of_key ON stubs (key) WHERE key IS NOT NULL;
+CREATE INDEX stubs_ended ON stubs (ended_at);
 
 CREATE TABLE stub_hooks (
   hook_id TEXT PRIMARY KEY,
   run_id  TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX hooks_of_stub ON stub_hooks (run_id);
 
 -- The processes that serve this installation, and the signing keys that each accepts. Never copied.
 CREATE TABLE replicas (
