@@ -203,7 +203,7 @@ def _check_api_key(name: str, entry: ApiKeyEntry, used: datetime | None, now: da
 
 async def _check_postgres(url: str) -> Sequence[Diagnosis]:
     """Check whether the server's settings keep every acknowledged decision."""
-    from approvals_bot.durable.store.postgres_schema import examine  # psycopg is an extra
+    from approvals_bot.durable.store.postgres_schema import examine  # its driver is an extra
 
     found = await examine(url)
     findings = [Diagnosis("OK", "store", f"PostgreSQL {found.version} is writable; the schema is current")]

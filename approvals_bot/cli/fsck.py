@@ -105,8 +105,7 @@ async def _examine(service: ServiceSettings, *, repairs: bool, print_lines: bool
     from approvals_bot.durable.engine.replayer import Replayer
     from approvals_bot.durable.store import connect
     from approvals_bot.durable.store.chain import ChainKey
-    from approvals_bot.durable.store.copying import opened
-    from approvals_bot.durable.store.copying_tables import read_beside
+    from approvals_bot.durable.store.copying import opened, read_beside
 
     url = service.server.database.get_secret_value()
     await (await connect(url, to_read=True)).close()  # it is there, and has the schema of this program

@@ -18,7 +18,7 @@ from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.engine.fsck import FsckCounts, examine
 from approvals_bot.durable.engine.replayer import Replayer
 from approvals_bot.durable.store.audit import AUDIT_CUT, AuditEntry, AuditFilter
-from approvals_bot.durable.store.copying_tables import read_beside
+from approvals_bot.durable.store.copying import read_beside
 from approvals_bot.service.anchors import Anchor, sign_anchor
 from approvals_bot.service.audit import write_export
 from approvals_bot.service.audit_check import RUNS_SEALED, cut_statement

@@ -16,8 +16,8 @@ from pathlib import Path
 from approvals_bot.durable.core.events import to_micros
 from approvals_bot.durable.core.private_files import create_private
 from approvals_bot.durable.store import connect
-from approvals_bot.durable.store.copying import copied_tables, copy_rows, opened, read_back
-from approvals_bot.durable.store.copying_tables import INSTALLATION, read_beside
+from approvals_bot.durable.store.copying import copied_tables, copy_rows, opened, read_back, read_beside
+from approvals_bot.durable.store.copying_tables import INSTALLATION
 from approvals_bot.durable.store.sqlite import SoleOwner, read_only_uri
 from approvals_bot.errors import StoreCopyError
 

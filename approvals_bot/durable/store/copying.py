@@ -17,7 +17,15 @@ from approvals_bot.durable.core.events import from_micros
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.audit import audit_line, line_hash
 from approvals_bot.durable.store.chain import key_id_of
-from approvals_bot.durable.store.copying_tables import INSTALLATION, TABLES, CopiedTable, Copyable, Row
+from approvals_bot.durable.store.copying_tables import (
+    INSTALLATION,
+    TABLES,
+    CopiedTable,
+    Copyable,
+    Row,
+    opened_sqlite,
+    sqlite_beside,
+)
 from approvals_bot.durable.store.encoding import as_given
 from approvals_bot.errors import StoreCopyError
 
@@ -66,12 +74,19 @@ def copied_tables(*, as_new: bool) -> tuple[CopiedTable, ...]:
 
 def opened(url: str) -> AbstractAsyncContextManager[Copyable]:
     if url.startswith("sqlite:///"):
-        from approvals_bot.durable.store.copying_tables import opened_sqlite
-
         return opened_sqlite(url.removeprefix("sqlite:///"))
-    from approvals_bot.durable.store.copying_tables import opened_postgres
+    from approvals_bot.durable.store.postgres_tables import opened_postgres
 
     return opened_postgres(url)
+
+
+def read_beside(url: str) -> AbstractAsyncContextManager[Copyable]:
+    """Open a store's tables in one snapshot, beside the service. Nothing is written."""
+    if url.startswith("sqlite:///"):
+        return sqlite_beside(url.removeprefix("sqlite:///"))
+    from approvals_bot.durable.store.postgres_tables import postgres_beside
+
+    return postgres_beside(url)
 
 
 async def copy_rows(

@@ -9,8 +9,8 @@ from datetime import datetime
 import asyncpg
 from asyncpg import Connection
 
-from approvals_bot.durable.store.copying_tables import SERVICES
 from approvals_bot.durable.store.postgres_connection import NO_LIMITS, connect_to, place
+from approvals_bot.durable.store.postgres_tables import SERVICES
 from approvals_bot.errors import StoreCopyError, StoreUnavailableError
 
 _START = 5.0  # seconds

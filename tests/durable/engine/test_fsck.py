@@ -16,8 +16,7 @@ from approvals_bot.durable.core.steps import step
 from approvals_bot.durable.core.workflows import workflow
 from approvals_bot.durable.engine.fsck import DERIVED, FsckCounts, Kind, StoreFault, examine
 from approvals_bot.durable.engine.replayer import Replayer
-from approvals_bot.durable.store.copying import opened
-from approvals_bot.durable.store.copying_tables import read_beside
+from approvals_bot.durable.store.copying import opened, read_beside
 from approvals_bot.testing.fixtures import OpenEngine
 
 
