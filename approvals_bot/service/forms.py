@@ -57,16 +57,30 @@ def typed_input(definition: Definition, texts: Mapping[str, str], number_format:
     return {name: typed[name] for name in texts if name in typed}
 
 
+def field_faults(definition: Definition, texts: Mapping[str, str], number_format: str) -> Sequence[Mapping[str, Any]]:
+    """Return what is wrong with the fields of a form, each with its place: beside another fault, all are said at once.
+
+    Files are checked where they are kept, and whether somebody is known where the request is opened.
+    """
+    checked = {name: spec for name, spec in definition.fields.items() if name in texts and not spec.holds_files}
+    given = typed_input(definition, {name: texts[name] for name in checked}, number_format)
+    try:
+        fields.values(checked, given)
+    except InvalidPayloadError as unfit:
+        return unfit.errors
+    return ()
+
+
 async def open_form(engine: Engine, workflows: Catalog, people: People, form: SentForm) -> Run[Any]:
     """Open the request of a form. Raises FormRefused, or what a store raises that is away."""
-    has_own_key = form.definition.workflow.key is not None
+    has_own_key, numbers = form.definition.workflow.key is not None, people.person(form.person).numbers
     try:
         return await open_run(
             engine=engine,
             workflows=workflows,
             people=people,
             name=form.definition.id,
-            input=typed_input(form.definition, form.texts, people.person(form.person).numbers),
+            input=typed_input(form.definition, form.texts, numbers),
             opener=form.person,
             on_behalf_of=form.on_behalf_of,
             idempotency_key=None if has_own_key else form.once,
@@ -76,7 +90,8 @@ async def open_form(engine: Engine, workflows: Catalog, people: People, form: Se
     except InvalidPayloadError as unfit:
         raise FormRefused("unfit", str(unfit), unfit.errors) from None
     except OpeningRefused as refused:
-        raise FormRefused(refused.code, refused.detail, refused.errors) from None
+        also = field_faults(form.definition, form.texts, numbers) if refused.errors else ()
+        raise FormRefused(refused.code, refused.detail, [*refused.errors, *also]) from None
     except SerializationError as error:
         raise FormRefused("unfit", str(error)) from None
     except IdempotencyConflictError as conflict:

@@ -22,7 +22,7 @@ from approvals_bot.durable.engine import Engine
 from approvals_bot.errors import InvalidPayloadError
 from approvals_bot.people import AddressError, People, Person
 from approvals_bot.service.files import TooManyFilesError, find_own_file, keep_file
-from approvals_bot.service.forms import typed_input
+from approvals_bot.service.forms import field_faults, typed_input
 
 REASON_FAULT = "break-glass reason"  # the name under which a form says what is wrong with it; no field has it
 FIELD = "field."  # what the names of inputs begin with, so that no field's name is one of the form's own
@@ -134,7 +134,7 @@ async def with_preview(
     try:
         behalf = people.canonical(filled.behalf) if filled.behalf else None
     except AddressError:
-        return replace(filled, said=NOT_ALL, wrong={BEHALF: NOT_ADDRESSED})
+        return with_field_faults(replace(filled, wrong={BEHALF: NOT_ADDRESSED}), definition, reader.numbers)
     given = typed_input(definition, filled.texts, reader.numbers)
     for name, spec in _file_fields(definition).items():  # who decides doesn't depend on what is in a file
         if name in filled.files or spec.required:
@@ -166,6 +166,12 @@ def _people_of(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _time(text: str) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def with_field_faults(filled: FilledForm, definition: Definition, number_format: str) -> FilledForm:
+    """Return a form that is refused for something else, with what is wrong with its fields: all is said at once."""
+    also = with_faults(filled, definition, field_faults(definition, filled.texts, number_format), "")
+    return replace(filled, said=NOT_ALL, wrong={**also.wrong, **filled.wrong})
 
 
 def with_faults(

@@ -38,6 +38,7 @@ from approvals_bot.web.filled_forms import (
     empty_form,
     read_filled,
     with_faults,
+    with_field_faults,
     with_files,
     with_preview,
 )
@@ -124,11 +125,10 @@ class NewRequest:
             if not is_fresh(session, self._engine.now()):
                 return await self._keep(request, form, SIGN_IN_AGAIN)
             if len(written_reason(filled.reason)) < SHORTEST_REASON:
-                wrong = {REASON_FAULT: f"write at least {SHORTEST_REASON} characters"}
-                filled = replace(filled, wrong=wrong, said=NOT_ALL)
-                return await self._form(request, session, definition, filled, 422)
+                filled = replace(filled, wrong={REASON_FAULT: f"write at least {SHORTEST_REASON} characters"})
         filled = await with_files(filled, definition, sent_fields, self._engine, session.person)
         if filled.wrong:
+            filled = with_field_faults(filled, definition, self._people.person(session.person).numbers)
             return await self._form(request, session, definition, filled, 422)
         if SHOW_APPROVERS in form:
             reader = self._people.person(session.person)

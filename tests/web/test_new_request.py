@@ -247,7 +247,11 @@ async def test_a_wrong_colleague_is_said_at_its_input(browser: Browser) -> None:
     sent = await browser.send(form, what="A chair", price="900")
     assert (sent.status_code, await browser.runs()) == (422, 0)
     assert 'id="on_behalf_of.fault"' in sent.text
+    assert '<a href="#on_behalf_of">On behalf of</a>: ' in sent.text
     assert 'value="A chair"' in sent.text
+    for extra in ({}, {"approvers": "yes"}):
+        sent = await browser.send(form | extra, what="A chair", price="lots")
+        assert all(f'id="{name}.fault"' in sent.text for name in ("on_behalf_of", "price")), "all is said at once"
 
 
 async def test_who_decides_is_shown_before_anything_is_sent(browser: Browser) -> None:
