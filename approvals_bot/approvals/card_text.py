@@ -29,6 +29,7 @@ from approvals_bot.approvals.card_model import (
 )
 from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.port import EMAIL, SLACK
+from approvals_bot.approvals.text import VOTE
 from approvals_bot.approvals.zones import zone_of, zone_words
 
 VIA_WORDS: dict[Via, str] = {
@@ -292,6 +293,14 @@ def notes(card: Card, most: int = 6) -> tuple[str, ...]:
 def moved(card: Card) -> str:
     """Return `⇢ This request is in #team-data now.` for a place that the card has left, or ""."""
     return f"⇢ This request is in {card.moved_to} now." if card.moved_to else ""
+
+
+def comment_needed(card: Card) -> str:
+    """Return for which choices a comment is required: `required to reject`, or a label of the file's in quotes."""
+    needed = [choice for choice in card.choices if choice.comment == "required"]
+    if all(choice.short == VOTE[choice.choice] for choice in needed):
+        return f"required to {' or '.join(choice.short.lower() for choice in needed)}"
+    return f"required for {' or '.join(f'“{choice.short}”' for choice in needed)}"
 
 
 def own_comment(cast: CardVote, card: Card) -> str:

@@ -296,6 +296,8 @@ def rejection_text(code: str, params: Mapping[str, Any]) -> str:
         values = params["values"]
         listed = ", ".join(f'"{value}"' for value in values[:LISTED_VALUES])
         return f"must be one of {listed}{', …' if len(values) > LISTED_VALUES else ''}{meant}"
+    if code == "pattern" and (like := params.get("hint") or params.get("example")):
+        return f"doesn't have the right form: {like}"  # a regular expression is for programs
     return FAULTS[code].format_map(params) + meant
 
 

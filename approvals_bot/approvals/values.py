@@ -172,7 +172,9 @@ def _patterned(spec: FieldSpec, text: str) -> str:
         try:
             _regex(spec.pattern).validate_python(text)
         except ValidationError:
-            raise UnfitError("pattern", pattern=spec.pattern) from None
+            shown = {} if spec.example is None else {"example": str(spec.example)}
+            hint = {} if spec.hint is None else {"hint": spec.hint}
+            raise UnfitError("pattern", pattern=spec.pattern, **shown, **hint) from None
     return text
 
 

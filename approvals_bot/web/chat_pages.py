@@ -29,7 +29,7 @@ from approvals_bot.approvals.tool_call import ARGUMENTS
 from approvals_bot.client.digests import leaves_of
 from approvals_bot.people import People
 from approvals_bot.web.chat import LONGEST_COMMENT, LONGEST_ID, NOT_OURS, REUSED, ChatApi, ChatOwners
-from approvals_bot.web.decision_forms import changes
+from approvals_bot.web.decision_forms import UNFIT, changes
 from approvals_bot.web.form_tokens import NAME as FORM_TOKEN
 from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.login import Login
@@ -50,7 +50,6 @@ EDITED_BUT_APPROVED = (
     "You changed values, but pressed Approve, which would approve the old ones. Nothing was changed. To approve your "
     "values, press “Approve with changes”; to approve the old ones, open this page again."
 )
-UNFIT = "Nothing was changed yet. Please correct what is marked."
 TOO_LONG = f"Nothing was changed: a comment has at most {LONGEST_COMMENT:,} characters."
 
 AMOUNTS = ("price",)  # arguments that are dollars, as in the sample

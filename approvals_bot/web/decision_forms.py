@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from approvals_bot.approvals.acts import (
     AfterDecision,
@@ -10,6 +10,7 @@ from approvals_bot.approvals.acts import (
     Edit,
     Extend,
     Reassign,
+    Rejection,
     Remind,
     Reply,
     Revoke,
@@ -31,6 +32,14 @@ from approvals_bot.web.links import Link
 
 LONGEST_ADDRESS = 320  # characters: 64 before the @, 255 after it
 LONGEST_REASON = 500
+
+UNFIT = "Nothing was changed. Please correct what is marked."
+
+
+def input_of(fault: Rejection, inputs: Collection[str]) -> str:
+    """Return the input that a fault is about: `items.0.price` where a value inside another has an input of its own."""
+    whole = ".".join(map(str, fault.path))
+    return whole if whole in inputs else fault.input
 
 
 def vote_of(link: Link, choice: ChoiceName, form: Mapping[str, str], digest: str | None) -> Vote:

@@ -31,7 +31,9 @@ from approvals_bot.service.audited import audit_refusal
 from approvals_bot.service.codes import Codes
 from approvals_bot.service.talk import talk
 from approvals_bot.web.decision_forms import (
+    UNFIT,
     change_of,
+    input_of,
     lacking,
     own_act_of,
     reassignment_of,
@@ -247,15 +249,17 @@ class Decisions:
             return RedirectResponse(f"{self._root}{path}?done={reply.verdict}", 303)
         link = await self._links.open(link.signed) or link
         status, refused = _status(reply, act, link.view)
+        inputs = {field.name for choice in self._card(link).choices for field in choice.asks}
+        faults = {input_of(each, inputs): each.text for each in reply.rejections if each.path}
         return self._page(
             link,
             status,
-            said=reply.text,
+            said=UNFIT if faults and inputs.issuperset(faults) else reply.text,
             refused=refused,
             chosen=not refused,
             values=form,
             proven=link.target.hook.is_live,
-            faults={each.input: each.text for each in reply.rejections if each.path},
+            faults=faults,
         )
 
     async def _send_code(self, request: HttpRequest, link: Link, form: Mapping[str, str]) -> Response:

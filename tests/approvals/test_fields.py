@@ -279,6 +279,8 @@ def test_a_pattern_matches_the_whole_value_in_linear_time() -> None:
     started = time.process_time()
     assert "form" in faults_of(of, good | {"evil": "a" * 40_000 + "!"})["evil"]
     assert time.process_time() - started < 0.5
+    hinted = specs(code={"type": "string", "pattern": "[A-Z]{2}-[0-9]{4}", "hint": "two letters, four digits"})
+    assert faults_of(hinted, {"code": "x"})["code"].endswith("right form: two letters, four digits")
 
 
 def test_optional_fields_may_be_absent_or_null() -> None:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from approvals_bot import Stage
 from approvals_bot.approvals.card import card_of
+from approvals_bot.approvals.card_text import comment_needed
 from approvals_bot.approvals.fields import form_field
 from approvals_bot.approvals.policy import Definition, Labels
 from approvals_bot.approvals.request import Opening
@@ -68,6 +69,7 @@ async def test_the_card_shows_labels_and_titles_of_the_file(office: Any) -> None
         ("Approve with changes", "Approve with changes"),
     ]
     assert card.choices[0].confirm == "Approve deletion “Delete old logs”? This decides it."
+    assert comment_needed(card) == "required for “Keep it”"
     assert card.why_me == "You're an approver because you're in Release team."
 
 

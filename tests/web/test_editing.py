@@ -126,7 +126,8 @@ async def test_what_must_be_given_can_not_be_emptied(site: Any) -> None:
     run_id, path = await asked(service)
     answer = await edit(service, path, flight=" ", price="1")
     assert answer.status_code == 422
-    assert "flight: is required. Nothing was changed." in answer.text
+    assert "Nothing was changed. Please correct what is marked." in answer.text
+    assert 'id="flight.fault">Is required.' in answer.text
     assert (await service.run(run_id))["request"]["state"] == "waiting"
 
 

@@ -88,7 +88,7 @@ async def test_the_page_shows_and_edits_json(office: Any) -> None:
     assert "already says" in untouched.text
     broken = await office.web.post(path, data=form | {"edit.items.0.n": "two", "edit.items.0.sku": "b"})
     assert broken.status_code == 422
-    assert "items.0.n: must be a number, like 12 or 12.5." in unescape(broken.text)
+    assert 'id="items.0.n.fault">Must be a number, like 12 or 12.5.' in unescape(broken.text)
     assert 'value="two"' in broken.text, "what they typed is still there"
     assert (await office.run(run))["request"]["fields"]["items"] == ITEMS
     done = await office.web.post(path, data=form | {"edit.items.0.n": "3.5", "edit.items.0.sku": ""})
