@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from approvals_bot.app.connections import start_task
 from approvals_bot.approvals.port import Called, CallResult, Channel
@@ -19,7 +20,6 @@ from approvals_bot.errors import FileReplacedError, StoreUnavailableError
 from approvals_bot.service.alerts import Alerts
 from approvals_bot.service.channel_watch import ChannelWatch
 from approvals_bot.service.figures import FigureReader
-from approvals_bot.service.measured_store import measure
 from approvals_bot.service.store_mends import store_mend
 from approvals_bot.service.troubles import LOOK_EVERY, Troubles
 from approvals_bot.web.metrics import Metrics
@@ -33,6 +33,10 @@ STORE, STALLED = "store", "stalled runs"
 LISTED = "`approvals-bot runs --status stalled` lists them, and `explain RUN` says why one waits"
 
 log = logging.getLogger(__name__)
+WRITES = frozenset(
+    {"create", "create_with_hooks", "append", "record", "receive", "reset", "claim", "check", "announce"}
+)
+CALLS = (*sorted(WRITES), "audit_lines", "count", "hook", "look", "next_wake", "read", "runs", "taken")
 
 
 class Monitoring:
@@ -153,3 +157,45 @@ class Monitoring:
 
 def _why(result: CallResult) -> str:
     return "" if isinstance(result, Called) else f" ({result.error})"
+
+
+# A store whose calls are timed, and that says when it stops answering and when it answers again.
+
+
+def measure(
+    store: OpenStore,
+    *,
+    answered: Callable[[str, float], None],
+    failed: Callable[[StoreUnavailableError], None],
+    worked: Callable[[], None],
+) -> None:
+    """Call `answered` with each call and its seconds, `failed` with each error, `worked` after a write.
+
+    The methods are replaced in this one object: a class around it would have to repeat the whole protocol.
+    """
+    for name in CALLS:
+        setattr(
+            store, name, _measured(getattr(store, name), name, answered, failed, worked if name in WRITES else None)
+        )
+
+
+def _measured(
+    call: Callable[..., Awaitable[Any]],
+    name: str,
+    answered: Callable[[str, float], None],
+    failed: Callable[[StoreUnavailableError], None],
+    worked: Callable[[], None] | None,
+) -> Callable[..., Awaitable[Any]]:
+    async def measured(*args: Any, **kwargs: Any) -> Any:
+        begun = time.perf_counter()
+        try:
+            result = await call(*args, **kwargs)
+        except StoreUnavailableError as error:
+            failed(error)
+            raise
+        answered(name, time.perf_counter() - begun)
+        if worked is not None:
+            worked()
+        return result
+
+    return measured

@@ -392,7 +392,7 @@ class Limit(Frozen):
 class HookTable(Frozen):
     """What a hook keeps for its workflow."""
 
-    # One person has 20 acts on a stalled request (service/crowding.py): with fewer than 50, two would fill its hook.
+    # One person has 20 acts on a stalled request (service/act.py): with fewer than 50, two would fill its hook.
     max_waiting: Annotated[Int, Field(ge=50, le=10_000)] = 100  # MAX_UNREAD, whose import would build the store
 
 

@@ -8,8 +8,11 @@ request's log orders it among all others, and the reply reads the same everywher
 from __future__ import annotations
 
 import asyncio
+import json
+from collections import Counter, OrderedDict
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from weakref import WeakKeyDictionary
 
 from approvals_bot.approvals.acts import (
     REFUSALS,
@@ -34,6 +37,7 @@ from approvals_bot.approvals.apply import late_reply
 from approvals_bot.approvals.card_model import Via
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.shown_state import has_had
+from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.core.tracing import link_to, parent_of
 from approvals_bot.durable.engine import Engine, HookTarget, KeptPayload, SentKey
@@ -41,7 +45,6 @@ from approvals_bot.durable.store.audit import Owes
 from approvals_bot.errors import HookFullError, HookNotFoundError, IdempotencyConflictError, StoreUnavailableError
 from approvals_bot.people import AddressError, IdentityRules, People, SourceUnavailable, is_mail
 from approvals_bot.service.audited import audit_refusal
-from approvals_bot.service.crowding import has_had_their_share
 from approvals_bot.service.files import attach, claim_files
 from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.log_fields import note
@@ -60,6 +63,10 @@ RECEIVED = Reply("received")
 BUSY = Reply("busy")
 PUT_BACK = Reply("request_changed", code="put_back")
 """What was shown isn't in the log: a backup was restored, or the run was reset."""
+CROWDED = 300  # events of a run, from which on each person's acts are counted; few approvals have as many
+MOST_ACTS = 100  # of one person on one request in such a run
+MOST_WAITING = 20  # of one person while the run has stalled: its hook keeps 100 altogether
+COUNTED = 1_000  # requests whose counts a process keeps
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,3 +332,43 @@ def received(request: Request | None, act: Act) -> Reply:
 def is_requester(view: Request, address: str) -> bool:
     """Return whether this person requested it, or it was requested for them. Nobody owns the review of an emergency."""
     return address in (view.requester, view.on_behalf_of) and not view.reviews
+
+
+# One person's acts on one request, limited where they would leave no room for those of others.
+
+
+@dataclass(slots=True)
+class ActCounts:
+    """How often each person has acted on a request, up to an event of its log."""
+
+    seq: int = 0
+    by: Counter[str] = field(default_factory=Counter)
+
+
+_counts: WeakKeyDictionary[Engine, OrderedDict[str, ActCounts]] = WeakKeyDictionary()
+
+
+async def has_had_their_share(engine: Engine, target: HookTarget, address: str) -> bool:
+    """Return whether one more act of this person would be taken from the others."""
+    is_stalled = target.record.status == "stalled"
+    if not is_stalled and target.record.seq <= CROWDED:
+        return False
+    kept = _counts.setdefault(engine, OrderedDict())
+    counts = kept.pop(target.hook.id, None) or ActCounts()
+    kept[target.hook.id] = counts
+    if len(kept) > COUNTED:
+        kept.popitem(last=False)
+    found = await engine.store.read(target.record.id, counts.seq)
+    for event in [] if found is None else found[1]:
+        if event.seq > counts.seq:  # another call may have counted it meanwhile
+            counts.seq = event.seq
+            if event.type == "hook_received" and event.data["id"] == target.hook.number:
+                counts.by[_actor(event)] += 1
+    return counts.by[address] >= (MOST_WAITING if is_stalled else MOST_ACTS)
+
+
+def _actor(event: Event) -> str:
+    try:
+        return str(json.loads(event.data["payload"]["text"])["by"])
+    except (ValueError, LookupError, TypeError):
+        return ""

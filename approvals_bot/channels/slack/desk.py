@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +24,6 @@ from approvals_bot.channels.slack.blocks import Block, escape
 from approvals_bot.channels.slack.client import AnswerLostError, LaterError, NeverError, SlackClient, SlackError
 from approvals_bot.channels.slack.identity import PRESS_UNTIL, SlackIdentities, time_left
 from approvals_bot.channels.slack.modals import reply_modal
-from approvals_bot.channels.slack.shown import shown_text
 from approvals_bot.durable.engine import Engine, HookTarget
 from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.service.act import SentAct, send_act
@@ -39,6 +38,8 @@ FIRST_RETRY, LAST_RETRY = 1.0, 60.0  # seconds between attempts to reply
 MOST = 1_000  # tasks at a time; more are dropped, because Slack isn't keeping up
 
 log = logging.getLogger(__name__)
+_LINES = frozenset({"rich_text_section", "rich_text_preformatted", "rich_text_quote"})
+"""Elements whose parts are one text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,3 +317,39 @@ def press_of(payload: Mapping[str, Any]) -> str | None:
         return None
     text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
     return f"slack-{hashlib.sha256(text.encode()).hexdigest()[:40]}"
+
+
+# What a person saw where they acted: Slack sends the message or modal along, as it has shown it. Pure.
+
+
+def shown_text(payload: Mapping[str, Any]) -> str | None:
+    """Return the text of the message or modal that a press or a submission came from. None if there is none.
+
+    A Home tab is about several requests, so it isn't the text of one.
+    """
+    view = payload.get("view")
+    if isinstance(view, Mapping) and view.get("type") != "modal":
+        return None
+    place = view if isinstance(view, Mapping) else payload.get("message")
+    blocks = place.get("blocks") if isinstance(place, Mapping) else None
+    return "\n".join(_texts(blocks)) or None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    match value:
+        case list():
+            for each in value:
+                yield from _texts(each)
+        case {"type": str() as kind, "elements": list() as elements} if kind in _LINES:
+            yield "".join(_texts(elements))
+        case {"type": "date", "fallback": str() as text} | {"type": "link", "url": str() as text}:
+            yield text
+        case {"type": "emoji", "name": str() as name}:
+            yield f":{name}:"
+        case {"text": str() as text}:
+            yield text
+        case dict():
+            for each in value.values():
+                yield from _texts(each)
+        case _:
+            return

@@ -14,19 +14,20 @@ from typing import Any, cast, get_args
 
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import Actor, Reply, Vote
-from approvals_bot.approvals.card import card_of, editable_of, needs_form
+from approvals_bot.approvals.card import card_of, closed, editable_of, needs_form
 from approvals_bot.approvals.card_model import Card, CardChoice, ChoiceName, FormField
+from approvals_bot.approvals.delivery import sent_cards
 from approvals_bot.approvals.next_calls import ALLOWANCE, with_next_calls
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.shown_state import has_had
 from approvals_bot.approvals.text import UNCHANGED
 from approvals_bot.channels.slack import modals as views
-from approvals_bot.channels.slack.blocks import NEXT_CALLS, Block, delivery_of, digest_seen, state_seen
+from approvals_bot.channels.slack.blocks import NEXT_CALLS, Block, card_message, delivery_of, digest_seen, state_seen
+from approvals_bot.channels.slack.client import SlackClient, SlackError
 from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, reply_in_modal, submitted_by
 from approvals_bot.channels.slack.home import SlackHome
 from approvals_bot.channels.slack.identity import Identified, Unidentified, team_of
 from approvals_bot.channels.slack.reassignment import may_reassign, with_reassign_button
-from approvals_bot.channels.slack.strays import close_stray, show_again
 from approvals_bot.durable.engine import HookTarget
 from approvals_bot.service.act import PUT_BACK, SentAct, is_requester
 from approvals_bot.service.audited import audit_refusal
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 
 LATEST_VERDICT = 1_200.0  # seconds; the reply to a press is possible for 1,800
 NAMED = 6  # people who are named with their reasons
+DIRECT = "D"  # how the ids of direct messages begin
 
 
 class SlackVotes:
@@ -88,7 +90,7 @@ class SlackVotes:
             users = await self._desk.identities.users_of(named)
             modal = views.vote_modal(card, offered, opened, users, about=about)
             await self._open(payload, to, modal, card, identity.address)
-            self._desk.afterwards.do(self._close_stray(payload, hook_id, identity.address))
+            self._desk.afterwards.do(close_stray(self._desk, payload, hook_id, identity.address))
             return
         vote = Vote(identity.address, cast(ChoiceName, choice), via="slack", digest=digest)
         sent = await self._desk.send(target or hook_id, vote, payload, state=state)
@@ -105,13 +107,10 @@ class SlackVotes:
             if reply.verdict != "received":
                 self._reply(to, hook_id, identity.address, reply)
         if reply == PUT_BACK:
-            await show_again(self._desk.engine, self._desk.client, payload, hook_id, identity.address)
+            await show_again(self._desk, payload, hook_id, identity.address)
         else:
-            await self._close_stray(payload, hook_id, identity.address)
+            await close_stray(self._desk, payload, hook_id, identity.address)
         await self._home.voted(identity.user)
-
-    async def _close_stray(self, payload: Mapping[str, Any], hook_id: str, address: str) -> None:
-        await close_stray(self._desk.engine, self._desk.client, payload, hook_id, address)
 
     async def explain(self, payload: Mapping[str, Any]) -> None:
         """Answer "Why me?": why this person is an approver, or who is. Nothing changes."""
@@ -287,3 +286,61 @@ def _others(view: Request, address: str | None) -> str:
     opening = "Also waiting for" if address in view.waiting_for else "Waiting for"
     listed = named[0] if len(named) == 1 else ", ".join(named[:-1]) + " and " + named[-1]
     return f"{opening} {listed}."
+
+
+# Stray copies: messages of ours that no run knows any more, and so no run brings up to date. Slack may show a post after
+# all that we had given up and sent again, and refuse for days that a card be edited. The buttons of such a message still
+# count. A press on one closes it. The cards from before a reset are closed by `service.stalls`, soon after it.
+
+
+async def close_stray(desk: SlackDesk, payload: Mapping[str, Any], hook_id: str, address: str) -> None:
+    """Take the buttons off the message that was pressed, if it is a stray copy: it shows the request as it is now.
+
+    A failure does no harm: the next press closes it.
+    """
+    delivery, (place, ts) = delivery_of(payload.get("message") or {}), _place_of(payload)
+    target = await desk.engine.find(hook_id)
+    view = request_behind(target)
+    if delivery is None or target is None or view is None or not _may_be_stray(view, delivery):
+        return
+    found = await desk.engine.store.read(target.record.id)
+    if found is None:
+        return
+    known = [sent.card for receipt, sent in sent_cards(found[1]) if (receipt.place, receipt.id) == (place, ts)]
+    if known and not (found[0].has_ended and known[0].outcome is None):  # its run edits it, or has
+        return
+    await _edit(desk.client, place, ts, closed(card_of(view, _reader(place, address), desk.engine.now())))
+
+
+async def show_again(desk: SlackDesk, payload: Mapping[str, Any], hook_id: str, address: str) -> None:
+    """Bring the message that was pressed up to date, with its buttons: it shows what the request has never been."""
+    place, ts = _place_of(payload)
+    view = request_behind(await desk.engine.find(hook_id))
+    if view is not None and delivery_of(payload.get("message") or {}) is not None:
+        url = f"{desk.engine.base_url}/requests/{view.id}"
+        await _edit(desk.client, place, ts, card_of(view, _reader(place, address), desk.engine.now(), url))
+
+
+def _place_of(payload: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the channel and the time stamp of the message that was pressed."""
+    message, container = payload.get("message") or {}, payload.get("container") or {}
+    place = str((payload.get("channel") or {}).get("id") or container.get("channel_id") or "")
+    return place, str(message.get("ts") or container.get("message_ts") or "")
+
+
+def _reader(place: str, address: str) -> str | None:
+    return address if place.startswith(DIRECT) else None
+
+
+async def _edit(client: SlackClient, place: str, ts: str, card: Card) -> None:
+    text, blocks = card_message(card)
+    try:
+        await client.ask("chat.update", conversation=place, channel=place, ts=ts, text=text, blocks=blocks)
+    except SlackError as failure:
+        log.warning("A message could not be brought up to date: %s", failure)
+
+
+def _may_be_stray(view: Request, delivery: str) -> bool:
+    """Return whether it is worth reading the run's log: the request is over, was reset, or something may be twice."""
+    is_of_run = delivery.startswith(f"{view.id}-")
+    return not view.is_open or not is_of_run or any(copy.uncertain for copy in view.deliveries)

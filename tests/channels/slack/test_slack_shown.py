@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from approvals_bot.channels.slack.shown import shown_text
+from approvals_bot.channels.slack.desk import shown_text
 from approvals_bot.durable.store.audit import AuditFilter
 from tests.support.slack_office import DEPLOY, Office
 
