@@ -12,13 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, JsonValue, PlainSerializer, TypeAdapter, ValidationError
 
 from approvals_bot.approvals.agent_policy import CallAllowance
 from approvals_bot.approvals.card_model import ChoiceName, Remark, Via
 from approvals_bot.approvals.text import placed, rejection_text, reply_text
+
+if TYPE_CHECKING:
+    from approvals_bot.durable.core.hooks import WebhookRequest
 
 Word = Literal[
     "counted",
@@ -385,6 +388,19 @@ def answer_of(reply: Reply) -> dict[str, Any]:
     """Return the reply as the webhook's JSON, with its text: the log shows what the actor read."""
     answer: dict[str, Any] = _replies().dump_python(reply, mode="json", exclude_defaults=True)
     return answer | {"text": reply.text, "changed": reply.changed}
+
+
+async def parse_message(message: WebhookRequest) -> Message | None:
+    """Parse a message of `perform`. Returns None for all else: a call from outside has a URL, and is no act."""
+    try:
+        return None if message.url else read_message(await message.json())
+    except ValueError:
+        return None
+
+
+async def send_reply(message: WebhookRequest, reply: Reply) -> None:
+    """Send the reply to the sender."""
+    await message.respond_json(answer_of(reply))
 
 
 def read_answer(body: bytes) -> Reply:

@@ -6,13 +6,11 @@ Pure functions decide which timers and which notifications; `Copies` and `StageT
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, assert_never
 
-from approvals_bot.approvals.acts import (
-    Reassign,
-)
-from approvals_bot.approvals.announcements import Announcements
+from approvals_bot.approvals.acts import Comment, Reassign
 from approvals_bot.approvals.apply import (
     approved,
     changes_vote,
@@ -26,10 +24,18 @@ from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.eligibility import Resolution, label_of
 from approvals_bot.approvals.follow_ups import FollowUps
 from approvals_bot.approvals.granted import as_extension
-from approvals_bot.approvals.notifications import late_mails, places
+from approvals_bot.approvals.notifications import (
+    Notification,
+    escalation_notifications,
+    late_mails,
+    places,
+    requester_notifications,
+    stage_notifications,
+    to_new_approver,
+)
 from approvals_bot.approvals.picks import only_picked, with_picks
 from approvals_bot.approvals.policy import Definition
-from approvals_bot.approvals.port import Occasion
+from approvals_bot.approvals.port import Occasion, ToPerson
 from approvals_bot.approvals.reassignment import Rank
 from approvals_bot.approvals.request import DEADLINE, OPERATOR, Opening, RequestStage
 from approvals_bot.approvals.resolution import find_people, find_rank
@@ -46,8 +52,9 @@ from approvals_bot.approvals.stages import (
     seat_queries,
     seated,
     why_undecidable,
+    with_recipients,
 )
-from approvals_bot.approvals.talk import snoozes_over, to_be_reminded
+from approvals_bot.approvals.talk import comment_cards, comment_copies, snoozes_over, to_be_reminded
 from approvals_bot.approvals.timers import (
     Due,
     StageTimers,
@@ -92,7 +99,6 @@ class StagedRequest:
         self.queue: asyncio.Queue[WebhookRequest | Due | None] = asyncio.Queue()  # None: its grant has ended
         self.tasks = asyncio.TaskGroup()
         self.copies = Copies(self.request, self.tasks)
-        self.announce = Announcements(self.copies, definition.to_requester)
         self.timers = StageTimers(self.queue, self.tasks)
         self.follow_ups = FollowUps(self.copies, self.tasks)
 
@@ -162,7 +168,7 @@ class StagedRequest:
             self.move_deadline(self.open_stage())
             self.copies.move(places(self.here.deliver))
             self.copies.notify_all("change")
-            self.announce.stage(self.request, self.here.deliver, "change")  # to people and places without a card
+            self.announce_stage("change")  # to people and places without a card
         self.copies.show(self.request)
 
     def return_to_requester(self) -> None:
@@ -172,7 +178,7 @@ class StagedRequest:
             return
         self.start_timers(self.second_deadline())
         self.copies.show(self.request)
-        self.request = self.announce.to_requester(self.request, "change")
+        self.notify_requester("change")
 
     async def advance(self, occasion: Occasion = "request", at: datetime | None = None) -> None:
         """Open the next stage; approve if every one that applies is complete. `at`: None if the request opens."""
@@ -200,7 +206,7 @@ class StagedRequest:
             self.copies.move(places(here.deliver))
         self.copies.begin_round(places(here.deliver))
         self.copies.show(self.request)
-        self.announce.stage(self.request, self.here.deliver, occasion)
+        self.announce_stage(occasion)
         self.follow_ups.start("stage", self.request, self.rules)
 
     def named(self, times: tuple[Time, ...]) -> tuple[Time, ...]:
@@ -239,7 +245,7 @@ class StagedRequest:
         self.look_again_if_needed(found, 0)
         self.copies.show(self.request)
         self.copies.notify_all("escalation", only_places=True)
-        self.announce.found(self.request, self.here.deliver, stage.notified, found.escalated)
+        self.announce_found(stage, found.escalated)
         if not found.escalated:  # such as a manager whom nobody knows: those who were asked before are asked again
             self.copies.remind(to_be_reminded(self.request, now()), in_places=False)
 
@@ -251,12 +257,7 @@ class StagedRequest:
             self.request = self.request.but(version=self.request.version + 1)  # cards show both
         self.look_again_if_needed(found, times)
         self.copies.show(self.request)
-        self.announce.found(
-            self.request,
-            self.here.deliver,
-            stage.notified,
-            [address for address in found.escalated if address not in stage.notified],
-        )
+        self.announce_found(stage, [address for address in found.escalated if address not in stage.notified])
 
     def look_again_if_needed(self, found: Resolution, times: int) -> None:
         """Set timers to resolve again: when a source failed, and when an absence begins or ends."""
@@ -266,6 +267,43 @@ class StagedRequest:
         at, deadline = found.changes_at, self.request.deadline
         if at is not None and (deadline is None or at < deadline) and not self.timers.has(at):
             self.timers.add(Time(at, "absence", "another check of absences"))
+
+    # Notifications
+
+    def announce_stage(self, occasion: Occasion, notified: tuple[str, ...] = ()) -> None:
+        """Send the open stage's cards. `notified`: people who had theirs before."""
+        self.copies.send(stage_notifications(self.request, self.here.deliver, self.copies.all, occasion, notified))
+
+    def announce_found(self, before: RequestStage, escalated: Sequence[str]) -> None:
+        """Send cards to people who weren't found before, and to those to whom the stage escalates now."""
+        self.announce_stage("request", (*before.notified, *escalated))
+        self.copies.send(escalation_notifications(self.request, self.here.deliver, escalated))
+
+    def announce_reassignment(self, stage_id: str) -> None:
+        """Send the new approver their own card, and notify the person whose place they took."""
+        act = next(stage for stage in self.request.stages if stage.id == stage_id).reassignments[-1].act
+        ways = to_new_approver(self.here.deliver, self.request.people[act.person])
+        self.copies.send(Notification(way, "request") for way in ways)
+        if act.instead_of and act.instead_of != act.by:
+            self.copies.notify_one(act.instead_of, "reassigned")
+
+    def announce_comment(self, comment: Comment) -> None:
+        """Notify those who have to do with the request, each where they got their card."""
+        cards = [*comment_cards(self.request, self.definition.to_requester, self.copies.all, comment)]
+        self.add_recipients(cards)
+        self.copies.notify_comment(comment_copies(self.request, self.copies.all, comment), len(self.request.comments))
+        self.copies.send(cards)
+
+    def notify_requester(self, occasion: Occasion) -> None:
+        """Notify the requester, and the person they act for."""
+        ways = self.definition.to_requester
+        cards = [*requester_notifications(self.request, ways, self.copies.all, occasion)]
+        self.copies.send(cards)
+        self.add_recipients(cards)
+
+    def add_recipients(self, cards: Iterable[Notification]) -> None:
+        people = [sent.to.person.address for sent in cards if isinstance(sent.to, ToPerson)]
+        self.request = with_recipients(self.request, people)
 
     # Timers
 

@@ -10,15 +10,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
 
-from approvals_bot.approvals.acts import Comment, Extend, Reply, Revoke, Stop, Withdraw
-from approvals_bot.approvals.announcements import Announcements
+from approvals_bot.approvals.acts import Comment, Extend, Reply, Revoke, Stop, Withdraw, send_reply
 from approvals_bot.approvals.apply import withdrawn
 from approvals_bot.approvals.card_model import ChoiceName
 from approvals_bot.approvals.copies import Copies
 from approvals_bot.approvals.eligibility import PeopleSource, SeatQuery
 from approvals_bot.approvals.grant_life import GrantFact, GrantLife
 from approvals_bot.approvals.grants import LONGEST_REASON, refuse_extension, refuse_revocation, reply_to_revocation
-from approvals_bot.approvals.hook_messages import send_reply
 from approvals_bot.approvals.notifications import Notification, to_escalated
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.reassignment import Rank
@@ -45,7 +43,6 @@ class Granting(Protocol):
     rules: Rules
     request: Request
     copies: Copies
-    announce: Announcements
     tasks: asyncio.TaskGroup
     settled: asyncio.Event
     has_opened: bool

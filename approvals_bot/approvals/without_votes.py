@@ -8,10 +8,11 @@ from approvals_bot.approvals.allowances import allowance_of, scope_of_calls, use
 from approvals_bot.approvals.apply import decided_by_rule
 from approvals_bot.approvals.break_glass import broken, owner_queries, review_definition
 from approvals_bot.approvals.granted import Granting
+from approvals_bot.approvals.notifications import emergency_notifications
 from approvals_bot.approvals.request import BREAK_GLASS, Request
 from approvals_bot.approvals.resolution import find_people
 from approvals_bot.approvals.rules import Rules
-from approvals_bot.approvals.stages import context_of, seat_queries, with_people
+from approvals_bot.approvals.stages import context_of, seat_queries, with_people, with_recipients
 from approvals_bot.approvals.standing import covered, covered_by_standing, given_by
 from approvals_bot.approvals.standing_grants import give_grant
 from approvals_bot.durable.core.api import now
@@ -67,7 +68,8 @@ async def ask_for_review(pending: Granting) -> Granting | None:
     if pending.request.outcome is None or pending.request.outcome.by != BREAK_GLASS:
         return None
     request, people = await with_deciders(pending.request, pending.rules)
-    pending.request = pending.announce.emergency(request, people)
+    pending.copies.send(emergency_notifications(request, pending.definition.to_requester, people))
+    pending.request = with_recipients(request, people)
     review = pending.another(review_definition(pending.definition))
     review.has_opened, review.request = True, review.request.but(reviews=True)
     pending.tasks.create_task(review.run())

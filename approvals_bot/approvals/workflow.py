@@ -30,6 +30,8 @@ from approvals_bot.approvals.acts import (
     TryNow,
     Vote,
     Withdraw,
+    parse_message,
+    send_reply,
 )
 from approvals_bot.approvals.apply import (
     apply,
@@ -40,7 +42,6 @@ from approvals_bot.approvals.break_glass import review_of
 from approvals_bot.approvals.deciding import StagedRequest
 from approvals_bot.approvals.fields import Fits
 from approvals_bot.approvals.granted import Granting, KeptGrant
-from approvals_bot.approvals.hook_messages import parse_message, send_reply
 from approvals_bot.approvals.named_people import left_without_people, with_people_named
 from approvals_bot.approvals.outcomes import result_of
 from approvals_bot.approvals.picks import lacking
@@ -184,7 +185,7 @@ class PendingRequest(StagedRequest):
         assert ended is not None, "it is decided"
         self.copies.close(stays=self.gives)
         self.copies.show(self.request)
-        self.request = self.announce.to_requester(self.request, "outcome")
+        self.notify_requester("outcome")
         self.follow_ups.start(ended.outcome, self.request, self.rules)
         self.settled.set()
 
@@ -284,7 +285,7 @@ class PendingRequest(StagedRequest):
             while self.postponed and self.request.held is None and self.request.outcome is None:
                 await self.handle_due(self.postponed.pop(0))  # the held decision was undone
         if reply.changed and isinstance(act, Reassign):
-            self.announce.reassigned(self.request, self.here.deliver, before.stage.id)
+            self.announce_reassignment(before.stage.id)
         if reply.verdict in ("counted", "changed") and act.via == "email" and self.request.outcome is None:
             self.copies.confirm_vote(act.by)
 
@@ -306,7 +307,7 @@ class PendingRequest(StagedRequest):
         match act:
             case Comment():
                 self.copies.show(self.request)
-                self.request = self.announce.comment(self.request, act)
+                self.announce_comment(act)
             case TakeOn():
                 self.copies.show(self.request)
             case Remind():

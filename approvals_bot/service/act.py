@@ -35,8 +35,7 @@ from approvals_bot.approvals.acts import (
 )
 from approvals_bot.approvals.apply import late_reply
 from approvals_bot.approvals.card_model import Via
-from approvals_bot.approvals.request import Request
-from approvals_bot.approvals.shown_state import has_had
+from approvals_bot.approvals.request import Request, has_had
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.core.tracing import link_to, parent_of
@@ -144,7 +143,7 @@ async def send_act(
     """Perform an act, and return once it is durable, without waiting for the request's reply.
 
     `shown`: the text that the person saw where they acted, if that isn't the whole card; "" if that isn't known.
-    `state`: the mark of the state that the page or card showed (`approvals/shown_state.py`); None if it showed none.
+    `state`: the mark of the state that the page or card showed (`approvals/request.py`); None if it showed none.
     Returns a Reply if none is to come: the act changed nothing, or was repeated. Raises IdempotencyConflictError if
     `press` is a SentKey that came with something else before.
     """

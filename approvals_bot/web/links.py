@@ -16,8 +16,7 @@ from typing import Any
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.card_model import Via
-from approvals_bot.approvals.request import Request
-from approvals_bot.approvals.shown_state import state_mark
+from approvals_bot.approvals.request import Request, state_mark
 from approvals_bot.durable.engine import Engine, HookTarget
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import InvalidTokenError

@@ -12,8 +12,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from approvals_bot.approvals.agent_policy import TOOL_CALL
 from approvals_bot.approvals.card import card_of
-from approvals_bot.approvals.request import Request
-from approvals_bot.approvals.shown_state import state_mark
+from approvals_bot.approvals.request import Request, state_mark
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.people import People
 from approvals_bot.service.audit_csv import cell, text_of

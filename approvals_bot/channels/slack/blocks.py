@@ -15,7 +15,7 @@ from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card_model import BRIEF, Card, CardChoice, CardField, CardGrant, CardOutcome, TalkName
 from approvals_bot.approvals.plain_text import clean, clip, clip_value, length, one_line
 from approvals_bot.approvals.port import Dispatch
-from approvals_bot.approvals.shown_state import state_mark
+from approvals_bot.approvals.request import state_mark
 from approvals_bot.durable.core.serialization import json_text
 
 CARD_LIMIT = 8_000  # characters of the blocks as JSON; Slack refuses a message at about 13,200 of text

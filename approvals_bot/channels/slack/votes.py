@@ -18,8 +18,7 @@ from approvals_bot.approvals.card import card_of, closed, editable_of, needs_for
 from approvals_bot.approvals.card_model import Card, CardChoice, ChoiceName, FormField
 from approvals_bot.approvals.delivery import sent_cards
 from approvals_bot.approvals.next_calls import ALLOWANCE, with_next_calls
-from approvals_bot.approvals.request import Request
-from approvals_bot.approvals.shown_state import has_had
+from approvals_bot.approvals.request import Request, has_had
 from approvals_bot.approvals.text import UNCHANGED
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack.blocks import NEXT_CALLS, Block, card_message, delivery_of, digest_seen, state_seen
@@ -288,9 +287,9 @@ def _others(view: Request, address: str | None) -> str:
     return f"{opening} {listed}."
 
 
-# Stray copies: messages of ours that no run knows any more, and so no run brings up to date. Slack may show a post after
-# all that we had given up and sent again, and refuse for days that a card be edited. The buttons of such a message still
-# count. A press on one closes it. The cards from before a reset are closed by `service.stalls`, soon after it.
+# Stray copies: messages of ours that no run knows any more, and so no run brings up to date. Slack may show a post
+# after all that we had given up and sent again, and refuse for days that a card be edited. Its buttons still count, and
+# a press on one closes it. The cards from before a reset are closed by `service.stalls`, soon after it.
 
 
 async def close_stray(desk: SlackDesk, payload: Mapping[str, Any], hook_id: str, address: str) -> None:
