@@ -20,7 +20,7 @@ from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.protocol import MAX_UNREAD
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.people import People
-from approvals_bot.service import crowding
+from approvals_bot.service import act as acting
 from approvals_bot.service.act import RECEIVED, SentAct, perform, send_act
 
 ANN, BO, CY = "ann@acme.eu", "bo@acme.eu", "cy@acme.eu"
@@ -115,8 +115,8 @@ async def presses(engine: Engine, hook_id: str, count: int, by: str = BO) -> lis
 
 
 async def test_one_person_cannot_use_up_a_requests_log(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crowding, "CROWDED", 30)
-    monkeypatch.setattr(crowding, "MOST_ACTS", 20)
+    monkeypatch.setattr(acting, "CROWDED", 30)
+    monkeypatch.setattr(acting, "MOST_ACTS", 20)
     hook_id = await ask(engine)
     verdicts = await presses(engine, hook_id, 25, CY)  # refused, as their own request, and in the log all the same
     assert verdicts == ["own_request"] * 20 + ["busy"] * 5
@@ -143,7 +143,7 @@ async def test_one_person_cannot_fill_a_stalled_request(tmp_path: Path) -> None:
         assert await engine.get_run(found.record.id).status() == "stalled"
         assert await presses(engine, hook_id, 25) == ["received"] * 19 + ["busy"] * 6
         assert await presses(engine, hook_id, 1, ANN) == ["received"]
-        for n in range(crowding.MOST_WAITING * 5):
+        for n in range(acting.MOST_WAITING * 5):
             await presses(engine, hook_id, 1, f"p{n}@acme.eu")
         assert await presses(engine, hook_id, 1, "last@acme.eu") == ["busy"]
         log = await engine.events(found.record.id)
