@@ -106,7 +106,8 @@ class Monitoring:
                     await engine.ready()
             self.troubles.remind()
 
-    def appended(self, run_id: str, events: list[Event]) -> None:
+    def has_ended(self, run_id: str, events: list[Event]) -> None:
+        """Take note of what this process has appended to a run that has ended by it."""
         self.metrics.appended(run_id, events)
         if self.figures is not None:
             self.figures.saw(run_id, events)

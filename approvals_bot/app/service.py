@@ -43,7 +43,7 @@ from approvals_bot.config import service as configured
 from approvals_bot.config.chat import ChatTable
 from approvals_bot.config.load import Configuration
 from approvals_bot.config.proxy import Proxy
-from approvals_bot.durable.core.events import Event
+from approvals_bot.durable.core.events import ENDINGS, Event
 from approvals_bot.durable.engine import Engine, SystemClock, TimeSource
 from approvals_bot.durable.engine.executor import Executor
 from approvals_bot.durable.store import connect
@@ -146,8 +146,9 @@ async def open_service(
         resources: dict[type, Any] = {}
 
         def appended(run_id: str, events: list[Event]) -> None:
-            monitoring.appended(run_id, events)
-            keeper.saw(events)
+            if any(event.type in ENDINGS for event in events):
+                monitoring.has_ended(run_id, events)
+                keeper.has_ended = True
 
         def run_stalled(workflow: str) -> None:
             metrics.run_stalled(workflow)

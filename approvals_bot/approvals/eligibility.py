@@ -203,7 +203,10 @@ ACRONYM = 3  # letters; a group name no longer than this is one
 
 def label_of(addresses: Sequence[str], about: RequestContext, people: Mapping[str, Person]) -> str:
     """Name the people of these addresses."""
-    meant = [filled(address, about.fields) or readable(fields_of(address)[0]) for address in addresses]
+    meant = [
+        address if "{{" not in address else filled(address, about.fields) or readable(fields_of(address)[0])
+        for address in addresses
+    ]
     labels = list(dict.fromkeys(_label(address, about, people) for address in meant))
     return labels[0] if len(labels) == 1 else ", ".join(labels[:-1]) + " or " + labels[-1]
 

@@ -169,9 +169,9 @@ async def with_people_named(act: T, request: Request, rules: Rules) -> tuple[T, 
     return replace(act, fields=fields), named.rejections
 
 
-async def left_without_people(before: Request, after: Request, rules: Rules, at: datetime) -> tuple[Rejection, ...]:
+async def left_without_people(after: Request, rules: Rules, at: datetime) -> tuple[Rejection, ...]:
     """Return why an edit is refused after which nobody could decide, where an address depends on the fields."""
-    if after.fields is before.fields or after.outcome is not None or not rules.names_people_by_fields:
+    if after.outcome is not None or not rules.names_people_by_fields:
         return ()
     _, stage = next_stage(planned(after, rules), rules, at)
     if stage is None:

@@ -107,6 +107,11 @@ class Definition(Frozen):
         """Whether it asks about tool calls: its fields are the arguments of whatever tool is called."""
         return self.workflow.run is None and self.workflow.id == TOOL_CALL
 
+    @property
+    def decides_without_votes(self) -> bool:
+        """Whether an earlier approval or an emergency may decide a request before anybody is asked."""
+        return (self.emergency or self.standing or self.allowance) is not None
+
     def outcomes_of(self, stage: Stage) -> tuple[Choice, ...]:
         """Return the choices of this stage: its own, else the policy's."""
         return stage.outcomes if stage.outcomes is not None else self.policy.outcomes

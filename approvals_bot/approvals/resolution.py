@@ -239,7 +239,8 @@ async def is_named(one: str, entry: str, people: People) -> bool:
 
 
 async def _find(address: str, about: RequestContext, people: People, approver: str | None = None) -> Resolved:
-    asks, behalf, meant = about.requester, about.on_behalf_of, filled(address, about.fields)
+    asks, behalf = about.requester, about.on_behalf_of
+    meant = filled(address, about.fields) if "{{" in address else address
     if meant is None:
         return Resolved((), f"the request has no {' and no '.join(fields_of(address))}")
     return await people.resolve(meant, requester=asks, on_behalf_of=behalf, fields=about.fields, approver=approver)

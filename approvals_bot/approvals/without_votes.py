@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 from approvals_bot.approvals.allowances import allowance_of, scope_of_calls, use_of_call
-from approvals_bot.approvals.apply import decided_by_rule
 from approvals_bot.approvals.break_glass import broken, owner_queries, review_definition
 from approvals_bot.approvals.granted import Granting
 from approvals_bot.approvals.notifications import emergency_notifications
@@ -21,10 +20,10 @@ from approvals_bot.durable.core.api import now
 async def decided_without_votes(request: Request, rules: Rules) -> Request:
     """Return the request as it is decided before anybody is asked; unchanged if people decide it.
 
-    The file's rules come first, so neither an earlier approval nor an emergency gets around one that rejects.
+    `request`: as the file's rules have left it. They come first, so neither an earlier approval nor an emergency gets
+    around one that rejects.
     """
     definition = rules.definition
-    request = decided_by_rule(request, rules, now())
     if request.outcome is not None or definition.emergency is not None:
         found = await find_people([], context_of(request, rules))
         request = with_people(request, rules, found.people)

@@ -17,9 +17,11 @@ from typing import Any, assert_never
 from approvals_bot.approvals.acts import (
     Change,
     Comment,
+    Edit,
     Extend,
     MailReturned,
     Reassign,
+    Rejection,
     Remind,
     Reply,
     Revoke,
@@ -35,6 +37,7 @@ from approvals_bot.approvals.acts import (
 )
 from approvals_bot.approvals.apply import (
     apply,
+    decided_by_rule,
     late_reply,
     withdrawn,
 )
@@ -134,7 +137,9 @@ class PendingRequest(StagedRequest):
 
     async def run(self) -> None:
         """Run the request to its end: decided, and everyone notified."""
-        self.request = await decided_without_votes(self.request, self.rules)
+        self.request = decided_by_rule(self.request, self.rules, now())
+        if self.request.outcome is not None or self.definition.decides_without_votes:
+            self.request = await decided_without_votes(self.request, self.rules)
         try:
             async with self.tasks:
                 if self.request.outcome is None:
@@ -270,11 +275,15 @@ class PendingRequest(StagedRequest):
             also = [act.person] if is_mail(act.person) else []
         found = await self.find(before.stage, act.by, *also)
         ahead = [(stage, await self.find(stage)) for stage in self.ahead()] if isinstance(act, Vote) else []
-        act, wrong = await with_people_named(act, before, self.rules)
+        wrong: tuple[Rejection, ...] = ()
+        if isinstance(act, Edit) or (isinstance(act, Vote) and (act.fields or act.answers)):
+            act, wrong = await with_people_named(act, before, self.rules)
         after, reply = apply(
             before, act, came_at, rules=self.rules, found=found, rank=rank, fits=self.fits, ahead=ahead
         )
-        if reply.changed and (wrong := wrong or await left_without_people(before, after, self.rules, came_at)):
+        if reply.changed and not wrong and after.fields is not before.fields:
+            wrong = await left_without_people(after, self.rules, came_at)
+        if reply.changed and wrong:
             after, reply = before, Reply("invalid", rejections=wrong)
         self.request, self.unanswered = after, None
         if self.rules.picks and lacking(before, self.definition, before.stage, found):  # somebody has left

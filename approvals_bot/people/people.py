@@ -204,8 +204,8 @@ class People:
             known = completed(merged(self._given.get(identity), row.person))
         else:
             known = self._persons.get(identity) or completed(self._identified(Person(address, "")))
-        zone = self.own.of(identity).zone
-        return replace(known, zone=zone) if zone else known
+        own = self.own.by_address.get(identity)
+        return replace(known, zone=own.zone) if own is not None and own.zone else known
 
     def manager_of(self, address: str) -> Person | None:
         """Return this person's manager; None if there is none, or nobody knows them any more.

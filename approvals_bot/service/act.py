@@ -38,7 +38,7 @@ from approvals_bot.approvals.card_model import Via
 from approvals_bot.approvals.request import Request, has_had
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.core.hooks import WebhookRequest
-from approvals_bot.durable.core.tracing import link_to, parent_of
+from approvals_bot.durable.core.tracing import TRACEPARENT, link_to
 from approvals_bot.durable.engine import Engine, HookTarget, KeptPayload, SentKey
 from approvals_bot.durable.store.audit import Owes
 from approvals_bot.errors import HookFullError, HookNotFoundError, IdempotencyConflictError, StoreUnavailableError
@@ -163,7 +163,8 @@ async def send_act(
         is_lost = state is not None and await engine.store.stub(hook_id=hook_id) is None
         return PUT_BACK if is_lost else Reply("unknown")
     note(run_id=target.record.id, workflow=target.record.workflow)
-    link_to(parent_of(target.record.attributes))
+    if (trace := target.record.attributes.get(TRACEPARENT)) is not None:
+        link_to(trace)
     act = _as_voted_before(engine, request_behind(target), act)
     if (refusal := await _refuse(engine, target, act, state)) is not None:
         return refusal

@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,6 @@ from approvals_bot.approvals.policy import digest
 from approvals_bot.approvals.port import Called, Targets
 from approvals_bot.config.audit import AnchorPlace, AuditTable
 from approvals_bot.config.load import Configuration
-from approvals_bot.durable.core.events import ENDINGS, Event
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store.audit import AuditFilter
 from approvals_bot.errors import StoreUnavailableError
@@ -88,13 +87,8 @@ class AuditKeeper:
         self._about = {"version": version, "replica": replica}
         self._troubles = troubles or Troubles(engine.now)
         self._loaded: list[Configuration] = []
-        self._has_ended = True  # runs may have ended while no service ran
+        self.has_ended = True  # runs may have ended while no service ran
         self._looked_at = -LOOK_AROUND
-
-    def saw(self, events: Iterable[Event]) -> None:
-        """Take note of what this process has appended."""
-        if any(event.type in ENDINGS for event in events):
-            self._has_ended = True
 
     def load(self, configuration: Configuration) -> None:
         """Take note of a configuration that is in force from now on."""
@@ -119,8 +113,8 @@ class AuditKeeper:
         while True:
             with suppress(StoreUnavailableError):
                 await self._write_loaded()
-                if self._has_ended or time.monotonic() > self._looked_at + LOOK_AROUND:
-                    self._has_ended, self._looked_at = False, time.monotonic()
+                if self.has_ended or time.monotonic() > self._looked_at + LOOK_AROUND:
+                    self.has_ended, self._looked_at = False, time.monotonic()
                     await complete_lines(self._engine)
                     await self._seal_ended()
                 if self._key is not None and self._places:

@@ -68,7 +68,8 @@ class ChannelWatch:
         seen = self._seen.setdefault(channel, _ChannelSeen())
         seen.touched = self._monotonic()
         if outcome in ("delivered", "uncertain"):
-            self._is(channel, seen, up=True)
+            if not seen.is_up or seen.is_suspect or seen.failures:
+                self._is(channel, seen, up=True)
             return
         seen.failures += 1
         seen.is_suspect = True

@@ -119,11 +119,8 @@ async def attach_or_refuse(
     engine: Engine, of: Mapping[str, FieldSpec], given: Mapping[str, JsonValue], owner: str
 ) -> WithFiles:
     """Do as `attach` does for the input of a new request. Raises InvalidPayloadError, each fault at its field."""
-    names = [name for name, spec in of.items() if spec.holds_files]
-    if not names:
-        return WithFiles(given)
-    attached = await attach(engine, names, given, owner)
-    refuse_input(attached.rejections)
+    attached = await attach(engine, [name for name, spec in of.items() if spec.holds_files], given, owner)
+    _refuse_input(attached.rejections)
     return attached
 
 
@@ -137,8 +134,12 @@ async def claim_files(engine: Engine, attached: WithFiles) -> tuple[Rejection, .
     return tuple(Rejection((name,), "file_unknown") for name in gone)
 
 
-def refuse_input(rejections: tuple[Rejection, ...]) -> None:
-    """Raise InvalidPayloadError if something is wrong with the files of a new request."""
+async def claim_or_refuse(engine: Engine, attached: WithFiles) -> None:
+    """Do as `claim_files` does for the input of a new request. Raises InvalidPayloadError for what has just gone."""
+    _refuse_input(await claim_files(engine, attached))
+
+
+def _refuse_input(rejections: tuple[Rejection, ...]) -> None:
     if rejections:
         faults = [{"loc": ["input", *each.path], "msg": each.text} for each in rejections]
         raise InvalidPayloadError(faults, "input")

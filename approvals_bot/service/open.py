@@ -35,7 +35,7 @@ from approvals_bot.errors import InvalidPayloadError, SerializationError
 from approvals_bot.people import AddressError, People, SourceUnavailable
 from approvals_bot.service.catalog import Catalog, Listed
 from approvals_bot.service.emergencies import in_emergency
-from approvals_bot.service.files import attach_or_refuse, claim_files, refuse_input
+from approvals_bot.service.files import WithFiles, attach_or_refuse, claim_or_refuse
 from approvals_bot.service.keys import OPENER
 from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.log_fields import note
@@ -86,10 +86,13 @@ async def open_run(
         data = {"workflow": name, "for": asks, "because": refused.code}
         await engine.audit("opening_refused", who=opener, actor=by.actor, data=data)
         raise
-    attached = await attach_or_refuse(engine, {} if definition is None else definition.fields, input, opener)
-    input = attached.fields
+    attached = WithFiles(input)
+    if definition is not None and any(spec.holds_files for spec in definition.fields.values()):
+        attached = await attach_or_refuse(engine, definition.fields, input, opener)
+        input = attached.fields
     if definition is None or not definition.is_approval:
-        refuse_input(await claim_files(engine, attached))
+        if attached.files:
+            await claim_or_refuse(engine, attached)
         asked = CallOpening(listed, input, opener, asks, behalf, idempotency_key, by)
         return _noted(await _start_otherwise(engine, people, asked), name)
     key = None if idempotency_key is None else _callers_key(opener, idempotency_key, input, asks, behalf)
@@ -104,7 +107,8 @@ async def open_run(
     workflow = listed.workflow
     if emergency is not None:
         workflow = await in_emergency(listed, opening, emergency, people, engine.now())
-    refuse_input(await claim_files(engine, attached))
+    if attached.files:
+        await claim_or_refuse(engine, attached)
     run = await engine.start_by(by.actor, workflow, opening, idempotency_key=key, attributes=by.attributes)
     if emergency is not None and run.is_new:
         await engine.audit("glass_broken", who=asks, run_id=run.id, actor=by.actor, data={"workflow": name})
@@ -167,8 +171,10 @@ async def _permitted(definition: Definition, opening: Opening, people: People, a
     Raises OpeningRefused if [[request]] forbids it, and InvalidPayloadError if a field is its deadline and has passed,
     or if its grant would have no length.
     """
-    opening = await known_opening(definition, opening, people)
-    opening = await opening_with_people(definition.fields, opening, people)
+    if rules_of(definition).is_about_requester:
+        opening = await known_opening(definition, opening, people)
+    if any(spec.holds_people for spec in definition.fields.values()):
+        opening = await opening_with_people(definition.fields, opening, people)
     rules = rules_of(definition, opening)
     ruling = rules.ruling(opening.fields).at(at) if rules.is_timed else rules.ruling(opening.fields)
     if rules.deadline_fields and ruling.automatic is None:

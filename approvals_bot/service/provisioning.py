@@ -20,7 +20,7 @@ from approvals_bot.durable.store.documents import AT_ONCE, DocumentRow, Refused
 from approvals_bot.errors import StoreMissingError, StoreUnavailableError
 from approvals_bot.people import IdentityRules, People
 from approvals_bot.people.provisioned import ProvisionedPeople
-from approvals_bot.people.roster import Rosters
+from approvals_bot.people.roster import NOBODY, Rosters
 
 Kind = Literal["User", "Group"]
 
@@ -41,7 +41,6 @@ class Provisioning:
         self._read_to = 0
         self._last_id = 0
         self._reading = asyncio.Lock()
-        rosters.pushed = self._people.roster
 
     @property
     def people(self) -> ProvisionedPeople:
@@ -69,7 +68,8 @@ class Provisioning:
             if people is self._next:
                 self._next = None
             self._people, self._index, self._read_to = people, index, read_to
-            self._rosters.pushed = people.roster
+            # Without anybody in them, nobody is looked up in them.
+            self._rosters.pushed = people.roster if any(people.counts()) else NOBODY
 
     async def keep_reading(self) -> None:
         """Read what other replicas take in, and everything by new rules, until cancelled."""

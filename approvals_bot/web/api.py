@@ -140,10 +140,12 @@ class RunsApi:
             raise Problem(409, "Idempotency conflict", KEY_OF_ANOTHER) from None
         if run.is_new:
             self._metrics.run_started(asked.workflow)
-        requester = asked.requester or key.address
-        note = await note_on_call(self._workflows.find(asked.workflow), asked.input, requester, self._people)
-        status = 202 if run.is_new else 200
-        return self._run_answer(run.id, asked.workflow, status, **({"note": note} if note else {}))
+        status, more = 202 if run.is_new else 200, dict[str, str]()
+        if asked.input.get("to"):  # an agent names who is to decide its call
+            requester, listed = asked.requester or key.address, self._workflows.find(asked.workflow)
+            if (note := await note_on_call(listed, asked.input, requester, self._people)) is not None:
+                more = {"note": note}
+        return self._run_answer(run.id, asked.workflow, status, **more)
 
     async def _may_know(self, key: ApiKey, run_id: str) -> bool:
         record = await self._engine.record(run_id)
