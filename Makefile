@@ -68,7 +68,7 @@ bench: $(VENV)/.installed-dev
 # Lock what development and CI install, for every Python we support, with the hash of each file: pip refuses any other.
 lock: $(PY_STAMP)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate --extra fast --extra postgres --extra pydantic-ai pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate --extra dev --extra listen --extra fast --extra postgres --extra pydantic-ai pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate --all-extras --group dev pyproject.toml -o requirements-dev.lock
 
 # Build the documentation's site into dist/site. A link that leads nowhere fails it.

@@ -17,8 +17,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from approvals_bot.app.directory import known_people
 from approvals_bot.app.service import Service, open_service
 from approvals_bot.approvals.delivery_policy import SayInSlack
@@ -27,6 +25,7 @@ from approvals_bot.channels.slack.manifest import SCOPES, SHORTCUT, function, st
 from approvals_bot.cli.common import PlaygroundClock, write_whole
 from approvals_bot.cli.dev_samples import Samples
 from approvals_bot.cli.serving import ConfigSource, listen, serve
+from approvals_bot.cli.toml_text import document
 from approvals_bot.config.groups import slack_handles
 from approvals_bot.config.load import Configuration, samples
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem
@@ -130,7 +129,7 @@ class Origin:
         write_whole(
             self.config,
             "# Written by `approvals-bot dev` at every start. Use it with other commands while the playground runs:\n"
-            "#   approvals-bot runs --config .approvals/config.toml\n" + tomli_w.dumps(made),
+            "#   approvals-bot runs --config .approvals/config.toml\n" + document(made),
         )
 
 

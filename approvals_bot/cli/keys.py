@@ -6,10 +6,10 @@ import secrets
 from pathlib import Path
 
 import click
-import tomli_w
 
 from approvals_bot.cli.common import config_option, fail, json_option, misuse, write_whole
 from approvals_bot.cli.terminal import say
+from approvals_bot.cli.toml_text import inline
 from approvals_bot.config.api_keys import ApiKeyEntry
 
 PREFIX = "apb_"  # so that scanners of repositories find what was committed by mistake
@@ -92,12 +92,5 @@ def _line(name: str, reference: str, options: dict[str, tuple[str, ...] | str], 
     if not options:
         return f'{name} = "{reference}"'
     table = {"key": reference} | options
-    pairs = [f"{key} = {_toml(each)}" for key, each in table.items()]
+    pairs = [f"{key} = {inline(each)}" for key, each in table.items()]
     return f"{name} = {{ {', '.join(pairs)} }}"
-
-
-def _toml(value: tuple[str, ...] | str) -> str:
-    """Return the value in one line of TOML."""
-    if isinstance(value, str):
-        return tomli_w.dumps({"x": value}).removeprefix("x = ").strip()
-    return f"[{', '.join(map(_toml, value))}]"

@@ -13,6 +13,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
@@ -59,6 +60,8 @@ def dev(port: int, config: Path | None, fresh: bool) -> None:
     \b
     Example: approvals-bot dev --config config.toml
     """
+    if find_spec("aiosmtpd") is None:
+        fail("The playground's mailbox needs one more package: pip install 'approvals-bot[dev]'")
     from approvals_bot.cli.dev import dev as run_dev
     from approvals_bot.cli.serving import run
 

@@ -8,11 +8,10 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from urllib.parse import urlsplit
-
-import httpx2
 
 from approvals_bot.client.decision import Decision
 from approvals_bot.client.exchange import (
@@ -41,9 +40,11 @@ from approvals_bot.client.tool_request import (
 )
 from approvals_bot.errors import ConfigError
 
+if TYPE_CHECKING:
+    import httpx2  # imported where it is used: only programs that call a service need it
+
 URL_VARIABLE, KEY_VARIABLE = "APPROVALS_URL", "APPROVALS_KEY"
 CONNECT = 5.0  # seconds for a connection
-LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=20)  # each waiting call holds a connection
 
 T = TypeVar("T")
 
@@ -69,12 +70,17 @@ class ServiceAccess:
     @property
     def settings(self) -> dict[str, Any]:
         """What both kinds of HTTP clients are opened with."""
+        import httpx2
+
         headers = {"Authorization": f"Bearer {self.key}", "Accept": "application/json"}
-        return {"base_url": self.url, "headers": headers, "limits": LIMITS}
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=20)  # each waiting call holds one
+        return {"base_url": self.url, "headers": headers, "limits": limits}
 
 
 def service_access(url: str | None, key: str | None, workflow: str, wait: float | str) -> ServiceAccess:
-    """Return how to reach the service, from the environment where it isn't given. Raises ConfigError."""
+    """Return how to reach the service, from the environment where it isn't given. Raises ConfigError or ImportError."""
+    if find_spec("httpx2") is None:
+        raise ImportError("The client needs one more package: pip install 'approvals-bot[client]'", name="httpx2")
     url, key = url or os.environ.get(URL_VARIABLE), key or os.environ.get(KEY_VARIABLE)
     if not url or not key:
         missing = f"url=… or {URL_VARIABLE}" if not url else f"key=… or {KEY_VARIABLE}"
@@ -172,6 +178,8 @@ class Approvals:
             if step.seconds:
                 await asyncio.sleep(_spread(step.seconds))
             return Heard(time.monotonic())
+        import httpx2
+
         try:
             answer = await self._client().request(step.method, step.path, **_options(step))
         except httpx2.RequestError as error:
@@ -180,6 +188,8 @@ class Approvals:
 
     def _client(self) -> httpx2.AsyncClient:
         """Return the pool of this event loop. A pool's connections belong to the loop that opened them."""
+        import httpx2
+
         loop = asyncio.get_running_loop()
         if self._http is None or self._http[0] is not loop:
             self._http = (loop, httpx2.AsyncClient(**self.access.settings, transport=self._transport))
@@ -205,6 +215,8 @@ class SyncApprovals:
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self.access = service_access(url, key, workflow, wait)
+        import httpx2
+
         self._http = httpx2.Client(**self.access.settings, transport=transport)
 
     def ask(self, key: str, tool: str, arguments: Mapping[str, Any], **options: Unpack[AskOptions]) -> Decision:
@@ -263,6 +275,8 @@ class SyncApprovals:
             if step.seconds:
                 time.sleep(_spread(step.seconds))
             return Heard(time.monotonic())
+        import httpx2
+
         try:
             answer = self._http.request(step.method, step.path, **_options(step))
         except httpx2.RequestError as error:
@@ -275,7 +289,7 @@ def _options(step: Sending) -> dict[str, Any]:
         "json": step.body,
         "params": dict(step.query),
         "headers": dict(step.headers),
-        "timeout": httpx2.Timeout(step.patience, connect=min(CONNECT, step.patience), pool=None),
+        "timeout": (min(CONNECT, step.patience), step.patience, step.patience, None),  # connect, read, write, pool
         "follow_redirects": step.method == "GET",
     }
 

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 from email.utils import parseaddr
+from importlib.util import find_spec
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -157,6 +158,8 @@ class MailIn(Frozen):
 
     @model_validator(mode="after")
     def _has_a_way(self) -> MailIn:
+        if self.listen is not None and find_spec("aiosmtpd") is None:
+            raise refuse("needs one more package: pip install 'approvals-bot[listen]'", at="listen")
         if self.listen is None and self.imap is None:
             raise refuse("set listen, where your relay delivers this mail, or a mailbox: imap", at="listen")
         return self

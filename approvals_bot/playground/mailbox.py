@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default as default_policy
-from typing import Any, cast
-
-from aiosmtpd.smtp import SMTP, Envelope, Session
+from typing import TYPE_CHECKING, Any, cast
 
 from approvals_bot.playground.faults import Fault, Faults
 from approvals_bot.playground.slack.shapes import Numbers
+
+if TYPE_CHECKING:
+    from aiosmtpd.smtp import SMTP, Envelope, Session
 
 LARGEST_MAIL = 25_000_000  # bytes, the limit of large providers
 
@@ -74,6 +75,8 @@ class MailServer:
         self.sessions: list[SMTP] = []
 
     async def __aenter__(self) -> MailServer:
+        from aiosmtpd.smtp import SMTP  # of the extra `dev`
+
         loop = asyncio.get_running_loop()
 
         def new_session() -> SMTP:

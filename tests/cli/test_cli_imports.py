@@ -89,7 +89,7 @@ def test_check_imports_the_core_for_python_files_alone(folder: Path) -> None:
 
 
 NEVER_SERVED = (
-    *("aiohttp", "aiosmtpd", "aiosmtplib", "asyncpg", "css_inline", "httpx2", "markdown_it", "slack_bolt", "slack_sdk"),
+    *("aiohttp", "aiosmtpd", "aiosmtplib", "asyncpg", "css_inline", "httpx2", "slack_bolt", "slack_sdk"),
     *("approvals_bot.durable.lint", "approvals_bot.playground", "approvals_bot.testing"),
 )
 

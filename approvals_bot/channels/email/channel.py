@@ -23,7 +23,6 @@ from approvals_bot.channels.email.bounces import Reports, ReturnPaths
 from approvals_bot.channels.email.digests import Digests
 from approvals_bot.channels.email.imap import Watch
 from approvals_bot.channels.email.inbound import Inlet
-from approvals_bot.channels.email.lmtp import mail_in
 from approvals_bot.channels.email.message import Address, InvalidAddressError, OutgoingMail
 from approvals_bot.channels.email.post import Mailer
 from approvals_bot.channels.email.replies import ReplyAddresses, ReplyInlet
@@ -95,6 +94,8 @@ class EmailChannel:
     async def run(self) -> None:
         """Take in bounces and replies by LMTP or SMTP, from mailboxes, or both, until cancelled."""
         async with AsyncExitStack() as stack:
+            if self._listening:
+                from approvals_bot.channels.email.lmtp import mail_in  # its library is of the extra `listen`
             for sock, by, inlets in self._listening:
                 await stack.enter_async_context(mail_in(inlets=inlets, sock=sock, protocol=by.protocol))
             async with asyncio.TaskGroup() as tasks:

@@ -21,8 +21,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from approvals_bot.approvals.port import ConnectionState
-from approvals_bot.channels.email.inbound import Inlet
-from approvals_bot.channels.email.lmtp import LARGEST_MAIL
+from approvals_bot.channels.email.inbound import LARGEST_MAIL, Inlet
 from approvals_bot.channels.email.oauth import Bearer, NoTokenError
 from approvals_bot.config.mail import Imap
 from approvals_bot.errors import ApprovalsBotError

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+LARGEST_MAIL = 1_000_000  # bytes; a report may include the bounced mail, and ours have less than 250 kB
+
 
 class Inlet(Protocol):
     """Takes the mail that comes to some of our addresses: bounces, or replies."""

@@ -16,10 +16,9 @@ from typing import Literal, cast
 from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from approvals_bot.channels.email.inbound import Inlet
+from approvals_bot.channels.email.inbound import LARGEST_MAIL, Inlet
 from approvals_bot.errors import ApprovalsBotError
 
-LARGEST_MAIL = 1_000_000  # bytes; a report may include the bounced mail, and ours have less than 250 kB
 NULL_SENDER = "<>"  # as aiosmtpd has it
 SILENCE = 60.0  # seconds without a command, then the connection is closed
 MOST_CONNECTIONS = 20  # at a time: one relay needs few
