@@ -7,6 +7,7 @@ import sys
 import unicodedata
 
 import pytest
+from email_validator import EmailNotValidError, validate_email
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -152,7 +153,7 @@ def test_the_canonical_spelling_is_canonical(text: str) -> None:
 @example("ann@a.arpa")
 @example("a" * 64 + "@" + ".".join(["b" * 63, "c" * 63, "d" * 60]) + ".eu")
 @example("ann@" + "b" * 64 + ".eu")
-def test_the_fast_path_is_what_email_validator_says(text: str) -> None:
+def test_the_fast_path_takes_what_the_slow_one_would(text: str) -> None:
     is_fast = len(text) <= LONGEST_ADDRESS and addresses._PLAIN.fullmatch(text) is not None
     try:
         slow = addresses._validated(text)
@@ -163,7 +164,45 @@ def test_the_fast_path_is_what_email_validator_says(text: str) -> None:
         assert is_fast, "and nothing plain goes the slow way"
 
 
+def _by_library(address: str, text: str) -> None:
+    """Check an address as email-validator does. Special-use domains may be a company's own, so they count."""
+    if "." not in address.rpartition("@")[2]:
+        raise AddressError("no_dot", text)
+    head, _, last = address.rpartition(".")
+    special = last in ("arpa", "invalid", "local", "localhost", "onion", "test")
+    try:
+        validate_email(f"{head}.{'z' * len(last)}" if special else address, check_deliverability=False, strict=True)
+    except EmailNotValidError:
+        raise AddressError("not_an_address", text) from None
+
+
+def _outcome(text: str) -> str:
+    try:
+        return addresses._validated(text)
+    except AddressError as error:
+        return error.code
+
+
+WORDS = st.one_of(st.text(max_size=6), st.text("aZ9.-_+'\"<(@ \\\u00e9\u0301\u00df\u202e\u06f1", max_size=9))
+HOSTS = st.text("abxn19.-\u00e9\u05d0\u0661\u4f8b\u00df\u3002", max_size=12)
+
+
+@given(WORDS, st.one_of(HOSTS, DOMAINS, st.from_regex(r"\A(xn--)?[a-z0-9-]{1,8}\.(eu|xn--p1ai)\Z")))
+@example("ann", "a---b.eu")
+@example("ann", "xn--bcher-kva.example")
+@example("ann", "xn--a.eu")
+@example("\u0301ann", "acme.eu")
+@example("a" * 64, "acme.eu")
+@example("\u00e4" * 64, ".".join(["b" * 63, "c" * 63]) + ".eu")
+def test_an_address_is_what_email_validator_says(local: str, domain: str) -> None:
+    text = f"{local}@{domain}"
+    ours = _outcome(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(addresses, "_validate", _by_library)
+        assert ours == _outcome(text)
+
+
 def test_an_everyday_address_imports_no_library() -> None:
     code = "import sys; from approvals_bot.people import canonical; canonical('Ann+x@ACME.eu.'); "
-    code += "print({'email_validator', 'idna', 'regex'} & {*sys.modules})"
+    code += "print({'idna', 'regex'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

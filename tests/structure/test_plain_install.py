@@ -16,6 +16,7 @@ NEED_AN_EXTRA = {
     "agents.openai",
     "agents.pydantic_ai",
     "agents.streaming",  # of pydantic_ai's models
+    "channels.email.lmtp",
     "client.claude",
     "client.langgraph",
     "client.mcp",

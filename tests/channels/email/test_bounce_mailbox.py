@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from approvals_bot.approvals.port import ConnectionState
 from approvals_bot.channels.email.bounces import Reports, ReturnPaths
 from approvals_bot.channels.email.imap import Watch, mailbox_in
-from approvals_bot.channels.email.lmtp import LARGEST_MAIL
+from approvals_bot.channels.email.inbound import LARGEST_MAIL
 from approvals_bot.config.mail import Imap
 from approvals_bot.durable.tokens import Tokens
 from tests.support.imap_server import ImapServer, imap_server
