@@ -29,6 +29,7 @@ from approvals_bot.config.load import Configuration
 from approvals_bot.durable.core.attributes import projected
 from approvals_bot.durable.core.events import to_micros
 from approvals_bot.durable.core.idempotency import digest_of_start
+from approvals_bot.durable.core.private_files import sync_folder
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.durable.engine.runs import NO_EVENTS
 from approvals_bot.durable.store.chain import ChainedEvent
@@ -108,11 +109,7 @@ class Archive:
         self._packed.flush()
         self._raw.flush()
         os.fsync(self._raw.fileno())
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self.path)
 
     def close(self) -> None:
         """Write the file's end to the disk, and close it. Raises OSError."""

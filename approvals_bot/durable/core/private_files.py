@@ -17,6 +17,15 @@ def create_private(path: str | Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, OWNER))
 
 
+def sync_folder(path: Path) -> None:
+    """Have the names in the folder of this file survive a power cut."""
+    folder = os.open(path.absolute().parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def is_open_to_others(path: Path) -> bool:
     """Return whether other users of the machine may read or write a file. False if it can't be looked at."""
     try:

@@ -8,16 +8,17 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from approvals_bot.durable.core.events import to_micros
-from approvals_bot.durable.core.private_files import create_private
+from approvals_bot.durable.core.private_files import create_private, sync_folder
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.copying import copied_tables, copy_rows, opened, read_back, read_beside
 from approvals_bot.durable.store.copying_tables import INSTALLATION
+from approvals_bot.durable.store.main_file import has_others_wal
 from approvals_bot.durable.store.sqlite import SoleOwner, read_only_uri
 from approvals_bot.errors import StoreCopyError
 
@@ -56,6 +57,7 @@ async def back_up(url: str, file: Path, say: Callable[[str], None]) -> BackedUp:
         with _new_database(part):
             found = await _write(url, part, say)
             os.link(part, file)  # unlike a rename, it never takes the place of another file
+            sync_folder(file)
     except FileExistsError:
         raise StoreCopyError(f"{file} was created by somebody else meanwhile. Nothing was changed.") from None
     return found
@@ -119,11 +121,16 @@ async def restore(
     source = f"{SQLITE}{file}"
     if url.startswith(SQLITE):
         return await _into_file(source, Path(url.removeprefix(SQLITE)), say, at=at, replace=replace, as_new=as_new)
-    from approvals_bot.durable.store.postgres_backups import moved_aside
+    from approvals_bot.durable.store.postgres_backups import Replacement
 
-    async with moved_aside(url, at, replace=replace) as aside:
-        await (await connect(url)).close()
-        counts = await _copy(source, url, say, as_new=as_new)
+    replacement = await Replacement.prepare(url, at, replace=replace)
+    try:
+        await (await connect(replacement.url)).close()
+        counts = await _copy(source, replacement.url, say, as_new=as_new)
+        aside = await replacement.put_in_place()
+    except BaseException:
+        await replacement.give_up()
+        raise
     return counts, aside
 
 
@@ -140,8 +147,7 @@ async def _into_file(
         with _new_database(part):
             await (await connect(f"{SQLITE}{part}")).close()
             counts = await _copy(source, f"{SQLITE}{part}", say, as_new=as_new)
-            aside = _move_aside(target, at) if target.exists() else None  # noqa: ASYNC240
-            os.link(part, target)
+            aside = _put_in_place(part, target, at)
     return counts, None if aside is None else str(aside)
 
 
@@ -199,16 +205,43 @@ def _is_empty(target: Path) -> bool:
         return False
 
 
-def _move_aside(target: Path, at: datetime) -> Path:
-    """Rename a database, with the -wal that belongs to it. Returns its new name."""
+def _put_in_place(part: Path, target: Path, at: datetime) -> Path | None:
+    """Give the new database its name, and the one that had it another. Returns that name; None if there was none.
+
+    The name is taken over in one step: however the process dies, it has the old database or the new one. No -wal of the
+    old one may be there by then, since SQLite would apply it to the new one.
+    """
+    if not target.exists():
+        os.link(part, target)
+        sync_folder(target)
+        return None
     aside = target.with_name(ASIDE.format(name=target.name, at=at))
     if aside.exists():
         raise StoreCopyError(f"{aside} already exists. Try again in a second. Nothing was touched.")
-    with suppress(FileNotFoundError):
-        target.with_name(target.name + "-wal").rename(aside.with_name(aside.name + "-wal"))
+    wal = target.with_name(target.name + "-wal")
+    if not _has_settled(target) and wal.exists():  # nobody can read both, so the old one is what its main file holds
+        os.link(wal, aside.with_name(aside.name + "-wal"))
+        wal.unlink()
+    os.link(target, aside)
+    sync_folder(target)
+    os.replace(part, target)
+    sync_folder(target)
     target.with_name(target.name + "-shm").unlink(missing_ok=True)
-    target.rename(aside)
     return aside
+
+
+def _has_settled(target: Path) -> bool:
+    """Copy what the -wal of a database holds into its main file. Returns whether that was possible."""
+    if has_others_wal(str(target)):
+        return False
+    try:
+        with closing(sqlite3.connect(target, isolation_level=None)) as db:
+            busy, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error:  # it is damaged
+        return False
+    if busy:
+        raise StoreCopyError(f"Another program has {target} open. Close it first. Nothing was touched.")
+    return True
 
 
 _UNFINISHED = """

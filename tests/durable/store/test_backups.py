@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from approvals_bot.durable.core.events import NewEvent
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.backups import back_up, repeated_by, restore
-from approvals_bot.durable.store.protocol import Append, Lease, StateRow
+from approvals_bot.durable.store.postgres_backups import Replacement
+from approvals_bot.durable.store.protocol import Append, Filter, Lease, StateRow
 from approvals_bot.durable.store.sessions import SessionRow
 from approvals_bot.errors import StoreCopyError, StoreUnavailableError
 from tests.durable.store.test_copying import an_installation, quiet, seen
@@ -141,3 +144,75 @@ async def test_runs_that_may_repeat_themselves_are_named(tmp_path: Path) -> None
     await back_up(url, file, quiet)
     await store.close()
     assert [(each.run_id, each.steps) for each in repeated_by(file, T0)] == [("sends", ("send_mail",))]
+
+
+@pytest.mark.parametrize("old", ["open", "damaged"])
+async def test_a_restore_that_is_killed_leaves_the_old_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str
+) -> None:
+    """What is on the disk before and after each name changes is what a kill in between leaves."""
+    file, folder = tmp_path / "backup.db", tmp_path / "live"
+    folder.mkdir()
+    await an_installation(f"sqlite:///{tmp_path}/source.db")
+    await back_up(f"sqlite:///{tmp_path}/source.db", file, quiet)
+    store = await connect(f"sqlite:///{tmp_path}/was.db")
+    await store.create(new_run("before", "w", "w", None, {}), T0)
+    for name in ("was.db", "was.db-wal"):  # as a killed process leaves them: the run is in the -wal alone
+        shutil.copyfile(tmp_path / name, folder / name.replace("was", "runs"))
+    await store.close()
+    if old == "damaged":
+        for name in ("runs.db", "runs.db-wal"):
+            (folder / name).write_bytes(b"no database" * 999)
+    snapshots: list[Path] = []
+
+    def snapped(does: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            for then in (False, True):
+                result = does(*given, **named) if then else None
+                if (folder / "runs.db").exists():
+                    snapshots.append(shutil.copytree(folder, tmp_path / f"snapshot-{len(snapshots)}"))
+            return result
+
+        return call
+
+    for where, name in ((os, "link"), (os, "replace"), (Path, "unlink")):
+        monkeypatch.setattr(where, name, snapped(getattr(where, name)))
+    _, aside = await restore(file, f"sqlite:///{folder}/runs.db", quiet, at=T0, replace=True)
+    monkeypatch.undo()
+    assert len(snapshots) > 8
+    states = []
+    for each in [*snapshots, folder]:
+        shutil.copyfile(file, each / "copy.db")
+        try:
+            at = await connect(f"sqlite:///{each}/runs.db")
+        except StoreUnavailableError:
+            states.append("damaged")
+            continue
+        runs, _ = await at.runs(Filter())
+        states.append("open" if [run.id for run in runs] == ["before"] else "new")
+        await at.close()
+    assert (states[0], states[-1], states) == (old, "new", sorted(states, key=["damaged", "open", "new"].index))
+    if old == "open":
+        kept = await connect(f"sqlite:///{aside}")
+        assert await kept.read("before") is not None
+        await kept.close()
+
+
+async def test_a_killed_restore_into_postgres_changes_nothing(tmp_path: Path, postgres_url: str) -> None:
+    file = tmp_path / "backup.db"
+    await an_installation(f"sqlite:///{tmp_path}/source.db")
+    await back_up(f"sqlite:///{tmp_path}/source.db", file, quiet)
+    await an_installation(postgres_url)
+    service = await connect(postgres_url)
+    await service.create(new_run("old", "w", "w", None, {}), T0)
+    await service.close()
+    before = await seen(postgres_url)
+    prepared = await Replacement.prepare(postgres_url, T0, replace=True)
+    await (await connect(prepared.url)).close()  # … and is killed
+    assert await seen(postgres_url) == before
+    _, aside = await restore(file, postgres_url, quiet, at=T0, replace=True)
+    assert aside is not None
+    new = await connect(postgres_url)
+    assert await new.read("old") is None
+    await new.create(new_run("new", "w", "w", None, {}), T0)
+    await new.close()
