@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from approvals_bot.cli.backup import counted
 from approvals_bot.cli.common import config_option, fail, json_option, misuse, this_user, with_engine
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
@@ -28,8 +29,15 @@ SAY_EVERY = 1.0  # seconds between two lines about how far it is
 @click.argument("address", help="The person's email address.")
 @config_option
 @click.option("--dry-run", is_flag=True, help="Only say what would be erased.")
+@click.option(
+    "--name",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="A name that they had; may be repeated. Needed if nothing here has it with their address any more.",
+)
 @json_option
-def erase(address: str, config: Path, dry_run: bool, as_json: bool) -> None:
+def erase(address: str, config: Path, dry_run: bool, names: tuple[str, ...], as_json: bool) -> None:
     """Erase a person from ended runs, the audit and archives: their address, their name and what they wrote.
 
     Open runs that name them are listed, and then nothing is changed. It can't be undone.
@@ -52,7 +60,7 @@ def erase(address: str, config: Path, dry_run: bool, as_json: bool) -> None:
         async with open_people(service, engine.now, live=False) as people:
             archive, actor = service.retention.archive, this_user()
             return await erase(
-                engine, people, address, actor=actor, archive=archive, dry_run=dry_run, progress=progress
+                engine, people, address, actor=actor, archive=archive, dry_run=dry_run, progress=progress, also=names
             )
 
     try:
@@ -65,17 +73,19 @@ def erase(address: str, config: Path, dry_run: bool, as_json: bool) -> None:
         click.echo(json.dumps(asdict(done)))
     if done.open:
         runs = ", ".join(done.open[:10]) + (" …" if len(done.open) > 10 else "")
-        fail(f"{len(done.open):,} open runs name this person: {runs}. Nothing was erased; end or reassign them first.")
+        open_runs = f"{counted(len(done.open), 'open run')} {'names' if len(done.open) == 1 else 'name'}"
+        fail(f"{open_runs} this person: {runs}. Nothing was erased; end or reassign first.")
     if not dry_run:
         logger.info("a person was erased", extra={"event": "erased"})
     if as_json:
         return
     if dry_run:
-        click.echo(f"{done.runs:,} ended runs name this person, in {done.events:,} events.")
+        ended = f"{counted(done.runs, 'ended run')} {'names' if done.runs == 1 else 'name'}"
+        click.echo(f"{ended} this person, in {counted(done.events, 'event')}.")
         return
     click.echo(
-        f"Erased as {done.id}: {done.runs:,} runs, {done.events:,} events, {done.lines:,} lines of the audit, "
-        f"{done.archives:,} archives, {done.rows:,} other rows."
+        f"Erased as {done.id}: {counted(done.runs, 'run')}, {counted(done.events, 'event')}, "
+        f"{counted(done.lines, 'audit line')}, {counted(done.archives, 'archive')}, {counted(done.rows, 'other row')}."
     )
     click.echo(f"Not erased: {LEFT}")
     if done.left:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import secrets
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ from approvals_bot.service.owed_lines import complete_lines
 
 SHORTEST = 4  # characters; what is shorter, such as "ok", is only replaced where its author is named
 FILE = "settings"  # a workflow's file, in a log: it quotes nobody
+ARCHIVES = "runs-*.jsonl.gz"
 AT_ONCE = 50  # runs, or ten times as many lines of the audit
 ERASED = "erased"
 
@@ -41,6 +43,10 @@ LEFT = "config.toml, workflow files, earlier backups and exports may still name 
 """What `erase` doesn't reach."""
 
 _MAIL = re.compile(r"[^\s<>()\[\]{}\"',;:|\\]+@[^\s<>()\[\]{}\"',;:|\\]+")
+_ENDINGS = "csv|docx?|eml|gz|html?|ics|jpe?g|json|log|md|msg|odt|pdf|png|pptx?|rtf|toml|txt|xlsx?|xml|ya?ml|zip"
+"""What a file's name ends with. Anything else after a full stop makes another address."""
+_PERSON = {"address", "name", "slack", "zone"}
+"""What a person has in a log; nobody's fields have that by chance."""
 _AT = datetime(1970, 1, 1, tzinfo=UTC)
 _AUTHORS = ("by", "who", "author", "person", "address")
 _WRITTEN = frozenset({"comment", "reason", "text", "why", "answers", "message", "note"})
@@ -67,11 +73,46 @@ class Eraser:
         self.id = id
         self.address = address
         self._canonical = canonical
-        # A name of one word may be a word that means something else: only a text that is the name is replaced.
         self._quoted: list[re.Pattern[str]] = []  # what the person wrote in the run that is being read
-        self._names = {name for name in names if name}
-        long = sorted((re.escape(name) for name in self._names if " " in name), key=len, reverse=True)
-        self._long = re.compile(rf"(?<!\w)(?:{'|'.join(long)})(?!\w)") if long else None
+        local, _, domain = address.partition("@")
+        self._literal = re.compile(
+            rf"(?<![\w.+%-]){re.escape(local)}(?:@|%40){re.escape(domain)}(?!-|\w|\.(?!(?:{_ENDINGS})\b)\w)",
+            re.IGNORECASE,
+        )
+        self._names = set[str]()
+        self._long: re.Pattern[str] | None = None
+        self._know(names)
+
+    def _know(self, names: Iterable[str]) -> None:
+        """Replace these names, too.
+
+        One of one word may be a word that means something else: only a text that is the name is replaced.
+        """
+        self._names.update(name for name in names if name)
+        long = {form for name in self._names if " " in name for form in _forms(name)}
+        if long:
+            self._long = re.compile(rf"(?<!\w)(?:{'|'.join(sorted(long, key=len, reverse=True))})(?!\w)")
+
+    def learn(self, texts: Iterable[str | None]) -> None:
+        """Learn how the person is called in a run's texts: they may have left, or have another name now."""
+        for text in texts:
+            if text is not None:
+                self._know(name for name in self._called(json_of(text)) if name not in self._names)
+
+    def _called(self, value: Any) -> Iterator[str]:
+        match value:
+            case str() if value[:1] in ("{", "["):
+                yield from self._called(json_of(value))
+            case list():
+                for each in value:
+                    yield from self._called(each)
+            case dict():
+                if value.keys() >= _PERSON and self.is_person(value["address"]) and " " in str(value["name"]):
+                    yield str(value["name"])
+                for each in value.values():
+                    yield from self._called(each)
+            case _:
+                pass
 
     def is_person(self, text: Any) -> bool:
         """Return whether this text is the person's address, in any spelling."""
@@ -97,6 +138,8 @@ class Eraser:
     def _unnamed(self, text: str) -> str:
         if "@" in text:
             text = _MAIL.sub(lambda found: self._instead(found[0]), text)
+        if "@" in text or "%40" in text:  # in a link or a file's name, say
+            text = self._literal.sub(self.id, text)
         return text if self._long is None else self._long.sub(self.id, text)
 
     def _instead(self, found: str) -> str:
@@ -221,6 +264,17 @@ class Eraser:
         return line | {"events": kept, "key": None if is_named else key}
 
 
+def _forms(name: str) -> set[str]:
+    """Return patterns of a name of several words, as people write it."""
+    *first, last = name.split()
+    spelled = {name, name.upper(), f"{last}, {' '.join(first)}"}
+    return {
+        r"\s+".join(map(re.escape, unicodedata.normalize(form, each).split()))
+        for each in spelled
+        for form in ("NFC", "NFD")
+    }
+
+
 def json_of(text: str, otherwise: Any = None) -> Any:
     """Return the value of a JSON text; `otherwise`, if it is none."""
     try:
@@ -258,15 +312,18 @@ async def erase(
     archive: Path | None,
     dry_run: bool = False,
     progress: Callable[[int], None] = lambda runs: None,
+    also: Iterable[str] = (),
 ) -> Erased:
     """Erase a person from everything that has ended. If open runs name them, these are listed and nothing changes.
 
+    `also`: names that they had, and that neither the configuration nor a run that is still here has with their address.
     Raises AddressError, and OSError for an archive that can't be rewritten.
     """
     person = people.canonical(address)
-    names = {people.person(person).name} - {person.partition("@")[0]}
+    names = {*also, people.person(person).name} - {person.partition("@")[0]}
     eraser = Eraser(person, names, people.canonical, f"{ERASED}-{secrets.token_hex(4)}")
     done = Erased(eraser.id)
+    await _learn_names(engine, eraser, archive)
     await _each_run(engine, eraser, done, progress, writes=False)
     if done.open or dry_run:
         return done
@@ -290,6 +347,23 @@ async def erase(
     about = {"id": done.id, "runs": done.runs, "events": done.events, "lines": done.lines, "archives": done.archives}
     await engine.audit(ERASED, actor=eraser.in_value(actor.as_json()), data=about)
     return done
+
+
+async def _learn_names(engine: Engine, eraser: Eraser, archive: Path | None) -> None:
+    """Read everything once to learn what the person was called."""
+    if archive is not None:
+        await asyncio.to_thread(_learn_from_archives, archive, eraser)
+    after = ""
+    while page := await engine.store.run_texts(after, AT_ONCE):
+        after = page[-1].run_id
+        for run in page:
+            eraser.learn([run.view, run.parts, *(event.data for event in run.events)])
+
+
+def _learn_from_archives(folder: Path, eraser: Eraser) -> None:
+    for path in folder.glob(ARCHIVES):
+        for line in archived_lines(path):
+            eraser.learn(event["data"] for event in line.get("events", ()))
 
 
 async def _each_setting(engine: Engine, eraser: Eraser) -> int:
@@ -360,7 +434,7 @@ async def _each_run(
 
 def rewrite_archives(folder: Path, eraser: Eraser) -> int:
     """Rewrite the archives in a folder without a person. Returns how many named them."""
-    return sum(rewrite_archive(path, eraser) for path in sorted(folder.glob("runs-*.jsonl.gz")))
+    return sum(rewrite_archive(path, eraser) for path in sorted(folder.glob(ARCHIVES)))
 
 
 def archived_lines(path: Path) -> Iterator[dict[str, Any]]:
