@@ -32,6 +32,11 @@ MOST_SHOWN = 20  # runs in the text for people
 QUIET_FOR = 1.0  # seconds, also between two lines
 
 
+def counted(number: int, what: str) -> str:
+    """Return "1 run", or "1,204 runs"."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 class ProgressLines:
     """Lines on standard error, from the second second on, at most one a second."""
 
@@ -69,7 +74,7 @@ def backup(file: Path, config: Path, as_json: bool) -> None:
     logger.info("a backup was written", extra={"event": "backup_written"})
     if not as_json:
         click.echo(f"{file}: {file.stat().st_size:,} bytes, read back. {NOT_IN_IT}")
-    text = f"Backed up {done.runs:,} runs, {done.events:,} events up to seq {done.seq:,}"
+    text = f"Backed up {counted(done.runs, 'run')}, {counted(done.events, 'event')} up to seq {done.seq:,}"
     terminal.say(asdict(done) | {"file": str(file)}, text, as_json)
 
 
@@ -119,7 +124,7 @@ def restore(file: Path, config: Path, replace: bool, as_new: bool, as_json: bool
 def _lines(file: Path, counts: dict[str, int], aside: str | None, repeated: Sequence[Repeated]) -> list[str]:
     lines = [] if aside is None else [f"What was there before is now {aside}."]
     if repeated:
-        count = f"{len(repeated):,} run{'' if len(repeated) == 1 else 's'}"
+        count = counted(len(repeated), "run")
         lines.append(f"Deliveries or calls of {count} may be repeated: what they did after the backup isn't known:")
         lines += [
             f"  {each.run_id}  {each.workflow}  {', '.join(each.steps)}".rstrip() for each in repeated[:MOST_SHOWN]
@@ -127,4 +132,4 @@ def _lines(file: Path, counts: dict[str, int], aside: str | None, repeated: Sequ
         if len(repeated) > MOST_SHOWN:
             lines.append(f"  and {len(repeated) - MOST_SHOWN:,} more: `--json` lists all")
     lines.append("Nobody is signed in, and codes that were sent don't count. `approvals-bot fsck` checks the database.")
-    return [*lines, f"Restored {counts['runs']:,} runs and {counts['events']:,} events from {file}"]
+    return [*lines, f"Restored {counted(counts['runs'], 'run')} and {counted(counts['events'], 'event')} from {file}"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from approvals_bot.cli import terminal
-from approvals_bot.cli.backup import ProgressLines
+from approvals_bot.cli.backup import ProgressLines, counted
 from approvals_bot.cli.common import config_option, json_option
 
 if TYPE_CHECKING:
@@ -46,16 +46,18 @@ class Report:
 
     def summary(self) -> str:
         examined = self.examined
-        checked = f"{examined.runs:,} runs, {examined.events:,} events and {examined.lines:,} audit lines"
+        runs, events = counted(examined.runs, "run"), counted(examined.events, "event")
+        checked = f"{runs}, {events} and {counted(examined.lines, 'audit line')}"
         lines = []
         if examined.not_replayed:
             number = sum(examined.not_replayed.values())
             names = ", ".join(sorted(examined.not_replayed))
-            lines.append(f"What {number:,} runs of {names} show was not checked: their code isn't here, or they stall.")
+            runs = counted(number, "run")
+            lines.append(f"What {runs} of {names} show was not checked: the code isn't here, or stalls them.")
         if not self.count:
             return "\n".join([*lines, f"Checked {checked}: sound."])
         mended = f", {self.mended:,} mended" if self.mended else ""
-        return "\n".join([*lines, f"Checked {checked}: {self.count:,} fault{'s' * (self.count != 1)}{mended}."])
+        return "\n".join([*lines, f"Checked {checked}: {counted(self.count, 'fault')}{mended}."])
 
 
 @click.command()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from approvals_bot.cli.backup import counted
 from approvals_bot.cli.common import FILE, config_option, fail, json_option, misuse, this_user, with_engine
 from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.engine import Engine
@@ -74,8 +75,9 @@ def prune(
         where = None if done.archive is None else str(done.archive)
         click.echo(json.dumps({"runs": done.runs, "events": done.events, "files": done.files, "archive": where}))
     elif dry_run:
-        click.echo(f"{done.runs:,} runs would be deleted.")
+        click.echo(f"{counted(done.runs, 'run')} would be deleted.")
     else:
-        click.echo(f"Deleted {done.runs:,} runs, {done.events:,} events and {done.files:,} files.")
+        deleted = f"{counted(done.runs, 'run')}, {counted(done.events, 'event')} and {counted(done.files, 'file')}"
+        click.echo(f"Deleted {deleted}.")
         if done.archive is not None:
-            click.echo(f"They are in {done.archive}.")
+            click.echo(f"The archive is {done.archive}.")

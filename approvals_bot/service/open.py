@@ -88,7 +88,14 @@ async def open_run(
         raise
     attached = WithFiles(input)
     if definition is not None and any(spec.holds_files for spec in definition.fields.values()):
-        attached = await attach_or_refuse(engine, definition.fields, input, opener)
+        try:
+            attached = await attach_or_refuse(engine, definition.fields, input, opener)
+        except InvalidPayloadError:  # a file may have been deleted with the run that this key has started
+            repeated = None if idempotency_key is None else _callers_key(opener, idempotency_key, input, asks, behalf)
+            deleted = None if repeated is None else await engine.deleted_start(listed.workflow, repeated)
+            if deleted is None:
+                raise
+            return _noted(deleted, name)
         input = attached.fields
     if definition is None or not definition.is_approval:
         if attached.files:

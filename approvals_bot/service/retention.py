@@ -50,6 +50,7 @@ KEY_KEPT = timedelta(days=90)  # for which an idempotency key still finds its de
 COUNTER = "retention"
 
 _FILE = re.compile(r"\bfile_[0-9a-f]{32}\b")
+_LOGGED = re.compile(r'(?<!\\)"id": ?"(file_[0-9a-f]{32})"')  # in JSON, but not in a text that somebody has written
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +178,7 @@ async def _delete(engine: Engine, found: list[DeletableRun], file: Archive | Non
         if read is None or still_covers(read[0], engine.now()):
             continue
         record, chained = read[0], await engine.store.chained(ended.run_id)
-        own = await _own_files(engine, record, named)
+        own = await _own_files(engine, record, chained, named)
         if file is not None:
             await asyncio.to_thread(file.add, archived(record, ended, chained))
             async for line in _file_lines(engine, own):
@@ -252,18 +253,26 @@ def archived(record: RunRecord, ended: DeletableRun, chained: list[ChainedEvent]
     }
 
 
-async def _own_files(engine: Engine, record: RunRecord, named: Counter[str]) -> list[str]:
+async def _own_files(engine: Engine, record: RunRecord, chained: list[ChainedEvent], named: Counter[str]) -> list[str]:
     """Return the files that this run has and no other one, but for those before it that are deleted with it.
 
-    `named`: in how many of those each file is; this run is added.
+    Files that an edit has replaced are in its log alone. `named`: in how many of those runs each file is shown; this
+    run is added.
     """
-    ids = dict.fromkeys(_FILE.findall(json.dumps(record.parts)))
-    named.update(ids.keys())
+    shown = dict.fromkeys(_FILE.findall(json.dumps(record.parts)))
+    named.update(shown.keys())
+    logged = dict.fromkeys(id for event in chained for id in _LOGGED.findall(event.text))
+    ids = [*shown, *[id for id in logged if id not in shown and await _is_claimed(engine, id)]]
     return [
         id
         for id in ids
         if await engine.count_runs(Filter(attributes={projected(FILE): id}), named[id] + 1) <= named[id]
     ]
+
+
+async def _is_claimed(engine: Engine, id: str) -> bool:
+    row = await engine.store.file(id)
+    return row is not None and row.until is None
 
 
 async def _file_lines(engine: Engine, files: list[str]) -> AsyncIterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from approvals_bot.service.keys import ApiKey
 from approvals_bot.service.read import iso
 from approvals_bot.web.keys import KEY, Endpoint
 from approvals_bot.web.links import Links
+from approvals_bot.web.pages import PeoplePages
 from approvals_bot.web.responses import Problem, Renderer
 
 RUNS = ("/requests/{id}", "/runs/{id}", "/api/runs/{id}")
@@ -24,8 +25,9 @@ LINKS = "/decisions/{signed}"
 class DeletedRuns:
     """Answers for runs that aren't there any more, once an endpoint has found nothing."""
 
-    def __init__(self, engine: Engine, links: Links, pages: Renderer) -> None:
+    def __init__(self, engine: Engine, links: Links, pages: Renderer, readers: PeoplePages) -> None:
         self._engine = engine
+        self._readers = readers
         self._links = links
         self._pages = pages
 
@@ -53,16 +55,21 @@ class DeletedRuns:
         return respond
 
     async def _find(self, request: HttpRequest) -> Stub | None:
-        """Return the stub of the run that was asked for, if the caller may know of it."""
+        """Return the stub of the run that was asked for, if the caller may know of it.
+
+        It names nobody. So it is for those who have a link to it, who may see all requests, and keys that read all.
+        """
         given = request.path_params
         if "signed" in given:
             hook_id = self._links.hook_id(given["signed"])
             return await self._engine.store.stub(hook_id=hook_id) if hook_id else None
         stub = await self._engine.store.stub(run_id=str(given["id"]).partition(".")[0])
         key: ApiKey | None = request.scope.get(KEY)
-        if stub is None or (key is not None and not (key.reads_all and key.knows_workflow(stub.workflow))):
+        if stub is None:
             return None
-        return stub
+        if key is not None:
+            return stub if key.reads_all and key.knows_workflow(stub.workflow) else None
+        return stub if await self._readers.may_know_of_all(request, stub.workflow) else None
 
 
 def became(stub: Stub) -> str:

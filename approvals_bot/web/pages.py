@@ -91,9 +91,15 @@ class PeoplePages:
 
     async def _may_view(self, view: Request, reader: str | None) -> bool:
         """Return whether this person may see a request that doesn't concern them. Raises SourceUnavailable."""
-        if reader is None:
-            return False
-        listed = self._workflows.find(view.workflow)
+        return reader is not None and await self._may_see_all(view.workflow, reader)
+
+    async def may_know_of_all(self, request: HttpRequest, workflow: str) -> bool:
+        """Return whether the reader may see all requests of a workflow. Raises SourceUnavailable."""
+        reader = await self._sessions.who(request)
+        return self._open if reader is None else await self._may_see_all(workflow, reader)
+
+    async def _may_see_all(self, workflow: str, reader: str) -> bool:
+        listed = self._workflows.find(workflow)
         viewers = listed.definition.workflow.viewers if listed is not None and listed.definition is not None else None
         return await self._roles.is_among(reader, (*(viewers or ()), *self._roles.named))
 

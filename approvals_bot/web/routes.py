@@ -450,7 +450,7 @@ def build(
             ("GET", "/api/chat/{id}/stream", by_programs.stream),
             ("POST", "/api/chat/{id}/approvals/{call}", by_programs.approve),
         ]
-    deleted = DeletedRuns(engine, links, pages)
+    deleted = DeletedRuns(engine, links, pages, people_pages)
     table = [
         (method, path, gate.before(method, path, deleted.behind(path, endpoint))) for method, path, endpoint in table
     ]

@@ -14,7 +14,7 @@ from tests.support.small_site import Site
 def test_a_backup_is_restored_elsewhere(site: Site, tmp_path: Path) -> None:
     run, file = site.start(), tmp_path / "backup.db"
     said = site.type("backup", str(file)).stdout
-    assert re.fullmatch(r"Backed up 1 runs, \d+ events up to seq \d+", said.splitlines()[-1])
+    assert re.fullmatch(r"Backed up 1 run, 1 event up to seq \d+", said.splitlines()[-1])
     assert "secrets are not in it" in said
     assert "already exists" in site.type("backup", str(file), fails=True).stderr
     assert ("OK", "backup") in [(each["state"], each["about"]) for each in site.json("doctor")["findings"]]

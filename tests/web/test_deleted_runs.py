@@ -28,6 +28,7 @@ from approvals_bot.service.erasure import Eraser, archived_lines, erase, rewrite
 from approvals_bot.service.retention import KEY_KEPT, Archive, RetentionRules, count_ended, delete_ended
 from approvals_bot.testing import FakeClock
 from tests.support.new_runs import T0
+from tests.support.staffed_house import ENV, a_staffed_house
 from tests.support.whole_service import KEY
 
 ANN, DI = "ann@acme.eu", "di@acme.eu"
@@ -63,6 +64,10 @@ async def test_a_deleted_request_is_archived_and_says_how_it_ended(service: Any,
     for _ in range(2):  # two runs have the same file, and go together
         with_file = await service.start("pay-retained", {"amount": 4, "plan": plan}, requester=DI)
         await api.post(f"/api/runs/{with_file}/votes", json={"by": ANN, "choice": "reject", "comment": "no"})
+    of_key, replaced = [
+        (await api.post("/api/files", params={"name": name}, content=b"of a key")).json()["id"] for name in ("b", "c")
+    ]
+    body["input"]["plan"] = replaced
     opened = await api.post("/api/runs", json=body, headers=key)
     run_id = opened.json()["run_id"]
     await service.engine.settle()
@@ -91,6 +96,12 @@ async def test_a_deleted_request_is_archived_and_says_how_it_ended(service: Any,
 
     again = await api.post("/api/runs", json=body, headers=key)
     assert (again.status_code, again.json()["run_id"]) == (200, run_id), again.text
+    assert await service.engine.store.file(replaced) is None
+    unknown = await api.post("/api/runs", json=body, headers={"Idempotency-Key": "pay-18"})
+    assert (unknown.status_code, "plan" in unknown.text) == (422, True)
+    assert (
+        await api.post("/api/runs", json=body | {"input": {"amount": 5, "plan": of_key}}, headers=key)
+    ).status_code == 409
     other = {**body, "input": {"amount": 7}}
     assert (await api.post("/api/runs", json=other, headers=key)).status_code == 409
     await service.clock.advance(KEY_KEPT)
@@ -102,8 +113,8 @@ async def test_a_deleted_request_is_archived_and_says_how_it_ended(service: Any,
     lines = [json.loads(line) for line in gzip.decompress(archive.read_bytes()).splitlines()]
     run = next(line for line in lines if line.get("run_id") == run_id)
     assert (run["key"], run["status"]) == ("app:desk pay-17", "completed")
-    [part] = [line for line in lines if line["kind"] == "file"]
-    assert (part["id"], base64.b64decode(part["content"])) == (plan, b"a plan")
+    parts = {line["id"]: base64.b64decode(line["content"]) for line in lines if line["kind"] == "file"}
+    assert parts == {plan: b"a plan", replaced: b"of a key"}
     assert await service.engine.store.file(plan) is None
     before = run_id
     for event in run["events"]:
@@ -149,7 +160,7 @@ async def test_a_comment_that_is_a_word_erases_no_other(service: Any) -> None:
 
 async def test_a_person_is_erased_from_what_has_ended(service: Any, tmp_path: Path) -> None:
     secret, archive = "a friend from school", tmp_path / "archive"
-    actor, people = Actor("cli", "root"), service.engine.resources[People]
+    actor, people = Actor("cli", "root"), People()  # they have left, so only the runs know their name
 
     async def decided() -> str:
         run_id: str = await service.start("pay-retained", {"amount": 5}, requester=DI)
@@ -211,3 +222,61 @@ def test_an_archive_whose_process_was_killed_is_rewritten(tmp_path: Path) -> Non
     assert rewrite_archives(tmp_path, eraser) == 1
     assert list(archived_lines(archive.path)) == [{"kind": "run", "key": None, "events": []}]
     assert rewrite_archives(tmp_path, eraser) == 0
+
+
+LEAVE = """
+[workflow]
+id = "leave-retained"
+title = "Leave"
+request = ["*"]
+viewers = ["eve@acme.eu"]
+[fields]
+plan = { type = "file", required = false }
+[[stage]]
+id = "go"
+from = ["ann@acme.eu"]
+[deliver]
+email = true
+"""
+
+
+async def test_a_deleted_request_says_so_to_those_who_may_see_all(tmp_path: Path, unused_tcp_port: int) -> None:
+    async with a_staffed_house(tmp_path, {"leave-retained": LEAVE}, unused_tcp_port) as house:
+        key = {"Authorization": f"Bearer {ENV['DESK']}"}
+        first, second = [
+            (await house.http.post("/api/files", params={"name": "a"}, content=b"x", headers=key)).json()["id"]
+            for _ in range(2)
+        ]
+        run = await house.open("leave-retained", plan=first)
+        edit = {"by": "bo@acme.eu", "fields": {"plan": second}}
+        edited = await house.http.patch(f"/api/runs/{run}/fields", json=edit, headers=key)
+        assert edited.status_code in (200, 201), edited.text
+        await house.service.engine.settle()
+        await house.vote(run, ANN)
+        await house.clock.advance(DAYS + timedelta(minutes=1))
+        assert await delete(house.service) == 1
+        store = house.service.engine.store
+        assert [await store.file(each) for each in (first, second)] == [None, None], "the replaced one went, too"
+        expected = {"cy@acme.eu": 410, "di@acme.eu": 410, "audit@acme.eu": 410, "eve@acme.eu": 410, "bo@acme.eu": 404}
+        found = {person: await house.get(f"/requests/{run}", person) for person in expected}
+        assert {person: answer.status_code for person, answer in found.items()} == expected
+        assert "Approved on" in found["cy@acme.eu"].text
+        assert run not in found["bo@acme.eu"].text
+        runs = [(await house.get(f"/runs/{run}", person)).status_code for person in ("cy@acme.eu", "bo@acme.eu")]
+        assert runs == [410, 403]
+        assert (await house.get(f"/requests/{run}")).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("mailto:bo@acme.eu?x=1, BO%40ACME.EU or <Bo@Acme.eu>.", "mailto:X?x=1, X or <X>."),
+        ("plan of bo@acme.eu.pdf, by Bo  Lund", "plan of X.pdf, by X"),
+        ("Lund, Bo and BO LUND and Bo\nLund", "X and X and X"),
+        ("jumbo@acme.eu a.bo@acme.eu bo@acme.eu.example bo@acme.eu-x bo@acme.euro", None),
+        ("Bo Lundgren, Jumbo Lund, bo lund", None),
+    ],
+)
+def test_a_person_is_found_as_people_write_them(text: str, left: str | None) -> None:
+    eraser = Eraser("bo@acme.eu", ["Bo Lund"], People().canonical, "X")
+    assert eraser.in_text(text) == (left or text)

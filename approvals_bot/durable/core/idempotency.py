@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import re
 from collections.abc import Mapping, Set
 from enum import Enum
 from itertools import zip_longest
@@ -28,6 +29,7 @@ MAX_SENT = 20_000
 """Characters of what was sent that the log keeps besides the input, to name a difference. Longer values are digests."""
 
 _MISSING = object()
+_FILE = re.compile("file_[0-9a-f]{32}")  # as the store names them
 
 
 class SentKey(str):
@@ -197,4 +199,17 @@ def digest_of_sent(workflow: str, sent: Mapping[str, Any]) -> str:
 
 
 def _digest(workflow: str, kept: Any) -> str:
-    return hashlib.sha256(json.dumps([workflow, kept], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([workflow, _with_files_by_id(kept)], sort_keys=True).encode()).hexdigest()
+
+
+def _with_files_by_id(value: Any) -> Any:
+    """Return a JSON value in which a file is its ID alone: the store may not know any more what it was."""
+    match value:
+        case {"id": str() as id, "name": _, "sha256": _} if _FILE.fullmatch(id):
+            return id
+        case dict():
+            return {name: _with_files_by_id(each) for name, each in value.items()}
+        case list():
+            return [_with_files_by_id(each) for each in value]
+        case _:
+            return value

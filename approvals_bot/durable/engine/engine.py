@@ -20,7 +20,7 @@ from approvals_bot.durable.core.context import open_engines
 from approvals_bot.durable.core.durations import Duration
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.core.hooks import WebhookRequest
-from approvals_bot.durable.core.idempotency import sent_under
+from approvals_bot.durable.core.idempotency import SentKey, sent_under
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.durable.core.workflows import refuse_options
 from approvals_bot.durable.engine.clock import MovableClock, SystemClock, TimeSource
@@ -347,6 +347,14 @@ class Engine(Interventions):
             more["hooks"] = [first_hook(hook_token, self.scheduler.entropy())]
         created = await self._intake.start(found, given, key, own, sent, later, **more)
         return Run(self, created.run_id, is_new=created.is_new)
+
+    async def deleted_start(self, workflow: Workflow[..., Any], key: SentKey) -> Run[Any] | None:
+        """Return the run that this key has started, if it was deleted after its end and not too long ago.
+
+        Raises IdempotencyConflictError if it was started with something else.
+        """
+        run_id = await self._intake.find_deleted(workflow, dict(key.sent), key)
+        return Run(self, run_id) if run_id else None
 
     async def start_or_resume(
         self,

@@ -117,7 +117,7 @@ class Intake:
         came with something else before; HookConflictError, if another live hook has the token of one that the run is
         started with; LimitExceededError, SerializationError.
         """
-        if key is not None and sent is not None and (deleted := await self._deleted(workflow, sent, key)):
+        if key is not None and sent is not None and (deleted := await self.find_deleted(workflow, sent, key)):
             return Created(deleted, False, {})
         new = self.new_run(workflow, input, attributes, **more)._replace(idempotency_key=key, owes=owes)
         if sent is not None and difference({"input": input}, sent, "") is not None:
@@ -134,7 +134,7 @@ class Intake:
             self._notifier.limits.begun_with(created.run_id, attributes)
         return created
 
-    async def _deleted(self, workflow: Workflow[Any, Any], sent: dict[str, Any], key: str) -> str:
+    async def find_deleted(self, workflow: Workflow[Any, Any], sent: dict[str, Any], key: str) -> str:
         """Return the ID of the run that this key started, if it was deleted not too long ago; else "".
 
         Raises IdempotencyConflictError if that was started otherwise.
