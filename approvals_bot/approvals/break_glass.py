@@ -24,8 +24,8 @@ REVIEW = "review"
 """The id of the stage of a review."""
 
 
-def broken(request: Request, emergency: Emergency, at: datetime) -> Request:
-    """Approve a request that was opened in an emergency."""
+def approved_in_emergency(request: Request, emergency: Emergency, at: datetime) -> Request:
+    """Return the request as approved without a vote, with the reason its requester gave."""
     because = f"Opened without a vote by {request.called(request.requester)}: {emergency.reason}"
     actor = Actor("person", request.requester)
     return decided(request, "approved", BREAK_GLASS, at, "rule", because=because, actor=actor)
@@ -39,7 +39,7 @@ def owner_queries(definition: Definition) -> list[SeatQuery]:
 
 
 def review_definition(definition: Definition) -> Definition:
-    """Return the definition of the request that asks whether an emergency was one."""
+    """Return the definition of the request that asks whether an emergency was justified."""
     rule, emergency = definition.break_glass, definition.emergency
     if rule is None or emergency is None:
         raise refuse("there is nothing to review")
@@ -76,7 +76,7 @@ def _instructions(reason: str) -> str:
 
 
 def review_of(review: Request, definition: Definition) -> RequestReview:
-    """Return how far the review is."""
+    """Return the state of a review."""
     rule = definition.break_glass
     assert rule is not None, "there is a review"
     until, ended = review.asked_at + rule.review.within, review.outcome

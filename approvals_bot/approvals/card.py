@@ -43,7 +43,7 @@ from approvals_bot.approvals.card_model import (
     TalkName,
 )
 from approvals_bot.approvals.fields import in_format_of, shown_with_names, values
-from approvals_bot.approvals.grants import may_end, may_revoke
+from approvals_bot.approvals.grants import is_revocable, may_end
 from approvals_bot.approvals.next_calls import next_calls_of
 from approvals_bot.approvals.numbers import in_format
 from approvals_bot.approvals.reassignment import reassignment_text
@@ -195,7 +195,7 @@ def _talk(view: Request, reader: str | None) -> tuple[TalkName, ...]:
 
 def _about_grant(view: Request, grant: RequestGrant, reader: str | None) -> tuple[TalkName, ...]:
     """Return what this reader can do about the grant; in a place, what those concerned can."""
-    if not may_revoke(grant):
+    if not is_revocable(grant):
         return ()
     is_own = reader in (view.requester, view.on_behalf_of)
     may_ask = grant.may_extend and grant.state == "active" and (is_own or reader is None)

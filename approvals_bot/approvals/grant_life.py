@@ -71,7 +71,7 @@ class GrantLife:
         self._interrupt = asyncio.Event()  # it was revoked or extended
 
     async def run(self) -> None:
-        """Give it, wait for its end, and remove it."""
+        """Give the grant, wait for its end, and remove it."""
         try:
             terms = terms_of(self.policy, self._request, self._rules)
         except (LengthError, TemplateError) as error:
@@ -86,12 +86,12 @@ class GrantLife:
         await self._take(terms)
 
     def revoke(self, by: str, reason: str) -> None:
-        """End it now. What is being given is removed as soon as that call has returned."""
+        """End the grant now. One that is being given is removed once that call has returned."""
         self._becomes(revoked_by=by, reason=reason.strip()[:LONGEST_REASON])
         self._interrupt.set()
 
     async def extend(self, lasts: timedelta, by: str) -> None:
-        """Let it end later. `by`: the person or rule that decided it."""
+        """Extend the grant by `lasts`. `by`: the person or rule that decided it."""
         assert self.grant.until is not None, "it is active"
         self._becomes(what="grant_extended", until=self.grant.until + lasts)
         self._interrupt.set()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # cards, which commands show, need neither rules nor template
     from approvals_bot.approvals.templates import Facts
 
 OVERDUE_FROM = 3
-"""Failures to remove a grant from which on it is overdue."""
+"""A grant is overdue after so many failed tries to remove it."""
 
 LONGEST_REASON = 500  # characters of a revocation's reason
 
@@ -44,7 +44,7 @@ the log of one run."""
 
 
 class LengthError(ApprovalsBotError, ValueError):
-    """The length of a grant that can't be used. `code` and `params`: of the message about it."""
+    """A grant's length that can't be used. `code` and `params`: of the message about it."""
 
     def __init__(self, code: str, params: Mapping[str, JsonValue]) -> None:
         self.code = code
@@ -64,7 +64,7 @@ def grant_length(grant: Grant, facts: Facts) -> timedelta:
 
 
 def read_length(text: str, longest: timedelta) -> timedelta:
-    """Parse the length of a grant. Raises LengthError for what is none, or longer than `longest`."""
+    """Parse the length of a grant. Raises LengthError if it is no duration, or longer than `longest`."""
     try:
         lasts = parse_duration(text)
     except ValueError:
@@ -145,8 +145,8 @@ def may_end(request: Request, person: str) -> bool:
     return person in (request.requester, request.on_behalf_of, *approvers(request))
 
 
-def may_revoke(grant: RequestGrant) -> bool:
-    """Return whether there is something to revoke: what isn't being removed yet."""
+def is_revocable(grant: RequestGrant) -> bool:
+    """Return whether this grant can still be revoked: whether nobody has begun to remove it."""
     return grant.state in ("giving", "active") and not grant.revoked_by
 
 

@@ -1,8 +1,9 @@
-"""Covered requests: those that the approval of an earlier one decides, and what an approval covers. Pure but for steps.
+"""Covered requests: which later ones an approval covers, and how it decides them. Pure but for steps.
 
 A grant covers a request only if the people who gave it could approve that request now: every stage that applies is
 opened for real, with the people as of now, and filled by their votes alone. So a grant never reaches further than its
-givers do: not to a stage that its own request skipped, nor to their own requests, nor beyond their leaving the group.
+givers do: not to a stage that its own request skipped, nor to their own requests, nor to any request once they have
+left the group.
 """
 
 from __future__ import annotations
@@ -131,10 +132,10 @@ def _with_vote(request: Request, person: str, at: datetime) -> Request:
 
 async def covered_by_standing(request: Request, rules: Rules, rule: Standing) -> Request:
     """Return the request as an earlier approval of the same file has approved it; unchanged if none covers it."""
-    return await covered(request, rules, scope_of(request, rule), lambda grant: use_of(request, rule))
+    return await covered_by_grants(request, rules, scope_of(request, rule), lambda grant: use_of(request, rule))
 
 
-async def covered(request: Request, rules: Rules, scope: str, use_of: MakeUse) -> Request:
+async def covered_by_grants(request: Request, rules: Rules, scope: str, use_of: MakeUse) -> Request:
     """Return the request as a grant of this list has approved it; unchanged if none covers it."""
     grants = await find_grants(scope)
     if not grants:

@@ -1,8 +1,8 @@
 """Standing grants: approvals that also cover later requests, within limits and until a time.
 
 Two kinds share this: `[standing]` of a workflow's file, given by the votes of its stages, and the allowance of one
-person for the next calls of an agent's tool. Each is a `StandingGrant` in a list of the store, which all replicas
-change by turns, so no limit is ever exceeded. The rules are pure functions over the list; `StandingGrants` keeps it.
+person for the next calls of an agent's tool. Each is a `StandingGrant` in a list of the store, which replicas change
+one at a time, so no limit is ever exceeded. The rules are pure functions over the list; `StandingGrants` keeps it.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _state(grants: Sequence[CountedGrant]) -> dict[str, Any]:
 
 
 def with_grant(state: Mapping[str, Any], grant: StandingGrant) -> dict[str, Any] | None:
-    """Add a grant to the list. None: it has been there before, and may even be over by now."""
+    """Add a grant to the list. None: the list has had it before; it may even be over by now."""
     kept = list(grants_in(state))
     if any(each.grant.id == grant.id for each in kept):
         return None

@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import partial
 
 from approvals_bot.approvals.allowances import allowance_of, scope_of_calls, use_of_call
-from approvals_bot.approvals.break_glass import broken, owner_queries, review_definition
+from approvals_bot.approvals.break_glass import approved_in_emergency, owner_queries, review_definition
 from approvals_bot.approvals.granted import Granting
 from approvals_bot.approvals.notifications import emergency_notifications
 from approvals_bot.approvals.request import BREAK_GLASS, Request
 from approvals_bot.approvals.resolution import find_people
 from approvals_bot.approvals.rules import Rules
 from approvals_bot.approvals.stages import context_of, seat_queries, with_people, with_recipients
-from approvals_bot.approvals.standing import covered, covered_by_standing, given_by
+from approvals_bot.approvals.standing import covered_by_grants, covered_by_standing, given_by
 from approvals_bot.approvals.standing_grants import give_grant
 from approvals_bot.durable.core.api import now
 
@@ -30,11 +30,11 @@ async def decided_without_votes(request: Request, rules: Rules) -> Request:
     if request.outcome is not None:
         return request
     if definition.emergency is not None:
-        return broken(request, definition.emergency, now())
+        return approved_in_emergency(request, definition.emergency, now())
     if definition.standing is not None:
         return await covered_by_standing(request, rules, definition.standing)
     if definition.allowance is not None:
-        return await covered(request, rules, scope_of_calls(request), partial(use_of_call, request))
+        return await covered_by_grants(request, rules, scope_of_calls(request), partial(use_of_call, request))
     return request
 
 

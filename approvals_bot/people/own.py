@@ -12,7 +12,7 @@ from approvals_bot.people.absences import Absence
 
 @dataclass(frozen=True, slots=True)
 class OwnSettings:
-    """What one person has set. `zone`: "" for the one that the configuration has."""
+    """One person's own settings. `zone`: "" for the one that the configuration has."""
 
     zone: str = ""
     away: tuple[Absence, ...] = ()
@@ -30,7 +30,7 @@ UNSET = OwnSettings()
 
 
 def own_settings(stored: Mapping[str, Any]) -> OwnSettings:
-    """Return the settings that this JSON is. Raises ValueError, TypeError or LookupError for anything else."""
+    """Parse stored settings. Raises ValueError, TypeError or LookupError for anything else."""
     away = [
         Absence(date.fromisoformat(first), date.fromisoformat(last), tuple(map(str, delegates)))
         for first, last, *delegates in stored["away"]
@@ -40,7 +40,7 @@ def own_settings(stored: Mapping[str, Any]) -> OwnSettings:
 
 @dataclass(slots=True)
 class OwnPeople:
-    """The settings of everybody who has set something, by address, as this process has last read them."""
+    """Everybody's own settings by address, as this process has last read them."""
 
     by_address: dict[str, OwnSettings] = field(default_factory=dict)
 

@@ -12,7 +12,7 @@ from approvals_bot.people.sources import ListedGroup, LiveSource, NestedGroup, S
 class Person:
     """A person is their address; the rest is how to reach and show them.
 
-    `mail`: the mailbox as it is configured, if that is spelled differently. `numbers`: how they write them,
+    `mail`: the mailbox as it is configured, if that is spelled differently. `numbers`: how they write numbers,
     "1.234,56"; "" for our own way.
     """
 

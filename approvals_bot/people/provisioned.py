@@ -1,7 +1,7 @@
-"""People whom an identity provider pushes here by SCIM, and the groups that it makes of them.
+"""People and groups that an identity provider pushes here by SCIM.
 
-What is kept of each resource is what people are looked up by. A change costs what it changes, however many people there
-are: the roster of this is a view.
+Of each resource, only what people are looked up by is kept. `roster` is a view of it, so a change costs the same
+however many people there are.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ class ProvisionedPeople:
         )
 
     def put(self, kind: str, id: str, document: Mapping[str, Any] | None) -> None:
-        """Take over a resource as the provider describes it; None: it was deleted."""
+        """Update a resource from the provider's description; None: it was deleted."""
         if kind == "User":
             self.put_user(id, document)
         else:
             self.put_group(id, document)
 
     def put_user(self, id: str, document: Mapping[str, Any] | None) -> ProvisionedUser | None:
-        """Take over a user as the provider describes them; None: they were deleted. Returns who it was before."""
+        """Update a user from the provider's description; None: they were deleted. Returns what they were before."""
         before = self._users.pop(id, None)
         self._members.clear()
         if before is not None and before.person is not None:
@@ -82,7 +82,7 @@ class ProvisionedPeople:
         return before
 
     def put_group(self, id: str, document: Mapping[str, Any] | None) -> None:
-        """Take over a group as the provider describes it; None: it was deleted."""
+        """Update a group from the provider's description; None: it was deleted."""
         before = self._groups.pop(id, None)
         self._members.clear()
         if before is not None:
@@ -100,7 +100,7 @@ class ProvisionedPeople:
         return len(self._users), len(self._groups)
 
     def _note(self, address: str) -> None:
-        """Note whether anybody with this address may do anything: of several users, one is enough."""
+        """Bar this address unless one of its users is active."""
         users = [self._users[id] for id in self._by_address.get(address, ())]
         if users and not any(user.is_active for user in users):
             self._barred.add(address)

@@ -4,8 +4,8 @@
                  "zone": "Europe/Berlin", "away": [{"from": "2026-12-24", "until": "2026-12-31",
                  "delegate": ["bo@acme.eu"]}], "groups": ["sre"]}]}
 
-A roster is an immutable value: each reading makes a new one, and looking somebody up is a look into a dict
-however many people there are. What is wrong with one entry costs that entry, or the one thing in it that is wrong.
+A roster is an immutable value: each reading makes a new one, and a look-up costs the same however many people there
+are. A faulty entry is left out, or only the one thing in it that is wrong.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def merged(given: Person | None, listed: Person) -> Person:
 
 
 def completed(person: Person) -> Person:
-    """Return the person with a name and a time zone, if nobody has said any."""
+    """Return the person with the name and the time zone that are shown where nobody gave any."""
     if person.name and person.zone:
         return person
     return replace(person, name=person.name or person.address.partition("@")[0], zone=person.zone or "UTC")
@@ -148,7 +148,7 @@ def completed(person: Person) -> Person:
 
 
 def read_roster(content: bytes, rules: IdentityRules, source: str) -> Roster:
-    """Return the roster that a directory's JSON is. Raises SourceUnavailable if it isn't one at all.
+    """Parse a directory's JSON into a roster. Raises SourceUnavailable if it isn't a directory at all.
 
     It is read entry by entry: the interpreter may run something else in between, which is why a thread can do it beside
     an event loop.
@@ -220,7 +220,7 @@ class _FaultError(Exception):
 
 @dataclass(slots=True)
 class _RosterBuilder:
-    """A roster in the making."""
+    """Collects the entries of a directory, and their faults, into a roster."""
 
     rules: IdentityRules
     text: str
@@ -234,7 +234,7 @@ class _RosterBuilder:
     _last_bad: int = -1
 
     def add(self, at: int, position: int, entry: Any) -> None:
-        """Add the entry with this number. What is wrong with it is noted."""
+        """Add the entry with this number, and note its faults."""
 
         def noted(key: str, message: str) -> None:
             if at != self._last_bad:

@@ -1,6 +1,6 @@
-"""The directory of people, read again and again: a file, or what a target answers.
+"""The directory of people, kept up to date: a file, or what a target answers.
 
-What could be read last counts until something else can be read. A directory that could not be read since the start is
+The last content that could be read counts until another can. A directory that could not be read since the start is
 unknown, not empty: people who may be in it are asked to try again.
 """
 
@@ -36,7 +36,7 @@ class DirectorySource(Protocol):
         """Return its content, cut off after `limit` bytes. Raises SourceUnavailable."""
 
     def state(self) -> object:
-        """Return what is different once it has changed, as far as that can be seen without reading it."""
+        """Return a value that differs once the source has changed, as far as that can be seen without reading it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,10 @@ class DirectoryState:
 
 
 class DirectoryReader:
-    """Keeps `rosters.listed` as `[directory] people` has it."""
+    """Keeps `rosters.listed` up to date with `[directory] people`."""
 
     def __init__(self, rosters: Rosters, now: Callable[[], datetime], troubles: Troubles | None = None) -> None:
-        """Set it up. `troubles`: where it is noted that the directory can't be read."""
+        """`troubles`: where it is noted that the directory can't be read."""
         self.rosters = rosters
         self._troubles = Troubles(now) if troubles is None else troubles
         self.state: DirectoryState | None = None
@@ -142,7 +142,7 @@ class DirectoryReader:
             self._people.bad_entries[source.name] = self.state.bad
 
     async def _changed(self, source: DirectorySource) -> Roster | None:
-        """Return the roster that the directory is now; None if nothing has changed in it."""
+        """Fetch the directory's roster; None if nothing has changed in it."""
         content = await source.fetch(LARGEST_DIRECTORY + 1)
         rules, digest = self._rules, hashlib.sha256(content).hexdigest()
         if self._was == (digest, rules):

@@ -21,7 +21,7 @@ from approvals_bot.people.absences import Absence
 from approvals_bot.people.own import OwnPeople, OwnSettings, own_settings
 from approvals_bot.service.known import KnownPeople
 
-NEVERY = 5.0  # seconds until a replica knows what was set at another
+READ_EVERY = 5.0  # seconds until a replica knows what was set at another
 SKEW = timedelta(minutes=5)  # by which the clocks of two machines may differ
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -44,7 +44,7 @@ class AbsenceRefused(ApprovalsBotError):
 
 
 def absence_id(absence: Absence) -> str:
-    """Return what names an absence among those of its person."""
+    """Return the id of an absence among those of its person."""
     return f"{absence.first} {absence.last} {' '.join(absence.delegates)}".strip()
 
 
@@ -91,7 +91,7 @@ def remove_absences(settings: OwnSettings, ids: Collection[str]) -> OwnSettings:
 
 
 class OwnPeopleStore:
-    """Reads and writes `known`, which people are looked up in: who is asked takes no query more."""
+    """Reads and writes `known`, in which people are looked up without a query."""
 
     def __init__(self, engine: Engine) -> None:
         self.known = OwnPeople()
@@ -119,7 +119,7 @@ class OwnPeopleStore:
     async def keep_reading(self) -> None:
         """Read what other replicas write, until cancelled. SQLite has one process for a file."""
         while self._engine.store.is_shared:
-            await asyncio.sleep(NEVERY)
+            await asyncio.sleep(READ_EVERY)
             try:
                 await self.read()
             except StoreUnavailableError:

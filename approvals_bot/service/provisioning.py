@@ -30,7 +30,7 @@ log = logging.getLogger("approvals_bot.service")
 
 
 class Provisioning:
-    """Users and groups that are pushed here. `rosters.pushed` is kept as they are."""
+    """The users and groups that are pushed here. Keeps `rosters.pushed` up to date with them."""
 
     def __init__(self, engine: Engine, rosters: Rosters) -> None:
         self._engine = engine
@@ -47,12 +47,12 @@ class Provisioning:
         return self._people
 
     def use(self, rules: IdentityRules) -> None:
-        """Say which addresses are one person, from the next reading on."""
+        """Apply these rules of which addresses are one person, from the next reading on."""
         if rules != (self._next or self._people).rules:
             self._next = ProvisionedPeople(rules)
 
     async def read(self) -> None:
-        """Take over what has changed. Raises StoreUnavailableError."""
+        """Read what has changed. Raises StoreUnavailableError."""
         async with self._reading:
             people, index, read_to = self._people, self._index, self._read_to
             if self._next is not None:
@@ -72,7 +72,7 @@ class Provisioning:
             self._rosters.pushed = people.roster if any(people.counts()) else NOBODY
 
     async def keep_reading(self) -> None:
-        """Read what other replicas take in, and everything by new rules, until cancelled."""
+        """Read what other replicas have taken in, and everything again after new rules, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
             if not self._engine.store.is_shared and self._next is None:
@@ -93,7 +93,7 @@ class Provisioning:
         return self._index.ids(kind, value)
 
     def new_id(self) -> str:
-        """Return an ID that comes after all that were made before, so that lists keep their order."""
+        """Return an ID greater than all before it, so that lists keep their order."""
         self._last_id = max(self._last_id + 1, to_micros(self._engine.now()))
         return f"{self._last_id:014x}-{secrets.token_hex(8)}"
 

@@ -19,7 +19,7 @@ from approvals_bot.approvals.acts import Reply, Revoke
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.card_model import Card
 from approvals_bot.approvals.explain import explain
-from approvals_bot.approvals.grants import may_end, may_revoke
+from approvals_bot.approvals.grants import is_revocable, may_end
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.talk import may_comment, talk_result
 from approvals_bot.durable.engine import Engine
@@ -133,8 +133,8 @@ class RequestPages:
     ) -> Response:
         card, person = card_of(view, reader, self._now()), self._people.person(reader) if reader else None
         own = await self._own_form(view, reader)
-        is_revocable = view.grant is not None and may_revoke(view.grant) and "revoke" not in card.talk
-        if reader and is_revocable and await self._readers.may_end_grant(view, reader):
+        lacks_revoke = view.grant is not None and is_revocable(view.grant) and "revoke" not in card.talk
+        if reader and lacks_revoke and await self._readers.may_end_grant(view, reader):
             card = replace(card, talk=("revoke", *card.talk))
         counted = None if view.standing is None else await counted_grant(self._engine, view.standing)
         if view.standing is not None and view.grant is None:

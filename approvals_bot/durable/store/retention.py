@@ -124,7 +124,7 @@ def _ended(run_id: str, ended: int, key: str | None, hooks: str) -> DeletableRun
 
 
 def _conditions(which: Deletable, place: str) -> tuple[str, list[Any]]:
-    """Return what the runs must fulfil, and the values of its places. `place`: "?" or "$"."""
+    """Return the SQL conditions on runs, and the values of their placeholders. `place`: "?" or "$"."""
     given: list[Any] = [to_micros(which.before)]
 
     def put(value: Any) -> str:
