@@ -126,7 +126,7 @@ async def resolve_seats(
     veto = next((seat for seat in seats if seat.id == VETO), None)
     if veto is not None:
         seats = tuple(seat for seat in seats if seat is not veto)
-    if at is None:
+    if at is None or not people.has_absences:
         return Resolution(seats, known, excluded=excluded, veto=veto)
     entitled = dict.fromkeys(address for seat in seats for address in seat.eligible)
     absences = {address: absence for address in entitled if (absence := people.away(address, at)) is not None}

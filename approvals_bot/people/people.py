@@ -237,15 +237,18 @@ class People:
         person = None if listed is None else self.person(listed)
         return person if person is not None and person.slack == user_id else None
 
+    @property
+    def has_absences(self) -> bool:
+        """Whether anybody may ever be away. Nobody's absences have to be looked up otherwise."""
+        return bool(self._away or self.own.by_address or self.rosters.has_absences)
+
     def away(self, address: str, at: datetime) -> Away | None:
         """Return this person's absence at this time, with its delegates; None if they aren't away."""
-        has_some = self._away or self.own.by_address or self.rosters.has_absences
-        return absences.away(self.canonical(address), at, self._absences) if has_some else None
+        return absences.away(self.canonical(address), at, self._absences) if self.has_absences else None
 
     def next_change(self, address: str, at: datetime) -> datetime | None:
         """Return when this person next leaves or comes back, by today's configuration; None for never."""
-        has_some = self._away or self.own.by_address or self.rosters.has_absences
-        return absences.next_change(self.canonical(address), at, self._absences) if has_some else None
+        return absences.next_change(self.canonical(address), at, self._absences) if self.has_absences else None
 
     @property
     def absences(self) -> Mapping[str, Sequence[Absence]]:

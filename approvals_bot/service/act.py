@@ -165,18 +165,19 @@ async def send_act(
     note(run_id=target.record.id, workflow=target.record.workflow)
     if (trace := target.record.attributes.get(TRACEPARENT)) is not None:
         link_to(trace)
-    act = _as_voted_before(engine, request_behind(target), act)
-    if (refusal := await _refuse(engine, target, act, state)) is not None:
+    seen = request_behind(target)
+    act = _as_voted_before(engine, seen, act)
+    if (refusal := await _refuse(engine, target, seen, act, state)) is not None:
         return refusal
     if await has_had_their_share(engine, target, act.by):
         return BUSY
-    if isinstance(act, Edit) and (view := request_behind(target)) is not None and view.files:
-        with_files = await _with_files(engine, view, act)
+    if isinstance(act, Edit) and seen is not None and seen.files:
+        with_files = await _with_files(engine, seen, act)
         if isinstance(with_files, Reply):
             return with_files
         act = with_files
     try:
-        message, seen = WebhookRequest.of_json(message_of(act)), request_behind(target)
+        message = WebhookRequest.of_json(message_of(act))
         owed = None if seen is None else line_of_act(engine, act, seen, shown)
         kept = await engine.send_to_webhook(target, message, resume_id=press, owes=owed)
         is_repeat = kept.hook.run_id == target.record.id and kept.events[0].seq <= target.record.seq
@@ -191,17 +192,17 @@ async def send_act(
         return await _too_late(engine, target.hook.id, act)
 
 
-async def _refuse(engine: Engine, target: HookTarget, act: Act, state: str | None) -> Reply | None:
+async def _refuse(
+    engine: Engine, target: HookTarget, request: Request | None, act: Act, state: str | None
+) -> Reply | None:
     """Refuse people whom nobody knows any more, and presses in Slack or a chat where a sign-in is needed.
 
-    Also those on what the request has never been: it was put back since.
-
-    The audit records it.
+    Also those on what the request has never been: it was put back since. The audit records each refusal.
 
     Slack itself knows those who press there: they are identified by its signature, and members of the workspace. That
     isn't enough for those whom the identity provider has deactivated.
     """
-    request, refusal = request_behind(target), None
+    refusal = None
     if act.via in ("slack", "chat") and request is not None and request.is_open and request.link_auth == "login":
         refusal = Reply("not_an_approver", code="sign_in_needed", params={"page": _page_of(engine, request)})
     elif (known := engine.resources.get(KnownPeople)) is not None and is_mail(act.by):

@@ -81,7 +81,7 @@ class TrustedProxies:
     """The networks whose `X-Forwarded-…` headers count: `[server] trusted_proxies`."""
 
     def __init__(self, networks: Iterable[str] = ()) -> None:
-        self._networks = [ip_network(network, strict=False) for network in networks]
+        self.networks = [ip_network(network, strict=False) for network in networks]
         self._trusts = lru_cache(maxsize=1_000)(self._look_up)
 
     def __contains__(self, address: str) -> bool:
@@ -92,12 +92,12 @@ class TrustedProxies:
             ip = ip_address(address)
         except ValueError:
             return False
-        return any(ip in network for network in self._networks if network.version == ip.version)
+        return any(ip in network for network in self.networks if network.version == ip.version)
 
     def request_id(self, scope: Scope) -> str:
         """Return the ID that a trusted proxy has given the request; "" if it has none that is plain and short."""
         client = scope.get("client")
-        if not self._networks or not client or _plain(client[0]) not in self:
+        if not client or _plain(client[0]) not in self:
             return ""
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         return given.decode() if REQUEST_ID.fullmatch(given) else ""
@@ -109,7 +109,7 @@ class TrustedProxies:
         proxy is the caller. What callers wrote themselves comes before it and is never reached.
         """
         client = scope.get("client")
-        if not self._networks or not client or (hop := _plain(client[0])) not in self:
+        if not client or (hop := _plain(client[0])) not in self:
             return
         scope["approvals_bot.proxy"] = hop
         reported = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
@@ -176,7 +176,8 @@ class Guard:
             host = admit(scope)
             if self._loopback_only and not is_loopback_host(host):
                 raise Problem(421, detail="Here, this service answers only to localhost, 127.0.0.1 and [::1].")
-            self._proxies.apply(scope)
+            if self._proxies.networks:
+                self._proxies.apply(scope)
             path = scope["path"]
             if path.startswith(SENT) and "\0" not in path and (ours := OURS.match(path)):
                 # Mail programs that make links of plain text take a full stop along, and gateways add parameters.
@@ -226,10 +227,8 @@ def is_loopback_host(host: str) -> bool:
         name = host
     elif not (port.isascii() and port.isdecimal()):
         return False
-    return name.lower() in LOOPBACK_NAMES or _is_loopback_v4(name)
-
-
-def _is_loopback_v4(name: str) -> bool:
+    if name.lower() in LOOPBACK_NAMES:
+        return True
     try:
         ip = ip_address(name)
     except ValueError:

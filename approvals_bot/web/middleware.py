@@ -103,7 +103,8 @@ class Middleware:
             await self._app(scope, receive, send)
             return
         scope[KEEPS_PEERS] = self._keeps_peers
-        request_id = self._proxies.request_id(scope) or secrets.token_hex(8)
+        given = self._proxies.request_id(scope) if self._proxies.networks else ""
+        request_id = given or secrets.token_hex(8)
         known = {"request_id": request_id}
         of_request.set(known)
         with span(scope["method"], _parent(scope), request_id=request_id) as current:
