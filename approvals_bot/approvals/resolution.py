@@ -17,8 +17,18 @@ from approvals_bot.approvals.eligibility import SELF, PeopleSource, RequestConte
 from approvals_bot.approvals.field_addresses import fields_of, filled
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.reassignment import Rank
-from approvals_bot.approvals.request import VETO, Opening
+from approvals_bot.approvals.request import VETO, Opening, RequestStage
 from approvals_bot.approvals.rules import rules_of
+from approvals_bot.approvals.stages import (
+    TOO_FEW,
+    context_of,
+    different_people,
+    judged,
+    request_of,
+    seat_queries,
+    uncovered,
+    why_undecidable,
+)
 from approvals_bot.durable.core.api import resource, step
 from approvals_bot.durable.core.serialization import Proven
 from approvals_bot.errors import StepFailedError
@@ -336,3 +346,27 @@ def _instead(
             return above, f"the manager of {people.person(seen[-1]).name}, who can't decide on an own request"
         seen.append(above.address)
     return None, ""
+
+
+async def find_undecidable_stage(
+    definition: Definition, opening: Opening, people: People, now: datetime
+) -> tuple[str, str] | None:
+    """Find the first stage that nobody could ever decide, and why; None if there is none. "": no stage applies.
+
+    A source of people that can't be read now doesn't count: it is read again when the stage opens.
+    """
+    rules = rules_of(definition, opening)
+    request = judged(request_of(rules, opening, at=now), rules, now, *rules.stages)
+    if rules.ruling_of(request).automatic is not None:
+        return None
+    if definition.policy.when_nobody is None and (why := uncovered(rules.ruling_of(request))):
+        return "", why
+    ahead = list[tuple[RequestStage, Resolution]]()
+    for stage in request.stages:
+        if stage.state != "skipped":
+            found = await resolve_seats(seat_queries(request, rules, stage), context_of(request, rules, stage), people)
+            ahead.append((stage, found))
+            if reason := why_undecidable(request, rules, stage, found):
+                return stage.id, reason
+    title = different_people(request, rules, ahead) if definition.policy.distinct else ""
+    return (title, TOO_FEW) if title else None

@@ -335,7 +335,8 @@ def addresses_of(definition: Definition) -> Iterator[str]:
 def facts_of(request: Request, rules: Rules, stage: RequestStage | None = None) -> Facts:
     """Return what the file's templates may name. `stage`: the one that opens."""
     asks = {stage.id: stage.ask for stage in rules.definition.stage}
-    answers = {stage: forms.values(asks[stage], given) for stage, given in last_answers_of(request).items()}
+    answered = last_answers_of(request) if request.votes else {}
+    answers = {stage: forms.values(asks[stage], given) for stage, given in answered.items()}
     ended = request.outcome
     decision = ended and AboutDecision(ended.outcome, _who(request, ended.by), ended.comment, ended.via)
     return Facts(

@@ -22,6 +22,7 @@ from approvals_bot.approvals.request import Opening, Request, RequestStage
 from approvals_bot.approvals.resolution import is_among, resolve_seats, with_groups
 from approvals_bot.approvals.rules import IN_FIELD, Rules, facts_of, rules_of
 from approvals_bot.approvals.stages import (
+    TOO_FEW,
     carries_over,
     context_of,
     different_people,
@@ -38,7 +39,6 @@ from approvals_bot.approvals.timers import Time, late_escalations, past_deadline
 from approvals_bot.approvals.values import shown_duration
 from approvals_bot.people import People, Person
 
-TOO_FEW = "too few people are left who decide in no other stage"
 NOT_REQUESTED = "the requester can't request these values, by [[request]]"
 
 
@@ -311,30 +311,6 @@ def _absence(address: str, found: Resolution) -> dict[str, Any]:
 def _why(address: str, found: Resolution) -> str:
     reasons = (seat.eligible[address] for seat in found.seats if address in seat.eligible)
     return ", ".join(dict.fromkeys(reasons))
-
-
-async def find_undecidable_stage(
-    definition: Definition, opening: Opening, people: People, now: datetime
-) -> tuple[str, str] | None:
-    """Find the first stage that nobody could ever decide, and why; None if there is none. "": no stage applies.
-
-    A source of people that can't be read now doesn't count: it is read again when the stage opens.
-    """
-    rules = rules_of(definition, opening)
-    request = judged(request_of(rules, opening, at=now), rules, now, *rules.stages)
-    if rules.ruling_of(request).automatic is not None:
-        return None
-    if definition.policy.when_nobody is None and (why := uncovered(rules.ruling_of(request))):
-        return "", why
-    ahead = list[tuple[RequestStage, Resolution]]()
-    for stage in request.stages:
-        if stage.state != "skipped":
-            found = await resolve_seats(seat_queries(request, rules, stage), context_of(request, rules, stage), people)
-            ahead.append((stage, found))
-            if reason := why_undecidable(request, rules, stage, found):
-                return stage.id, reason
-    title = different_people(request, rules, ahead) if definition.policy.distinct else ""
-    return (title, TOO_FEW) if title else None
 
 
 def _iso(at: datetime) -> str:

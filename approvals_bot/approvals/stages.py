@@ -422,6 +422,9 @@ def decided_before(request: Request, stage: RequestStage) -> frozenset[str]:
     return frozenset(address for vote in votes for address in (vote.by, vote.place))
 
 
+TOO_FEW = "too few people are left who decide in no other stage"
+
+
 def different_people(request: Request, rules: Rules, ahead: Iterable[tuple[RequestStage, Resolution]]) -> str:
     """Return the title of a stage for which too few people are left who decide in no other; "" if there is none.
 

@@ -8,8 +8,7 @@ from typing import Any
 from approvals_bot.approvals.break_glass import LONGEST_REASON, SHORTEST_REASON, review_definition
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.request import Opening
-from approvals_bot.approvals.resolution import is_named
-from approvals_bot.approvals.simulate import find_undecidable_stage
+from approvals_bot.approvals.resolution import find_undecidable_stage, is_named
 from approvals_bot.approvals.standing_policy import Emergency
 from approvals_bot.durable.core.registry import Workflow
 from approvals_bot.durable.store.sessions import SessionRow

@@ -22,9 +22,8 @@ from approvals_bot.approvals.named_people import opening_with_people
 from approvals_bot.approvals.opening_policy import SCHEDULE
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import BREAK_GLASS, ON_BEHALF_OF, REQUESTER, Opening
-from approvals_bot.approvals.resolution import is_named
+from approvals_bot.approvals.resolution import find_undecidable_stage, is_named
 from approvals_bot.approvals.rules import rules_of
-from approvals_bot.approvals.simulate import find_undecidable_stage
 from approvals_bot.approvals.templates import Facts, TemplateError, Who, render_key
 from approvals_bot.approvals.timers import past_deadlines
 from approvals_bot.config.api_keys import ANYBODY

@@ -23,9 +23,8 @@ from approvals_bot.approvals.json_values import UnfitError
 from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.request import Opening
-from approvals_bot.approvals.resolution import with_groups
+from approvals_bot.approvals.resolution import find_undecidable_stage, with_groups
 from approvals_bot.approvals.rules import rules_of
-from approvals_bot.approvals.simulate import find_undecidable_stage
 from approvals_bot.approvals.stages import request_of
 from approvals_bot.approvals.standing_grants import StandingGrants
 from approvals_bot.durable.engine import Engine, Run, SentKey

@@ -15,7 +15,8 @@ from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.explain import explain
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.request import Opening, RequestSeat
-from approvals_bot.approvals.simulate import find_undecidable_stage, simulate
+from approvals_bot.approvals.resolution import find_undecidable_stage
+from approvals_bot.approvals.simulate import simulate
 from approvals_bot.approvals.stage_policy import Alternative, Seat, Stage
 from approvals_bot.cli.show import simulated
 from approvals_bot.people.absences import Absence

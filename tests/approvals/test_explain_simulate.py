@@ -11,7 +11,8 @@ import pytest
 from approvals_bot.approvals.explain import explain
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Opening
-from approvals_bot.approvals.simulate import find_undecidable_stage, simulate
+from approvals_bot.approvals.resolution import find_undecidable_stage
+from approvals_bot.approvals.simulate import simulate
 from approvals_bot.errors import InvalidPayloadError
 
 ANN, BO, CY, DI, CFO = (f"{address}@acme.eu" for address in ("ann", "bo", "cy", "di", "cfo"))

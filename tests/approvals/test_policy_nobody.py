@@ -9,7 +9,8 @@ import pytest
 
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import NO_STAGE, Opening, plain_name
-from approvals_bot.approvals.simulate import find_undecidable_stage, simulate
+from approvals_bot.approvals.resolution import find_undecidable_stage
+from approvals_bot.approvals.simulate import simulate
 from tests.approvals.conftest import ANN, BO, CY, DI
 
 BUY = """
