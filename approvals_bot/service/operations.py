@@ -65,7 +65,10 @@ class LoadedFiles:
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """All of it. `growth`: bytes a day, None before there are two days. `rights`: what changed in them, and when."""
+    """The state of an installation.
+
+    `growth`: bytes a day, None before there are two days. `rights`: what changed in them, and when.
+    """
 
     replicas: tuple[ReplicaRow, ...]
     leases: Mapping[str, int]
@@ -162,7 +165,7 @@ async def _rights(engine: Engine) -> tuple[datetime, Sequence[Any]] | None:
 
 
 async def measure(engine: Engine) -> None:
-    """Note today's size of the store, if nobody has yet."""
+    """Record today's size of the store, once a day."""
     now = engine.now()
     today, size = now.date().isoformat(), (await engine.store.load()).size
 
@@ -175,7 +178,7 @@ async def measure(engine: Engine) -> None:
 
 
 async def keep_measuring(engine: Engine) -> None:
-    """Note the size of each day until cancelled."""
+    """Record the store's size every day, until cancelled."""
     pause = FIRST_MEASURED
     while True:
         await asyncio.sleep(pause)

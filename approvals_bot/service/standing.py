@@ -1,4 +1,4 @@
-"""Standing grants, kept in the store: a list for each kind of request, which all replicas change by turns.
+"""Standing grants, kept in the store: a list for each kind of request, which replicas change one at a time.
 
 A list is a counter. The process that writes second reads it again, so of 50 requests at once, a grant for 20 covers
 exactly 20.

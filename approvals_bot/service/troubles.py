@@ -48,7 +48,7 @@ class Troubles:
         return key in self._open
 
     def begin(self, key: str, event: str, text: str, *, channel: str = "", target: str = "") -> None:
-        """Take note that this is wrong, and log it if it wasn't before."""
+        """Record that this is wrong, and log it if it wasn't before."""
         if (known := self._open.get(key)) is not None:
             self._open[key] = replace(known, text=text)
             return
@@ -57,7 +57,7 @@ class Troubles:
         _log(trouble, logging.ERROR, text, "begun")
 
     def end(self, key: str, event: str, text: str) -> None:
-        """Take note that it is over, and log that if it was wrong."""
+        """Record that this is over, and log that if it was wrong."""
         if (known := self._open.pop(key, None)) is not None:
             _log(replace(known, event=event), logging.INFO, text, "over")
 
