@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
@@ -31,6 +32,9 @@ from approvals_bot.errors import (
     InvalidPayloadError,
     RequestRefusedError,
 )
+
+if sys.version_info >= (3, 14):
+    from annotationlib import Format
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -306,8 +310,15 @@ class _Signature:
             bound.arguments[name] = tuple(value) if is_variadic else value
 
 
+def _readable(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature. From Python 3.14 on, annotations may name what only type checkers import."""
+    if sys.version_info >= (3, 14):
+        return inspect.signature(function, annotation_format=Format.FORWARDREF)
+    return inspect.signature(function)
+
+
 def _signature_of(function: Callable[..., Any]) -> _Signature:
-    signature = inspect.signature(function)
+    signature = _readable(function)
     try:
         hints = get_type_hints(function, include_extras=True)
     except NameError:

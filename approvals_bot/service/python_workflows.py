@@ -31,7 +31,7 @@ from approvals_bot.approvals.policy import Definition
 from approvals_bot.config.load import python_files, samples
 from approvals_bot.config.messages import ConfigProblem, Finding
 from approvals_bot.config.schedules import input_faults
-from approvals_bot.durable.core.annotations import check_annotations_of
+from approvals_bot.durable.core.annotations import check_annotations_of, signature_of
 from approvals_bot.durable.core.api import Workflow
 from approvals_bot.durable.core.signature import Signature
 from approvals_bot.durable.core.steps import check_limits_of
@@ -154,7 +154,7 @@ def fit(definition: Definition, program: Program) -> tuple[Definition, list[Find
     Returns the definition, and a finding for each mismatch.
     """
     signature = program.workflow.signature
-    parameters = inspect.signature(program.workflow.function).parameters
+    parameters = signature_of(program.workflow.function).parameters
     own = [name for name in parameters if not (name == "settings" and signature.takes_bound)]
     found = list(_settings(definition, program))
     if more := [name for name in own[1:] if _is_needed(parameters[name])]:

@@ -10,6 +10,7 @@ import ast
 import gc
 import inspect
 import linecache
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -22,6 +23,9 @@ from pydantic import PydanticUndefinedAnnotation, PydanticUserError
 
 from approvals_bot.durable.core.serialization import Codec, codec
 from approvals_bot.errors import AnnotationError
+
+if sys.version_info >= (3, 14):
+    from annotationlib import Format, get_annotations
 
 DEFINE = "Define or import it in the module."
 IMPORT = "Import it outside of `if TYPE_CHECKING:`; values are read back by their types."
@@ -149,6 +153,13 @@ def _plain_members(annotation: Any, seen: set[Any]) -> Iterator[Enum]:
                 yield from _plain_members(hint, seen)
 
 
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """Return a function's signature. From Python 3.14 on, its annotations may name what isn't defined yet."""
+    if sys.version_info >= (3, 14):
+        return inspect.signature(function, annotation_format=Format.FORWARDREF)
+    return inspect.signature(function)
+
+
 def line_of(function: Callable[..., Any]) -> tuple[str, int]:
     """Return the file and line of a function."""
     code = inspect.unwrap(function).__code__
@@ -156,6 +167,9 @@ def line_of(function: Callable[..., Any]) -> tuple[str, int]:
 
 
 def _written(function: Callable[..., Any]) -> Mapping[str, Any]:
+    """Return the annotations with what isn't defined yet as a text or a reference."""
+    if sys.version_info >= (3, 14):
+        return get_annotations(function, format=Format.FORWARDREF)
     return getattr(function, "__annotations__", {})
 
 
@@ -174,6 +188,8 @@ def _unresolved(function: Callable[..., Any], scope: FrameType | None, why: str,
         except Exception:  # noqa: BLE001  # this one
             break
     what = f"the result of {function.__name__}()" if name == "return" else f"{name} of {function.__name__}()"
+    if sys.version_info >= (3, 14):
+        annotation = get_annotations(function, format=Format.STRING).get(name, annotation)
     return AnnotationError(what, str(annotation), *line_of(function), why, advice)
 
 

@@ -24,6 +24,7 @@ MAX_FIELDS = 1_000
 """Fields of one form. No form that people fill in has nearly as many."""
 
 MAX_JSON_LEVELS = 100
+_TOO_DEEP = f"it is nested more than {MAX_JSON_LEVELS} deep"
 """Levels of a JSON body. The log keeps values of twice as many, so a body may pass it on inside others."""
 
 URL_ENCODED, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
@@ -94,12 +95,14 @@ def parse_json(body: bytes) -> Any:
         value = json.loads(body, parse_constant=_no_number, parse_float=_finite)
     except MalformedBodyError:
         raise
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise MalformedBodyError("JSON", _TOO_DEEP) from None
+    except ValueError as error:
         raise MalformedBodyError("JSON", str(error)) from None
     level, levels = [value], 0
     while level:
         if levels > MAX_JSON_LEVELS:
-            raise MalformedBodyError("JSON", f"it is nested more than {MAX_JSON_LEVELS} deep")
+            raise MalformedBodyError("JSON", _TOO_DEEP)
         level = [item for each in level if isinstance(each, dict | list) for item in _items(each)]
         levels += 1
     return value

@@ -30,7 +30,7 @@ from approvals_bot.durable.core.run import RunState
 from approvals_bot.durable.core.serialization import decode, encode
 from approvals_bot.errors import NondeterminismError, SerializationError, WorkflowStuckError
 
-_Around = tuple[asyncio.AbstractEventLoop | None, Any]
+_Around = tuple[asyncio.AbstractEventLoop | None, asyncio.Task[Any] | None, Any]
 
 
 @dataclass(slots=True)
@@ -129,16 +129,17 @@ class Replay:
 
     def _enter(self) -> None:
         """Make the run's loop the running one, and let it finalize async generators."""
-        loop = self._run.loop
-        self._around = (asyncio_events._get_running_loop(), sys.get_asyncgen_hooks())
-        asyncio_events._set_running_loop(loop)
+        loop, around = self._run.loop, asyncio_events._get_running_loop()
+        task = None if around is None else asyncio.current_task(around)
+        self._around = (around, task, sys.get_asyncgen_hooks())
+        _set_running(loop, None)
         sys.set_asyncgen_hooks(loop.first_iteration, loop.finalize_generator)
 
     def leave(self) -> None:
         """Restore the caller's loop and hooks. Repeats do nothing: a replay may be interrupted anywhere."""
         if self._around is not None:
-            running, hooks = self._around
-            asyncio_events._set_running_loop(running)
+            around, task, hooks = self._around
+            _set_running(around, task)
             sys.set_asyncgen_hooks(*hooks)
             self._around = None
 
@@ -172,6 +173,15 @@ class Replay:
         run.body = run.projector = None
         for owned in (run.hooks, run.steps, run.timers, run.children):
             owned.clear()
+
+
+def _set_running(loop: asyncio.AbstractEventLoop | None, task: asyncio.Task[Any] | None) -> None:
+    """Make this the thread's loop. From Python 3.14 on, a thread has one current task, no longer one for each loop."""
+    if sys.version_info >= (3, 14) and (running := asyncio_events._get_running_loop()) is not None:
+        asyncio.tasks._swap_current_task(running, None)
+    asyncio_events._set_running_loop(loop)
+    if sys.version_info >= (3, 14) and task is not None:
+        asyncio.tasks._swap_current_task(loop, task)
 
 
 def _advance(workflow: Workflow[Any, Any], events: Log, run: RunState) -> None:

@@ -16,6 +16,7 @@ from approvals_bot.durable.core.annotations import (
     is_complete,
     line_of,
     refuse_unreadable,
+    signature_of,
 )
 from approvals_bot.durable.core.serialization import Codec
 
@@ -38,7 +39,7 @@ class Signature:
     ) -> None:
         """`scope` is the call that defines a nested function. Raises AnnotationError."""
         self._function = function
-        self._signature = inspect.signature(function)
+        self._signature = signature_of(function)
         self.takes_bound = bound is not None and bound in self._signature.parameters
         self._skip = {bound} if self.takes_bound else set()
         self.needs = {

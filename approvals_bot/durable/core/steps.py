@@ -14,6 +14,7 @@ from random import Random
 from types import BuiltinFunctionType, FrameType, FunctionType, MethodType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+from approvals_bot.durable.core.annotations import signature_of
 from approvals_bot.durable.core.durations import Duration, as_seconds
 from approvals_bot.durable.core.loop import context_of_run
 from approvals_bot.durable.core.registry import Workflow
@@ -265,7 +266,7 @@ def _unfit_function(function: Any) -> str | None:
     if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
         return f"{name}() is a generator. Nothing records what it yields: return a list, or call a step for each item."
     owner, _, _ = function.__qualname__.rpartition(".")
-    parameters = list(inspect.signature(function).parameters)
+    parameters = list(signature_of(function).parameters)
     is_in_a_class = owner and not owner.endswith("<locals>")
     if is_in_a_class and not isinstance(function, MethodType) and parameters[:1] in (["self"], ["cls"]):
         return _METHOD.format(name=name)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, ParamSpec, TypeVar, overload
 
+from approvals_bot.durable.core.annotations import signature_of
 from approvals_bot.durable.core.bugs import FailureRules
 from approvals_bot.durable.core.registry import Workflow, registry
 from approvals_bot.durable.core.signature import Signature
@@ -96,7 +97,7 @@ def refuse_options(call: str, named: Mapping[str, Any]) -> None:
 
 def _refuse_names_of_options(function: Callable[..., Any], where: tuple[str, int]) -> None:
     """Raise DefinitionError for a parameter that no caller could pass."""
-    for name in inspect.signature(function).parameters:
+    for name in signature_of(function).parameters:
         if name in OPTIONS:
             raise DefinitionError(
                 *where,

@@ -19,15 +19,19 @@ from approvals_bot.durable.core.annotations import check_annotations, check_anno
 Load = Callable[[str], ModuleType]
 
 
+LATE = "\n" if sys.version_info >= (3, 14) else "from __future__ import annotations\n"
+"""What has a module's annotations read after its names exist. From Python 3.14 on, that is so anyway."""
+
+
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
-    """Return a function that imports a module with this text, after `from __future__ import annotations`."""
+    """Return a function that imports a module with this text, whose annotations are read late."""
     names: list[str] = []
 
     def load(text: str) -> ModuleType:
         name = f"annotated_{tmp_path.name}_{len(names)}"
         names.append(name)
-        imports = "from __future__ import annotations\nfrom approvals_bot import *\nfrom pydantic import BaseModel\n"
+        imports = LATE + "from approvals_bot import *\nfrom pydantic import BaseModel\n"
         (tmp_path / f"{name}.py").write_text(imports + textwrap.dedent(text))
         monkeypatch.syspath_prepend(tmp_path)
         return __import__(name)

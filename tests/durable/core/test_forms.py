@@ -134,7 +134,7 @@ async def test_what_is_no_json_is_refused_with_its_reason() -> None:
         (b"[1e999]", "a number is too large"),
         (b"1" * 5_000, "Exceeds the limit"),
         (b'{"a": [' * 51 + b"]}" * 51, "it is nested more than 100 deep"),
-        (b"[" * 100_000 + b"]" * 100_000, "maximum recursion depth exceeded"),
+        (b"[" * 100_000 + b"]" * 100_000, "it is nested more than 100 deep"),
     ],
 )
 async def test_json_that_the_log_cannot_keep_is_refused(body: bytes, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 import random as chance
 import sys
 import threading
@@ -355,7 +356,7 @@ async def test_anything_a_step_raises_counts_as_an_attempt(open_engine: OpenEngi
             raise FatalError("it runs on and on")
         await does()
 
-    attempted = fails if asyncio.iscoroutinefunction(does) else step(retries=1, retry_delay=0)(does)
+    attempted = fails if inspect.iscoroutinefunction(does) else step(retries=1, retry_delay=0)(does)
 
     @workflow
     async def catches() -> str:
