@@ -80,7 +80,7 @@ def only_picked(request: Request, definition: Definition, stage: RequestStage, f
     return replace(found, seats=seats)
 
 
-def lacking(request: Request, definition: Definition, stage: RequestStage, found: Resolution) -> dict[int, int]:
+def missing_picks(request: Request, definition: Definition, stage: RequestStage, found: Resolution) -> dict[int, int]:
     """Return how many more people each seat has to pick. `found`: with everybody, or with those who were picked.
 
     Somebody who was picked and has left, or is away without a delegate, is replaced, unless they have voted.
@@ -98,7 +98,7 @@ async def with_picks(
     request: Request, definition: Definition, stage: RequestStage, found: Resolution
 ) -> tuple[Request, Resolution]:
     """Pick the people who are lacking in this stage. Returns the request, and those found without the others."""
-    lacks = lacking(request, definition, stage, found)
+    lacks = missing_picks(request, definition, stage, found)
     for seat in found.seats:
         if _pick_of(definition, stage, seat.id) is None:
             continue

@@ -47,7 +47,7 @@ from approvals_bot.approvals.fields import Fits
 from approvals_bot.approvals.granted import Granting, KeptGrant
 from approvals_bot.approvals.named_people import left_without_people, with_people_named
 from approvals_bot.approvals.outcomes import result_of
-from approvals_bot.approvals.picks import lacking
+from approvals_bot.approvals.picks import missing_picks
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.published import REQUEST, PublishedRequests
 from approvals_bot.approvals.request import SERVICE, Opening, Request
@@ -286,7 +286,7 @@ class PendingRequest(StagedRequest):
         if reply.changed and wrong:
             after, reply = before, Reply("invalid", rejections=wrong)
         self.request, self.unanswered = after, None
-        if self.rules.picks and lacking(before, self.definition, before.stage, found):  # somebody has left
+        if self.rules.picks and missing_picks(before, self.definition, before.stage, found):  # somebody has left
             self.timers.add(next_look(now(), 0))
         await send_reply(message, reply)
         if reply.changed:

@@ -29,7 +29,7 @@ from approvals_bot.approvals.tool_call import ARGUMENTS
 from approvals_bot.client.digests import leaves_of
 from approvals_bot.people import People
 from approvals_bot.web.chat import LONGEST_COMMENT, LONGEST_ID, NOT_OURS, REUSED, ChatApi, ChatOwners
-from approvals_bot.web.decision_forms import UNFIT, changes
+from approvals_bot.web.decision_forms import UNFIT, changed_fields
 from approvals_bot.web.form_tokens import NAME as FORM_TOKEN
 from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.login import Login
@@ -297,7 +297,7 @@ def read_changes(
 ) -> tuple[dict[str, JsonValue], dict[str, str]]:
     """Return the arguments that a form changes, as JSON of their types, and what is wrong with others."""
     arguments = request.fields[ARGUMENTS] if request is not None else None
-    texts = changes(edits, form, call)
+    texts = changed_fields(edits, form, call)
     edited, rejections = replaced(arguments, "", texts, as_text=True, is_checked=True)
     wrong = named_faults(rejections, edits)
     leaves = leaves_of(edited) if isinstance(edited, dict) else {}

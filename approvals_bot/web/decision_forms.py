@@ -57,7 +57,7 @@ def vote_of(link: Link, choice: ChoiceName, form: Mapping[str, str], digest: str
         via=link.via,
         comment=form.get("comment", "").replace("\r\n", "\n").strip(),
         answers={name: value for name, value in filled.items() if value and name not in names},
-        fields={**changes(editable, form, choice)},
+        fields={**changed_fields(editable, form, choice)},
         digest=digest,
     )
 
@@ -68,12 +68,12 @@ def unused_edit(link: Link, card: Card, form: Mapping[str, str]) -> CardChoice |
     if offer is None:
         return None
     editable = editable_of(link.view, link.view.number_format(link.address))
-    if not any(f"edit.{name}" in form for name in changes(editable, form, "edit")):
+    if not any(f"edit.{name}" in form for name in changed_fields(editable, form, "edit")):
         return None
     return offer
 
 
-def changes(asks: Sequence[FormField], form: Mapping[str, str], part: str) -> dict[str, str]:
+def changed_fields(asks: Sequence[FormField], form: Mapping[str, str], part: str) -> dict[str, str]:
     """Return what a form changes of the fields that it showed, as texts; "" takes a value away.
 
     `part`: the prefix of their names in the form.
@@ -104,7 +104,7 @@ def _untouched(ask: FormField) -> str:
     return _value(ask, text if ask.spec.is_multiline else text.replace("\n", ""))
 
 
-def lacking(card: Card, form: Mapping[str, str]) -> tuple[str, ...]:
+def missing_inputs(card: Card, form: Mapping[str, str]) -> tuple[str, ...]:
     """Return what the chosen act still lacks, as far as the card shows; the page points at it."""
     found: list[str] = []
     for offer in card.choices:
@@ -162,7 +162,7 @@ def own_act_of(link: Link, form: Mapping[str, str]) -> Edit | Withdraw:
     """Read the form of a request's own requester: `own` is `change` or `withdraw`."""
     if form["own"] == "withdraw":
         return Withdraw(link.address, _reason(form), link.via)
-    return Edit(link.address, {**changes(_to_change(link.view, link.address), form, "edit")}, link.via)
+    return Edit(link.address, {**changed_fields(_to_change(link.view, link.address), form, "edit")}, link.via)
 
 
 def _reason(form: Mapping[str, str]) -> str:

@@ -34,7 +34,7 @@ from approvals_bot.web.decision_forms import (
     UNFIT,
     change_of,
     input_of,
-    lacking,
+    missing_inputs,
     own_act_of,
     reassignment_of,
     talk_of,
@@ -331,7 +331,7 @@ class Decisions:
             may_withdraw=link.view.is_open and is_requester(link.view, link.address) and link.target.hook.is_live,
             values=values,
             preselected=next((offer for offer in card.choices if offer.choice in wished), None),
-            wrong={**dict.fromkeys(lacking(card, values), ""), **(faults or {})} if status == 422 else {},
+            wrong={**dict.fromkeys(missing_inputs(card, values), ""), **(faults or {})} if status == 422 else {},
         )
 
     def _card(self, link: Link) -> Card:
