@@ -68,11 +68,7 @@ from approvals_bot.approvals.timers import (
     stage_times,
     with_deadline,
 )
-from approvals_bot.durable.core.api import (
-    WebhookRequest,
-    get_workflow_metadata,
-    now,
-)
+from approvals_bot.durable.core.api import WebhookRequest, get_workflow_metadata, now
 from approvals_bot.people import is_mail
 
 

@@ -35,12 +35,7 @@ from approvals_bot.approvals.acts import (
     parse_message,
     send_reply,
 )
-from approvals_bot.approvals.apply import (
-    apply,
-    decided_by_rule,
-    late_reply,
-    withdrawn,
-)
+from approvals_bot.approvals.apply import apply, decided_by_rule, late_reply, withdrawn
 from approvals_bot.approvals.break_glass import review_of
 from approvals_bot.approvals.deciding import StagedRequest
 from approvals_bot.approvals.fields import Fits
@@ -53,27 +48,11 @@ from approvals_bot.approvals.published import REQUEST, PublishedRequests
 from approvals_bot.approvals.request import SERVICE, Opening, Request
 from approvals_bot.approvals.resolution import find_people
 from approvals_bot.approvals.rules import KeptDefinition
-from approvals_bot.approvals.stages import (
-    context_of,
-    presented,
-    with_people,
-)
+from approvals_bot.approvals.stages import context_of, presented, with_people
 from approvals_bot.approvals.talk import talked, to_be_reminded
-from approvals_bot.approvals.timers import (
-    Due,
-    Time,
-    next_look,
-)
+from approvals_bot.approvals.timers import Due, Time, next_look
 from approvals_bot.approvals.without_votes import ask_for_review, decided_without_votes, with_standing
-from approvals_bot.durable.core.api import (
-    Webhook,
-    WebhookRequest,
-    create_webhook,
-    is_bug,
-    now,
-    projector,
-    workflow,
-)
+from approvals_bot.durable.core.api import Webhook, WebhookRequest, create_webhook, is_bug, now, projector, workflow
 from approvals_bot.durable.core.serialization import Proven
 from approvals_bot.people import is_mail
 
