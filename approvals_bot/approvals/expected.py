@@ -20,8 +20,9 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from approvals_bot.approvals.acts import Rejection
-from approvals_bot.approvals.json_values import UnfitError, canonical, check_json, check_whole_size
+from approvals_bot.approvals.json_values import UnfitError, check_json, check_whole_size
 from approvals_bot.approvals.leaves import joined_address
+from approvals_bot.client.digests import canonical
 
 MOST_CHECKS = 30_000  # keywords of the schema, each on one value: less than a second
 MOST_FAULTS = 20

@@ -12,15 +12,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
 from typing import Any
 
 from pydantic import JsonValue
 
 from approvals_bot.approvals.text import rejection_text
 from approvals_bot.approvals.visible import EMOJI_JOINERS, PICTURELESS
+from approvals_bot.client.digests import LARGEST_INTEGER, canonical
 
-LARGEST_INTEGER = 2**53 - 1  # every JSON parser reads it exactly
 MOST_BYTES = 65_536  # of all fields together, in canonical form
 DEEPEST = 20  # levels, the object of all fields included
 LINE = 38  # characters of a list or object on one line: what a phone shows without a break
@@ -213,40 +212,3 @@ def same_json(one: Any, other: Any) -> bool:
     if one is other or not isinstance(one, dict | list):
         return bool(one == other)
     return bool(one == other) and canonical(one) == canonical(other)
-
-
-def canonical(value: Any) -> str:
-    """Return the value as RFC 8785 has it: keys in the order of their UTF-16 code units, numbers as JavaScript's."""
-    match value:
-        case dict():
-            items = sorted(value.items(), key=lambda item: by_utf16(item[0]))
-            return "{" + ",".join(f"{canonical(key)}:{canonical(item)}" for key, item in items) + "}"
-        case list():
-            return "[" + ",".join(map(canonical, value)) + "]"
-        case float():
-            return _number(value)
-        case _:
-            return json.dumps(value, ensure_ascii=False)
-
-
-def by_utf16(key: str) -> bytes:
-    """Return what RFC 8785 sorts keys by."""
-    return key.encode("utf-16-be")
-
-
-def _number(number: float) -> str:
-    """Write a number as ECMAScript's `Number::toString` does."""
-    if number == 0:
-        return "0"
-    _sign, digits_of, exponent = Decimal(repr(abs(number))).as_tuple()
-    digits = "".join(map(str, digits_of))
-    point = len(digits) + int(exponent)
-    digits = digits.rstrip("0")
-    if 0 < point <= 21:
-        text = digits.ljust(point, "0")[:point] + (f".{digits[point:]}" if len(digits) > point else "")
-    elif -6 < point <= 0:
-        text = f"0.{'0' * -point}{digits}"
-    else:
-        mantissa = digits[0] + (f".{digits[1:]}" if len(digits) > 1 else "")
-        text = f"{mantissa}e{point - 1:+d}"
-    return f"-{text}" if number < 0 else text

@@ -19,16 +19,9 @@ from pydantic import JsonValue
 from approvals_bot.approvals.acts import Rejection
 from approvals_bot.approvals.card_model import FormField
 from approvals_bot.approvals.field_specs import LENGTH, FieldSpec
-from approvals_bot.approvals.json_values import (
-    LARGEST_INTEGER,
-    UnfitError,
-    by_utf16,
-    canonical,
-    check_json,
-    parse_typed,
-    same_json,
-)
+from approvals_bot.approvals.json_values import UnfitError, check_json, parse_typed, same_json
 from approvals_bot.approvals.visible import exact_line, revealed
+from approvals_bot.client.digests import LARGEST_INTEGER, by_utf16, canonical
 
 EMPTY = "empty"
 """What people read for null."""

@@ -12,11 +12,11 @@ from approvals_bot.approvals.call_limits import arguments_of, values_at
 from approvals_bot.approvals.card_model import FormField, NextCalls
 from approvals_bot.approvals.durations import duration_text, parse_duration
 from approvals_bot.approvals.field_specs import FieldSpec
-from approvals_bot.approvals.json_values import canonical
 from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.tool_call import TOOL
 from approvals_bot.approvals.visible import revealed
+from approvals_bot.client.digests import canonical
 
 ALLOWANCE = "allowance"
 """What the names of the form's inputs begin with, as the path of what is wrong with one does."""

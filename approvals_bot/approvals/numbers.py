@@ -12,7 +12,8 @@ from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
 from typing import Any
 
-from approvals_bot.approvals.json_values import LARGEST_INTEGER, UnfitError
+from approvals_bot.approvals.json_values import UnfitError
+from approvals_bot.client.digests import LARGEST_INTEGER
 
 _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?")
 _SHOWN = re.compile(r"-?[0-9]{1,3}(,[0-9]{3}){1,4}(\.[0-9]{1,9})?")  # as we write thousands for people

@@ -21,7 +21,6 @@ from approvals_bot.approvals.apply import decided
 from approvals_bot.approvals.ballot import YES, current_votes, in_place_of, seats_for, stage_status
 from approvals_bot.approvals.eligibility import Resolution
 from approvals_bot.approvals.given_grants import GivenVote, StandingGrant
-from approvals_bot.approvals.json_values import canonical
 from approvals_bot.approvals.request import GivenGrant, RecordedVote, Request
 from approvals_bot.approvals.resolution import find_people
 from approvals_bot.approvals.rules import Rules
@@ -29,6 +28,7 @@ from approvals_bot.approvals.stages import context_of, next_stage, opened, seat_
 from approvals_bot.approvals.standing_grants import CountedUse, GrantUse, find_grants, use_grant
 from approvals_bot.approvals.standing_policy import MOST_TIMES, Standing
 from approvals_bot.approvals.values import shown_date
+from approvals_bot.client.digests import canonical
 from approvals_bot.durable.core.api import now
 
 LARGEST_AMOUNT = 10**15

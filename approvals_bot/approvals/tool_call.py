@@ -16,11 +16,12 @@ from typing import Any
 from pydantic import JsonValue
 
 from approvals_bot.approvals.card_model import CardField, FormField
-from approvals_bot.approvals.json_values import canonical, same_json
+from approvals_bot.approvals.json_values import same_json
 from approvals_bot.approvals.leaves import EMPTY, YES_NO, inputs, is_long_text, joined_address, lines, root_of
 from approvals_bot.approvals.request import DEADLINE, NO_STAGE, Request
 from approvals_bot.approvals.visible import exact_block, exact_line, revealed
 from approvals_bot.client.decision import Decision
+from approvals_bot.client.digests import canonical
 from approvals_bot.client.words import DecisionState
 
 TOOL, ARGUMENTS, AGENT, WHY, CALL_ID = "tool", "arguments", "agent", "why", "tool_call_id"

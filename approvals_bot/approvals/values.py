@@ -30,7 +30,6 @@ from approvals_bot.approvals.durations import duration_text, parse_duration
 from approvals_bot.approvals.field_specs import FieldSpec, item_of, whole
 from approvals_bot.approvals.files import StoredFile, read_file, shown_file
 from approvals_bot.approvals.json_values import (
-    LARGEST_INTEGER,
     TypedText,
     UnfitError,
     check_json,
@@ -48,6 +47,7 @@ from approvals_bot.approvals.numbers import (
     shown_money,
 )
 from approvals_bot.approvals.visible import NOT_GIVEN, first_unseen, marked
+from approvals_bot.client.digests import LARGEST_INTEGER
 from approvals_bot.people import AddressError, canonical
 
 MOST_ITEMS = 1_000  # of a list

@@ -8,11 +8,14 @@ workflow, version and kind, so the same values in another workflow, or as a tool
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 
-import rfc8785
 from pydantic import JsonValue
+
+LARGEST_INTEGER = 2**53 - 1  # every JSON parser reads it exactly
 
 MISSING = object()
 """Stands for the value of a leaf that is only on the other side of a comparison."""
@@ -21,9 +24,53 @@ MISSING = object()
 def canonical_json(value: Any) -> bytes:
     """Return the canonical form of RFC 8785. Raises ValueError for what isn't JSON, or what JSON can't say exactly."""
     try:
-        return rfc8785.dumps(value)
+        return canonical(value).encode()
     except RecursionError:
         raise ValueError("too deep for JSON") from None
+    except (AttributeError, TypeError):
+        raise ValueError("this isn't JSON") from None
+
+
+def canonical(value: Any) -> str:
+    """Return the value as RFC 8785 has it: keys in the order of their UTF-16 code units, numbers as JavaScript's.
+
+    Raises ValueError for numbers that JSON can't say exactly.
+    """
+    match value:
+        case dict():
+            items = sorted(value.items(), key=lambda item: by_utf16(item[0]))
+            return "{" + ",".join(f"{canonical(key)}:{canonical(item)}" for key, item in items) + "}"
+        case list() | tuple():
+            return "[" + ",".join(map(canonical, value)) + "]"
+        case int() if abs(value) > LARGEST_INTEGER:
+            raise ValueError(f"JSON has no room for {value}")
+        case float():
+            return _number(value)
+        case _:
+            return json.dumps(value, ensure_ascii=False)
+
+
+def by_utf16(key: str) -> bytes:
+    """Return what RFC 8785 sorts keys by."""
+    return key.encode("utf-16-be")
+
+
+def _number(number: float) -> str:
+    """Write a number as ECMAScript's `Number::toString` does."""
+    if number == 0:
+        return "0"
+    _sign, digits_of, exponent = Decimal(repr(abs(number))).as_tuple()
+    digits = "".join(map(str, digits_of))
+    point = len(digits) + int(exponent)
+    digits = digits.rstrip("0")
+    if 0 < point <= 21:
+        text = digits.ljust(point, "0")[:point] + (f".{digits[point:]}" if len(digits) > point else "")
+    elif -6 < point <= 0:
+        text = f"0.{'0' * -point}{digits}"
+    else:
+        mantissa = digits[0] + (f".{digits[1:]}" if len(digits) > 1 else "")
+        text = f"{mantissa}e{point - 1:+d}"
+    return f"-{text}" if number < 0 else text
 
 
 def digest_of(tool: str, arguments: Mapping[str, Any]) -> str:

@@ -19,10 +19,9 @@ from pydantic import ValidationError
 
 from approvals_bot.approvals import fields
 from approvals_bot.approvals.field_specs import FieldSpec
-from approvals_bot.approvals.json_values import LARGEST_INTEGER
 from approvals_bot.approvals.numbers import Money, from_format, in_format, shown_money
 from approvals_bot.approvals.text import short_digest
-from approvals_bot.client.digests import digest_of
+from approvals_bot.client.digests import LARGEST_INTEGER, digest_of
 from approvals_bot.errors import InvalidPayloadError
 from tests.support.thorough import examples
 

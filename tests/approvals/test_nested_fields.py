@@ -24,7 +24,6 @@ from approvals_bot.approvals.json_values import (
     MOST_GROWTH,
     TypedText,
     UnfitError,
-    canonical,
     check_json,
     one_line_json,
     parse_typed,
@@ -32,6 +31,7 @@ from approvals_bot.approvals.json_values import (
     shown_json,
 )
 from approvals_bot.approvals.request import Request
+from approvals_bot.client.digests import canonical
 from approvals_bot.durable.core.api import WebhookRequest
 from approvals_bot.durable.engine import Run
 from approvals_bot.errors import ApprovalMismatchError, RunFailedError

@@ -21,7 +21,7 @@ from approvals_bot.cli import app
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-MOST = 41  # packages besides ours; fewer is better
+MOST = 40  # packages besides ours; fewer is better
 MOST_BYTES = 75_000_000
 LOADED_BY_OTHERS = {"python-multipart"}  # by Starlette, for forms
 NOT_COUNTED = {"approvals-bot", "pip", "setuptools"}
@@ -127,7 +127,7 @@ def test_a_plain_install_is_light_and_works(tmp_path: Path) -> None:
 
     subprocess.run([python, "-c", LOOK], cwd=tmp_path, check=True, timeout=200)
     example = ROOT / "config.example.toml"
-    secrets = dict.fromkeys(re.findall(r"env:(\w+)", example.read_text()), KEY)
+    secrets = {name: f"{KEY} {name}" for name in re.findall(r"env:(\w+)", example.read_text())}
     check = [str(tmp_path / "venv/bin/approvals-bot"), "check", "--config", str(example)]
     done = subprocess.run(check, env=os.environ | secrets, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -12,7 +12,8 @@ import pytest
 from approvals_bot import request_approval, workflow
 from approvals_bot.agents import approve
 from approvals_bot.approvals.business_time import Calendars
-from approvals_bot.approvals.json_values import DEEPEST, MOST_BYTES, canonical
+from approvals_bot.approvals.json_values import DEEPEST, MOST_BYTES
+from approvals_bot.client.digests import canonical
 from approvals_bot.service.catalog import Listed
 
 ANN, BO = "ann@acme.eu", "bo@acme.eu"
