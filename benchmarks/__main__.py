@@ -49,6 +49,7 @@ PARTS = {  # with the timeout of each, in seconds
     "restate": 120,
     "slack_ack": 300,
     "lists": 240,
+    "retention": 900,
     "directory": 240,
     "chats": 300,
     "paused": 600,

@@ -101,6 +101,7 @@ PROMISES = (
     Promise("lists.click_ms", "A click behind twenty lists of 400,000 ended runs", at_most=50, unit="ms"),
     Promise("lists.click_ratio", "The same click, relative to 400 ended runs", at_most=2, unit="×"),
     Promise("lists.payload_7500_ms", "A payload for a run of 7,500 events", at_most=25, unit="ms"),
+    Promise("retention.click_ratio", "p99 of a click beside retention, relative to before", at_most=2, unit="×"),
     Promise(
         "directory.open_ratio", "CPU of opening a request beside 50,000 people, relative to 50", at_most=1.2, unit="×"
     ),
@@ -185,6 +186,11 @@ OTHERS = {
     "lists.click_ms": "milliseconds until a payload is durable that arrives right after twenty lists (all, completed, failed, of a person), median",
     "lists.click_few_ms": "the same with a thousandth of the ended runs, in turns in the same process",
     "lists.click_ratio": "the ratio of the two",
+    "retention.ended": "runs that ended long ago, deleted beside fifty clicks a second",
+    "retention.click_p99_ms": "milliseconds from when a click was due until it was answered, 99th percentile, before retention",
+    "retention.click_beside_p99_ms": "the same while retention deletes",
+    "retention.click_ratio": "the ratio of the two",
+    "retention.rest_s": "seconds in which the rest was deleted without a pause",
     "lists.payload_1500_ms": "milliseconds until a run of 1,500 events has taken a payload, median",
     "lists.payload_7500_ms": "the same for a run of 7,500 events",
     "paused.runs": "paused runs in the store",

@@ -109,6 +109,8 @@ def page(results: Results, values: Values) -> str:
         _list(values, "chats."),
         "## Lists after years of ended runs",
         _list(values, "lists."),
+        "## Clicks beside retention",
+        _list(values, "retention."),
         "## A directory of 50,000 people",
         _list(values, "directory."),
         "## Replays by length of the log",

@@ -2,7 +2,8 @@
 
 Prints its URL as JSON, and then answers lines on standard input: `webhooks N` starts N runs that wait for a call and
 returns their URLs; `hooks RUN …` returns each request's hook, `posted RUN …` once its card is posted; `commits` returns
-the number of commits (with --commits).
+the number of commits (with --commits). `ended N` writes N runs that ended long ago, and returns links to some; `retain`
+begins to delete them, as the service does hourly; `retained` deletes the rest without a pause, and returns the count.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ from typing import Any
 
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.engine.notifier import Subscription
-from benchmarks.acme import CHANNELS, PEOPLE, serving
+from approvals_bot.durable.tokens import Tokens
+from approvals_bot.service.retention import Deleted, RetentionRules, delete_ended
+from approvals_bot.web.links import DECISION
+from benchmarks.acme import CHANNELS, KEY, PEOPLE, serving
+from benchmarks.ended_store import KEPT, copy_ended
 from benchmarks.measures import SqliteCommits
 
 CALLED = """
@@ -36,16 +41,20 @@ async def serve(folder: Path, api: str, asked: int, commits: SqliteCommits) -> N
     async with serving(folder, api, CHANNELS, asked) as (url, engine):
         _say({"url": url})
         while line := await asyncio.to_thread(sys.stdin.readline):
-            _say(await answer(engine, commits, *line.split()))
+            _say(await answer(engine, folder, commits, *line.split()))
 
 
-async def answer(engine: Engine, commits: SqliteCommits, what: str, *given: str) -> Any:
+async def answer(engine: Engine, folder: Path, commits: SqliteCommits, what: str, *given: str) -> Any:
     match what:
         case "webhooks":
             runs = [(await engine.start("called")).id for _ in range(int(given[0]))]
             return [await webhook(engine, run) for run in runs]
         case "hooks" | "posted":
             return [await hook_of(engine, run, what == "posted") for run in given]
+        case "ended":
+            return await long_ago(engine, folder, given[0], int(given[1]))
+        case "retain" | "retained":
+            return await retain(engine, folder, is_last=what == "retained")
         case _:
             return commits.count
 
@@ -70,6 +79,31 @@ async def hook_of(engine: Engine, run: str, posted: bool) -> str:
             ):
                 return str(view["hook_id"])
             await subscription.changed()
+
+
+_retaining: list[asyncio.Task[Deleted]] = []
+
+
+async def long_ago(engine: Engine, folder: Path, run: str, count: int) -> list[str]:
+    """Write so many copies of an ended run, and return decision links of forty of them."""
+    while await engine.store.seal_ended(engine.now(), engine.audit_key, 100):
+        pass
+    hooks = await asyncio.to_thread(copy_ended, folder / "runs.db", run, count)
+    tokens = Tokens([KEY], installation=engine.store.installation)
+    return [tokens.sign(DECISION, {"h": hook, "r": "1", "g": 1}) for hook in hooks[:: max(1, count // 40)][:40]]
+
+
+async def retain(engine: Engine, folder: Path, *, is_last: bool) -> int:
+    """Begin to delete what ended long ago; or end that, delete the rest, and return how many runs were deleted."""
+    rules, archive = RetentionRules(others=KEPT), folder / "archive"
+    if not is_last:
+        _retaining.append(asyncio.create_task(delete_ended(engine, rules, archive)))
+        return 0
+    for task in _retaining:
+        task.cancel()
+        await asyncio.wait([task])
+    await delete_ended(engine, rules, archive, rest=0)
+    return await engine.store.deleted()
 
 
 def _say(what: Any) -> None:
