@@ -19,7 +19,7 @@ from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.copying import copied_tables, copy_rows, opened, read_back, read_beside
 from approvals_bot.durable.store.copying_tables import INSTALLATION
 from approvals_bot.durable.store.main_file import has_others_wal
-from approvals_bot.durable.store.sqlite import SoleOwner, read_only_uri
+from approvals_bot.durable.store.sqlite import SoleOwner, check_schema, read_only_uri
 from approvals_bot.errors import StoreCopyError
 
 SQLITE = "sqlite:///"
@@ -173,7 +173,7 @@ def _look_at(file: Path) -> None:
     try:
         with closing(sqlite3.connect(read_only_uri(str(file)), uri=True)) as db:
             _check_integrity(db, file)
-            db.execute("SELECT 1 FROM installation").fetchone()
+            check_schema(db)
     except sqlite3.Error as error:
         raise StoreCopyError(f"{file} is no backup: {error}. Nothing was touched.") from None
 

@@ -386,6 +386,17 @@ def _migrate(db: sqlite3.Connection, *, upgrade: bool = True) -> None:
         raise
 
 
+def check_schema(db: sqlite3.Connection) -> None:
+    """Raise OperationalError unless a file is ours, and has the schema that this program works with."""
+    current = len(_migrations())
+    version = _version(db, current)
+    if version < current:
+        raise sqlite3.OperationalError(
+            f"it has schema {version}, but this program works with {current}; run the program that wrote it, and "
+            "`approvals-bot migrate` afterwards"
+        )
+
+
 def _version(db: sqlite3.Connection, known: int) -> int:
     """Return the version of the schema. Raises OperationalError unless this program made it, and knows it."""
     version, made_by = _marks(db)

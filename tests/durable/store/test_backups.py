@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import sqlite3
 import stat
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -121,7 +123,13 @@ async def test_a_failed_restore_leaves_all_as_it_was(tmp_path: Path, postgres_ur
     await an_installation(postgres_url)
     for url in (f"sqlite:///{tmp_path}/old.db", postgres_url):
         before = await seen(url)
-        for bad in (tmp_path / "torn.db", tmp_path / "missing.db", tmp_path / "notes.txt"):
+        for name, version in (("older.db", 0), ("newer.db", 99)):
+            shutil.copyfile(file, tmp_path / name)
+            with closing(sqlite3.connect(tmp_path / name)) as db:
+                db.execute(f"PRAGMA user_version = {version}")
+        (tmp_path / "empty.db").write_bytes(b"")
+        names = ("torn.db", "missing.db", "notes.txt", "older.db", "newer.db", "empty.db")
+        for bad in (tmp_path / name for name in names):
             (tmp_path / "notes.txt").write_text("no database at all" * 99)
             with pytest.raises((StoreCopyError, StoreUnavailableError)):
                 await restore(bad, url, quiet, at=T0, replace=True)
