@@ -28,7 +28,7 @@ from approvals_bot.durable.core.events import from_micros
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.durable.store.audit import ALL_LINES, AuditFilter, AuditLine, line_content
 from approvals_bot.durable.store.chain import ChainedEvent, seal
-from approvals_bot.service.audit_check import AuditChainCheck, ChainFault, log_fault
+from approvals_bot.service.audit_check import RUNS_DELETED, AuditChainCheck, ChainFault, log_fault
 from approvals_bot.service.audit_key import AuditKey, compact
 from approvals_bot.service.owed_lines import complete_lines
 from approvals_bot.service.read import iso, redact
@@ -83,7 +83,8 @@ EVERYTHING = Selection()
 class Manifest:
     """The counts of an export, and what was found wrong in the database, at most MOST_FAULTS.
 
-    `keyed_from`: the first line of the audit that is under the audit key, if there is one.
+    `keyed_from`: the first line of the audit that is under the audit key, if there is one. `deleted`: runs that
+    retention has deleted since the audit was exported, with the number and the hash of their last events.
     """
 
     exported_at: str
@@ -93,6 +94,7 @@ class Manifest:
     events: int
     faults: list[dict[str, Any]] = field(default_factory=list)
     keyed_from: int | None = None
+    deleted: list[Any] = field(default_factory=list)
 
 
 class _ExportChain:
@@ -132,9 +134,10 @@ async def write_export(
         public=() if own is None else [own.public],
     )
     named: set[str] = set()
-    audit = 0
+    audit = last = 0
     async for line in stored_lines(engine, selection.which):
         check.take(line)
+        last = line.seq
         if await is_selected(engine, line, selection):
             chain.add(audit_as_json(line))
             audit += 1
@@ -144,6 +147,8 @@ async def write_export(
     runs = events = 0
     async for record in _runs(engine, selection, named):
         log = await engine.store.chained(record.id)
+        if not log and await engine.record(record.id) is None:  # retention has just deleted it
+            continue
         found = log_fault(record.id, record.seq, log, check.heads)
         if found is not None:
             faults.append(found)
@@ -152,11 +157,17 @@ async def write_export(
             chain.add({"kind": "event", "run_id": record.id, **event_as_json(event)})
         runs, events = runs + 1, events + len(log)
         check.heads.seen(record.id)
+    deleted = []
     if selection.is_everything:
+        async for line in stored_lines(engine, AuditFilter(above=last)):
+            if line.entry.what == RUNS_DELETED:
+                check.heads.take(RUNS_DELETED, None, line.entry.data)
+                deleted += line.entry.data["runs"]
         faults += [ChainFault("missing", run=run, seq=head.seq) for run, head in check.heads.unseen()]
     manifest = Manifest(
-        at, chain.lines + 1, audit, runs, events, [each.as_json() for each in faults[:MOST_FAULTS]], check.keyed_from
-    )
+        at, chain.lines + 1, audit, runs, events, [each.as_json() for each in faults[:MOST_FAULTS]], check.keyed_from,
+        deleted,
+    )  # fmt: skip
     _sign(chain, manifest, key)
     file.flush()
     return manifest

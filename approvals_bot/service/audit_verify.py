@@ -13,7 +13,7 @@ from approvals_bot.durable.core.events import from_micros, to_micros
 from approvals_bot.durable.store.chain import SEALED, ChainedEvent, ChainKey, seal
 from approvals_bot.service.anchors import Anchor, AnchorCheck
 from approvals_bot.service.audit import FORMAT, Manifest, key_id, link, mac
-from approvals_bot.service.audit_check import AuditChainCheck, ChainFault, Cut, Kind, log_fault
+from approvals_bot.service.audit_check import RUNS_DELETED, AuditChainCheck, ChainFault, Cut, Kind, log_fault
 from approvals_bot.service.audit_key import compact
 from approvals_bot.service.read import iso
 from approvals_bot.verify_evidence import signature_of, verify_signature
@@ -232,6 +232,7 @@ class _Reading:
                 if counted != [self.lines, *self.counts.values()]:
                     raise _Faulty("it counts other lines than there are")
                 self._finish_run()
+                self._audit.heads.take(RUNS_DELETED, None, {"runs": value.get("deleted")})
                 self._finish()
                 self._manifest = value
             case _:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from approvals_bot.approvals.acts import Actor
+from approvals_bot.durable.core.private_files import lock, sync_folder
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store.audit import SALT, audit_line, line_content
 from approvals_bot.durable.store.chain import SEALED, seal
@@ -445,7 +446,13 @@ def archived_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def rewrite_archive(path: Path, eraser: Eraser) -> int:
-    """Rewrite an archive without a person. Returns 1 if it named them."""
+    """Rewrite an archive without a person, once nobody writes to it. Returns 1 if it named them."""
+    with path.open("rb") as written:
+        lock(written)
+        return _rewrite_archive(path, eraser)
+
+
+def _rewrite_archive(path: Path, eraser: Eraser) -> int:
     lines = list(archived_lines(path))
     kept = [eraser.in_archived(line) if line.get("kind") == "run" else line for line in lines]
     if kept == lines:
@@ -459,4 +466,5 @@ def rewrite_archive(path: Path, eraser: Eraser) -> int:
         raw.flush()
         os.fsync(raw.fileno())
     os.replace(new, path)
+    sync_folder(path)
     return 1

@@ -18,6 +18,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,7 +30,7 @@ from approvals_bot.config.load import Configuration
 from approvals_bot.durable.core.attributes import projected
 from approvals_bot.durable.core.events import to_micros
 from approvals_bot.durable.core.idempotency import digest_of_start
-from approvals_bot.durable.core.private_files import sync_folder
+from approvals_bot.durable.core.private_files import lock, sync_folder
 from approvals_bot.durable.engine import Engine, RunRecord
 from approvals_bot.durable.engine.runs import NO_EVENTS
 from approvals_bot.durable.store.chain import ChainedEvent
@@ -93,6 +94,7 @@ class Archive:
         self.path = folder / name
         self._raw: BinaryIO | None = None
         self._packed: gzip.GzipFile | None = None
+        self._is_flushed = False  # then runs may have been deleted
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Add a line. Raises OSError."""
@@ -100,6 +102,7 @@ class Archive:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             self._raw = os.fdopen(descriptor, "wb")
+            lock(self._raw)
             self._packed = gzip.GzipFile(self.path.name, "wb", fileobj=self._raw)
         self._packed.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
 
@@ -111,14 +114,23 @@ class Archive:
         self._raw.flush()
         os.fsync(self._raw.fileno())
         sync_folder(self.path)
+        self._is_flushed = True
 
     def close(self) -> None:
-        """Write the file's end to the disk, and close it. Raises OSError."""
-        if self._packed is not None and self._raw is not None:
+        """Write the file's end to the disk, and close it. Raises OSError; then it is deleted, if nothing needs it."""
+        if self._packed is None or self._raw is None:
+            return
+        try:
             self._packed.close()
             self._raw.flush()
             os.fsync(self._raw.fileno())
-            self._raw.close()
+        except OSError:
+            if not self._is_flushed:
+                self.path.unlink(missing_ok=True)
+            raise
+        finally:
+            with suppress(OSError):  # what it still has to write has failed before
+                self._raw.close()
 
 
 async def delete_ended(
@@ -332,7 +344,8 @@ class RetentionKeeper:
         if policy.others is None and not policy.by_workflow and not cuts:
             return False
         now, last = self._engine.now(), await self._engine.store.counter(COUNTER)
-        if last is not None and last.state.get("next", 0) > to_micros(now):
+        due = 0 if last is None else last.state.get("next", 0)
+        if to_micros(now) < due <= to_micros(now + EVERY):  # what is later was noted before the clock was set back
             return False
         return await self._engine.store.set_counter(_next(last, now), now, now + 2 * EVERY)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import io
 import json
+import os
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,17 +18,28 @@ import pytest
 from approvals_bot.approvals.acts import Actor
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.workflow import approval
+from approvals_bot.config.retention import RetentionTable
+from approvals_bot.durable.core.events import to_micros
 from approvals_bot.durable.store.chain import SEALED, ChainedEvent
 from approvals_bot.durable.store.documents import DocumentRow
 from approvals_bot.durable.store.files import FileRow
 from approvals_bot.durable.store.personal import PersonalRow
 from approvals_bot.durable.store.protocol import StateRow
+from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.people import People
 from approvals_bot.service.audit import derive_key, write_export
 from approvals_bot.service.audit_verify import Keys, verify_lines
 from approvals_bot.service.catalog import Listed
 from approvals_bot.service.erasure import Eraser, archived_lines, erase, rewrite_archives
-from approvals_bot.service.retention import KEY_KEPT, Archive, RetentionRules, count_ended, delete_ended
+from approvals_bot.service.retention import (
+    COUNTER,
+    KEY_KEPT,
+    Archive,
+    RetentionKeeper,
+    RetentionRules,
+    count_ended,
+    delete_ended,
+)
 from approvals_bot.testing import FakeClock
 from tests.support.new_runs import T0
 from tests.support.staffed_house import ENV, a_staffed_house
@@ -280,3 +294,97 @@ async def test_a_deleted_request_says_so_to_those_who_may_see_all(tmp_path: Path
 def test_a_person_is_found_as_people_write_them(text: str, left: str | None) -> None:
     eraser = Eraser("bo@acme.eu", ["Bo Lund"], People().canonical, "X")
     assert eraser.in_text(text) == (left or text)
+
+
+async def decided(service: Any, amount: int) -> str:
+    run_id: str = await service.start("pay-retained", {"amount": amount}, requester=DI)
+    await service.api.post(f"/api/runs/{run_id}/votes", json={"by": ANN, "choice": "approve"})
+    await service.engine.settle()
+    return run_id
+
+
+async def test_an_archive_that_fails_keeps_runs_and_leaves_nothing(
+    service: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = await decided(service, 5)
+    await service.clock.advance(DAYS + timedelta(minutes=1))
+
+    def full(file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space"):
+            await delete(service, tmp_path / "archive")
+    assert list((tmp_path / "archive").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"exists|Not a directory"):
+        await delete(service, tmp_path / "file")
+    monkeypatch.undo()
+    assert (await service.run(run_id))["status"] == "completed"
+    assert await delete(service, tmp_path / "archive") == 1
+
+
+async def test_an_archive_stays_if_the_answer_of_deleting_is_lost(
+    service: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id, store = await decided(service, 5), service.engine.store
+    await service.clock.advance(DAYS + timedelta(minutes=1))
+    delete_runs = store.delete_runs
+
+    async def loses_its_answer(*given: Any) -> int:
+        await delete_runs(*given)
+        raise StoreUnavailableError("lost")
+
+    monkeypatch.setattr(store, "delete_runs", loses_its_answer)
+    with pytest.raises(StoreUnavailableError):
+        await delete(service, tmp_path)
+    [archive] = tmp_path.glob("*.gz")
+    assert [line["run_id"] for line in archived_lines(archive)] == [run_id]
+    assert await store.stub(run_id=run_id) is not None
+
+
+async def test_erasing_waits_for_an_archive_that_is_written(tmp_path: Path) -> None:
+    archive = Archive(tmp_path, T0)
+    event = {"seq": 1, "data": json.dumps({"by": "ann@acme.eu"}), "salt": "s"}
+    archive.add({"kind": "run", "run_id": "a", "key": None, "events": [event]})
+    erasing = asyncio.create_task(asyncio.to_thread(rewrite_archives, tmp_path, Eraser(ANN, [], str, "erased-1")))
+    await asyncio.sleep(0.05)
+    assert not erasing.done()
+    archive.add({"kind": "run", "run_id": "b", "key": None, "events": [event]})
+    archive.close()
+    assert await erasing == 1
+    assert [line["run_id"] for line in archived_lines(archive.path)] == ["a", "b"], "nothing of it is lost"
+
+
+async def test_an_export_beside_retention_accuses_nobody(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for amount in (5, 6, 7):
+        await decided(service, amount)
+    await service.clock.advance(DAYS + timedelta(minutes=1))
+    engine, chained = service.engine, service.engine.store.chained
+
+    async def deletes_then_reads(run_id: str) -> Any:
+        monkeypatch.setattr(engine.store, "chained", chained)
+        assert await delete(service) == 3
+        await decided(service, 8)
+        return await chained(run_id)
+
+    while await engine.store.seal_ended(engine.now(), None, 50):
+        pass
+    monkeypatch.setattr(engine.store, "chained", deletes_then_reads)
+    out = io.BytesIO()
+    manifest = await write_export(engine, derive_key(KEY), out)
+    assert (manifest.faults, len(manifest.deleted)) == ([], 3)
+    found = verify_lines(io.BytesIO(out.getvalue()), Keys(derived=(derive_key(KEY),)))
+    assert found.is_sound, found
+
+
+async def test_a_clock_that_is_set_back_stops_nothing(service: Any) -> None:
+    rules = RetentionTable.model_validate({"ended": "400d"})
+    named = SimpleNamespace(service=SimpleNamespace(retention=rules), workflows=())
+    keeper, engine = RetentionKeeper(service.engine, lambda: named), service.engine  # type: ignore[arg-type, return-value]  # what it reads of it
+    assert [await keeper._is_its_turn() for _ in range(2)] == [True, False]
+    later = engine.now() + timedelta(days=300)
+    last = await engine.store.counter(COUNTER)
+    await engine.store.set_counter(StateRow(COUNTER, last.version + 1, {"next": to_micros(later)}), later, later + DAYS)
+    assert await keeper._is_its_turn()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 OWNER = 0o600
 OTHERS = 0o007
@@ -24,6 +26,15 @@ def sync_folder(path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def lock(file: IO[bytes]) -> None:
+    """Wait until no other process has locked this file, and lock it until it is closed, or the process dies."""
+    if sys.platform != "win32":
+        import fcntl
+
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def is_open_to_others(path: Path) -> bool:

@@ -269,4 +269,7 @@ class PostgresErasure:
         return sum(map(len, gone))
 
     async def overwrite_freed(self) -> str:
-        return "PostgreSQL keeps old versions of rows until they are vacuumed: run VACUUM FULL when little is going on"
+        return (
+            "PostgreSQL keeps old versions of rows until they are vacuumed, and in its WAL: run VACUUM FULL when "
+            "little is going on"
+        )

@@ -99,6 +99,8 @@ NAMES = ("run_id", "workflow", "kind", "outcome", "ended_at", "seq", "head", "ke
 
 COLUMNS = ", ".join(NAMES)
 _OF_RUN = ("attributes", "events", "chain", "taken", "owed_lines", "hooks")
+_HAS_NO_NEXT = "NOT EXISTS (SELECT 1 FROM runs AS n WHERE n.id = runs.next_run)"
+"""Nobody has reset it meanwhile, and no run goes on in its place."""
 _FIND = {
     "run_id": f"SELECT {COLUMNS} FROM stubs WHERE run_id = {{}}",  # noqa: S608  # our own names, here and below
     "key": f"SELECT {COLUMNS} FROM stubs WHERE key = {{}} ORDER BY key_until DESC LIMIT 1",  # noqa: S608
@@ -159,11 +161,14 @@ def deletable(db: sqlite3.Connection, which: Deletable) -> list[DeletableRun]:
     return [_ended(*row) for row in found.fetchall()]
 
 
+_DELETE = f"DELETE FROM runs WHERE id = ? AND seq = ? AND {_HAS_NO_NEXT}"  # noqa: S608
+
+
 def delete_runs(db: sqlite3.Connection, stubs: Sequence[tuple[Stub, Sequence[str]]], files: Sequence[str]) -> int:
     """Delete runs and write their stubs."""
     deleted = 0
     for stub, hooks in stubs:
-        gone = db.execute("DELETE FROM runs WHERE id = ? AND seq = ?", (stub.run_id, stub.seq)).rowcount
+        gone = db.execute(_DELETE, (stub.run_id, stub.seq)).rowcount
         if not gone:  # another replica was first, or somebody has reset it
             continue
         deleted += gone
@@ -217,7 +222,8 @@ _DELETE_PG = f"""
   WITH given AS (SELECT * FROM json_to_recordset($1::json) AS g (
       run_id text, workflow text, kind text, outcome text, ended_at bigint, seq bigint, head text, key text,
       input text, key_until bigint, hooks json)),
-  gone AS (DELETE FROM runs USING given AS g WHERE runs.id = g.run_id AND runs.seq = g.seq RETURNING runs.id),
+  gone AS (DELETE FROM runs USING given AS g WHERE runs.id = g.run_id AND runs.seq = g.seq
+      AND {_HAS_NO_NEXT} RETURNING runs.id),
   {", ".join(f"of_{name} AS (DELETE FROM {name} WHERE run_id IN (SELECT id FROM gone))" for name in _OF_RUN)},
   parts AS (DELETE FROM file_parts WHERE file_id = ANY ($2)),
   whole AS (DELETE FROM files WHERE id = ANY ($2)),

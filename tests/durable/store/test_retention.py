@@ -46,7 +46,7 @@ async def test_only_what_nobody_needs_may_be_deleted(store: OpenStore, damage: C
     assert [each.run_id for each in await store.deletable(which)] == ["r0", "r1"]
 
 
-async def test_a_run_goes_whole_and_its_stub_answers(store: OpenStore) -> None:
+async def test_a_run_goes_whole_and_its_stub_answers(store: OpenStore, damage: Callable[[str], None]) -> None:
     await ended(store, "r0", key="k")
     await ended(store, "r1")
     await store.audit(AuditEntry("vote", run_id="r0"), T0)
@@ -69,6 +69,8 @@ async def test_a_run_goes_whole_and_its_stub_answers(store: OpenStore) -> None:
     for name in ({"run_id": "r1"}, {"key": key_digest("other")}, {"hook_id": "hook-r1"}, {}):
         assert await store.stub(**name) is None
     assert await store.deleted() == 1
+    damage("UPDATE runs SET next_run = 'r1' WHERE id = 'r1'")  # somebody resets it at that moment
+    assert await store.delete_runs([(stale._replace(seq=4), [])], []) == 0
     assert await store.delete_runs([(stub, ["hook-r0"])], []) == 0  # a repeat
 
 
