@@ -28,7 +28,7 @@ from approvals_bot.errors import (
 LONGEST_POLL = 30.0  # seconds of one long poll; proxies commonly cut idle connections at 60
 MARGIN = 15.0  # seconds that an answer may come later than its long poll ends
 PATIENCE = 60.0  # seconds to try for what doesn't wait for people; a service restarts in less
-LEAST_PATIENCE = 5.0  # seconds for one answer, however little of the waiting time is left
+LEAST_PATIENCE = 5.0  # seconds for one answer after the waiting time: a long poll's comes just when that is over
 FIRST_BACKOFF, LONGEST_BACKOFF = 0.25, 10.0  # seconds between attempts
 EARLY = 0.5  # seconds; a long poll that ends sooner and undecided was cut short, by a restart or a proxy
 KEY_REUSED = "urn:approvals-bot:idempotency-conflict"
@@ -190,7 +190,7 @@ def _reliably(sending: Sending, seconds: float) -> Conversation[Heard]:
     started, backoff = (yield Rest()).at, FIRST_BACKOFF
     left = seconds
     while True:
-        heard = yield replace(sending, patience=min(sending.patience, max(left, LEAST_PATIENCE)))
+        heard = yield replace(sending, patience=min(sending.patience, left + LEAST_PATIENCE))
         if 0 < heard.status < 500:
             return heard
         left = started + seconds - heard.at

@@ -24,6 +24,8 @@ from approvals_bot.client import (
     requires_approval,
     scope,
 )
+from approvals_bot.client.exchange import LEAST_PATIENCE, Heard, Rest, waiting
+from approvals_bot.client.tool_request import OpenRequest
 from approvals_bot.client.words import KEY_REUSED, NOT_ALLOWED, UNAVAILABLE
 from approvals_bot.errors import ConfigError, InvalidArgumentError, InvalidPayloadError
 from tests.support.scripted_service import HANG_UP, Answer, scripted_service
@@ -175,6 +177,16 @@ def test_waiting_over_is_pending_and_no_busy_loop() -> None:
     assert 1.4 < time.monotonic() - began < 6
     assert (decision.state, decision.request_id) == ("pending", "run_1")
     assert len(service.received) < 12, "each poll was answered at once"
+
+
+@pytest.mark.parametrize("seconds", [0.0, 2.0, 20.0, 29.0, 86_400.0])
+def test_the_last_answer_may_come_when_the_time_is_over(seconds: float) -> None:
+    opened = OpenRequest("run_1", "trip:1", OPENED["url"], digest_of("book_flight", CALL))
+    conversation = waiting(opened, seconds)
+    step = next(conversation)
+    while isinstance(step, Rest):
+        step = conversation.send(Heard(0.0))
+    assert step.patience >= float(step.query["wait"]) + LEAST_PATIENCE
 
 
 def test_a_look_costs_one_poll() -> None:
