@@ -5,10 +5,20 @@ The models are part of `policy.Definition`; authors pass a `Deliver` to `request
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, JsonValue, StringConstraints, Tag, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 
 from approvals_bot.approvals.base import Bool, Frozen, Slug, Text, refuse
 from approvals_bot.approvals.clock import MailDelay
@@ -18,9 +28,28 @@ DeliverTo = Literal[True] | Annotated[str, StringConstraints(min_length=1, max_l
 """For any other channel: True for each approver, or a place of the channel."""
 
 
+IN_CHANNEL = r"[^\x00-,./:-^`{-\x7f\s]"
+"""A character of a channel's name: no ASCII but small letters, digits, dashes and underscores."""
+
+
+def in_lower_case(place: str) -> str:
+    """Spell a channel's name as Slack keeps it. Templates and ids stay as they are."""
+    parts = re.split(r"(\{\{.*?\}\})", place) if place.startswith("#") else ()
+    return "".join(part if part.startswith("{{") else part.lower() for part in parts) or place
+
+
+def _spelled_right(place: Any) -> Any:
+    if isinstance(place, str) and (right := in_lower_case(place)) != place:
+        raise refuse("must be in lower case, as Slack keeps the names of channels", right)
+    return place
+
+
 SlackPlace = Annotated[
     str,
-    StringConstraints(pattern=r"^(#[^\s#A-Z.,:;]{1,80}|#([^\s#{}A-Z.,:;]|\{\{ *\w+ *\}\}){1,80}|[CG][A-Z0-9]{5,20})$"),
+    StringConstraints(
+        pattern=rf"^(#{IN_CHANNEL}{{1,80}}|#({IN_CHANNEL}|\{{\{{ *\w+ *\}}\}}){{1,80}}|[CG][A-Z0-9]{{5,20}})$"
+    ),
+    BeforeValidator(_spelled_right),
 ]
 """A Slack channel, whose name Slack keeps in lower case: `#deploys`, its id, or `#{{ team }}` for an enum's values."""
 

@@ -11,6 +11,7 @@ from approvals_bot.approvals.base import nearest
 from approvals_bot.approvals.circumstances import with_names
 from approvals_bot.approvals.conditions import Condition, ConditionError, read_words
 from approvals_bot.approvals.delivery_policy import (
+    IN_CHANNEL,
     Action,
     CallTarget,
     Deliver,
@@ -19,6 +20,7 @@ from approvals_bot.approvals.delivery_policy import (
     SendDm,
     SendMail,
     StageDeliver,
+    in_lower_case,
 )
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.rules import OUTCOME
@@ -31,7 +33,7 @@ from approvals_bot.config.messages import Finding, homes_of
 from approvals_bot.config.positions import Path
 from approvals_bot.config.service import ServiceSettings
 
-_CHANNEL = re.compile(r"#[^\s#A-Z.,:;]{1,80}|[CG][A-Z0-9]{5,20}")
+_CHANNEL = re.compile(rf"#{IN_CHANNEL}{{1,80}}|[CG][A-Z0-9]{{5,20}}")
 
 
 def event_of(path: Path) -> Event | None:
@@ -66,9 +68,10 @@ def channel_faults(path: Path, channel: str, definition: Definition) -> Iterator
     except TemplateError as error:
         yield Finding(path, str(error), error.suggestion and f"#{{{{ {error.suggestion} }}}}")
         return
-    wrong = next((each for each in meant if not _CHANNEL.fullmatch(each)), None)
+    wrong = next((each for each in meant if not _CHANNEL.fullmatch(each) or in_lower_case(each) != each), None)
     if wrong is not None:
-        yield Finding(path, f'"{wrong}" is not a channel of Slack; write it like "#deploys"')
+        form = "in lower case, without spaces or dots, at most 80 characters"
+        yield Finding(path, f'"{wrong}" is not a channel of Slack; write it like "#deploys", {form}')
 
 
 def template_faults(definition: Definition) -> Iterator[Finding]:

@@ -289,7 +289,7 @@ def _form(pattern: str) -> str:
         case _ if pattern.startswith("^[A-Za-z]["):
             return "a field's name may have letters, digits and underscores, and begins with a letter"
         case _ if pattern.startswith("^(#"):
-            return 'write a channel like "#deploys", in lower case, or its ID'
+            return 'write a channel like "#deploys", in lower case, without spaces or dots, or its ID'
         case _ if pattern.startswith("^[UW]"):
             return 'write a Slack user ID like "U012AB3CD"'
         case _ if pattern.startswith("^@"):

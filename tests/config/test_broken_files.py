@@ -405,8 +405,11 @@ BROKEN_WORKFLOW = [
         "",
     ),
     ('slack = "#deploys"', 'slack = "deploys"', "slack =", "deliver.slack", "#deploys", ""),
-    ('slack = "#deploys"', 'slack = "#Deploys"', "slack =", "deliver.slack", "in lower case", ""),
-    ('slack = "#deploys"', 'slack = "#Team-{{ env }}"', "slack =", "deliver.slack", "in lower case", ""),
+    ('slack = "#deploys"', 'slack = "#Deploys"', "slack =", "deliver.slack", "in lower case", "#deploys"),
+    ('slack = "#deploys"', 'slack = "#GRÖSSE"', "slack =", "deliver.slack", "in lower case", "#grösse"),
+    ('slack = "#deploys"', 'slack = "#Über-{{ env }}"', "slack =", "deliver.slack", "lower case", "#über-{{ env }}"),
+    ('slack = "#deploys"', 'slack = "#a/b"', "slack =", "deliver.slack", "without spaces or dots", ""),
+    ('slack = "#deploys"', f'slack = "#{"a" * 81}"', "slack =", "deliver.slack", "write a channel like", ""),
     ('slack = "#deploys"', 'slack = "#{{ evn }}"', "slack =", "deliver.slack", "no field is called evn", "#{{ env }}"),
     (
         "need = 1",
