@@ -15,6 +15,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from approvals_bot.approvals.card_text import moment, span
+from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.port import Channels
 from approvals_bot.config.monitoring import AlertsTable, QuietHours
 from approvals_bot.durable.core.events import from_micros, to_micros
@@ -32,6 +34,7 @@ REFRESH = timedelta(seconds=20)  # after which a replica says again that somethi
 SILENT = timedelta(seconds=60)  # after which it is over, if no replica says so any more
 SENDING = timedelta(seconds=60)  # after which another replica sends what one wanted to send
 SENT = -1
+TITLE_LIMIT = 80  # characters of what is wrong in a title
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +124,14 @@ def confirmed(state: Mapping[str, Any], alert: Alert) -> dict[str, Any] | None:
     return {**state, alert.key: {**entry, which: {**entry.get(which, {}), alert.address: SENT}}}
 
 
+def words_of(alert: Alert, now: datetime, zone: str) -> tuple[str, str]:
+    """Return the title, which becomes a subject, and the text for a reader in this zone."""
+    about = one_line(alert.text, TITLE_LIMIT)
+    if alert.is_over:
+        return f"Resolved: {about}", f"Resolved after {span(now - alert.since)}. It was: “{alert.text}.”"
+    return f"Alert: {about}", f"Since {moment(alert.since, zone)}: {alert.text}."
+
+
 class Alerts:
     """The task that sends alerts, in one replica."""
 
@@ -186,11 +197,7 @@ class Alerts:
             log.info("an alert was sent that the store doesn't know of")
 
     async def _is_sent(self, alert: Alert, person: Person) -> bool:
-        now, since = self._engine.now(), alert.since.astimezone(_zone(person))
-        minutes = (now - alert.since) // timedelta(minutes=1)
-        title = "Approvals Bot: this is over" if alert.is_over else "Approvals Bot: something is wrong"
-        text = (
-            f"Over, after {minutes} minutes: {alert.text}." if alert.is_over else f"Since {since:%H:%M}: {alert.text}."
-        )
+        now = self._engine.now()
+        title, text = words_of(alert, now, person.zone)
         channels = self._engine.resources.get(Channels)
         return channels is not None and await is_notified(channels, person, title, text, alert.id, now)

@@ -27,6 +27,7 @@ from approvals_bot.approvals.resolution import find_undecidable_stage, with_grou
 from approvals_bot.approvals.rules import rules_of
 from approvals_bot.approvals.stages import request_of
 from approvals_bot.approvals.standing_grants import StandingGrants
+from approvals_bot.approvals.values import shown_moment
 from approvals_bot.durable.engine import Engine, Run, SentKey
 from approvals_bot.durable.store.protocol import Filter
 from approvals_bot.errors import InvalidPayloadError
@@ -269,9 +270,10 @@ async def _notify_admins(engine: Engine, people: People, asked: CallOpening, spe
     await engine.audit("budget_spent", who=opener, actor=asked.by.actor, data=data)
     log.warning("%s: the session %r has used its budget (%s, %s)", opener, spent.session, spent.what, spent.limit)
     text = (
-        f"The agent {opener.removeprefix('app:')} has used the budget of its session {one_line(spent.session, 200)}: "
-        f"{spent.what}, {spent.limit}. Further tool calls of the session are refused, and nobody is asked about them. "
-        f"{_when(spent)}"
+        f"The agent {opener.removeprefix('app:')} has used the budget of its session {one_line(spent.session, 200)} "
+        f"({spent.what}, {spent.limit}). Further tool calls of the session are refused"
+        f"{f' until {shown_moment(spent.again.replace(microsecond=0))}' if spent.again else ''}, and nobody is asked "
+        "about them."
     )
     delivery_id = f"budget {opener} {spent.session} {spent.what} {engine.now().isoformat()}"
     notify_admins(engine, people, "An agent has used its budget", text, delivery_id)

@@ -96,8 +96,8 @@ async def test_one_of_two_replicas_mails_once_each_way(tmp_path: Path) -> None:
 
             for troubles in seen:
                 troubles.begin("stalled runs", "run_stalled", "2 runs wait for a fix of the code")
-            assert await look(10) == ["Approvals Bot: something is wrong"]
-            assert "Since 09:00: 2 runs wait for a fix of the code." in house.mailbox.mails[-1].text
+            assert await look(10) == ["Alert: 2 runs wait for a fix of the code"]
+            assert "2 runs wait for a fix of the code." in house.mailbox.mails[-1].text
             for troubles in seen:
                 troubles.end("stalled runs", "run_resumed", "no run waits")
-            assert await look(10) == ["Approvals Bot: this is over"]
+            assert await look(10) == ["Resolved: 2 runs wait for a fix of the code"]

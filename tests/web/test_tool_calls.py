@@ -345,7 +345,7 @@ async def test_admins_are_notified_once(open_service: Opened) -> None:
                 await asyncio.sleep(0.01)
     notices = [dispatch for dispatch in sent if dispatch.text]
     assert [dispatch.to.person.address for dispatch in notices] == ["cfo@acme.eu"]  # type: ignore[union-attr]
-    assert "The agent ci has used the budget of its session s: calls, 1 per hour." in notices[0].text
+    assert "The agent ci has used the budget of its session s (calls, 1 per hour)." in notices[0].text
 
 
 async def test_a_channel_that_hangs_holds_up_no_decision(open_service: Opened) -> None:
