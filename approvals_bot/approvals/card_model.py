@@ -217,7 +217,8 @@ class CardDelivery:
     """The delivery of one copy. `uncertain`: a confirmation was lost, so it may have arrived twice.
 
     `held`: it has its turn, and nothing was tried since: a digest, or the relay's rate limit. `not_sent`: the decision
-    came first, so it isn't needed.
+    came first, so it isn't needed. `retried`: what is tried again of a card that has arrived: to show its newest state,
+    or a message in its thread.
     """
 
     to: str
@@ -226,6 +227,7 @@ class CardDelivery:
     attempts: int = 0
     error: str = ""
     uncertain: bool = False
+    retried: Literal["", "update", "reply"] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +299,11 @@ class Card:
     unresolved: tuple[SourceFault, ...] = ()  # groups that can't be read, for which it waits, too
     is_stalled: bool = False  # the run can't go on until it is fixed; what people do meanwhile is kept
     grant: CardGrant | None = None  # of an approval that ends
+
+    @property
+    def requesters(self) -> tuple[str, ...]:
+        """The people who may edit and withdraw the request."""
+        return tuple(name.key for name in (self.requester, self.on_behalf_of) if name)
 
     @property
     def is_tool_call(self) -> bool:

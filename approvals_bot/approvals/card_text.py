@@ -52,7 +52,7 @@ CHOICE_WORDS: dict[ChoiceName, tuple[str, str]] = {
     "take_back": ("↩︎", "undid their vote"),
 }
 
-BY_MODEL = "Written by a model. Your decision covers exactly these values."
+BY_MODEL, COVERED = "Written by a model.", "Your decision covers exactly these values."
 
 KEPT_MEANWHILE = "Your vote is kept and counts once it is fixed."
 
@@ -140,7 +140,9 @@ def names(people: tuple[Name, ...], most: int = 6) -> str:
 
 def by_model(card: Card) -> str:
     """Return the line about a tool call: who wrote it, and what a decision means; "" for other requests."""
-    return BY_MODEL if card.is_tool_call else ""
+    if not card.is_tool_call:
+        return ""
+    return BY_MODEL if card.outcome is not None else f"{BY_MODEL} {COVERED}"
 
 
 def bare(field: CardField) -> CardField:
@@ -258,13 +260,16 @@ def outcome(ended: CardOutcome) -> str:
 
 
 def grant(given: CardGrant) -> str:
-    """Return `🔑 Active until`, to come before a time if there is one, or `✖ Revoked by Bo Lund: done`."""
+    """Return `🔑 Active until`, to come before a time if there is one, or `✖ Revoked by Bo Lund (“done”)`."""
     icon, word = GRANT_WORDS[given.state]
     if given.state == "active":
         return f"{icon} {word} until"
-    by = f" by {given.by.text}" if given.by is not None and given.state in ("revoked", "ending", "overdue") else ""
-    why = ": ".join(filter(None, (given.reason if by else "", given.error)))
-    return f"{icon} {word}{by}" + (f": {joined(why)}" if why else "")
+    ended = {"revoked": " by", "ending": ", ended by", "overdue": ", ended by"}.get(given.state, "")
+    by = f"{ended} {given.by.text}" if given.by is not None and ended else ""
+    reason = f" (“{joined(given.reason)}”)" if by and given.reason.strip() else ""
+    going_on = "; still trying" if given.error and given.state != "not_given" else ""
+    error = f": {joined(given.error)}{going_on}" if given.error else ""
+    return f"{icon} {word}{by}{reason}{error}"
 
 
 def result(card: Card) -> str:
@@ -278,8 +283,13 @@ def _way(remark: CardVote | CardOutcome | CardComment) -> str:
     return VIA_WORDS[remark.via] + (f", passed on by {remark.passed_on_by}" if remark.passed_on_by else "")
 
 
-def changed(card: Card) -> str:
-    """Word the notification of a change: the request changed, or changes were requested."""
+def changed(card: Card, reader: str | None = None) -> str:
+    """Word the notification of a change: the request changed, or changes were requested.
+
+    `reader`: the address of the one person who reads it.
+    """
+    if card.state == "changes_requested" and reader in card.requesters:
+        return "Changes requested. It's your turn: edit the request or withdraw it."
     if card.state == "changes_requested":
         return f"Changes requested. You'll be asked again once {card.requester.text} has edited the request."
     return "The request has changed. Please check it again."
@@ -326,12 +336,22 @@ def delivery(copy: CardDelivery) -> str:
         case "delivered":
             return f"✓ {copy.to} {way(copy)}{tries}"
         case "retrying":
-            why = f": {copy.error}" if copy.error else ""
-            return f"⏳ {copy.to} {way(copy)}, will be tried again{why}"
+            return f"⏳ {retrying(copy)}" + (f": {copy.error}" if copy.error else "")
         case "not_sent":
             return f"– Not sent to {copy.to} {way(copy)}: {copy.error}"
         case _:
             return f"⏳ {copy.to} {way(copy)}, on its way"
+
+
+def retrying(copy: CardDelivery) -> str:
+    """Say what will be tried again: the card itself, or what comes after it."""
+    match copy.retried:
+        case "update":
+            return f"The card for {copy.to} {way(copy)} shows an older state; its update will be tried again"
+        case "reply":
+            return f"{copy.to} {way(copy)} has the card; a message about it will be tried again"
+        case _:
+            return f"{copy.to} {way(copy)}, will be tried again"
 
 
 def way(copy: CardDelivery) -> str:

@@ -42,6 +42,7 @@ from approvals_bot.approvals.notifications import (
     Copy,
     Notification,
     Progress,
+    Retried,
     best_copy,
     fallbacks,
     has_card,
@@ -343,7 +344,8 @@ class Copies:
         if isinstance(result, Refused) and not copy.is_replaced:
             self._fall_back(number)
         is_held = isinstance(result, TryAgain) and result.held and result.after is not None
-        return await self._wait(number, pause, result.error, until, "held" if is_held else "retrying")
+        retried: Retried = "" if copy.receipt is None else "reply"
+        return await self._wait(number, pause, result.error, until, "held" if is_held else "retrying", retried)
 
     def _notify_missed(self, copy: Copy, occasion: Occasion, missed: tuple[str, ...]) -> None:
         """Send people whom a mention didn't reach a card of their own, unless they have voted since.
@@ -374,7 +376,7 @@ class Copies:
                 case Refused(error, code="install") | TryAgain(error) as later:  # an operator mends the installation
                     tries += 1
                     after = later.after if isinstance(later, TryAgain) else None
-                    is_in_time = await self._wait(number, Pause(tries, after), error, until)
+                    is_in_time = await self._wait(number, Pause(tries, after), error, until, retried="update")
                     self._put(replace(self.all[number - 1], is_editable=is_in_time))
                 case Refused():
                     self._put(replace(self.all[number - 1], is_editable=False))
@@ -406,7 +408,15 @@ class Copies:
         else:
             self._fall_back(number)
 
-    async def _wait(self, number: int, pause: Pause, error: str, until: datetime, state: Progress = "retrying") -> bool:
+    async def _wait(
+        self,
+        number: int,
+        pause: Pause,
+        error: str,
+        until: datetime,
+        state: Progress = "retrying",
+        retried: Retried = "",
+    ) -> bool:
         """Wait before the next attempt, until the decision, or until an operator asks for it.
 
         Returns False if there is no time left.
@@ -415,7 +425,7 @@ class Copies:
         if now() + wait > until:
             self._put(self.all[number - 1].failed(error))
             return False
-        self._put(self.all[number - 1].became(state, error))
+        self._put(self.all[number - 1].became(state, error, retried=retried))
         if self._closed.is_set():
             await asyncio.sleep(wait.total_seconds())
         else:

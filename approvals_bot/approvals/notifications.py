@@ -37,6 +37,7 @@ ASKING: tuple[Occasion, ...] = ("request", "reminder", "escalation", "change")
 """The occasions on which somebody has to do something."""
 
 Progress = Literal["sending", "delivered", "retrying", "held", "not_delivered", "not_sent"]
+Retried = Literal["", "update", "reply"]
 
 UNDELIVERED: tuple[Progress, ...] = ("not_delivered", "not_sent")
 """The states of a copy that its reader doesn't have, and won't get unless something else sends it."""
@@ -83,9 +84,9 @@ class Copy:
         """Whether the reader isn't on this channel and got a fallback, which is no failure."""
         return self.is_replaced and self.code in ELSEWHERE
 
-    def became(self, state: Progress, error: str = "", code: RefusedCode | None = None) -> Copy:
+    def became(self, state: Progress, error: str = "", code: RefusedCode | None = None, retried: Retried = "") -> Copy:
         """Return the copy after an attempt."""
-        return replace(self, delivery=replace(self.delivery, state=state, error=error), code=code)
+        return replace(self, delivery=replace(self.delivery, state=state, error=error, retried=retried), code=code)
 
     def arrived(self, result: Delivered) -> Copy:
         """Return the copy after a delivery: of the card, or of a reply in its thread."""

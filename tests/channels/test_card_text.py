@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from approvals_bot.approvals import card_text
-from approvals_bot.approvals.card_model import Card, CardStage, Name
+from approvals_bot.approvals.card_model import Card, CardDelivery, CardGrant, CardStage, GrantState, Name
 
 NOW = datetime(2026, 11, 4, 10, 5, tzinfo=UTC)
 
@@ -74,3 +74,31 @@ def test_of_many_stages_those_around_the_open_one_are_shown(open_at: int, row: s
 def test_a_returned_request_does_not_claim_to_have_changed() -> None:
     assert card_text.changed(CARD) == ("Changes requested. You'll be asked again once Bo Lund has edited the request.")
     assert card_text.changed(replace(CARD, state="waiting")) == "The request has changed. Please check it again."
+
+
+@pytest.mark.parametrize(
+    ("retried", "said"),
+    [
+        ("", "⏳ #deploys in Slack, will be tried again: wait"),
+        ("update", "⏳ The card for #deploys in Slack shows an older state; its update will be tried again: wait"),
+        ("reply", "⏳ #deploys in Slack has the card; a message about it will be tried again: wait"),
+    ],
+)
+def test_a_delivery_says_what_will_be_tried_again(retried: Any, said: str) -> None:
+    assert card_text.delivery(CardDelivery("#deploys", "slack", "retrying", 2, "wait", retried=retried)) == said
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("active", "🔑 Active until"),
+        ("ended", "⌛ Ended"),
+        ("revoked", "✖ Revoked by Bo Lund (“done ⏎ with it”)"),
+        ("overdue", "⚠ Not removed yet, ended by Bo Lund (“done ⏎ with it”): it answered 503; still trying"),
+        ("not_given", "⚠ Not given: it answered 503"),
+    ],
+)
+def test_a_grants_line_says_what_became_of_it(state: GrantState, said: str) -> None:
+    error = "it answered 503" if state in ("overdue", "not_given") else ""
+    grant = CardGrant(state, NOW, Name("bo@acme.eu", "Bo Lund"), "done\nwith it", error)
+    assert card_text.grant(grant) == said

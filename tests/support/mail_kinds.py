@@ -5,65 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from approvals_bot.approvals.card_model import (
-    Card,
-    CardChoice,
-    CardComment,
-    CardDelivery,
-    CardField,
-    CardOutcome,
-    CardSeat,
-    CardStage,
-    Name,
-    State,
-)
+from approvals_bot.agents.chat import WEBHOOK_MAIL
+from approvals_bot.approvals.card_model import Card, CardChoice, CardComment, CardOutcome, Name
 from approvals_bot.approvals.port import Dispatch, ToPerson
+from approvals_bot.approvals.text import TO_CHANGE
 from approvals_bot.channels.email import letter
-from approvals_bot.people import Person
+from approvals_bot.channels.email.replies import ANSWERS, CHANGED_NOTHING
+from approvals_bot.service.alerts import Alert, words_of
+from approvals_bot.web import decisions, login
+from tests.support import card_kinds
+from tests.support.card_kinds import ANN, BO, CY, STEPS, TOKEN, full, tool_call
 
+SLACK_IS_DOWN = (
+    "Slack takes no deliveries now (timeout); they are tried again. Check [slack], and run `approvals-bot doctor`"
+)
 LINK = "https://approve.acme.eu/decisions/signed.token-1"
-ANN = Person("ann@acme.eu", "Ann Ode", zone="America/Sao_Paulo")
-CY = Person("cy@acme.eu", "Cy Rus", zone="Asia/Kathmandu")
-BO = Person("bo@acme.eu", "Bo Lund", zone="Europe/Berlin")
-
-STEPS = "1. Stop the workers.\n2. Migrate:\n   - table orders\n   - table lines\n3. Start.\n" + "".join(
-    f"{n}. Check replica {n}: its health page is green, and its queue is empty.\n" for n in range(4, 30)
-)
-JSON = "items.0.name: chair\nitems.0.count: 4\n" + "".join(f"items.{n}.name: desk {n}\n" for n in range(1, 20))
-LONG_TITLE = (
-    "Give the contractors of the Kathmandu office read access to the billing database until the end of the audit"
-)
-TOKEN = "x" * 120  # nothing in it to break a line at
-
-
-def full(card: Card) -> Card:
-    """Return the card with everything that a card can have."""
-    return replace(
-        card,
-        instructions="Check the plan against the runbook.\nAsk Cy if in doubt.",
-        on_behalf_of=Name("di@acme.eu", "Di Ops"),
-        fields=(
-            *card.fields,
-            CardField("amount", "Amount", "1,250.00 EUR", pinned=True),
-            CardField("steps", "Steps", STEPS, "long", pinned=True),
-            CardField("order", "Order", JSON, "json"),
-            CardField("why", "Why", "Cheap\nand fast, says the model.", "long", untrusted=True),
-            CardField("token", "Token", TOKEN),
-        ),
-        stages=(
-            CardStage("manager", "Manager", "done", (CardSeat("Managers", 1, (card.requester,)),)),
-            *card.stages,
-            CardStage("board", "Board", "ahead", (CardSeat("The board", 2),)),
-        ),
-        notes=("⇄ Ann Ode reassigned this to Di Ops: on holiday",),
-        deliveries=(CardDelivery("ed@acme.eu", "email", "not_delivered", 1, "mailbox full"),),
-    )
-
-
-def tool_call(card: Card) -> Card:
-    """Return what a model wants to do."""
-    call = CardField("tool", "Tool", "refund_order", "code"), CardField("a", "Arguments", JSON, "json", untrusted=True)
-    return replace(card, fields=call, title="refund_order for Zoë")
 
 
 def dispatches(card: Card, outcome: CardOutcome) -> dict[str, Dispatch]:
@@ -71,39 +27,61 @@ def dispatches(card: Card, outcome: CardOutcome) -> dict[str, Dispatch]:
     to = {"ann": ToPerson("email", ANN), "cy": ToPerson("email", CY), "bo": ToPerson("email", BO)}
     take_back = CardChoice("take_back", "Undo vote", "Undo vote")
     voted = replace(card, choices=(*card.choices, take_back))
-    rewrite = replace(card, state="changes_requested", choices=(), deadline=None)
-
-    def ended(state: State, because: str = "", comment: str = "") -> Card:
-        how = replace(outcome, state=state, because=because, comment=comment)
-        if state == "expired":
-            how = replace(how, via="clock")
-        return replace(card, state=state, outcome=how, choices=(), deadline=None)
-
+    by_mail = replace(voted, votes=tuple(replace(vote, via="email") for vote in voted.votes), decides_by_reply=True)
     said = CardComment(via="email", comment=STEPS, at=outcome.at, by=card.requester)
+    open_cards, decided = card_kinds.waiting(card), card_kinds.decided(card, outcome)
+    to_rewrite = replace(open_cards["changes-requested"], why_me=TO_CHANGE)
+    digits = {"digits": "123456", "requester": card.requester.text}
     kinds = {
         "request": Dispatch("a", to["ann"], card),
         "everything": Dispatch("b", to["ann"], full(card)),
-        "long-title": Dispatch("c", to["ann"], replace(full(card), title=LONG_TITLE, choices=_labelled(card))),
+        "long-title": Dispatch("c", to["ann"], open_cards["long-title"]),
         "tool-call": Dispatch("d", to["ann"], tool_call(card)),
         "reminder": Dispatch("e", to["ann"], card, "reminder"),
         "escalation": Dispatch("f", to["ann"], card, "escalation"),
-        "edited": Dispatch("g", to["ann"], card, "change"),
+        "edited": Dispatch("g", to["ann"], open_cards["edited"], "change"),
         "comment": Dispatch("u", to["ann"], replace(card, comments=(said,)), "comment", comments=(said,)),
         "stalled": Dispatch("h", to["ann"], replace(card, is_stalled=True), "reminder"),
+        "group-unreadable": Dispatch("v", to["ann"], open_cards["group-unreadable"]),
         "voted": Dispatch("i", to["cy"], voted, "vote"),
+        "voted-by-reply": Dispatch("w", to["cy"], by_mail, "vote"),
+        "reply-changed-nothing": Dispatch("x", to["ann"], card, "outcome", ANSWERS["old_card"]),
+        "reply-not-offered": Dispatch("y", to["ann"], card, "outcome", CHANGED_NOTHING),
         "reassigned": Dispatch("j", to["ann"], replace(card, choices=()), "reassigned"),
-        "changes-requested": Dispatch("k", to["bo"], rewrite, "change"),
-        "code": Dispatch("l", to["ann"], card, "code", "Your code is 123456."),
-        "text": Dispatch("m", to["bo"], ended("approved"), "outcome", "Deployed:\n  api 2.1.0\n  web 3.0"),
-        "approved": Dispatch("n", to["bo"], ended("approved", "All votes are in.", "Go.\nBut slowly."), "outcome"),
-        "rejected": Dispatch("o", to["cy"], ended("rejected", "", "The migration locks the table."), "outcome"),
-        "expired": Dispatch("p", to["bo"], ended("expired", "Nobody decided in time."), "outcome"),
-        "withdrawn": Dispatch("q", to["ann"], ended("withdrawn"), "outcome"),
-        "cancelled": Dispatch("r", to["ann"], ended("cancelled"), "outcome"),
-        "failed": Dispatch("s", to["ann"], ended("failed"), "outcome"),
-        "answered": Dispatch("t", to["bo"], ended("answered", "", "Blue."), "outcome"),
+        "changes-requested": Dispatch("k", to["bo"], to_rewrite, "change"),
+        "code": Dispatch("l", to["ann"], card, "code", decisions.CODE_MAIL.format_map(digits)),
+        "text": Dispatch("m", to["bo"], decided["approved"], "outcome", "Deployed:\n  api 2.1.0\n  web 3.0"),
     }
-    return {name: replace(kind, link=LINK) for name, kind in kinds.items()}
+    readers = {"approved": "bo", "rejected": "cy", "expired": "bo", "answered": "bo", "by-rule": "bo"}
+    outcomes = {name: Dispatch(name, to[readers.get(name, "ann")], one, "outcome") for name, one in decided.items()}
+    given = card_kinds.grants(card, outcome)
+    kinds |= outcomes | {name: Dispatch(name, to["ann"], one, "outcome") for name, one in given.items()}
+    kinds["grant-extension"] = Dispatch("z", to["ann"], given["grant-extension"])
+    return {name: replace(kind, link=LINK) for name, kind in kinds.items()} | notices(card)
+
+
+def notices(card: Card) -> dict[str, Dispatch]:
+    """Return mails about no request, by name: to people who look after the service, or sign in."""
+    budget = (
+        "The agent desk has used the budget of its session night (calls, 20 per day). Further tool calls of the "
+        "session are refused until 5 Nov 2026, 00:00 UTC, and nobody is asked about them."
+    )
+    down = Alert("channel slack", BO.address, SLACK_IS_DOWN, card.asked_at, is_over=False)
+    later = card.asked_at + timedelta(minutes=17)
+    texts = {
+        "alert-down": words_of(down, later, BO.zone),
+        "alert-back": words_of(replace(down, is_over=True), later, BO.zone),
+        "budget-spent": ("An agent has used its budget", budget),
+        "webhook": ("Book LH 441", WEBHOOK_MAIL.format(url=f"{LINK}/hook", subject="Book LH 441")),
+    }
+    about = Card("", "", "", 0, "waiting", "", Name("", ""), card.asked_at, "")
+    to = ToPerson("email", BO)
+    found = {
+        name: Dispatch(name, to, replace(about, title=title), "outcome", text) for name, (title, text) in texts.items()
+    }
+    title = "Sign in to Approvals"
+    code = Dispatch("sign-in", to, replace(about, title=title), "code", login.CODE_MAIL.format(digits="123456"))
+    return found | {"sign-in-code": code}
 
 
 def digest(card: Card, outcome: CardOutcome, now: datetime) -> list[Dispatch]:
@@ -117,10 +95,9 @@ def digest(card: Card, outcome: CardOutcome, now: datetime) -> list[Dispatch]:
 
 def mails(card: Card, outcome: CardOutcome, now: datetime) -> dict[str, letter.Letter]:
     """Return a letter of every kind by name."""
-    replies = letter.Replies(card.requester.text)
-    letters = {name: letter.write(kind, now, replies) for name, kind in dispatches(card, outcome).items()}
+    to_requester = letter.Replies(card.requester.text)
+    letters = {
+        name: letter.write(kind, now, to_requester if kind.card.run_id else letter.Replies())
+        for name, kind in dispatches(card, outcome).items()
+    }
     return letters | {"digest": letter.write_together(digest(card, outcome, now), now)}
-
-
-def _labelled(card: Card) -> tuple[CardChoice, ...]:
-    return tuple(replace(one, label=one.label.partition(":")[0] + f": {LONG_TITLE}") for one in card.choices)

@@ -70,6 +70,6 @@ async def test_a_grant_on_its_page(house: House) -> None:  # noqa: F811
     ended = await send(house, run, "di@acme.eu", path, talk="revoke", reason="an incident")
     assert (ended.status_code, ended.headers["location"]) == (303, f"/requests/{run}?done=revoked")
     text = shown(await house.get(f"/requests/{run}", "bo@acme.eu"))
-    assert "✖ Revoked by Di Oz: an incident" in text
+    assert "✖ Revoked by Di Oz (“an incident”)" in text
     assert "End it now" not in text
     assert "Cancelled" in shown(await house.get(f"/requests/{run}.1", "bo@acme.eu"))

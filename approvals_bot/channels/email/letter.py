@@ -195,7 +195,7 @@ def occasion(dispatch: Dispatch) -> str:
         case "escalation":
             return "Nobody has decided yet, so this has been escalated to you."
         case "change":
-            return card_text.changed(dispatch.card)
+            return card_text.changed(dispatch.card, _reader(dispatch))
         case "comment":
             return card_text.commented(_new_comments(dispatch))
         case "reassigned":
@@ -236,6 +236,7 @@ def _names(dispatch: Dispatch, now: datetime, limits: LetterLimits, replies: Rep
     """Return what the templates of both parts show, cut to these limits."""
     assert isinstance(dispatch.to, ToPerson), "a letter goes to a mailbox"
     card, link = _fitting(dispatch.card, limits), dispatch.url
+    card = replace(card, choices=_choices(card, _reader(dispatch)))
     if dispatch.occasion == "code":  # a code is for the page that asked for it, so the mail offers nothing else
         card, link = replace(card, choices=()), ""
     zone = dispatch.to.person.zone
@@ -264,7 +265,7 @@ def _names(dispatch: Dispatch, now: datetime, limits: LetterLimits, replies: Rep
         "take_back": _to_choose(link, "take_back") if _can_take_back(card) else "",
         "moment": lambda at: card_text.moment(at, zone),
         "link": link,
-        "is_requester": card.outcome is None and dispatch.to.person.address in _requesters(card),
+        "is_requester": card.outcome is None and _reader(dispatch) in card.requesters,
         "replying": one_line(replying(dispatch, replies)),
         "to_choose": lambda choice: _to_choose(link, choice.choice),
         "rank": lambda choice: _rank(card, choice),
@@ -280,9 +281,17 @@ def _names(dispatch: Dispatch, now: datetime, limits: LetterLimits, replies: Rep
     }
 
 
-def _requesters(card: Card) -> tuple[str, ...]:
-    """Return the people who may edit and withdraw it on the page behind the link."""
-    return tuple(name.key for name in (card.requester, card.on_behalf_of) if name)
+def _reader(dispatch: Dispatch) -> str:
+    assert isinstance(dispatch.to, ToPerson), "a letter goes to a mailbox"
+    return dispatch.to.person.address
+
+
+def _choices(card: Card, reader: str) -> tuple[CardChoice, ...]:
+    """Return the choices to offer. Of people who have voted, those that would change their vote, none of them first."""
+    chosen = [vote.choice for vote in card.votes if vote.by.key == reader and vote.counts]
+    if not chosen:
+        return card.choices
+    return tuple(replace(each, style="link") for each in card.choices if each.choice not in chosen)
 
 
 def _cleaned(card: Card) -> Card:

@@ -6,7 +6,7 @@ characters. The only `mrkdwn` is our own: a date token, which Slack shows in the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.card_model import BRIEF, Card, CardChoice, CardField, CardGrant, CardOutcome, TalkName
 from approvals_bot.approvals.plain_text import clean, clip, clip_value, length, one_line
-from approvals_bot.approvals.port import Dispatch
+from approvals_bot.approvals.port import Dispatch, Place
 from approvals_bot.approvals.request import state_mark
 from approvals_bot.durable.core.serialization import json_text
 
@@ -273,16 +273,25 @@ def _why_button(card: Card) -> Block:
 
 def _mentioned(card: Card, mentions: Mentions) -> list[Block]:
     """Render `Waiting for @sre, @Ann Ode and Bo Lund`: mentions first, then the names of all others."""
-    found: list[Block] = [{"type": "usergroup", "usergroup_id": group} for group in mentions.groups]
-    found += [{"type": "user", "user_id": user} for user in mentions.users.values()]
+    found = _elements(mentions)
     others = tuple(name for name in card.waiting_for if name.key not in mentions.users)
     if others and not mentions.groups:  # a group's members may be named already
         found.append(styled(one_line(card_text.names(others), 300)))
-    line = [styled("Waiting for ")]
-    for at, element in enumerate(found):
-        line += [styled(" and " if at == len(found) - 1 else ", ")] if at else []
-        line.append(element)
+    line = [styled("Waiting for "), *_listed(found)]
     return [*line, styled(f"; {one_line(card_text.unresolved(card), 200)}")] if card.unresolved else line
+
+
+def _elements(mentions: Mentions) -> list[Block]:
+    groups: list[Block] = [{"type": "usergroup", "usergroup_id": group} for group in mentions.groups]
+    return [*groups, *({"type": "user", "user_id": user} for user in mentions.users.values())]
+
+
+def _listed(elements: Sequence[Block]) -> Iterator[Block]:
+    """Put commas and an `and` between elements."""
+    for at, element in enumerate(elements):
+        if at:
+            yield styled(" and " if at == len(elements) - 1 else ", ")
+        yield element
 
 
 def choices(card: Card, part: str, more: Sequence[Block] = ()) -> Block:
@@ -401,20 +410,22 @@ def own_text(dispatch: Dispatch) -> tuple[str, list[Block]]:
 def note(dispatch: Dispatch, mentions: Mentions = NOBODY) -> tuple[str, list[Block]]:
     """Render a reply in the card's thread: why it comes now, without buttons that could go stale."""
     card = dispatch.card
-    parts = [styled(one_line(_reason(dispatch), 300), bold=True), styled("\n" + one_line(card.title, 250))]
-    if mentions and card.outcome is None:
+    reason = [styled(one_line(_reason(dispatch), 300), bold=True)]
+    said = [quotation(cut_to(made.comment, 2_000)) for made in dispatch.comments if card.outcome is None]
+    parts = [styled(one_line(card.title, 250))] if said else [*reason, styled("\n" + one_line(card.title, 250))]
+    if said:  # its readers aren't all waited for
+        parts += [styled("\ncc "), *_listed(_elements(mentions))] if mentions else []
+    elif mentions and card.outcome is None:
         parts += [styled("\n"), *_mentioned(card, mentions)]
     elif where := card_text.moved(card):
         parts.append(styled(f"\n{one_line(where, 300)}"))
     elif waiting := card_text.waiting_for(card):
         parts.append(styled(f"\n{one_line(waiting, 300)}"))
-    if card.deadline is not None and card.outcome is None:
+    if card.deadline is not None and card.outcome is None and not said:
         parts += [styled("\nDue "), dated(card.deadline)]
-    elements = [paragraph(parts)]
+    elements = [*([paragraph(reason), *said] if said else []), paragraph(parts)]
     if card.outcome is not None and (comment := cut_to(card.outcome.comment, 1_000)):
         elements.append(quotation(comment))
-    for made in dispatch.comments if card.outcome is None else ():
-        elements.append(quotation(cut_to(made.comment, 2_000)))
     text = escape(one_line(f"{_reason(dispatch)} {card.title}", TEXT_LIMIT)) or "–"
     return text, [{"block_id": f"note:{card.version}", **rich(*elements)}]
 
@@ -431,7 +442,9 @@ def _reason(dispatch: Dispatch) -> str:
         case "escalation":
             return "Nobody has decided yet, so this has been escalated."
         case "change":
-            return card_text.changed(dispatch.card)
+            return card_text.changed(
+                dispatch.card, None if isinstance(dispatch.to, Place) else dispatch.to.person.address
+            )
         case "comment":
             return card_text.commented(dispatch.comments)
         case "reassigned":

@@ -37,6 +37,7 @@ EXTERNAL: dict[External, str] = {
     "see-only": "You're a guest or from another workspace, so you can view requests in Slack, but not decide or make "
     "them. Nothing was changed.",
 }
+DEACTIVATED = "Your Slack account is deactivated, so you can't act here. Nothing was changed."
 UNSURE = "Slack couldn't confirm who you are. Nothing was changed. Please try again."
 PRESS_UNTIL: ContextVar[float | None] = ContextVar("PRESS_UNTIL", default=None)
 """When the press that is being handled must be answered, in the event loop's time; None after the answer."""
@@ -230,7 +231,9 @@ class SlackIdentities:
             self._silent_until = self._client.monotonic() + SILENCE
             return known  # the configuration is enough when Slack doesn't answer
         if user is None or not ours.has(user):
-            return self._outsider(user_id, is_alive=user is not None and not user.is_deleted and not user.is_bot)
+            if user is not None and user.is_deleted:
+                return Unidentified(user_id, "not_an_approver", DEACTIVATED)
+            return self._outsider(user_id, is_alive=user is not None and not user.is_bot)
         if ours.enterprise and user.team:
             self._sisters.add(user.team)
         if named is not None:

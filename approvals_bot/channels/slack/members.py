@@ -56,6 +56,7 @@ class SlackPeople:
         self.is_ours: Callable[[SlackUser], bool] = lambda user: user.is_member  # replaced where our team is known
         self._users: BriefCache[SlackUser | None] = BriefCache(USER_MEMORY, monotonic)
         self._by_address: BriefCache[SlackUser | None] = BriefCache(ADDRESS_MEMORY, monotonic, absent=ABSENCE_MEMORY)
+        self._configured: BriefCache[SlackUser | None] = BriefCache(ADDRESS_MEMORY, monotonic)
         self._groups: BriefCache[tuple[str, ...]] = BriefCache(GROUP_MEMORY, monotonic, GROUP_SPARE)
         self._group_ids: BriefCache[str | None] = BriefCache(GROUP_ID_MEMORY, monotonic)
 
@@ -71,15 +72,23 @@ class SlackPeople:
     async def user_id(self, person: Person, *, to_act: bool = False) -> str | None:
         """Return this person's Slack id, as configured, else by their address; None if they have no account.
 
-        `to_act`: a guest's account doesn't count, since they may not act in Slack.
+        `to_act`: the account of a guest or a partner, or one that is deactivated, doesn't count, since nobody may act
+        in Slack with it. Of a configured one, that is asked for, and if Slack doesn't say, it counts.
         """
         if person.slack:
-            return person.slack
+            return person.slack if not to_act or await self._may_act(person.slack) else None
         for address in dict.fromkeys((person.mailbox, person.address)):
             user = await self._by_address.get(address, self._ask_address)
             if user is not None and (not to_act or self.is_ours(user)):
                 return user.id
         return None
+
+    async def _may_act(self, user_id: str) -> bool:
+        try:
+            user = await self._configured.get(user_id, self._ask_user)
+        except SourceUnavailable:
+            return True
+        return user is None or self.is_ours(user)
 
     async def group_id(self, handle: str) -> str | None:
         """Return the id of the user group with this handle; None if there is none."""

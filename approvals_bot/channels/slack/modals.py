@@ -15,6 +15,7 @@ from typing import Any
 from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import Reply
 from approvals_bot.approvals.card_model import Card, CardChoice, FormField
+from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.plain_text import clean, clip, length, one_line
 from approvals_bot.approvals.text import UNCHANGED
 from approvals_bot.channels.slack.blocks import ID_LIMIT, VOTE, Block, date_token, escape, plain
@@ -233,7 +234,7 @@ def _hint(ask: FormField, *, is_kept: bool) -> str:
         return f"An amount in {spec.currency}, such as 1250.00"
     if spec.longest is not None and spec.longest > INPUT_LIMIT:
         return f"At most {INPUT_LIMIT:,} characters in Slack"
-    return HINTS.get(spec.type, "")
+    return "" if _is_menu(spec) else HINTS.get(spec.type, "")
 
 
 def labelled(block_id: str, label: str, element: Block) -> Block:
@@ -281,9 +282,8 @@ def holds(ask: FormField) -> bool:
 def _element(ask: FormField, bounds: Mapping[str, Any]) -> Block:
     if ask.spec.type == "boolean":
         return _menu([("Yes", "true"), ("No", "false")], ask.value)
-    values = ask.spec.values or ()
-    if ask.spec.item_type == "enum" and 0 < len(values) <= OPTIONS_LIMIT * GROUPS_LIMIT and all(map(_fits, values)):
-        options = [(value, value) for value in values]
+    if _is_menu(ask.spec):
+        options = [(value, value) for value in ask.spec.values or ()]
         return _menu(options, ask.value) if ask.spec.type == "enum" else _menu_of_many(options, ask.value.splitlines())
     if ask.spec.holds_people:
         return {"type": "users_select" if ask.spec.type == "person" else "multi_users_select"}
@@ -302,6 +302,11 @@ def _element(ask: FormField, bounds: Mapping[str, Any]) -> Block:
     example = "" if ask.spec.example is None else one_line(str(ask.spec.example), PLACEHOLDER_LIMIT)
     placeholder = {"placeholder": plain(example)} if example else {}
     return element | dict(bounds) | placeholder | ({"initial_value": first} if is_fit else {})
+
+
+def _is_menu(spec: FieldSpec) -> bool:
+    values = spec.values or ()
+    return spec.item_type == "enum" and 0 < len(values) <= OPTIONS_LIMIT * GROUPS_LIMIT and all(map(_fits, values))
 
 
 def _fits(value: str) -> bool:

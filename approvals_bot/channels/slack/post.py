@@ -54,7 +54,8 @@ SEARCHED = 500  # newest messages that are searched for a lost post
 TOO_LATE = "too_late"  # our own code: a request for a decision that is made, and Slack never had it
 GONE = ("is_archived", "channel_not_found")  # Slack's codes for a channel in which nobody can write any more
 NO_ACCOUNT = "users_not_found"  # Slack's code for an address without an account
-NO_TROUBLE: dict[str, RefusedCode] = {NO_ACCOUNT: "no_account", TOO_LATE: "too_late"}
+OUTSIDER = "outsider"  # our own code: an account with which nobody may act, such as a guest's
+NO_TROUBLE: dict[str, RefusedCode] = {NO_ACCOUNT: "no_account", OUTSIDER: "no_account", TOO_LATE: "too_late"}
 """What is no failure: they are asked by mail and looked up again, or need not be asked any more."""
 
 REMEMBERED = 2_000  # deliveries whose answer was lost, and conversations whose id is known
@@ -285,7 +286,8 @@ class SlackOut:
         """Return the conversation with this person. Raises NeverError if they have no account, or only a guest's."""
         user = await self._people.user_id(person, to_act=to_act)
         if user is None:
-            raise NeverError("users.lookupByEmail", NO_ACCOUNT)
+            is_outsider = to_act and await self._people.user_id(person) is not None
+            raise NeverError("users.lookupByEmail", OUTSIDER if is_outsider else NO_ACCOUNT)
         if user not in self._direct:
             answer = await self._client.ask("conversations.open", users=user)
             _keep(self._direct, user, str(answer["channel"]["id"]))

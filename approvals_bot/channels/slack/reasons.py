@@ -6,6 +6,7 @@ from approvals_bot.approvals.notifications import TOO_LATE
 
 REVOKED = "Slack refuses the app's token; an operator has to reinstall the app"
 NO_CHANNEL = "there is no such channel, or the app isn't in it; invite it there"
+OUTSIDER = "guests, partners and deactivated accounts can't decide in Slack"
 NO_PERSON = "no member of this Slack workspace has this address"
 
 REASONS = {
@@ -39,6 +40,7 @@ REASONS = {
     "edit_window_closed": "the message can't be changed any more",
     "thread_not_found": "the message has been deleted",
     "too_late": TOO_LATE,  # our own code
+    "outsider": OUTSIDER,  # our own code
     "users_not_found": NO_PERSON,
     "user_not_found": "there is no such person in Slack",
     "user_not_visible": "there is no such person in Slack",

@@ -14,10 +14,11 @@ from approvals_bot.approvals.card_model import Card, CardOutcome
 from approvals_bot.approvals.port import Delivered, Dispatch, Place, Receipt, Refused, ToPerson, TryAgain
 from approvals_bot.channels.slack.client import NeverError
 from approvals_bot.channels.slack.post import SlackOut
-from approvals_bot.channels.slack.reasons import NO_PERSON, REASONS, REFUSED, REVOKED, reason_of
+from approvals_bot.channels.slack.reasons import NO_PERSON, OUTSIDER, REASONS, REFUSED, REVOKED, reason_of
 from approvals_bot.people import Person, SourceUnavailable
 from approvals_bot.playground import SeedChannel, User
 from approvals_bot.playground.slack.calls import METHODS
+from approvals_bot.playground.slack.shapes import Kind
 from tests.support.fake_slack import Ticks
 
 if TYPE_CHECKING:
@@ -58,15 +59,19 @@ async def test_people_without_slack_are_refused_so_mail_can_take_over(stage: Sta
     assert answer == Refused(NO_PERSON, "no_account")
 
 
+@pytest.mark.parametrize("slack", [None, "U0CY"])
+@pytest.mark.parametrize("kind", ["single_channel_guest", "stranger"])
 async def test_a_guest_hears_the_outcome_in_slack_but_votes_by_mail(
-    stage: Stage, card: Card, outcome: CardOutcome, monkeypatch: pytest.MonkeyPatch
+    stage: Stage, card: Card, outcome: CardOutcome, monkeypatch: pytest.MonkeyPatch, slack: str | None, kind: Kind
 ) -> None:
-    """A guest's press is refused, so their buttons would be no use."""
+    """A guest's press is refused, so their buttons would be no use, also if `[people]` has their Slack id."""
     space = stage.playground.workspace
-    monkeypatch.setitem(space.users, "U0CY", replace(space.users["U0CY"], kind="single_channel_guest"))
+    monkeypatch.setitem(space.users, "U0CY", replace(space.users["U0CY"], kind=kind))
     space.by_address["cy@acme.eu"] = space.users["U0CY"]
-    cy = Person("cy@acme.eu", "Cy Rus")
-    assert await stage.out.send(Dispatch("d1", ToPerson("slack", cy), card)) == Refused(NO_PERSON, "no_account")
+    cy = Person("cy@acme.eu", "Cy Rus", slack)
+    if slack is None and kind == "stranger":
+        return  # lookupByEmail doesn't know people of other workspaces
+    assert await stage.out.send(Dispatch("d1", ToPerson("slack", cy), card)) == Refused(OUTSIDER, "no_account")
     asked = await stage.out.send(Dispatch("d2", DEPLOYS, card, mention=(cy,)))
     assert isinstance(asked, Delivered)
     assert asked.missed == ("cy@acme.eu",)

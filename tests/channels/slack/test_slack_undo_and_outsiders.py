@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from approvals_bot.channels.slack.identity import DEACTIVATED
 from approvals_bot.playground import APP_ID
 from tests.support.slack_office import DEPLOY, Office, Open
 
@@ -134,7 +135,7 @@ async def test_deactivated_people_never_see_anything(open_office: Open) -> None:
     office.invite("U0GONE")
     for button in ("Approve", "Why me?"):
         answer = await office.press("U0GONE", button)
-        assert "so you can't use Approvals in Slack" in answer["ephemeral"]
+        assert answer["ephemeral"] == DEACTIVATED
     assert await office.votes(run_id) == []
 
 
