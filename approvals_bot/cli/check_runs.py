@@ -31,6 +31,7 @@ from approvals_bot.service.read import requests_of
 PAGE_SIZE = 50  # runs; a row may have 2 MB
 MOST_SUGGESTED = 1_000  # ended runs of one workflow; more needn't be counted
 PROGRESS_EVERY = 1.0  # seconds
+LINE_EVERY = 10.0  # seconds, where standard error is no terminal
 
 Kind = Literal["open", "ended"]
 
@@ -190,7 +191,7 @@ def _counted_twice(record: RunRecord, rules: IdentityRules) -> Iterator[OnePerso
 
 
 class Progress:
-    """A line on the terminal that says how far it is; nothing where standard error is no terminal."""
+    """A line on the terminal that says how far it is. In a pipe or a file, it is a new line now and then."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -199,12 +200,13 @@ class Progress:
 
     def show(self, done: int) -> None:
         """Update the line, at most once a second."""
-        at = time.monotonic()
-        if at - self._shown_at < PROGRESS_EVERY or not sys.stderr.isatty():
+        at, terminal = time.monotonic(), sys.stderr.isatty()
+        if at - self._shown_at < (PROGRESS_EVERY if terminal else LINE_EVERY):
             return
-        self._shown_at, self._is_shown = at, True
+        self._shown_at, self._is_shown = at, terminal
         rate = done / (at - self._began)
-        sys.stderr.write(f"\r{done:,} {self._what}, {rate:,.0f} a second …\x1b[K")
+        text = f"{done:,} {self._what}, {rate:,.0f} a second …"
+        sys.stderr.write(f"\r{text}\x1b[K" if terminal else f"{text}\n")
         sys.stderr.flush()
 
     def clear(self) -> None:

@@ -296,8 +296,9 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_progress_shows_on_a_terminal_and_not_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_one_line_on_a_terminal_and_lines_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("approvals_bot.cli.check_runs.PROGRESS_EVERY", 0.0)
+    monkeypatch.setattr("approvals_bot.cli.check_runs.LINE_EVERY", 0.0)
     shown: list[str] = []
     for stream in (Terminal(), io.StringIO()):
         monkeypatch.setattr(sys, "stderr", stream)
@@ -307,7 +308,8 @@ def test_progress_shows_on_a_terminal_and_not_in_a_pipe(monkeypatch: pytest.Monk
         shown.append(stream.getvalue())
     assert shown[0].startswith("\r1,200 open runs replayed, ")
     assert shown[0].endswith("\r\x1b[K")
-    assert shown[1] == ""
+    assert shown[1].startswith("1,200 open runs replayed, ")
+    assert shown[1].endswith("a second …\n")
 
 
 def test_check_runs_knows_the_workflows_of_the_service() -> None:
