@@ -48,6 +48,7 @@ _ENDINGS = "csv|docx?|eml|gz|html?|ics|jpe?g|json|log|md|msg|odt|pdf|png|pptx?|r
 """What a file's name ends with. Anything else after a full stop makes another address."""
 _PERSON = {"address", "name", "slack", "zone"}
 """What a person has in a log; nobody's fields have that by chance."""
+_SLACK = re.compile("[UW][A-Z0-9]{5,20}")
 _AT = datetime(1970, 1, 1, tzinfo=UTC)
 _AUTHORS = ("by", "who", "author", "person", "address")
 _WRITTEN = frozenset({"comment", "reason", "text", "why", "answers", "message", "note"})
@@ -85,12 +86,13 @@ class Eraser:
         self._know(names)
 
     def _know(self, names: Iterable[str]) -> None:
-        """Replace these names, too.
+        """Replace these names, and IDs in Slack, too.
 
-        One of one word may be a word that means something else: only a text that is the name is replaced.
+        A name of one word may be a word that means something else: only a text that is the name is replaced.
         """
         self._names.update(name for name in names if name)
         long = {form for name in self._names if " " in name for form in _forms(name)}
+        long.update(name for name in self._names if _SLACK.fullmatch(name))
         if long:
             self._long = re.compile(rf"(?<!\w)(?:{'|'.join(sorted(long, key=len, reverse=True))})(?!\w)")
 
@@ -108,8 +110,9 @@ class Eraser:
                 for each in value:
                     yield from self._called(each)
             case dict():
-                if value.keys() >= _PERSON and self.is_person(value["address"]) and " " in str(value["name"]):
-                    yield str(value["name"])
+                if value.keys() >= _PERSON and self.is_person(value["address"]):
+                    found = map(str, (value["name"], value["slack"]))
+                    yield from (each for each in found if " " in each or _SLACK.fullmatch(each))
                 for each in value.values():
                     yield from self._called(each)
             case _:
@@ -321,7 +324,8 @@ async def erase(
     Raises AddressError, and OSError for an archive that can't be rewritten.
     """
     person = people.canonical(address)
-    names = {*also, people.person(person).name} - {person.partition("@")[0]}
+    known = people.person(person)
+    names = {*also, known.name, known.slack or ""} - {person.partition("@")[0]}
     eraser = Eraser(person, names, people.canonical, f"{ERASED}-{secrets.token_hex(4)}")
     done = Erased(eraser.id)
     await _learn_names(engine, eraser, archive)
