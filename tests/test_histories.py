@@ -6,6 +6,9 @@ A file's name has its test and the Python it was recorded with.
 from __future__ import annotations
 
 import copy
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from typing import Any
 import pytest
 
 from approvals_bot.durable.core.events import Event, is_whole_step
-from tests.support.histories import FOLDER, known_workflows, read
+from tests.support.histories import FOLDER, edited, known_workflows, read
 from tests.support.prefixes import divergences
 
 FILES = sorted(FOLDER.glob("*.json"))
@@ -44,6 +47,33 @@ def test_every_kind_of_workflow_has_a_history(workflows: dict[tuple[str, str | N
     assert types >= {"hook_conflict", "hook_responded", "step_retrying", "step_failed", "wait_cancelled"}
     assert {"run_completed", "run_failed", "run_cancelled"} <= types
     assert sum(len(each.log) for each in histories) > 500
+
+
+# ── what a release has pinned stays ───────────────────────────────────────────────────────────────────────────────
+
+
+def released() -> list[str]:
+    """Return the versions that the changelog has: all but `Unreleased`."""
+    changelog = (FOLDER.parents[1] / "CHANGELOG.md").read_text()
+    return re.findall(r"^## v?(\d+\.\d+\.\d+)\b", changelog, re.MULTILINE)
+
+
+def test_histories_of_releases_are_as_they_were() -> None:
+    assert {path.stem for path in FOLDER.glob("*.sha256")} == set(released()), "CONTRIBUTING.md: how to release"
+    assert [name for path in FOLDER.glob("*.sha256") for name in edited(path)] == []
+
+
+def test_an_edited_or_deleted_history_is_found(tmp_path: Path) -> None:
+    for path in FILES[:3]:
+        shutil.copy(path, tmp_path)
+    pinned = tmp_path / "0.9.0.sha256"
+    pinned.write_text(
+        subprocess.check_output(["sha256sum", *(each.name for each in FILES[:3])], cwd=tmp_path, text=True)
+    )
+    assert edited(pinned) == []
+    (tmp_path / FILES[0].name).unlink()
+    (tmp_path / FILES[2].name).write_text(FILES[2].read_text().replace("  ", " ", 1))
+    assert edited(pinned) == [FILES[0].name, FILES[2].name]
 
 
 # ── a drifting copy is found ──────────────────────────────────────────────────────────────────────────────────────

@@ -6,6 +6,7 @@ the sample workflows and of `kept_workflows.py`. A file that is there is never w
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import re
@@ -76,6 +77,17 @@ def write(history: History) -> None:
     shown = ",\n".join(f"    {json.dumps(event, ensure_ascii=False)}" for event in events)
     text = "\n".join(["{", *lines, '  "events": [', shown, "  ]", "}"])
     (FOLDER / f"{history.name}.json").write_text(text + "\n")
+
+
+def edited(pinned: Path) -> list[str]:
+    """Return the histories that are gone, or not as they were when a release pinned them (by `sha256sum`)."""
+    lines = [line.split(maxsplit=1) for line in pinned.read_text().splitlines()]
+    files = {pinned.parent / name: digest for digest, name in lines}
+    return [
+        path.name
+        for path, digest in files.items()
+        if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != digest
+    ]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
