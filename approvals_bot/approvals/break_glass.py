@@ -82,6 +82,6 @@ def review_of(review: Request, definition: Definition) -> RequestReview:
     until, ended = review.asked_at + rule.review.within, review.outcome
     if ended is not None and ended.state in ("approved", "rejected"):
         state: ReviewState = "approved" if ended.state == "approved" else "not_justified"
-        return RequestReview(state, until, review.id, ended.by, ended.comment)
+        return RequestReview(state, until, review.id, ended.by, ended.comment, review.called(ended.by))
     is_late = any(stage.escalations for stage in review.stages)
     return RequestReview("late" if is_late else "waiting", until, review.id)

@@ -102,7 +102,7 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
         claimed_by=view.name(view.claimed_by) if view.claimed_by is not None else None,
         talk=_talk(view, reader),
         snoozed_until=until if reader is not None and (until := view.snoozes.get(reader)) and until > now else None,
-        notes=_notes(view),
+        notes=_notes(view, reader),
         may_reassign=stage is not None and reader is not None and _may_reassign(view, stage, reader),
         instructions=view.instructions if view.is_open else "",
         why_me=_why_me(view, stage, reader) if stage is not None and reader is not None else "",
@@ -327,7 +327,7 @@ def editable_of(view: Request, number_format: str = "") -> tuple[FormField, ...]
     )
 
 
-def _notes(view: Request) -> tuple[str, ...]:
+def _notes(view: Request, reader: str | None) -> tuple[str, ...]:
     """List what has happened besides votes: reassignments, an edit, and a decision in its grace period."""
     notes = [f"⇄ {reassignment_text(done.act, view.people)}" for done in view.reassignments]
     if view.last_edit is not None:
@@ -335,9 +335,8 @@ def _notes(view: Request) -> tuple[str, ...]:
         notes.append(f"✎ {edit_text(view.called(edit.by), edit.kept, edit.reset)}")
     if view.held is not None:
         by = view.acting(view.held.by, view.held.in_place_of).text
-        notes.append(
-            f"⏳ {view.held.state.capitalize()} by {by}. It takes effect in {view.grace} unless {by} undoes it."
-        )
+        unless = "you undo it" if reader == view.held.by else f"{by} undoes it"
+        notes.append(f"⏳ {view.held.state.capitalize()} by {by}. It takes effect in {view.grace} unless {unless}.")
     if view.standing is not None:
         notes.append(f"↻ {covers_text(view.standing.grant, shown_date(view.standing.grant.until.date()))}")
     if view.review is not None:
@@ -346,7 +345,7 @@ def _notes(view: Request) -> tuple[str, ...]:
 
 
 def _review_text(view: Request, review: RequestReview) -> str:
-    by, until = view.called(review.by), shown_moment(review.until.replace(microsecond=0))
+    by, until = review.called or view.called(review.by), shown_moment(review.until.replace(microsecond=0))
     match review.state:
         case "approved":
             return f"Review: justified, says {by}."

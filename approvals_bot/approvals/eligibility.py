@@ -20,6 +20,7 @@ from approvals_bot.approvals.request import RequestSeat
 from approvals_bot.approvals.values import shown_date
 from approvals_bot.people import Person, SourceFault, canonical, is_mail
 from approvals_bot.people.absences import Away
+from approvals_bot.people.people import group_label
 
 SELF = "on-behalf-of"
 """The only address that lets the person an app acts for decide."""
@@ -198,9 +199,6 @@ def absence_of(address: str, found: Resolution) -> str:
     return f"{back}; {away.trouble}" if away.trouble else back
 
 
-ACRONYM = 3  # letters; a group name no longer than this is one
-
-
 def label_of(addresses: Sequence[str], about: RequestContext, people: Mapping[str, Person]) -> str:
     """Name the people of these addresses."""
     meant = [
@@ -232,11 +230,11 @@ def _label(address: str, about: RequestContext, people: Mapping[str, Person]) ->
         case "field", name:
             return _in_field(name, about, people)
         case "oncall", name:
-            return f"on call for {_group(name)}"
+            return f"on call for {group_label(name)}"
         case "slack", group:
-            return _group(group.removeprefix("@"))
+            return group_label(group.removeprefix("@"))
         case _ if address.startswith("@"):
-            return about.group_names.get(address[1:]) or _group(address[1:])
+            return about.group_names.get(address[1:]) or group_label(address[1:])
         case _:
             return _name(canonical(address) if is_mail(address) else address, people)
 
@@ -245,12 +243,6 @@ def _in_field(name: str, about: RequestContext, people: Mapping[str, Person]) ->
     """Name the people in a field: one by name, of several the field."""
     value = about.fields.get(name)
     return _name(value, people) if isinstance(value, str) else readable(name)
-
-
-def _group(name: str) -> str:
-    if len(name) <= ACRONYM:
-        return name.upper()
-    return readable(name)
 
 
 def _name(address: str | None, people: Mapping[str, Person]) -> str:

@@ -275,6 +275,7 @@ class RequestReview:
     request: str
     by: str = ""
     comment: str = ""
+    called: str = ""  # who reviewed it; the request itself needn't know their name
 
 
 class Request(BaseModel):

@@ -45,6 +45,15 @@ MOST_PEOPLE = 5_000  # in one group; more is a mistake, and each may get a card
 log = logging.getLogger(__name__)
 
 
+ACRONYM = 3  # letters; a group's id no longer than this is one
+
+
+def group_label(id: str) -> str:
+    """Make a name for people from the id of a group: `release-managers` → "Release managers", `sre` → "SRE"."""
+    words = id.replace("-", " ").replace("_", " ")
+    return words.upper() if len(words) <= ACRONYM else words[:1].upper() + words[1:]
+
+
 class People:
     """Everybody the configuration names, and everybody else by address."""
 
@@ -365,13 +374,13 @@ class People:
         if isinstance(source, NestedGroup):
             return await self._nested(name, source)
         if isinstance(source, ListedGroup):
-            members, shown = self.rosters.members(source), self.group_names.get(name, name)
+            members, shown = self.rosters.members(source), self._shown(name)
             if len(members) > MOST_PEOPLE:
                 raise SourceUnavailable(source.name, f"it has more than {MOST_PEOPLE:,} people")
-            return self._listed(members, f"in {shown}", f"nobody is in {shown}")
+            return self._listed(members, f"in {shown}", f"nobody is in {self.group_names.get(name, name)}")
         if isinstance(source, Sequence):
-            shown = self.group_names.get(name, name)
-            return self._listed(source, f"in {shown}", f"nobody is in {shown}")
+            shown = self._shown(name)
+            return self._listed(source, f"in {shown}", f"nobody is in {self.group_names.get(name, name)}")
         found = self._members(name, await _read(source), source.name)
         return replace(found, slack_group=source.handle) if isinstance(source, SlackGroupSource) else found
 
@@ -386,21 +395,30 @@ class People:
             return Resolved((), str(faults[0]), faults)
         out = {person.address for part in without for person in part.persons}
         among = {person.address: person for part in parts for person in part.persons if person.address not in out}
-        faults, shown = tuple(fault for part in parts for fault in part.errors), self.group_names.get(name, name)
+        faults, shown = tuple(fault for part in parts for fault in part.errors), self._shown(name)
         made_of = ", ".join(map(self._shown_part, group.all))
         if group.without:
             made_of += f" without {', '.join(map(self._shown_part, group.without))}"
-        why = f"in {shown} ({made_of})" if among else f"nobody is in {shown} ({made_of})"
+        called = f"in {shown}" if among else f"nobody is in {self.group_names.get(name, name)}"
+        why = f"{called} ({made_of})"
         return Resolved(tuple(among.values()), why, faults)
+
+    def _shown(self, group: str) -> str:
+        """Return the name of a group for people: that of the configuration, or one made of its id."""
+        return self.group_names.get(group) or (group_label(group) if group in self._groups else group)
 
     def _shown_part(self, text: str) -> str:
         name = text.removeprefix("slack:").removeprefix("@")
-        return self.person(text).name if is_mail(text) else self.group_names.get(name, name)
+        return self.person(text).name if is_mail(text) else self._shown(name)
 
     def _members(self, group: str, found: Any, source: str | None = None) -> Resolved:
-        name = self.group_names.get(group, group)
+        name = self._shown(group)
         members = found.get("people") if isinstance(found, Mapping) else found
-        return self._listed(self._addresses(members, source or group), f"in {name}", f"nobody is in {name}")
+        return self._listed(
+            self._addresses(members, source or group),
+            f"in {name}",
+            f"nobody is in {self.group_names.get(group, group)}",
+        )
 
     def _addresses(self, found: Any, source: str) -> Sequence[str]:
         """Return the addresses in a live group's list, without what isn't one.

@@ -85,6 +85,3 @@ class Admission:
         """Return this page, with the visitor's navigation and zone."""
         nav = await self._navigation.of(visitor.address)
         return self._pages.page(template, status, nav=nav, here=here, zone=visitor.zone, **values)
-
-    def not_found(self) -> Response:
-        return self._pages.page("not_found.html", 404)

@@ -115,11 +115,11 @@ class AuditPages:
         record = await find_record(self._engine, request.path_params["id"])
         view = None if record is None else request_of(record)
         if record is None:
-            return self._pages.page("not_found.html", 404)
+            raise Problem(404)
         if (self._open and reader is None) or "viewer" in await self._roles_of(reader):
             return await self._evidence_of(record, _named(request, record), await self._visitor(request))
         if view is None or not await concerns_now(self._engine, view, reader):
-            return self._pages.page("not_found.html", 404)
+            raise Problem(404)
         return await self._evidence_of(record, view, await self._visitor(request))
 
     async def evidence_for_programs(self, request: HttpRequest) -> Response:

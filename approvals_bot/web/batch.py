@@ -37,7 +37,7 @@ LONGEST_COMMENT = 2_000  # characters
 Choice = Literal["approve", "reject"]
 
 NOT_OURS = "This didn't come from your own inbox, so nothing was counted. Load your inbox again, then choose."
-NOTHING_CHOSEN = "Nothing was counted: choose some requests, then Approve or Reject."
+NOTHING_CHOSEN = "Nothing was counted. Go back, select some requests, then press Approve or Reject."
 TOO_MANY = f"Nothing was counted: at most {MOST} requests can be decided at once."
 NEEDS_PROOF = "This one needs proof that it's you. Open it to decide."
 TOO_LONG = f"Nothing was counted: a comment has at most {LONGEST_COMMENT:,} characters."
@@ -82,7 +82,7 @@ class InboxVotes:
         chosen = [*dict.fromkeys(each for each in form.getlist("request") if isinstance(each, str))]
         choice, comment = form.text("choice"), form.text("comment").replace("\r\n", "\n").strip()
         if not chosen or choice not in get_args(Choice):
-            raise Problem(422, "Nothing was chosen", NOTHING_CHOSEN)
+            raise Problem(422, "No request was selected", NOTHING_CHOSEN)
         if len(chosen) > MOST:
             raise Problem(422, "Too many requests", TOO_MANY)
         if len(comment) > LONGEST_COMMENT:

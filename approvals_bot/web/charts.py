@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from approvals_bot.approvals.card_text import span
+from approvals_bot.approvals.eligibility import RequestContext, label_of
 from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.stage_policy import Stage
 from approvals_bot.approvals.timers import Time, stage_times
+from approvals_bot.people import Person, is_mail
 from approvals_bot.service.workflow_figures import Day
 
 COLUMN = 208  # user units, of one stage
@@ -69,16 +71,18 @@ class StageDrawing:
     end: int
 
 
-def draw_stages(definition: Definition, now: datetime) -> StageDrawing:
-    """Draw a workflow's stages, and the times that count from the opening of each."""
-    names = definition.group_names
+def draw_stages(definition: Definition, now: datetime, person: Callable[[str], Person]) -> StageDrawing:
+    """Draw a workflow's stages, and the times that count from the opening of each. `person`: who has an address."""
+    about = RequestContext("the requester", group_names=definition.group_names)
+    named = [one for stage in definition.stage for seat in stage.seats for one in seat.from_ if is_mail(one)]
+    people = {address: person(address) for address in named}
     stages = tuple(
         DrawnStage(
             MARGIN + 90 + number * COLUMN,
             stage.title or readable(stage.id),
             clip(stage.title or readable(stage.id)),
             stage.when or "",
-            tuple(_seat(stage, at, names) for at in range(len(stage.seats))),
+            tuple(_seat(stage, at, about, people) for at in range(len(stage.seats))),
             _own_times(definition, stage, now),
         )
         for number, stage in enumerate(definition.stage)
@@ -104,12 +108,12 @@ def _own_times(definition: Definition, stage: Stage, now: datetime) -> tuple[str
 _NEEDS = {"all": "everyone", "majority": "the majority"}
 
 
-def _seat(stage: Stage, at: int, names: Mapping[str, str]) -> SeatWords:
-    """Word a seat: `2 of Release managers`, of alternatives `and everyone of @sre`, `or 1 of @board`."""
+def _seat(stage: Stage, at: int, about: RequestContext, people: Mapping[str, Person]) -> SeatWords:
+    """Word a seat: `2 of Release managers`, of alternatives `and everyone of SRE`, `or 1 of Board`."""
     seat, word = stage.seats[at], ""
     if stage.alternatives is not None and at:
         word = "and " if stage.alternative_of(at) == stage.alternative_of(at - 1) else "or "
-    who = " or ".join(names.get(address[1:], address) if address.startswith("@") else address for address in seat.from_)
+    who = label_of(seat.from_, about, people)
     return SeatWords(
         f"{word}{_NEEDS.get(str(seat.need), seat.need)} of {who}" + (f", {seat.pick} picked" if seat.pick else ""),
         seat.when or "",
@@ -170,7 +174,7 @@ def chart(days: Sequence[Day], value: Callable[[Day], float | None], word: Calla
     )
     first, last = (_day(days[0]), _day(days[-1])) if days else ("", "")
     newest = next((each for each in reversed(values) if each is not None), None)
-    said = f"{what} from {first} to {last}: at most {word(top)}" if known else f"{what}: none yet"
+    said = f"{what} from {first} to {last}: highest: {word(top)}" if known else f"{what}: none yet"
     words = f"{said}, lastly {word(newest)}." if newest is not None else f"{said}."
     return Chart(bars, word(top) if known else "", words, first, last)
 

@@ -34,7 +34,7 @@ from approvals_bot.web.form_tokens import NAME as FORM_TOKEN
 from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.login import Login
 from approvals_bot.web.navigation import Navigation
-from approvals_bot.web.responses import SCRIPTED, Renderer
+from approvals_bot.web.responses import SCRIPTED, Problem, Renderer
 from approvals_bot.web.validation import read_form
 
 NEWEST = 10  # chats listed on the front page
@@ -152,7 +152,9 @@ class ChatPages:
             return await self._closed(request)
         chat = request.path_params["id"]
         turns = await self._turns(chat, reader)
-        return await self._page(request, chat, turns, reader) if turns else self._not_found()
+        if not turns:
+            raise Problem(404)
+        return await self._page(request, chat, turns, reader)
 
     async def send(self, request: HttpRequest) -> Response:
         """Take a message: 303 to the chat, which begins with it if it is the first."""
@@ -161,7 +163,7 @@ class ChatPages:
             return await self._closed(request)
         turns = await self._turns(chat, reader)
         if turns is None:
-            return self._not_found()
+            raise Problem(404)
         written = form.get("example") or form.get("text", "")
         text, message = written.strip().replace("\r\n", "\n"), form.get("message", "")
         if not self._forms.is_ours(request, "chat", form.get(FORM_TOKEN, "")):
@@ -186,7 +188,7 @@ class ChatPages:
         turn = next((turn for turn in reversed(turns or []) if turn.view.tool(call) is not None), None)
         part = turn.view.tool(call) if turn is not None else None
         if turns is None or turn is None or part is None or not turn.approval_id(part):
-            return self._not_found()
+            raise Problem(404)
         choice, comment = form.get("choice"), form.get("comment", "").strip()
         if not self._forms.is_ours(request, "chat", form.get(FORM_TOKEN, "")):
             return await self._page(request, chat, turns, reader, 403, said=NOT_OURS)
@@ -279,9 +281,6 @@ class ChatPages:
 
     async def _closed(self, request: HttpRequest) -> Response:
         return await self._login.instead_of(request)
-
-    def _not_found(self) -> Response:
-        return self._pages.page("not_found.html", 404)
 
 
 def edits_of(turn: Turn, part: ToolPart) -> tuple[FormField, ...]:

@@ -111,7 +111,8 @@ def missing_inputs(card: Card, form: Mapping[str, str]) -> tuple[str, ...]:
         if offer.choice == form.get("choice"):
             if offer.comment == "required" and not form.get("comment", "").strip():
                 found.append("comment")
-            asks = [ask for ask in offer.asks if not ask.is_leaf]  # a leaf may be an empty text
+            # a leaf may be an empty text, and a box without a mark isn't sent
+            asks = [ask for ask in offer.asks if not ask.is_leaf and ask.spec.type != "boolean"]
             found += [ask.name for ask in asks if not _sent(ask, form, offer.choice)]
     return tuple(found)
 

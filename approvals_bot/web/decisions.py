@@ -44,6 +44,7 @@ from approvals_bot.web.decision_forms import (
 from approvals_bot.web.guard import RefusedTokens, audited_peer_of, peer_of
 from approvals_bot.web.links import Link, Links, ShownForm
 from approvals_bot.web.metrics import Metrics
+from approvals_bot.web.navigation import Navigation
 from approvals_bot.web.responses import STATUS, Renderer, origin_of, root_of
 from approvals_bot.web.sessions import SessionCookies
 from approvals_bot.web.validation import is_from_own_page, read_form
@@ -69,6 +70,8 @@ CODE_MAIL = (
 )
 
 
+ON_REQUEST = "page"  # in the address of a form on the request's page: what comes of it is shown there
+
 GONE = ("expired", "withdrawn", "cancelled", "failed")
 
 
@@ -88,10 +91,12 @@ class Decisions:
         now: Callable[[], datetime],
         refused: RefusedTokens,
         sessions: SessionCookies,
+        navigation: Navigation,
     ) -> None:
         self._engine = engine
         self._refused = refused
         self._sessions = sessions
+        self._navigation = navigation
         self._channels = channels
         self._pages = pages
         self._metrics = metrics
@@ -110,7 +115,8 @@ class Decisions:
         said = result(link.view, link.address, done)
         talked = talk_result(link.view, link.address, done, self._now())
         status = 410 if link.view.state in GONE else 200
-        return self._page(
+        return await self._page(
+            request,
             link,
             status,
             said=said or (talked.text if talked is not None else ""),
@@ -131,7 +137,7 @@ class Decisions:
             return link.view
         if link.view.link_auth == "login" and await self._has_signed_in(request, link):
             return link.view
-        return self._page(link, 403, values={})
+        return await self._page(request, link, 403, values={})
 
     async def decide(self, request: HttpRequest) -> Response:
         """POST: count the choice, then 303 to the page that says so, or the refusal with its sentence."""
@@ -147,11 +153,11 @@ class Decisions:
         if refusal is not None:
             status, said = refusal
             await self._audit_refusal(request, "form_refused", link, {"status": status})
-            return self._page(link, status, said=said, refused=True, values=form)
+            return await self._page(request, link, status, said=said, refused=True, values=form)
         if "send_code" in form and link.target.hook.is_live:
             return await self._send_code(request, link, form)
         if "look" in form and link.target.hook.is_live:
-            return self._page(link, 200, values=form, proven=True)
+            return await self._page(request, link, 200, values=form, proven=True)
         if "reassign" in form:
             return await self._perform(request, link, reassignment_of(link, form), form)
         if "talk" in form:
@@ -160,17 +166,25 @@ class Decisions:
             return await self._perform(request, link, own_act_of(link, form), form)
         choice = "approve" if "next_calls" in form else form.get("choice")
         if choice not in get_args(ChoiceName):
-            return self._page(link, 422, said=NO_CHOICE, refused=True, values=form, proven=link.target.hook.is_live)
+            return await self._page(
+                request, link, 422, said=NO_CHOICE, refused=True, values=form, proven=link.target.hook.is_live
+            )
         if choice == "approve" and (offer := unused_edit(link, self._card(link), form)) is not None:
             said = EDITED_BUT_APPROVED.format(edit=offer.short)
-            return self._page(
-                link, 422, said=said, refused=True, values={**form, "choice": "edit"}, proven=link.target.hook.is_live
+            return await self._page(
+                request,
+                link,
+                422,
+                said=said,
+                refused=True,
+                values={**form, "choice": "edit"},
+                proven=link.target.hook.is_live,
             )
         digest, text = (None, "") if shown is None else (shown.digest, self._links.text_shown(link, shown))
         vote = vote_of(link, cast(ChoiceName, choice), form, digest)
         ready = with_next_calls(vote, link.view, form) if "next_calls" in form else vote
         if isinstance(ready, Reply):
-            return await self._said(link, vote, ready, form)
+            return await self._said(request, link, vote, ready, form)
         return await self._perform(request, link, ready, form, text, None if shown is None else shown.state)
 
     async def _has_signed_in(self, request: HttpRequest, link: Link) -> bool:
@@ -224,34 +238,34 @@ class Decisions:
         """Do it: 303 to the page that says so; else the page again, with why nothing was changed."""
         act = replace(act, actor=await self._actor(request, link))
         reply = await perform(self._engine, link.target, act, shown=shown, state=state)
-        return await self._said(link, act, reply, form, to_request="page" in request.query_params)
+        return await self._said(request, link, act, reply, form)
 
     async def _talk(self, request: HttpRequest, link: Link, form: Mapping[str, str]) -> Response:
         """Do what decides nothing, and show the page that says so."""
         act = talk_of(self._engine, link.address, link.via, form)
         if isinstance(act, Reply):
-            return self._page(link, 422, said=act.text, refused=True, values=form, proven=link.target.hook.is_live)
+            return await self._page(
+                request, link, 422, said=act.text, refused=True, values=form, proven=link.target.hook.is_live
+            )
         if isinstance(act, Revoke) and not link.target.hook.is_live:  # whose form would have had no proof
-            return self._page(link, 403, said=NOT_OURS, refused=True, values=form)
+            return await self._page(request, link, 403, said=NOT_OURS, refused=True, values=form)
         reply = await talk(self._engine, link.view, replace(act, actor=await self._actor(request, link)))
-        return await self._said(link, act, reply, form)
+        return await self._said(request, link, act, reply, form)
 
     async def _said(
-        self, link: Link, act: Act, reply: Reply, form: Mapping[str, str], *, to_request: bool = False
+        self, request: HttpRequest, link: Link, act: Act, reply: Reply, form: Mapping[str, str]
     ) -> Response:
-        """Answer with the reply: 303 if something was changed.
-
-        `to_request`: the form was on the request's page, so its result is shown there.
-        """
+        """Answer with the reply: 303 if something was changed."""
         self._metrics.voted(reply.verdict, act.via)
         if reply.changed:
-            path = f"/requests/{link.view.id}" if to_request else link.path
+            path = f"/requests/{link.view.id}" if ON_REQUEST in request.query_params else link.path
             return RedirectResponse(f"{self._root}{path}?done={reply.verdict}", 303)
         link = await self._links.open(link.signed) or link
         status, refused = _status(reply, act, link.view)
         inputs = {field.name for choice in self._card(link).choices for field in choice.asks}
         faults = {input_of(each, inputs): each.text for each in reply.rejections if each.path}
-        return self._page(
+        return await self._page(
+            request,
             link,
             status,
             said=UNFIT if faults and inputs.issuperset(faults) else reply.text,
@@ -267,7 +281,7 @@ class Decisions:
         issued = await self._codes.issue(link.binding, link.address, peer_of(request.scope))
         if issued is None:
             await self._audit_refusal(request, "code_refused", link, {})
-            return self._page(link, 429, said=NO_MORE_CODES, refused=True, values=form)
+            return await self._page(request, link, 429, said=NO_MORE_CODES, refused=True, values=form)
         code_token, digits = issued
         card = self._card(link)
         text = CODE_MAIL.format(digits=digits, requester=card.requester.text)
@@ -282,13 +296,14 @@ class Decisions:
             data={"delivered": isinstance(sent, Delivered)},
         )
         if not isinstance(sent, Delivered):
-            return self._page(link, 503, said=CODE_NOT_SENT, refused=True, values=form)
+            return await self._page(request, link, 503, said=CODE_NOT_SENT, refused=True, values=form)
         chosen = form.get("preselected", "")
         also = f"&choice={chosen}" if chosen in get_args(ChoiceName) else ""
         return RedirectResponse(f"{self._root}{link.path}?code={code_token}{also}", 303)
 
-    def _page(
+    async def _page(
         self,
+        request: HttpRequest,
         link: Link,
         status: int,
         *,
@@ -307,6 +322,7 @@ class Decisions:
         card, person = self._card(link), self._person(link)
         code_token = values.get("code_token", "")
         with_code, with_login = link.view.link_auth == "code", link.view.link_auth == "login"
+        is_on_request = ON_REQUEST in request.query_params and await self._is_signed_in(request, link)
         wished = (values.get("choice"), values.get("look"))
         return self._pages.page(
             "decision.html",
@@ -316,7 +332,8 @@ class Decisions:
             files=f"/requests/{link.view.id}/files/" if with_code else f"{link.path}/files/",
             acting=person,
             zone=person.zone,
-            action=link.path,
+            action=f"{link.path}?{ON_REQUEST}=request" if is_on_request else link.path,
+            nav=await self._navigation.of(link.address) if is_on_request else (),
             form_token="" if chosen else self._links.form_token(link),
             with_code=with_code,
             with_login=with_login,
@@ -333,6 +350,9 @@ class Decisions:
             preselected=next((offer for offer in card.choices if offer.choice in wished), None),
             wrong={**dict.fromkeys(missing_inputs(card, values), ""), **(faults or {})} if status == 422 else {},
         )
+
+    async def _is_signed_in(self, request: HttpRequest, link: Link) -> bool:
+        return await self._sessions.who(request) == link.address
 
     def _card(self, link: Link) -> Card:
         card = card_of(link.view, link.address, self._now())

@@ -16,41 +16,40 @@ from approvals_bot.service.read import iso
 from approvals_bot.web.keys import KEY, Endpoint
 from approvals_bot.web.links import Links
 from approvals_bot.web.pages import PeoplePages
-from approvals_bot.web.responses import Problem, Renderer
+from approvals_bot.web.responses import Problem
 
 RUNS = ("/requests/{id}", "/runs/{id}", "/api/runs/{id}")
 LINKS = "/decisions/{signed}"
+DELETED = "Its details were deleted since: this service keeps them only for a time."
 
 
 class DeletedRuns:
     """Answers for runs that aren't there any more, once an endpoint has found nothing."""
 
-    def __init__(self, engine: Engine, links: Links, pages: Renderer, readers: PeoplePages) -> None:
+    def __init__(self, engine: Engine, links: Links, readers: PeoplePages) -> None:
         self._engine = engine
         self._readers = readers
         self._links = links
-        self._pages = pages
 
     def behind(self, path: str, endpoint: Endpoint) -> Endpoint:
         """Return the endpoint of this path, with the answer for what was deleted."""
         if not path.startswith((*RUNS, LINKS)):
             return endpoint
 
+        answer = problem_of if path.startswith("/api/") else page_of
+
         async def respond(request: HttpRequest) -> ASGIApp:
             try:
                 response = await endpoint(request)
-            except RunNotFoundError:
-                if (stub := await self._find(request)) is None:
+            except (RunNotFoundError, Problem) as error:
+                is_missing = isinstance(error, RunNotFoundError) or error.status == 404
+                if not is_missing or (stub := await self._find(request)) is None:
                     raise
-                raise problem_of(stub) from None
-            if (
-                not isinstance(response, Response)
-                or response.status_code != 404
-                or (stub := await self._find(request)) is None
-            ):
+                raise answer(stub) from None
+            is_missing = isinstance(response, Response) and response.status_code == 404
+            if not is_missing or (stub := await self._find(request)) is None:
                 return response
-            title = "No longer kept here"
-            return self._pages.page("error.html", 410, title=title, detail=f"{became(stub)} It is no longer kept here.")
+            raise answer(stub)
 
         return respond
 
@@ -77,6 +76,11 @@ def became(stub: Stub) -> str:
     words = {str(state): word for state, (_, word) in STATE_WORDS.items()}
     word = words.get(stub.outcome, stub.outcome.capitalize())
     return f"{word} on {shown_date(stub.ended_at.date())}."
+
+
+def page_of(stub: Stub) -> Problem:
+    """Return what people read instead of the page."""
+    return Problem(410, "No longer kept here", f"{became(stub)} {DELETED}")
 
 
 def problem_of(stub: Stub) -> Problem:

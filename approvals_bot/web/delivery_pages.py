@@ -17,6 +17,7 @@ from approvals_bot.durable.core.events import to_micros
 from approvals_bot.durable.engine import Engine
 from approvals_bot.service.attempts import change_counter
 from approvals_bot.service.deliveries import Tried, list_deliveries, list_follow_ups, try_now
+from approvals_bot.service.read import find_record, request_of
 from approvals_bot.web.admission import Admission, Visitor
 from approvals_bot.web.form_tokens import NAME as FORM_TOKEN
 from approvals_bot.web.form_tokens import FormTokens
@@ -87,7 +88,7 @@ class DeliveryPages:
                 limit=SHOWN,
             )
         except ValueError:
-            return self._admission.not_found()
+            raise Problem(404) from None
         return await self._admission.show(
             visitor,
             "deliveries.html",
@@ -109,7 +110,7 @@ class DeliveryPages:
         try:
             page = await list_follow_ups(self._engine, workflow=workflow or None, cursor=cursor, limit=SHOWN)
         except ValueError:
-            return self._admission.not_found()
+            raise Problem(404) from None
         shown = {"of": "follow-ups"} | ({"workflow": workflow} if workflow else {})
         return await self._admission.show(
             visitor,
@@ -138,7 +139,7 @@ class DeliveryPages:
         chosen = [only] if only is not None else [each for each in form.getlist("delivery") if isinstance(each, str)]
         chosen = [*dict.fromkeys(chosen)]
         if not chosen:
-            raise Problem(422, "Nothing was chosen", NOTHING_CHOSEN)
+            raise Problem(422, "No delivery was selected", NOTHING_CHOSEN)
         if len(chosen) > MOST:
             raise Problem(422, "Too many deliveries", TOO_MANY)
         became = await asyncio.gather(
@@ -151,13 +152,19 @@ class DeliveryPages:
         await change_counter(self._engine, _counter(batch), until, lambda _: kept)
         return RedirectResponse(f"{self._root}/deliveries?batch={batch}", 303)
 
-    async def _rows_of(self, batch: str, visitor: Visitor) -> list[tuple[str, bool, str]]:
-        """Return what came of each of a visitor's attempts: the request's id, whether it is tried, and the words."""
+    async def _rows_of(self, batch: str, visitor: Visitor) -> list[tuple[str, str, bool, str]]:
+        """Return what came of each of a visitor's attempts: the request, its title, whether it is tried, and words."""
         row = await self._engine.store.counter(_counter(batch)) if batch else None
         state: Mapping[str, Any] = row.state if row is not None else {}
         if state.get("by") != visitor.name or to_micros(self._engine.now()) >= state["until"]:
             return []
-        return [(id.rpartition("-")[0], became == "tried", CAME_OF_IT[became]) for id, became in state["rows"]]
+        tried = [(id.rpartition("-")[0], became) for id, became in state["rows"]]
+        return [(id, await self._title(id), became == "tried", CAME_OF_IT[became]) for id, became in tried]
+
+    async def _title(self, id: str) -> str:
+        record = await find_record(self._engine, id)
+        found = None if record is None else request_of(record)
+        return id if found is None else found.title
 
 
 def _counter(batch: str) -> str:

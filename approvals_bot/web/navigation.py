@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from starlette.requests import Request as HttpRequest
+
 from approvals_bot.config.login import Role
 from approvals_bot.people import SourceUnavailable
 from approvals_bot.service.roles import Roles
+from approvals_bot.web.sessions import SessionCookies
 
 Links = tuple[tuple[str, str], ...]
 """The path and the word of each link. On a phone, all but the first two are below *More*."""
@@ -61,6 +64,13 @@ class Navigation:
             for entry in self._entries
             if (opens_all or entry.role is None or entry.role in roles) and not (entry.is_personal and reader is None)
         )
+
+    async def at(self, request: HttpRequest, sessions: SessionCookies) -> Links:
+        """Return the links for the person signed in here; none while that can't be looked up."""
+        try:
+            return await self.of(await sessions.who(request))
+        except SourceUnavailable:
+            return ()
 
     async def _roles_of(self, reader: str | None) -> frozenset[Role]:
         if reader is None:

@@ -45,7 +45,7 @@ from approvals_bot.web.filled_forms import (
 from approvals_bot.web.form_tokens import FormTokens, mark_of
 from approvals_bot.web.login import Login
 from approvals_bot.web.navigation import Navigation
-from approvals_bot.web.responses import Renderer
+from approvals_bot.web.responses import Problem, Renderer
 from approvals_bot.web.sessions import SessionCookies, actor_at
 from approvals_bot.web.validation import LINK_BODY, read_form, read_form_fields
 
@@ -101,7 +101,7 @@ class NewRequest:
             return await self._login.instead_of(request)
         definition = await self._offered(request.path_params["workflow"], session)
         if definition is None:
-            return self._pages.page("not_found.html", 404)
+            raise Problem(404)
         kept = await self._kept(request.query_params.get("kept", ""), definition, session.person)
         return await self._form(request, session, definition, kept or empty_form(definition))
 
@@ -114,7 +114,7 @@ class NewRequest:
         form = {name: sent_fields.text(name) for name in sent_fields}
         definition = await self._offered(form.get("workflow", ""), session)
         if definition is None:
-            return self._pages.page("not_found.html", 404)
+            raise Problem(404)
         filled = read_filled(definition, form)
         if not self._forms.is_ours(request, "request", form.get("form_token", "")):
             return await self._form(request, session, definition, replace(filled, said=STALE), 403)
@@ -209,7 +209,7 @@ class NewRequest:
             form_token=self._forms.make(request, "request", session.person),
             may_break_glass=await self._may_break_glass(definition, session),
             shortest_reason=SHORTEST_REASON,
-            drawing=draw_stages(definition, self._engine.now()),
+            drawing=draw_stages(definition, self._engine.now(), self._people.person),
             **filled.shown(definition, self._people.person(session.person)),
         )
 

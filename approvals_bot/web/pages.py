@@ -25,7 +25,7 @@ from approvals_bot.service.roles import Roles
 from approvals_bot.web.links import Links
 from approvals_bot.web.login import Login
 from approvals_bot.web.navigation import Navigation
-from approvals_bot.web.responses import Renderer
+from approvals_bot.web.responses import Problem, Renderer
 from approvals_bot.web.sessions import SessionCookies
 
 NO_VIEWER = "Your inbox has the requests that concern you. Ask an operator if you need to see all of them."
@@ -133,7 +133,7 @@ class PeoplePages:
         if view is None or not (
             sees_all or await concerns_now(self._engine, view, reader) or await self._may_view(view, reader)
         ):
-            return self._pages.page("not_found.html", 404)
+            raise Problem(404)
         return view
 
     async def _should_have(self, record: RunRecord, reader: str | None) -> bool:

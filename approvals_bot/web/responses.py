@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import islice
@@ -319,6 +319,7 @@ class JsonResponse(JSONResponse):
 
 FOR_PROGRAMS = ("/live/", "/api/", "/chat/hooks/", "/webhooks/", "/openapi.json", "/healthz", "/readyz", "/metrics")
 """Paths that answer errors as problems. All others answer people, with pages."""
+FOR_LINKS = ("/decisions/", "/webhooks/")  # pages behind links say nothing of who has signed in
 
 
 PAGE_TITLES = {
@@ -333,10 +334,14 @@ PAGE_TITLES = {
 
 
 class ErrorResponses:
-    """The response to an error: a problem for programs, a page for people."""
+    """The response to an error: a problem for programs, a page for people.
 
-    def __init__(self, pages: Renderer) -> None:
+    `links`: those at the top of the page, for the person signed in.
+    """
+
+    def __init__(self, pages: Renderer, links: Callable[[HttpRequest], Awaitable[Sequence[tuple[str, str]]]]) -> None:
         self._pages = pages
+        self._links = links
 
     async def __call__(self, request: HttpRequest, error: Exception) -> Response:
         problem = problem_of(error)
@@ -344,9 +349,11 @@ class ErrorResponses:
             problem = Problem(500, detail="It's our fault, and it has been logged. Please try again.")
         if (request.scope["path"] + "/").startswith(FOR_PROGRAMS):
             return problem.response()
+        is_ours = problem.status >= 500  # what holds the sessions may be what is down
+        nav = () if is_ours or request.scope["path"].startswith(FOR_LINKS) else await self._links(request)
         if problem.status == 404:
-            return self._pages.page("not_found.html", 404)
+            return self._pages.page("not_found.html", 404, nav=nav)
         title = PAGE_TITLES.get(problem.status, problem.title)
-        page = self._pages.page("error.html", problem.status, title=title, detail=problem.detail)
+        page = self._pages.page("error.html", problem.status, title=title, detail=problem.detail, nav=nav)
         page.headers.update(problem.headers)
         return page

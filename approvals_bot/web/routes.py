@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,7 @@ def build(
     sessions = SessionCookies(
         Sessions(engine, idle=login.idle, lifetime=login.lifetime), known, base_url=base_url, proxy=proxy
     )
+    navigation = Navigation(roles, open_pages=open_pages)
     decisions = Decisions(
         engine=engine,
         links=links,
@@ -167,6 +169,7 @@ def build(
         now=now,
         refused=refused,
         sessions=sessions,
+        navigation=navigation,
     )
     methods = login.methods_of(by_mail="email" in channels)
     forms = FormTokens(tokens, base_url=base_url)
@@ -201,7 +204,6 @@ def build(
     batches = InboxVotes(
         engine, sessions=sessions, forms=forms, login=signing_in, metrics=metrics, root=root_of(base_url)
     )
-    navigation = Navigation(roles, open_pages=open_pages)
     own = own or OwnPeopleStore(engine)
     people.own = own.known
     people_pages = PeoplePages(
@@ -450,7 +452,7 @@ def build(
             ("GET", "/api/chat/{id}/stream", by_programs.stream),
             ("POST", "/api/chat/{id}/approvals/{call}", by_programs.approve),
         ]
-    deleted = DeletedRuns(engine, links, pages, people_pages)
+    deleted = DeletedRuns(engine, links, people_pages)
     table = [
         (method, path, gate.before(method, path, deleted.behind(path, endpoint))) for method, path, endpoint in table
     ]
@@ -461,7 +463,7 @@ def build(
     app = mcp.app = Middleware(
         Guard(router, proxies=proxies, loopback_only=loopback_only),
         template_of=_Templates(routes),
-        respond=ErrorResponses(pages),
+        respond=ErrorResponses(pages, partial(navigation.at, sessions=sessions)),
         metrics=metrics,
         base_url=base_url,
         keeps_peers=keeps_peers,

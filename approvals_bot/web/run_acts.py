@@ -114,7 +114,7 @@ class RunActs:
             raise Problem(403, "Not from the run's page", NOT_OURS)
         record = await self._engine.record(request.path_params["id"])
         if record is None:
-            return self._pages.page("not_found.html", 404)
+            raise Problem(404)
         asked = Asked(request, reader, record, form)
         try:
             if not asked.reason:

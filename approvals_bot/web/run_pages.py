@@ -38,7 +38,7 @@ from approvals_bot.web.guard import audited_peer_of
 from approvals_bot.web.login import Login
 from approvals_bot.web.navigation import Navigation
 from approvals_bot.web.pages import NO_VIEWER, PeoplePages
-from approvals_bot.web.responses import JsonResponse, Renderer, pretty
+from approvals_bot.web.responses import JsonResponse, Problem, Renderer, pretty
 from approvals_bot.web.sessions import SessionCookies
 from approvals_bot.web.timeline import by_actor, draw, in_words
 
@@ -133,7 +133,7 @@ class RunPages:
             return reader
         record = await self._engine.record(request.path_params["id"])
         if record is None:
-            return self._pages.page("not_found.html", 404)
+            raise Problem(404)
         if record.status == "continued" and "own" not in request.query_params:
             return RedirectResponse(await self._engine.last(record.id), 303)
         return await self.page(request, reader, record, said=DONE.get(request.query_params.get("done", ""), ""))
@@ -146,7 +146,7 @@ class RunPages:
         if not reader.is_viewer:
             return await self._for_viewers(reader)
         if await self._engine.record(request.path_params["id"]) is None:
-            return self._pages.page("not_found.html", 404)
+            raise Problem(404)
         record, log = await self._engine.read(request.path_params["id"])
         hide = self._mask(record, log)
         return JsonResponse(hide(redact(run_json(record))) | {"events": [_line(event, hide) for event in log]})

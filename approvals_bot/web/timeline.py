@@ -23,7 +23,7 @@ class Bar:
     """One span of time as a bar."""
 
     label: str
-    words: str  # "Card sent to #deploys, 0.2 seconds": what a screen reader says
+    words: str  # "Card sent to #deploys, 3 seconds": what a screen reader says
     kind: str
     ending: str
     x: float
@@ -77,7 +77,7 @@ def by_actor(spans: Iterable[Span]) -> list[tuple[str, list[Span]]]:
 
 
 def in_words(span: Span, end: datetime) -> str:
-    """Return `Card sent to #deploys, 0.2 seconds`, and how it ended where the words don't say so."""
+    """Return `Card sent to #deploys, 3 seconds`, and how it ended where the words don't say so."""
     length = span_words((span.end or end) - span.start)
     if span.ending == "open":
         return f"{span.label}, {length} so far"
@@ -112,12 +112,14 @@ def _places(moments: set[datetime]) -> dict[datetime, float]:
 
 
 def span_words(span: timedelta) -> str:
-    """Return `0.2 seconds`, `3 hours`, `21 days`."""
+    """Return `under a second`, `3 seconds`, `3 hours`, `21 days`."""
     seconds = span.total_seconds()
     for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.1f} seconds"
+    if seconds < 1:
+        return "under a second"
+    return "1 second" if round(seconds) == 1 else f"{seconds:.0f} seconds"
 
 
 def _short(label: str, most: int = LONGEST_LABEL) -> str:

@@ -27,6 +27,7 @@ from approvals_bot.web.charts import clip, decision_chart, draw_stages, open_cha
 from approvals_bot.web.filled_forms import FilledForm, empty_form, read_filled, with_preview
 from approvals_bot.web.form_tokens import NAME as FORM_TOKEN
 from approvals_bot.web.form_tokens import FormTokens
+from approvals_bot.web.responses import Problem
 from approvals_bot.web.validation import read_form
 
 NEXT_SHOWN = 3  # of a schedule's next times
@@ -86,7 +87,7 @@ class WorkflowPages:
         name = request.path_params["name"]
         listed = self._workflows.find(name)
         if listed is None or not await self._may_see(name, visitor):
-            return self._admission.not_found()
+            raise Problem(404)
         definition, sees_all = listed.definition, await self._admission.has(visitor, "viewer")
         figures = await read_figures(self._engine, name)
         values: dict[str, Any] = {
@@ -94,7 +95,7 @@ class WorkflowPages:
             "title": readable(name),
             "definition": definition,
             "program": listed.definition is None or listed.definition.workflow.run is not None,
-            "drawing": None if definition is None else draw_stages(definition, self._engine.now()),
+            "drawing": None if definition is None else draw_stages(definition, self._engine.now(), self._people.person),
             "may_request": await self._may_request(listed, visitor),
             "figures": figures,
             "opens": open_chart(figures.days),

@@ -19,6 +19,7 @@ from approvals_bot.approvals.resolution import find_undecidable_stage
 from approvals_bot.approvals.simulate import simulate
 from approvals_bot.approvals.stage_policy import Alternative, Seat, Stage
 from approvals_bot.cli.show import simulated
+from approvals_bot.people import People
 from approvals_bot.people.absences import Absence
 from approvals_bot.people.own import OwnSettings
 from approvals_bot.service.read import api_request
@@ -261,5 +262,5 @@ def test_alternatives_wait_for_all_answers_if_the_stage_does() -> None:
 
 def test_a_drawing_words_alternatives() -> None:
     definition = Definition.model_validate(tomllib.loads(EITHER))
-    drawn = draw_stages(definition, START).stages[0]
-    assert [seat.needs for seat in drawn.seats] == ["2 of @release-managers", "and 1 of @live", "or 1 of @finance"]
+    drawn = draw_stages(definition, START, People().person).stages[0]
+    assert [seat.needs for seat in drawn.seats] == ["2 of Release managers", "and 1 of Live", "or 1 of Finance"]

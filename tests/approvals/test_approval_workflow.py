@@ -604,7 +604,7 @@ async def test_every_reader_has_their_own_choices(office: Any) -> None:
         view, now = await opened.view(), office.clock.now()
         assert [choice.choice for choice in card_of(view, ANN, now).choices] == ["approve", "reject"]
         assert card_of(view, BO, now).choices == ()
-        assert card_of(view, ANN, now).why_me == "You're an approver because you're in release-managers."
+        assert card_of(view, ANN, now).why_me == "You're an approver because you're in Release managers."
         await opened.vote(ANN)
         assert [choice.choice for choice in card_of(await opened.view(), ANN, now).choices] == ["reject", "take_back"]
 

@@ -31,9 +31,9 @@ def definition(name: str) -> Definition:
 async def test_a_simulation_lists_approvers_and_times(office: Any) -> None:
     said = await simulate(definition("deploy"), Opening(RISKY, ANN), office.people, office.clock.now())
     assert said["who"] == [
-        {"person": BO, "stage": "go", "why": "in release-managers, in sre", "via": "#deploys, mail"},
-        {"person": CY, "stage": "go", "why": "in release-managers, in sre", "via": "#deploys, mail"},
-        {"person": DI, "stage": "go", "why": "in sre", "via": "#deploys, mail"},
+        {"person": BO, "stage": "go", "why": "in Release managers, in SRE", "via": "#deploys, mail"},
+        {"person": CY, "stage": "go", "why": "in Release managers, in SRE", "via": "#deploys, mail"},
+        {"person": DI, "stage": "go", "why": "in SRE", "via": "#deploys, mail"},
     ]
     assert said["auto"] is None
     assert said["timers"] == [
@@ -100,9 +100,9 @@ async def test_an_explanation_says_why_it_waits_and_what_is_next(office: Any) ->
         await opened.vote(BO)
         said = explain(await opened.view())
         assert said["waiting_for"] == [
-            {"person": ANN, "stage": "go", "why": "in release-managers"},
-            {"person": CY, "stage": "go", "why": "in release-managers, in sre"},
-            {"person": DI, "stage": "go", "why": "in sre"},
+            {"person": ANN, "stage": "go", "why": "in Release managers"},
+            {"person": CY, "stage": "go", "why": "in Release managers, in SRE"},
+            {"person": DI, "stage": "go", "why": "in SRE"},
         ]
         assert [(rule["rule"], rule["values"], rule["applies"]) for rule in said["rules"]] == [
             (

@@ -21,6 +21,7 @@ from approvals_bot.approvals.simulate import simulate
 from approvals_bot.approvals.stage_policy import Stage
 from approvals_bot.cli.doctor import places_of
 from approvals_bot.cli.show import simulated
+from approvals_bot.people import People
 from approvals_bot.web.charts import draw_stages
 from tests.approvals.conftest import ANN, BO, CFO, CY, DI
 
@@ -137,7 +138,7 @@ async def test_a_simulation_has_the_times_of_each_stage(office: Any) -> None:
     assert said["stages"][1]["timers"][-1]["what"] == "deadline: then it is rejected"
     shown = simulated("pay", said, office.clock.now())
     assert shown.index("then it exp") < shown.index("Once stage second is open") < shown.index("then it is rejected")
-    first, second = draw_stages(definition, office.clock.now()).stages
+    first, second = draw_stages(definition, office.clock.now(), People().person).stages
     assert (first.times, second.times[-1]) == ((), "After 2 hours: deadline: then it is rejected")
 
 

@@ -50,7 +50,7 @@ async def test_only_people_with_a_veto_reject(office: Any) -> None:
         shown = {reader: card_of(await opened.view(), reader, office.clock.now()) for reader in (BO, CY, CFO)}
         offered = {reader: [choice.choice for choice in card.choices] for reader, card in shown.items()}
         assert offered == {BO: ["approve", "reject"], CY: ["approve"], CFO: ["take_back"]}
-        assert shown[CFO].why_me == "You can reject this because you're in finance."
+        assert shown[CFO].why_me == "You can reject this because you're in Finance."
         assert card_text.seats(shown[CY].stages[0])[-1] == "Only Live or Finance can reject"
         rule = explain(await opened.view())["rules"][-1]
         assert (rule["rule"], rule["values"]) == ("stage go: only Live or Finance can reject", {"have": 1, "need": 2})
@@ -72,7 +72,7 @@ async def test_a_veto_list_that_cannot_be_read_refuses_rejections(office: Any) -
 async def test_a_simulation_names_those_who_may_reject(office: Any) -> None:
     definition = Definition.model_validate(tomllib.loads(SHIP))
     said = await simulate(definition, Opening({}, DI), office.people, office.clock.now())
-    assert {"person": CFO, "stage": "go", "why": "may reject: in finance", "via": "mail"} in said["who"]
+    assert {"person": CFO, "stage": "go", "why": "may reject: in Finance", "via": "mail"} in said["who"]
 
 
 def test_a_veto_counts_rejections_alone() -> None:

@@ -46,7 +46,7 @@ async def test_a_directory_says_who_people_are() -> None:
     assert people.by_slack("U0ANN") == ann
     assert await persons(people, "manager-of:requester") == ([ANN], "the manager of bo")
     assert await persons(people, "manager-of:manager-of:requester") == ([CFO], "the manager of Ann Ode")
-    assert await persons(people, "@sre") == ([BO, CFO], "in sre")
+    assert await persons(people, "@sre") == ([BO, CFO], "in SRE")
     assert [await people.is_in(one, "sre") for one in (BO, ANN)] == [True, False]
     assert [await people.knows(one) for one in (ANN, "eve@acme.eu")] == [True, False]
     assert people.is_colleague("new@acme.eu")

@@ -97,7 +97,7 @@ def test_known_people_are_all_that_the_configuration_names() -> None:
 async def test_every_kind_of_address_resolves_with_a_reason() -> None:
     people = office(slack=Slack())
     assert await found(people, "zoe@acme.eu") == (["zoe@acme.eu"], "named in the workflow")
-    assert await found(people, "@managers") == (["ann@acme.eu", "bo@acme.eu"], "in managers")
+    assert await found(people, "@managers") == (["ann@acme.eu", "bo@acme.eu"], "in Managers")
     assert await found(people, "slack:@sre") == (["di@acme.eu", "bo@acme.eu"], "in slack:@sre")
     assert await found(people, "manager-of:requester") == (["ann@acme.eu"], "the manager of Bo Lund")
     assert await found(people, "manager-of:approver", approver="ann@acme.eu") == (
@@ -133,9 +133,9 @@ async def test_empty_resolution_says_why() -> None:
 async def test_file_source_is_read_at_each_lookup(tmp_path: Path) -> None:
     people, path = office(tmp_path), tmp_path / "people.json"
     path.write_text(json.dumps({"people": ["ann@acme.eu"]}))
-    assert await found(people, "@on-file") == (["ann@acme.eu"], "in on-file")
+    assert await found(people, "@on-file") == (["ann@acme.eu"], "in On file")
     path.write_text(json.dumps(["cy@acme.eu"]))
-    assert await found(people, "@on-file") == (["cy@acme.eu"], "in on-file")
+    assert await found(people, "@on-file") == (["cy@acme.eu"], "in On file")
     assert await people.is_in("CY@acme.eu", "on-file")
     assert not await people.is_in("ann@acme.eu", "on-file")
 
@@ -242,7 +242,7 @@ async def test_somebody_is_known_by_any_source_and_an_outage_is_no_answer(tmp_pa
 async def test_a_bad_entry_is_left_out_and_never_its_group(caplog: pytest.LogCaptureFixture) -> None:
     source = FixedSource({"people": ["Bo+x@acme.eu", "bo@acme.eu", "ann@acme", 5, "cy@ac\u200bme.eu", "cy@acme.eu"]})
     people = People([ANN, BO], {"live": source})
-    assert await found(people, "@live") == (["bo@acme.eu", "cy@acme.eu"], "in live")
+    assert await found(people, "@live") == (["bo@acme.eu", "cy@acme.eu"], "in Live")
     assert people.bad_entries == {"hr": 3}
     assert "hr has 3 entries" in caplog.text
     assert "@" not in caplog.text
@@ -293,8 +293,8 @@ async def test_nested_group_has_its_parts_without_the_others() -> None:
     assert await members(people, "staff") == ["ann@acme.eu", "bo@acme.eu"]
     assert await members(people, "everyone") == ["ann@acme.eu", "bo@acme.eu", "di@acme.eu", "fay@acme.eu"]
     everyone = await people.resolve("@everyone", requester="ann@acme.eu")
-    assert everyone.why == "in everyone (staff, sre, fay)"
-    assert (await people.resolve("@staff", requester="ann@acme.eu")).why == "in staff (core without contractors)"
+    assert everyone.why == "in Everyone (Staff, sre, fay)"
+    assert (await people.resolve("@staff", requester="ann@acme.eu")).why == "in Staff (Core without Contractors)"
     assert {"ed@acme.eu", "fay@acme.eu"} <= {person.address for person in people.known()}
 
 

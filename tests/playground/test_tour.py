@@ -19,6 +19,7 @@ from approvals_bot.config.load import python_files, workflow_files
 from approvals_bot.playground import Playground
 from tests.support.browsing import a_port, chromium, needs_chromium, serving
 from tests.support.judges import judge
+from tests.support.screens import bottom_of
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -182,7 +183,8 @@ async def test_open_pages_hear_of_runs_cards_and_mails(dev: Dev) -> None:
 async def test_the_first_minutes_in_a_browser(dev: Dev) -> None:
     async with chromium(viewport={"width": 320, "height": 700}) as page:
         page.set_default_timeout(10_000)
-        await page.goto(dev.url)
+        await page.goto(f"{dev.url}/playground")
+        assert await bottom_of(page, "h1") < 350, "the menu leaves a phone's first screen to the tour"
         await page.get_by_role("button", name="Bo Lund requests Vendor", exact=True).click()
         await page.get_by_text("which waits for Fay Cash").wait_for()
         await page.get_by_role("link", name="Be Fay Cash here").click()

@@ -41,7 +41,7 @@ LOOK = """([contrast, width]) => {
   const bar = document.querySelector('.docked')
   const edge = bar && !bar.contains(it) && getComputedStyle(bar).position === 'fixed'
     ? bar.getBoundingClientRect().top : innerHeight
-  const isHidden = box.bottom < 1 || box.top > edge - 1 || Math.min(box.bottom, box.top + 60) > edge + 1
+  const isHidden = box.bottom < 1 || box.top > edge - 1 || Math.min(box.bottom, box.top + 200) > edge + 1
   if (isHidden) faults.push('is out of sight')
   return [name, window.stops.indexOf(it), faults]
 }"""

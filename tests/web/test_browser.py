@@ -185,6 +185,12 @@ async def test_check_44_no_other_site_frames_the_page_or_posts_its_form(site: An
     assert service.content()["events"] == before
 
 
+# Enter in an input or on a box presses the form's first button: that of a decision may not be one.
+DECIDES_BY_ENTER = """() => [...document.forms].filter(form => {
+  const first = [...form.elements].find(e => e.matches('button:not([type=button], [type=reset])'))
+  const typed = [...form.elements].some(e => e.matches('input:not([type=hidden])'))
+  return typed && first && !first.disabled && ['choice', 'own', 'reassign'].includes(first.name)
+}).map(form => form.action)"""
 IS_AS_SERVED = """served => {
   const words = page => page.querySelector('main').textContent.replace(/\\s+/g, ' ')
   return words(document) === words(new DOMParser().parseFromString(served, 'text/html'))
@@ -220,6 +226,7 @@ async def test_check_46_every_page_is_accessible_and_fits_a_phone(site: Any) -> 
             await page.goto(url + each)
             served = await (await page.request.get(url + each)).text()
             assert await page.evaluate(IS_AS_SERVED, served), f"a script has completed {each}"
+            assert await page.evaluate(DECIDES_BY_ENTER) == [], each
             await page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
             assert not await is_too_wide(page), each
             await page.evaluate(axe)
@@ -269,6 +276,10 @@ async def test_touch_targets_are_large_enough(site: Any) -> None:
     _, path = await open_link(service, "single")
     async with chromium(viewport={"width": 320, "height": 600}) as page:
         await page.goto(url + path)
+        await page.click("summary:text-is('Approve with changes')")
+        for button in ("Approve", "Reject"):
+            box = await page.locator(f".docked button:has-text('{button}')").first.bounding_box()
+            assert (box["height"] < 60, box["width"] > 100) == (True, True), "their words stay whole beside an edit"
         boxes = await page.evaluate(
             "[...document.querySelectorAll('button, summary, select, textarea, input:not([type=hidden], "
             "[type=checkbox])')]"
@@ -321,7 +332,7 @@ async def test_lists_fill_a_wide_screen_and_stack_on_a_phone(site: Any) -> None:
         await page.click("text=More filters")
         assert await page.is_visible("[name=state]")
         menu = page.locator("header nav")
-        assert (await menu.bounding_box())["height"] < 50, "the navigation takes one line"
+        assert (await page.locator("header").bounding_box())["height"] < 60, "the mark and the menu take one line"
         assert await menu.locator("a:visible").all_inner_texts() == ["Inbox", "New request"]
         await page.click("header summary")
         everything = await menu.locator("a:visible").all_inner_texts()

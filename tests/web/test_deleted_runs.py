@@ -103,7 +103,7 @@ async def test_a_deleted_request_is_archived_and_says_how_it_ended(service: Any,
     page = await service.web.get(link)
     assert page.status_code == 410
     assert "Approved on" in page.text
-    assert "no longer kept here" in page.text
+    assert "No longer kept here" in page.text
     assert (await service.plain.get(f"/api/runs/{run_id}")).status_code == 404  # a key that didn't open it
     assert (await api.post(f"/api/runs/{run_id}/votes", json={"by": ANN, "choice": "approve"})).status_code == 410
     assert (await service.run(kept))["workflow"] == "pay-retained"

@@ -132,7 +132,7 @@ async def test_the_list_of_runs_shows_requests_and_other_runs(open_office: Any) 
     text = sound(await open_office.web.get("/runs"))
     assert f'<a href="/requests/{request}">Team offsite</a>' in text
     assert f'<a href="/runs/{napping}">nap</a>' in text
-    assert "Waiting for Ann Ode" in text
+    assert "for Ann Ode</small>" in text
     assert "Team offsite" not in sound(await open_office.web.get("/runs?status=completed"))
     assert "Nothing matches." in sound(await open_office.web.get("/runs?status=failed"))
     wrong = await open_office.web.get("/runs?status=nonsense")
@@ -148,7 +148,7 @@ async def test_a_run_page_has_a_timeline_and_a_history(open_office: Any) -> None
         "Ran “shout”",
         "A payload for the hook",
         "<svg",
-        "Ran “shout”: in, 0.0 seconds",
+        "Ran “shout”: in, under a second",
     ):
         assert words in text
     failed = await open_office.start("stumble")

@@ -26,7 +26,7 @@ async def test_only_who_was_picked_votes_on_the_page(service: Any) -> None:
     others = [one for one in NAMES if one != picked]
     path = await service.link(run_id, picked)
     page = html.unescape(re.sub("<[^>]*>", "", (await service.web.get(path)).text))
-    assert "You're an approver because you're in release-managers, and picked for this request." in page
+    assert "You're an approver because you're in Release managers, and picked for this request." in page
     assert f"Waiting for {NAMES[picked]}." in page
     answer = await service.api.post(f"/api/runs/{run_id}/votes", json={"by": others[0], "choice": "approve"})
     assert (answer.status_code, answer.json()["detail"]) == (

@@ -57,6 +57,9 @@ async def test_people_decide_on_the_page_they_signed_in_to(house: House) -> None
     refused = await send(house, other, "ann@acme.eu", "/decisions/", choice="reject")
     assert (refused.status_code, "Please say why in a comment" in refused.text) == (422, True)
     assert "Please say why, then choose again." in refused.text.partition('id="comment"')[2].partition("</div>")[0]
+    assert '<nav aria-label="Pages">' in refused.text, "it is still a page for people who have signed in"
+    assert re.search(r'action="/decisions/[^"]+\?page=request"', refused.text), "what comes next is shown there, too"
+    assert "This link is personal" not in refused.text
     await send(house, other, "ann@acme.eu", "/decisions/", choice="reject", comment="Not today")
     page = await house.get(f"/requests/{other}", "bo@acme.eu")
     stages = page.text.partition('<ol class="stages">')[2].partition("</ol>")[0]

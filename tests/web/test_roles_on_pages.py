@@ -137,6 +137,16 @@ async def house(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator
         yield House(tmp_path, service, http, clock)
 
 
+async def test_errors_keep_the_menu_of_who_is_signed_in(house: House) -> None:
+    menu = '<a href="/requests/new">New request</a>'
+    for path, status in (("/nowhere", 404), ("/requests/run_no", 404), ("/inbox?box=mine", 422), ("/inbox/votes", 405)):
+        page = await house.get(path, "bo@acme.eu")
+        assert (page.status_code, menu in page.text) == (status, True), path
+    for path in ("/nowhere", "/decisions/forged"):
+        assert menu not in (await house.get(path)).text
+    assert menu not in (await house.get("/decisions/forged", "bo@acme.eu")).text
+
+
 async def test_pages_open_by_role_and_concern(house: House) -> None:
     run = await house.open()
     for person, request, runs in (
