@@ -102,8 +102,8 @@ async def test_only_requests_that_ask_for_nothing_have_a_box(workflows: Any) -> 
     async with await sign_in(service) as browser:
         page = (await browser.get("/inbox")).text
         assert set(boxes(page)) == {plain}
-        form = page.partition('<form id="batch"')[2].partition("</form>")[0]
-        assert '<button type="submit" disabled hidden' in form, "Enter on a box or in the comment votes for nobody"
+        own = page.partition('<form id="batch"')[2].partition("</form>")[0]
+        assert '<button type="submit" disabled hidden' in own, "Enter on a box or in the comment votes for nobody"
         for run in (asking, coded):
             digest = (await service.run(run))["request"]["digest"]
             form = {"form_token": token_of(page), "request": f"{run}:{digest}", "choice": "approve"}
