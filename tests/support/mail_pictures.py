@@ -18,7 +18,7 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from tests.support.browsing import CHROMIUM
 from tests.support.journey import Json, Service, with_samples
-from tests.support.slack_pictures import AS_WEBP, IMAGES
+from tests.support.slack_pictures import AS_WEBP, IMAGES, PICTURED
 
 DESKTOP, PHONE = {"width": 720, "height": 400}, {"width": 390, "height": 400}
 WIDE = {"width": 1_200, "height": 700}
@@ -262,7 +262,7 @@ async def take_together(scenes: list[str], browser: Browser, also: Path | None) 
         if scenes == ["digest"]:
             config = config.replace('# digest = "15m"', 'digest = "10m"')
         (place / "config.toml").write_text(config)
-        service = Service(place).start("--fresh", "--config", "config.toml")
+        service = Service(place, PICTURED).start("--fresh", "--config", "config.toml")
         try:
             for scene in scenes:
                 await SCENES[scene](Studio(service, browser, also))

@@ -20,6 +20,7 @@ from tests.support.browsing import CHROMIUM
 from tests.support.journey import Json, Service, comment_input, with_samples
 
 IMAGES = Path(__file__).parent.parent.parent / "docs" / "images"
+PICTURED = (str(Path(__file__).with_name("pictured_service.py")),)  # the product, always at the same time
 DESKTOP, PHONE = {"width": 1_080, "height": 820}, {"width": 390, "height": 844}
 MARGIN = 14  # pixels around a part
 SHARPNESS = 1.5  # device pixels per pixel
@@ -231,7 +232,7 @@ async def take(scenes: list[str], also: Path | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = with_samples(Path(folder))
         (place / "workflows" / "vendor.toml").write_text(CARD_WORKFLOW)
-        service = Service(place).start("--fresh", "--config", "config.example.toml")
+        service = Service(place, PICTURED).start("--fresh", "--config", "config.example.toml")
         try:
             async with async_playwright() as driver:
                 browser = await driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
