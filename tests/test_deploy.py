@@ -7,8 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+import approvals_bot
 from approvals_bot.testing import FakeClock
 
 ROOT = Path(__file__).parents[1]
@@ -167,9 +168,14 @@ def test_compose_publishes_the_proxy_alone() -> None:
     )
 
 
+def test_the_version_is_the_same_everywhere() -> None:
+    chart = loaded(DEPLOY / "helm/Chart.yaml")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {chart["version"], chart["appVersion"], approvals_bot.__version__} == {project["version"]}
+
+
 def test_the_chart_uses_its_values_and_no_others() -> None:
-    chart, values = loaded(DEPLOY / "helm/Chart.yaml"), loaded(DEPLOY / "helm/values.yaml")
-    assert chart["appVersion"] == version("approvals-bot")
+    values = loaded(DEPLOY / "helm/values.yaml")
     text = "".join(path.read_text() for path in sorted((DEPLOY / "helm/templates").iterdir()))
     used = set(re.findall(r"\.Values\.([\w.]+)", text))
     assert {path for path in used if not _has(values, path.split("."))} == set()
