@@ -73,7 +73,17 @@ def prune(
         logger.info("runs that ended long ago were deleted", extra={"event": "pruned"})
     if as_json:
         where = None if done.archive is None else str(done.archive)
-        click.echo(json.dumps({"runs": done.runs, "events": done.events, "files": done.files, "archive": where}))
+        click.echo(
+            json.dumps(
+                {
+                    "runs": done.runs,
+                    "events": done.events,
+                    "files": done.files,
+                    "damaged": done.damaged,
+                    "archive": where,
+                }
+            )
+        )
     elif dry_run:
         click.echo(f"{counted(done.runs, 'run')} would be deleted.")
     else:
@@ -81,3 +91,6 @@ def prune(
         click.echo(f"Deleted {deleted}.")
         if done.archive is not None:
             click.echo(f"The archive is {done.archive}.")
+        if done.damaged:
+            runs = counted(done.damaged, "run")
+            click.echo(f"Not deleted: {runs} with a log that isn't as it was written. `approvals-bot fsck` names them.")

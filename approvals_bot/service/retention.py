@@ -17,7 +17,7 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -78,12 +78,13 @@ class RetentionRules:
 
 @dataclass(slots=True)
 class Deleted:
-    """What a pass has deleted."""
+    """What a pass has deleted. `damaged`: runs that stay, because their logs aren't as they were written."""
 
     runs: int = 0
     events: int = 0
     files: int = 0
     archive: Path | None = None
+    damaged: int = 0
 
 
 class Archive:
@@ -190,6 +191,9 @@ async def _delete(engine: Engine, found: list[DeletableRun], file: Archive | Non
         if read is None or still_covers(read[0], engine.now()):
             continue
         record, chained = read[0], await engine.store.chained(ended.run_id)
+        if not is_whole(record, chained):  # nobody could look into that any more
+            done.damaged += 1
+            continue
         own = await _own_files(engine, record, chained, named)
         if file is not None:
             await asyncio.to_thread(file.add, archived(record, ended, chained))
@@ -208,6 +212,16 @@ async def _delete(engine: Engine, found: list[DeletableRun], file: Archive | Non
     done.runs += await engine.store.delete_runs(stubs, files)
     done.events += events
     done.files += len(files)
+
+
+def is_whole(record: RunRecord, chained: Sequence[ChainedEvent]) -> bool:
+    """Return whether a log is as it was written, from its first event to the last."""
+    before = record.id
+    for number, event in enumerate(chained, 1):
+        if event.seq != number or event.hash != event.hash_after(before):
+            return False
+        before = event.hash
+    return len(chained) == record.seq
 
 
 def still_covers(record: RunRecord, now: datetime) -> bool:
@@ -329,6 +343,12 @@ class RetentionKeeper:
         )
         if done.runs:
             log.info("%d runs that ended long ago were deleted", done.runs, extra={"event": "retention_ran"})
+        if done.damaged:
+            log.warning(
+                "%d runs that ended long ago stay, because their logs aren't as they were written; "
+                "`approvals-bot fsck` names them",
+                done.damaged,
+            )
         service = configuration.service
         if service.retention.audit is not None:
             key = None if service.audit.seed is None else AuditKey(service.audit.seed)

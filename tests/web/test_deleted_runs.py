@@ -8,6 +8,8 @@ import gzip
 import io
 import json
 import os
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -344,6 +346,16 @@ async def test_an_archive_stays_if_the_answer_of_deleting_is_lost(
     [archive] = tmp_path.glob("*.gz")
     assert [line["run_id"] for line in archived_lines(archive)] == [run_id]
     assert await store.stub(run_id=run_id) is not None
+
+
+async def test_a_damaged_run_stays_and_holds_nothing_up(service: Any, tmp_path: Path) -> None:
+    runs = [await decided(service, amount) for amount in (5, 6, 7)]
+    await service.clock.advance(DAYS + timedelta(minutes=1))
+    with closing(sqlite3.connect(service.database)) as db, db:
+        db.execute("UPDATE events SET data = '{' WHERE run_id = ? AND seq = 1", (runs[0],))
+        db.execute("DELETE FROM events WHERE run_id = ? AND seq = 3", (runs[1],))
+    assert await delete(service, tmp_path) == 1
+    assert [await service.engine.store.stub(run_id=run) is None for run in runs] == [True, True, False]
 
 
 async def test_erasing_waits_for_an_archive_that_is_written(tmp_path: Path) -> None:
