@@ -7,9 +7,7 @@ beginning, and `audit verify` knows that the rest is gone on purpose.
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,26 +23,25 @@ AT_ONCE = 500  # lines that one transaction deletes; a click waits for it, so it
 FILES_AT_ONCE = 20  # a file may have 100 kB
 
 
-async def cut_audit(engine: Engine, kept: timedelta, key: AuditKey | None, *, rest: int) -> int:
+async def _no_rest() -> None: ...
+
+
+async def cut_audit(
+    engine: Engine, kept: timedelta, key: AuditKey | None, rest: Callable[[], Awaitable[None]] = _no_rest
+) -> int:
     """Delete the lines of the audit that are older than it is kept, and return how many there were.
 
-    `rest`: how many times as long as it worked it pauses after each transaction.
+    `rest` is awaited between transactions.
     """
     now, cut = engine.now(), 0
-    begun = time.perf_counter()
     while await engine.store.forget_stubs(now - kept, now, AT_ONCE):
-        begun = await _rested(rest, begun)
+        await rest()
     until = await _kept_from(engine, now - kept)
     while lines := await _oldest(engine, until):
-        begun = await _rested(rest, begun)
+        await rest()
         await _carry_on(engine, lines, until)
         cut += len(lines) if await _cut(engine, key, lines[-1]) else 0
     return cut
-
-
-async def _rested(rest: int, begun: float) -> float:
-    await asyncio.sleep(rest * (time.perf_counter() - begun))
-    return time.perf_counter()
 
 
 async def _kept_from(engine: Engine, before: datetime) -> datetime:

@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from approvals_bot.approvals.acts import SERVICE, Actor
 from approvals_bot.approvals.published import FILE
@@ -45,7 +45,8 @@ from approvals_bot.service.read import iso, requests_of
 
 FIRST = 60.0  # seconds after the start of a service
 EVERY = timedelta(hours=1)
-AT_ONCE = 100  # runs that one transaction deletes; a click waits for it, so it is short
+AT_ONCE = 100  # runs that the audit names in one line
+IN_ONE = 10  # runs that one transaction deletes; a click waits for it, so it is short
 REST = 9  # times as long as it worked, it pauses: nine tenths of the store are for people
 KEY_KEPT = timedelta(days=90)  # for which an idempotency key still finds its deleted run
 COUNTER = "retention"
@@ -85,6 +86,18 @@ class Deleted:
     files: int = 0
     archive: Path | None = None
     damaged: int = 0
+
+
+class Pauses:
+    """Pauses after some work each, so many times as long as each took, so that clicks come in between."""
+
+    def __init__(self, rest: int) -> None:
+        self._rest = rest
+        self._begun = time.perf_counter()
+
+    async def take(self) -> None:
+        await asyncio.sleep(self._rest * (time.perf_counter() - self._begun))
+        self._begun = time.perf_counter()
 
 
 class Archive:
@@ -145,17 +158,15 @@ async def delete_ended(
 ) -> Deleted:
     """Delete the runs that ended long enough ago. Raises OSError if the archive can't be written; then nothing is lost.
 
-    `rest`: how many times as long as it worked it pauses after each transaction.
+    `rest`: how many times as long as it worked it pauses after each run and each transaction.
     """
-    now, done = engine.now(), Deleted()
+    now, done, pauses = engine.now(), Deleted(), Pauses(rest)
     file = None if archive is None else Archive(archive, now)
     try:
         for which in policy.searches(now):
             async for found in _pages(engine, which):
-                begun = time.perf_counter()
-                await _delete(engine, found, file, actor, done)
+                await _delete(engine, found, file, actor, done, pauses)
                 progress(done)
-                await asyncio.sleep(rest * (time.perf_counter() - begun))
     finally:
         if file is not None:
             await asyncio.to_thread(file.close)
@@ -180,13 +191,22 @@ async def _pages(engine: Engine, which: Deletable) -> AsyncIterator[list[Deletab
         which = which._replace(after=(found[-1].ended_at, found[-1].run_id))
 
 
-async def _delete(engine: Engine, found: list[DeletableRun], file: Archive | None, actor: Actor, done: Deleted) -> None:
+class _Going(NamedTuple):
+    """A run that is deleted: what stays of it, and its hooks and files."""
+
+    stub: Stub
+    hooks: tuple[str, ...]
+    files: list[str]
+
+
+async def _delete(
+    engine: Engine, found: list[DeletableRun], file: Archive | None, actor: Actor, done: Deleted, pauses: Pauses
+) -> None:
     """Delete these runs, but those that others still need."""
-    stubs: list[tuple[Stub, tuple[str, ...]]] = []
-    files: list[str] = []
+    going: list[_Going] = []
     named = Counter[str]()  # the files that these runs have
-    events = 0
     for ended in found:
+        await pauses.take()
         read = await engine.store.read(ended.run_id, after=NO_EVENTS, patient=True)
         if read is None or still_covers(read[0], engine.now()):
             continue
@@ -199,19 +219,21 @@ async def _delete(engine: Engine, found: list[DeletableRun], file: Archive | Non
             await asyncio.to_thread(file.add, archived(record, ended, chained))
             async for line in _file_lines(engine, own):
                 await asyncio.to_thread(file.add, line)
-        stubs.append((stub_of(record, ended, chained, engine.now()), ended.hooks))
-        files += own
-        events += len(chained)
-    if not stubs:
+        going.append(_Going(stub_of(record, ended, chained, engine.now()), ended.hooks, own))
+    if not going:
         return
     if file is not None:
         await asyncio.to_thread(file.flush)
-    ended_runs = [[stub.run_id, stub.seq, stub.head] for stub, _ in stubs]
+    ended_runs = [[each.stub.run_id, each.stub.seq, each.stub.head] for each in going]
     about = {"runs": ended_runs, "archive": file.path.name if file is not None else None}
     await engine.audit(RUNS_DELETED, actor=actor.as_json(), data=about)
-    done.runs += await engine.store.delete_runs(stubs, files)
-    done.events += events
-    done.files += len(files)
+    for start in range(0, len(going), IN_ONE):
+        await pauses.take()
+        runs = going[start : start + IN_ONE]
+        files = [id for each in runs for id in each.files]
+        done.runs += await engine.store.delete_runs([(each.stub, each.hooks) for each in runs], files)
+        done.events += sum(each.stub.seq for each in runs)
+        done.files += len(files)
 
 
 def is_whole(record: RunRecord, chained: Sequence[ChainedEvent]) -> bool:
@@ -352,7 +374,7 @@ class RetentionKeeper:
         service = configuration.service
         if service.retention.audit is not None:
             key = None if service.audit.seed is None else AuditKey(service.audit.seed)
-            cut = await cut_audit(self._engine, service.retention.audit, key, rest=REST)
+            cut = await cut_audit(self._engine, service.retention.audit, key, Pauses(REST).take)
             if cut:
                 log.info("%d old lines of the audit were deleted", cut, extra={"event": "retention_ran"})
         return done

@@ -89,16 +89,16 @@ async def test_old_lines_go_and_what_is_left_verifies(engine: Engine, url: str) 
     first = await anchor(engine)
     await sees(engine, 40, "signed_in")
     second = await anchor(engine)
-    assert await cut_audit(engine, KEPT, OWN, rest=0) == 3
+    assert await cut_audit(engine, KEPT, OWN) == 3
     assert [line.seq for line in await engine.audit_lines()] == [4, 5, 6]
-    assert await cut_audit(engine, KEPT, OWN, rest=0) == 0, "a repeat writes nothing"
+    assert await cut_audit(engine, KEPT, OWN) == 0, "a repeat writes nothing"
     for keys in (BY_PUBLIC, BY_CHAIN):
         found = await export(engine, [first, second], keys)
         assert found.is_sound, found
         assert (found.cut_at, found.older_anchors, found.proved_until) == (3, 1, second.seq)
     assert await faults_of(url) == []
     await sees(engine, 40)
-    assert await cut_audit(engine, KEPT, OWN, rest=0) == 3, "the line of the first cut goes with the second"
+    assert await cut_audit(engine, KEPT, OWN) == 3, "the line of the first cut goes with the second"
     found = await export(engine, [first, second], BY_CHAIN)
     assert (found.is_sound, found.cut_at, found.older_anchors, found.proved_until) == (True, 6, 2, None)
 
@@ -110,19 +110,19 @@ async def test_lines_about_what_is_still_here_stay(engine: Engine) -> None:
     await engine.audit("acted", run_id=run.id, actor=ACTOR)
     await sees(engine, 400)
     seen = await anchor(engine)
-    assert await cut_audit(engine, KEPT, OWN, rest=0) == 0, "it began with the run, in the same second"
+    assert await cut_audit(engine, KEPT, OWN) == 0, "it began with the run, in the same second"
     await engine.cancel(run.id)
     await engine.settle()
     while await engine.store.seal_ended(engine.now(), engine.audit_key, 50):
         pass
-    assert await cut_audit(engine, KEPT, OWN, rest=0) == 0, "it has ended, and is here"
+    assert await cut_audit(engine, KEPT, OWN) == 0, "it has ended, and is here"
     await sees(engine, 2)
     assert (await delete_ended(engine, RetentionRules(others=DAY), None, rest=0)).runs == 1
-    assert await cut_audit(engine, KEPT, OWN, rest=0) == 1, "up to the line of a stub"
+    assert await cut_audit(engine, KEPT, OWN) == 1, "up to the line of a stub"
     await sees(engine, 31)
     assert await engine.store.stub(run_id=run.id) is not None
     before = len(await engine.audit_lines())
-    assert await cut_audit(engine, KEPT, OWN, rest=0) == before, "the stub goes with its lines"
+    assert await cut_audit(engine, KEPT, OWN) == before, "the stub goes with its lines"
     assert await engine.store.stub(run_id=run.id) is None
     assert (await export(engine, [seen])).is_sound
 
@@ -138,7 +138,7 @@ async def test_what_is_in_force_is_written_again(engine: Engine) -> None:
     await sees(engine, 40, "signed_in")
     await engine.start(waits_to_be_cut)  # it may follow the version from before
     await engine.audit(FILE, actor=ACTOR, data=file("v3"))
-    assert await cut_audit(engine, KEPT, OWN, rest=0) == 4
+    assert await cut_audit(engine, KEPT, OWN) == 4
     lines = [line.entry for line in await engine.audit_lines()]
     assert [line.data["version"] for line in lines if line.what == FILE] == ["v3", "v2"]
     assert [line.data["rights"] for line in lines if line.what == RIGHTS] == [{"a": 1}]
@@ -149,7 +149,7 @@ async def test_what_is_in_force_is_written_again(engine: Engine) -> None:
 async def test_a_cut_that_nobody_signed_is_found(engine: Engine, url: str) -> None:
     await sees(engine, 0, "a", "b", "c")
     await sees(engine, 40, "d")
-    assert await cut_audit(engine, KEPT, OWN, rest=0) == 3
+    assert await cut_audit(engine, KEPT, OWN) == 3
     lines = await engine.audit_lines()
     forged = cut_statement(4, lines[0].hash, "", OWN.public) | {"signature": lines[-1].entry.data["signature"]}
     for data in (forged, cut_statement(4, lines[0].hash, "", "")):
@@ -176,7 +176,7 @@ async def test_a_change_at_the_cut_is_found(tmp_path: Path, statement: str, says
         engine.audit_key = OWN.chain
         await sees(engine, 0, "a", "b", "c")
         await sees(engine, 40, "d", "e", "f")
-        assert await cut_audit(engine, KEPT, OWN, rest=0) == 3
+        assert await cut_audit(engine, KEPT, OWN) == 3
         await sees(engine, 1, "g")
         with closing(sqlite3.connect(tmp_path / "runs.db")) as db, db:
             assert db.execute(statement).rowcount
@@ -197,6 +197,6 @@ async def test_replicas_that_cut_at_once_cut_once(url: str) -> None:
         for _ in range(40):
             await one.audit("signed_in", actor=ACTOR)
         await clock.advance(40 * DAY)
-        counts = await asyncio.gather(*(cut_audit(each, KEPT, OWN, rest=0) for each in (one, other)))
+        counts = await asyncio.gather(*(cut_audit(each, KEPT, OWN) for each in (one, other)))
         assert sum(counts) == 40
         assert (await export(one, [])).is_sound
