@@ -65,11 +65,12 @@ bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m benchmarks.others.install
 	$(BIN)/python -m benchmarks --parts "$(PARTS)" $(if $(OLD),--old "$(OLD)") $(ARGS)
 
-# Lock what development and CI install, for every Python we support, with the hash of each file: pip refuses any other.
+# Lock what development and CI install, and servers (deploy/), for every Python we support, with the hash of each file: pip refuses any other.
 lock: $(PY_STAMP)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate --extra dev --extra listen --extra fast --extra postgres --extra pydantic-ai pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate --all-extras --group dev pyproject.toml -o requirements-dev.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate --extra fast --extra postgres --extra oidc --extra audit --extra scim --extra bounces --extra listen --extra otel -c requirements-dev.lock pyproject.toml -o deploy/requirements.lock
 
 # Build the documentation's site into dist/site. A link that leads nowhere fails it.
 docs: $(VENV)/.installed-dev
