@@ -16,6 +16,7 @@ import hmac
 import ipaddress
 import json
 import logging
+import os
 import socket
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
@@ -171,7 +172,7 @@ class OutgoingTargets:
         except AddressRefused as refused:
             return Refused(str(refused))
         except _failures() as error:
-            return _private(error) or TryAgain(f"no answer ({type(error).__name__})")
+            return _private(error) or TryAgain(f"no answer ({_reason(error)})")
 
     async def read(self, target: str) -> Any:
         """GET this target's JSON. Raises SourceUnavailable if it returns none."""
@@ -195,7 +196,7 @@ class OutgoingTargets:
                     raise SourceUnavailable(target, f"it answered {answer.status}")
                 return content
         except _failures() as error:
-            raise SourceUnavailable(target, f"no answer ({type(error).__name__})") from None
+            raise SourceUnavailable(target, f"no answer ({_reason(error)})") from None
 
     @asynccontextmanager
     async def _call(self, method: str, url: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -332,7 +333,7 @@ async def fetch_text(
                 raise SourceUnavailable("the identity provider", f"it answered {answer.status}")
             return await _whole(answer, SOURCE_LIMIT)
     except _failures() as error:
-        raise SourceUnavailable("the identity provider", f"no answer ({type(error).__name__})") from None
+        raise SourceUnavailable("the identity provider", f"no answer ({_reason(error)})") from None
 
 
 async def _whole(answer: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -348,6 +349,12 @@ def _failures() -> tuple[type[Exception], ...]:
     import aiohttp
 
     return (aiohttp.ClientError, OSError, TimeoutError)
+
+
+def _reason(error: BaseException) -> str:
+    """Return why there was no answer: the system's own word, such as `Connection refused`, or the error's class."""
+    number = error.errno if isinstance(error, OSError) else None
+    return os.strerror(number) if number is not None and number > 0 else type(error).__name__
 
 
 def _meaning(answer: aiohttp.ClientResponse) -> CallResult:

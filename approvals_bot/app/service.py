@@ -23,7 +23,7 @@ from approvals_bot.app.connections import (
     start_tasks,
 )
 from approvals_bot.app.directory import build_people, directory_source
-from approvals_bot.app.monitoring import Monitoring
+from approvals_bot.app.monitoring import NOTED, Monitoring
 from approvals_bot.approvals.business_time import Calendars
 from approvals_bot.approvals.grant_life import GrantLines
 from approvals_bot.approvals.picks import Picks
@@ -71,6 +71,7 @@ from approvals_bot.service.roles import Roles
 from approvals_bot.service.schedules import planned, start_scheduled
 from approvals_bot.service.stalls import StalledCards
 from approvals_bot.service.standing import StoredGrants
+from approvals_bot.service.troubles import Troubles
 from approvals_bot.web.health import Connection
 from approvals_bot.web.links import Links
 from approvals_bot.web.routes import build
@@ -146,9 +147,9 @@ async def open_service(
         resources: dict[type, Any] = {}
 
         def appended(run_id: str, events: list[Event]) -> None:
-            if any(event.type in ENDINGS for event in events):
-                monitoring.has_ended(run_id, events)
-                keeper.has_ended = True
+            if any(event.type in NOTED for event in events):
+                monitoring.appended(run_id, events)
+                keeper.has_ended = keeper.has_ended or any(event.type in ENDINGS for event in events)
 
         def run_stalled(workflow: str) -> None:
             metrics.run_stalled(workflow)
@@ -210,6 +211,7 @@ async def open_service(
             OwnPeopleStore: own,
             Channels: Channels(channels, base_url, host.link, monitoring.delivered),
             ChannelWatch: monitoring.channels,
+            Troubles: monitoring.troubles,
             Targets: targets,
             People: host.people,
             Calendars: Calendars(service.calendars),
@@ -252,7 +254,11 @@ async def open_service(
         start_task(stack, provisioning.keep_reading(), "what the identity provider pushes")
         start_task(stack, cards.run(), "the cards of stalled runs")
         start_task(stack, keep_forgetting(engine), "files that nothing has")
-        start_task(stack, RetentionKeeper(engine, lambda: running.configuration).run(), "what ended long ago")
+        start_task(
+            stack,
+            RetentionKeeper(engine, lambda: running.configuration, monitoring.troubles).run(),
+            "what ended long ago",
+        )
         start_task(stack, keep_measuring(engine), "the store's size")
         routes: list[BaseRoute] = [*extra]
         connections: dict[str, Connection] = {}

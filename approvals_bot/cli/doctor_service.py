@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
@@ -30,6 +31,7 @@ LONG = timedelta(hours=1)  # that a delivery may wait
 LATE = timedelta(days=1)  # that old lines of the audit may wait
 LITTLE_ROOM = 30  # days
 MANY_RUNS, LARGE = 1_000_000, 10e9  # runs, and bytes of a store
+PLACE_MEND = "Let the service's user write there; run doctor as that user."
 FEW_FILES = MOST_CONNECTIONS + 512  # our own connections, and the files beside them
 
 
@@ -124,6 +126,10 @@ async def _check_growth(store: OpenStore, url: str, now: datetime) -> list[Diagn
 
 async def _check_retention(service: ServiceSettings, store: OpenStore, now: datetime) -> list[Diagnosis]:
     """Warn of a large store from which nothing is ever deleted, and say what a cut of the audit waits for."""
+    archive = service.retention.archive
+    if archive is not None and (barred := barrier(archive / "runs")) is not None:
+        what = f"{barred} can't be written to by this user, so nothing is archived or deleted"
+        return [Diagnosis("FAIL", "retention", what, PLACE_MEND)]
     if service.retention.audit is not None:
         first = await store.audit_lines(AuditFilter(limit=1))
         oldest, _ = await store.runs(Filter(oldest_first=True, limit=1))
@@ -139,6 +145,12 @@ async def _check_retention(service: ServiceSettings, store: OpenStore, now: date
     return [Diagnosis("WARN", "retention", what, "Set [retention] ended, such as 400d, and archive to keep a copy.")]
 
 
+def barrier(file: Path) -> Path | None:
+    """Return what keeps this user from writing to a file: itself, or the folder it would be made in. None: nothing."""
+    there = next(path for path in (file, *file.absolute().parents) if path.exists())
+    return None if os.access(there, os.W_OK) else there
+
+
 def _free(path: Path) -> int:
     return shutil.disk_usage(path.absolute().parent).free
 
@@ -152,6 +164,9 @@ async def _check_anchors(service: ServiceSettings, store: OpenStore, now: dateti
         return [Diagnosis("WARN", "anchors", "the audit has none yet", todo)]
     age = now - lines[0].at
     what = f"the last one was made {lines[0].at:%Y-%m-%d %H:%M} UTC"
+    for place in service.audit.anchors:
+        if place.file is not None and (barred := barrier(Path(place.file))) is not None:
+            return [Diagnosis("FAIL", "anchors", f"{barred} can't be written to by this user", PLACE_MEND)]
     if age > 2 * service.audit.anchor_every:
         return [Diagnosis("WARN", "anchors", what, todo)]
     return [Diagnosis("OK", "anchors", what)]

@@ -42,13 +42,13 @@ _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
 
 def set_up_logs(
     format: LogFormat, level: LogLevel, *, version: str, replica: str, stream: TextIO | None = None
-) -> logging.Handler:
+) -> LogWriter:
     """Send every logger's lines to standard error in this format. Returns the handler, which replaces all others."""
     write: Callable[[Any, str, Line], str] = _as_json if format == "json" else _as_text
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[], processors=[_Fields({"version": version, "replica": replica}), write]
     )
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = LogWriter(stream or sys.stderr)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     for old in root.handlers[:]:
@@ -59,6 +59,26 @@ def set_up_logs(
     for noisy in ("slack_bolt", "slack_sdk", "aiohttp", "uvicorn.error", "mail.log"):  # we say what they would
         logging.getLogger(noisy).setLevel(logging.ERROR)
     return handler
+
+
+class LogWriter(logging.StreamHandler[TextIO]):
+    """Writes the lines. `lost`: how many could not be written; `why`: of the last one, "" if that was written."""
+
+    lost, why = 0, ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        lost = self.lost
+        super().emit(record)
+        if lost == self.lost:
+            self.why = ""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Take note of a line that could not be written: its disk is full, or its reader has gone."""
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError | ValueError):
+            self.lost, self.why = self.lost + 1, getattr(error, "strerror", None) or str(error)
+        else:
+            super().handleError(record)
 
 
 class _Fields:

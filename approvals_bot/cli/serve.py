@@ -111,13 +111,14 @@ def _serve(config: Path, host: str, port: int, log_format: LogFormat | None, log
 
     from approvals_bot.app.service import PACKAGE, open_service
     from approvals_bot.cli.logs import set_up_logs
-    from approvals_bot.cli.serving import ConfigSource, listen, run, serve
+    from approvals_bot.cli.serving import ConfigSource, hold_standard_streams, listen, run, serve
     from approvals_bot.cli.traces import set_up_traces
     from approvals_bot.service.catalog import read_configuration
 
     async def main() -> None:
         configuration = read_configuration(config)
-        listening = listen(host, port)
+        listening, place = listen(host, port), configuration.service.metrics.place
+        scraped = None if place is None else listen(*place, "[metrics] listen")
         table, replica = configuration.service.log, secrets.token_hex(8)
         format = log_format or table.format
         handler = set_up_logs(format, log_level or table.level, version=version(PACKAGE), replica=replica)
@@ -128,14 +129,23 @@ def _serve(config: Path, host: str, port: int, log_format: LogFormat | None, log
         def ready() -> None:
             text = f"Approvals Bot is ready on {where}"
             said = log.makeRecord(log.name, logging.INFO, "", 0, text, (), None, extra={"event": "service_ready"})
-            click.echo(text if format == "text" else handler.format(said))
+            try:
+                click.echo(text if format == "text" else handler.format(said))
+            except (
+                OSError
+            ) as error:  # nobody reads standard output, or its disk is full; the service is up all the same
+                why = error.strerror or type(error).__name__
+                log.warning("standard output can't be written (%s): %s", why, text, extra={"event": "service_ready"})
+                sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # the interpreter would write the line again at its end
 
         async with open_service(configuration, replica=replica) as service:
             source = ConfigSource(lambda: read_configuration(config), [config])
-            await serve(service, listening, source, ready)
+            service.monitoring.log = handler
+            await serve(service, listening, source, ready, scraped)
         await asyncio.to_thread(end_traces)
         log.info("stopped", extra={"event": "service_stopped"})
 
+    hold_standard_streams()
     terminal.quiet_logs()
     run(main())
 

@@ -7,6 +7,7 @@ import contextlib
 import faulthandler
 import gc
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -36,6 +37,8 @@ LATEST = 9.5
 """Seconds from the first SIGTERM or Ctrl-C until the process is ended as by kill -9, if it still runs: a step may block
 the event loop, or a look-up of a host may hang. Service managers commonly wait for 10 before they do the same."""
 
+CONFIGURATION = "configuration"  # the key of its lasting trouble
+
 T = TypeVar("T")
 
 YOUNG = 5_000
@@ -48,12 +51,15 @@ logger = logging.getLogger("approvals_bot.cli")
 class AddressTakenError(ApprovalsBotError):
     """The port is in use, or this program may not use it. The operator chooses another."""
 
-    def __init__(self, host: str, port: int, reason: str) -> None:
+    def __init__(self, host: str, port: int, reason: str, setting: str = "") -> None:
+        """`setting`: where the port was chosen, if that isn't the option `--port`."""
         self.host = host
         self.port = port
         other = port + 1 if 1024 <= port < 65_535 else 8000
+        choice = f"in {setting}" if setting else f"with --port {other} or PORT={other}"
         super().__init__(
-            f"Port {port} on {host} can't be used: {reason}. Choose another with --port {other} or PORT={other}."
+            f"Port {port} on {host} can't be used: {reason}. Choose another {choice}, or end what uses it: "
+            f"`ss -ltnp 'sport = :{port}'` names it."
         )
 
 
@@ -79,8 +85,20 @@ class _Server(uvicorn.Server):
         yield
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Reserve the port. Early clients wait in its backlog. Raises AddressTakenError."""
+def hold_standard_streams() -> None:
+    """Open those of the descriptors 0, 1 and 2 that are closed, so that no socket or database gets their numbers.
+
+    What C code writes to standard error, such as a traceback at a crash, would end up there.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
+
+
+def listen(host: str, port: int, setting: str = "") -> socket.socket:
+    """Reserve the port. Early clients wait in its backlog. Raises AddressTakenError, which names the setting."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -89,7 +107,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
-        raise AddressTakenError(host, port, error.strerror or "unknown") from None
+        raise AddressTakenError(host, port, error.strerror or "unknown", setting) from None
     return listening
 
 
@@ -119,8 +137,17 @@ def tune_garbage_collector() -> None:
     gc.enable()
 
 
-async def serve(service: Service, listening: socket.socket, source: ConfigSource, ready: Callable[[], None]) -> None:
-    """Serve until SIGINT or SIGTERM. Reloads on SIGHUP and when a configuration file changes."""
+async def serve(
+    service: Service,
+    listening: socket.socket,
+    source: ConfigSource,
+    ready: Callable[[], None],
+    scraped: socket.socket | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM. Reloads on SIGHUP and when a configuration file changes.
+
+    `scraped`: where the metrics are served, if they have a port of their own.
+    """
     if (holes := known_holes()) is not None:
         logger.warning("%s", holes)
     most, backlog = room(file_limit())
@@ -139,7 +166,7 @@ async def serve(service: Service, listening: socket.socket, source: ConfigSource
         h11_max_incomplete_event_size=64_000,
     )
     server = _Server(options)
-    beside = [_metrics_server(service, place)] if (place := service.configuration.service.metrics.place) else []
+    beside = [] if scraped is None else [(_metrics_server(service), scraped)]
 
     def stop() -> None:
         if server.should_exit:  # asked again: give nothing more time to finish
@@ -147,7 +174,7 @@ async def serve(service: Service, listening: socket.socket, source: ConfigSource
             service.engine.scheduler.hurry()
             return
         systemd.stopping()
-        for each in (server, *beside):
+        for each in (server, *(each for each, _ in beside)):
             each.should_exit = True
         logger.info("stopping: requests in progress may finish", extra={"event": "service_stopping"})
         service.engine.end_waiting()  # long polls would otherwise outlast DRAIN
@@ -155,7 +182,7 @@ async def serve(service: Service, listening: socket.socket, source: ConfigSource
     systemd = Systemd()
     _handle_signals(stop, lambda: None if server.should_exit else _reload(service, source, systemd))
     serving = asyncio.create_task(server.serve(sockets=[listening]), name="http")
-    others = [asyncio.create_task(each.serve(), name="metrics") for each in beside]
+    others = [asyncio.create_task(each.serve(sockets=[own]), name="metrics") for each, own in beside]
     watching = asyncio.create_task(
         _watch(service, source, _state(service, source), systemd), name="watch the configuration"
     )
@@ -176,7 +203,7 @@ async def serve(service: Service, listening: socket.socket, source: ConfigSource
         await asyncio.gather(watching, sweeping, living, *others, return_exceptions=True)
 
 
-def _metrics_server(service: Service, place: tuple[str, int]) -> _Server:
+def _metrics_server(service: Service) -> _Server:
     """Make the server of `[metrics] listen`, which serves nothing else."""
 
     async def only_metrics(scope: Scope, receive: Receive, send: Send) -> None:
@@ -185,10 +212,7 @@ def _metrics_server(service: Service, place: tuple[str, int]) -> _Server:
         else:
             await service.app(scope, receive, send)
 
-    host, port = place
-    return _Server(
-        uvicorn.Config(only_metrics, host, port, access_log=False, log_config=None, lifespan="off", ws="none")
-    )
+    return _Server(uvicorn.Config(only_metrics, access_log=False, log_config=None, lifespan="off", ws="none"))
 
 
 def _handle_signals(stop: Callable[[], None], reload: Callable[[], None]) -> None:
@@ -256,9 +280,15 @@ def _reload(service: Service, source: ConfigSource, systemd: Systemd) -> None:
         said = {"event": "config_refused", "error": type(error).__name__}
         logger.error("the configuration was not reloaded; the old one stays in force:\n%s", error, extra=said)
         service.monitoring.metrics.configuration_refused()
+        text = "the configuration has a mistake, so the old one stays in force"
+        mend = "Mend the line that `approvals-bot check` names"
+        service.monitoring.troubles.begin(CONFIGURATION, "config_refused", text, mend, is_logged=True)
     else:
         done = "the configuration was reloaded; open requests keep the one they were opened with"
-        logger.info(done, extra={"event": "config_reloaded"})
+        if CONFIGURATION in service.monitoring.troubles:
+            service.monitoring.troubles.end(CONFIGURATION, "config_reloaded", done)
+        else:
+            logger.info(done, extra={"event": "config_reloaded"})
         if later:
             logger.warning("changes in %s take effect after a restart", " and ".join(later))
     systemd.ready()

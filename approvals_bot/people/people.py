@@ -165,6 +165,26 @@ class People:
         with suppress(SourceUnavailable):
             await self._tables()
 
+    async def read_again(self) -> None:
+        """Read the sources again that could not be read when they were last asked, so `unreadable` is of now."""
+        for source, why in [*self.unreadable.items()]:
+            if why:
+                try:
+                    await self._read_source(source, why)
+                except SourceUnavailable as error:
+                    self.unreadable[source] = error.reason
+
+    async def _read_source(self, source: str, why: str) -> None:
+        """Read the source of this name. Raises SourceUnavailable. `why`: what was wrong the last time."""
+        for group, found in self._groups.items():
+            if not isinstance(found, Sequence | NestedGroup | ListedGroup) and found.name == source:
+                await self._group(group)
+                return
+        if source.startswith("slack:@"):
+            self._members(source, await _read(self._slack(source.removeprefix("slack:@"))))
+        elif source == self._directory_name and (await self._tables()).unreadable:
+            raise SourceUnavailable(source, why)  # it can be read, but some list in it is none
+
     def _live_groups(self) -> Iterator[Callable[[str], Awaitable[bool]]]:
         for name, source in self._groups.items():
             if not isinstance(source, Sequence | NestedGroup | ListedGroup):
@@ -359,12 +379,7 @@ class People:
                     listed = await self._in_directory("oncall", name)
                     return self._listed(listed, f"on call for {name}", f"nobody is on call for {name}")
         except SourceUnavailable as error:
-            if self.unreadable.get(error.source) != error.reason:
-                self.unreadable[error.source] = error.reason
-                log.warning(
-                    "%s; requests that need it wait, and it is read again. `approvals-bot doctor` says which",
-                    error.fault,
-                )
+            self.unreadable[error.source] = error.reason
             return Resolved((), str(error), (error.fault,))
 
     async def _group(self, name: str) -> Resolved:
@@ -437,7 +452,6 @@ class People:
         """Note that a source was read, and how many of its entries are no addresses."""
         if self.unreadable.get(source):
             self.unreadable[source] = ""
-            log.info("%s can be read again", source)
         if count != self.bad_entries.get(source, 0):
             self.bad_entries[source] = count
             if count:

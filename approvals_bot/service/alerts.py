@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,7 +25,7 @@ from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.people import People, Person
 from approvals_bot.service.attempts import change_counter
 from approvals_bot.service.notices import is_notified, persons_of
-from approvals_bot.service.troubles import LastingTrouble, Troubles
+from approvals_bot.service.troubles import LastingTrouble, Troubles, urgency
 
 NAME = "alerts"  # the counter that has what was sent
 LOOK_EVERY = 15.0  # seconds
@@ -43,17 +43,14 @@ log = logging.getLogger(__name__)
 class Alert:
     """A message to one person: that something is wrong since then, or over."""
 
-    key: str
+    trouble: LastingTrouble
     address: str
-    text: str
-    since: datetime
     is_over: bool
 
     @property
     def id(self) -> str:
         """The same at each attempt."""
-        what = f"{self.key}\0{to_micros(self.since)}\0{self.is_over}\0{self.address}"
-        return f"alert-{hashlib.sha256(what.encode()).hexdigest()[:32]}"
+        return f"{self.trouble.key}\0{to_micros(self.trouble.since)}\0{self.is_over}\0{self.address}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +71,19 @@ def plan_alerts(
 ) -> AlertPlan:
     """Decide what to send. `troubles`: what this replica sees.
 
-    An entry of the state has `since` and `seen`, when a replica saw it last, in microseconds; `text`; and `sent`: for
-    each person SENT, or until when somebody is sending it. `over` has the same for the second message.
+    An entry of the state has `since` and `seen`, when a replica saw it last, in microseconds; `text` and `mend`; and
+    `sent`: for each person SENT, or until when somebody is sending it. `over` has the same for the second message.
     """
     at = to_micros(now)
     entries: dict[str, dict[str, Any]] = {key: {**entry} for key, entry in state.items()}
     for trouble in troubles:
         entry = entries.setdefault(
-            trouble.key, {"since": to_micros(trouble.since), "seen": at, "text": trouble.text, "sent": {}}
+            trouble.key,
+            {"since": to_micros(trouble.since), "seen": at, "text": trouble.text, "mend": trouble.mend, "sent": {}},
         )
         if at - entry["seen"] >= REFRESH / timedelta(microseconds=1):
             entry["seen"] = at
-            entry["text"] = trouble.text  # the reason may be another one by now
+            entry["text"], entry["mend"] = trouble.text, trouble.mend  # the reason may be another one by now
     alerts = list[Alert]()
     for key, entry in [*entries.items()]:
         since = from_micros(entry["since"])
@@ -99,11 +97,12 @@ def plan_alerts(
             due = [person for person in people if person.address in reached]
         else:
             ended, due = sent, [*people]
+        known = LastingTrouble(key, "", str(entry["text"]), str(entry["mend"]), since, since)
         for person in due:
             until = ended.get(person.address, 0)
             if until != SENT and until <= at and not (quiet is not None and quiet.has(now.astimezone(_zone(person)))):
                 ended[person.address] = at + SENDING // timedelta(microseconds=1)
-                alerts.append(Alert(key, person.address, str(entry["text"]), since, is_over))
+                alerts.append(Alert(known, person.address, is_over))
         if is_over and all(ended.get(person.address) == SENT for person in due):
             del entries[key]
         else:
@@ -115,21 +114,33 @@ def _zone(person: Person) -> ZoneInfo:
     return ZoneInfo(person.zone or "UTC")
 
 
-def confirmed(state: Mapping[str, Any], alert: Alert) -> dict[str, Any] | None:
-    """Return the state once this alert was sent; None if nobody needs to know any more."""
-    entry = state.get(alert.key)
-    if entry is None or entry["since"] != to_micros(alert.since):
-        return None
-    which = "over" if alert.is_over else "sent"
-    return {**state, alert.key: {**entry, which: {**entry.get(which, {}), alert.address: SENT}}}
+def confirmed(state: Mapping[str, Any], together: Iterable[Alert]) -> dict[str, Any] | None:
+    """Return the state once these alerts were sent; None if nobody needs to know any more."""
+    after = {**state}
+    for alert in together:
+        key = alert.trouble.key
+        entry = after.get(key)
+        if entry is not None and entry["since"] == to_micros(alert.trouble.since):
+            which = "over" if alert.is_over else "sent"
+            after[key] = {**entry, which: {**entry.get(which, {}), alert.address: SENT}}
+    return None if after == state else after
 
 
-def words_of(alert: Alert, now: datetime, zone: str) -> tuple[str, str]:
-    """Return the title, which becomes a subject, and the text for a reader in this zone."""
-    about = one_line(alert.text, TITLE_LIMIT)
-    if alert.is_over:
-        return f"Resolved: {about}", f"Resolved after {span(now - alert.since)}. It was: “{alert.text}.”"
-    return f"Alert: {about}", f"Since {moment(alert.since, zone)}: {alert.text}."
+def words_of(together: Sequence[Alert], now: datetime, zone: str, page: str) -> tuple[str, str]:
+    """Return the title, which becomes a subject, and the text for a reader in this zone: the most urgent first.
+
+    `page`: where to see more. All of them begin, or all are over.
+    """
+    troubles = sorted((each.trouble for each in together), key=lambda each: urgency(each.key))
+    several = len(troubles) > 1
+    about = f"{len(troubles)} things at once" if several else one_line(troubles[0].text, TITLE_LIMIT)
+    if together[0].is_over:
+        lines = [f"Resolved after {span(now - each.since)}. It was: “{each.text}.”" for each in troubles]
+        return f"Resolved: {about}", "\n\n".join(lines)
+    lines = [f"Since {moment(each.since, zone)}: {each.text}.\nWhat to do: {each.mend}." for each in troubles]
+    lines = [f"{number}. {line}" for number, line in enumerate(lines, 1)] if several else lines
+    first = ["Begin with the first one: others may follow from it."] if several else []
+    return f"Alert: {about}", "\n\n".join([*first, *lines, f"How everything is: {page}"])
 
 
 class Alerts:
@@ -177,10 +188,11 @@ class Alerts:
             plan = self._plan(self._alone, people)
             self._alone = plan.state or self._alone
             alerts = [*plan.alerts] if self._is_first() else []
-        by_address = {person.address: person for person in people}
-        for alert in alerts:
-            if await self._is_sent(alert, by_address[alert.address]):
-                await self._confirm(alert)
+        for person in people:
+            for is_over in (False, True):
+                together = [each for each in alerts if (each.address, each.is_over) == (person.address, is_over)]
+                if together and await self._is_sent(together, person):
+                    await self._confirm(together)
 
     def _plan(self, state: Mapping[str, Any], people: Sequence[Person]) -> AlertPlan:
         table = self._table()
@@ -189,15 +201,17 @@ class Alerts:
     async def _change(self, decide: Callable[[Mapping[str, Any]], dict[str, Any] | None]) -> None:
         await change_counter(self._engine, NAME, self._engine.now() + KEPT, decide)
 
-    async def _confirm(self, alert: Alert) -> None:
-        self._alone = confirmed(self._alone, alert) or self._alone
+    async def _confirm(self, together: Sequence[Alert]) -> None:
+        self._alone = confirmed(self._alone, together) or self._alone
         try:
-            await self._change(lambda state: confirmed(state, alert))
+            await self._change(lambda state: confirmed(state, together))
         except StoreUnavailableError:
             log.info("an alert was sent that the store doesn't know of")
 
-    async def _is_sent(self, alert: Alert, person: Person) -> bool:
-        now = self._engine.now()
-        title, text = words_of(alert, now, person.zone)
-        channels = self._engine.resources.get(Channels)
-        return channels is not None and await is_notified(channels, person, title, text, alert.id, now)
+    async def _is_sent(self, together: Sequence[Alert], person: Person) -> bool:
+        channels, now = self._engine.resources.get(Channels), self._engine.now()
+        if channels is None:
+            return False
+        title, text = words_of(together, now, person.zone, f"{channels.base_url}/operations")
+        id = f"alert-{hashlib.sha256(chr(0).join(each.id for each in together).encode()).hexdigest()[:32]}"
+        return await is_notified(channels, person, title, text, id, now)

@@ -65,6 +65,12 @@ class _Place:
     def name(self) -> str:
         return f"http:{self.place.http}" if self.place.file is None else f"file:{self.place.file}"
 
+    @property
+    def mend(self) -> str:
+        if self.place.file is None:
+            return f"Check [audit] anchors, and that [http.{self.place.http}] runs"
+        return "Check [audit] anchors: its folder has to be there, and the service's user to be able to write to it"
+
 
 class AuditKeeper:
     """The task that keeps the audit of a service."""
@@ -190,8 +196,8 @@ class AuditKeeper:
             why = await self._take(place.place, anchor)
             if why:
                 place.next_try = time.monotonic() + AGAIN
-                text = f"{place.name} took no anchor of the audit ({why}); it is tried again. Check [audit] anchors"
-                self._troubles.begin(f"anchor {place.name}", "anchor_failed", text, target=place.name)
+                text = f"the place {place.name} took no anchor of the audit ({why}); it is tried again"
+                self._troubles.begin(f"anchor {place.name}", "anchor_failed", text, place.mend, target=place.name)
                 return
             text = f"{place.name} takes anchors of the audit again"
             self._troubles.end(f"anchor {place.name}", "anchor_failed", text)

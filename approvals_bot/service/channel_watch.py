@@ -91,10 +91,9 @@ class ChannelWatch:
         else:  # also if it was down before, maybe for another reason
             because = f" ({why})" if why else ""
             mend = MENDS.get(channel, f"Check [channels.{channel}]")
-            text = (
-                f"{name} takes no deliveries now{because}; they are tried again. {mend}, and run `approvals-bot doctor`"
-            )
-            self._troubles.begin(f"channel {channel}", "channel_down", text, channel=channel)
+            text = f"{name} takes no deliveries now{because}; they are tried again"
+            mend = f"{mend}, and run `approvals-bot doctor`"
+            self._troubles.begin(f"channel {channel}", "channel_down", text, mend, channel=channel)
         if seen.is_up == up:
             return
         was, seen.is_up, seen.since = seen.is_up, up, self._now()

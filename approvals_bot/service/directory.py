@@ -123,8 +123,8 @@ class DirectoryReader:
         try:
             roster = await self._changed(source)
         except SourceUnavailable as error:
-            text = f"the directory {error.fault}; the people whom it listed last still count. Check [directory] people"
-            self._troubles.begin(TROUBLE, "directory_down", text)
+            text = f"the directory {error.fault}; the people whom it listed last still count"
+            self._troubles.begin(TROUBLE, "directory_down", text, "Check [directory] people")
             if state.read_at is None and self.rosters.listed is NOBODY:
                 self.rosters.fault = error.fault
             self.state, read = replace(state, trouble=error.reason), False

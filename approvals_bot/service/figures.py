@@ -15,7 +15,6 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 from approvals_bot.approvals.card_model import STATE_WORDS
-from approvals_bot.approvals.delivery import call_target
 from approvals_bot.approvals.published import FURTHER, IN_TROUBLE, STATE, Undelivered, undelivered_word
 from approvals_bot.durable.core.attributes import projected
 from approvals_bot.durable.core.events import ENDINGS, Event
@@ -33,9 +32,8 @@ MOST_COUNTED = 100_000  # of each kind; more than that are as alarming
 OLDEST = 20  # open runs of a workflow that are looked through for one that nobody has decided
 MOST_ENDED = 2_000  # runs that are remembered until their decisions are read
 MOST_READ = 200  # of those that go on after a decision, at a time
-LATEST_MARK = timedelta(seconds=10)  # after a decision, until its run closes its webhook or calls a target
+LATEST_MARK = timedelta(seconds=90)  # after a decision, until its run closes its webhook or has called a target
 
-CALLING = call_target.name
 OPEN: tuple[Status, ...] = ("pending", "running", "stalled")
 DECIDED = [state for state in STATE_WORDS if state not in ("waiting", "changes_requested")]
 
@@ -91,11 +89,15 @@ class FigureReader:
         self._counting: asyncio.Task[None] | None = None
 
     def saw(self, run_id: str, events: Sequence[Event]) -> None:
-        """Take note of what this process has appended."""
-        if events and events[-1].type in ENDINGS:
+        """Take note of a run that has ended in this process, or takes no votes any more."""
+        if events[-1].type in ENDINGS:
             _remember(self._ended, run_id, self._decided.pop(run_id, events[-1].at))
-        elif any(_follows_decision(event) for event in events):
-            _remember(self._decided, run_id, events[0].at)
+        else:
+            self.decided(run_id, events[0].at)
+
+    def decided(self, run_id: str, at: datetime) -> None:
+        """Take note of a run that goes on, although it was decided shortly before this time at the latest."""
+        _remember(self._decided, run_id, at)
 
     async def read(self) -> StoreFigures | None:
         """Return the figures, those of before if it takes long; None if the store has never given any."""
@@ -216,11 +218,6 @@ def _remember(runs: dict[str, datetime], run_id: str, at: datetime) -> None:
     runs.setdefault(run_id, at)
     if len(runs) > MOST_ENDED:
         del runs[next(iter(runs))]
-
-
-def _follows_decision(event: Event) -> bool:
-    """Return whether a run does this only once its request is decided: it closes its webhook, or calls a target."""
-    return event.type == "hook_disposed" or (event.type == "step_created" and event.data["name"] == CALLING)
 
 
 def _undelivered(why: Undelivered, channel: str, also: int = 0) -> Filter:

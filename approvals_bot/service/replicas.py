@@ -148,12 +148,9 @@ class Replicas:
     def _look_for_missing(self, key_ids: Sequence[str]) -> None:
         before, self.missing = self.missing, missing_keys(key_ids, self.others)
         if self.missing and self.missing != before:
-            text = (
-                "this replica isn't ready, because others sign with a key that it lacks "
-                f"({', '.join(self.missing)}). Add that key to [server] signing_keys here, or wait until nobody signs "
-                "with it"
-            )
-            self._troubles.begin(f"{KEY} {self.id}", KEY, text, target=self.id)
+            text = f"this replica isn't ready, because others sign with a key that it lacks ({', '.join(self.missing)})"
+            mend = "Add that key to [server] signing_keys here, or wait until nobody signs with it"
+            self._troubles.begin(f"{KEY} {self.id}", KEY, text, mend, target=self.id)
         elif before and not self.missing:
             text = "this replica has every key that others sign with, and is ready"
             self._troubles.end(f"{KEY} {self.id}", KEY, text)
@@ -177,11 +174,9 @@ class Replicas:
             if time - known.since < SILENT and not (is_new and row.seen_at < self._now() - SKEW):
                 found.append(row)
             elif any(other.id == row.id for other in self.others):
-                text = (
-                    f"the replica {row.id} has been silent for {SILENT:.0f} seconds, without having stopped. "
-                    "See on its machine why it ended or hangs, and start it again; the others do its work"
-                )
-                self._troubles.begin(f"{GONE} {row.id}", GONE, text, target=row.id)
+                text = f"the replica {row.id} has been silent for {SILENT:.0f} seconds, without having stopped"
+                mend = "See on its machine why it ended or hangs, and start it again; the others do its work"
+                self._troubles.begin(f"{GONE} {row.id}", GONE, text, mend, target=row.id)
         living = {row.id for row in found}
         for trouble in self._troubles:
             if trouble.event == GONE and (trouble.target in living or trouble.target not in heard):

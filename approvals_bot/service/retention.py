@@ -42,6 +42,7 @@ from approvals_bot.service.audit_check import RUNS_DELETED
 from approvals_bot.service.audit_cut import cut_audit
 from approvals_bot.service.audit_key import AuditKey
 from approvals_bot.service.read import iso, requests_of
+from approvals_bot.service.troubles import Troubles
 
 FIRST = 60.0  # seconds after the start of a service
 EVERY = timedelta(hours=1)
@@ -50,6 +51,7 @@ IN_ONE = 10  # runs that one transaction deletes; a click waits for it, so it is
 REST = 9  # times as long as it worked, it pauses: nine tenths of the store are for people
 KEY_KEPT = timedelta(days=90)  # for which an idempotency key still finds its deleted run
 COUNTER = "retention"
+ARCHIVE = "archive"  # the key of its lasting trouble
 
 _FILE = re.compile(r"\bfile_[0-9a-f]{32}\b")
 _LOGGED = re.compile(r'(?<!\\)"id": ?"(file_[0-9a-f]{32})"')  # in JSON, but not in a text that somebody has written
@@ -334,27 +336,28 @@ async def _file_lines(engine: Engine, files: list[str]) -> AsyncIterator[dict[st
 class RetentionKeeper:
     """The task of a service that deletes what ended long ago: hourly, one replica at a time."""
 
-    def __init__(self, engine: Engine, configuration: Callable[[], Configuration]) -> None:
-        """`configuration`: the one in force."""
+    def __init__(
+        self, engine: Engine, configuration: Callable[[], Configuration], troubles: Troubles | None = None
+    ) -> None:
+        """`configuration`: the one in force. `troubles`: where it is noted that the archive can't be written."""
         self._engine = engine
         self._configuration = configuration
+        self._troubles = troubles or Troubles(engine.now)
 
     async def run(self) -> None:
         """Delete until the task is cancelled."""
         await asyncio.sleep(FIRST)
         while True:
             try:
-                if await self._is_its_turn():
+                if ARCHIVE in self._troubles or await self._is_its_turn():
                     await self.delete()
+                    self._troubles.end(ARCHIVE, "archive_back", "the archive can be written to again")
             except StoreUnavailableError:
                 pass  # the store's own line says so
             except OSError as error:
-                why = error.strerror or type(error).__name__
-                log.error(
-                    "the archive can't be written (%s); nothing is deleted meanwhile. Let the service's user write "
-                    "to [retention] archive",
-                    why,
-                )
+                text = f"the archive can't be written ({error.strerror or type(error).__name__}); nothing is deleted"
+                mend = "Let the service's user write to [retention] archive, and free some space there"
+                self._troubles.begin(ARCHIVE, "archive_failed", text, mend)
             await asyncio.sleep(FIRST)
 
     async def delete(self) -> Deleted:

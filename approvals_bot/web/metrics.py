@@ -122,6 +122,8 @@ class Metrics:
         self._store_calls = histogram("store_call_seconds", "Seconds of calls to the store.", CALLS, "call")
         self._commits = histogram("store_commit_seconds", "Seconds until something was durable.", CALLS)
         self._store_errors = counter("store_errors", "Calls that the store could not answer, by why.", "kind")
+        self._lines_lost = counter("log_lines_lost", "Lines of the log that could not be written.")
+        self._lost_before = 0
         self._votes = counter("votes", "What people did, by verdict and channel.", "verdict", "via")
         self._logins = counter(
             "logins", "Sign-ins to the pages, by method and outcome: signed_in, or why not.", "method", "outcome"
@@ -203,6 +205,11 @@ class Metrics:
         self._store_calls.labels(call).observe(seconds)
         if call in COMMITS:
             self._commits.observe(seconds)
+
+    def lines_lost(self, count: int) -> None:
+        """Take over how many lines of the log could not be written since the start."""
+        self._lines_lost.inc(count - self._lost_before)
+        self._lost_before = count
 
     def store_failed(self, kind: str) -> None:
         self._store_errors.labels(kind).inc()

@@ -11,6 +11,7 @@ from approvals_bot.durable.engine import Engine
 from approvals_bot.service.channel_watch import ChannelWatch
 from approvals_bot.service.operations import MOST_COUNTED, read_operations
 from approvals_bot.service.repairs import error_of
+from approvals_bot.service.troubles import Troubles, urgency
 from approvals_bot.web.admission import Admission
 from approvals_bot.web.health import Connection
 
@@ -50,6 +51,7 @@ class OperationsPage:
             "/operations",
             now=await read_operations(self._engine, self._channels, self._watch, self._states),
             own_id=self._own_id,
+            troubles=sorted(self._engine.resources.get(Troubles, ()), key=lambda each: (urgency(each.key), each.since)),
             has_key=self._has_key,
             most=MOST_COUNTED,
             bytes=bytes_in_words,

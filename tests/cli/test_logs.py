@@ -9,13 +9,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.types import Scope
 
-from approvals_bot.cli.logs import harmless, set_up_logs
+from approvals_bot.app.monitoring import Monitoring
+from approvals_bot.cli.logs import LogWriter, harmless, set_up_logs
 from approvals_bot.config.monitoring import LogFormat
 from approvals_bot.service.troubles import Troubles
 from approvals_bot.web.guard import TrustedProxies
@@ -26,11 +28,11 @@ CANARIES = ("canaryfield", "canarycomment", "canarytoken", "acme.eu", "/decision
 
 
 @contextmanager
-def logged(format: LogFormat) -> Iterator[io.StringIO]:
+def logged(format: LogFormat, stream: io.StringIO | None = None) -> Iterator[io.StringIO]:
     """Write the log to a text, and leave the loggers as they were."""
     root, ours = logging.getLogger(), logging.getLogger("approvals_bot")
     before = root.handlers[:], root.level, ours.level
-    stream = io.StringIO()
+    stream = stream or io.StringIO()
     set_up_logs(format, "info", version="0.1.0", replica="r1", stream=stream)
     try:
         yield stream
@@ -121,7 +123,7 @@ def test_what_lasts_is_logged_at_its_begin_end_and_between() -> None:
     troubles = Troubles(lambda: now)
     with logged("json") as stream:
         for _ in range(10):
-            troubles.begin("channel email", "channel_down", "the relay can't be reached", channel="email")
+            troubles.begin("channel email", "channel_down", "the relay can't be reached", "Mend it", channel="email")
             troubles.remind()
             now += timedelta(minutes=1)
         troubles.end("channel email", "channel_back", "mail works again")
@@ -135,25 +137,46 @@ def test_what_lasts_is_logged_at_its_begin_end_and_between() -> None:
     assert not list(troubles)
 
 
+def test_lines_that_cannot_be_written_are_counted() -> None:
+    class Full(io.StringIO):
+        is_full = True
+
+        def write(self, text: str) -> int:
+            if self.is_full:
+                raise OSError(ENOSPC, "No space left on device")
+            return super().write(text)
+
+    full = Full()
+    with logged("text", full) as stream:
+        writer = logging.getLogger().handlers[0]
+        assert isinstance(writer, LogWriter)
+        monitoring = Monitoring(lambda: datetime(2026, 3, 2, 10, tzinfo=UTC))
+        monitoring.log = writer
+        logging.getLogger("approvals_bot").error("one")
+        monitoring.look_at_log()
+        (trouble,) = monitoring.troubles
+        assert trouble.text == "the log can't be written (No space left on device), so lines are lost"
+        full.is_full = False
+        logging.getLogger("approvals_bot").error("another")
+        monitoring.look_at_log()
+    assert not [*monitoring.troubles]
+    assert b"approvals_log_lines_lost_total 2.0" in bytes(monitoring.metrics.response().body)
+    assert "log_back the log can be written again" in stream.getvalue()
+
+
 def test_another_reason_is_logged_soon_and_once() -> None:
     now = datetime(2026, 3, 2, 10, tzinfo=UTC)
     troubles = Troubles(lambda: now)
-    said = [
-        "the disk is full",
-        "the disk is full",
-        "it was replaced",
-        "it was replaced (17)",
-        "it was replaced",
-    ]
+    said = ["the disk is full"] * 2 + [f"it was replaced {ago} s ago" for ago in (7, 37, 67)]
     with logged("text") as stream:
         for text in said:
-            troubles.begin("store", "store_lost", text)
+            troubles.begin("store", "store_lost", text, "Mend it")
             troubles.remind()
             now += timedelta(seconds=30)
     lines = stream.getvalue().splitlines()
     assert [line.partition("store_lost ")[2] for line in lines] == [
-        "the disk is full outcome=begun",
-        "it was replaced (for 1 minute now) outcome=lasting",
+        "the disk is full. Mend it outcome=begun",
+        "for 1 minute now: it was replaced 7 s ago. Mend it outcome=lasting",
     ]
 
 

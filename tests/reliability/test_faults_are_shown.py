@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import sqlite3
+import sys
+import tempfile
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from approvals_bot.playground import SeedApp
+from tests.support.browsing import a_port
 from tests.support.certificates import certificate
 from tests.support.fake_slack import BOT_TOKEN, SIGNING_SECRET, run_fake_slack
-from tests.support.faulty_house import Gate, House, SmtpRelay, Target, a_gate, a_house
+from tests.support.faulty_house import Gate, House, SmtpRelay, Target, a_gate, a_house, as_nobody
 from tests.support.postgres_server import PostgresServer
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
@@ -112,8 +117,18 @@ async def test_the_relays_certificate_is_wrong(house: House, stack: AsyncExitSta
     house.workflow("deploy")
     served = await house.serve()
     await served.opened("deploy")
-    await served.log_shows("relay's certificate is wrong", r"TLS certificate isn't trusted")
-    await served.ready_shows("relay's certificate is wrong", '"email": "down"')
+    await served.log_shows(
+        "relay's certificate is self-signed", r"isn't trusted \(self.signed certificate\).*certificate"
+    )
+    await served.ready_shows("relay's certificate is self-signed", '"email": "down"')
+    await served.kill()
+
+    house.env = {"SSL_CERT_FILE": str(tmp_path / "wrong.example.pem")}
+    served = await house.serve()
+    await served.opened("deploy")
+    fault = "relay's certificate is for another name"
+    await served.log_shows(fault, r"mismatch, certificate is not valid for '127.0.0.1'")
+    await house.doctor(fault, r"FAIL.*mail: .*not valid for")
 
 
 async def test_faults_of_slack(house: House, stack: AsyncExitStack) -> None:
@@ -140,6 +155,18 @@ async def test_faults_of_slack(house: House, stack: AsyncExitStack) -> None:
     await house.doctor("bot isn't in the channel", r"FAIL.*hidden.*\n.*invite")
     await fault("", "channel is archived", "", r"is_archived.*doctor", "old")
     await house.doctor("channel is archived", r"old.*archived")
+    house.workflow("grouped", 'slack = "#deploys"', approver="slack:@sre")
+    await served.log_shows("the new workflow is loaded", "configuration was reloaded")
+    await fault(
+        "error",
+        "a Slack group can't be read",
+        "usergroups.list",
+        r"source_down the source slack:@sre can't be read.*user group.*doctor",
+        "grouped",
+        error="missing_scope",
+    )
+    await served.metric_shows("a Slack group can't be read", r'approvals_groups_unresolved\{source="slack:@sre"\} 1.0')
+    await house.doctor("a Slack group can't be read", r"FAIL.*sre")
     await fault("error", "a scope is missing", "chat.postMessage", r"missing_scope.*doctor", error="missing_scope")
     await fault("error", "token is invalid", "*", r"invalid_auth.*bot_token", error="invalid_auth")
     await served.ready_shows("token is invalid", '"slack": "down"')
@@ -234,6 +261,7 @@ async def test_faults_of_the_configuration(house: House) -> None:
 
     served.mark()
     (house.folder / "desk.key").unlink()
+    served.process.send_signal(signal.SIGHUP)
     await served.log_shows("a secret's file is gone", r"old one stays in force")
     await served.log_shows("a secret's file is gone", r"desk\.key")
     house.write("desk.key", "another-key-of-the-tests-with-32-bytes")
@@ -249,17 +277,15 @@ async def test_faults_of_the_configuration(house: House) -> None:
     await house.doctor("an API key has expired", r"FAIL.*API key old: expired.*\n.*keys new old")
 
 
-async def test_faults_of_sources_targets_and_places(house: House, stack: AsyncExitStack, tmp_path: Path) -> None:
+async def test_faults_of_sources_and_targets(house: House, stack: AsyncExitStack) -> None:
     hr, erp = Target(), Target(status=403, body="{}")
     for each in (hr, erp):
         await each.start(stack)
-    gates: list[Gate] = [await stack.enter_async_context(a_gate(each.dial)) for each in (hr, erp)]
+    listed = Target(body='{"people": [{"address": "ann@acme.eu"}, {"address": "bo@acme.eu"}]}')
+    await listed.start(stack)
+    gates: list[Gate] = [await stack.enter_async_context(a_gate(each.dial)) for each in (hr, erp, listed)]
     house.write("erp.secret", "e" * 40)
-    house.write("people.json", '{"people": [{"address": "ann@acme.eu"}, {"address": "bo@acme.eu"}]}')
-    house.allowed = (gates[0].port, gates[1].port, erp.port)
-    house.write("audit.key", "0123456789abcdef" * 4)
-    anchors = tmp_path / "anchors"
-    anchors.mkdir()
+    house.allowed = (*(gate.port for gate in gates), erp.port)
     house.more += f"""
 [groups]
 sre = {{ http = "hr" }}
@@ -271,13 +297,13 @@ secret = "file:erp.secret"
 [http.strict]
 url = "http://127.0.0.1:{erp.port}/"
 secret = "file:erp.secret"
+[http.listed]
+url = "http://127.0.0.1:{gates[2].port}/"
 [directory]
-people = {{ file = "people.json" }}
+people = {{ http = "listed" }}
 refresh = "5s"
-[audit]
-key = "file:audit.key"
-anchor_every = "1m"
-anchors = [{{ file = "anchors/one.jsonl" }}]
+[login]
+methods = ["oidc", "code"]
 [login.oidc]
 issuer = "http://127.0.0.1:{gates[1].port}"
 client_id = "a"
@@ -307,7 +333,135 @@ client_secret = "file:erp.secret"
     await gates[1].shut()
     served.mark()
     await approve("erp")
-    await served.log_shows("a target is down", r"\[http\.erp\].*no answer")
+    await served.log_shows("a target is down", r"\[http\.erp\].*no answer.*Check that it runs")
+
+    served.mark()
+    assert (await served.call("GET", "/login/oidc")).status_code == 503
+    await served.log_shows("the OpenID provider is down", r"login_refused.*doesn't answer. Check \[login\.oidc\]")
+    await house.doctor("the OpenID provider is down", r"FAIL.*sign-in: .*\n.*\[login\.oidc\]")
+
+    for fault, breaks, mends in (
+        ("a group's source is down", gates[0].shut, gates[0].open),
+        ("a group's source answers garbage", partial(hr.answer, "<html>"), partial(hr.answer, hr.body)),
+        ("a group's source answers no list", partial(hr.answer, '{"people": 7}'), partial(hr.answer, hr.body)),
+    ):
+        await breaks()
+        served.mark()
+        await served.ask("deploy")
+        await served.log_shows(fault, r"source_down the source hr can't be read.*\[groups\].*doctor")
+        await served.metric_shows(fault, r'approvals_groups_unresolved\{source="hr"\} 1.0')
+        await house.doctor(fault, r"FAIL.*people of deploy: .*hr.*\n.*Fix the source")
+        await mends()
+        await served.log_shows(f"{fault}, and then isn't", "source_back hr can be read again")
+
+    served.mark()
+    await gates[2].shut()
+    await served.log_shows("the directory's target is down", r"directory_down.*listed.*\[directory\] people")
+    await house.doctor("the directory's target is down", r"FAIL.*the directory listed: .*\n.*Make it readable")
+
+
+async def test_faults_of_files() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        async with a_house(Path(name)) as house:
+            await break_files(house)
+
+
+async def break_files(house: House) -> None:
+    """Take away the rights to what the service reads and writes, one after the other."""
+    folder = house.folder
+    anchors, archive, database = folder / "anchors", folder / "archive", folder / "approvals.db"
+    people = house.write("people.json", '{"people": [{"address": "ann@acme.eu"}, {"address": "bo@acme.eu"}]}')
+    house.write("audit.key", "0123456789abcdef" * 4)
+    anchors.mkdir(mode=0o500)
+    archive.mkdir(mode=0o500)
+    house.write("mail.password", "a password")
+    house.more = f"""{EMAIL.format(port=1)}
+[directory]
+people = {{ file = "people.json" }}
+refresh = "5s"
+[audit]
+key = "file:audit.key"
+anchors = [{{ file = "anchors/one.jsonl" }}]
+[retention]
+ended = "1d"
+archive = "archive"
+"""
+    house.configure()
+    house.workflow("deploy")
+    house.prefix = as_nobody(folder)
+    served = await house.serve()
+    served.from_start()
+    fault = "the place of anchors can't be written"
+    await served.log_shows(fault, r"anchor_failed.*Permission denied.*user to be able to write")
+    await house.doctor(fault, r"FAIL.*anchors: .*can't be written to by this user\n.*user write there")
+    anchors.chmod(0o700)
+    await served.log_shows(f"{fault}, and then can", "takes anchors of the audit again")
+
+    served.mark()
+    people.chmod(0)
+    fault = "the directory's file can't be read"
+    await served.log_shows(fault, r"directory_down.*Permission denied.*\[directory\]")
+    await house.doctor(fault, r"FAIL.*people\.json: can't be read: Permission denied")
+    people.chmod(0o600)
+    await served.log_shows(f"{fault}, and then can", "directory_back")
+
+    run_id = await served.opened("deploy")
+    answer = await served.call("POST", f"/api/runs/{run_id}/votes", {"by": "ann@acme.eu", "choice": "approve"})
+    assert answer.status_code == 201, answer.text
+    await served.kill()
+    with closing(sqlite3.connect(database)) as raw, raw:
+        raw.execute("UPDATE runs SET ended_at = ended_at - 172800000000")
+        raw.execute("DELETE FROM counters")  # it may have looked for old runs already, and would again in an hour
+    as_nobody(folder)
+    served = await house.serve()
+    fault = "the archive can't be written"
+    await house.doctor(fault, r"FAIL.*retention: .*archive can't be written to.*\n.*user write there")
+    await served.log_shows(fault, r"archive_failed.*Permission denied.*user write to \[retention\] archive")
+    await served.kill()
+
+    for path, fault in ((database, "the SQLite file can't be written"), (folder, "the SQLite folder can't be written")):
+        was = path.stat().st_mode
+        path.chmod(0o500)
+        status, said = await house.command("serve", "--port", "0")
+        assert (status, "service's user write to the database's file and its folder" in said) == (1, True), said
+        house.note(fault, "serve", 0, said.strip().splitlines()[-1])
+        await house.doctor(fault, r"FAIL.*store.*can't be written to by this user.*\n.*user write")
+        path.chmod(was)
+
+
+async def test_faults_at_the_start(house: House) -> None:
+    house.configure()
+    house.workflow("deploy")
+    with a_port() as taken:
+        port = taken.getsockname()[1]
+        status, said = await house.command("serve", "--port", str(port))
+        assert (status, f"Port {port}" in said, "ss -ltnp" in said) == (1, True, True), said
+        house.note("the port is in use", "serve", 0, said.strip())
+        plain, house.more = house.more, f'{house.more}[metrics]\nlisten = "127.0.0.1:{port}"\n'
+        house.configure()
+        status, said = await house.command("serve", "--port", "0")
+        assert (status, "another in [metrics] listen" in said) == (1, True), said
+        house.note("the metrics' port is in use", "serve", 0, said.strip())
+    house.more = plain
+    house.configure()
+
+    served = await house.serve(("sh", "-c", 'exec "$@" 2>/dev/full', "sh"))
+    await served.metric_shows("the log's disk is full", r"approvals_log_lines_lost_total [1-9]\S*")
+    await served.kill()
+    for fault, stream in (("standard output is closed", ">&-"), ("standard output is full", ">/dev/full")):
+        log = house.folder / "log.txt"
+        process = await asyncio.create_subprocess_exec(
+            "sh", "-c", f'exec "$@" {stream} 2>log.txt', "sh", sys.executable, "-m", "approvals_bot", "serve",
+            "--port", str(port), cwd=house.folder, env=house.environment,
+        )  # fmt: skip
+        async with asyncio.timeout(90):
+            while (await house.command("health", "--ready", "--url", f"http://127.0.0.1:{port}"))[0] != 0:
+                await asyncio.sleep(0.5)
+        process.terminate()
+        said = log.read_text() if await process.wait() == 0 else ""
+        assert "stopped" in said
+        assert "closed" in fault or "standard output can't be written (No space left on device)" in said
+        house.note(fault, "log", 0, said.strip().splitlines()[-3])
 
 
 async def test_faults_of_runs(house: House, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,14 @@ import pytest
 
 from approvals_bot.config.monitoring import AlertsTable, QuietHours
 from approvals_bot.people import Person
-from approvals_bot.service.alerts import AlertPlan, Alerts, confirmed, plan_alerts
+from approvals_bot.service.alerts import AlertPlan, Alerts, confirmed, plan_alerts, words_of
 from approvals_bot.service.troubles import LastingTrouble, Troubles
 from tests.support.posting import a_kept_port
 from tests.support.staffed_house import a_staffed_house
 
 BEGIN = datetime(2026, 3, 2, 20, 0, tzinfo=UTC)
 DI, CY = Person("di@acme.eu", "Di Oz"), Person("cy@acme.eu", "Cy Ek", zone="Pacific/Auckland")
-DOWN = LastingTrouble("channel email", "channel_down", "the relay takes no mail", BEGIN, BEGIN)
+DOWN = LastingTrouble("channel email", "channel_down", "the relay takes no mail", "Mend it", BEGIN, BEGIN)
 NIGHT = QuietHours(time(22), time(7))
 
 
@@ -33,7 +34,7 @@ def sent(
     found = plan(state, minutes, *troubles, quiet=quiet)
     state = state if found.state is None else found.state
     for alert in found.alerts:
-        state = confirmed(state, alert)
+        state = confirmed(state, [alert])
     return state, [f"{alert.address} {'over' if alert.is_over else 'begun'}" for alert in found.alerts]
 
 
@@ -49,6 +50,28 @@ def test_what_lasts_is_sent_once_and_once_when_it_is_over() -> None:
     begun, over = ["di@acme.eu begun", "cy@acme.eu begun"], ["di@acme.eu over", "cy@acme.eu over"]
     assert messages_then == [[], [], [], begun, [], [], [], [], over, []]
     assert state == {}
+
+
+def test_what_begins_together_is_one_message_the_most_urgent_first() -> None:
+    store = LastingTrouble("store", "store_lost", "the disk is full", "Free some space", BEGIN, BEGIN)
+    alerts = [alert for alert in plan({}, 5, DOWN, store).alerts if alert.address == DI.address]
+    now, page = BEGIN + timedelta(minutes=5), "https://approvals.acme.eu/operations"
+    title, text = words_of(alerts, now, "Europe/Berlin", page)
+    assert title == "Alert: 2 things at once"
+    since = "Since Mon 2 Mar 2026, 21:00 in Berlin"
+    assert text.splitlines() == [
+        "Begin with the first one: others may follow from it.",
+        "",
+        f"1. {since}: the disk is full.",
+        "What to do: Free some space.",
+        "",
+        f"2. {since}: the relay takes no mail.",
+        "What to do: Mend it.",
+        "",
+        f"How everything is: {page}",
+    ]
+    over = words_of([replace(alerts[0], is_over=True)], now, "UTC", page)
+    assert over == ("Resolved: the relay takes no mail", "Resolved after 5 minutes. It was: “the relay takes no mail.”")
 
 
 def test_what_is_over_before_is_never_sent() -> None:
@@ -95,9 +118,11 @@ async def test_one_of_two_replicas_mails_once_each_way(tmp_path: Path) -> None:
                 return [mail.subject for mail in house.mailbox.mails[before:]]
 
             for troubles in seen:
-                troubles.begin("stalled runs", "run_stalled", "2 runs wait for a fix of the code")
+                troubles.begin("stalled runs", "run_stalled", "2 runs wait for a fix of the code", "Deploy it")
             assert await look(10) == ["Alert: 2 runs wait for a fix of the code"]
-            assert "2 runs wait for a fix of the code." in house.mailbox.mails[-1].text
+            text = house.mailbox.mails[-1].text
+            assert "2 runs wait for a fix of the code." in text
+            assert "What to do: Deploy it." in text
             for troubles in seen:
                 troubles.end("stalled runs", "run_resumed", "no run waits")
             assert await look(10) == ["Resolved: 2 runs wait for a fix of the code"]

@@ -21,6 +21,7 @@ from tests.support.tcp_proxy import Dial
 WITHIN = 60.0  # seconds from the first act that meets a fault until it is shown
 BUSY = 60.0  # seconds more, on a very busy machine
 READY = 90.0  # seconds until a process serves
+NOBODY = 65_534
 KEY = "desk-key-of-the-tests-with-32-bytes"
 
 CONFIG = """
@@ -180,6 +181,10 @@ class Target:
     async def dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port)
 
+    async def answer(self, body: str) -> None:
+        """Answer with this from now on."""
+        self.body = body
+
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
@@ -289,8 +294,8 @@ class Served:
     async def start(self, prefix: tuple[str, ...] = ()) -> None:
         with self.log.open("a") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *prefix, sys.executable, "-m", "approvals_bot", "serve", "--port", "0", cwd=self.house.folder,
-                env=self.house.environment, stdout=asyncio.subprocess.PIPE, stderr=log,
+                *self.house.prefix, *prefix, sys.executable, "-m", "approvals_bot", "serve", "--port", "0",
+                cwd=self.house.folder, env=self.house.environment, stdout=asyncio.subprocess.PIPE, stderr=log,
             )  # fmt: skip
         assert self.process.stdout is not None
         async with asyncio.timeout(READY):
@@ -367,6 +372,15 @@ class Served:
             assert time.monotonic() < until, why()
             await asyncio.sleep(0.1)
         return found
+
+
+def as_nobody(folder: Path) -> tuple[str, ...]:
+    """Give a folder to a user who may not write everywhere, and return what runs a command as that user."""
+    if os.geteuid() != 0:
+        return ()
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+    return ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 
 
 @asynccontextmanager

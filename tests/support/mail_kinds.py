@@ -12,13 +12,12 @@ from approvals_bot.approvals.text import TO_CHANGE
 from approvals_bot.channels.email import letter
 from approvals_bot.channels.email.replies import ANSWERS, CHANGED_NOTHING
 from approvals_bot.service.alerts import Alert, words_of
+from approvals_bot.service.troubles import LastingTrouble
 from approvals_bot.web import decisions, login
 from tests.support import card_kinds
 from tests.support.card_kinds import ANN, BO, CY, STEPS, TOKEN, full, tool_call
 
-SLACK_IS_DOWN = (
-    "Slack takes no deliveries now (timeout); they are tried again. Check [slack], and run `approvals-bot doctor`"
-)
+SLACK_IS_DOWN = "Slack takes no deliveries now (timeout); they are tried again"
 LINK = "https://approve.acme.eu/decisions/signed.token-1"
 
 
@@ -66,11 +65,16 @@ def notices(card: Card) -> dict[str, Dispatch]:
         "The agent desk has used the budget of its session night (calls, 20 per day). Further tool calls of the "
         "session are refused until 5 Nov 2026, 00:00 UTC, and nobody is asked about them."
     )
-    down = Alert("channel slack", BO.address, SLACK_IS_DOWN, card.asked_at, is_over=False)
+    mend, at, page = (
+        "Check [slack], and run `approvals-bot doctor`",
+        card.asked_at,
+        "https://approve.acme.eu/operations",
+    )
+    down = Alert(LastingTrouble("channel slack", "", SLACK_IS_DOWN, mend, at, at), BO.address, is_over=False)
     later = card.asked_at + timedelta(minutes=17)
     texts = {
-        "alert-down": words_of(down, later, BO.zone),
-        "alert-back": words_of(replace(down, is_over=True), later, BO.zone),
+        "alert-down": words_of([down], later, BO.zone, page),
+        "alert-back": words_of([replace(down, is_over=True)], later, BO.zone, page),
         "budget-spent": ("An agent has used its budget", budget),
         "webhook": ("Book LH 441", WEBHOOK_MAIL.format(url=f"{LINK}/hook", subject="Book LH 441")),
     }

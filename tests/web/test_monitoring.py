@@ -11,13 +11,14 @@ from typing import Any
 import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from pydantic import SecretStr
+from pydantic import JsonValue, SecretStr
 from starlette.requests import Request
 
 from approvals_bot.app.monitoring import Monitoring
 from approvals_bot.approvals.card_model import Card, Name
 from approvals_bot.approvals.port import (
     Called,
+    CallResult,
     Channels,
     ConnectionState,
     Delivered,
@@ -213,7 +214,13 @@ async def test_monitors_see_requests_deliveries_and_channels(tmp_path: Path, mon
                 found = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
                 return {f"{each.name}{','.join(each.labels.values())}": each.value for each in found}
 
-            house.service.engine.resources[Targets] = Recording()
+            class Watched(Recording):
+                async def post(self, target: str, event_id: str, body: dict[str, JsonValue]) -> CallResult:
+                    result = await super().post(target, event_id, body)
+                    monitoring.called(target, result)
+                    return result
+
+            house.service.engine.resources[Targets] = Watched()
             for workflow in ("ship", "access"):
                 await house.vote(await house.open(workflow, version="0"), "ann@acme.eu")
             await house.service.engine.settle()
@@ -322,7 +329,7 @@ async def test_a_store_that_fails_is_logged_once_each_way(caplog: pytest.LogCapt
     store.fails = False
     await store.check()
     assert [each.__dict__["event"] for each in caplog.records] == ["store_lost", "store_back"]
-    assert caplog.messages[0].startswith("The disk is full. It is tried again. Free some space")
+    assert caplog.messages[0].startswith("The disk is full. Free some space")
     text = bytes(monitoring.metrics.response().body).decode()
     assert 'approvals_store_errors_total{kind="OSError"} 3.0' in text
     assert 'approvals_store_call_seconds_count{call="check"} 1.0' in text

@@ -51,7 +51,13 @@ async def shown(house: StaffedHouse) -> str:
 async def test_operations_say_how_everything_is(house: StaffedHouse) -> None:
     engine = house.service.engine
     before = await shown(house)
-    for said in ("No request is open.", "No run has stalled.", "Nothing was sent yet all delivered", "no anchor yet"):
+    for said in (
+        "Nothing is wrong",
+        "No request is open.",
+        "No run has stalled.",
+        "Nothing was sent yet all delivered",
+        "no anchor yet",
+    ):
         assert said in before, said
     await house.open("ship", version="1")
     await measure(engine)
@@ -66,6 +72,9 @@ async def test_operations_say_how_everything_is(house: StaffedHouse) -> None:
         config.read_text().replace('operator = ["di@acme.eu"]', 'operator = ["di@acme.eu", "cy@acme.eu"]')
     )
     house.service.reload(house.configured())
+    troubles = house.service.monitoring.troubles
+    troubles.begin("anchor file:a", "anchor_failed", "file:a took no anchor", "Let the service write to `a`")
+    troubles.begin("channel email", "channel_down", "the relay <b>can't be reached", "Check [email]")
     page = await shown(house)
     for _ in range(1_000):  # the audit is written in the background
         if "added cy@acme.eu" in page:
@@ -74,6 +83,9 @@ async def test_operations_say_how_everything_is(house: StaffedHouse) -> None:
         page = await shown(house)
     (row,) = await engine.store.replicas()
     for said in (
+        "What is wrong now The relay <b>can't be reached. What to do: Check [email]. Since Sat 3 Jan 2026, 09:00 UTC. "
+        "File:a took no anchor.",
+        "What to do: Let the service write to a .",
         "The oldest wait: Ship 1 , opened 2 days ago.",
         "email ✅ Delivering since Thu 1 Jan 2026, 09:00 UTC 1 request affected "
         "the relay asks to try later: 451 4.7.1 greylisted",

@@ -264,10 +264,10 @@ class Relay:
             case aiosmtplib.SMTPTimeoutError() | TimeoutError():
                 return TryAgain("the relay doesn't answer in time")
             case ssl.SSLError():
-                return self._loud(TryAgain("the relay's TLS certificate isn't trusted; nothing was sent"))
+                return self._loud(_untrusted(failure))
             case aiosmtplib.SMTPServerDisconnected() | aiosmtplib.SMTPConnectError() | OSError():
                 if isinstance(failure.__cause__, ssl.SSLError):
-                    return self._loud(TryAgain("the relay's TLS certificate isn't trusted; nothing was sent"))
+                    return self._loud(_untrusted(failure.__cause__))
                 return TryAgain("the relay can't be reached")
             case NoTlsError():
                 return self._loud(TryAgain("the relay offers no TLS, so nothing was sent (security = starttls)"))
@@ -290,7 +290,7 @@ class Relay:
             case "account":
                 return self._stop(f"{_NOT_OURS[command]}: {_said(reply)}", command)
             case blame:
-                log.warning("The relay rejected a mail: %s", _said(reply))
+                log.warning("The relay rejected a mail: %s. What it said is on the page /deliveries", _code_of(reply))
                 return Refused(
                     f"the relay rejects the mail: {_said(reply)}", "message" if blame == "message" else "other"
                 )
@@ -309,6 +309,12 @@ class Relay:
         if not self._is_probing:  # a probe would find the same every 30 seconds
             log.error("Mail doesn't work: %s. %s.", verdict.error, mend)
         return verdict
+
+
+def _untrusted(error: ssl.SSLError) -> TryAgain:
+    """Say why the relay isn't trusted: its certificate has expired, is for another name, or of an unknown issuer."""
+    why = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else error.reason or "no TLS"
+    return TryAgain(f"the relay's TLS certificate isn't trusted ({one_line(why, 160).rstrip('.')}); nothing was sent")
 
 
 _NOT_OURS: dict[Command, str] = {
@@ -343,6 +349,12 @@ def _command_of(failure: aiosmtplib.SMTPResponseException) -> Command:
 def _xtext(address: str) -> str:
     """Encode an address for ORCPT (RFC 3461, 4)."""
     return re.sub(r"[^!-*,-<>-~]", lambda found: f"+{ord(found[0]):02X}", address)
+
+
+def _code_of(reply: aiosmtplib.SMTPResponseException) -> str:
+    """Return the reply's code without its words, which may name the recipient: `550 5.1.1`."""
+    enhanced = re.match(r"[245]\.\d{1,3}\.\d{1,3}\b", reply.message)
+    return f"{reply.code} {enhanced[0]}" if enhanced else str(reply.code)
 
 
 def _said(failure: Exception) -> str:
