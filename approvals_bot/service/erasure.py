@@ -46,8 +46,8 @@ LEFT = "config.toml, workflow files, earlier backups and exports may still name 
 _MAIL = re.compile(r"[^\s<>()\[\]{}\"',;:|\\]+@[^\s<>()\[\]{}\"',;:|\\]+")
 _ENDINGS = "csv|docx?|eml|gz|html?|ics|jpe?g|json|log|md|msg|odt|pdf|png|pptx?|rtf|toml|txt|xlsx?|xml|ya?ml|zip"
 """What a file's name ends with. Anything else after a full stop makes another address."""
-_PERSON = {"address", "name", "slack", "zone"}
-"""What a person has in a log; nobody's fields have that by chance."""
+_PEOPLE = (("address", "name"), ("key", "text"))
+"""How a log names a person, besides their ID in Slack; nobody's fields have that by chance."""
 _SLACK = re.compile("[UW][A-Z0-9]{5,20}")
 _AT = datetime(1970, 1, 1, tzinfo=UTC)
 _AUTHORS = ("by", "who", "author", "person", "address")
@@ -110,9 +110,10 @@ class Eraser:
                 for each in value:
                     yield from self._called(each)
             case dict():
-                if value.keys() >= _PERSON and self.is_person(value["address"]):
-                    found = map(str, (value["name"], value["slack"]))
-                    yield from (each for each in found if " " in each or _SLACK.fullmatch(each))
+                for own, name in _PEOPLE:
+                    if value.keys() >= {own, name, "slack"} and self.is_person(value[own]):
+                        found = map(str, (value[name], value["slack"]))
+                        yield from (each for each in found if " " in each or _SLACK.fullmatch(each))
                 for each in value.values():
                     yield from self._called(each)
             case _:

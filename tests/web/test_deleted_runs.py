@@ -291,12 +291,13 @@ async def test_a_deleted_request_says_so_to_those_who_may_see_all(tmp_path: Path
         ("Lund, Bo and BO LUND and Bo\nLund", "X and X and X"),
         ("jumbo@acme.eu a.bo@acme.eu bo@acme.eu.example bo@acme.eu-x bo@acme.euro", None),
         ("Bo Lundgren, Jumbo Lund, bo lund, U0BO0000X", None),
-        ("<@U0BO0000> has voted", "<@X> has voted"),
+        ("<@U0BO0000> has voted, once Bo Before", "<@X> has voted, once X"),
     ],
 )
 def test_a_person_is_found_as_people_write_them(text: str, left: str | None) -> None:
     eraser = Eraser("bo@acme.eu", ["Bo Lund"], People().canonical, "X")
     eraser.learn([json.dumps({"to": {"address": "bo@acme.eu", "name": "Bo", "slack": "U0BO0000", "zone": "UTC"}})])
+    eraser.learn([json.dumps({"requester": {"key": "bo@acme.eu", "text": "Bo Before", "slack": None}})])
     assert eraser.in_text(text) == (left or text)
 
 
