@@ -29,7 +29,7 @@ from approvals_bot.approvals.port import (
     Targets,
     TryAgain,
 )
-from approvals_bot.durable.core.api import resource, step
+from approvals_bot.durable.core.api import get_step_metadata, resource, step
 from approvals_bot.durable.core.events import Event
 from approvals_bot.durable.core.serialization import Proven, codec
 from approvals_bot.errors import StepFailedError
@@ -146,8 +146,14 @@ async def attempt(sending: Coroutine[Any, Any, R]) -> R | TryAgain:
 async def call_target(
     target: str, event_id: str, body: dict[str, JsonValue], targets: Targets = resource(Targets)
 ) -> CallResult:
-    """Call one target once."""
-    return await targets.post(target, event_id, body)
+    """Call one target once.
+
+    After a crash in the middle, a refusal may be due to the call before, which the target may have taken.
+    """
+    result = await targets.post(target, event_id, body)
+    if isinstance(result, Refused) and get_step_metadata().is_repeat:
+        return TryAgain(result.error, lost=True)
+    return result
 
 
 @dataclass(frozen=True, slots=True)

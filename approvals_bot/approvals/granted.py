@@ -27,6 +27,7 @@ from approvals_bot.approvals.stages import context_of, with_people, with_recipie
 from approvals_bot.approvals.timers import Due
 from approvals_bot.approvals.values import shown_duration
 from approvals_bot.durable.core.api import WebhookRequest, is_bug, now
+from approvals_bot.durable.core.context import cancellation_reason, is_cancelled
 from approvals_bot.people import is_mail
 
 FOR_EXTENSIONS: tuple[ChoiceName, ...] = ("approve", "reject")
@@ -85,7 +86,11 @@ class KeptGrant:
 
     async def run(self) -> None:
         """Keep the grant, and take messages, until it has ended."""
+        if is_cancelled():  # after the decision, and before there was a grant to revoke
+            self.cancel(SERVICE, cancellation_reason() or "")
         self._pending.tasks.create_task(self._live())
+        if self._pending.request.grant is None:  # there is one from now on: the first message may be about it
+            self._changed(self._life.grant, None)
         while (message := await self._pending.queue.get()) is not None:
             if isinstance(message, WebhookRequest):
                 await self._pending.receive(message)

@@ -10,10 +10,10 @@ removed, which is tried until it succeeds: a grant that is overdue is never give
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
@@ -23,7 +23,7 @@ from approvals_bot.approvals.durations import duration_text, parse_duration
 from approvals_bot.approvals.grant_policy import Grant
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.reassignment import Rank
-from approvals_bot.approvals.request import Request, RequestGrant
+from approvals_bot.approvals.request import OVER, Request, RequestGrant
 from approvals_bot.errors import ApprovalsBotError
 
 if TYPE_CHECKING:  # cards, which commands show, need neither rules nor templates
@@ -128,6 +128,12 @@ def wait_before_taking(attempts: int, retry_after: timedelta | None, chance: flo
     """Return the wait after so many failures to remove a grant. There is always one more try."""
     least = next((wait for most, wait in _RARELY if attempts <= most), _MOST_RARELY)
     return max(wait_before(attempts, retry_after, chance, first=FIRST_WAIT), least)
+
+
+def keeps_grant(parts: Iterable[Any]) -> bool:
+    """Return whether something that was given isn't removed yet, by the requests that a run has published."""
+    grants = (part.get("grant") for part in parts if isinstance(part, dict))
+    return any(isinstance(each, dict) and each.get("state") not in OVER for each in grants)
 
 
 # ── who may revoke and extend ──

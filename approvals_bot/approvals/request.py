@@ -234,6 +234,10 @@ class AppliedRule:
     values: dict[str, JsonValue] = field(default_factory=dict)
 
 
+OVER: tuple[GrantState, ...] = ("ended", "revoked", "not_given")
+"""The states of a grant of which nothing is left."""
+
+
 @dataclass(frozen=True, slots=True)
 class RequestGrant:
     """What an approval gave, and for how long. `attempts` and `error`: of the call that gives it, then of that which
@@ -251,7 +255,7 @@ class RequestGrant:
 
     @property
     def is_over(self) -> bool:
-        return self.state in ("ended", "revoked", "not_given")
+        return self.state in OVER
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ from approvals_bot.approvals.break_glass import review_of
 from approvals_bot.approvals.deciding import StagedRequest
 from approvals_bot.approvals.fields import Fits
 from approvals_bot.approvals.granted import Granting, KeptGrant
+from approvals_bot.approvals.grants import keeps_grant
 from approvals_bot.approvals.named_people import left_without_people, with_people_named
 from approvals_bot.approvals.outcomes import result_of
 from approvals_bot.approvals.picks import missing_picks
@@ -79,7 +80,7 @@ async def approval(opening: Proven[Opening], settings: KeptDefinition) -> dict[s
     return result_of(pending.request, opening.fields)
 
 
-approval.kind = REQUEST
+approval.kind, approval.must_finish = REQUEST, keeps_grant
 
 
 class PendingRequest(StagedRequest):

@@ -26,12 +26,16 @@ class WorkflowMetadata:
 
 @dataclass(frozen=True, slots=True)
 class StepMetadata:
-    """The step that this code belongs to. `step_id` is the same on every attempt: use it as an idempotency key."""
+    """The step that this code belongs to. `step_id` is the same on every attempt: use it as an idempotency key.
+
+    `is_repeat`: a process that has died since began this attempt. Nobody knows how far it came.
+    """
 
     name: str
     step_id: str
     attempt: int
     first_started_at: datetime
+    is_repeat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,11 @@ def cancellation_reason() -> str | None:
     """Return the reason with which the run was asked to cancel. None without one, and if it wasn't asked."""
     asked = current_run("cancellation_reason()").cancellation
     return None if asked is None else asked.data["reason"]
+
+
+def is_cancelled() -> bool:
+    """Return whether the run was asked to cancel."""
+    return current_run("is_cancelled()").cancellation is not None
 
 
 def get_step_metadata() -> StepMetadata:

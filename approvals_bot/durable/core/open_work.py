@@ -46,6 +46,10 @@ class OpenStep:
     attributes: Mapping[str, Attribute] = field(default_factory=dict)  # of the run, when it asked for the step
 
 
+OF_CANCELLATION = 0
+"""The number of the timer at which a cancelled run is ended. The body has created those from 1 on."""
+
+
 @dataclass(slots=True)
 class OpenTimer:
     """A timer that has neither fired nor been cancelled."""

@@ -22,6 +22,9 @@ class Workflow(Generic[P, R]):
 
     Its runs are listed under `name`; its body is registered under `code`. The two differ only for a body that is listed
     under several names, each with its own `settings`. `kind` is stored in the row of each of its runs.
+
+    `must_finish` is asked with the parts that a run has published. While it returns True, nothing but the run's own
+    body ends it: a cancellation gives that as long as it takes, and a stalled run waits for its code.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Workflow(Generic[P, R]):
         self.signature = signature
         self.kind = kind
         self.failures = failures or FailureRules()
+        self.must_finish: Callable[[list[Any]], bool] = lambda parts: False
         self.settings: Any = None
         self.origin = f"{function.__module__}:{function.__qualname__}"
         self.__doc__ = function.__doc__

@@ -46,7 +46,7 @@ from approvals_bot.durable.core.events import (
 from approvals_bot.durable.core.hooks import Hook, Webhook, WebhookRequest
 from approvals_bot.durable.core.lines import Lines, line_about_unseen
 from approvals_bot.durable.core.loop import ContinuesAsNew, WorkflowLoop
-from approvals_bot.durable.core.open_work import OpenChild, OpenStep, OpenTimer, StepCode
+from approvals_bot.durable.core.open_work import OF_CANCELLATION, OpenChild, OpenStep, OpenTimer, StepCode
 from approvals_bot.durable.core.payload_schemas import schema_of
 from approvals_bot.durable.core.registry import Workflow
 from approvals_bot.durable.core.remote_errors import encode_error, step_error
@@ -179,7 +179,9 @@ class RunState:
     def _asked_to_cancel(self, asked: Event) -> None:
         """Interrupt the body. The time that it has is one more timer, at which the engine ends the run."""
         self.cancellation = asked
-        self.timers[0] = OpenTimer(0, from_micros(asked.data["until"]), "timeout", lambda: None)
+        self.timers[OF_CANCELLATION] = OpenTimer(
+            OF_CANCELLATION, from_micros(asked.data["until"]), "timeout", lambda: None
+        )
         self.cancel(asked.data["reason"])
 
     def cancel(self, reason: str | None) -> None:

@@ -30,7 +30,7 @@ from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.places import Queue
 from approvals_bot.durable.engine.replayer import Replayed
 from approvals_bot.durable.engine.troubles import log_resumed, reason_of
-from approvals_bot.durable.store.protocol import REPLACED, Append, Appended, Fenced, Stale, Store
+from approvals_bot.durable.store.protocol import REPLACED, Append, Appended, Fenced, RunRecord, Stale, Store
 from approvals_bot.errors import (
     LimitExceededError,
     NondeterminismError,
@@ -73,6 +73,9 @@ class Host(Protocol):
 
     def with_successor(self, batch: Batch, run: CachedRun) -> Batch:
         """Add the next run to a batch that ends this one as continued. Raises what is wrong with its input."""
+
+    def must_finish(self, row: RunRecord) -> bool:
+        """Return whether nothing but its own body may end this run."""
 
     def stalled(self, run: CachedRun, error: Exception) -> None:
         """Report that a run has stalled, once for each reason. Its row is from before."""
@@ -187,7 +190,9 @@ class Activation:
             return True
         now = self._host.clock.now()
         if self.run.index.cancellation is not None and self.run.index.has_no_time(now):
-            return await self._end_where_it_is(now)
+            if not await self._must_finish():
+                return await self._end_where_it_is(now)
+            self.run.index.must_finish, self._outcome = True, None
         facts = self._facts(now)
         self._taken = len(self._finished)
         if not facts and self._may_wait_on(now):
@@ -330,6 +335,11 @@ class Activation:
             self._host.stalled(self.run, error)
         return True
 
+    async def _must_finish(self) -> bool:
+        """Return whether this run may take longer than its cancellation allows, by what it has published last."""
+        found = await self._host.store.read(self.run.row.id, len(self.run.log))
+        return found is not None and self._host.must_finish(found[0])
+
     async def _end_where_it_is(self, now: datetime) -> bool:
         """End a cancelled run whose time is over, wherever its body is. Returns whether that is written."""
         self._finished = [fact for fact in self._finished if not self.run.index.has(fact)]
@@ -423,8 +433,10 @@ class Activation:
         # A step keeps its ID, which is its idempotency key, also where a reset has copied it into another run.
         made_by = made_in(created, state.seq) if state.seq and "reset_of" in created.data else run_id
         started = self.run.index.first_starts.get(state.id) or self._host.clock.now()
+        attempt_number = state.failures + 1
+        is_repeat = attempt_number in state.started  # by the log, before this process wrote that it has begun
         context = StepContext(
-            StepMetadata(state.step.name, f"{made_by}.{state.id}", state.failures + 1, started),
+            StepMetadata(state.step.name, f"{made_by}.{state.id}", attempt_number, started, is_repeat),
             WorkflowMetadata(created.data["workflow"], run_id, began_at(created), dict(state.attributes)),
         )
         try:

@@ -21,7 +21,7 @@ from approvals_bot.durable.core.events import (
     is_whole_step,
     number_of,
 )
-from approvals_bot.durable.core.open_work import OpenStep
+from approvals_bot.durable.core.open_work import OF_CANCELLATION, OpenStep
 from approvals_bot.durable.core.replay import ReplayResult
 from approvals_bot.durable.engine.starts import child_writes
 from approvals_bot.durable.store.protocol import Append, RunRecord
@@ -48,6 +48,7 @@ class LogIndex:
         self.hooks: dict[int, Event] = {}  # the `hook_created` of each open hook, by number
         self.given_up: set[int] = set()  # cancelled steps
         self.cancellation: Event | None = None  # `cancel_requested`
+        self.must_finish = False  # its time is over, and its body goes on: see `Workflow.must_finish`
         self._outcomes: set[str] = set()  # keys of the outcomes of attempts
         self.add(log)
 
@@ -96,8 +97,10 @@ class LogIndex:
 
     @property
     def ends_at(self) -> datetime | None:
-        """When a cancelled run is ended where it is, if it hasn't ended before. None if it isn't cancelled."""
-        return None if self.cancellation is None else from_micros(self.cancellation.data["until"])
+        """When a cancelled run is ended where it is, if it hasn't ended before. None if it isn't."""
+        if self.cancellation is None or self.must_finish:
+            return None
+        return from_micros(self.cancellation.data["until"])
 
     def has_no_time(self, now: datetime) -> bool:
         """Return whether a cancelled run is to be ended without asking its body.
@@ -160,6 +163,8 @@ def decide(
     it got a token. A process that is closing starts no steps.
     """
     now, shown = append.at, outcome.projection
+    if index.must_finish:
+        outcome.timers = [timer for timer in outcome.timers if timer.id != OF_CANCELLATION]
     if in_hand:  # but for those that the body has given up
         in_hand = {step.id for step in outcome.steps}.intersection(in_hand)
     at = now if index.last_at is None else max(now, index.last_at)  # a log's time never goes back

@@ -56,7 +56,8 @@ class Interventions(Reader):
         The body gets `asyncio.CancelledError` where it waits, and has `cancel_grace` seconds for its `finally` and
         `except` blocks. Then the run is ended where it is. Either way its status is "cancelled". A run that hasn't
         begun is ended as soon as somebody works on it, a stalled one at once: neither could tidy up. As a rule, a run
-        that has nothing to tidy up has ended when this returns.
+        that has nothing to tidy up has ended when this returns. A request whose grant isn't removed ends after that,
+        however long it takes; if it has stalled, once its code is mended.
 
         Cancelling a run again while it tidies up changes nothing, the reason neither. Raises RunEndedError if the run
         had ended, which keeps its status; RunNotFoundError. `actor`: the one who cancels it, for the log. `owes`: the
@@ -72,7 +73,7 @@ class Interventions(Reader):
         until = to_micros(self.now() + self.scheduler.cancel_grace)
         named = {} if actor is None else {"actor": dict(actor)}
         asked = NewEvent("cancel_requested", {"reason": reason, "until": until, **named})
-        if found.status == "stalled":
+        if found.status == "stalled" and not self.scheduler.must_finish(found):
             await self._end_stalled(run_id, asked, owes)
         elif await self._intake.record(run_id, asked, owes=owes):
             await self.wait(run_id, TIDY_AT_ONCE)

@@ -39,7 +39,7 @@ from approvals_bot.durable.engine.slots import Slots
 from approvals_bot.durable.engine.stalled import StalledRuns
 from approvals_bot.durable.engine.troubles import log_failure, log_stall, reason_of
 from approvals_bot.durable.store.protocol import Claim, Claimed, Lease, OpenStore, RunRecord
-from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.errors import StoreUnavailableError, WorkflowNotFoundError
 
 logger = logging.getLogger("approvals_bot.durable.engine")
 
@@ -248,6 +248,13 @@ class Scheduler:
             log_failure(run.row, end)
         if end.type == "run_failed" or run.index.cancellation is not None:
             self.cut_off(run.row.id)
+
+    def must_finish(self, row: RunRecord) -> bool:
+        """Return whether nothing but its own body may end this run."""
+        try:
+            return self.registry.get(row.code, row.version).must_finish(row.parts)
+        except WorkflowNotFoundError:
+            return False
 
     def cut_off(self, run_id: str) -> None:
         """Report that a run has ended before its body could end it well, or begins in the place of another run."""
