@@ -73,7 +73,7 @@ class ProvisionedPeople:
         if before is not None and before.person is not None:
             _forget(self._by_address, before.person.address, id)
         if document is not None:
-            self._users[id] = after = _user(id, document, self.rules)
+            self._users[id] = after = self.read_user(id, document)
             if after.person is not None:
                 self._by_address.setdefault(after.person.address, {})[id] = None
         for user in (before, self._users.get(id)):
@@ -91,6 +91,10 @@ class ProvisionedPeople:
             members = (str(member.get("value", "")) for member in _list(document.get("members")))
             self._groups[id] = ProvisionedGroup(id, str(document.get("displayName") or ""), tuple(members))
             self._by_name.setdefault(self._groups[id].name, {})[id] = None
+
+    def read_user(self, id: str, document: Mapping[str, Any]) -> ProvisionedUser:
+        """Return the user that the provider describes, without taking them over."""
+        return _user(id, document, self.rules)
 
     def user(self, id: str) -> ProvisionedUser | None:
         return self._users.get(id)

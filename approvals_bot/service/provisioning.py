@@ -98,13 +98,11 @@ class Provisioning:
         return f"{self._last_id:014x}-{secrets.token_hex(8)}"
 
     async def put(self, row: DocumentRow, actor: Mapping[str, Any]) -> Refused | None:
-        """Write a resource, audit that, and end the sessions of a person who may do nothing any more."""
-        before = self._people.user(row.id) if row.kind == "User" else None
-        written = await self._engine.store.put_document(row)
-        if not isinstance(written, int):
-            return written
-        await self.read()
-        after = self._people.user(row.id) if row.kind == "User" else None
+        """Write a resource with its line of the audit, and end the sessions of a person who may do nothing any more."""
+        before = after = None
+        if row.kind == "User":
+            before = self._people.user(row.id)
+            after = None if row.document is None else self._people.read_user(row.id, row.document)
         person = next((user.person.address for user in (after, before) if user and user.person), None)
         what = "deleted" if row.document is None else "changed" if row.change else "created"
         data: dict[str, Any] = {"resource": row.kind, "id": row.id}
@@ -112,7 +110,11 @@ class Provisioning:
             data["active"] = after.is_active
         if row.kind == "Group" and row.document is not None:
             data |= {"name": row.document.get("displayName"), "members": len(row.document.get("members") or ())}
-        await self._engine.audit(f"scim_{what}", who=person, actor=actor, data=data)
+        line = self._engine.audit_line(f"scim_{what}", who=person, actor=actor, data=data)
+        written = await self._engine.store.put_document(row, line)
+        if not isinstance(written, int):
+            return written
+        await self.read()
         for user in (before, after):
             if user is not None and user.person is not None and self._rosters.is_barred(user.person.address):
                 await self._engine.store.end_sessions(person=user.person.address)

@@ -36,7 +36,7 @@ from approvals_bot.durable.engine.scheduler import Scheduler
 from approvals_bot.durable.engine.starting import StartOrResume, first_hook
 from approvals_bot.durable.engine.starts import StartOptions, begins_at
 from approvals_bot.durable.store import connect
-from approvals_bot.durable.store.audit import AuditEntry, AuditLine, Owes
+from approvals_bot.durable.store.audit import AuditEntry, AuditLine, NewLine, Owes
 from approvals_bot.durable.store.chain import ChainKey
 from approvals_bot.durable.store.protocol import MAX_UNREAD, Claimed, OpenStore, RunRecord
 from approvals_bot.durable.tokens import WEBHOOK, Tokens, check_keys
@@ -494,6 +494,13 @@ class Engine(Interventions):
         self._here("audit()")
         entry = self._without_peer(AuditEntry(what, who, run_id, data or {}, dict(actor)))
         return await self.store.audit(entry, self.now(), self.audit_key)
+
+    def audit_line(
+        self, what: str, *, actor: Mapping[str, Any], who: str | None = None, data: dict[str, Any] | None = None
+    ) -> NewLine:
+        """Return a line of the audit, for a write of the store that adds it in the same transaction."""
+        entry = self._without_peer(AuditEntry(what, who, None, data or {}, dict(actor)))
+        return NewLine(entry, self.now(), self.audit_key)
 
     async def settle_line(self, owed: str, entries: Iterable[AuditEntry]) -> bool:
         """Add the lines of an act that owes one. Returns whether they were added: of several calls, by the first."""

@@ -26,6 +26,14 @@ class AuditEntry:
     actor: dict[str, Any] | None = None
 
 
+class NewLine(NamedTuple):
+    """A line of the audit that is added in the transaction of the change it is about."""
+
+    entry: AuditEntry
+    at: datetime
+    key: ChainKey | None = None
+
+
 class Owes(NamedTuple):
     """A line that the audit is going to owe once an act is in a log: written with the act, in one transaction.
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from approvals_bot.durable.core.serialization import to_json
+from approvals_bot.durable.store.audit import NewLine
 
 if TYPE_CHECKING:  # its driver is an extra
     from approvals_bot.durable.store.postgres_connection import PostgresConnection
@@ -35,8 +37,11 @@ Refused = Literal["stale", "taken"]
 class DocumentStore(Protocol):
     """What a store keeps of documents."""
 
-    async def put_document(self, row: DocumentRow) -> int | Refused:
-        """Write a document whose last change had this number; 0 for a new one. Returns the number of this change."""
+    async def put_document(self, row: DocumentRow, line: NewLine | None = None) -> int | Refused:
+        """Write a document whose last change had this number; 0 for a new one. Returns the number of this change.
+
+        `line` is added to the audit with it, in one transaction, unless the document is refused.
+        """
 
     async def document(self, kind: str, id: str) -> DocumentRow | None:
         """Return the document with this ID. None if it doesn't exist any more."""
@@ -87,20 +92,33 @@ def list_documents(db: sqlite3.Connection, after: int) -> list[DocumentRow]:
 
 # ── PostgreSQL ──
 
-_PUT_PG = "SELECT put_document($1, $2, $3, $4, $5)"
+PUT_PG = """
+    WITH put AS MATERIALIZED (SELECT put_document($8, $9, $10, $11, $12) AS change),
+    line AS (
+      INSERT INTO audit (seq, at, what, who, run_id, data, hash)
+      SELECT given.* FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+        AS given, put WHERE put.change > 0
+    )
+    SELECT change FROM put"""
 _FIND_PG = f"SELECT {_COLUMNS} FROM documents WHERE kind = $1 AND id = $2 AND document <> ''"  # noqa: S608
 _AFTER_PG = f"SELECT {_COLUMNS} FROM documents WHERE change > $1 ORDER BY change LIMIT {AT_ONCE}"  # noqa: S608
 
 
+def given_to_put(row: DocumentRow) -> tuple[str | int | None, ...]:
+    """Return what PUT_PG takes from $8 on: the columns of the audit's line, if one is added, come before."""
+    return *_values(row), row.change
+
+
+def result_of_put(rows: Sequence[Any]) -> int | Refused:
+    """Return the result of PUT_PG."""
+    ((change,),) = rows
+    return "taken" if change == -1 else "stale" if change is None else int(change)
+
+
 class PostgresDocuments:
-    """What the store in PostgreSQL keeps of documents."""
+    """What the store in PostgreSQL reads of documents."""
 
     _write: PostgresConnection
-
-    async def put_document(self, row: DocumentRow) -> int | Refused:
-        async with self._write.in_time():
-            ((change,),) = await self._write.fetch(_PUT_PG, *_values(row), row.change)
-        return "taken" if change == -1 else "stale" if change is None else int(change)
 
     async def document(self, kind: str, id: str) -> DocumentRow | None:
         async with self._write.in_time():

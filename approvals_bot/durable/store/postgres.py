@@ -20,10 +20,17 @@ from approvals_bot.durable.core.events import Event, Log, NewEvent, from_micros,
 from approvals_bot.durable.core.serialization import to_json
 from approvals_bot.durable.store import postgres_chain as chain
 from approvals_bot.durable.store import postgres_encoding as encoding
-from approvals_bot.durable.store.audit import ALL_LINES, AuditEntry, AuditFilter, AuditLine, OwedLine, Owes
+from approvals_bot.durable.store.audit import ALL_LINES, AuditEntry, AuditFilter, AuditLine, NewLine, OwedLine, Owes
 from approvals_bot.durable.store.bearers import Bearers
 from approvals_bot.durable.store.chain import ChainedEvent, ChainKey, RunHead
-from approvals_bot.durable.store.documents import PostgresDocuments
+from approvals_bot.durable.store.documents import (
+    PUT_PG,
+    DocumentRow,
+    PostgresDocuments,
+    Refused,
+    given_to_put,
+    result_of_put,
+)
 from approvals_bot.durable.store.encoding import (
     as_given,
     cursor_after,
@@ -242,6 +249,10 @@ class PostgresStore(
     async def audit(self, entry: AuditEntry, at: datetime, key: ChainKey | None = None) -> AuditLine:
         async with self._write.in_time():
             return await chain.add_to_audit(self._write, entry, at, key)
+
+    async def put_document(self, row: DocumentRow, line: NewLine | None = None) -> int | Refused:
+        async with self._write.in_time():
+            return result_of_put(await chain.fetch_with_line(self._write, PUT_PG, given_to_put(row), line))
 
     async def owed_lines(self, most: int) -> list[OwedLine]:
         return await chain.owed_lines(self._lists, self.bearers, most)

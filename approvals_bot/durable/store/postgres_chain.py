@@ -13,6 +13,7 @@ from approvals_bot.durable.store.audit import (
     AuditEntry,
     AuditFilter,
     AuditLine,
+    NewLine,
     OwedLine,
     audit_line,
     audit_row,
@@ -123,6 +124,20 @@ async def cut_audit(
         lines, columns = _rows(await _end(connection), [entry], when, key)
         try:
             return lines[0] if await connection.fetch(_CUT, *columns, seq) else None
+        except asyncpg.UniqueViolationError:
+            continue  # another replica has added a line in between
+
+
+async def fetch_with_line(
+    connection: PostgresConnection, sql: str, given: Sequence[Any], line: NewLine | None
+) -> Sequence[Any]:
+    """Execute a statement that also adds this line. Its columns are $1 to $7 (None: empty), `given` is $8 and more."""
+    while True:
+        columns: Sequence[Any] = [[]] * 7
+        if line is not None:
+            _, columns = _rows(await _end(connection), [line.entry], line.at, line.key)
+        try:
+            return await connection.fetch(sql, *columns, *given)
         except asyncpg.UniqueViolationError:
             continue  # another replica has added a line in between
 

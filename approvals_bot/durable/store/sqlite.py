@@ -33,9 +33,10 @@ from approvals_bot.durable.store import sqlite_chain as chain
 from approvals_bot.durable.store import sqlite_reading as reading
 from approvals_bot.durable.store import sqlite_states as states
 from approvals_bot.durable.store import sqlite_writing as log
-from approvals_bot.durable.store.audit import ALL_LINES, AuditEntry, AuditFilter, AuditLine
+from approvals_bot.durable.store.audit import ALL_LINES, AuditEntry, AuditFilter, AuditLine, NewLine
 from approvals_bot.durable.store.bearers import Bearers
 from approvals_bot.durable.store.chain import ChainKey, RunHead
+from approvals_bot.durable.store.documents import DocumentRow, Refused
 from approvals_bot.durable.store.group_commit import ListConnection, ReadConnection, Writer, in_thread
 from approvals_bot.durable.store.main_file import MainFile, has_others_wal, put_wal_aside
 from approvals_bot.durable.store.protocol import SCHEMA_IS_OLDER, Filter, RunRecord
@@ -172,7 +173,6 @@ class SqliteStore:
     mark_session = written(of_sessions.mark_session)
     end_sessions = written(of_sessions.end_sessions)
     set_personal = written(of_people.set_personal)
-    put_document = written(of_documents.put_document)
     begin_file = written(of_files.begin_file)
     add_file_part = written(of_files.add_file_part)
     finish_file = written(of_files.finish_file)
@@ -223,6 +223,15 @@ class SqliteStore:
 
     async def audit(self, entry: AuditEntry, at: datetime, key: ChainKey | None = None) -> AuditLine:
         return await self._writer.run(lambda db: chain.add_to_audit(db, entry, at, key))
+
+    async def put_document(self, row: DocumentRow, line: NewLine | None = None) -> int | Refused:
+        def put(db: sqlite3.Connection) -> int | Refused:
+            change = of_documents.put_document(db, row)
+            if line is not None and isinstance(change, int):
+                chain.add_to_audit(db, *line)
+            return change
+
+        return await self._writer.run(put)
 
     async def audit_lines(self, which: AuditFilter = ALL_LINES) -> list[AuditLine]:
         return await self._lists.run(lambda db: chain.audit_lines(db, which))

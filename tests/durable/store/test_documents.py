@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
+from approvals_bot.durable.store.audit import AuditEntry, NewLine
 from approvals_bot.durable.store.documents import DocumentRow
 from tests.durable.store.conftest import Connect
 
@@ -29,3 +31,20 @@ async def test_documents_change_in_order_for_every_replica(connected: Connect) -
     new = [DocumentRow("User", f"n{at}", None, {"at": at}, 0) for at in range(20)]
     written = await asyncio.gather(*((here, there)[at % 2].put_document(row) for at, row in enumerate(new)))
     assert sorted(written, key=str) == sorted(range(6, 26), key=str)
+
+
+async def test_a_document_is_written_with_its_line(connected: Connect) -> None:
+    here, there = await connected(), await connected()
+    at = datetime(2026, 3, 2, tzinfo=UTC)
+    new = [DocumentRow("User", f"n{number}", f"name {number % 8}", {}, 0) for number in range(12)]
+    written = await asyncio.gather(
+        *(
+            (here, there)[number % 2].put_document(row, NewLine(AuditEntry("scim_created", row.id), at))
+            for number, row in enumerate(new)
+        )
+    )
+    kept = [row.id for row, change in zip(new, written, strict=True) if isinstance(change, int)]
+    assert len(kept) == 8, "the others have a name that is taken"
+    lines = await here.audit_lines()
+    assert sorted(line.entry.who or "" for line in lines) == sorted(kept)
+    assert [line.seq for line in lines] == [*range(1, 9)]
