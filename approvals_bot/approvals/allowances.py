@@ -1,7 +1,7 @@
 """Allowances: a yes to an agent's tool call that also covers the next calls of that tool, within limits. Pure.
 
-An allowance is a standing grant of one person's vote. It may go no further than `[allowance]` of the file, and covers a
-call only while its giver alone could approve that call.
+An allowance is a standing grant of one person's vote. It may go no further than `[allowance]` of the file, then and
+later, and covers a call only while its giver alone could approve that call.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from decimal import Decimal
 
 from pydantic import JsonValue
 
-from approvals_bot.approvals.call_limits import arguments_of, values_at
+from approvals_bot.approvals.agent_policy import Allowance, CallLimits
+from approvals_bot.approvals.call_limits import arguments_of, values_at, wider_places
 from approvals_bot.approvals.given_grants import GivenVote, StandingGrant
 from approvals_bot.approvals.request import GivenGrant, Request
 from approvals_bot.approvals.standing import LARGEST_AMOUNT, named_scope
@@ -39,6 +40,20 @@ def allowance_of(request: Request) -> GivenGrant | None:
                 grant = StandingGrant(id, request.id, request.title, at, ended.at, until, *limits)
                 return GivenGrant(scope_of_calls(request), grant)
     return None
+
+
+def is_permitted(grant: StandingGrant, ceilings: Allowance | None, request: Request) -> bool:
+    """Return whether the file as it is for this call still permits such an allowance: it may be narrower by now."""
+    if ceilings is None or request.fields[TOOL] not in ceilings.tools:
+        return False
+    given = CallLimits(
+        same=tuple(grant.same),
+        at_most=grant.at_most,
+        count=grant.times,
+        sum=grant.sums,
+        until=grant.until - grant.given_at,
+    )
+    return not any(wider_places(ceilings, given))
 
 
 def use_of_call(request: Request, grant: StandingGrant) -> GrantUse:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pydantic import JsonValue
 
 from approvals_bot.approvals.acts import Rejection, Vote
-from approvals_bot.approvals.agent_policy import Allowance, CallAllowance
+from approvals_bot.approvals.agent_policy import Allowance, CallAllowance, CallLimits
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.tool_call import ARGUMENTS, TOOL
 
@@ -29,20 +29,26 @@ def _faults(
         return
     if given.tool != request.fields.get(TOOL):
         yield ("tool",), "other_tool"
-    if given.count > ceilings.count:
-        yield ("count",), "allowance_wider"
-    if given.until > ceilings.until:
-        yield ("until",), "allowance_wider"
-    for leaf in ceilings.same:
-        if leaf not in given.same:
-            yield ("same", leaf), "allowance_wider"
-    for name, most, own in (("at_most", ceilings.at_most, given.at_most), ("sum", ceilings.sum, given.sum)):
-        for leaf, limit in most.items():
-            if leaf not in own or own[leaf] > limit:
-                yield (name, leaf), "allowance_wider"
+    for path in wider_places(ceilings, given):
+        yield path, "allowance_wider"
     for leaf in given.same:
         if not values_at(arguments_of(request), leaf.split(".")):
             yield ("same", leaf), "not_in_call"
+
+
+def wider_places(ceilings: CallLimits, given: CallLimits) -> Iterator[tuple[str, ...]]:
+    """Yield where these limits let through more than the ceilings do."""
+    if given.count > ceilings.count:
+        yield ("count",)
+    if given.until > ceilings.until:
+        yield ("until",)
+    for leaf in ceilings.same:
+        if leaf not in given.same:
+            yield "same", leaf
+    for name, most, own in (("at_most", ceilings.at_most, given.at_most), ("sum", ceilings.sum, given.sum)):
+        for leaf, limit in most.items():
+            if leaf not in own or own[leaf] > limit:
+                yield name, leaf
 
 
 def arguments_of(request: Request) -> Mapping[str, JsonValue]:

@@ -135,9 +135,18 @@ async def covered_by_standing(request: Request, rules: Rules, rule: Standing) ->
     return await covered_by_grants(request, rules, scope_of(request, rule), lambda grant: use_of(request, rule))
 
 
-async def covered_by_grants(request: Request, rules: Rules, scope: str, use_of: MakeUse) -> Request:
-    """Return the request as a grant of this list has approved it; unchanged if none covers it."""
-    grants = await find_grants(scope)
+async def covered_by_grants(
+    request: Request,
+    rules: Rules,
+    scope: str,
+    use_of: MakeUse,
+    is_permitted: Callable[[StandingGrant], bool] = lambda grant: True,
+) -> Request:
+    """Return the request as a grant of this list has approved it; unchanged if none covers it.
+
+    `is_permitted`: whether the request's file still lets such a grant cover anything.
+    """
+    grants = tuple(filter(is_permitted, await find_grants(scope)))
     if not grants:
         return request
     at, found = now(), dict[str, Resolution]()

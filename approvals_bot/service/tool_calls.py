@@ -17,15 +17,16 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints,
 from approvals_bot.approvals import fields as forms
 from approvals_bot.approvals import tool_call
 from approvals_bot.approvals.agent_policy import TOOL_CALL, Budget
-from approvals_bot.approvals.allowances import scope_of_calls, use_of_call
+from approvals_bot.approvals.allowances import is_permitted, scope_of_calls, use_of_call
 from approvals_bot.approvals.durations import Duration, duration_text
 from approvals_bot.approvals.json_values import UnfitError
 from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.request import Opening
-from approvals_bot.approvals.resolution import find_undecidable_stage, with_groups
+from approvals_bot.approvals.resolution import find_undecidable_stage, resolve_seats, with_groups
 from approvals_bot.approvals.rules import rules_of
-from approvals_bot.approvals.stages import request_of
+from approvals_bot.approvals.stages import context_of, request_of, seat_queries
+from approvals_bot.approvals.standing import could_approve
 from approvals_bot.approvals.standing_grants import StandingGrants
 from approvals_bot.approvals.values import shown_moment
 from approvals_bot.durable.engine import Engine, Run, SentKey
@@ -110,7 +111,7 @@ async def open_call(engine: Engine, people: People, file: Definition, asked: Cal
         await _check_deciders(definition, opening, people, engine.now())
         if file.budget is not None:
             budget = file.budget
-            if budget.open is not None and await _seems_covered(engine, definition, opening):
+            if budget.open is not None and await _seems_covered(engine, definition, opening, people):
                 budget = budget.model_copy(update={"open": None})  # nobody is asked
             await _check_budget(engine, people, budget, asked, call, name)
     actor = asked.by.actor | ({"agent": one_line(call.agent, LONGEST_AGENT)} if call.agent else {})
@@ -221,14 +222,26 @@ async def _check_deciders(definition: Definition, opening: Opening, people: Peop
         raise nobody_decides(*found)
 
 
-async def _seems_covered(engine: Engine, definition: Definition, opening: Opening) -> bool:
-    """Return whether an allowance leaves room for this call now. The request itself asks again, and counts it."""
+async def _seems_covered(engine: Engine, definition: Definition, opening: Opening, people: People) -> bool:
+    """Return whether an allowance would approve this call now. The request itself asks again, and counts it."""
     lists = engine.resources.get(StandingGrants)
     if definition.allowance is None or not isinstance(lists, StoredGrants):
         return False
-    now = engine.now()
-    request = request_of(rules_of(definition, opening), opening, at=now)
-    return any(each.covers(use_of_call(request, each.grant), now) for each in await lists.kept(scope_of_calls(request)))
+    now, rules = engine.now(), rules_of(definition, opening)
+    request = request_of(rules, opening, at=now)
+    grants = [
+        each.grant
+        for each in await lists.kept(scope_of_calls(request))
+        if each.covers(use_of_call(request, each.grant), now)
+        and is_permitted(each.grant, definition.allowance, request)
+    ]
+    if not grants:
+        return False
+    found = {
+        stage.id: await resolve_seats(seat_queries(request, rules, stage), context_of(request, rules, stage), people)
+        for stage in request.stages
+    }
+    return any(could_approve(request, rules, grant.votes, found, now) for grant in grants)
 
 
 async def _check_budget(

@@ -141,3 +141,32 @@ async def test_a_covered_call_takes_no_place_among_the_open_ones(service: Servic
     await ask(service, "s:2", 429, arguments=pay(iban="SE1"))
     assert await next_call(service, "s:3", pay()) == "approved"
     await ask(service, "s:4", 429, arguments=pay())  # a covered call is one of the calls
+
+
+@pytest.mark.parametrize(
+    "narrower",
+    [
+        {"tools": ["refund"]},
+        {"count": 4},
+        {"until": "30m"},
+        {"at_most": {"price": 649}},
+        {"sum": {"price": 1999}},
+        {"same": ["to.iban", "to.name"]},
+    ],
+)
+async def test_a_narrower_file_ends_what_is_wider(calls: Service, narrower: dict[str, Any]) -> None:
+    await allowed(calls)
+    offer(calls, allowance=CEILINGS | narrower)
+    assert await next_call(calls, "s:1", pay()) == "waiting"
+    offer(calls, allowance=CEILINGS)
+    assert await next_call(calls, "s:2", pay()) == "approved"
+
+
+async def test_a_call_that_its_giver_cannot_decide_is_an_open_one(service: Service) -> None:
+    offer(service, allowance=CEILINGS, budget={"open": 1})
+    service.engine.resources[StandingGrants] = StoredGrants(service.engine)
+    await allowed(service)
+    groups: Any = service.engine.resources[People].groups
+    groups["sre"] = ["bo@acme.eu", "di@acme.eu"]
+    assert await next_call(service, "s:1", pay()) == "waiting", "Cy, who gave it, has left"
+    await ask(service, "s:2", 429, arguments=pay())
