@@ -75,13 +75,16 @@ def _instructions(reason: str) -> str:
     return f"{INSTRUCTIONS}“{clip(reason, MOST_OF_REASON).replace('{{', '{ {')}”"
 
 
+_REVIEWED: dict[str, ReviewState] = {"approved": "approved", "rejected": "not_justified"}
+
+
 def review_of(review: Request, definition: Definition) -> RequestReview:
     """Return the state of a review."""
     rule = definition.break_glass
     assert rule is not None, "there is a review"
     until, ended = review.asked_at + rule.review.within, review.outcome
-    if ended is not None and ended.state in ("approved", "rejected"):
-        state: ReviewState = "approved" if ended.state == "approved" else "not_justified"
+    if ended is not None:
+        state = _REVIEWED.get(ended.state, "cancelled")
         return RequestReview(state, until, review.id, ended.by, ended.comment, review.called(ended.by))
     is_late = any(stage.escalations for stage in review.stages)
     return RequestReview("late" if is_late else "waiting", until, review.id)

@@ -355,6 +355,8 @@ def _review_text(view: Request, review: RequestReview) -> str:
             return f"Review needed: it was due by {until}, and the owners are asked, too."
         case "waiting":
             return f"Review needed by {until}."
+        case "cancelled":
+            return f"Nobody reviewed it: the run was cancelled{f': “{review.comment}”' if review.comment else '.'}"
 
 
 def _may_reassign(view: Request, stage: RequestStage, reader: str) -> bool:

@@ -266,8 +266,10 @@ class GivenGrant:
     grant: StandingGrant
 
 
-ReviewState = Literal["waiting", "late", "approved", "not_justified"]
-"""What came of the review of a request that was opened without a vote. `late`: its owners are asked, too."""
+ReviewState = Literal["waiting", "late", "approved", "not_justified", "cancelled"]
+"""What came of the review of a request that was opened without a vote. `late`: its owners are asked, too; `cancelled`:
+an operator cancelled the run before anybody said what it was.
+"""
 
 
 @dataclass(frozen=True, slots=True)

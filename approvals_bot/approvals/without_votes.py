@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from approvals_bot.approvals.allowances import allowance_of, scope_of_calls, use_of_call
+from approvals_bot.approvals.allowances import allowance_of, is_permitted, scope_of_calls, use_of_call
 from approvals_bot.approvals.break_glass import approved_in_emergency, owner_queries, review_definition
 from approvals_bot.approvals.granted import Granting
 from approvals_bot.approvals.notifications import emergency_notifications
@@ -15,6 +15,7 @@ from approvals_bot.approvals.stages import context_of, seat_queries, with_people
 from approvals_bot.approvals.standing import covered_by_grants, covered_by_standing, given_by
 from approvals_bot.approvals.standing_grants import give_grant
 from approvals_bot.durable.core.api import now
+from approvals_bot.durable.core.context import cancellation_reason, is_cancelled
 
 
 async def decided_without_votes(request: Request, rules: Rules) -> Request:
@@ -34,7 +35,13 @@ async def decided_without_votes(request: Request, rules: Rules) -> Request:
     if definition.standing is not None:
         return await covered_by_standing(request, rules, definition.standing)
     if definition.allowance is not None:
-        return await covered_by_grants(request, rules, scope_of_calls(request), partial(use_of_call, request))
+        return await covered_by_grants(
+            request,
+            rules,
+            scope_of_calls(request),
+            partial(use_of_call, request),
+            partial(is_permitted, ceilings=definition.allowance, request=request),
+        )
     return request
 
 
@@ -72,4 +79,6 @@ async def ask_for_review(pending: Granting) -> Granting | None:
     review = pending.another(review_definition(pending.definition))
     review.has_opened, review.request = True, review.request.but(reviews=True)
     pending.tasks.create_task(review.run())
+    if is_cancelled():  # while these people were looked up
+        review.abandon(cancellation_reason() or "")
     return review

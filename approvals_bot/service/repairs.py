@@ -52,6 +52,13 @@ class GrantNotOverError(ApprovalsBotError):
         )
 
 
+class OwnReviewError(ApprovalsBotError):
+    """The person who opened a request without a vote may not end its review, as an operator neither."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"You opened run {run_id} without a vote, so another operator has to cancel its review.")
+
+
 @dataclass(frozen=True, slots=True)
 class Repair:
     """What was done. `next_run` goes on; after a retry, it is the same run. `is_new`: whether this call made it."""
@@ -127,10 +134,12 @@ async def _drops_what_gives(engine: Engine, record: RunRecord, to: int) -> bool:
 async def cancel_run(engine: Engine, run_id: str, *, who: str, actor: Actor, reason: str) -> None:
     """Ask a run that is no open request to end. What its approval gave is removed first.
 
-    Raises as `Engine.cancel` does; nothing was changed then.
+    Raises as `Engine.cancel` does, and OwnReviewError; nothing was changed then.
     """
     record = await engine.record(run_id)
     given = request_of(record) if record is not None and not record.has_ended and record.kind == REQUEST else None
+    if given is not None and given.review is not None and who in (given.requester, given.on_behalf_of):
+        raise OwnReviewError(run_id)
     if given is not None and given.grant is not None:
         await perform(engine, given, Stop(who, reason, "inbox", actor=actor))
         return

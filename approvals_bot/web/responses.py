@@ -44,7 +44,7 @@ from approvals_bot.errors import (
 from approvals_bot.people import SourceUnavailable
 from approvals_bot.service.log_fields import request_id
 from approvals_bot.service.refusals import OpeningCode, OpeningRefused
-from approvals_bot.service.repairs import GrantNotOverError
+from approvals_bot.service.repairs import GrantNotOverError, OwnReviewError
 
 FORM_ROOM = 40_000  # bytes of a form's values as browsers send them; bodies may have 64,000, comments take some
 MOST_INPUTS = 100  # that anybody would look through
@@ -159,6 +159,8 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem(409, "Run has ended", f"The run has already ended ({error.status}); nothing was changed.")
         case RunNotStalledError():
             return Problem(409, "Run is open", f"The run is {error.status}, not stalled; nothing was changed.")
+        case OwnReviewError():
+            return Problem(403, "Your own emergency", str(error))
         case GrantNotOverError():
             return Problem(409, "Grant isn't over", str(error))
         case AlreadyResetError():

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.approvals.acts import Edit, Stop, Vote, Withdraw
+from approvals_bot.approvals.acts import Actor, Edit, Stop, Vote, Withdraw
 from approvals_bot.approvals.break_glass import review_definition
+from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.policy import Definition, digest, pinned
 from approvals_bot.approvals.request import Opening, Request
 from approvals_bot.approvals.standing_grants import StandingGrants
@@ -17,6 +18,7 @@ from approvals_bot.approvals.workflow import approval
 from approvals_bot.service.act import perform
 from approvals_bot.service.emergencies import written_reason
 from approvals_bot.service.read import request_of, requests_of
+from approvals_bot.service.repairs import OwnReviewError, cancel_run
 from approvals_bot.service.standing import StoredGrants
 from tests.approvals.conftest import ANN, BO, CFO, CY, DI, Office, OpenedRequest
 
@@ -151,10 +153,17 @@ async def test_with_nobody_to_review_it_waits_for_the_owners(office: Office) -> 
 async def test_a_cancelled_run_ends_its_review(office: Office) -> None:
     async with office.open():
         opened = await broken(office)
-        await office.engine.cancel(opened.run.id, "drill")
+        with pytest.raises(OwnReviewError):
+            await cancel_run(office.engine, opened.run.id, who=DI, actor=Actor("person", DI), reason="mine")
+        await cancel_run(office.engine, opened.run.id, who=CFO, actor=Actor("person", CFO), reason="drill")
         await office.settle()
         request, review = await parts(opened)
         assert (request.state, review.state) == ("approved", "cancelled")
+        assert request.review is not None
+        assert (request.review.state, request.review.comment) == ("cancelled", "drill")
+        assert (
+            "⚑ Nobody reviewed it: the run was cancelled: “drill”" in card_of(request, None, office.clock.now()).notes
+        )
 
 
 @pytest.mark.parametrize("by", [DI, BO, "app:desk"])
