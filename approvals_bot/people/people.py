@@ -319,6 +319,8 @@ class People:
         """Check whether this person is in the group now. Raises SourceUnavailable if that can't be known."""
         if isinstance(source := self._groups.get(group), ListedGroup):  # which may have thousands of members
             identity = self.canonical(address)
+            if (fault := self.rosters.missing(source)) is not None:
+                raise SourceUnavailable(fault.source, fault.reason)
             return identity in self.rosters.members(source) and not self.rosters.is_barred(identity)
         resolved = await self.resolve(f"@{group}", requester=address)
         return resolved.includes(self.canonical(address), f"@{group}")
@@ -392,7 +394,9 @@ class People:
             members, shown = self.rosters.members(source), self._shown(name)
             if len(members) > MOST_PEOPLE:
                 raise SourceUnavailable(source.name, f"it has more than {MOST_PEOPLE:,} people")
-            return self._listed(members, f"in {shown}", f"nobody is in {self.group_names.get(name, name)}")
+            found = self._listed(members, f"in {shown}", f"nobody is in {self.group_names.get(name, name)}")
+            missing = self.rosters.missing(source)
+            return found if missing is None else replace(found, missing=(missing,))
         if isinstance(source, Sequence):
             shown = self._shown(name)
             return self._listed(source, f"in {shown}", f"nobody is in {self.group_names.get(name, name)}")
@@ -406,7 +410,7 @@ class People:
         """
         parts = [await self.resolve(one, requester="") for one in group.all]
         without = [await self.resolve(one, requester="") for one in group.without]
-        if faults := tuple(fault for part in without for fault in part.errors):
+        if faults := tuple(fault for part in without for fault in (*part.errors, *part.missing)):
             return Resolved((), str(faults[0]), faults)
         out = {person.address for part in without for person in part.persons}
         among = {person.address: person for part in parts for person in part.persons if person.address not in out}
@@ -416,7 +420,8 @@ class People:
             made_of += f" without {', '.join(map(self._shown_part, group.without))}"
         called = f"in {shown}" if among else f"nobody is in {self.group_names.get(name, name)}"
         why = f"{called} ({made_of})"
-        return Resolved(tuple(among.values()), why, faults)
+        missing = tuple(fault for part in parts for fault in part.missing)
+        return Resolved(tuple(among.values()), why, faults, missing=missing)
 
     def _shown(self, group: str) -> str:
         """Return the name of a group for people: that of the configuration, or one made of its id."""

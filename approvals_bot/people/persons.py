@@ -35,12 +35,14 @@ class Resolved:
 
     `why` completes "You are …" ("in release-managers"); if `persons` is empty, it says why. `errors`: why sources could
     not be read; membership is then unknown, not denied. `slack_group`: the handle of the Slack user group that it is.
+    `missing`: pushed groups that aren't there (any more): nobody is in them, and nobody knows whom they keep out.
     """
 
     persons: tuple[Person, ...]
     why: str
     errors: tuple[SourceFault, ...] = ()
     slack_group: str = ""
+    missing: tuple[SourceFault, ...] = ()
 
     def includes(self, person: str, source: str) -> bool:
         """Return whether this person is among them. Raises SourceUnavailable, about `source`, where nobody knows."""

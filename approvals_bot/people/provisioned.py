@@ -23,12 +23,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ProvisionedUser:
-    """A user. `person`: None without a usable address. `manager`: the ID of another user, or an address."""
+    """A user. `person`: None without a usable address. `manager`: the ID of another user, or an address.
+
+    `addresses`: all that are theirs; the first is the person's.
+    """
 
     id: str
     person: Person | None
     is_active: bool
     manager: str = ""
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,8 @@ class ProvisionedPeople:
         self.rules = rules
         self._users: dict[str, ProvisionedUser] = {}
         self._groups: dict[str, ProvisionedGroup] = {}
-        self._by_address: dict[str, dict[str, None]] = {}  # the IDs of users with this address
+        self._by_address: dict[str, dict[str, None]] = {}  # the IDs of users who are known by this address
+        self._having: dict[str, dict[str, None]] = {}  # the IDs of users with this among their addresses
         self._by_name: dict[str, dict[str, None]] = {}  # the IDs of groups with this name
         self._barred: set[str] = set()
         self._domains: set[str] = set()
@@ -72,13 +77,17 @@ class ProvisionedPeople:
         self._members.clear()
         if before is not None and before.person is not None:
             _forget(self._by_address, before.person.address, id)
+            for address in before.addresses:
+                _forget(self._having, address, id)
         if document is not None:
             self._users[id] = after = self.read_user(id, document)
             if after.person is not None:
                 self._by_address.setdefault(after.person.address, {})[id] = None
+            for address in after.addresses:
+                self._having.setdefault(address, {})[id] = None
         for user in (before, self._users.get(id)):
-            if user is not None and user.person is not None:
-                self._note(user.person.address)
+            for address in () if user is None else user.addresses:
+                self._note(address)
         return before
 
     def put_group(self, id: str, document: Mapping[str, Any] | None) -> None:
@@ -104,8 +113,11 @@ class ProvisionedPeople:
         return len(self._users), len(self._groups)
 
     def _note(self, address: str) -> None:
-        """Bar this address unless one of its users is active."""
-        users = [self._users[id] for id in self._by_address.get(address, ())]
+        """Bar this address unless one of its users is active.
+
+        Files may name a person by any of their addresses, and mail to each reaches them.
+        """
+        users = [self._users[id] for id in self._having.get(address, ())]
         if users and not any(user.is_active for user in users):
             self._barred.add(address)
         else:
@@ -184,25 +196,27 @@ def _forget(index: dict[str, dict[str, None]], key: str, id: str) -> None:
 
 
 def _user(id: str, document: Mapping[str, Any], rules: IdentityRules) -> ProvisionedUser:
-    address, mail = _usable_address(document, rules)
+    usable = _usable_addresses(document, rules)
     is_active = document.get("active") is not False
-    if not address:
+    if not usable:
         return ProvisionedUser(id, None, is_active)
+    (address, mail), *_ = usable.items()
     person = Person(address, _name(document), None, _zone(document.get("timezone")), "" if mail == address else mail)
     manager = _object(_object(document.get(ENTERPRISE)).get("manager")).get("value")
-    return ProvisionedUser(id, person, is_active, str(manager or ""))
+    return ProvisionedUser(id, person, is_active, str(manager or ""), tuple(usable))
 
 
-def _usable_address(document: Mapping[str, Any], rules: IdentityRules) -> tuple[str, str]:
-    """Return the first usable address: the primary one, that at work, others, the user's name. ("", "") for none."""
+def _usable_addresses(document: Mapping[str, Any], rules: IdentityRules) -> dict[str, str]:
+    """Return the usable addresses, each as it is written: the primary one, that at work, others, the user's name."""
+    found = dict[str, str]()
     emails = sorted(_list(document.get("emails")), key=lambda one: (not one.get("primary"), one.get("type") != "work"))
     for given in (*(email.get("value") for email in emails), document.get("userName")):
         try:
             if isinstance(given, str):
-                return rules.canonical(given), given
+                found.setdefault(rules.canonical(given), given)
         except AddressError:
             continue
-    return "", ""
+    return found
 
 
 def _name(document: Mapping[str, Any]) -> str:

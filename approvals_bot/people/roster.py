@@ -114,6 +114,15 @@ class Rosters:
         found = (self.listed if group.kind == "directory" else self.pushed).groups.get(group.group)
         return {} if found is None else found
 
+    def missing(self, group: ListedGroup) -> SourceFault | None:
+        """Return that nobody has pushed this group, or it was deleted or renamed since; None for all others.
+
+        Nobody is in it, which is safe where it lets people in. Where it keeps people out, nobody knows whom.
+        """
+        if group.kind == "directory" or group.group in self.pushed.groups:
+            return None
+        return SourceFault(group.name, "the identity provider has no such group")
+
     def unread(self) -> SourceUnavailable | None:
         """Return that the directory could not be read since the start, so that nobody knows who is in it."""
         return None if self.fault is None else SourceUnavailable(self.fault.source, self.fault.reason)

@@ -115,9 +115,9 @@ class Provisioning:
         if not isinstance(written, int):
             return written
         await self.read()
-        for user in (before, after):
-            if user is not None and user.person is not None and self._rosters.is_barred(user.person.address):
-                await self._engine.store.end_sessions(person=user.person.address)
+        for address in dict.fromkeys(each for user in (before, after) if user for each in user.addresses):
+            if self._rosters.is_barred(address):
+                await self._engine.store.end_sessions(person=address)
         return None
 
 

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
-from approvals_bot.people import IdentityRules, ListedGroup, People, Person
+from approvals_bot.approvals.eligibility import PeopleSource, RequestContext, SeatQuery
+from approvals_bot.approvals.resolution import resolve_seats
+from approvals_bot.people import IdentityRules, ListedGroup, NestedGroup, People, Person, SourceUnavailable
 from approvals_bot.people.provisioned import ENTERPRISE, ProvisionedPeople
 
 ANN, BO, CY = "ann@acme.eu", "bo@acme.eu", "cy@acme.eu"
+NIGHT = ListedGroup("scim", "night-crew")
 
 
 def user(address: str = "", **more: Any) -> dict[str, Any]:
@@ -74,6 +77,37 @@ async def test_who_is_deactivated_may_nothing_whatever_files_say(kept: Provision
     assert not await people.knows(ANN)
     kept.put_user("1", None)  # nobody says anything about them any more: the file does
     assert await people.knows(ANN)
+
+
+async def test_a_deactivated_user_is_barred_at_every_address(kept: ProvisionedPeople) -> None:
+    """Files may name them by another one than their primary address, and a mailed code reaches them there."""
+    lund, old = "bo.lund@acme.eu", "bo@old.acme.eu"
+    emails = [{"value": lund, "primary": True}, {"value": old}]
+    kept.put_user("2", {"userName": BO, "emails": emails, "active": True})
+    people = people_with(kept, Person(BO, "Bo"), Person(old, "Bo"))
+    assert people.person(lund).address == lund
+    assert [await people.knows(one) for one in (BO, lund, old)] == [True, True, True]
+    kept.put_user("2", {"userName": BO, "emails": emails, "active": False})
+    assert [await people.knows(one) for one in (BO, lund, old)] == [False, False, False]
+    kept.put_user("8", user(old))  # somebody else has it now
+    assert [await people.knows(one) for one in (BO, lund, old)] == [False, False, True]
+    kept.put_user("2", None)
+    assert [await people.knows(one) for one in (BO, lund, old)] == [True, False, True]
+
+
+async def test_whom_a_missing_group_keeps_out_is_unknown(kept: ProvisionedPeople) -> None:
+    groups: dict[str, Any] = {"staff": NestedGroup(("@all",), ("@night",)), "all": [ANN, BO, CY], "night": NIGHT}
+    people = People([], groups)
+    people.rosters.pushed = kept.roster
+    assert await listed(people, "@staff") == [CY], "the night crew is Bo, and Ann within"
+    kept.put_group("3", {"displayName": "night crew", "members": [{"value": "2"}]})  # it was renamed
+    found = await people.resolve("@staff", requester=BO)
+    assert (found.persons, [fault.source for fault in found.errors]) == ((), ["scim:night-crew"])
+    with pytest.raises(SourceUnavailable):
+        await people.is_in(CY, "night")  # as in `not requester.in("@night")`
+    about = RequestContext("eve@acme.eu", exclude=("@night",))
+    (seat,) = (await resolve_seats([SeatQuery(0, (PeopleSource(("@all",)),))], about, people)).seats
+    assert (dict(seat.eligible), len(seat.errors)) == ({}, 1)
 
 
 @pytest.mark.parametrize(
