@@ -90,12 +90,12 @@ def _barred(stage: RequestStage, act: Vote) -> Reply | None:
         return Reply("group_unknown")
     if stage.veto is not None and act.choice == "reject" and act.by not in stage.requesters:
         return _without_veto(stage.veto, act.by)
+    if act.by in stage.excluded:  # also if somebody has given them a place
+        return Reply("not_an_approver", code="excluded")
     if seats_for(stage, act.by):
         return None
     if act.by in stage.requesters:
         return Reply("own_request")
-    if act.by in stage.excluded:
-        return Reply("not_an_approver", code="excluded")
     return Reply("group_unknown" if unknown else "not_an_approver")
 
 

@@ -97,7 +97,7 @@ class Resolution:
     people: dict[str, Person]
     away: dict[str, Away] = field(default_factory=dict)
     changes_at: datetime | None = None
-    excluded: tuple[str, ...] = ()  # the people who may not decide, as far as they were among those found
+    excluded: tuple[str, ...] = ()  # the people who may not decide, as far as they could have otherwise
     veto: ResolvedSeat | None = None  # those who alone may reject
 
     @property

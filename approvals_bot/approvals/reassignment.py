@@ -48,6 +48,8 @@ def reassigned(
         return Reply("invalid", code="no_person")
     if person in requesters:
         return _invalid("asked_for_it", _name(person, people))
+    if person in stage.excluded:
+        return _invalid("excluded_by_policy", _name(person, people))
     if person in eligible_voters(stage) or vote_of(stage, person):
         return _invalid("asked_already", _name(person, people))
     if not rank.knows:

@@ -7,7 +7,7 @@ here, once for all channels.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
@@ -130,20 +130,22 @@ async def resolve_seats(
     known = {address: people.person(address) for address in wanted if address and is_mail(address)}
     about = with_identities(about, people)
     seats = tuple([await _seat(ask, about, people, known) for ask in asks])
-    excluded = tuple[str, ...]()
+    out, concerned = dict[str, None](), {*also}  # excluded people are only named where they matter
     if about.exclude and asks:
-        seats, excluded = await _without_excluded(seats, about, people)
+        concerned.update(address for seat in seats for address in seat.eligible)
+        seats, out = await _without_excluded(seats, about, people)
     veto = next((seat for seat in seats if seat.id == VETO), None)
     if veto is not None:
         seats = tuple(seat for seat in seats if seat is not veto)
     if at is None or not people.has_absences:
-        return Resolution(seats, known, excluded=excluded, veto=veto)
+        return Resolution(seats, known, excluded=_among(out, concerned), veto=veto)
     entitled = dict.fromkeys(address for seat in seats for address in seat.eligible)
     absences = {address: absence for address in entitled if (absence := people.away(address, at)) is not None}
     away = {
-        address: await _with_known_delegates(_without_requester(absence, about), people)
+        address: await _with_known_delegates(_without_barred(absence, about, out), people)
         for address, absence in absences.items()
     }
+    concerned.update(delegate for absence in absences.values() for delegate in absence.delegates)
     for absence in away.values():
         known |= {address: people.person(address) for address in absence.delegates}
     changes = (
@@ -151,21 +153,21 @@ async def resolve_seats(
         for address in (*entitled, *(one for each in away.values() for one in each.delegates))
     )
     changes_at = min((moment for moment in changes if moment is not None), default=None)
-    return Resolution(seats, known, away, changes_at, excluded, veto)
+    return Resolution(seats, known, away, changes_at, _among(out, concerned), veto)
 
 
 async def _without_excluded(
     seats: tuple[ResolvedSeat, ...], about: RequestContext, people: People
-) -> tuple[tuple[ResolvedSeat, ...], tuple[str, ...]]:
+) -> tuple[tuple[ResolvedSeat, ...], dict[str, None]]:
     """Drop those whom the policy excludes, and return them. What can't be read makes every seat unknown."""
     out, faults = dict[str, None](), list[SourceFault]()
     for address in about.exclude:
         found = await _find(address, about, people)
         out.update(dict.fromkeys(person.address for person in found.persons))
-        faults += found.errors
+        faults += (*found.errors, *found.missing)
     if faults:  # nobody is sure to be let in
         unsure = (replace(seat, eligible={}, notified=(), errors=_different((seat.errors, faults))) for seat in seats)
-        return tuple(unsure), ()
+        return tuple(unsure), {}
     left = [
         replace(
             seat,
@@ -175,12 +177,16 @@ async def _without_excluded(
         )
         for seat in seats
     ]
-    return tuple(left), tuple(address for address in out if any(address in seat.eligible for seat in seats))
+    return tuple(left), out
 
 
-def _without_requester(absence: Away, about: RequestContext) -> Away:
-    """Drop delegates who count as the requester, whatever `self_approval` says."""
-    asking = (about.requester, about.on_behalf_of, *about.exclude)
+def _among(out: Iterable[str], concerned: Collection[str]) -> tuple[str, ...]:
+    return tuple(address for address in out if address in concerned)
+
+
+def _without_barred(absence: Away, about: RequestContext, out: Collection[str]) -> Away:
+    """Drop delegates who count as the requester, whatever `self_approval` says, and those whom the policy excludes."""
+    asking = (about.requester, about.on_behalf_of, *about.exclude, *out)
     return replace(absence, delegates=tuple(one for one in absence.delegates if one not in asking))
 
 

@@ -112,6 +112,7 @@ REPLIES = {
     ),
     "person_unsure": f"We couldn't check just now whether we know this person. {UNCHANGED} Please try again.",
     "asked_for_it": "{name} can't decide their own request. " + UNCHANGED,
+    "excluded_by_policy": "This request's policy excludes {name} from deciding it. " + UNCHANGED,
     "asked_already": "{name} is already an approver here. " + UNCHANGED,
     "no_place": "{name} isn't an approver here, so there's no place to reassign. " + UNCHANGED,
     "has_voted": "{name} has already voted. Their vote must be undone first. " + UNCHANGED,

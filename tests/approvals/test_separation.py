@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from datetime import date
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.request import Opening
 from approvals_bot.approvals.resolution import find_undecidable_stage
 from approvals_bot.approvals.simulate import simulate
+from approvals_bot.people.absences import Absence
+from approvals_bot.people.own import OwnSettings
 from tests.approvals.conftest import ANN, BO, CFO, CY, DI
 
 PAY = """
@@ -101,3 +104,16 @@ async def test_a_stage_has_rules_of_its_own(office: Any) -> None:
         assert (await opened.view()).waiting_for == (BO, CY)
         assert await opened.vote(CY, "reject") == "decided"
         assert (await opened.view()).state == "rejected"
+
+
+async def test_nobody_gives_a_place_to_the_excluded(office: Any) -> None:
+    """Neither by a reassignment nor as their own delegate, however the policy names them."""
+    office.people.own.by_address[BO] = OwnSettings(away=(Absence(date(2026, 3, 1), date(2026, 3, 9), (CFO, DI)),))
+    async with office.open():
+        opened = await office.ask(PAY.replace("distinct = true\n", ""), {"author": CY}, by="eve@acme.eu")
+        assert (await opened.view()).waiting_for == (ANN, DI)
+        said = await opened.act(kind="reassign", by=ANN, person=CFO)
+        assert said["text"] == "This request's policy excludes Fay Cash from deciding it. Nothing was changed."
+        assert (await opened.act(kind="reassign", by=ANN, person=CY))["changed"] is False
+        assert [await opened.vote(one) for one in (CFO, CY)] == ["not_an_approver"] * 2
+        assert await opened.vote(DI) == "counted", "Bo's other delegate may"
