@@ -46,6 +46,7 @@ COMMANDS = {
     "snooze": ("talk:snooze", "Keep reminders from an approver for a while."),
     "cancel": ("requests:cancel", "Withdraw a request, or cancel any other run."),
     "revoke": ("grants:revoke", "End the grant of an approved request now."),
+    "extend": ("grants:extend", "Ask the approvers whether the grant of a request may last longer."),
     "retry": ("repairs:retry", "Let a stalled run go on, or start a failed or cancelled one again."),
     "reset": ("repairs:reset", "Let a new run go on from an event of another one, in its place."),
     "explain": ("requests:explain", "Explain what a run is waiting for."),

@@ -1,4 +1,4 @@
-"""The command `revoke`, which ends what an approval gave."""
+"""The commands about what an approval gave: `revoke` ends it, `extend` asks whether it may last longer."""
 
 from __future__ import annotations
 
@@ -49,3 +49,31 @@ def revoke(run: str, config: Path, by: str | None, reason: str, as_json: bool) -
         print_reply({"run_id": run, "verdict": reply.verdict, "text": reply.text}, as_json)
 
     with_engine(config, end)
+
+
+@click.command()
+@run_argument
+@click.argument("lasts")
+@config_option
+@click.option("--by", metavar="ADDRESS", help="The person who asks for it; without it, the requester.")
+@shown_reason_option
+@json_option
+def extend(run: str, lasts: str, config: Path, by: str | None, reason: str, as_json: bool) -> None:
+    """Ask the approvers whether the grant of a request may last longer.
+
+    LASTS is added to its end, as in 1h or 90m. Until they approve, the end stays. Exits with 1 if it is refused, for
+    example because the grant has ended.
+
+    \b
+    Example: approvals-bot extend RUN 1h --reason "The rollback takes longer"
+    """
+    from approvals_bot.approvals.acts import Extend
+    from approvals_bot.service.act import perform
+
+    async def ask(engine: Engine, service: ServiceSettings) -> None:
+        request = request_of_run(await to_act_on(engine, run))
+        person = request.requester if by is None else identity(by, service, "--by")
+        reply = await perform(engine, request, Extend(person, lasts, reason, "cli", actor=this_user()))
+        print_reply({"run_id": run, "verdict": reply.verdict, "text": reply.text}, as_json)
+
+    with_engine(config, ask)

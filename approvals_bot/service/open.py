@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import product
 from typing import Any, Literal
@@ -30,7 +31,7 @@ from approvals_bot.config.api_keys import ANYBODY
 from approvals_bot.config.chat import CHAT_WORKFLOW
 from approvals_bot.durable.core.tracing import TRACEPARENT, traceparent
 from approvals_bot.durable.engine import Engine, Run, SentKey
-from approvals_bot.errors import InvalidPayloadError, SerializationError
+from approvals_bot.errors import InvalidPayloadError, SerializationError, StoreUnavailableError
 from approvals_bot.people import AddressError, People, SourceUnavailable
 from approvals_bot.service.catalog import Catalog, Listed
 from approvals_bot.service.emergencies import in_emergency
@@ -38,6 +39,7 @@ from approvals_bot.service.files import WithFiles, attach_or_refuse, claim_or_re
 from approvals_bot.service.keys import OPENER
 from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.log_fields import note
+from approvals_bot.service.owed_lines import line_of_start, write_line
 from approvals_bot.service.python_workflows import arguments_by_name, takes_whole_input, with_durations
 from approvals_bot.service.refusals import OpeningCode, OpeningRefused, nobody_decides, usable_key
 from approvals_bot.service.tool_calls import CallOpening, OpenedBy, known_opening, open_call
@@ -115,9 +117,11 @@ async def open_run(
         workflow = await in_emergency(listed, opening, emergency, people, engine.now())
     if attached.files:
         await claim_or_refuse(engine, attached)
-    run = await engine.start_by(by.actor, workflow, opening, idempotency_key=key, attributes=by.attributes)
-    if emergency is not None and run.is_new:
-        await engine.audit("glass_broken", who=asks, run_id=run.id, actor=by.actor, data={"workflow": name})
+    owed = None if emergency is None else line_of_start("glass_broken", asks, by.actor, {"workflow": name})
+    run = await engine.start_owing(owed, by.actor, workflow, opening, idempotency_key=key, attributes=by.attributes)
+    if owed is not None and run.is_new:
+        with suppress(StoreUnavailableError):  # another process writes it then
+            await write_line(engine, owed, run_id=run.id)
     return _noted(run, name)
 
 

@@ -53,24 +53,33 @@ def line_of_operator(what: str, who: str, actor: Actor, run_id: str, data: dict[
     return _owes(what, who, actor, run_id, data)
 
 
+def line_of_start(what: str, who: str, actor: dict[str, str], data: dict[str, Any]) -> Owes:
+    """Return the line that the start of a run owes. Which run that is, is known once it is stored."""
+    return Owes(secrets.token_hex(8), {"what": what, "who": who, "actor": actor, "run_id": "", "data": data})
+
+
 def _owes(what: str, who: str, actor: Actor | None, run_id: str, data: dict[str, Any], text: str | None = None) -> Owes:
     named = {"what": what, "who": who, "actor": None if actor is None else actor.as_json(), "run_id": run_id}
     return Owes(secrets.token_hex(8), named | {"data": data} | ({} if text is None else {"text": text}))
 
 
-async def write_line(engine: Engine, owed: Owes | OwedLine, what: str | None = None, **became: Any) -> bool:
+async def write_line(
+    engine: Engine, owed: Owes | OwedLine, what: str | None = None, *, run_id: str = "", **became: Any
+) -> bool:
     """Write the line of an act, with what became of it. The text that was shown is written once for each run.
 
-    `what`: the line's kind, if it isn't the one that was expected. Returns False if nobody owes it, or not any more.
+    `what`: the line's kind, if it isn't the one that was expected. `run_id`: of the run that was started. Returns False
+    if nobody owes it, or not any more.
     """
     about = owed.about
     data = about["data"] | became
-    entries = [AuditEntry(what or about["what"], about["who"], about["run_id"], data, about["actor"])]
+    run_id = about["run_id"] or run_id
+    entries = [AuditEntry(what or about["what"], about["who"], run_id, data, about["actor"])]
     if "text" in about:
-        known = await engine.audit_lines(AuditFilter(run_id=about["run_id"], what=SHOWN, limit=MOST_SHOWN))
+        known = await engine.audit_lines(AuditFilter(run_id=run_id, what=SHOWN, limit=MOST_SHOWN))
         if data["shown"] not in [line.entry.data.get("sha256") for line in known]:
             text = {"sha256": data["shown"], "text": about["text"]}
-            entries.insert(0, AuditEntry(SHOWN, None, about["run_id"], text))
+            entries.insert(0, AuditEntry(SHOWN, None, run_id, text))
     return await engine.settle_line(owed.id, entries)
 
 
@@ -83,7 +92,7 @@ async def complete_lines(engine: Engine) -> int:
     for owed in await engine.store.owed_lines(AT_ONCE):
         became = await _became(engine, owed)
         if became is not None:
-            await write_line(engine, owed, **became)
+            await write_line(engine, owed, run_id=owed.run_id, **became)
             written += 1
     return written
 

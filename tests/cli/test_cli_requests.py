@@ -238,9 +238,11 @@ json = {}
 """
 
 
-def test_revoke_says_that_there_is_no_grant(running_site: Site) -> None:
-    refused = running_site.type("revoke", running_site.start(), "--reason", "done", fails=True)
-    assert "This request has no grant that could end." in refused.stderr
+def test_revoke_and_extend_say_that_there_is_no_grant(running_site: Site) -> None:
+    run = running_site.start()
+    for act in (("revoke", run), ("extend", run, "1h")):
+        refused = running_site.type(*act, "--reason", "done", fails=True)
+        assert "This request has no grant that could end." in refused.stderr
 
 
 def test_late_withdrawal_says_so_and_exits_1(site: Site) -> None:

@@ -11,7 +11,9 @@ import pytest
 
 from approvals_bot.app.service import Service, open_service
 from approvals_bot.durable.store.audit import AuditFilter
+from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.service.catalog import read_configuration
+from approvals_bot.service.owed_lines import complete_lines
 from approvals_bot.service.sessions import Sessions
 from approvals_bot.testing import FakeClock
 from tests.web.test_new_request import CONFIG, Browser, hidden
@@ -59,7 +61,10 @@ async def browser_of(service: Service, person: str, *, proved: bool = True) -> B
     return Browser(service, http)
 
 
-async def test_a_fresh_sign_in_opens_it_without_a_vote(service: Service) -> None:
+async def test_a_fresh_sign_in_opens_it_without_a_vote(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def dies(*args: object, **named: object) -> bool:
+        raise StoreUnavailableError("the process dies between the start and the audit's line")
+
     bo = await browser_of(service, "bo@acme.eu")
     page = await bo.http.get("/requests/new/glass-access")
     assert 'name="break_glass" value="on"' in page.text
@@ -70,7 +75,9 @@ async def test_a_fresh_sign_in_opens_it_without_a_vote(service: Service) -> None
         assert "Write at least 20 characters." in refused.text
         assert 'value="on" checked' in refused.text
     waiting = await bo.send(hidden(page.text), account="prod")
-    opened = await bo.send(form | {"reason": WHY}, account="prod")
+    with monkeypatch.context() as crash:
+        crash.setattr("approvals_bot.service.open.write_line", dies)
+        opened = await bo.send(form | {"reason": WHY}, account="prod")
     assert opened.status_code == 303
     assert opened.headers["location"] != waiting.headers["location"], "it isn't the one that waits for votes"
     again = await bo.send(form | {"reason": WHY}, account="prod")
@@ -89,6 +96,7 @@ async def test_a_fresh_sign_in_opens_it_without_a_vote(service: Service) -> None
         assert voted.status_code == 201
         seen = (await api.get(f"/api/runs/{id}?wait=5")).json()
         assert (seen["request"]["review"]["state"], seen["request"]["review"]["by"]) == ("approved", "cy@acme.eu")
+    await complete_lines(service.engine)
     (line,) = await service.engine.audit_lines(AuditFilter(run_id=id, what="glass_broken"))
     assert line.entry.who == "bo@acme.eu"
     page = await bo.http.get(f"/requests/{id}")

@@ -323,6 +323,12 @@ class Engine(Interventions):
         options = StartOptions(idempotency_key=idempotency_key, attributes=attributes)
         return await self._start(workflow, args, kwargs, options, actor)
 
+    async def start_owing(
+        self, owes: Owes | None, actor: Mapping[str, Any], workflow: Workflow[..., Any], input: Any, /, **more: Any
+    ) -> Run[Any]:
+        """Start a run as `start_by` does. `owes`: the audit's line of it, stored with the run if that is new."""
+        return await self._start(workflow, (input,), {}, StartOptions(**more), actor, owes)
+
     async def _start(
         self,
         workflow: Workflow[..., Any] | str,
@@ -330,6 +336,7 @@ class Engine(Interventions):
         kwargs: dict[str, Any],
         options: StartOptions,
         actor: Mapping[str, Any] | None,
+        owes: Owes | None = None,
     ) -> Run[Any]:
         at, delay, hook_token, idempotency_key, attributes = options
         self._here("engine.start()")
@@ -345,7 +352,7 @@ class Engine(Interventions):
         more: dict[str, Any] = {} if actor is None else {"actor": dict(actor)}
         if hook_token is not None:
             more["hooks"] = [first_hook(hook_token, self.scheduler.entropy())]
-        created = await self._intake.start(found, given, key, own, sent, later, **more)
+        created = await self._intake.start(found, given, key, own, sent, later, owes, **more)
         return Run(self, created.run_id, is_new=created.is_new)
 
     async def deleted_start(self, workflow: Workflow[..., Any], key: SentKey) -> Run[Any] | None:
