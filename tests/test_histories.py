@@ -46,6 +46,9 @@ def test_every_kind_of_workflow_has_a_history(workflows: dict[tuple[str, str | N
     types = {event.type for each in histories for event in each.log}
     assert types >= {"hook_conflict", "hook_responded", "step_retrying", "step_failed", "wait_cancelled"}
     assert {"run_completed", "run_failed", "run_cancelled"} <= types
+    steps = {event.data.get("name") for each in histories for event in each.log}
+    assert steps >= {"write_grant_line", "give_grant", "use_grant"}, "what approvals give"
+    assert any("emergency" in each.log[0].data.get("settings", {}) for each in histories)
     assert sum(len(each.log) for each in histories) > 500
 
 
