@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from approvals_bot.approvals.policy import Definition, pinned
-from approvals_bot.approvals.port import Channels, Delivered, Dispatch, Receipt, Result, ToPerson, TryAgain
+from approvals_bot.approvals.port import Channels, Delivered, Dispatch, Receipt, Result, Targets, ToPerson, TryAgain
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.tokens import Tokens
@@ -19,6 +19,7 @@ from approvals_bot.service.catalog import Listed
 from approvals_bot.service.codes import Codes
 from approvals_bot.web.links import Links
 from tests.support.whole_service import KEY
+from tests.web.test_grants_api import Recording
 
 WHO = ("ann@acme.eu", "192.0.2.1")  # the address and the peer
 OURS = {"Sec-Fetch-Site": "same-origin", "Origin": "null"}
@@ -56,18 +57,23 @@ def post() -> Post:
 @pytest.fixture
 async def guarded(open_service: Any, post: Post) -> AsyncIterator[Any]:
     """A service that lists `access`, whose links need a code."""
+    async with open_service(channels=Channels({"email": post})) as service:
+        offer(service)
+        yield service
+
+
+def offer(service: Any, need: int = 2, **more: Any) -> None:
     definition = Definition.model_validate(
         {
             "workflow": {"id": "access", "title": "Access to {{ account }}", "request": ["*"]},
             "fields": {"account": "string"},
-            "stage": [{"id": "go", "from": ["@release-managers"], "need": 2}],
+            "stage": [{"id": "go", "from": ["@release-managers"], "need": need}],
             "deliver": {"email": True, "link_auth": "code"},
             "clock": {"deadline": "8h"},
+            **more,
         }
     )
-    async with open_service(channels=Channels({"email": post})) as service:
-        service.workflows["access"] = Listed(approval.under("access", pinned(definition)), definition)
-        yield service
+    service.workflows["access"] = Listed(approval.under("access", pinned(definition)), definition)
 
 
 async def open_link(service: Any, who: str = "ann@acme.eu") -> str:
@@ -113,6 +119,25 @@ async def test_the_mailed_digits_let_the_person_decide(guarded: Any, post: Post)
     assert "Counted: 1 of 2" in (await guarded.web.get(answer.headers["location"])).text
     audit = [line.entry.what for line in await guarded.engine.audit_lines()]
     assert "code_sent" in audit
+
+
+async def test_a_grant_is_ended_with_a_code_too(guarded: Any, post: Post) -> None:
+    offer(guarded, 1, grant={"lasts": "2h", "give": {"http": "aws"}, "take": {"http": "aws"}})
+    guarded.engine.resources[Targets] = Recording()
+    path = await open_link(guarded)
+    page = await ask_for_code(guarded, path)
+    voted = {"choice": "approve", "code": post.digits()}
+    assert (await guarded.web.post(path, data=hidden(page) | voted, headers=OURS)).status_code == 303
+    await guarded.engine.settle()
+    closed = await guarded.web.get(path)
+    assert ("End it now" in closed.text, "email a six-digit code" in closed.text) == (False, True)
+    page = await ask_for_code(guarded, path)
+    shown = await guarded.web.post(path, data=hidden(page) | {"look": "yes", "code": post.digits()}, headers=OURS)
+    assert "End it now" in shown.text
+    without = {name: text for name, text in hidden(shown).items() if name != "proof"} | {"talk": "revoke"}
+    assert (await guarded.web.post(path, data=without, headers=OURS)).status_code == 403
+    ended = await guarded.web.post(path, data=hidden(shown) | {"talk": "revoke"}, headers=OURS)
+    assert (ended.status_code, ended.headers["location"]) == (303, f"{path}?done=revoked")
 
 
 async def test_digits_are_good_for_their_link_ten_minutes_and_five_tries(guarded: Any, post: Post) -> None:
