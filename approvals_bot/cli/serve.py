@@ -358,8 +358,9 @@ def write_beginning(folder: Path, answers: Answers) -> Iterator[str]:
     beside = "" if folder == Path() else f" --config {named}"
     yield f"After each change: approvals-bot check{beside}, and approvals-bot test{beside}"
     body = {"workflow": answers.what, "requester": answers.you, "input": {"what": "A first try"}}
+    key = shlex.quote(str(kept / "ci.key"))  # `serve` takes it, too; the short key of `dev` is no other command's
     yield (
-        "Then open a request: curl http://127.0.0.1:8000/api/runs -H 'Authorization: Bearer dev' "
+        f'Then open a request: curl http://127.0.0.1:8000/api/runs -H "Authorization: Bearer $(cat {key})" '
         f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
     )
 

@@ -80,8 +80,9 @@ class CaseVote(Frozen):
 class Case(Frozen):
     """One request, what people do, and what is expected of it.
 
-    `asked`: everybody who may decide in the stages that open. `outcome`: also `waiting`, and `refused` if it can't be
-    opened. `why`: texts that the reasons contain.
+    `covered_by`: an earlier case, which is played before; what its approval covers is there. `break_glass`: the reason
+    with which the requester opens it without a vote. `asked`: everybody who may decide in the stages that open.
+    `outcome`: also `waiting`, and `refused` if it can't be opened. `why`: texts that the reasons contain.
     """
 
     name: Text
@@ -89,6 +90,8 @@ class Case(Frozen):
     requester: Text
     on_behalf_of: Text | None = None
     now: Moment = START
+    covered_by: Text | None = None
+    break_glass: Text | None = None
     votes: tuple[CaseVote, ...] = ()
     asked: tuple[Text, ...] | None = None
     outcome: Literal["approved", "rejected", "answered", "expired", "cancelled", "waiting", "refused"] | None = None
@@ -98,6 +101,8 @@ class Case(Frozen):
     def _expects_something(self) -> Case:
         if self.asked is None and self.outcome is None and not self.why:
             raise refuse("is missing: a case expects an outcome, who is asked, or why", at="outcome")
+        if self.break_glass is not None and self.votes:
+            raise refuse("what is opened without a vote is decided before anybody votes", at="votes")
         return self
 
 
@@ -154,6 +159,12 @@ def _faults(tests: PolicyTests, definition: Definition, service: ServiceSettings
         yield from _person((*path, "requester"), case.requester, apps=True)
         if case.on_behalf_of is not None:
             yield from _person((*path, "on_behalf_of"), case.on_behalf_of)
+        if case.covered_by is not None and case.covered_by not in list(seen)[:-1]:
+            yield Finding((*path, "covered_by"), "no earlier case has this name", nearest(case.covered_by, seen))
+        for key, rule in (("covered_by", definition.standing), ("break_glass", definition.break_glass)):
+            if getattr(case, key) is not None and rule is None:
+                table = "standing" if key == "covered_by" else key
+                yield Finding((*path, key), f"the workflow has no [{table}]")
         for name in case.input:
             if name not in definition.fields:
                 yield Finding(

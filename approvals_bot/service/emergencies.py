@@ -48,12 +48,20 @@ async def may_break_glass(definition: Definition, person: str, people: People) -
 async def in_emergency(
     listed: Listed, opening: Opening, reason: str, people: People, at: datetime
 ) -> Workflow[..., Any]:
-    """Return the workflow of a request that this person opens without a vote. Raises OpeningRefused.
+    """Return the workflow of a request that this person opens without a vote. Raises OpeningRefused."""
+    assert listed.definition is not None, "it is an approval"
+    definition = await emergency_definition(listed.definition, opening, reason, people, at)
+    return listed.workflow.under(definition.id, pinned(definition))
+
+
+async def emergency_definition(
+    definition: Definition, opening: Opening, reason: str, people: People, at: datetime
+) -> Definition:
+    """Return the definition of a request that this person opens without a vote. Raises OpeningRefused.
 
     What nobody could review is refused, so that no emergency goes by unseen.
     """
-    definition, reason = listed.definition, written_reason(reason)
-    assert definition is not None, "it is an approval"
+    reason = written_reason(reason)
     try:
         if opening.requester.startswith("app:") or not await may_break_glass(definition, opening.requester, people):
             raise OpeningRefused("emergency_not_allowed", who=opening.requester, workflow=definition.id)
@@ -66,4 +74,4 @@ async def in_emergency(
     definition = definition.model_copy(update={"emergency": emergency})
     if (problem := await find_undecidable_stage(review_definition(definition), opening, people, at)) is not None:
         raise nobody_decides(*problem)
-    return listed.workflow.under(definition.id, pinned(definition))
+    return definition

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import JsonValue
@@ -22,7 +22,14 @@ from approvals_bot.approvals.given_grants import StandingGrant
 from approvals_bot.approvals.picks import PickQuery, Picks, chosen
 from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.request import Opening, Request
-from approvals_bot.approvals.standing_grants import CountedUse, GrantUse, StandingGrants
+from approvals_bot.approvals.standing_grants import (
+    CountedUse,
+    GrantUse,
+    StandingGrants,
+    grants_in,
+    with_grant,
+    with_use,
+)
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.durable.core import sandbox
 from approvals_bot.durable.core.commands import events_of
@@ -37,10 +44,15 @@ MOST_TIMERS = 2_000
 
 
 @contextmanager
-def played(definition: Definition, opening: Opening, people: People, at: datetime) -> Iterator[PlayedRequest]:
-    """Provide a request to play, and throw its run away at the end, wherever it waits."""
+def played(
+    definition: Definition, opening: Opening, people: People, at: datetime, grants: PlayedGrants | None = None
+) -> Iterator[PlayedRequest]:
+    """Provide a request to play, and throw its run away at the end, wherever it waits.
+
+    `grants`: what earlier requests have given; None: nothing.
+    """
     with sandbox.installed():
-        play = PlayedRequest(definition, opening, people, at)
+        play = PlayedRequest(definition, opening, people, at, grants or PlayedGrants())
         try:
             yield play
         finally:
@@ -54,13 +66,16 @@ class PlayedRequest:
     where nobody can decide.
     """
 
-    def __init__(self, definition: Definition, opening: Opening, people: People, at: datetime) -> None:
+    def __init__(
+        self, definition: Definition, opening: Opening, people: People, at: datetime, grants: PlayedGrants
+    ) -> None:
         workflow = approval.under(definition.id, pinned(_undelivered(definition)))
         given = workflow.signature.encode_call((opening,), {})
         data = {"run_id": new_run_id(at, bytes(8)), "workflow": workflow.name, "input": given}
         self._created = Event(1, "run_created", at, data | {"settings": workflow.settings})
         self._replay = Replay(workflow, self._created, entropy=b"", link=str)
-        self._resources: dict[type, Any] = {People: people, Picks: _PlayedPicks(), StandingGrants: _NoGrants()}
+        self._resources: dict[type, Any] = {People: people, Picks: _PlayedPicks(), StandingGrants: grants}
+        self._grants = grants
         self._length = 1
         self._hook: int | None = None  # the number of the hook that takes acts, as long as it is open
         self._answers: dict[int, dict[str, Any]] = {}  # by the act's place in the log
@@ -131,16 +146,17 @@ class PlayedRequest:
             self.seen.append(Request.model_validate(parts[0]))
 
     def _steps(self, outcome: ReplayResult) -> Iterator[OpenStep]:
-        """Yield the open steps that read or pick. The others are deliveries and calls, which stay on their way."""
+        """Yield the open steps that read, pick or count. Others are deliveries and calls, which stay on their way."""
         for step in outcome.steps:
             needs = {*step.step.signature.needs.values()}
-            if (step.step.only_reads or Picks in needs) and self._resources.keys() >= needs:
+            if (step.step.only_reads or needs & {Picks, StandingGrants}) and self._resources.keys() >= needs:
                 yield step
 
     async def _run_step(self, state: OpenStep) -> Event:
         signature = state.step.signature
         args, kwargs = signature.decode_call(state.input)
         needs = {name: self._resources[kind] for name, kind in signature.needs.items()}
+        self._grants.now = self.now
         result = await state.step.function(*args, **kwargs, **needs)
         return self._event(NewEvent("step_completed", {"id": state.id, "result": signature.result.encode(result)}))
 
@@ -181,17 +197,28 @@ class _PlayedPicks(Picks):
         return picked
 
 
-class _NoGrants(StandingGrants):
-    """No earlier approval covers this request, and nobody asks for what its own covers."""
+class PlayedGrants(StandingGrants):
+    """What the approvals of the requests that are played one after another cover of later ones."""
+
+    def __init__(self) -> None:
+        self.now = datetime.min.replace(tzinfo=UTC)
+        self._lists: dict[str, Mapping[str, Any]] = {}
 
     async def give(self, scope: str, grant: StandingGrant) -> None:
-        pass
+        self._keep(scope, with_grant(self._lists.get(scope, {}), grant))
 
     async def active(self, scope: str) -> tuple[StandingGrant, ...]:
-        return ()
+        kept = grants_in(self._lists.get(scope, {}))
+        return tuple(each.grant for each in kept if each.state(self.now) == "active")
 
     async def use(self, scope: str, id: str, use: GrantUse) -> CountedUse | None:
-        return None
+        counted, after = with_use(self._lists.get(scope, {}), id, use, self.now)
+        self._keep(scope, after)
+        return counted
+
+    def _keep(self, scope: str, after: Mapping[str, Any] | None) -> None:
+        if after is not None:
+            self._lists[scope] = after
 
 
 def with_example_files(of: Mapping[str, FieldSpec], given: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

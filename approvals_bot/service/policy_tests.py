@@ -24,8 +24,9 @@ from approvals_bot.config.policy_tests import Case, CaseVote, LoadedTests
 from approvals_bot.durable.core.bugs import where_raised
 from approvals_bot.errors import InvalidPayloadError, WorkflowBugError
 from approvals_bot.people import People, is_mail
+from approvals_bot.service.emergencies import emergency_definition
 from approvals_bot.service.open import check_requester, permitted_opening
-from approvals_bot.service.playing import PlayedRequest, played, with_example_files
+from approvals_bot.service.playing import PlayedGrants, PlayedRequest, played, with_example_files
 from approvals_bot.service.refusals import OpeningRefused
 from approvals_bot.service.tool_calls import known_opening
 
@@ -86,7 +87,7 @@ async def run_tests(tested: LoadedTests, make_people: MakePeople) -> FileResult:
     coverage = dict.fromkeys(_items(definition), False)
     results = []
     for at, case in enumerate(tested.tests.case):
-        happened = await _played(definition, case, people)
+        happened = await _played(definition, case, people, tested.tests.case[:at])
         coverage.update(dict.fromkeys((*happened.requested, *_met(definition, happened.seen)), True))
         expected = await _expected(case, people)
         failures = () if happened.broken else tuple(_failures(tested, at, case, happened, expected))
@@ -120,11 +121,13 @@ class _Happened:
             self.reasons.append(reason)
 
 
-async def _played(definition: Definition, case: Case, people: People) -> _Happened:
+async def _played(definition: Definition, case: Case, people: People, earlier: Sequence[Case]) -> _Happened:
     """Play a case. A bug of ours, for which a real request would wait, says nothing about the policy."""
-    happened = _Happened()
+    happened, grants = _Happened(), PlayedGrants()
     try:
-        await _play(happened, definition, case, people)
+        for each in _covering(case, earlier):
+            await _play(_Happened(), definition, _after(grants, each), people, grants)
+        await _play(happened, definition, _after(grants, case), people, grants)
     except Exception as bug:  # noqa: BLE001  # whatever it is, the other cases are played
         what = str(bug) if isinstance(bug, WorkflowBugError) else f"{type(bug).__name__}: {bug} ({where_raised(bug)})"
         happened.outcome, happened.broken = "broken", what
@@ -132,7 +135,22 @@ async def _played(definition: Definition, case: Case, people: People) -> _Happen
     return happened
 
 
-async def _play(happened: _Happened, definition: Definition, case: Case, people: People) -> None:
+def _covering(case: Case, earlier: Sequence[Case]) -> list[Case]:
+    """Return the cases whose approvals may cover this one, the first of them first."""
+    found = list[Case]()
+    while case.covered_by is not None:
+        case = next(each for each in earlier if each.name == case.covered_by)
+        found.insert(0, case)
+    return found
+
+
+def _after(grants: PlayedGrants, case: Case) -> Case:
+    """Return the case, a minute after what was played before it unless it says when it is."""
+    is_first = case.covered_by is None or "now" in case.model_fields_set
+    return case if is_first else case.model_copy(update={"now": grants.now + timedelta(minutes=1)})
+
+
+async def _play(happened: _Happened, definition: Definition, case: Case, people: People, grants: PlayedGrants) -> None:
     behalf = None if case.on_behalf_of is None else people.canonical(case.on_behalf_of)
     requester = people.identity(case.requester)
     try:
@@ -141,13 +159,15 @@ async def _play(happened: _Happened, definition: Definition, case: Case, people:
         if definition.request is not None:
             happened.requested += await _requested(definition, given, requester, behalf, people, case.now)
         opening = await permitted_opening(definition, given, requester, behalf, people, case.now)
+        if case.break_glass is not None:
+            definition = await emergency_definition(definition, opening, case.break_glass, people, case.now)
     except OpeningRefused as refused:
         faults = "".join(f" {'.'.join(map(str, fault['loc']))}: {fault['msg']}." for fault in refused.errors)
         _refused(happened, f"{refused.detail}{faults}")
     except InvalidPayloadError as invalid:
         _refused(happened, str(invalid))
     else:
-        with played(definition, opening, people, case.now) as play:
+        with played(definition, opening, people, case.now, grants) as play:
             await _play_votes(play, case, opening, happened, people)
 
 

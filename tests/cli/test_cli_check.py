@@ -246,7 +246,9 @@ def test_init_writes_a_configuration_that_checks(site: Site) -> None:
     answers = ("--you", "me@here.eu", "--colleague", "you@here.eu", "--what", "purchase")
     assert '"me@" is not an email address' in site.type("init", str(folder), "--you", "me@", fails=2).stderr
     assert not folder.exists()
-    assert "config.toml" in site.type("init", str(folder), *answers).stdout
+    said = site.type("init", str(folder), *answers).stdout
+    assert "config.toml" in said
+    assert f"Bearer $(cat {folder}/secrets/ci.key)" in said, "a key that `serve` takes, too"
     assert "you@here.eu" in (folder / "config.toml").read_text()
     assert 'id      = "purchase"' in (folder / "workflows" / "purchase.toml").read_text()
     for name in ("config.toml", "workflows/purchase.toml", "workflows/purchase.test.toml"):

@@ -398,3 +398,107 @@ def test_alternatives_of_a_stage_are_covered_one_by_one(site: Site) -> None:
         "stage first any 1 seat 1 filled": False,
         "stage first any 2 seat 1 filled": True,
     }
+
+
+ACCESS = """\
+[workflow]
+id = "access"
+title = "Access to {{ account }}"
+request = ["*"]
+owners = ["ann@acme.eu"]
+[fields]
+account = { type = "string", pinned = true }
+[[stage]]
+id = "go"
+from = ["@managers"]
+[clock]
+none = true
+[standing]
+match = ["account"]
+lasts = "30d"
+times = 1
+[break_glass]
+who = ["bo@acme.eu"]
+review = { from = ["@managers"], within = "24h" }
+"""
+COVERED = """\
+[[case]]
+name = "first"
+requester = "bo@acme.eu"
+input = { account = "prod" }
+votes = [{ by = "ann@acme.eu", after = "2h" }]
+outcome = "approved"
+[[case]]
+name = "next"
+requester = "bo@acme.eu"
+input = { account = "prod" }
+covered_by = "first"
+asked = []
+outcome = "approved"
+why = "Covered by the approval of “Access to prod”"
+[[case]]
+name = "used up"
+requester = "bo@acme.eu"
+input = { account = "prod" }
+covered_by = "next"
+outcome = "waiting"
+[[case]]
+name = "another account"
+requester = "bo@acme.eu"
+input = { account = "dev" }
+covered_by = "first"
+outcome = "waiting"
+[[case]]
+name = "a month later"
+requester = "bo@acme.eu"
+input = { account = "prod" }
+now = 2026-02-05T09:00:00Z
+covered_by = "first"
+outcome = "waiting"
+[[case]]
+name = "an emergency"
+requester = "bo@acme.eu"
+input = { account = "prod" }
+break_glass = "The database is down, and nobody answers"
+asked = []
+outcome = "approved"
+why = ["Opened without a vote by Bo", "nobody answers"]
+[[case]]
+name = "not on call"
+requester = "cy@acme.eu"
+input = { account = "prod" }
+break_glass = "The database is down, and nobody answers"
+outcome = "refused"
+[[case]]
+name = "no reason"
+requester = "bo@acme.eu"
+input = { account = "prod" }
+break_glass = "hm"
+outcome = "refused"
+why = "20 characters"
+"""
+
+
+MAIL = """
+[email]
+host = "127.0.0.1"
+port = 2525
+security = "none"
+sender = "approvals@acme.eu"
+"""
+
+
+def test_covered_requests_and_emergencies_are_played(site: Site) -> None:
+    site.write("config.toml", site.config.read_text() + MAIL)
+    site.write("workflows/access.toml", ACCESS)
+    site.write("workflows/access.test.toml", COVERED)
+    assert "8 of 8" in site.type("test").stdout
+    for was, now, fault in (
+        ('by = "next"', 'by = "another account"', "case[2].covered_by: no earlier case has this name"),
+        ('"hm"', '"hm"\nvotes = [{ by = "ann@acme.eu" }]', "without a vote is decided before anybody votes"),
+    ):
+        site.write("workflows/access.test.toml", COVERED.replace(was, now))
+        assert fault in site.type("test", fails=2).stderr
+    site.write("workflows/access.test.toml", COVERED)
+    site.write("workflows/access.toml", ACCESS.partition("[standing]")[0])
+    assert "the workflow has no [break_glass]" in site.type("test", fails=2).stderr
