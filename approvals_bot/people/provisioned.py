@@ -54,6 +54,7 @@ class ProvisionedPeople:
         self._by_address: dict[str, dict[str, None]] = {}  # the IDs of users who are known by this address
         self._having: dict[str, dict[str, None]] = {}  # the IDs of users with this among their addresses
         self._by_name: dict[str, dict[str, None]] = {}  # the IDs of groups with this name
+        self._groups_of: dict[str, dict[str, None]] = {}  # the IDs of the groups that have this member
         self._barred: set[str] = set()
         self._domains: set[str] = set()
         self._members: dict[str, Mapping[str, None]] = {}  # of groups by name, until anything changes
@@ -96,10 +97,14 @@ class ProvisionedPeople:
         self._members.clear()
         if before is not None:
             _forget(self._by_name, before.name, id)
+            for member in dict.fromkeys(before.members):
+                _forget(self._groups_of, member, id)
         if document is not None:
             members = (str(member.get("value", "")) for member in _list(document.get("members")))
             self._groups[id] = ProvisionedGroup(id, str(document.get("displayName") or ""), tuple(members))
             self._by_name.setdefault(self._groups[id].name, {})[id] = None
+            for member in self._groups[id].members:
+                self._groups_of.setdefault(member, {})[id] = None
 
     def read_user(self, id: str, document: Mapping[str, Any]) -> ProvisionedUser:
         """Return the user that the provider describes, without taking them over."""
@@ -107,6 +112,10 @@ class ProvisionedPeople:
 
     def user(self, id: str) -> ProvisionedUser | None:
         return self._users.get(id)
+
+    def groups_of(self, id: str) -> list[ProvisionedGroup]:
+        """Return the groups that have this user as a member."""
+        return [self._groups[group] for group in self._groups_of.get(id, ())]
 
     def counts(self) -> tuple[int, int]:
         """Return how many users and groups there are."""

@@ -172,6 +172,7 @@ class ScimResources(AsyncScimStorage):
         name: str | None = None
         if isinstance(resource, User):
             resource.password = None  # nobody signs in with it here
+            resource.groups = None  # the groups have their members
             name = folded(resource.user_name or "")
             if not name.isprintable():
                 raise InvalidValueException(detail="userName has characters that can't be shown")
@@ -197,6 +198,9 @@ class ScimResources(AsyncScimStorage):
         return matching
 
     def _resource(self, resource_type: ResourceType, document: Mapping[str, Any] | None) -> Resource[Any]:
+        if document is not None and _kind(resource_type) == "User":  # whose groups only the groups say
+            of = self._kept.people.groups_of(str(document.get("id")))
+            document = {**document, "groups": [{"value": each.id, "display": each.name} for each in of] or None}
         return self._service.get_model(resource_type).model_validate(document)
 
 

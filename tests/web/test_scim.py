@@ -153,6 +153,11 @@ async def test_members_come_and_go_as_providers_send_it(idp: Provider) -> None:
     assert await members({"op": "replace", "value": {"id": group, "displayName": "night-crew"}}) == [0, 2]  # Okta
     assert await members({"op": "replace", "path": "members", "value": [{"value": ids[3]}]}) == [3]
     assert await idp.house.service.engine.resources[People].is_in("p3@acme.eu", "sre")
+    shown = [(await idp.ask("GET", f"/Users/{id}")).json().get("groups") for id in (ids[0], ids[3])]
+    assert shown == [None, [{"value": group, "display": "night-crew"}]]
+    await idp.patch(f"/Users/{ids[3]}", {"op": "replace", "path": "displayName", "value": "Pia"})
+    assert await members({"op": "remove", "path": "members"}) == []
+    assert "groups" not in (await idp.ask("GET", f"/Users/{ids[3]}")).json()
 
 
 async def test_users_are_found_as_providers_ask(idp: Provider) -> None:
