@@ -55,7 +55,7 @@ def revoke(run: str, config: Path, by: str | None, reason: str, as_json: bool) -
 @run_argument
 @click.argument("lasts")
 @config_option
-@click.option("--by", metavar="ADDRESS", help="The person who asks for it; without it, the requester.")
+@click.option("--by", metavar="ADDRESS", help="The person who extends it; without it, the requester.")
 @shown_reason_option
 @json_option
 def extend(run: str, lasts: str, config: Path, by: str | None, reason: str, as_json: bool) -> None:
