@@ -335,6 +335,8 @@ def delivery(copy: CardDelivery) -> str:
     match copy.state:
         case "delivered":
             return f"✓ {copy.to} {way(copy)}{tries}"
+        case "held" if copy.retried == "update":
+            return f"⏳ The card for {copy.to} {way(copy)} shows an older state; its update waits for its turn"
         case "retrying":
             return f"⏳ {retrying(copy)}" + (f": {copy.error}" if copy.error else "")
         case "not_sent":

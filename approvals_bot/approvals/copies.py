@@ -374,9 +374,11 @@ class Copies:
                     self._put(replace(self.all[number - 1], shown=newest).became("delivered"))
                     tries = 0
                 case Refused(error, code="install") | TryAgain(error) as later:  # an operator mends the installation
-                    tries += 1
                     after = later.after if isinstance(later, TryAgain) else None
-                    is_in_time = await self._wait(number, Pause(tries, after), error, until, retried="update")
+                    is_held = isinstance(later, TryAgain) and later.held and after is not None
+                    tries = 0 if is_held else tries + 1
+                    state: Progress = "held" if is_held else "retrying"
+                    is_in_time = await self._wait(number, Pause(tries, after), error, until, state, "update")
                     self._put(replace(self.all[number - 1], is_editable=is_in_time))
                 case Refused():
                     self._put(replace(self.all[number - 1], is_editable=False))

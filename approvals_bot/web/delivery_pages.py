@@ -38,8 +38,8 @@ WORDS: Mapping[Trouble, str] = {
 }
 MEANINGS: Mapping[Trouble, str] = {
     "not_delivered": "It was given up. It can be tried again until the request is decided.",
-    "retrying": "It is tried again on its own, ever more rarely.",
-    "held": "It has its turn, because of a digest or the relay's rate limit.",
+    "retrying": "It, or an update of a card that is there, is tried again on its own, ever more rarely.",
+    "held": "It has its turn, because of a digest or a rate limit.",
     "uncertain": "The confirmation was lost, so it may have arrived twice.",
 }
 CAME_OF_IT: Mapping[Tried, str] = {

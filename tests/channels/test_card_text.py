@@ -85,6 +85,8 @@ def test_a_returned_request_does_not_claim_to_have_changed() -> None:
     ],
 )
 def test_a_delivery_says_what_will_be_tried_again(retried: Any, said: str) -> None:
+    held = CardDelivery("#deploys", "slack", "held", retried="update")
+    assert card_text.delivery(held).endswith("shows an older state; its update waits for its turn")
     assert card_text.delivery(CardDelivery("#deploys", "slack", "retrying", 2, "wait", retried=retried)) == said
 
 

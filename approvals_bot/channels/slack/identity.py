@@ -300,6 +300,7 @@ def _ids(payload: Mapping[str, Any], what: Literal["team", "enterprise"]) -> set
     """Collect the payload's team or enterprise ids. Events and commands name them flat, interactions nested."""
     nested = payload.get(what)
     found = {nested.get("id") if isinstance(nested, Mapping) else nested, payload.get(f"{what}_id")}
-    if what == "enterprise" and isinstance(team := payload.get("team"), Mapping):
-        found.add(team.get("enterprise_id"))
+    if what == "enterprise":
+        team, installations = payload.get("team"), payload.get("authorizations") or ()  # of events, ours
+        found |= {each.get("enterprise_id") for each in (team, *installations) if isinstance(each, Mapping)}
     return {str(one) for one in found if one}

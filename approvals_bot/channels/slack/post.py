@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from math import ceil
 from typing import Any
 
 from approvals_bot.approvals.notifications import ASKING
@@ -33,17 +32,17 @@ from approvals_bot.channels.slack import blocks
 from approvals_bot.channels.slack.blocks import NOBODY, Mentions
 from approvals_bot.channels.slack.client import AnswerLostError, LaterError, NeverError, SlackClient, SlackError
 from approvals_bot.channels.slack.members import BriefCache, SlackPeople
-from approvals_bot.channels.slack.reasons import QUEUED
+from approvals_bot.channels.slack.updates import GRACE, UPDATE, QueuedError, UpdateQueue, span
 from approvals_bot.durable.core.api import get_step_metadata
 from approvals_bot.errors import NotInStepError
 from approvals_bot.people import Person, SourceUnavailable
 
 POST_EVERY = 1.0  # seconds between two posts to one conversation, as Slack asks
 POST_WAIT = 3.0  # seconds that a post waits here for its turn; if it would take longer, it comes back later
-GRACE = 15.0  # seconds after its turn until a post that doesn't come back loses its place
 FIRST_PAUSE, LONGEST_PAUSE = 3.0, 120.0  # seconds before retrying a conversation that failed; doubled each time
 
 METHOD = "chat.postMessage"
+RATE_LIMITED = "ratelimited"  # Slack's code
 KEPT = 10_000  # conversations
 
 HERE = float("inf")  # instead of the time when a post is expected back: it is waiting here
@@ -58,15 +57,10 @@ OUTSIDER = "outsider"  # our own code: an account with which nobody may act, suc
 NO_TROUBLE: dict[str, RefusedCode] = {NO_ACCOUNT: "no_account", OUTSIDER: "no_account", TOO_LATE: "too_late"}
 """What is no failure: they are asked by mail and looked up again, or need not be asked any more."""
 
+NAME_MEMORY = 300.0  # seconds; a channel may be renamed, and another may get its name
 REMEMBERED = 2_000  # deliveries whose answer was lost, and conversations whose id is known
 log = logging.getLogger(__name__)
 MEMBER_MEMORY = 60.0  # seconds; how long somebody who has joined or left a channel may be taken for what they were
-
-
-class QueuedError(LaterError):
-    """The post's turn comes later, exactly `after` from now. Nothing was sent."""
-
-    otherwise = QUEUED
 
 
 @dataclass(eq=False)
@@ -81,7 +75,7 @@ class _Queue:
     def next_pause(self) -> timedelta:
         """Return how long to pause after one more failure."""
         self.failures += 1
-        return _span(min(FIRST_PAUSE * 2 ** min(self.failures - 1, 16), LONGEST_PAUSE))
+        return span(min(FIRST_PAUSE * 2 ** min(self.failures - 1, 16), LONGEST_PAUSE))
 
     def give_way(self, key: str, until: float | None = None) -> None:
         """Let the next post go. This one is back at `until`, or has left for good."""
@@ -146,7 +140,7 @@ class ConversationQueues:
             turn = max(now, queue.free_at) + ahead * self._every
             if turn - now > self._patience:
                 queue.expected[key] = turn
-                raise QueuedError(METHOD, "waiting for its turn", _span(turn - now))
+                raise QueuedError(METHOD, "waiting for its turn", span(turn - now))
             if ahead == 0:
                 await asyncio.sleep(turn - now)
                 return
@@ -155,12 +149,7 @@ class ConversationQueues:
                     await queue.moved.wait()
             except TimeoutError:  # the post ahead takes long
                 queue.expected[key] = self._monotonic() + self._every
-                raise QueuedError(METHOD, "waiting for its turn", _span(self._every)) from None
-
-
-def _span(seconds: float) -> timedelta:
-    """Convert to a timedelta, rounded up so that no post comes a moment too early."""
-    return timedelta(milliseconds=max(1, ceil(seconds * 1_000)))
+                raise QueuedError(METHOD, "waiting for its turn", span(self._every)) from None
 
 
 class SlackOut:
@@ -172,13 +161,14 @@ class SlackOut:
         """Set it up. `patience`: seconds that a post waits here for its turn before it comes back later."""
         self._client = client
         self._queues = ConversationQueues(client.monotonic, patience=patience)
+        self._updates = UpdateQueue(client.monotonic)
         self._people = people
         self._mentions = SlackMentions(client, people)
         self._now = now
         self._born = now()
         self._lost: OrderedDict[str, datetime] = OrderedDict()  # delivery id → when it was first tried
         self._direct: OrderedDict[str, str] = OrderedDict()  # user id → conversation id
-        self._named: OrderedDict[str, str] = OrderedDict()  # "#deploys" → conversation id
+        self._named: OrderedDict[str, tuple[str, float]] = OrderedDict()  # "#deploys" → conversation id, and until when
 
     async def send(self, dispatch: Dispatch) -> Result:
         try:
@@ -188,21 +178,29 @@ class SlackOut:
             async with self._queues.turn(place_name(dispatch.to), dispatch.delivery_id):
                 return await self._notify(dispatch, conversation, tried)
         except (LaterError, NeverError, SourceUnavailable) as error:
-            if isinstance(error, NeverError) and self._has_moved(dispatch, error):
-                return await self.send(dispatch)  # to the channel that has the name now
+            if isinstance(error, NeverError) and await self._has_moved(dispatch, error):
+                return await self.send(dispatch)  # to the channel that has the name now, or the new conversation
             return _failed(error)
 
-    def _has_moved(self, dispatch: Dispatch, never: NeverError) -> bool:
-        """Forget a named channel's id once Slack refuses it: it may be archived, and another may have its name."""
-        if never.code not in GONE or dispatch.thread is not None or not isinstance(dispatch.to, Place):
+    async def _has_moved(self, dispatch: Dispatch, never: NeverError) -> bool:
+        """Forget the id of a conversation that Slack refuses.
+
+        A channel may be archived, and another may have its name; a person may have another account.
+        """
+        if never.code not in GONE or dispatch.thread is not None:
             return False
-        return self._named.pop(dispatch.to.place, None) is not None
+        if isinstance(dispatch.to, Place):
+            return self._named.pop(dispatch.to.place, None) is not None
+        user = await self._people.user_id(dispatch.to.person)
+        return self._direct.pop(user or "", None) is not None
 
     async def update(self, receipt: Receipt, dispatch: Dispatch) -> Result:
         text, shown = blocks.message(dispatch, await self._mentions.find(dispatch, cached=True))
+        message, is_decided = f"{receipt.place}/{receipt.id}", dispatch.card.outcome is not None
         try:
+            self._updates.take_turn(message, is_decided=is_decided)
             await self._client.ask(
-                "chat.update",
+                UPDATE,
                 conversation=receipt.place,
                 channel=receipt.place,
                 ts=receipt.id,
@@ -210,6 +208,8 @@ class SlackOut:
                 blocks=shown,
             )
         except (LaterError, NeverError) as error:
+            if error.code == RATE_LIMITED and isinstance(error, LaterError) and error.after is not None:
+                error.after = self._updates.limited(message, error.after, is_decided=is_decided)
             failed = _failed(error)
             if isinstance(failed, Refused) and error.code == "missing_scope":
                 return replace(failed, code="install")  # it can edit nothing
@@ -271,14 +271,14 @@ class SlackOut:
         self._lost.pop(dispatch.delivery_id, None)
         place = str(answer["channel"])
         if conversation != place:
-            _keep(self._named, conversation, place)
+            self._name(conversation, place)
         return Delivered(Receipt(place, str(answer["ts"]), dispatch.card.version), uncertain=not found)
 
     async def _conversation(self, dispatch: Dispatch) -> str:
         if dispatch.thread is not None:
             return dispatch.thread.place
         if isinstance(dispatch.to, Place):
-            return self._named.get(dispatch.to.place, dispatch.to.place)
+            return self._id_named(dispatch.to.place) or dispatch.to.place
         is_asked = dispatch.occasion in ASKING and bool(dispatch.card.choices)
         return await self._direct_to(dispatch.to.person, to_act=is_asked)
 
@@ -330,7 +330,7 @@ class SlackOut:
         """Return the id of a conversation given by name; None if Slack doesn't list it."""
         if not conversation.startswith("#"):
             return conversation
-        if conversation not in self._named:
+        if (known := self._id_named(conversation)) is None:
             try:
                 async for found in self._client.pages(
                     "conversations.list",
@@ -340,11 +340,19 @@ class SlackOut:
                     types="public_channel,private_channel",
                 ):
                     if found.get("name") == conversation[1:]:
-                        _keep(self._named, conversation, str(found["id"]))
-                        break
+                        return self._name(conversation, str(found["id"]))
             except NeverError:
                 return None
-        return self._named.get(conversation)
+        return known
+
+    def _name(self, channel: str, conversation: str) -> str:
+        _keep(self._named, channel, (conversation, self._client.monotonic() + NAME_MEMORY))
+        return conversation
+
+    def _id_named(self, channel: str) -> str | None:
+        """Return the id of the channel that has this name, unless that was learnt too long ago."""
+        conversation, until = self._named.get(channel, ("", 0.0))
+        return conversation if until > self._client.monotonic() else None
 
 
 def _failed(error: LaterError | NeverError | SourceUnavailable) -> TryAgain | Refused:

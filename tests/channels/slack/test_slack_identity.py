@@ -148,3 +148,23 @@ async def test_a_configured_id_counts_from_elsewhere_once_slack_says_whose(open_
 )
 def test_payloads_of_our_grid_are_ours(payload: dict[str, Any], is_ours: bool) -> None:
     assert SlackTeam("T0PLAY", "E0ACME", "A0").sent(payload) is is_ours
+
+
+OURS = SlackTeam(team="E0ACME", enterprise="E0ACME", app="A1")  # installed in the whole organisation
+
+
+@pytest.mark.parametrize(
+    ("payload", "is_ours"),
+    [
+        ({"team": None, "enterprise": {"id": "E0ACME"}, "user": {"id": "W012", "team_id": "T0SISTER"}}, True),
+        ({"team_id": "T0SISTER", "enterprise_id": "E0ACME", "user_id": "W012"}, True),
+        ({"team_id": "T0SISTER", "authorizations": [{"enterprise_id": "E0ACME", "team_id": None}]}, True),
+        ({"team_id": "T0OTHER", "authorizations": [{"enterprise_id": "E0OTHER", "team_id": "T0OTHER"}]}, False),
+        ({"team": {"id": "T0OTHER", "enterprise_id": "E0OTHER"}, "enterprise": {"id": "E0OTHER"}}, False),
+        ({"team": {"id": "T0OTHER"}, "enterprise": None, "user": {"id": "U9", "team_id": "T0OTHER"}}, False),
+    ],
+    ids=["press", "command", "event", "another's event", "another Grid", "a workspace"],
+)
+def test_an_organisations_app_knows_its_own_payloads(payload: dict[str, Any], is_ours: bool) -> None:
+    assert OURS.sent(payload | {"api_app_id": "A1"}) is is_ours
+    assert not OURS.sent(payload | {"api_app_id": "A2"})

@@ -13,8 +13,9 @@ import pytest
 from approvals_bot.approvals.card_model import Card, CardOutcome
 from approvals_bot.approvals.port import Delivered, Dispatch, Place, Receipt, Refused, ToPerson, TryAgain
 from approvals_bot.channels.slack.client import NeverError
-from approvals_bot.channels.slack.post import SlackOut
+from approvals_bot.channels.slack.post import NAME_MEMORY, SlackOut
 from approvals_bot.channels.slack.reasons import NO_PERSON, OUTSIDER, REASONS, REFUSED, REVOKED, reason_of
+from approvals_bot.channels.slack.updates import UPDATE_EVERY
 from approvals_bot.people import Person, SourceUnavailable
 from approvals_bot.playground import SeedChannel, User
 from approvals_bot.playground.slack.calls import METHODS
@@ -101,6 +102,25 @@ async def test_a_re_created_channel_is_found_by_its_name(stage: Stage, card: Car
     stage.fault("error", "chat.postMessage", error="is_archived", times=None)
     stage.monotonic.at += 1
     assert await stage.out.send(Dispatch("d3", to, card)) == Refused("the channel is archived")
+
+
+async def test_a_renamed_channels_name_may_mean_another(stage: Stage, card: Card) -> None:
+    to = Place("slack", "#deploys")
+    assert isinstance(await stage.out.send(Dispatch("d1", to, card)), Delivered)
+    for wait in (1.0, NAME_MEMORY):
+        stage.monotonic.at += wait
+        assert isinstance(await stage.out.send(Dispatch(f"d{wait}", to, card)), Delivered)
+    posts = [call.arguments["channel"] for call in stage.playground.web_api.seen if call.method == "chat.postMessage"]
+    assert posts == ["#deploys", "C0DEPLOYS", "#deploys"]
+
+
+async def test_a_closed_direct_conversation_is_opened_again(stage: Stage, card: Card) -> None:
+    to = ToPerson("slack", Person("ann@acme.eu", "Ann Ode", "U0ANN"))
+    assert isinstance(await stage.out.send(Dispatch("d1", to, card)), Delivered)
+    stage.fault("error", "chat.postMessage", error="channel_not_found")
+    stage.monotonic.at += 1
+    assert isinstance(await stage.out.send(Dispatch("d2", to, card)), Delivered)
+    assert [call.method for call in stage.playground.web_api.seen].count("conversations.open") == 2
 
 
 @pytest.mark.check(31)
@@ -215,9 +235,11 @@ async def test_a_rate_limit_of_updates_delays_all_updates_and_no_post(stage: Sta
     sent = await stage.out.send(Dispatch("d1", DEPLOYS, card))
     assert isinstance(sent, Delivered)
     stage.fault("rate_limited", "chat.update", retry_after=30)
-    assert await stage.out.update(sent.receipt, Dispatch("d1", DEPLOYS, card)) == TryAgain(
-        "Slack asks us to wait", timedelta(seconds=30)
-    )
+    limited = await stage.out.update(sent.receipt, Dispatch("d1", DEPLOYS, card))
+    assert isinstance(limited, TryAgain)
+    assert limited.after is not None
+    assert limited.error == "Slack asks us to wait"
+    assert 30 <= limited.after.total_seconds() <= 30 + UPDATE_EVERY
     calls = len(stage.playground.web_api.seen)
     elsewhere = await stage.out.update(Receipt("C0SECRET", "1.0"), Dispatch("d2", DEPLOYS, card))
     assert isinstance(elsewhere, TryAgain)

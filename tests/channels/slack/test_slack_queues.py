@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from approvals_bot.channels.slack.client import AnswerLostError, LaterError, NeverError
-from approvals_bot.channels.slack.post import GRACE, LONGEST_PAUSE, ConversationQueues, QueuedError
+from approvals_bot.channels.slack.post import LONGEST_PAUSE, ConversationQueues
+from approvals_bot.channels.slack.updates import GRACE, UPDATE_EVERY, QueuedError, UpdateQueue
 from tests.support.fake_slack import Ticks
 
 
@@ -142,3 +143,59 @@ async def test_a_slow_post_holds_the_next_ones_back_and_releases_them() -> None:
     await posting
     async with queues.turn("C1", "next"):
         pass
+
+
+# ── Edits, which Slack limits for the whole workspace ──
+
+
+def edit(updates: UpdateQueue, message: str, *, is_decided: bool = False) -> float:
+    """Return the seconds until this edit's turn; 0 if it goes now."""
+    try:
+        updates.take_turn(message, is_decided=is_decided)
+    except QueuedError as queued:
+        return queued.after.total_seconds() if queued.after else -1.0
+    return 0.0
+
+
+def test_edits_wait_for_nobody_until_slack_limits_them(ticks: Ticks) -> None:
+    updates = UpdateQueue(ticks)
+    assert [edit(updates, f"m{number}") for number in range(200)] == [0.0] * 200
+
+
+def test_limited_edits_have_turns_and_decided_cards_are_first(ticks: Ticks) -> None:
+    updates = UpdateQueue(ticks)
+    first = updates.limited("m0", timedelta(seconds=30), is_decided=False).total_seconds()
+    assert 30 <= first < 30 + UPDATE_EVERY
+    assert edit(updates, "m1") == pytest.approx(first + UPDATE_EVERY, abs=0.002)
+    assert edit(updates, "decided", is_decided=True) == first
+    ticks.at += first
+    assert edit(updates, "decided", is_decided=True) == 0
+    assert edit(updates, "m0") == pytest.approx(2 * UPDATE_EVERY, abs=0.002)  # behind m1, whose turn is next
+    ticks.at += UPDATE_EVERY
+    assert edit(updates, "m1") == 0
+
+
+def test_six_hundred_edits_come_back_twice_each(ticks: Ticks) -> None:
+    updates, began, attempts = UpdateQueue(ticks), ticks.at, 0
+    updates.limited("m0", timedelta(seconds=2), is_decided=False)
+    due, done = {f"m{number}": ticks.at for number in range(600)}, list[int]()
+    while due:
+        message, ticks.at = min(due.items(), key=lambda one: one[1])
+        attempts += 1
+        is_decided = int(message[1:]) % 2 == 0
+        if wait := edit(updates, message, is_decided=is_decided):
+            due[message] = ticks.at + wait
+        else:
+            del due[message]
+            done.append(is_decided)
+    assert attempts < 1_600
+    assert ticks.at - began < 605 * UPDATE_EVERY
+    assert sum(done[:300]) > 280  # decided ones, which come before the others
+
+
+def test_an_edit_that_does_not_return_holds_nobody_up(ticks: Ticks) -> None:
+    updates = UpdateQueue(ticks)
+    updates.limited("gone", timedelta(seconds=1), is_decided=True)
+    assert edit(updates, "here") > 1
+    ticks.at += 2 + GRACE
+    assert edit(updates, "here") == 0
