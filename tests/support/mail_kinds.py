@@ -28,6 +28,7 @@ def dispatches(card: Card, outcome: CardOutcome) -> dict[str, Dispatch]:
     voted = replace(card, choices=(*card.choices, take_back))
     by_mail = replace(voted, votes=tuple(replace(vote, via="email") for vote in voted.votes), decides_by_reply=True)
     said = CardComment(via="email", comment=STEPS, at=outcome.at, by=card.requester)
+    short = replace(said, comment="Is the backup done?")
     open_cards, decided = card_kinds.waiting(card), card_kinds.decided(card, outcome)
     to_rewrite = replace(open_cards["changes-requested"], why_me=TO_CHANGE)
     digits = {"digits": "123456", "requester": card.requester.text}
@@ -40,6 +41,7 @@ def dispatches(card: Card, outcome: CardOutcome) -> dict[str, Dispatch]:
         "escalation": Dispatch("f", to["ann"], card, "escalation"),
         "edited": Dispatch("g", to["ann"], open_cards["edited"], "change"),
         "comment": Dispatch("u", to["ann"], replace(card, comments=(said,)), "comment", comments=(said,)),
+        "short-comment": Dispatch("A", to["ann"], replace(card, comments=(short,)), "comment", comments=(short,)),
         "stalled": Dispatch("h", to["ann"], replace(card, is_stalled=True), "reminder"),
         "group-unreadable": Dispatch("v", to["ann"], open_cards["group-unreadable"]),
         "voted": Dispatch("i", to["cy"], voted, "vote"),

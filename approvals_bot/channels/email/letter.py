@@ -31,6 +31,7 @@ from approvals_bot.channels.email.reply_text import WORDS
 HTML_LIMIT = 90_000  # bytes; Gmail clips at 102 KB, transfer encoding and the text part not counted
 TEXT_LIMIT = 200_000  # bytes
 ROW = 72  # characters that fill a line of the HTML part in a wide window
+SHORT_COMMENT = 140  # characters of comments that leave the choices in a phone's first screen, below them
 SHORT_BUTTON = 48  # characters: a longer label leaves its button to the verb, since the title is above it
 
 _INLINER = css_inline.CSSInliner(keep_style_tags=True, load_remote_stylesheets=False, extra_css=None)
@@ -240,6 +241,7 @@ def _names(dispatch: Dispatch, now: datetime, limits: LetterLimits, replies: Rep
     if dispatch.occasion == "code":  # a code is for the page that asked for it, so the mail offers nothing else
         card, link = replace(card, choices=()), ""
     zone = dispatch.to.person.zone
+    new_comments = [_fitting_text(clean(made.comment), limits, is_signed=False) for made in _new_comments(dispatch)]
     whole = {field.name: field for field in dispatch.card.fields}
     said = [*dispatch.card.votes, *dispatch.card.comments, *filter(None, [dispatch.card.outcome])]
 
@@ -254,9 +256,8 @@ def _names(dispatch: Dispatch, now: datetime, limits: LetterLimits, replies: Rep
         "reader": one_line(dispatch.to.person.name, 80),
         "subject": subject(dispatch),
         "occasion": occasion(dispatch),
-        "new_comments": [
-            _fitting_text(clean(made.comment), limits, is_signed=False) for made in _new_comments(dispatch)
-        ],
+        "new_comments": new_comments,
+        "are_comments_short": sum(map(len, new_comments)) + 40 * "".join(new_comments).count("\n") <= SHORT_COMMENT,
         "note": clip(clean(dispatch.text), limits.long),
         "is_code": dispatch.occasion == "code",
         "preheader": _preheader(dispatch, now),

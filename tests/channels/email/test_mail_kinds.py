@@ -67,3 +67,9 @@ def test_a_requester_reads_that_it_is_their_turn(letters: dict[str, Letter]) -> 
 def test_a_break_glass_mail_says_what_is_left_to_do(letters: dict[str, Letter]) -> None:
     for part in (letters["break-glass"].text, letters["break-glass"].html):
         assert "Review needed by 5 Nov 2026, 10:05 UTC." in part
+
+
+def test_a_short_comment_comes_first_and_a_long_one_below_the_choices(letters: dict[str, Letter]) -> None:
+    short, long = letters["short-comment"].html, letters["comment"].html
+    assert short.index("Bo Lund commented:") < short.index("Is the backup done?") < short.index("<h1")
+    assert long.index("choice=reject") < long.index("Stop the workers.")

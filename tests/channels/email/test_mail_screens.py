@@ -38,7 +38,7 @@ async def test_a_phones_first_screen_shows_what_and_the_choices(
     page: Any, card: Card, now: datetime, outcome: CardOutcome
 ) -> None:
     written = mails(card, outcome, now)
-    for name in ("request", "everything", "long-title", "reminder", "escalation", "edited", "comment"):
+    for name in ("request", "everything", "long-title", "reminder", "escalation", "edited", "comment", "short-comment"):
         html = written[name].html
         for shown in (html, STYLE.sub("", html)):  # Gmail drops the style sheet for accounts elsewhere
             await page.set_content(shown)
