@@ -34,6 +34,9 @@ AS_WEBP = """async png => {
   return canvas.toDataURL("image/webp", 0.75)
 }"""
 
+ALONE = "part => document.querySelectorAll('.message').forEach(it => it.closest(part) || it.remove())"
+"""What is above a card may still be changing, and would move it by parts of a pixel."""
+
 CARD_WORKFLOW = """
 [workflow]
 id = "vendor"
@@ -71,6 +74,8 @@ class Studio:
         )
         page: Page = await context.new_page()
         await page.goto(f"{str(self.service.http.base_url).rstrip('/')}/playground{path}?as={reader}")
+        if part.startswith("#m"):
+            await page.evaluate(ALONE, part)
         box = await page.locator(part).first.bounding_box() if part else None
         clip = around(box, above=0.0 if part.startswith("#") else MARGIN) if box else None
         taken = await page.screenshot(full_page=bool(part), clip=clip)
@@ -92,6 +97,7 @@ class Studio:
     ) -> tuple[str, Json]:
         """A request, and its newest card wherever that is."""
         run = self.service.open(workflow, requester, **fields)
+        self.service.settled(run)  # all copies are there, and counted in the menu
         return run, self.find(title)
 
     def find(self, title: str, channel: str = "", word: str = "") -> Json:
