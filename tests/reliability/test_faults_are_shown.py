@@ -10,9 +10,8 @@ import shutil
 import signal
 import sqlite3
 import sys
-import tempfile
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from approvals_bot.playground import SeedApp
 from tests.support.browsing import a_port
 from tests.support.certificates import certificate
 from tests.support.fake_slack import BOT_TOKEN, SIGNING_SECRET, run_fake_slack
-from tests.support.faulty_house import Gate, House, SmtpRelay, Target, a_gate, a_house, as_nobody
+from tests.support.faulty_house import Gate, House, SmtpRelay, Target, a_gate, a_house
 from tests.support.postgres_server import PostgresServer
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
@@ -358,75 +357,6 @@ client_secret = "file:erp.secret"
     await gates[2].shut()
     await served.log_shows("the directory's target is down", r"directory_down.*listed.*\[directory\] people")
     await house.doctor("the directory's target is down", r"FAIL.*the directory listed: .*\n.*Make it readable")
-
-
-async def test_faults_of_files() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        async with a_house(Path(name)) as house:
-            await break_files(house)
-
-
-async def break_files(house: House) -> None:
-    """Take away the rights to what the service reads and writes, one after the other."""
-    folder = house.folder
-    anchors, archive, database = folder / "anchors", folder / "archive", folder / "approvals.db"
-    people = house.write("people.json", '{"people": [{"address": "ann@acme.eu"}, {"address": "bo@acme.eu"}]}')
-    house.write("audit.key", "0123456789abcdef" * 4)
-    anchors.mkdir(mode=0o500)
-    archive.mkdir(mode=0o500)
-    house.write("mail.password", "a password")
-    house.more = f"""{EMAIL.format(port=1)}
-[directory]
-people = {{ file = "people.json" }}
-refresh = "5s"
-[audit]
-key = "file:audit.key"
-anchors = [{{ file = "anchors/one.jsonl" }}]
-[retention]
-ended = "1d"
-archive = "archive"
-"""
-    house.configure()
-    house.workflow("deploy")
-    house.prefix = as_nobody(folder)
-    served = await house.serve()
-    served.from_start()
-    fault = "the place of anchors can't be written"
-    await served.log_shows(fault, r"anchor_failed.*Permission denied.*user to be able to write")
-    await house.doctor(fault, r"FAIL.*anchors: .*can't be written to by this user\n.*user write there")
-    anchors.chmod(0o700)
-    await served.log_shows(f"{fault}, and then can", "takes anchors of the audit again")
-
-    served.mark()
-    people.chmod(0)
-    fault = "the directory's file can't be read"
-    await served.log_shows(fault, r"directory_down.*Permission denied.*\[directory\]")
-    await house.doctor(fault, r"FAIL.*people\.json: can't be read: Permission denied")
-    people.chmod(0o600)
-    await served.log_shows(f"{fault}, and then can", "directory_back")
-
-    run_id = await served.opened("deploy")
-    answer = await served.call("POST", f"/api/runs/{run_id}/votes", {"by": "ann@acme.eu", "choice": "approve"})
-    assert answer.status_code == 201, answer.text
-    await served.kill()
-    with closing(sqlite3.connect(database)) as raw, raw:
-        raw.execute("UPDATE runs SET ended_at = ended_at - 172800000000")
-        raw.execute("DELETE FROM counters")  # it may have looked for old runs already, and would again in an hour
-    as_nobody(folder)
-    served = await house.serve()
-    fault = "the archive can't be written"
-    await house.doctor(fault, r"FAIL.*retention: .*archive can't be written to.*\n.*user write there")
-    await served.log_shows(fault, r"archive_failed.*Permission denied.*user write to \[retention\] archive")
-    await served.kill()
-
-    for path, fault in ((database, "the SQLite file can't be written"), (folder, "the SQLite folder can't be written")):
-        was = path.stat().st_mode
-        path.chmod(0o500)
-        status, said = await house.command("serve", "--port", "0")
-        assert (status, "service's user write to the database's file and its folder" in said) == (1, True), said
-        house.note(fault, "serve", 0, said.strip().splitlines()[-1])
-        await house.doctor(fault, r"FAIL.*store.*can't be written to by this user.*\n.*user write")
-        path.chmod(was)
 
 
 async def test_faults_at_the_start(house: House) -> None:
