@@ -7,6 +7,10 @@ MENDS = (
     ("replaced", "Restart the service to go on with the new file, or put the old one back first"),
     ("is full", "Free some space on the database's disk; nothing was lost"),
     ("disk I/O", "Free some space on the database's disk, or check it: the system's log says what is wrong with it"),
+    (
+        "by this user",
+        "Let the service's user write to the database's file and its folder; run commands as that user",
+    ),
     ("readonly", "Let the service's user write to the database's file and its folder"),
     ("unable to open", "Let the service's user write to the database's file and its folder"),
     (
