@@ -70,7 +70,7 @@ lock: $(PY_STAMP)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate --extra dev --extra listen --extra fast --extra postgres --extra pydantic-ai pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate --all-extras --group dev pyproject.toml -o requirements-dev.lock
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header --no-annotate --extra fast --extra postgres --extra oidc --extra audit --extra scim --extra bounces --extra listen --extra otel -c requirements-dev.lock pyproject.toml -o deploy/requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-strip-extras --python-version 3.11 --no-header --no-annotate --extra fast --extra postgres --extra oidc --extra audit --extra scim --extra bounces --extra listen --extra otel -c requirements-dev.lock pyproject.toml -o deploy/requirements.lock
 
 # Build the documentation's site into dist/site. A link that leads nowhere fails it.
 docs: $(VENV)/.installed-dev

@@ -11,7 +11,9 @@ LOCKS = ["requirements.lock", "requirements-dev.lock", "deploy/requirements.lock
 SERVERS = {"asyncpg", "cryptography", "flufl-bounce", "joserfc", "opentelemetry-sdk", "scim2-server", "uvloop"}
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = re.compile(r"(?m)^(?P<name>[a-z0-9][a-z0-9._-]*)==(?P<version>[^ \\;]+)(?P<rest>(?:.*\\\n)*.*)$")
+PACKAGE = re.compile(
+    r"(?m)^(?P<name>[a-z0-9][a-z0-9._-]*)(?:\[[a-z0-9,-]+\])?==(?P<version>[^ \\;]+)(?P<rest>(?:.*\\\n)*.*)$"
+)
 
 
 def packages(name: str) -> dict[str, tuple[str, int]]:
