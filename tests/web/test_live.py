@@ -46,7 +46,7 @@ id = "live-deploy"
 title = "Deploy {{ service }}"
 request = ["*"]
 [fields]
-service = "string"
+service = { type = "string", editable = true }
 [[stage]]
 id = "go"
 from = ["ann@acme.eu", "bo@acme.eu"]
@@ -60,10 +60,11 @@ class Site:
     services: list[Service]
     base: str = BASE
 
-    async def api(self, at: int, path: str, body: Any) -> Any:
+    async def api(self, at: int, path: str, body: Any, method: str = "POST") -> Any:
         transport = httpx2.ASGITransport(self.services[at].app)
         async with httpx2.AsyncClient(transport=transport, base_url=self.base) as http:
-            answer = await http.post(path, json=body, headers={"Authorization": f"Bearer {ENVIRONMENT['CI']}"})
+            headers = {"Authorization": f"Bearer {ENVIRONMENT['CI']}"}
+            answer = await http.request(method, path, json=body, headers=headers)
         assert answer.is_success, answer.text
         return answer.json()
 
@@ -250,4 +251,13 @@ async def test_an_open_page_changes_in_place_unless_somebody_types(tmp_path: Pat
                 assert "Approved" not in await page.inner_text("main")
                 await page.click("text=Show it")
                 await page.wait_for_selector("main >> text=Approved")
+                await page.context.clear_cookies()
+                name, _, value = (await site.sign_in("ann@acme.eu"))["cookie"].partition("=")
+                await page.context.add_cookies([{"name": name, "value": value, "url": url}])
+                third = await site.ask()
+                await page.goto(f"{url}/requests/{third}")
+                edit = {"by": "di@acme.eu", "fields": {"service": "something else"}}
+                await site.api(0, f"/api/runs/{third}/fields", edit, "PATCH")
+                await page.wait_for_selector("text=This has changed.")
+                assert "something else" not in await page.inner_text("main"), "it changed under a finger"
                 assert said == []

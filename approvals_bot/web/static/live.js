@@ -16,6 +16,9 @@
     for (const each of copy.querySelectorAll("[data-now], [name=form_token]")) each.remove();
     return copy.innerHTML;
   };
+  // What a person decides about, while they can: it never becomes something else under a finger that is about to press.
+  const decided = (page) => page.querySelector("form.choices") &&
+    [...page.querySelectorAll("h1, .fields, details.text")].map((each) => each.textContent).join();
   let served = steady(main()); // as the service sent it
   let source = null, reading = false, again = false;
 
@@ -51,7 +54,8 @@
     }
     const fresh = page.getElementById("main");
     if (!fresh || steady(fresh) === served) return;
-    if (isBusy()) return offer();
+    const facts = decided(main()), now = decided(fresh);
+    if (isBusy() || (facts && now && facts !== now)) return offer();
     const old = main(), active = document.activeElement;
     const link = active && old.contains(active) && (active.id ? `#${CSS.escape(active.id)}`
       : active.getAttribute("href") ? `a[href="${CSS.escape(active.getAttribute("href"))}"]`
