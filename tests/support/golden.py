@@ -45,7 +45,7 @@ BLURRED: tuple[tuple[str, str], ...] = (
     (r"(?<=Your code is )\d{6}", "<code>"),
     (r"(?<=urn:request:)[0-9a-f]{16}\b", "<request>"),
     (r"(?<=\d\.)2\d{15}(?=:)", "<µs>"),  # of the newest vote, in the mark of a shown state
-    (r"\b\d+\.\d seconds\b", "<n> seconds"),
+    (r"\b(?:\d+ seconds?|under a second)(?=[,<]|$| so far)", "<n> seconds"),
     (r"\b\d+(?:\.\d+)? ?ms\b", "<n> ms"),
     (rf'(?<="id": "){re.escape(this_user().id)}(?=")', "<user>"),
     (r"\b120 minutes\b", "2 hours"),  # a time limit of two hours, taken a moment before or after it
