@@ -44,6 +44,8 @@ async def test_a_grant_on_its_page(house: House) -> None:  # noqa: F811
         assert ("End it now" in text, "Ask for more time" in text) == (may_end, may_extend), person
         assert "Withdraw" not in text
 
+    assert "✅ Approved 🔑 Active until" in shown(await house.get("/runs", "di@acme.eu"))
+
     path = f"/requests/{run}/talk"
     wrong = await send(house, run, "bo@acme.eu", path, talk="extend", lasts="9h", reason="slow")
     assert (wrong.status_code, "a grant lasts at most 4h here" in wrong.text) == (422, True)
