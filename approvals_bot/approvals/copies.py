@@ -129,6 +129,8 @@ class Copies:
             copy = self._put(replace(copy, round=self.round))
             if copy.is_replaced:
                 self._fall_back(copy.number)
+            elif copy.receipt is None and copy.reader is None:  # on its way, and it may mention others
+                self._put(replace(copy, due=(*copy.due, notification.occasion)))
             else:
                 self.follow_up([copy], notification.occasion)
 
@@ -314,6 +316,8 @@ class Copies:
         tries, lost_at = 0, None
         while not is_pointless(copy, occasion, is_closed=self._closed.is_set()):
             tries += 1
+            if copy.receipt is None:  # this card mentions everybody who is waited for now
+                copy = self._put(replace(copy, due=tuple(one for one in copy.due if one == "comment")))
             thread, tried_at = copy.receipt, now()
             self._count_attempt(number, 1)
             dispatch = partial(self._dispatch, number, occasion, delivery_id, thread, lost_at, unseen)

@@ -285,10 +285,8 @@ def _reload(service: Service, source: ConfigSource, systemd: Systemd) -> None:
         service.monitoring.troubles.begin(CONFIGURATION, "config_refused", text, mend, is_logged=True)
     else:
         done = "the configuration was reloaded; open requests keep the one they were opened with"
-        if CONFIGURATION in service.monitoring.troubles:
-            service.monitoring.troubles.end(CONFIGURATION, "config_reloaded", done)
-        else:
-            logger.info(done, extra={"event": "config_reloaded"})
+        service.monitoring.troubles.end(CONFIGURATION, "config_reloaded", done, is_logged=True)
+        logger.info(done, extra={"event": "config_reloaded"})
         if later:
             logger.warning("changes in %s take effect after a restart", " and ".join(later))
     systemd.ready()

@@ -94,9 +94,9 @@ class Troubles:
         if not is_logged:
             _log(trouble, logging.ERROR, trouble.said, "begun")
 
-    def end(self, key: str, event: str, text: str) -> None:
-        """Record that this is over, and log that if it was wrong."""
-        if (known := self._open.pop(key, None)) is not None:
+    def end(self, key: str, event: str, text: str, *, is_logged: bool = False) -> None:
+        """Record that this is over, and log that if it was wrong. `is_logged`: the caller logs it."""
+        if (known := self._open.pop(key, None)) is not None and not is_logged:
             _log(replace(known, event=event), logging.INFO, text, "over")
 
     def remind(self) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.support.numbered import ROOT
 
 INTRODUCTION = (ROOT / "docs" / "agents.md").read_text().partition("**On this page:**")[0]
-EXTRAS = re.findall(r'^[\w-]+ = \["([\w-]+)>=([\d.]+)"\]', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+EXTRAS = re.findall(r'"([\w-]+)>=([\d.]+)"', (ROOT / "pyproject.toml").read_text().partition("[dependency-groups]")[0])
 FRAMEWORKS = {"pydantic-ai-slim", "openai-agents", "langgraph", "claude-agent-sdk", "mcp"}
 GUIDES = (
     "tests/agents/test_approve_guide.py",

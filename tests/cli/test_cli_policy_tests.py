@@ -80,7 +80,7 @@ def test_failing_case_says_what_was_expected_and_why_not(site: Site) -> None:
         f"{file}:7: one is enough: outcome: expected approved, got {waits}",
         f"{file}:6: one is enough: asked: expected ann@acme.eu, got ann@acme.eu, cy@acme.eu",
     ]
-    assert lines[2].startswith(f'{file}:8: one is enough: why: expected "because of the moon", got in managers; ')
+    assert lines[2].startswith(f'{file}:8: one is enough: why: expected "because of the moon", got in Managers; ')
     assert lines[3:6] == [
         "    stage ok asks ann@acme.eu, cy@acme.eu",
         "    bo@acme.eu (approve): You can't approve your own request.",

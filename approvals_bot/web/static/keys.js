@@ -62,7 +62,11 @@
     k: () => move(-1),
     o: () => { const row = current(); if (row) link(row).click(); },
     x: mark,
-    "/": () => document.querySelector("[data-search]")?.focus(),
+    "/": () => {
+      const field = document.querySelector("[data-search]");
+      field?.closest("details")?.setAttribute("open", ""); // on a phone, the search is folded
+      field?.focus();
+    },
     "?": help,
   };
 
