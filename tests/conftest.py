@@ -28,6 +28,16 @@ pytest_plugins = [
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
+SLOW = (
+    "tests/reliability/",
+    "tests/journeys/",
+    "tests/durable/store/",
+    "tests/test_site.py",
+    "tests/web/",
+    "tests/channels/",
+)
+"""Where slow tests are. They begin first, so that at the end no process waits for the last long file of another."""
+
 TABLES = ("promise", "scenario", "check", "conformance", "agents")
 """The tables whose row numbers are markers."""
 
@@ -38,7 +48,9 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave tests marked `long` to `make test-all` (EVERY_BUG=1)."""
+    """Begin with the slow rooms. Leave tests marked `long` to `make test-all` (EVERY_BUG=1)."""
+    rank = {place: number for number, place in enumerate(SLOW)}
+    items.sort(key=lambda item: next((rank[place] for place in SLOW if item.nodeid.startswith(place)), len(SLOW)))
     if THOROUGH:
         return
     long = [item for item in items if item.get_closest_marker("long")]

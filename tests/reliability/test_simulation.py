@@ -42,7 +42,7 @@ FLOORS = {
 }
 """The least that must happen over 1,000 seeds: a simulation without faults proves nothing."""
 
-NEED_MANY_SEEDS = {"keeps_the_parent_that_it_had", "loses_a_stalled_run_with_who_took_it_up"}
+NEED_MANY_SEEDS = {"forgets_to_wake", "keeps_the_parent_that_it_had", "loses_a_stalled_run_with_who_took_it_up"}
 """Planted bugs that only more than a hundred seeds find."""
 
 happened: dict[int, Counter[str]] = {}

@@ -34,7 +34,7 @@ FLOORS = {
 """For 50 seeds, about half of what happened when this was written: a simulation in which nothing happens proves
 nothing."""
 
-SLOW = {"forgets_to_wake"}
+SLOW = {"forgets_to_wake", "lets_zombies_write"}
 """Slips that take too many seeds for CI; `python -m simulation --planted --store postgres` finds them all."""
 
 
