@@ -272,7 +272,9 @@ class StagedRequest:
 
     def announce_found(self, before: RequestStage, escalated: Sequence[str]) -> None:
         """Send cards to people who weren't found before, and to those to whom the stage escalates now."""
-        self.announce_stage("request", (*before.notified, *escalated))
+        known = (*before.notified, *escalated)
+        if not set(self.open_stage().notified) <= set(known):  # a place hears of a look that found somebody
+            self.announce_stage("request", known)
         self.copies.send(escalation_notifications(self.request, self.here.deliver, escalated))
 
     def announce_reassignment(self, stage_id: str) -> None:

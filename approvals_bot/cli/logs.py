@@ -30,7 +30,7 @@ OTHER = "log"  # the event of a line that has none
 LONGEST = 1_000  # characters of a message
 LONGEST_FIELD = 200
 
-ADDRESS = re.compile(r"[^\s<>\"'(),;=]+@[^\s<>\"'(),;]+")
+ADDRESS = re.compile(r"[^\s<>\"'(),;=]*[^\s<>\"'(),;=:]@[^\s<>\"'(),;]+")  # but slack:@sre is a group
 URL = re.compile(r"(\b[a-z][a-z0-9+]*://[^\s/\"'<>]*)/[^\s\"'<>]+")
 TOKEN = re.compile(r"\b(?=[\w~-]*\d)(?=[\w~-]*[A-Za-z])[\w~-]{40,}")
 CONTROL = re.compile(r"\s*[\x00-\x1f\x7f-\x9f\u2028\u2029]+\s*")

@@ -98,6 +98,8 @@ def test_every_event_of_the_code_is_documented() -> None:
         ("link " + "a1" * 30, "link <token>"),
         ("two\nlines\x1b[31m", "two lines [31m"),
         ("the group @ops has no members", "the group @ops has no members"),
+        ("the source slack:@sre can't be read", "the source slack:@sre can't be read"),
+        ("mailto:ann@acme.eu", "<address>"),
     ],
 )
 def test_messages_hold_no_address_path_or_token(text: str, shown: str) -> None:
