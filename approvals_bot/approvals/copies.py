@@ -130,7 +130,7 @@ class Copies:
             if copy.is_replaced:
                 self._fall_back(copy.number)
             elif copy.receipt is None and copy.reader is None:  # on its way, and it may mention others
-                self._put(replace(copy, due=(*copy.due, notification.occasion)))
+                self._put(replace(copy, due=tuple(dict.fromkeys((*copy.due, notification.occasion)))))
             else:
                 self.follow_up([copy], notification.occasion)
 
@@ -316,7 +316,7 @@ class Copies:
         tries, lost_at = 0, None
         while not is_pointless(copy, occasion, is_closed=self._closed.is_set()):
             tries += 1
-            if copy.receipt is None:  # this card mentions everybody who is waited for now
+            if copy.receipt is None and copy.reader is None:  # this card mentions everybody who is waited for now
                 copy = self._put(replace(copy, due=tuple(one for one in copy.due if one == "comment")))
             thread, tried_at = copy.receipt, now()
             self._count_attempt(number, 1)

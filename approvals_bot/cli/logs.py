@@ -30,7 +30,8 @@ OTHER = "log"  # the event of a line that has none
 LONGEST = 1_000  # characters of a message
 LONGEST_FIELD = 200
 
-ADDRESS = re.compile(r"[^\s<>\"'(),;=]*[^\s<>\"'(),;=:]@[^\s<>\"'(),;]+")  # but slack:@sre is a group
+ADDRESS = re.compile(r"[^\s<>\"'(),;=]+@[^\s<>\"'(),;]+")
+GROUP = re.compile(r"slack:@[\w-]+\.?")  # a user group, which is no address
 URL = re.compile(r"(\b[a-z][a-z0-9+]*://[^\s/\"'<>]*)/[^\s\"'<>]+")
 TOKEN = re.compile(r"\b(?=[\w~-]*\d)(?=[\w~-]*[A-Za-z])[\w~-]{40,}")
 CONTROL = re.compile(r"\s*[\x00-\x1f\x7f-\x9f\u2028\u2029]+\s*")
@@ -122,7 +123,7 @@ def harmless(text: str) -> str:
     if "\n" in text or not text.isprintable():
         text = CONTROL.sub(" ", text)
     if "@" in text:
-        text = ADDRESS.sub("<address>", text)
+        text = ADDRESS.sub(lambda found: found[0] if GROUP.fullmatch(found[0]) else "<address>", text)
     if "://" in text:
         text = URL.sub(r"\1/<path>", text)
     if len(text) >= 40:

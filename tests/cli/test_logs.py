@@ -100,6 +100,7 @@ def test_every_event_of_the_code_is_documented() -> None:
         ("the group @ops has no members", "the group @ops has no members"),
         ("the source slack:@sre can't be read", "the source slack:@sre can't be read"),
         ("mailto:ann@acme.eu", "<address>"),
+        ("postgresql://bot:@db/approvals", "<address>"),
     ],
 )
 def test_messages_hold_no_address_path_or_token(text: str, shown: str) -> None:
