@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.support.judges import node_packages
 
 FOLDER = Path(__file__).parent.parent / "playground" / "node"
-INSTALL_LIMIT = 90  # seconds; pytest gives a test 120
 COMPILE_LIMIT = 60
-NOT_JUDGED = "Slack's own JavaScript did not judge anything: "
 
 
 def node_folder() -> Path:
     """Where they are. Without Node, npm or the registry the test is skipped, and says so."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip(f"{NOT_JUDGED}Node is not installed here")
-    if not (FOLDER / "node_modules" / "@slack" / "bolt").exists():
-        command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
-        try:
-            done = subprocess.run(
-                command, cwd=FOLDER, capture_output=True, text=True, timeout=INSTALL_LIMIT, check=False
-            )
-        except subprocess.TimeoutExpired:
-            pytest.skip(f"{NOT_JUDGED}npm took too long")
-        if done.returncode:
-            pytest.skip(f"{NOT_JUDGED}npm failed: {done.stderr[-300:]}")
-    return FOLDER
+    return node_packages(FOLDER)
 
 
 def refused_by_compiler(folder: Path, imports: str, given: Mapping[str, tuple[str, Any]]) -> dict[str, str]:
