@@ -11,7 +11,6 @@ from approvals_bot.durable.store.chain import chain_rows
 
 KEPT = timedelta(days=400)
 AGE = int(timedelta(days=730).total_seconds() * 1e6)
-CHUNK = 500  # runs in one transaction
 _COPIED = {  # the columns that are texts with IDs in them, and those that are times
     "runs": (("id", "attributes", "view", "parts"), ("created_at", "ended_at")),
     "events": (("run_id", "key", "data"), ("at",)),
@@ -20,8 +19,8 @@ _COPIED = {  # the columns that are texts with IDs in them, and those that are t
 }
 
 
-def copy_ended(file: Path, run: str, count: int) -> list[str]:
-    """Write copies of an ended run, beside the service. Returns the IDs of their first hooks."""
+def copy_ended(file: Path, run: str, numbers: range) -> list[str]:
+    """Write copies of an ended run with these numbers, beside the service. Returns the IDs of their first hooks."""
     with closing(sqlite3.connect(file, isolation_level=None, timeout=30)) as db:
         db.execute("PRAGMA wal_autocheckpoint = 0")  # that is the service's
         rows = {
@@ -34,18 +33,17 @@ def copy_ended(file: Path, run: str, count: int) -> list[str]:
         found = {table: each.fetchall() for table, each in rows.items()}
         hook = str(found["hooks"][0][columns["hooks"].index("id")])
         hooks = []
-        for start in range(0, count, CHUNK):
-            db.execute("BEGIN IMMEDIATE")
-            for number in range(start, min(count, start + CHUNK)):
-                new = {run: f"run_{number:011x}{run[15:]}", hook: f"{hook[:-7]}{number:07x}"}
-                hooks.append(new[hook])
-                for table, names in columns.items():
-                    made = [_copied(dict(zip(names, row, strict=True)), table, new) for row in found[table]]
-                    places = ", ".join("?" * len(names))
-                    db.executemany(f"INSERT INTO {table} VALUES ({places})", made)  # our own names
-                    if table == "events":
-                        db.executemany("INSERT INTO chain VALUES (?, ?, ?, ?)", chain_rows(new[run], new[run], made))
-            db.execute("COMMIT")
+        db.execute("BEGIN IMMEDIATE")
+        for number in numbers:
+            new = {run: f"run_{number:011x}{run[15:]}", hook: f"{hook[:-7]}{number:07x}"}
+            hooks.append(new[hook])
+            for table, names in columns.items():
+                made = [_copied(dict(zip(names, row, strict=True)), table, new) for row in found[table]]
+                places = ", ".join("?" * len(names))
+                db.executemany(f"INSERT INTO {table} VALUES ({places})", made)  # our own names
+                if table == "events":
+                    db.executemany("INSERT INTO chain VALUES (?, ?, ?, ?)", chain_rows(new[run], new[run], made))
+        db.execute("COMMIT")
     return hooks
 
 

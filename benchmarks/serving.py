@@ -81,14 +81,23 @@ async def hook_of(engine: Engine, run: str, posted: bool) -> str:
             await subscription.changed()
 
 
+CHUNK = 500
+"""Ended runs that are written in one transaction."""
+
 _retaining: list[asyncio.Task[Deleted]] = []
 
 
 async def long_ago(engine: Engine, folder: Path, run: str, count: int) -> list[str]:
-    """Write so many copies of an ended run, and return decision links of forty of them."""
-    while await engine.store.seal_ended(engine.now(), engine.audit_key, 100):
-        pass
-    hooks = await asyncio.to_thread(copy_ended, folder / "runs.db", run, count)
+    """Write so many copies of an ended run, and return decision links of forty of them.
+
+    After each chunk the service writes, too, and so checkpoints: a WAL with all of them would take it many seconds.
+    """
+    hooks = list[str]()
+    for start in range(0, count, CHUNK):
+        while await engine.store.seal_ended(engine.now(), engine.audit_key, 100):
+            pass
+        chunk = range(start, min(count, start + CHUNK))
+        hooks += await asyncio.to_thread(copy_ended, folder / "runs.db", run, chunk)
     tokens = Tokens([KEY], installation=engine.store.installation)
     return [tokens.sign(DECISION, {"h": hook, "r": "1", "g": 1}) for hook in hooks[:: max(1, count // 40)][:40]]
 
