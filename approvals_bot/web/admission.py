@@ -11,12 +11,8 @@ from starlette.responses import Response
 from approvals_bot.approvals.acts import Actor
 from approvals_bot.config.login import Role
 from approvals_bot.durable.store.sessions import SessionRow
-from approvals_bot.people import People
-from approvals_bot.service.roles import Roles
-from approvals_bot.web.login import Login
-from approvals_bot.web.navigation import Navigation
-from approvals_bot.web.responses import Renderer
-from approvals_bot.web.sessions import SessionCookies, actor_at
+from approvals_bot.web.desk import WebDesk
+from approvals_bot.web.sessions import actor_at
 
 DEVELOPER = Actor("cli", "dev")
 """The actor on a developer's machine, where pages need no session."""
@@ -43,24 +39,10 @@ class Visitor:
 class Admission:
     """What pages for people with a role have in common."""
 
-    def __init__(
-        self,
-        *,
-        sessions: SessionCookies,
-        roles: Roles,
-        people: People,
-        login: Login,
-        pages: Renderer,
-        navigation: Navigation,
-        open_pages: bool = False,
-    ) -> None:
-        self._sessions = sessions
-        self._roles = roles
-        self._people = people
-        self._login = login
-        self._pages = pages
-        self._navigation = navigation
-        self._open = open_pages
+    def __init__(self, desk: WebDesk) -> None:
+        self._people, self._roles = desk.people, desk.roles
+        self._sessions, self._login, self._open = desk.sessions, desk.login, desk.open_pages
+        self._navigation, self._pages = desk.navigation, desk.pages
 
     async def admit(self, request: HttpRequest, role: Role | None) -> Visitor | Response:
         """Return the visitor, or the page that they get instead. `role`: whose page it is; None for everybody.

@@ -19,7 +19,7 @@ from approvals_bot.approvals.acts import Actor, Withdraw
 from approvals_bot.client.decision import Decision
 from approvals_bot.client.tool_request import TOOL_CALL
 from approvals_bot.client.words import REFUSED, decision_text, error_text
-from approvals_bot.durable.engine import Engine, RunRecord
+from approvals_bot.durable.engine import RunRecord
 from approvals_bot.errors import (
     AgentError,
     ApprovalsBotError,
@@ -29,15 +29,13 @@ from approvals_bot.errors import (
     RequestRefusedError,
     ServiceUnavailableError,
 )
-from approvals_bot.people import People
 from approvals_bot.service.act import perform
-from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.keys import ApiKey
 from approvals_bot.service.open import open_run
 from approvals_bot.service.read import await_request, current_request, decision_on, is_decided, requests_of
 from approvals_bot.service.refusals import OpeningRefused
+from approvals_bot.web.desk import WebDesk
 from approvals_bot.web.keys import actor_of, key_of
-from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import JsonResponse, Problem, problem_of
 from approvals_bot.web.validation import API_BODY, json_object, query_choice, query_number, read_query
 
@@ -72,11 +70,9 @@ class ToolUse(BaseModel):
 class ClaudeHook:
     """`/api/agent-hooks/claude`."""
 
-    def __init__(self, *, engine: Engine, workflows: Catalog, people: People, metrics: Metrics) -> None:
-        self._engine = engine
-        self._workflows = workflows
-        self._people = people
-        self._metrics = metrics
+    def __init__(self, desk: WebDesk) -> None:
+        self._engine, self._people, self._workflows = desk.engine, desk.people, desk.workflows
+        self._metrics = desk.metrics
 
     async def decide(self, request: HttpRequest) -> Response:
         """200 with the decision in Claude Code's own form. 401 without a key. Unknown options stop the agent.

@@ -18,15 +18,12 @@ from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.text import NEVER_REQUESTED, NOT_REQUESTED_YET
 from approvals_bot.durable.core.attributes import Wanted, projected
 from approvals_bot.durable.core.events import Event
-from approvals_bot.durable.engine import Engine, RunRecord, SentKey
+from approvals_bot.durable.engine import RunRecord, SentKey
 from approvals_bot.durable.engine.near_limits import near_limits
 from approvals_bot.durable.store.protocol import Filter
-from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import IdempotencyConflictError, RunNotFoundError
-from approvals_bot.people import People
 from approvals_bot.service.act import perform
 from approvals_bot.service.budgets import keys_of
-from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.keys import OPENER, ApiKey, has_opened, may_resume, reach_of
 from approvals_bot.service.lists import RunFilter, UnorderedError, find_runs
 from approvals_bot.service.open import check_naming, may_start, open_run
@@ -50,8 +47,8 @@ from approvals_bot.service.talk import snooze_of, talk
 from approvals_bot.service.tool_calls import note_on_call
 from approvals_bot.service.waiting import Mask, cancellation_of, waits_of
 from approvals_bot.web.attribute_filters import ATTRIBUTE, wanted_attributes
+from approvals_bot.web.desk import WebDesk
 from approvals_bot.web.keys import actor_of, check_reach, key_of, lacks
-from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import RETRY_FULL, STATUS, JsonResponse, Problem, root_of
 from approvals_bot.web.run_filters import FILTERS, run_filter
 from approvals_bot.web.schemas import (
@@ -94,22 +91,9 @@ KEY_OF_ANOTHER = "This key was already used for another run, with other input. N
 class RunsApi:
     """`/api/runs`."""
 
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        workflows: Catalog,
-        people: People,
-        metrics: Metrics,
-        tokens: Tokens,
-        base_url: str,
-    ) -> None:
-        self._engine = engine
-        self._tokens = tokens
-        self._workflows = workflows
-        self._people = people
-        self._metrics = metrics
-        self._base_url = base_url
+    def __init__(self, desk: WebDesk) -> None:
+        self._engine, self._people, self._workflows = desk.engine, desk.people, desk.workflows
+        self._tokens, self._metrics, self._base_url = desk.tokens, desk.metrics, desk.base_url
 
     async def create(self, request: HttpRequest) -> Response:
         """202 with the new run; 200 with the same one when this was asked before under the same key."""

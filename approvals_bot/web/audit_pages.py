@@ -25,13 +25,11 @@ from approvals_bot.service.audit_key import AuditKey
 from approvals_bot.service.evidence import NoAuditKeyError, make_evidence
 from approvals_bot.service.known import concerns_now
 from approvals_bot.service.read import find_record, redact, request_of
-from approvals_bot.service.roles import Roles
 from approvals_bot.web.admission import DEVELOPER
+from approvals_bot.web.desk import WebDesk
 from approvals_bot.web.keys import actor_of, check_reach, key_of
-from approvals_bot.web.login import Login
-from approvals_bot.web.navigation import Navigation
-from approvals_bot.web.responses import Problem, Renderer
-from approvals_bot.web.sessions import SessionCookies, actor_at
+from approvals_bot.web.responses import Problem
+from approvals_bot.web.sessions import actor_at
 
 SHOWN = 50  # lines on a page
 CHUNK = 65_536  # bytes
@@ -42,26 +40,11 @@ UNAVAILABLE = "Your roles can't be looked up right now, because a source of grou
 class AuditPages:
     """The pages about what happened, for those who check it. They change nothing but the audit."""
 
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        sessions: SessionCookies,
-        roles: Roles,
-        pages: Renderer,
-        navigation: Navigation,
-        login: Login,
-        key: AuditKey | None,
-        open_pages: bool = False,
-    ) -> None:
-        self._engine = engine
-        self._sessions = sessions
-        self._roles = roles
-        self._pages = pages
-        self._navigation = navigation
-        self._login = login
+    def __init__(self, desk: WebDesk, key: AuditKey | None) -> None:
+        self._engine, self._roles = desk.engine, desk.roles
+        self._sessions, self._login, self._open = desk.sessions, desk.login, desk.open_pages
+        self._navigation, self._pages = desk.navigation, desk.pages
         self._key = key
-        self._open = open_pages
 
     async def show(self, request: HttpRequest) -> Response:
         """Show the lines of the audit, the newest first, by person, kind, run and time if asked."""

@@ -18,16 +18,13 @@ from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.card_model import Card
 from approvals_bot.approvals.request import Request
 from approvals_bot.durable.core.events import to_micros
-from approvals_bot.durable.engine import Engine
 from approvals_bot.service.act import perform
 from approvals_bot.service.attempts import change_counter
 from approvals_bot.service.known import concerns_now
 from approvals_bot.service.read import find_record, request_of
-from approvals_bot.web.form_tokens import FormTokens
-from approvals_bot.web.login import Login
-from approvals_bot.web.metrics import Metrics
+from approvals_bot.web.desk import WebDesk
 from approvals_bot.web.responses import Problem
-from approvals_bot.web.sessions import SessionCookies, actor_at
+from approvals_bot.web.sessions import actor_at
 from approvals_bot.web.validation import read_form_fields
 
 MOST = 50  # requests at once; more would be a page that nobody has read
@@ -62,15 +59,9 @@ def can_be_batched(request: Request, card: Card) -> bool:
 class InboxVotes:
     """`POST /inbox/votes`, and what came of a batch."""
 
-    def __init__(
-        self, engine: Engine, *, sessions: SessionCookies, forms: FormTokens, login: Login, metrics: Metrics, root: str
-    ) -> None:
-        self._engine = engine
-        self._sessions = sessions
-        self._forms = forms
-        self._login = login
-        self._metrics = metrics
-        self._root = root
+    def __init__(self, desk: WebDesk) -> None:
+        self._engine, self._metrics = desk.engine, desk.metrics
+        self._sessions, self._forms, self._login, self._root = desk.sessions, desk.forms, desk.login, desk.root
 
     async def vote(self, request: HttpRequest) -> Response:
         """Vote on each chosen request: 303 to the inbox, which says what came of each. Raises Problem 403 or 422."""

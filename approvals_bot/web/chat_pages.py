@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -27,14 +27,11 @@ from approvals_bot.approvals.leaves import replaced
 from approvals_bot.approvals.request import Request as ApprovalRequest
 from approvals_bot.approvals.tool_call import ARGUMENTS
 from approvals_bot.client.digests import leaves_of
-from approvals_bot.people import People
 from approvals_bot.web.chat import LONGEST_COMMENT, LONGEST_ID, NOT_OURS, REUSED, ChatApi, ChatOwners
 from approvals_bot.web.decision_forms import UNFIT, changed_fields
+from approvals_bot.web.desk import WebDesk
 from approvals_bot.web.form_tokens import NAME as FORM_TOKEN
-from approvals_bot.web.form_tokens import FormTokens
-from approvals_bot.web.login import Login
-from approvals_bot.web.navigation import Navigation
-from approvals_bot.web.responses import SCRIPTED, Problem, Renderer
+from approvals_bot.web.responses import SCRIPTED, Problem
 from approvals_bot.web.validation import read_form
 
 NEWEST = 10  # chats listed on the front page
@@ -111,32 +108,11 @@ class TypedAnswer:
 class ChatPages:
     """`/chat` and what is below it."""
 
-    def __init__(
-        self,
-        *,
-        chats: Chats,
-        owners: ChatOwners,
-        api: ChatApi,
-        people: People,
-        pages: Renderer,
-        now: Callable[[], datetime],
-        link: Callable[[str], str],
-        forms: FormTokens,
-        root: str,
-        navigation: Navigation,
-        login: Login,
-    ) -> None:
-        self._chats = chats
-        self._owners = owners
-        self._api = api
-        self._people = people
-        self._pages = pages
-        self._now = now
-        self._link = link
-        self._forms = forms
-        self._root = root
-        self._navigation = navigation
-        self._login = login
+    def __init__(self, desk: WebDesk, chats: Chats, owners: ChatOwners, api: ChatApi) -> None:
+        self._chats, self._owners, self._api = chats, owners, api
+        self._people, self._link = desk.people, desk.engine.link
+        self._forms, self._login, self._root = desk.forms, desk.login, desk.root
+        self._navigation, self._pages, self._now = desk.navigation, desk.pages, desk.now
 
     async def front(self, request: HttpRequest) -> Response:
         """Show an empty chat, and the newest of the person's chats."""

@@ -8,9 +8,9 @@ the title: the link may have been forwarded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import cast, get_args
 
 from starlette.requests import Request as HttpRequest
@@ -21,14 +21,12 @@ from approvals_bot.approvals.ballot import rejections_needed, tally, tally_of
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.card_model import Card, ChoiceName
 from approvals_bot.approvals.next_calls import with_next_calls
-from approvals_bot.approvals.port import Channels, Delivered, Dispatch, ToPerson
+from approvals_bot.approvals.port import Delivered, Dispatch, ToPerson
 from approvals_bot.approvals.request import RecordedVote, Request, RequestStage
 from approvals_bot.approvals.talk import talk_result
-from approvals_bot.durable.engine import Engine
 from approvals_bot.people import Person
 from approvals_bot.service.act import PUT_BACK, is_requester, perform, received
 from approvals_bot.service.audited import audit_refusal
-from approvals_bot.service.codes import Codes
 from approvals_bot.service.talk import talk
 from approvals_bot.web.decision_forms import (
     UNFIT,
@@ -41,12 +39,10 @@ from approvals_bot.web.decision_forms import (
     unused_edit,
     vote_of,
 )
-from approvals_bot.web.guard import RefusedTokens, audited_peer_of, peer_of
-from approvals_bot.web.links import Link, Links, ShownForm
-from approvals_bot.web.metrics import Metrics
-from approvals_bot.web.navigation import Navigation
-from approvals_bot.web.responses import STATUS, Renderer, origin_of, root_of
-from approvals_bot.web.sessions import SessionCookies
+from approvals_bot.web.desk import WebDesk
+from approvals_bot.web.guard import audited_peer_of, peer_of
+from approvals_bot.web.links import Link, ShownForm
+from approvals_bot.web.responses import STATUS, origin_of
 from approvals_bot.web.validation import is_from_own_page, read_form
 
 STALE = "This page was open too long, so nothing was changed. Check the request, then press again."
@@ -78,33 +74,11 @@ GONE = ("expired", "withdrawn", "cancelled", "failed")
 class Decisions:
     """`/decisions/{signed}`."""
 
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        links: Links,
-        codes: Codes,
-        channels: Channels,
-        pages: Renderer,
-        metrics: Metrics,
-        base_url: str,
-        now: Callable[[], datetime],
-        refused: RefusedTokens,
-        sessions: SessionCookies,
-        navigation: Navigation,
-    ) -> None:
-        self._engine = engine
-        self._refused = refused
-        self._sessions = sessions
-        self._navigation = navigation
-        self._channels = channels
-        self._pages = pages
-        self._metrics = metrics
-        self._origin = origin_of(base_url)
-        self._root = root_of(base_url)
-        self._now = now
-        self._links = links
-        self._codes = codes
+    def __init__(self, desk: WebDesk) -> None:
+        self._engine, self._channels, self._metrics = desk.engine, desk.channels, desk.metrics
+        self._links, self._codes, self._refused = desk.links, desk.codes, desk.refused
+        self._sessions, self._navigation, self._pages = desk.sessions, desk.navigation, desk.pages
+        self._origin, self._root, self._now = origin_of(desk.base_url), desk.root, desk.now
 
     async def show(self, request: HttpRequest) -> Response:
         """GET: the request as it is now. 410 once it ended undecided, 404 for every bad link."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, get_args
 from urllib.parse import urlencode
@@ -14,13 +14,12 @@ from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.approvals.published import Trouble
 from approvals_bot.durable.core.events import to_micros
-from approvals_bot.durable.engine import Engine
 from approvals_bot.service.attempts import change_counter
 from approvals_bot.service.deliveries import Tried, list_deliveries, list_follow_ups, try_now
 from approvals_bot.service.read import find_record, request_of
 from approvals_bot.web.admission import Admission, Visitor
+from approvals_bot.web.desk import WebDesk
 from approvals_bot.web.form_tokens import NAME as FORM_TOKEN
-from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.responses import Problem
 from approvals_bot.web.validation import read_form_fields
 
@@ -57,15 +56,10 @@ TOO_MANY = f"Nothing was tried: at most {MOST} deliveries can be tried at once."
 class DeliveryPages:
     """`/deliveries`, `POST /deliveries/attempts`, `POST /deliveries/{id}/attempts`."""
 
-    def __init__(
-        self, engine: Engine, admission: Admission, forms: FormTokens, *, channels: Sequence[str], root: str
-    ) -> None:
-        """`channels`: the names of those that are there, for the filter."""
-        self._engine = engine
+    def __init__(self, desk: WebDesk, admission: Admission) -> None:
+        self._engine, self._forms, self._root = desk.engine, desk.forms, desk.root
+        self._channels = sorted(desk.channels.by_name)
         self._admission = admission
-        self._forms = forms
-        self._channels = channels
-        self._root = root
 
     async def show(self, request: HttpRequest) -> Response:
         """List the deliveries in trouble, those of the oldest request first."""

@@ -15,13 +15,13 @@ from starlette.responses import Response
 from approvals_bot.durable.core.hooks import WebhookRequest
 from approvals_bot.durable.engine import Engine, HookInfo, HookTarget, RunRecord
 from approvals_bot.durable.store.protocol import HookRow
-from approvals_bot.durable.tokens import WEBHOOK, Tokens
+from approvals_bot.durable.tokens import WEBHOOK
 from approvals_bot.errors import HookNotFoundError, InvalidTokenError, RunNotFoundError
 from approvals_bot.service.read import request_behind
 from approvals_bot.service.refusals import usable_key
-from approvals_bot.web.guard import RefusedTokens
+from approvals_bot.web.desk import WebDesk
 from approvals_bot.web.keys import actor_of, check_reach
-from approvals_bot.web.responses import JsonResponse, Problem, Renderer
+from approvals_bot.web.responses import JsonResponse, Problem
 from approvals_bot.web.validation import API_BODY, LINK_BODY, json_body, parse_json, read_body
 
 RESPONSE_LIMIT = 30.0  # seconds; a caller whose manual answer doesn't come by then gets 504, and the run goes on
@@ -30,14 +30,9 @@ RESPONSE_LIMIT = 30.0  # seconds; a caller whose manual answer doesn't come by t
 class Webhooks:
     """`/webhooks/{signed}`. Every bad URL is one and the same 404: forged, unknown, over, or no webhook at all."""
 
-    def __init__(
-        self, *, engine: Engine, tokens: Tokens, pages: Renderer, base_url: str, refused: RefusedTokens
-    ) -> None:
-        self._engine = engine
-        self._tokens = tokens
-        self._pages = pages
-        self._base_url = base_url
-        self._refused = refused
+    def __init__(self, desk: WebDesk) -> None:
+        self._engine, self._tokens, self._refused = desk.engine, desk.tokens, desk.refused
+        self._pages, self._base_url = desk.pages, desk.base_url
 
     async def show(self, request: HttpRequest) -> Response:
         await self._target(request)

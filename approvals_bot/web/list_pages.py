@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, get_args
 from urllib.parse import urlencode
 
@@ -13,10 +12,8 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from approvals_bot.approvals.agent_policy import TOOL_CALL
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.request import Request, state_mark
-from approvals_bot.durable.engine import Engine, RunRecord
-from approvals_bot.people import People
+from approvals_bot.durable.engine import RunRecord
 from approvals_bot.service.audit_csv import cell, text_of
-from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.grants import ListedGrant, allowances_given
 from approvals_bot.service.lists import (
     DELIVERIES,
@@ -36,13 +33,11 @@ from approvals_bot.service.lists import (
 from approvals_bot.service.read import iso
 from approvals_bot.web.admission import DEVELOPER
 from approvals_bot.web.batch import InboxVotes, can_be_batched
-from approvals_bot.web.form_tokens import FormTokens
-from approvals_bot.web.links import Links
-from approvals_bot.web.login import Login
+from approvals_bot.web.desk import WebDesk
 from approvals_bot.web.pages import PeoplePages, row_of
 from approvals_bot.web.responses import Problem
 from approvals_bot.web.run_filters import FILTERS, ORDERS, STATUSES, run_filter
-from approvals_bot.web.sessions import SessionCookies, actor_at
+from approvals_bot.web.sessions import actor_at
 from approvals_bot.web.validation import bad_query
 
 MOST_IN_TABLE = 10_000  # rows of /runs.csv
@@ -55,34 +50,11 @@ NOT_A_CURSOR = "not a cursor that a page gave"
 class ListPages:
     """`/inbox`, `/runs` and `/runs.csv`."""
 
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        people: People,
-        workflows: Catalog,
-        sessions: SessionCookies,
-        links: Links,
-        forms: FormTokens,
-        batches: InboxVotes,
-        login: Login,
-        pages: PeoplePages,
-        now: Callable[[], datetime],
-        root: str,
-        open_pages: bool,
-    ) -> None:
-        self._engine = engine
-        self._people = people
-        self._workflows = workflows
-        self._sessions = sessions
-        self._links = links
-        self._forms = forms
-        self._batches = batches
-        self._login = login
-        self._pages = pages
-        self._now = now
-        self._root = root
-        self._open = open_pages
+    def __init__(self, desk: WebDesk, batches: InboxVotes, pages: PeoplePages) -> None:
+        self._engine, self._people, self._workflows = desk.engine, desk.people, desk.workflows
+        self._sessions, self._links, self._forms, self._login = desk.sessions, desk.links, desk.forms, desk.login
+        self._now, self._root, self._open = desk.now, desk.root, desk.open_pages
+        self._batches, self._pages = batches, pages
 
     # ── the inbox ──
 

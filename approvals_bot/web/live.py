@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
-from approvals_bot.durable.engine import Engine
 from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.service.live import LivePage, LivePages
+from approvals_bot.web.desk import WebDesk
 from approvals_bot.web.guard import peer_of
 from approvals_bot.web.responses import Problem
-from approvals_bot.web.sessions import SessionCookies
 
 HEARTBEAT = 15.0  # seconds; proxies close a connection on which nothing comes
 RETRY = 3_000  # milliseconds before a browser connects again
@@ -27,12 +26,10 @@ MayOpen = Callable[[str, str | None], Awaitable[bool]]
 class Live:
     """`/live`."""
 
-    def __init__(self, engine: Engine, sessions: SessionCookies, may_open: MayOpen, *, open_pages: bool) -> None:
-        self._engine = engine
-        self._sessions = sessions
+    def __init__(self, desk: WebDesk, may_open: MayOpen) -> None:
+        self._engine, self._sessions, self._open = desk.engine, desk.sessions, desk.open_pages
         self._may_open = may_open
-        self._open = open_pages
-        self.pages = LivePages(engine, sessions.sessions, most_of_a_browser=MOST_OF_A_SESSION)
+        self.pages = LivePages(self._engine, self._sessions.sessions, most_of_a_browser=MOST_OF_A_SESSION)
 
     async def stream(self, request: HttpRequest) -> Response:
         """Stream the changes of one run's page, of the person's inbox, or of both."""

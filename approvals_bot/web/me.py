@@ -11,26 +11,20 @@ from zoneinfo import available_timezones
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
-from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store.sessions import SessionRow
 from approvals_bot.errors import ApprovalsBotError
-from approvals_bot.people import People
 from approvals_bot.people.absences import Absence
 from approvals_bot.people.own import OwnSettings
-from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.own_people import (
     AbsenceRefused,
-    OwnPeopleStore,
     absence_id,
     add_absence,
     current_absences,
     remove_absences,
 )
-from approvals_bot.web.form_tokens import NAME, FormTokens
-from approvals_bot.web.login import Login
-from approvals_bot.web.navigation import Navigation
-from approvals_bot.web.responses import Renderer
-from approvals_bot.web.sessions import SessionCookies, actor_at
+from approvals_bot.web.desk import WebDesk
+from approvals_bot.web.form_tokens import NAME
+from approvals_bot.web.sessions import actor_at
 from approvals_bot.web.validation import read_form
 
 STALE = "This page was open too long, so nothing was changed. Check it, then press again."
@@ -64,30 +58,11 @@ def _zones() -> Sequence[str]:
 class MyPage:
     """`/me` and `/me/settings`."""
 
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        people: People,
-        sessions: SessionCookies,
-        forms: FormTokens,
-        login: Login,
-        pages: Renderer,
-        navigation: Navigation,
-        own: OwnPeopleStore,
-        known: KnownPeople,
-        root: str,
-    ) -> None:
-        self._engine = engine
-        self._people = people
-        self._sessions = sessions
-        self._forms = forms
-        self._login = login
-        self._pages = pages
-        self._navigation = navigation
-        self._own = own
-        self._known = known
-        self._root = root
+    def __init__(self, desk: WebDesk) -> None:
+        self._engine, self._people, self._known = desk.engine, desk.people, desk.known
+        self._sessions, self._forms, self._login = desk.sessions, desk.forms, desk.login
+        self._navigation, self._pages, self._root = desk.navigation, desk.pages, desk.root
+        self._own = desk.own
 
     async def show(self, request: HttpRequest) -> Response:
         session = await self._sessions.find(request)

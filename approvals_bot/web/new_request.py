@@ -20,17 +20,16 @@ from approvals_bot.approvals.files import LARGEST_FILE
 from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.durable.core.events import to_micros
-from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store.sessions import SessionRow
-from approvals_bot.people import People, SourceUnavailable
+from approvals_bot.people import SourceUnavailable
 from approvals_bot.service.attempts import change_counter
-from approvals_bot.service.catalog import Catalog
 from approvals_bot.service.emergencies import is_fresh, may_break_glass, written_reason
 from approvals_bot.service.forms import FormCode, FormRefused, SentForm, open_form
 from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.open import may_open
 from approvals_bot.service.refusals import OpeningRefused
 from approvals_bot.web.charts import draw_stages
+from approvals_bot.web.desk import WebDesk
 from approvals_bot.web.filled_forms import (
     NOT_ALL,
     REASON_FAULT,
@@ -42,11 +41,9 @@ from approvals_bot.web.filled_forms import (
     with_files,
     with_preview,
 )
-from approvals_bot.web.form_tokens import FormTokens, mark_of
-from approvals_bot.web.login import Login
-from approvals_bot.web.navigation import Navigation
-from approvals_bot.web.responses import Problem, Renderer
-from approvals_bot.web.sessions import SessionCookies, actor_at
+from approvals_bot.web.form_tokens import mark_of
+from approvals_bot.web.responses import Problem
+from approvals_bot.web.sessions import actor_at
 from approvals_bot.web.validation import LINK_BODY, read_form, read_form_fields
 
 SHOW_APPROVERS = "approvers"
@@ -63,28 +60,10 @@ SESSION_OVER = "Nothing was sent yet: your session was over. Check what you have
 class NewRequest:
     """`/requests/new`, `/requests/new/{workflow}` and `POST /requests`."""
 
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        people: People,
-        workflows: Catalog,
-        sessions: SessionCookies,
-        forms: FormTokens,
-        login: Login,
-        pages: Renderer,
-        navigation: Navigation,
-        root: str,
-    ) -> None:
-        self._engine = engine
-        self._people = people
-        self._workflows = workflows
-        self._sessions = sessions
-        self._forms = forms
-        self._login = login
-        self._pages = pages
-        self._navigation = navigation
-        self._root = root
+    def __init__(self, desk: WebDesk) -> None:
+        self._engine, self._people, self._workflows = desk.engine, desk.people, desk.workflows
+        self._sessions, self._forms, self._login = desk.sessions, desk.forms, desk.login
+        self._navigation, self._pages, self._root = desk.navigation, desk.pages, desk.root
 
     async def choose(self, request: HttpRequest) -> Response:
         """List the workflows that this person may request."""

@@ -7,7 +7,6 @@ listens on this machine alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -16,17 +15,12 @@ from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.approvals.card import card_of
 from approvals_bot.approvals.request import Request
-from approvals_bot.durable.engine import Engine, RunRecord
-from approvals_bot.people import People, is_mail
-from approvals_bot.service.catalog import Catalog
+from approvals_bot.durable.engine import RunRecord
+from approvals_bot.people import is_mail
 from approvals_bot.service.known import concerns_now
 from approvals_bot.service.read import await_request, request_of, requests_of
-from approvals_bot.service.roles import Roles
-from approvals_bot.web.links import Links
-from approvals_bot.web.login import Login
-from approvals_bot.web.navigation import Navigation
-from approvals_bot.web.responses import Problem, Renderer
-from approvals_bot.web.sessions import SessionCookies
+from approvals_bot.web.desk import WebDesk
+from approvals_bot.web.responses import Problem
 
 NO_VIEWER = "Your inbox has the requests that concern you. Ask an operator if you need to see all of them."
 SIGNED_OUT_SEES_ALL = "On your own machine, the playground shows them once you sign out."
@@ -35,34 +29,11 @@ SIGNED_OUT_SEES_ALL = "On your own machine, the playground shows them once you s
 class PeoplePages:
     """Whom the pages of lists, a request or a run are for, and what they have in common."""
 
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        people: People,
-        workflows: Catalog,
-        sessions: SessionCookies,
-        links: Links,
-        pages: Renderer,
-        navigation: Navigation,
-        now: Callable[[], datetime],
-        login: Login,
-        roles: Roles,
-        root: str,
-        open_pages: bool = False,
-    ) -> None:
-        self._engine = engine
-        self._links = links
-        self._people = people
-        self._workflows = workflows
-        self._sessions = sessions
-        self._login = login
-        self._roles = roles
-        self._root = root
-        self._pages = pages
-        self._navigation = navigation
-        self._now = now
-        self._open = open_pages
+    def __init__(self, desk: WebDesk) -> None:
+        self._engine, self._people, self._workflows = desk.engine, desk.people, desk.workflows
+        self._sessions, self._links, self._login, self._roles = desk.sessions, desk.links, desk.login, desk.roles
+        self._navigation, self._pages = desk.navigation, desk.pages
+        self._now, self._root, self._open = desk.now, desk.root, desk.open_pages
 
     async def refuse_all_but_viewers(self, request: HttpRequest) -> Response | None:
         """Return what people see who may not see all runs: how to sign in, or a sentence. Raises SourceUnavailable."""

@@ -10,12 +10,11 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.config.hosts import is_loopback
-from approvals_bot.durable.engine import Engine
-from approvals_bot.people import AddressError, People
-from approvals_bot.service.known import KnownPeople
+from approvals_bot.people import AddressError
+from approvals_bot.web.desk import WebDesk
 from approvals_bot.web.guard import peer_of
-from approvals_bot.web.login import Login, own_path
-from approvals_bot.web.responses import JsonResponse, Problem, origin_of, root_of
+from approvals_bot.web.login import own_path
+from approvals_bot.web.responses import JsonResponse, Problem, origin_of
 from approvals_bot.web.validation import LINK_BODY, StrictBody, is_from_own_page, json_object, read_form, validate
 
 METHOD = "playground"  # how the session says that it began
@@ -32,13 +31,10 @@ class PersonBody(StrictBody):
 class PlaygroundSession:
     """`/playground/session`."""
 
-    def __init__(self, *, engine: Engine, people: People, known: KnownPeople, login: Login, base_url: str) -> None:
-        self._engine = engine
-        self._people = people
-        self._known = known
-        self._login = login
-        self._origin = origin_of(base_url)
-        self._root = root_of(base_url)
+    def __init__(self, desk: WebDesk) -> None:
+        self._engine, self._people = desk.engine, desk.people
+        self._known, self._login = desk.known, desk.login
+        self._origin, self._root = origin_of(desk.base_url), desk.root
 
     async def change(self, request: HttpRequest) -> Response:
         """Sign in as a person, or out: 200 for JSON; for a form, 303 to the page it names in `next`."""

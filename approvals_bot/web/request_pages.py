@@ -6,7 +6,6 @@ claims, reminders, snoozes) is sent from here by everybody whom the request conc
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -22,22 +21,19 @@ from approvals_bot.approvals.explain import explain
 from approvals_bot.approvals.grants import is_revocable, may_end
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.talk import may_comment, talk_result
-from approvals_bot.durable.engine import Engine
-from approvals_bot.people import People, Person
+from approvals_bot.people import Person
 from approvals_bot.service.act import is_requester
 from approvals_bot.service.history import history_of
 from approvals_bot.service.revocations import counted_grant
 from approvals_bot.service.talk import talk
 from approvals_bot.web.decision_forms import change_of, talk_of
 from approvals_bot.web.decisions import result
-from approvals_bot.web.form_tokens import FormTokens
-from approvals_bot.web.links import Link, Links
-from approvals_bot.web.login import Login
-from approvals_bot.web.navigation import Navigation
+from approvals_bot.web.desk import WebDesk
+from approvals_bot.web.links import Link
 from approvals_bot.web.pages import PeoplePages
-from approvals_bot.web.responses import STATUS, Problem, Renderer
+from approvals_bot.web.responses import STATUS, Problem
 from approvals_bot.web.run_pages import live_run
-from approvals_bot.web.sessions import SessionCookies, actor_at
+from approvals_bot.web.sessions import actor_at
 from approvals_bot.web.timeline import draw
 from approvals_bot.web.validation import read_form
 
@@ -55,33 +51,12 @@ class OwnForm:
 class RequestPages:
     """`/requests/{id}`, and what decides nothing, below it."""
 
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        people: People,
-        readers: PeoplePages,
-        sessions: SessionCookies,
-        links: Links,
-        login: Login,
-        forms: FormTokens,
-        navigation: Navigation,
-        pages: Renderer,
-        now: Callable[[], datetime],
-        root: str,
-        has_evidence: bool = False,
-    ) -> None:
-        self._engine = engine
-        self._people = people
+    def __init__(self, desk: WebDesk, readers: PeoplePages, *, has_evidence: bool) -> None:
+        self._engine, self._people, self._links = desk.engine, desk.people, desk.links
+        self._sessions, self._forms, self._login = desk.sessions, desk.forms, desk.login
+        self._navigation, self._pages = desk.navigation, desk.pages
+        self._now, self._root = desk.now, desk.root
         self._readers = readers
-        self._sessions = sessions
-        self._links = links
-        self._login = login
-        self._forms = forms
-        self._navigation = navigation
-        self._pages = pages
-        self._now = now
-        self._root = root
         self._has_evidence = has_evidence
 
     async def show(self, request: HttpRequest) -> Response:

@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.approvals.acts import Actor
 from approvals_bot.config.chat import CHAT_WORKFLOW
-from approvals_bot.durable.engine import Engine, RunRecord
+from approvals_bot.durable.engine import RunRecord
 from approvals_bot.errors import ApprovalsBotError, HookNotFoundError, InvalidPayloadError
 from approvals_bot.service.read import request_of, requests_of
 from approvals_bot.service.repairs import (
@@ -25,8 +25,8 @@ from approvals_bot.service.repairs import (
     reset,
     resume_waiting_hook,
 )
-from approvals_bot.web.form_tokens import FormTokens
-from approvals_bot.web.responses import STATUS, Problem, Renderer, problem_of
+from approvals_bot.web.desk import WebDesk
+from approvals_bot.web.responses import STATUS, Problem, problem_of
 from approvals_bot.web.run_pages import RunPages, RunReader
 from approvals_bot.web.validation import parse_json, read_form
 
@@ -76,12 +76,10 @@ class RefusedForm(Exception):  # it is shown to people, and no error of the serv
 class RunActs:
     """The forms of a run's page."""
 
-    def __init__(self, engine: Engine, runs: RunPages, *, forms: FormTokens, pages: Renderer, root: str) -> None:
-        self._engine = engine
+    def __init__(self, desk: WebDesk, runs: RunPages) -> None:
+        self._engine, self._forms = desk.engine, desk.forms
+        self._pages, self._root = desk.pages, desk.root
         self._runs = runs
-        self._forms = forms
-        self._pages = pages
-        self._root = root
 
     async def cancel(self, request: HttpRequest) -> Response:
         """End a request as cancelled, or ask any other run to end."""

@@ -21,25 +21,19 @@ from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.published import REQUEST
 from approvals_bot.config.chat import CHAT_WORKFLOW
 from approvals_bot.durable.core.events import Event, is_whole_step
-from approvals_bot.durable.engine import Engine, RunRecord
+from approvals_bot.durable.engine import RunRecord
 from approvals_bot.durable.engine.near_limits import near_limits
-from approvals_bot.durable.tokens import Tokens
-from approvals_bot.people import People
 from approvals_bot.service.history import Span, failure_of, history_of
 from approvals_bot.service.read import iso, redact, request_of, requests_of
 from approvals_bot.service.repairs import act_of, why_not_again
-from approvals_bot.service.roles import Roles
 from approvals_bot.service.step_words import STEPS
 from approvals_bot.service.waiting import Mask, Wait, waits_of
 from approvals_bot.web.admission import DEVELOPER
 from approvals_bot.web.api import run_json
-from approvals_bot.web.form_tokens import FormTokens
+from approvals_bot.web.desk import WebDesk
 from approvals_bot.web.guard import audited_peer_of
-from approvals_bot.web.login import Login
-from approvals_bot.web.navigation import Navigation
 from approvals_bot.web.pages import NO_VIEWER, PeoplePages
-from approvals_bot.web.responses import JsonResponse, Problem, Renderer, pretty
-from approvals_bot.web.sessions import SessionCookies
+from approvals_bot.web.responses import JsonResponse, Problem, pretty
 from approvals_bot.web.timeline import by_actor, draw, in_words
 
 MOST_EVENTS = 200  # of the log on a page, the newest; the JSON has all
@@ -94,34 +88,12 @@ class ShownStep:
 class RunPages:
     """`/runs/{id}` and `/runs/{id}.json`."""
 
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        people: People,
-        tokens: Tokens,
-        readers: PeoplePages,
-        sessions: SessionCookies,
-        roles: Roles,
-        login: Login,
-        forms: FormTokens,
-        navigation: Navigation,
-        pages: Renderer,
-        now: Callable[[], datetime],
-        open_pages: bool = False,
-    ) -> None:
-        self._engine = engine
-        self._people = people
-        self._tokens = tokens
+    def __init__(self, desk: WebDesk, readers: PeoplePages) -> None:
+        self._engine, self._people, self._tokens = desk.engine, desk.people, desk.tokens
+        self._sessions, self._roles, self._forms, self._login = desk.sessions, desk.roles, desk.forms, desk.login
+        self._navigation, self._pages = desk.navigation, desk.pages
+        self._now, self._open = desk.now, desk.open_pages
         self._readers = readers
-        self._sessions = sessions
-        self._roles = roles
-        self._login = login
-        self._forms = forms
-        self._navigation = navigation
-        self._pages = pages
-        self._now = now
-        self._open = open_pages
 
     async def show(self, request: HttpRequest) -> Response:
         """Show one run: what people did, its timeline, what it waits for, and what an operator can do.

@@ -20,13 +20,12 @@ from starlette.responses import RedirectResponse, Response
 
 from approvals_bot.approvals.port import WithSignIn
 from approvals_bot.config.login import LoginTable
-from approvals_bot.durable.engine import Engine
-from approvals_bot.durable.tokens import Tokens
 from approvals_bot.errors import InvalidTokenError
-from approvals_bot.people import AddressError, People, SourceUnavailable
+from approvals_bot.people import AddressError, SourceUnavailable
 from approvals_bot.service.attempts import Attempts, change_counter
+from approvals_bot.web.desk import WebDesk
 from approvals_bot.web.guard import audited_peer_of, cookie_of, peer_of
-from approvals_bot.web.login import Login, own_path
+from approvals_bot.web.login import own_path
 from approvals_bot.web.openid import (
     STARTED,
     BrowserSecret,
@@ -36,7 +35,6 @@ from approvals_bot.web.openid import (
     Provider,
     SignInRefused,
 )
-from approvals_bot.web.responses import root_of
 
 STATE = "login-state.v1"
 COOKIE, SECURE_COOKIE = "approvals-login", "__Host-approvals-login"
@@ -74,27 +72,14 @@ class StartedSignIn:
 class SignIn:
     """`/login/oidc`, `/login/slack`."""
 
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        tokens: Tokens,
-        people: People,
-        clients: Mapping[ByProvider, OpenIdClient],
-        slack: WithSignIn | None,
-        login: Login,
-        base_url: str,
-    ) -> None:
-        self._engine = engine
-        self._tokens = tokens
-        self._people = people
-        self._clients = clients
-        self._slack = slack
-        self._login = login
-        self._root = root_of(base_url)
-        self._is_secure = base_url.startswith("https:")
+    def __init__(self, desk: WebDesk, setup: SignInSetup) -> None:
+        self._engine, self._tokens, self._people = desk.engine, desk.tokens, desk.people
+        self._login, self._root = desk.login, desk.root
+        self._clients = clients_of(setup, now=desk.now, base_url=desk.base_url)
+        self._slack = setup.slack
+        self._is_secure = desk.base_url.startswith("https:")
         self._cookie = SECURE_COOKIE if self._is_secure else COOKIE
-        self._attempts = Attempts(engine)
+        self._attempts = Attempts(desk.engine)
 
     async def oidc(self, request: HttpRequest) -> Response:
         return await self._respond(request, "oidc")
@@ -197,10 +182,9 @@ class SignIn:
         )
 
 
-def clients_of(
-    login: LoginTable, setup: SignInSetup, *, now: Callable[[], datetime], base_url: str
-) -> Mapping[ByProvider, OpenIdClient]:
+def clients_of(setup: SignInSetup, *, now: Callable[[], datetime], base_url: str) -> Mapping[ByProvider, OpenIdClient]:
     """Return our client at each provider that people may sign in by."""
+    login = setup.table
     found: dict[ByProvider, OpenIdClient] = {}
     methods = login.methods_of(by_mail=False)
     if "oidc" in methods and login.oidc is not None:

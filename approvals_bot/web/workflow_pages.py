@@ -14,19 +14,17 @@ from starlette.responses import Response
 
 from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.policy import digest
-from approvals_bot.durable.engine import Engine
-from approvals_bot.people import AddressError, People, Person, SourceUnavailable
-from approvals_bot.service.catalog import Catalog, Listed
+from approvals_bot.people import AddressError, Person, SourceUnavailable
+from approvals_bot.service.catalog import Listed
 from approvals_bot.service.known import KnownPeople
 from approvals_bot.service.open import may_open
-from approvals_bot.service.roles import Roles
 from approvals_bot.service.schedules import read_schedules
 from approvals_bot.service.workflow_figures import MOST_OPEN, count_open, read_figures
 from approvals_bot.web.admission import Admission, Visitor
 from approvals_bot.web.charts import clip, decision_chart, draw_stages, open_chart, seconds_in_words
+from approvals_bot.web.desk import WebDesk
 from approvals_bot.web.filled_forms import FilledForm, empty_form, read_filled, with_preview
 from approvals_bot.web.form_tokens import NAME as FORM_TOKEN
-from approvals_bot.web.form_tokens import FormTokens
 from approvals_bot.web.responses import Problem
 from approvals_bot.web.validation import read_form
 
@@ -40,25 +38,11 @@ NO_REQUESTER = "Nothing was simulated: name the requester by one email address."
 class WorkflowPages:
     """`/workflows`, `/workflows/{name}`, `POST /workflows/{name}/simulation`."""
 
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        people: People,
-        workflows: Catalog,
-        roles: Roles,
-        admission: Admission,
-        forms: FormTokens,
-        texts: Mapping[str, str],
-    ) -> None:
+    def __init__(self, desk: WebDesk, admission: Admission, texts: Mapping[str, str]) -> None:
         """`texts`: of the workflows' files, by workflow."""
-        self._engine = engine
-        self._people = people
-        self._workflows = workflows
-        self._roles = roles
-        self._admission = admission
-        self._forms = forms
-        self._texts = texts
+        self._engine, self._people, self._workflows = desk.engine, desk.people, desk.workflows
+        self._roles, self._forms = desk.roles, desk.forms
+        self._admission, self._texts = admission, texts
 
     async def list(self, request: HttpRequest) -> Response:
         """List the workflows that this person may request or see."""

@@ -30,7 +30,6 @@ def with_pages(office: Office) -> None:
         workflows=office.slack.opening.workflows,  # type: ignore[arg-type]
         api_keys=[],
         base_url=url,
-        now=engine.now,
     )
     office.fake_slack.web.router.routes.append(Mount("/", pages))
 

@@ -129,7 +129,6 @@ def open_service(tmp_path: Path, store_url: str) -> Opened:
                 workflows=Catalog(listed),
                 api_keys=[DESK, CI, *also] if keys else [],
                 base_url=base_url,
-                now=clock.now,
                 open_pages=open_pages,
                 loopback_only=loopback_only,
             )

@@ -76,7 +76,6 @@ async def test_check_37_readiness_says_how_socket_mode_is_and_stays_ready(servic
         workflows=service.workflows,
         api_keys=[],
         base_url="https://approve.acme.eu",
-        now=service.clock.now,
         connections={"slack_socket_mode": state},
     )
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="https://approve.acme.eu") as client:

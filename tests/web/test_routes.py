@@ -24,7 +24,8 @@ from approvals_bot.durable.store.protocol import MAX_UNREAD
 from approvals_bot.durable.tokens import Tokens
 from approvals_bot.service.catalog import Listed
 from approvals_bot.service.replicas import shown_installation
-from approvals_bot.web.routes import Resource, build
+from approvals_bot.web.router import Resource
+from approvals_bot.web.routes import build
 
 PATHS = (
     "/api/runs",
@@ -397,7 +398,6 @@ async def test_a_stopping_service_answers_what_it_gives_up_on(service: Any, capl
         workflows=service.workflows,
         api_keys=[],
         base_url="https://approve.acme.eu",
-        now=service.clock.now,
         extra=[Route("/api/lasts", Resource({"GET": last}))],
     )
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://x") as client:
@@ -432,7 +432,6 @@ async def test_an_unexpected_error_is_a_500_without_its_message(service: Any, ca
         workflows=service.workflows,
         api_keys=[],
         base_url="https://approve.acme.eu",
-        now=service.clock.now,
         extra=[Route("/explode", explode), Mount("/more", Router([Route("/api", explode_too)]))],
     )
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="https://approve.acme.eu") as client:
