@@ -28,6 +28,7 @@ from approvals_bot.durable.engine import Engine, activation
 from approvals_bot.durable.engine import scheduler as scheduling
 from approvals_bot.testing import FakeClock
 from tests.support.dying_acts import Act, How, play_acts
+from tests.support.thorough import places
 
 ran: Counter[str] = Counter()  # how often the body of each step ran, by step id
 
@@ -117,7 +118,7 @@ async def test_a_run_ends_the_same_whichever_store_call_fails(
     assert result == EXPECTED
     assert calls >= 15, "the script must really use the store"
     assert runs_of_steps == 8
-    for k in range(1, calls + 1):
+    for k in places(calls, how):
         result, _, again = await play(tmp_path / f"{k}.db", k, how)
         assert result == EXPECTED, f"{how} store call {k}"
         assert 8 <= again <= 10, f"{how} store call {k}: only what was running may run again"

@@ -18,8 +18,9 @@ from tests.support.postgres_server import PostgresServer
 from tests.support.simulation.planted_postgres import SLIPS, seeds_to_find
 from tests.support.simulation.play import play
 from tests.support.simulation.postgres_store import PostgresDatabase
+from tests.support.thorough import THOROUGH
 
-SEEDS = int(os.environ.get("POSTGRES_SEEDS", "50"))
+SEEDS = int(os.environ.get("POSTGRES_SEEDS", "50" if THOROUGH else "25"))
 
 FLOORS = {
     "writes": 500,

@@ -28,6 +28,7 @@ def test_mypy_flags_exactly_the_planted_mistakes(tmp_path: Path) -> None:
     assert sorted(flagged) == _planted("mypy"), done.stdout + done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_pyright_flags_exactly_the_planted_mistakes(tmp_path: Path) -> None:
     settings = {
