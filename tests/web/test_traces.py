@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from opentelemetry import trace
@@ -71,6 +73,12 @@ def test_without_caller_and_sdk_there_is_no_span() -> None:
         assert (current, traceparent(), trace_id()) == (None, "", "")
     with span("step a", CALLER):
         assert (traceparent(), trace_id()) == (CALLER, CALLER[3:35])
+
+
+def test_a_thread_that_imports_the_library_breaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.trace", ModuleType("opentelemetry.trace"))  # half of it
+    with span("step a") as current:
+        assert current is None
 
 
 def test_a_span_has_the_class_of_an_error_alone(spans: InMemorySpanExporter) -> None:

@@ -17,9 +17,10 @@ from contextlib import suppress
 from dataclasses import is_dataclass
 from enum import Enum
 from types import FrameType
-from typing import Any, ForwardRef, Literal, Protocol, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, ForwardRef, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from pydantic import PydanticUndefinedAnnotation, PydanticUserError
+from typing_extensions import is_typeddict
 
 from approvals_bot.durable.core.serialization import Codec, codec
 from approvals_bot.errors import AnnotationError
@@ -117,11 +118,16 @@ def is_complete(annotation: Any, inside: frozenset[Any] = frozenset()) -> bool:
         return True
     if parts := get_args(annotation):
         return all(is_complete(part, inside) for part in parts if not isinstance(part, list))
-    if not (is_dataclass(annotation) or is_typeddict(annotation)):
+    if not _has_hints(annotation):
         return getattr(annotation, "__pydantic_complete__", True) and not isinstance(annotation, str | ForwardRef)
     with suppress(Exception):
         return all(is_complete(each, inside | {annotation}) for each in get_type_hints(annotation).values())
     return False
+
+
+def _has_hints(annotation: Any) -> bool:
+    """Return whether this is a class whose fields have types, but not one that pydantic has completed."""
+    return is_dataclass(annotation) or is_typeddict(annotation) or hasattr(annotation, "_field_defaults")
 
 
 def refuse_unreadable(annotation: Any, what: str, where: Callable[[], tuple[str, int]]) -> None:
@@ -147,7 +153,7 @@ def _plain_members(annotation: Any, seen: set[Any]) -> Iterator[Enum]:
     if fields is not None:
         for each in fields.values():
             yield from _plain_members(each.annotation, seen)
-    elif is_dataclass(annotation) or is_typeddict(annotation):
+    elif _has_hints(annotation):
         with suppress(NameError, TypeError):  # names of another module's function; its codec says so
             for hint in get_type_hints(annotation).values():
                 yield from _plain_members(hint, seen)

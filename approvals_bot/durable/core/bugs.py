@@ -150,7 +150,10 @@ def _is_in_package(frame: TracebackType) -> bool:
 
 def _is_library(frame: TracebackType) -> bool:
     file = frame.tb_frame.f_code.co_filename
-    return not _is_in_package(frame) and (file.startswith((*_LIBRARIES, "<")) or "site-packages" in file)
+    if file.startswith("<"):  # code without a file is its module's: made by a dataclass, or typed at a prompt
+        file = frame.tb_frame.f_globals.get("__file__") or file
+    is_library = file.startswith((*_LIBRARIES, "<frozen")) or "site-packages" in file
+    return is_library and not _is_in_package(frame)
 
 
 def _is_authors(frame: TracebackType) -> bool:
@@ -169,17 +172,26 @@ def _is_ours(error: BaseException) -> bool:
 def where_raised(error: BaseException) -> str:
     """Return the file and line that raised the error, like `workflows/refund.py:17`. Empty if that is unknown.
 
-    It is the innermost line of the author's code or of this package's, apart from the engine's. The path begins at the
-    root of its package, so it has nothing of the machine.
+    It is the innermost line of the author's code or of this package's, apart from the engine's, and in a file if there
+    is one. The path begins at the root of its package, so it has nothing of the machine.
     """
     found: tuple[int, TracebackType] | None = None
     for frame in _frames(error):
-        rank = 0 if _is_library(frame) else 1 if _module(frame).startswith(ENGINE) else 2
+        rank = _rank(frame)
         if found is None or rank >= found[0]:
             found = rank, frame
     if found is None:
         return ""
     return f"{_path_from_root(found[1])}:{found[1].tb_lineno}"
+
+
+def _rank(frame: TracebackType) -> int:
+    """Return how much this frame says to the workflow's author."""
+    if _is_library(frame):
+        return 0
+    if _module(frame).startswith(ENGINE):
+        return 1
+    return 2 if frame.tb_frame.f_code.co_filename.startswith("<") else 3
 
 
 def _path_from_root(frame: TracebackType) -> str:

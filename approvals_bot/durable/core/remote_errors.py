@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -48,7 +49,7 @@ def encode_error(error: BaseException) -> dict[str, Any]:
     except Exception:  # noqa: BLE001  # an author's class may do anything
         encoded = _named(error, room)
     try:
-        trace = "".join(traceback.format_exception(error))
+        trace = _without_input("".join(traceback.format_exception(error)), room.errors)
     except Exception:  # noqa: BLE001  # an author's __str__ may raise anything
         trace = ""
     return {**encoded, "traceback": trace[-MAX_TEXT:], "where": where_raised(error)}
@@ -84,10 +85,31 @@ class _Room:
 def _named(error: BaseException, room: _Room) -> dict[str, Any]:
     kind = type(error)
     try:
-        message = str(error)
+        message = _message(error)
     except Exception as unprintable:  # noqa: BLE001
         message = f"(its text can't be read: {type(unprintable).__name__})"
     return {"type": kind.__qualname__, "module": kind.__module__, "message": room.text(message)}
+
+
+def _message(error: BaseException) -> str:
+    """Return an error's text; of a ValidationError, without what was given, which may be secret."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    return str(_validation_error(error.title, error.errors(include_url=False, include_input=False)))
+
+
+def _without_input(trace: str, errors: list[BaseException]) -> str:
+    """Return a traceback of these errors with the texts that `_message` returns. Groups indent them."""
+    kept: dict[str, str] = {}
+    for error in errors:
+        if isinstance(error, ValidationError):
+            kept |= zip(_lines(str(error)), _lines(_message(error)), strict=False)
+    texts = ((line, line.lstrip(" |")) for line in trace.split("\n"))
+    return "\n".join(line.removesuffix(text) + kept.get(text, text) for line, text in texts) if kept else trace
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.split("\n")]
 
 
 def _encoded(error: BaseException, room: _Room) -> dict[str, Any]:
@@ -239,7 +261,8 @@ def _made(kind: type[BaseException], args: list[Any], error: dict[str, Any]) -> 
     """Make an error as its nearest builtin class does, without its own constructor."""
     if kind is ValidationError:
         with suppress(Exception):  # a kind of problem that this pydantic hasn't
-            return _validation_error(args[0], args[1:])
+            lines = ({**line, "ctx": {name: decode(value) for name, value in line["ctx"].items()}} for line in args[1:])
+            return _validation_error(args[0], lines)
         kind = _substitute(error["module"], error["type"], ValueError)
         args = [error["message"]]
     builtin: Any = _builtin(kind)
@@ -253,11 +276,11 @@ def _made(kind: type[BaseException], args: list[Any], error: dict[str, Any]) -> 
     return made
 
 
-def _validation_error(title: str, lines: list[dict[str, Any]]) -> ValidationError:
+def _validation_error(title: str, lines: Iterable[Mapping[str, Any]]) -> ValidationError:
+    """Make an error of these lines, which are as `errors()` returns them."""
     details: list[InitErrorDetails] = []
     for line in lines:
-        context = {name: decode(value) for name, value in line["ctx"].items()}
-        detail = InitErrorDetails(type=line["type"], loc=line["loc"], input=None, ctx=context)
+        detail = InitErrorDetails(type=line["type"], loc=line["loc"], input=None, ctx=line.get("ctx", {}))
         try:
             ValidationError.from_exception_data(title, [detail])
         except Exception:  # noqa: BLE001  # an author's kind of problem, or one of another pydantic

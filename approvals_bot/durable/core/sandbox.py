@@ -112,7 +112,7 @@ def _refuse(event: str, args: tuple[Any, ...], frame: FrameType | None) -> None:
         name = frame.f_code.co_filename
         if name.startswith(("<frozen importlib", "<frozen zipimport", *_MAY_READ)):
             return
-        if place is None and not name.startswith((*_LIBRARIES, "<", __file__)):
+        if place is None and not name.startswith((*_LIBRARIES, "<frozen", __file__)):
             place = frame
         frame = frame.f_back
     if frame is None:

@@ -18,10 +18,11 @@ from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from functools import lru_cache
+from functools import lru_cache, reduce
 from math import isfinite
-from types import NoneType
-from typing import Annotated, Any, Self, TypeVar, get_args, get_origin
+from operator import is_, or_
+from types import NoneType, UnionType
+from typing import Annotated, Any, ForwardRef, Self, TypeVar, Union, get_args, get_origin
 from uuid import UUID
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
@@ -291,8 +292,9 @@ def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
 
     Types that pydantic doesn't support are among those; their values are then refused with their path.
     """
-    if isinstance(annotation, TypeVar) or any(annotation is untyped for untyped in _UNTYPED):
+    if (isinstance(annotation, TypeVar) and not _is_bound(annotation)) or any(annotation is each for each in _UNTYPED):
         return None
+    annotation = _with_sequences(annotation)
     try:
         return TypeAdapter(annotation)
     except PydanticUserError as error:
@@ -302,6 +304,23 @@ def _adapter(annotation: Any) -> TypeAdapter[Any] | None:
         return TypeAdapter(rewritten(annotation))
     except PydanticUserError:
         return None
+
+
+def _is_bound(variable: TypeVar) -> bool:
+    """Return whether a type variable says what its values are. It doesn't by a name, which nobody resolves."""
+    bounds = (variable.__bound__, *variable.__constraints__)
+    return any(bounds) and not any(isinstance(each, ForwardRef) for each in bounds)
+
+
+def _with_sequences(annotation: Any) -> Any:
+    """Return the annotation with sequences for iterables, of which pydantic makes generators, to be read only once."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if collections.abc.Iterable in (annotation, origin):
+        return collections.abc.Sequence[parts or Any]  # type: ignore[misc]  # made at run time
+    if origin not in (Union, UnionType):
+        return annotation
+    new = [_with_sequences(part) for part in parts]
+    return annotation if all(map(is_, parts, new)) else reduce(or_, new)
 
 
 def _is_open(annotation: Any) -> bool:

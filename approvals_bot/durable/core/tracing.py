@@ -57,9 +57,9 @@ def _failing(tracer: Tracer, name: str, context: Context | None, known: Mapping[
 
 def is_recording() -> bool:
     """Return whether somebody has set up an SDK, or the span of a caller is current."""
-    trace = sys.modules.get("opentelemetry.trace")
-    if trace is None:
-        return False
+    trace: Any = sys.modules.get("opentelemetry.trace")
+    if not hasattr(trace, "get_tracer_provider"):
+        return False  # nobody has imported it, or a thread is just importing it: nothing has been set up yet
     has_sdk = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
     return has_sdk or trace.get_current_span().get_span_context().is_valid
 

@@ -65,6 +65,9 @@ async def test_a_type_that_is_defined_later_is_found(load: Load, tmp_path: Path)
         assert await (await engine.start(module.totals, order)).return_value() == module.Total(of=order.lines[0], all=1)
 
 
+SHIP = "@step\nasync def ship(order: Order) -> None: ..."
+
+
 @pytest.mark.parametrize(
     ("text", "line", "what"),
     [
@@ -76,6 +79,8 @@ async def test_a_type_that_is_defined_later_is_found(load: Load, tmp_path: Path)
             "Order",
         ),
         ("class Order(BaseModel):\n    of: Nowhere\n\nhook = define_hook(schema=Order)", 7, r"define_hook\(\)"),
+        (f"import typing as t\nclass Order(t.NamedTuple):\n    of: Nowhere\n{SHIP}", 7, "order of ship()"),
+        (f"import typing_extensions as t\nclass Order(t.TypedDict):\n    of: Nowhere\n{SHIP}", 7, "order of ship()"),
     ],
 )
 async def test_a_type_that_never_is_defined_is_reported_at_open(

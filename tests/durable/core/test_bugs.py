@@ -226,6 +226,21 @@ def test_what_python_and_libraries_raise_in_a_body(code: str, stalls: bool) -> N
         assert run.error["type"]
 
 
+@pytest.mark.parametrize(("code", "stalls"), [("int('x')", False), ("json.loads('{')", False), ("frist", True)])
+def test_what_is_typed_at_a_prompt_is_an_authors_code(code: str, stalls: bool) -> None:
+    """As `python -c`, a notebook or `exec` runs it: its frames have no file."""
+    space: dict[str, Any] = {"__name__": "__main__", "workflow": workflow, "json": json}
+    exec(compile(f"@workflow(name='typed')\nasync def body() -> None:\n    {code}", "<stdin>", "exec"), space)  # noqa: S102
+    run = History(space["body"])
+    if stalls:
+        with pytest.raises(WorkflowBugError) as caught:
+            run.decide()
+        assert caught.value.where == "<stdin>:3"
+    else:
+        run.decide()
+        assert run.error["where"] == "<stdin>:3"
+
+
 def test_a_stop_iteration_in_a_body_is_a_bug() -> None:
     @workflow
     async def body() -> None:

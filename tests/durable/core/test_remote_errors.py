@@ -176,6 +176,9 @@ def test_validation_errors_come_back_without_what_was_given() -> None:
         (("price",), "int_parsing", "Input should be a valid integer, unable to parse string as an integer"),
     ]
     assert "hunter2" not in str(back)
+    kept = to_json(encode_error(ExceptionGroup("two", [ValueError("other"), invalid()])))
+    assert "input_value" not in kept
+    assert kept.count("unable to parse string as an integer [type=int_parsing]") == 2  # message and traceback
 
 
 def test_an_error_that_is_too_much_is_cut() -> None:

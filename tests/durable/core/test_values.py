@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, Flag, IntEnum, StrEnum
@@ -65,6 +65,10 @@ class Item(BaseModel):
     name: str
     price: Decimal | None = None
     at: datetime | None = None
+
+
+Priceable = TypeVar("Priceable", bound=Item)
+Sized = TypeVar("Sized", bound="Nowhere")  # type: ignore[name-defined]  # noqa: F821
 
 
 class Priced(Item):
@@ -250,6 +254,10 @@ LOOP.append(LOOP)
         (float | int, 1),
         (bytes | str, b"a"),
         (Sequence[int], (1, 2)),
+        (Iterable[Item], [Item(name="a")]),
+        (Iterable[Decimal] | None, (Decimal("1.50"),)),
+        (Priceable, Item(name="a", price=Decimal("1.50"))),
+        (Sized, {"name": "a"}),
         (float, math.inf),
         (list[float], [math.nan, -math.inf, 0.5]),
         (int, 10**100),
