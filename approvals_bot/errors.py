@@ -228,6 +228,10 @@ class StoreMissingError(StoreUnavailableError):
         super().__init__(f"There is no database {place} yet. `approvals-bot migrate` creates it.")
 
 
+class StoreReadOnlyError(StoreUnavailableError):
+    """The database can't be written to. Nothing was written; the operator lets this user write, or changes the user."""
+
+
 class FileReplacedError(StoreUnavailableError):
     """The database's file was replaced under the running service. The operator restarts it; nothing more is written."""
 

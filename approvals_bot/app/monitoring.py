@@ -42,7 +42,7 @@ LISTED = "`approvals-bot runs --status stalled` lists them, and `explain RUN` sa
 
 log = logging.getLogger(__name__)
 WRITES = frozenset(
-    {"create", "create_with_hooks", "append", "record", "receive", "reset", "claim", "check", "announce"}
+    {"create", "create_with_hooks", "append", "record", "receive", "reset", "claim", "check", "announce", "begin_work"}
 )
 CALLS = (*sorted(WRITES), "audit_lines", "count", "hook", "look", "next_wake", "read", "runs", "taken")
 

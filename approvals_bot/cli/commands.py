@@ -118,9 +118,13 @@ def _replace_unprintable() -> None:
 
 def error_text(error: Exception) -> str:
     """Say in a sentence what went wrong."""
-    from approvals_bot.errors import ApprovalsBotError
+    from approvals_bot.errors import ApprovalsBotError, StoreReadOnlyError
 
     match error:
+        case StoreReadOnlyError():
+            from approvals_bot.service.store_mends import store_mend
+
+            return f"{error}. {store_mend(str(error))}."
         case ApprovalsBotError():
             return str(error)
         case OSError() if error.filename is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -32,6 +31,7 @@ from approvals_bot.config.service import ServiceSettings
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.audit import RESTORED, AuditLine, last_backup_line
 from approvals_bot.durable.store.replicas import ReplicaRow
+from approvals_bot.durable.store.sqlite import refuse_read_only
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.people import (
     GroupAddress,
@@ -129,7 +129,7 @@ async def _check_store(service: ServiceSettings) -> Sequence[Diagnosis]:
         return [Diagnosis("FAIL", "store", str(error), f"{store_mend(str(error))}.")]
     try:
         if url.startswith("sqlite:///"):
-            _check_writable(Path(url.removeprefix("sqlite:///")))
+            refuse_read_only(url.removeprefix("sqlite:///"))
         else:
             await opened.check()  # which only looks, there
         others = [*_check_replicas(await opened.replicas(), datetime.now(UTC))]
@@ -139,13 +139,6 @@ async def _check_store(service: ServiceSettings) -> Sequence[Diagnosis]:
     finally:
         await opened.close()
     return [*await _check_database(url), *others]
-
-
-def _check_writable(file: Path) -> None:
-    """Raise StoreUnavailableError if this user can't write to a SQLite file, or create files beside it."""
-    for path in (file, file.absolute().parent):
-        if not os.access(path, os.W_OK):
-            raise StoreUnavailableError(f"{path} can't be written to by this user")
 
 
 def _check_backup(last: AuditLine | None, now: datetime) -> Diagnosis:

@@ -117,8 +117,7 @@ class Replicas:
             self._changed.clear()
             try:
                 await self.announce()
-            except StoreUnavailableError as error:
-                logger.warning("this replica could not say that it is there: %s", error)
+            except StoreUnavailableError:  # the store's own line says so
                 if not self._store.is_shared:
                     await asyncio.sleep(EVERY)
                     self._changed.set()

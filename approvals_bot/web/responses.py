@@ -38,6 +38,7 @@ from approvals_bot.errors import (
     RunNotFoundError,
     RunNotStalledError,
     SerializationError,
+    StoreReadOnlyError,
     StoreUnavailableError,
     WorkflowNotFoundError,
 )
@@ -202,6 +203,9 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem(503, "Source unavailable", detail, headers=RETRY_SOON)
         case FileReplacedError():
             detail = "The database's file was replaced. Nothing is accepted until the service has been restarted."
+            return Problem(503, "Store unavailable", detail, headers=RETRY_SOON)
+        case StoreReadOnlyError():
+            detail = "The database can't be written to. Nothing was saved, and nothing is accepted until it can be."
             return Problem(503, "Store unavailable", detail, headers=RETRY_SOON)
         case StoreUnavailableError():
             detail = "We can't say whether this was saved. Try again in a moment."

@@ -128,6 +128,21 @@ async def test_the_relays_certificate_is_wrong(house: House, stack: AsyncExitSta
     fault = "relay's certificate is for another name"
     await served.log_shows(fault, r"mismatch, certificate is not valid for '127.0.0.1'")
     await house.doctor(fault, r"FAIL.*mail: .*not valid for")
+    await served.kill()
+
+    relay = SmtpRelay(starttls=certificate(tmp_path, "127.0.0.1", is_over=True))
+    await relay.start(stack)
+    house.more = EMAIL.format(port=relay.port).replace('"none"', '"starttls"')
+    house.configure()
+    house.env = {"SSL_CERT_FILE": str(tmp_path / "127.0.0.1.pem")}
+    served = await house.serve()
+    served.mark()
+    await served.opened("deploy")
+    fault = "relay's certificate has expired"
+    await served.log_shows(fault, r"isn't trusted \(certificate has expired\).*relay's certificate")
+    await served.ready_shows(fault, '"email": "down"')
+    await served.metric_shows(fault, r'approvals_channel_up\{channel="email"\} 0.0')
+    await house.doctor(fault, r"FAIL.*mail: .*certificate has expired")
 
 
 async def test_faults_of_slack(house: House, stack: AsyncExitStack) -> None:

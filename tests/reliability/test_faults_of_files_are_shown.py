@@ -83,7 +83,11 @@ archive = "archive"
     await served.log_shows(fault, r"archive_failed.*Permission denied.*user write to \[retention\] archive")
     await served.kill()
 
-    database.chmod(0o500)
-    await house.doctor(
-        "the SQLite file can't be written", r"FAIL.*store.*can't be written to by this user.*\n.*user write"
-    )
+    why = "can't be written to by this user"
+    for fault, path in (("the SQLite file can't be written", database), ("its folder can't be written", folder)):
+        path.chmod(0o500)
+        await house.doctor(fault, rf"FAIL.*store.*{path} {why}.*\n.*user write")
+        status, said = await house.command("serve", "--port", "0")
+        assert (status, f"{path} {why}. Let the service's user write" in said.splitlines()[-1]) == (1, True), said
+        house.note(fault, "serve", 0, said.splitlines()[-1])
+        path.chmod(0o700)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -128,9 +129,10 @@ async def a_gate(dial: Dial) -> AsyncIterator[Gate]:
 
 
 class SmtpRelay:
-    """A relay that takes everything, or refuses the login or the sender."""
+    """A relay that takes everything, or refuses the login or the sender. `starttls`: how it goes on after STARTTLS."""
 
-    def __init__(self) -> None:
+    def __init__(self, starttls: ssl.SSLContext | None = None) -> None:
+        self.starttls = starttls
         self.mode: Literal["well", "login", "sender"] = "well"
         self.mails = list[bytes]()
 
@@ -150,11 +152,14 @@ class SmtpRelay:
                     await self._mail(reader)
                 writer.write(self._answer(line.upper()))
                 await writer.drain()
+                if line.upper().startswith(b"STARTTLS") and self.starttls is not None:
+                    await writer.start_tls(self.starttls)
         writer.transport.abort()
 
     def _answer(self, line: bytes) -> bytes:
         if line.startswith(b"EHLO"):
-            return b"250-relay.acme.eu\r\n250-AUTH PLAIN LOGIN\r\n250 SIZE 10000000\r\n"
+            offered = b"" if self.starttls is None else b"250-STARTTLS\r\n"
+            return b"250-relay.acme.eu\r\n" + offered + b"250-AUTH PLAIN LOGIN\r\n250 SIZE 10000000\r\n"
         if line.startswith(b"AUTH"):
             return b"535 5.7.8 Bad credentials\r\n" if self.mode == "login" else b"235 2.7.0 Welcome\r\n"
         if line.startswith(b"MAIL") and self.mode == "sender":

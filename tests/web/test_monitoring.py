@@ -34,6 +34,8 @@ from approvals_bot.config.monitoring import MetricsTable
 from approvals_bot.durable.core.api import create_hook, workflow
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store import connect
+from approvals_bot.durable.store.group_commit import in_thread
+from approvals_bot.durable.store.sqlite import SqliteStore
 from approvals_bot.errors import StoreUnavailableError
 from approvals_bot.playground.faults import Fault
 from approvals_bot.service import figures
@@ -44,7 +46,7 @@ from approvals_bot.web.metrics import Metrics
 from approvals_bot.web.responses import Problem
 from approvals_bot.web.routes import build
 from tests.support.posting import a_kept_port
-from tests.support.staffed_house import a_staffed_house
+from tests.support.staffed_house import ENV, a_staffed_house
 from tests.web.test_grants_api import Recording
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "monitoring.md"
@@ -332,6 +334,37 @@ async def test_a_store_that_fails_is_logged_once_each_way(caplog: pytest.LogCapt
     text = bytes(monitoring.metrics.response().body).decode()
     assert 'approvals_store_errors_total{kind="OSError"} 3.0' in text
     assert 'approvals_store_call_seconds_count{call="check"} 1.0' in text
+
+
+async def test_a_database_that_turns_read_only_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "approvals_bot")
+    body = {"workflow": "ship", "requester": "bo@acme.eu", "input": {"version": "2.1"}}
+    with a_kept_port() as port:
+        async with a_staffed_house(tmp_path, {"ship": ANN_DECIDES}, port) as house:
+            store = house.service.engine.store
+            assert isinstance(store, SqliteStore)
+
+            async def turn(read_only: bool) -> None:
+                await in_thread(store._writer._connection, lambda db: db.execute(f"PRAGMA query_only = {read_only:d}"))
+
+            async def statuses() -> list[int]:
+                headers = {"Authorization": f"Bearer {ENV['DESK']}"}
+                return [(await house.http.post("/api/runs", json=body, headers=headers)).status_code for _ in range(3)]
+
+            await turn(True)
+            caplog.clear()
+            assert await statuses() == [503] * 3
+            ready = await house.get("/readyz")
+            assert (ready.status_code, "can't be written to" in ready.json()["detail"]) == (503, True)
+            assert "approvals_ready 0.0" in (await house.get("/metrics")).text
+            [said] = [each for each in caplog.records if each.levelno >= logging.WARNING]
+            assert (said.__dict__["event"], "user write to the database's file" in said.message) == ("store_lost", True)
+            await turn(False)
+            assert await statuses() == [202] * 3
+            assert (await house.get("/readyz")).status_code == 200
+            await house.service.engine.settle()
+            assert len(house.mailbox.mails) == 6
+    assert "store_back" in [each.__dict__.get("event") for each in caplog.records]
 
 
 @pytest.mark.parametrize(

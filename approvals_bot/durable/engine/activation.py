@@ -29,7 +29,7 @@ from approvals_bot.durable.engine.lookups import decide_with_lookups
 from approvals_bot.durable.engine.notifier import Notifier
 from approvals_bot.durable.engine.places import Queue
 from approvals_bot.durable.engine.replayer import Replayed
-from approvals_bot.durable.engine.troubles import log_resumed, reason_of
+from approvals_bot.durable.engine.troubles import StoreLines, log_resumed, reason_of
 from approvals_bot.durable.store.protocol import REPLACED, Append, Appended, Fenced, RunRecord, Stale, Store
 from approvals_bot.errors import (
     LimitExceededError,
@@ -65,6 +65,8 @@ class Host(Protocol):
     def notifier(self) -> Notifier: ...
     @property
     def cache(self) -> RunCache: ...
+    @property
+    def store_lines(self) -> StoreLines: ...
     @property
     def progress(self) -> asyncio.Event: ...  # set when an activation has done all that is due, and waits
 
@@ -157,7 +159,7 @@ class Activation:
                     is_done = await self._advance()
                     delay = RETRY_STORE
                 except StoreUnavailableError as error:
-                    logger.warning("run %s: the store is unavailable, trying again: %s", self.run.row.id, error)
+                    self._host.store_lines.is_away(error)
                     await asyncio.sleep(delay)
                     delay = min(delay * 2, RETRY_STORE_MOST)
                     # The write may have been carried out and only its answer lost. Read the log again before writing,

@@ -37,7 +37,7 @@ from approvals_bot.durable.engine.replayer import Replayed, Replayer
 from approvals_bot.durable.engine.schedules import SET_BACK, Schedules
 from approvals_bot.durable.engine.slots import Slots
 from approvals_bot.durable.engine.stalled import StalledRuns
-from approvals_bot.durable.engine.troubles import log_failure, log_stall, reason_of
+from approvals_bot.durable.engine.troubles import StoreLines, log_failure, log_stall, reason_of
 from approvals_bot.durable.store.protocol import Claim, Claimed, Lease, OpenStore, RunRecord
 from approvals_bot.errors import StoreUnavailableError, WorkflowNotFoundError
 
@@ -91,7 +91,8 @@ class Scheduler:
         self._claiming = 0  # claims that the store hasn't answered yet: what they give is in nobody's hands
         self._unsettled: list[datetime] = []  # ends of leases that were requested, and may have been given
         self._stalled = StalledRuns(store, registry, self._work_on)
-        self.schedules = Schedules(store, clock, notifier, self._look_for_work)
+        self.store_lines = StoreLines()
+        self.schedules = Schedules(store, clock, notifier, self._look_for_work, self.store_lines)
         self._kept: dict[asyncio.Task[Any], None] = {}  # in the order in which they started
         self._tasks: list[asyncio.Task[None]] = []
         self._is_closing = False
@@ -274,7 +275,7 @@ class Scheduler:
         due: datetime | None = self.clock.now()
         time = asyncio.get_running_loop().time
         looked = time()
-        ahead, said = self.clock.now().timestamp() - looked, ""
+        ahead = self.clock.now().timestamp() - looked
         while not self._is_closing:
             seconds = POLL if due is None else min(POLL, max(0.0, (due - self.clock.now()).total_seconds()))
             woken = await self._sleep(seconds)
@@ -292,11 +293,8 @@ class Scheduler:
                     self._next_look = None  # what is released from now on may be due before what this look finds
                     due, looked = await self._claim_due(), time()
                     self._next_look = due
-                said = ""
             except StoreUnavailableError as error:
-                if str(error) != said:  # else each try would say so, five times a second
-                    said = str(error)
-                    logger.warning("the store is unavailable, trying again: %s", error)
+                self.store_lines.is_away(error)
                 await self._sleep(RETRY_STORE)
                 due = self.clock.now()
             except Exception:  # if this loop ended, the process would look alive but claim nothing
@@ -403,7 +401,7 @@ class Scheduler:
             try:
                 await self._keep_leases()
             except StoreUnavailableError as error:
-                logger.warning("leases could not be renewed: %s", error)
+                self.store_lines.is_away(error)
 
     async def _keep_leases(self) -> None:
         """Renew the leases of this process once a third of their time is over.
@@ -444,7 +442,7 @@ class Scheduler:
                 await call()
                 return
             except StoreUnavailableError as error:
-                logger.warning("the store is unavailable, trying again: %s", error)
+                self.store_lines.is_away(error)
                 await self._sleep(RETRY_STORE)
 
     # ── for movable clocks ──

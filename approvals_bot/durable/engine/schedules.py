@@ -27,6 +27,7 @@ from approvals_bot.durable.engine.clock import TimeSource
 from approvals_bot.durable.engine.limits import RETRY_STORE
 from approvals_bot.durable.engine.notifier import Notifier, Subscription
 from approvals_bot.durable.engine.runs import NO_EVENTS
+from approvals_bot.durable.engine.troubles import StoreLines
 from approvals_bot.durable.store.protocol import OpenStore, StateRow
 from approvals_bot.errors import StoreUnavailableError
 
@@ -187,13 +188,16 @@ class _Watched:
 class Schedules:
     """The schedules of one process. `due` is when it next has something to do for them."""
 
-    def __init__(self, store: OpenStore, clock: TimeSource, notifier: Notifier, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, store: OpenStore, clock: TimeSource, notifier: Notifier, wake: Callable[[], None], lines: StoreLines
+    ) -> None:
         """`wake` is called when there is something to do before `due`, and when that is done."""
         self.due: datetime | None = None
         self._store = store
         self._clock = clock
         self._notifier = notifier
         self._wake = wake
+        self._lines = lines
         self._planned: Sequence[Schedule] = ()
         self._announced: Sequence[Schedule] = self._planned  # those whose rows this process has brought up to date
         self._start: Start = _start_nothing
@@ -235,7 +239,7 @@ class Schedules:
             times = (each.again or each.next for each in self._watched.values())
             due = min((time for time in times if time is not None), default=None)
         except StoreUnavailableError as error:
-            logger.warning("schedules: the store is unavailable, trying again: %s", error)
+            self._lines.is_away(error)
             due = self._clock.now() + timedelta(seconds=RETRY_STORE)
         except Exception:  # if this ended, the process would look alive but start nothing
             logger.exception("looking at the schedules failed, trying again")

@@ -6,15 +6,37 @@ An error's message is never logged, as it may hold people's data. It is in the r
 from __future__ import annotations
 
 import logging
+import time
 
 from approvals_bot.durable.core.bugs import step_behind, where_raised
 from approvals_bot.durable.core.context import StepContext
 from approvals_bot.durable.core.events import Event, NewEvent
 from approvals_bot.durable.store.protocol import RunRecord
-from approvals_bot.errors import ApprovalsBotError, NondeterminismError, WorkflowBugError
+from approvals_bot.errors import ApprovalsBotError, NondeterminismError, StoreUnavailableError, WorkflowBugError
 
+engine_logger = logging.getLogger("approvals_bot.durable.engine")
 logger = logging.getLogger("approvals_bot.durable.runs")
 """Apart from the engine's own: what it says is about the code of workflows, and no fault of the engine."""
+
+
+AGAIN = 60.0
+"""Seconds between two lines about a store that is away, as long as it says the same."""
+
+
+class StoreLines:
+    """What an engine's log says while the store is away: what the store has said, and that at most once a minute.
+
+    Every run that is worked on meets it, several times a second.
+    """
+
+    def __init__(self) -> None:
+        self._said, self._again = "", 0.0
+
+    def is_away(self, error: StoreUnavailableError) -> None:
+        """Log that the store could not be used, and is tried again."""
+        if (now := time.monotonic()) >= self._again or str(error) != self._said:
+            self._said, self._again = str(error), now + AGAIN
+            engine_logger.warning("the store is unavailable, trying again: %s", error)
 
 
 def reason_of(error: Exception) -> str:

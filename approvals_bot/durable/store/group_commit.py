@@ -17,7 +17,7 @@ from typing import Any, ClassVar, TypeVar
 import aiosqlite
 
 from approvals_bot.durable.store.main_file import MainFile
-from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.errors import StoreReadOnlyError, StoreUnavailableError
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -98,7 +98,9 @@ class SharedConnection(ABC):
     def _unavailable(self, error: sqlite3.Error | StoreUnavailableError) -> StoreUnavailableError:
         if isinstance(error, StoreUnavailableError):
             return error
-        unavailable = StoreUnavailableError(f"The database can't be {self._USED} right now ({error}). Try again.")
+        is_read_only = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY
+        kind = StoreReadOnlyError if is_read_only else StoreUnavailableError
+        unavailable = kind(f"The database can't be {self._USED} right now ({error}). Try again.")
         unavailable.__cause__ = error
         return unavailable
 

@@ -7,6 +7,7 @@ lost some in 3,645, FULL in none.)
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import sys
 import time
@@ -40,7 +41,7 @@ from approvals_bot.durable.store.documents import DocumentRow, Refused
 from approvals_bot.durable.store.group_commit import ListConnection, ReadConnection, Writer, in_thread
 from approvals_bot.durable.store.main_file import MainFile, has_others_wal, put_wal_aside
 from approvals_bot.durable.store.protocol import SCHEMA_IS_OLDER, Filter, RunRecord
-from approvals_bot.errors import StoreMissingError, StoreUnavailableError
+from approvals_bot.errors import StoreMissingError, StoreReadOnlyError, StoreUnavailableError
 
 APPLICATION_ID = 0x41707072
 """The mark ("Appr") in the header of our files. Other programs' files have a schema version, too, but not this mark."""
@@ -113,10 +114,12 @@ class SqliteStore:
         """
         upgrade &= not to_read
         try:
+            if not upgrade and not Path(path).exists():  # noqa: ASYNC240  # once, at start
+                raise StoreMissingError(str(Path(path).absolute()))  # noqa: ASYNC240
+            if not to_read:
+                refuse_read_only(path)
             if upgrade:
                 Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # once, at start
-            elif not Path(path).exists():  # noqa: ASYNC240  # once, at start
-                raise StoreMissingError(str(Path(path).absolute()))  # noqa: ASYNC240
             await asyncio.to_thread(_try, path, upgrade=upgrade)
             bearers = Bearers()
             first, others = (
@@ -279,6 +282,23 @@ class SqliteStore:
             put_wal_aside(self._path)
         self._file.close()
         self._sole_owner.release()
+
+
+BESIDE = ("", "-wal", "-shm", ".lock")
+"""How the names of the files go on that SQLite and we keep beside the database."""
+
+
+def refuse_read_only(path: str) -> None:
+    """Raise StoreReadOnlyError if this user can't write to a database's file, to those beside it, or to its folder.
+
+    SQLite opens such a file to read it, and then refuses each write.
+    """
+    file = Path(path).absolute()
+    there = [each for end in BESIDE if os.path.exists(each := f"{file}{end}")]
+    folder = next(str(each) for each in file.parents if os.path.exists(each))  # the others are made
+    for each, rights in (*((each, os.W_OK) for each in there), (folder, os.W_OK | os.X_OK)):
+        if not os.access(each, rights, effective_ids=os.access in os.supports_effective_ids):
+            raise StoreReadOnlyError(f"The database {file} can't be used: {each} can't be written to by this user")
 
 
 # ── opening ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -47,7 +47,7 @@ def refuse_outcomes(engine: Engine, monkeypatch: pytest.MonkeyPatch, times: floa
 
 @pytest.mark.conformance(86)
 async def test_an_unwritten_outcome_is_written_later_without_a_second_run(
-    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch
+    open_engine: OpenEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls.clear()
     monkeypatch.setattr(activation, "RETRY_STORE", 0.01)
@@ -57,6 +57,7 @@ async def test_an_unwritten_outcome_is_written_later_without_a_second_run(
         assert await run.return_value() == "it"
     assert len(refused) == 3
     assert calls == ["it"]
+    assert caplog.text.count("the store is unavailable") == 1
 
 
 @pytest.mark.conformance(86)

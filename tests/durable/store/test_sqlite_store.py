@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
+import tempfile
 import threading
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from approvals_bot.cli.commands import error_text
 from approvals_bot.durable.store import connect, sqlite
 from approvals_bot.durable.store.group_commit import in_thread
 from approvals_bot.durable.store.protocol import Filter, Lease, OpenStore
 from approvals_bot.durable.store.sqlite import SqliteStore
-from approvals_bot.errors import StoreUnavailableError
+from approvals_bot.errors import StoreReadOnlyError, StoreUnavailableError
+from tests.support.faulty_house import NOBODY, as_nobody
 from tests.support.new_runs import new_run
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -34,6 +39,49 @@ async def test_sqlite_runs_with_wal_and_synchronous_full(tmp_path: Path) -> None
 async def test_a_file_that_cannot_have_a_wal_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailableError, match="journal_mode=wal"):
         await connect("sqlite:///:memory:")
+
+
+@contextmanager
+def unprivileged(folder: Path) -> Iterator[None]:
+    """Give a folder to a user who, unlike root, needs rights to write, and be that user for the block."""
+    is_root = bool(as_nobody(folder))
+    try:
+        if is_root:
+            os.seteuid(NOBODY)
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize(
+    ("closed", "path"),
+    [
+        ("data/runs.db", "data/runs.db"),
+        ("data/runs.db.lock", "data/runs.db"),
+        ("data", "data/runs.db"),
+        ("data", "data/new/other.db"),
+    ],
+)
+async def test_a_file_that_cannot_be_written_is_refused(closed: str, path: str) -> None:
+    with tempfile.TemporaryDirectory() as name:  # which others may enter, unlike pytest's
+        folder = Path(name)
+        (folder / "data").mkdir()
+        await (await connect(f"sqlite:///{folder}/data/runs.db")).close()
+        (folder / "data/runs.db.lock").touch()
+        before = sorted(folder.rglob("*"))
+        (folder / closed).chmod(0o500)
+        with unprivileged(folder), pytest.raises(StoreReadOnlyError) as refused:
+            await connect(f"sqlite:///{folder}/{path}")
+        said = error_text(refused.value)
+        assert said == (
+            f"The database {folder}/{path} can't be used: {folder}/{closed} can't be written to by this user. "
+            "Let the service's user write to the database's file and its folder; run commands as that user."
+        )
+        with unprivileged(folder):
+            reading = await connect(f"sqlite:///{folder}/data/runs.db", to_read=True)
+        await reading.close()
+        assert sorted(folder.rglob("*")) == before
 
 
 async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
