@@ -452,9 +452,13 @@ def archived_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def rewrite_archive(path: Path, eraser: Eraser) -> int:
     """Rewrite an archive without a person, once nobody writes to it. Returns 1 if it named them."""
-    with path.open("rb") as written:
-        lock(written)
-        return _rewrite_archive(path, eraser)
+    with suppress(FileNotFoundError):  # a pass of the retention that has found nothing leaves no file
+        while True:
+            with path.open("rb") as written:
+                lock(written)
+                if os.path.samestat(os.fstat(written.fileno()), os.stat(path)):  # else somebody rewrote it meanwhile
+                    return _rewrite_archive(path, eraser)
+    return 0
 
 
 def _rewrite_archive(path: Path, eraser: Eraser) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import gzip
 import json
 import logging
@@ -103,7 +104,11 @@ class Pauses:
 
 
 class Archive:
-    """A file of gzipped JSON lines, made when the first line comes. `flush` returns once they are on the disk."""
+    """A file of gzipped JSON lines. `flush` returns once they are on the disk.
+
+    `begin` makes the file and locks it, before what it is to hold is read. `erase` rewrites what is in the database
+    first and archives then, and waits for the lock, so nothing that was read before comes into an archive after it.
+    """
 
     def __init__(self, folder: Path, at: datetime) -> None:
         name = f"runs-{at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}.jsonl.gz"
@@ -112,39 +117,49 @@ class Archive:
         self._packed: gzip.GzipFile | None = None
         self._is_flushed = False  # then runs may have been deleted
 
+    @property
+    def has_begun(self) -> bool:
+        return self._packed is not None
+
+    def begin(self) -> None:
+        """Make the file, and lock it. Raises OSError."""
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self._raw = os.fdopen(descriptor, "wb")
+        lock(self._raw)
+        self._packed = gzip.GzipFile(self.path.name, "wb", fileobj=self._raw)
+
     def add(self, line: Mapping[str, Any]) -> None:
         """Add a line. Raises OSError."""
-        if self._packed is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            self._raw = os.fdopen(descriptor, "wb")
-            lock(self._raw)
-            self._packed = gzip.GzipFile(self.path.name, "wb", fileobj=self._raw)
+        assert self._packed is not None
         self._packed.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
 
     def flush(self) -> None:
-        """Write everything to the disk, the file's name included. Raises OSError."""
+        """Write everything to the disk, the file's name included.
+
+        Raises OSError, also if that name is another file's now, or nobody's: what was written would be lost.
+        """
         if self._packed is None or self._raw is None:
             return
         self._packed.flush()
         self._raw.flush()
         os.fsync(self._raw.fileno())
+        if not os.path.samestat(os.fstat(self._raw.fileno()), os.stat(self.path)):
+            raise OSError(errno.ESTALE, "another file was put in its place", str(self.path))
         sync_folder(self.path)
         self._is_flushed = True
 
     def close(self) -> None:
-        """Write the file's end to the disk, and close it. Raises OSError; then it is deleted, if nothing needs it."""
+        """Write the file's end to the disk, and close it. Raises OSError. It is deleted if nothing needs it."""
         if self._packed is None or self._raw is None:
             return
         try:
             self._packed.close()
             self._raw.flush()
             os.fsync(self._raw.fileno())
-        except OSError:
+        finally:
             if not self._is_flushed:
                 self.path.unlink(missing_ok=True)
-            raise
-        finally:
             with suppress(OSError):  # what it still has to write has failed before
                 self._raw.close()
 
@@ -166,7 +181,7 @@ async def delete_ended(
     file = None if archive is None else Archive(archive, now)
     try:
         for which in policy.searches(now):
-            async for found in _pages(engine, which):
+            async for found in _pages(engine, which, file):
                 await _delete(engine, found, file, actor, done, pauses)
                 progress(done)
     finally:
@@ -185,10 +200,13 @@ async def count_ended(engine: Engine, policy: RetentionRules) -> int:
     return count
 
 
-async def _pages(engine: Engine, which: Deletable) -> AsyncIterator[list[DeletableRun]]:
-    """Yield what may be deleted, page by page, each run once."""
+async def _pages(engine: Engine, which: Deletable, file: Archive | None = None) -> AsyncIterator[list[DeletableRun]]:
+    """Yield what may be deleted, page by page, each run once. If there is any, the archive begins."""
     which = which._replace(most=AT_ONCE)
     while found := await engine.store.deletable(which):
+        if file is not None and not file.has_begun:
+            await asyncio.to_thread(file.begin)
+            continue  # idempotency keys may name people who were erased just now
         yield found
         which = which._replace(after=(found[-1].ended_at, found[-1].run_id))
 

@@ -22,6 +22,7 @@ from approvals_bot.approvals.policy import Definition, pinned
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.config.retention import RetentionTable
 from approvals_bot.durable.core.events import to_micros
+from approvals_bot.durable.core.private_files import lock
 from approvals_bot.durable.store.chain import SEALED, ChainedEvent
 from approvals_bot.durable.store.documents import DocumentRow
 from approvals_bot.durable.store.files import FileRow
@@ -229,6 +230,7 @@ async def test_a_person_is_erased_from_what_has_ended(service: Any, tmp_path: Pa
 
 def test_an_archive_whose_process_was_killed_is_rewritten(tmp_path: Path) -> None:
     archive = Archive(tmp_path, FakeClock().now())
+    archive.begin()
     archive.add({"kind": "run", "key": f"app:desk {ANN}", "events": []})
     archive.flush()
     killed = archive.path.read_bytes()  # as it is before it is closed
@@ -238,6 +240,44 @@ def test_an_archive_whose_process_was_killed_is_rewritten(tmp_path: Path) -> Non
     assert rewrite_archives(tmp_path, eraser) == 1
     assert list(archived_lines(archive.path)) == [{"kind": "run", "key": None, "events": []}]
     assert rewrite_archives(tmp_path, eraser) == 0
+
+
+def test_an_archive_that_was_replaced_takes_no_more(tmp_path: Path) -> None:
+    for change in (Path.unlink, lambda path: (tmp_path / "other").replace(path)):
+        archive = Archive(tmp_path, FakeClock().now())
+        archive.begin()
+        archive.add({"kind": "run"})
+        (tmp_path / "other").touch()
+        change(archive.path)
+        with pytest.raises(OSError, match=r"No such file|another file was put in its place"):
+            archive.flush()
+        archive.close()
+
+
+def test_an_archive_that_is_replaced_meanwhile_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (Archive(tmp_path, FakeClock().now()) for _ in range(2))
+    first.begin()
+    first.add({"kind": "run", "key": None, "events": []})
+    first.flush()
+    first.close()
+    locked = 0
+
+    def lock_later(file: Any) -> None:
+        nonlocal locked
+        locked += 1
+        if locked == 1:
+            second.begin()
+            second.add({"kind": "run", "key": f"app:desk {ANN}", "events": []})
+            second.flush()
+            second.path = second.path.replace(first.path)  # between our look at that name and the lock
+        else:
+            second.close()
+        lock(file)
+
+    monkeypatch.setattr("approvals_bot.service.erasure.lock", lock_later)
+    assert rewrite_archives(tmp_path, Eraser(ANN, (), str, "erased-1")) == 1
+    assert [line["key"] for line in archived_lines(first.path)] == [None]
+    assert locked == 2
 
 
 LEAVE = """
@@ -301,6 +341,48 @@ def test_a_person_is_found_as_people_write_them(text: str, left: str | None) -> 
     assert eraser.in_text(text) == (left or text)
 
 
+async def test_nobody_erased_comes_back_by_a_pass_of_retention(
+    service: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [await decided(service, amount) for amount in range(3)]
+    await service.clock.advance(DAYS + timedelta(minutes=1))
+    engine, archive = service.engine, tmp_path / "archive"
+    while await engine.store.seal_ended(engine.now(), None, 50):
+        pass
+    chained, looping, at_archives = engine.store.chained, asyncio.get_running_loop(), asyncio.Event()
+    erasing = list[asyncio.Task[Any]]()
+
+    def waits(file: Any) -> None:
+        looping.call_soon_threadsafe(at_archives.set)
+        lock(file)
+
+    async def held(run_id: str) -> Any:
+        """Let a pass read a run, and then somebody erase a person, until that is done or waits for the archives."""
+        found = await chained(run_id)
+        if not erasing:
+            erased = erase(engine, People(), ANN, actor=Actor("cli", "root"), archive=archive)
+            erasing.append(asyncio.create_task(erased))
+            waiting = asyncio.create_task(at_archives.wait())
+            await asyncio.wait([*erasing, waiting], return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+        return found
+
+    monkeypatch.setattr("approvals_bot.service.erasure.lock", waits)
+    monkeypatch.setattr(engine.store, "chained", held)
+    passes = [delete_ended(engine, RetentionRules(others=DAYS), archive, rest=0) for _ in range(2)]
+    counts = [each.runs for each in await asyncio.gather(*passes)]
+    [done] = await asyncio.gather(*erasing)
+    assert (sum(counts), done.open, len(list(archive.iterdir()))) == (3, [], 2)
+    lines = [line for path in archive.iterdir() for line in archived_lines(path)]
+    assert {line["run_id"] for line in lines} == set(runs)
+    assert [word for word in (ANN, "Ann Ode") if word in f"{lines} {service.content()}"] == []
+    heads = {(line["run_id"], line["events"][-1]["hash"]) for line in lines}
+    assert len(heads) == 3, "a run that both have archived is the same in both"
+    out = io.BytesIO()
+    await write_export(engine, derive_key(KEY), out)
+    assert verify_lines(io.BytesIO(out.getvalue()), Keys(derived=(derive_key(KEY),))).is_sound
+
+
 async def decided(service: Any, amount: int) -> str:
     run_id: str = await service.start("pay-retained", {"amount": amount}, requester=DI)
     await service.api.post(f"/api/runs/{run_id}/votes", json={"by": ANN, "choice": "approve"})
@@ -361,12 +443,14 @@ async def test_a_damaged_run_stays_and_holds_nothing_up(service: Any, tmp_path: 
 
 async def test_erasing_waits_for_an_archive_that_is_written(tmp_path: Path) -> None:
     archive = Archive(tmp_path, T0)
+    archive.begin()
     event = {"seq": 1, "data": json.dumps({"by": "ann@acme.eu"}), "salt": "s"}
     archive.add({"kind": "run", "run_id": "a", "key": None, "events": [event]})
     erasing = asyncio.create_task(asyncio.to_thread(rewrite_archives, tmp_path, Eraser(ANN, [], str, "erased-1")))
     await asyncio.sleep(0.05)
     assert not erasing.done()
     archive.add({"kind": "run", "run_id": "b", "key": None, "events": [event]})
+    archive.flush()
     archive.close()
     assert await erasing == 1
     assert [line["run_id"] for line in archived_lines(archive.path)] == ["a", "b"], "nothing of it is lost"
