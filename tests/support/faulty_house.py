@@ -160,6 +160,8 @@ class SmtpRelay:
         if line.startswith(b"EHLO"):
             offered = b"" if self.starttls is None else b"250-STARTTLS\r\n"
             return b"250-relay.acme.eu\r\n" + offered + b"250-AUTH PLAIN LOGIN\r\n250 SIZE 10000000\r\n"
+        if line.startswith(b"STARTTLS"):
+            return b"220 2.0.0 Go ahead\r\n"
         if line.startswith(b"AUTH"):
             return b"535 5.7.8 Bad credentials\r\n" if self.mode == "login" else b"235 2.7.0 Welcome\r\n"
         if line.startswith(b"MAIL") and self.mode == "sender":
