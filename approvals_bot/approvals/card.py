@@ -35,12 +35,15 @@ from approvals_bot.approvals.card_model import (
     CardOutcome,
     CardSeat,
     CardStage,
+    CardState,
     CardVote,
     ChoiceName,
     FormField,
     NextCalls,
     StageState,
+    State,
     TalkName,
+    Voted,
 )
 from approvals_bot.approvals.fields import in_format_of, shown_with_names, values
 from approvals_bot.approvals.grants import is_revocable, may_end
@@ -63,6 +66,8 @@ from approvals_bot.approvals.values import shown_date, shown_moment
 
 SAMPLED = 5  # people waited for, on whom a place's card tries whether one vote decides
 REPLACED = "⚠ A newer message shows this request. This one is out of date."
+_FOUND: dict[State, CardState] = {"approved": "justified", "rejected": "not_justified"}
+_VOTED: dict[ChoiceName, Voted] = {"approve": "justified", "reject": "not_justified"}
 STYLES = {"approve": "primary", "reject": "danger"}
 
 
@@ -77,7 +82,7 @@ def card_of(view: Request, reader: str | None, now: datetime, url: str = "") -> 
         hook_id=view.hook_id,
         workflow=view.workflow,
         version=view.version,
-        state=view.state,
+        state=_found_in_review(view.state) if view.reviews else view.state,
         title=view.title,
         requester=view.name(view.requester),
         on_behalf_of=view.name(view.on_behalf_of) if view.on_behalf_of else None,
@@ -147,15 +152,19 @@ def _in_format(field: CardField, number_format: str) -> CardField:
     return replace(field, value=in_format(field.value, number_format), was=was)
 
 
+def _found_in_review(state: State) -> CardState:
+    """Return the state of a review as people see it: nobody has rejected anything."""
+    return _FOUND.get(state, state)
+
+
 def _vote(view: Request, cast: RecordedVote) -> CardVote:
     by = view.acting(cast.by, cast.in_place_of)
     actor = passed_on_by(cast.by, cast.vote.actor)
     answers = _answers(view, cast) if cast.vote.answers else ()
     comment = cast.vote.comment
     origin = next((stage.title for stage in view.stages if stage.id == cast.carried_from), "")
-    return CardVote(
-        by, cast.choice, cast.counts, actor, answers, origin, at=cast.at, via=cast.vote.via, comment=comment
-    )
+    choice = _VOTED.get(cast.choice, cast.choice) if view.reviews else cast.choice
+    return CardVote(by, choice, cast.counts, actor, answers, origin, at=cast.at, via=cast.vote.via, comment=comment)
 
 
 def _answers(view: Request, cast: RecordedVote) -> tuple[tuple[str, str], ...]:
@@ -234,7 +243,8 @@ def _outcome(view: Request, ended: RequestOutcome) -> CardOutcome:
     by = view.acting(ended.by, ended.in_place_of)
     because = ended.because[:1].upper() + ended.because[1:]
     actor = passed_on_by(ended.by, ended.actor)
-    return CardOutcome(ended.state, by, because, actor, at=ended.at, via=ended.via, comment=ended.comment)
+    state = _found_in_review(ended.state) if view.reviews else ended.state
+    return CardOutcome(state, by, because, actor, at=ended.at, via=ended.via, comment=ended.comment)
 
 
 def _choices(view: Request, stage: RequestStage, reader: str | None, now: datetime) -> tuple[CardChoice, ...]:

@@ -21,13 +21,19 @@ State = Literal[
 
 The requester withdraws; an app, an operator or the workflow cancels; `failed`: an error ended its run."""
 
+CardState = State | Literal["justified", "not_justified"]
+"""The state that people see. The last two: what a review says about a request that was opened without a vote."""
+
 ChoiceName = Literal["approve", "reject", "changes", "edit", "answer", "take_back"]
 """A choice that a person can make."""
 
 Via = Literal["slack", "email", "inbox", "chat", "api", "cli", "rule", "clock"]
 """The channel through which a vote or decision came."""
 
-STATE_WORDS: dict[State, tuple[str, str]] = {
+Voted = ChoiceName | Literal["justified", "not_justified"]
+"""What a vote was, as people see it: in a review, what it says."""
+
+STATE_WORDS: dict[CardState, tuple[str, str]] = {
     "waiting": ("⏳", "Waiting"),
     "changes_requested": ("↩︎", "Changes requested"),
     "approved": ("✅", "Approved"),
@@ -37,6 +43,8 @@ STATE_WORDS: dict[State, tuple[str, str]] = {
     "withdrawn": ("✖", "Withdrawn"),
     "cancelled": ("✖", "Cancelled"),
     "failed": ("⚠", "Failed"),
+    "justified": ("✅", "Justified"),
+    "not_justified": ("⛔", "Not justified"),
 }
 """Icon and word of each state; never use one without the other."""
 
@@ -147,7 +155,7 @@ class CardVote(DatedRemark):
     """A vote that counted when it was cast."""
 
     by: Name
-    choice: ChoiceName
+    choice: Voted
     counts: bool = True  # False: changed, undone, or reset by an edit
     passed_on_by: str = ""  # "app desk", if that isn't the voter
     answers: tuple[tuple[str, str], ...] = ()  # what they filled in: label and value
@@ -206,7 +214,7 @@ class NextCalls:
 class CardOutcome(DatedRemark):
     """How it ended."""
 
-    state: State
+    state: CardState
     by: Name
     because: str = ""  # the rule's text, or why it expired
     passed_on_by: str = ""  # "app desk", if that isn't the person who decided
@@ -265,7 +273,7 @@ class Card:
     hook_id: str  # opaque; grants nothing on its own
     workflow: str
     version: int  # grows with every change; a copy that shows an older one is stale
-    state: State
+    state: CardState
     title: str
     requester: Name
     asked_at: datetime

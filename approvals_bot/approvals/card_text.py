@@ -21,11 +21,11 @@ from approvals_bot.approvals.card_model import (
     CardSeat,
     CardStage,
     CardVote,
-    ChoiceName,
     FollowUp,
     Name,
     StageState,
     Via,
+    Voted,
 )
 from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.port import EMAIL, SLACK
@@ -43,18 +43,20 @@ VIA_WORDS: dict[Via, str] = {
     "clock": "at the deadline",
 }
 
-CHOICE_WORDS: dict[ChoiceName, tuple[str, str]] = {
+CHOICE_WORDS: dict[Voted, tuple[str, str]] = {
     "approve": ("✅", "approved"),
     "reject": ("⛔", "rejected"),
     "changes": ("↩︎", "requested changes"),
     "edit": ("✎", "approved with changes"),
     "answer": ("💬", "answered"),
     "take_back": ("↩︎", "undid their vote"),
+    "justified": ("✅", "found it justified"),
+    "not_justified": ("⛔", "found it not justified"),
 }
 
 BY_MODEL, COVERED = "Written by a model.", "Your decision covers exactly these values."
 
-KEPT_MEANWHILE = "Your vote is kept and counts once it is fixed."
+KEPT_MEANWHILE = "Votes are kept meanwhile, and count once it is fixed."
 
 NO_STAGE = CardStage("")
 
@@ -123,6 +125,14 @@ def waiting_for(card: Card, most: int = 6) -> str:
     if people:
         return "; ".join(filter(None, (people, unresolved(card))))
     return f"Waiting: {unresolved(card)}" if card.unresolved else ""
+
+
+def awaited(card: Card) -> str:
+    """Say what an open request waits for: `Waiting for Ann Ode`, `No more votes are needed` while it is held."""
+    if found := waiting_for(card):
+        return found
+    is_decided = all(choice.choice == "take_back" for choice in card.choices)  # and held for a while
+    return "No more votes are needed" if is_decided else "Waiting for its approvers"
 
 
 def unresolved(card: Card) -> str:

@@ -35,7 +35,7 @@ from approvals_bot.approvals.circumstances import ConditionError as ConditionErr
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.fields import shown
 from approvals_bot.approvals.list_conditions import about_lists
-from approvals_bot.approvals.reasons import NoWordsError, children, plain, reason_for, shortened, the
+from approvals_bot.approvals.reasons import NoWordsError, children, condition_words, plain, reason_for, shortened, the
 from approvals_bot.approvals.rule_language import (
     Context,
     DataType,
@@ -122,6 +122,13 @@ class Condition:
             return self.judge(typed)
         holds = next(iter(found))
         return Judgement(holds, f"{self.text} is {'true' if holds else 'not true'} at any time ({self._shown(typed)})")
+
+    def words(self) -> str:
+        """Return what it says in words that read well after "if"; "" where only the expression itself can say it."""
+        try:
+            return condition_words(self.expression, {n: spec for n, spec in self._fields.items() if n in self.names})
+        except NoWordsError:
+            return ""
 
     @property
     def expression(self) -> Any:

@@ -25,7 +25,7 @@ from approvals_bot.approvals.resolution import find_people, find_rank
 from approvals_bot.approvals.rules import Rules
 from approvals_bot.approvals.stages import context_of, with_people, with_recipients
 from approvals_bot.approvals.timers import Due
-from approvals_bot.approvals.values import shown_duration
+from approvals_bot.approvals.values import duration_in_words
 from approvals_bot.durable.core.api import WebhookRequest, is_bug, now
 from approvals_bot.durable.core.context import cancellation_reason, is_cancelled
 from approvals_bot.people import is_mail
@@ -143,7 +143,7 @@ class KeptGrant:
         if isinstance(lasts, Reply):
             return lasts
         asked = self._pending.definition.model_copy(update=ONLY_BY_VOTES)
-        self._extension = self._pending.another(asked, extends=shown_duration(lasts))
+        self._extension = self._pending.another(asked, extends=duration_in_words(lasts))
         if act.reason.strip():
             said = Comment(act.by, act.reason.strip()[:LONGEST_REASON], act.via, actor=act.actor)
             extension = self._extension.request

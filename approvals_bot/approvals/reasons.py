@@ -60,6 +60,14 @@ def reason_for(
     return _Reasons(typed, fields, said).sentence(expression, holds)
 
 
+def condition_words(expression: Any, fields: Mapping[str, FieldSpec]) -> str:
+    """Put an expression into words that read well after "if": "the amount is 500 or more and the team is sales".
+
+    `fields`: those that it may be about. Raises NoWordsError.
+    """
+    return _Conditions(fields).sentence(expression, holds=True)
+
+
 def the(name: str, spec: FieldSpec) -> str:
     """Return the field as a subject: `the amount`, `“What is deleted, and why?”`."""
     called = noun(name, spec)
@@ -161,16 +169,7 @@ class _Reasons:
             return f"{self._the(node.name)} of {self._shown(node.name)}"
         if any(isinstance(each, ast.SymbolExpression) and each.scope is None for each in _inside(node)):
             raise NoWordsError
-        value = self._value(node)
-        match value:
-            case Decimal() if self.fields[field] == WEEKDAY:
-                return _DAYS[int(value) - 1]
-            case Decimal():
-                return f"{value.normalize():,f}"
-            case datetime() if self.fields[field].type == "date":
-                return shown_date(value.date())
-            case _:
-                return shortened(shown_value(value))
+        return _constant(self._value(node), self.fields[field])
 
     def _fact(self, name: str) -> str:
         """State a field's value: `the amount is 640.00 EUR`."""
@@ -196,6 +195,98 @@ class _Reasons:
 
     def _value(self, node: Any) -> Any:
         return node.evaluate({name: plain(value) for name, value in self.typed.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class _Conditions:
+    """Conditions in words, before there are values."""
+
+    fields: Mapping[str, FieldSpec]
+
+    def sentence(self, node: Any, *, holds: bool, depth: int = 0) -> str:
+        match node:
+            case ast.LogicExpression(type=kind):
+                if depth > 1:
+                    raise NoWordsError  # it would read in two ways
+                joint = kind if holds else {"and": "or", "or": "and"}[kind]
+                sides = [*self._sides(node, kind)]
+                parts = [self.sentence(side, holds=holds, depth=depth + 1) for side in sides]
+                is_flat = not any(isinstance(_positive(side), ast.LogicExpression) for side in sides)
+                return f" {joint} ".join(parts) if is_flat else f", {joint} ".join(parts)
+            case ast.UnaryExpression(type="not", right=right):
+                return self.sentence(right, holds=not holds, depth=depth)
+            case ast.ComparisonExpression(type=kind, left=left, right=right):
+                return self._comparison(kind if holds else _NOT[kind], left, right)
+            case ast.ContainsExpression(container=ast.ArrayExpression(value=members), member=member):
+                listed = _listed([self._other(each, self._name(member)) for each in members], "or" if holds else "nor")
+                return f"{self._the(member)} is {listed if holds else f'neither {listed}'}"
+            case ast.ContainsExpression(container=container, member=ast.StringExpression(value=text)):
+                if self._spec(container).type == "list":
+                    return f"“{text}” is {'' if holds else 'not '}among {self._the(container)}"
+                return f"{self._the(container)} {'contains' if holds else 'doesn’t contain'} “{text}”"
+            case ast.SymbolExpression():
+                return f"“{label(self._name(node), self._spec(node))}” is {'yes' if holds else 'no'}"
+            case _:
+                raise NoWordsError
+
+    def _sides(self, node: Any, kind: str) -> Iterator[Any]:
+        """Yield the parts that the same word joins."""
+        for side in (node.left, node.right):
+            if isinstance(side, ast.LogicExpression) and side.type == kind:
+                yield from self._sides(side, kind)
+            else:
+                yield side
+
+    def _comparison(self, kind: str, left: Any, right: Any) -> str:
+        if not isinstance(left, ast.SymbolExpression):
+            kind, left, right = _MIRRORED[kind], right, left
+        match right:
+            case ast.NullExpression():
+                return f"{self._the(left)} is {'not ' if kind == 'eq' else ''}given"
+            case ast.BooleanExpression(value=value):
+                return self.sentence(left, holds=value is (kind == "eq"), depth=2)
+        other = self._other(right, self._name(left))
+        if kind in ("eq", "ne"):
+            return f"{self._the(left)} is {'not ' if kind == 'ne' else ''}{other}"
+        words = _OF_TIMES if self._spec(left).type in ("date", "datetime") else _OF_AMOUNTS
+        return f"{self._the(left)} is {words[kind].format(other)}"
+
+    def _other(self, node: Any, field: str) -> str:
+        """Return what a field is compared with: a constant, or another field."""
+        if isinstance(node, ast.SymbolExpression):
+            return self._the(node)
+        if any(isinstance(each, ast.SymbolExpression) and each.scope is None for each in _inside(node)):
+            raise NoWordsError
+        return _constant(node.evaluate({}), self.fields[field])
+
+    def _the(self, node: Any) -> str:
+        return the(self._name(node), self._spec(node))
+
+    def _spec(self, node: Any) -> FieldSpec:
+        return self.fields[self._name(node)]
+
+    def _name(self, node: Any) -> str:
+        """Return the field's name. Raises NoWordsError for everything that isn't one."""
+        if not isinstance(node, ast.SymbolExpression) or node.scope is not None or node.name not in self.fields:
+            raise NoWordsError
+        return str(node.name)
+
+
+def _positive(node: Any) -> Any:
+    """Return what is left of an expression without `not`."""
+    return _positive(node.right) if isinstance(node, ast.UnaryExpression) and node.type == "not" else node
+
+
+def _constant(value: Any, spec: FieldSpec) -> str:
+    match value:
+        case Decimal() if spec == WEEKDAY:
+            return _DAYS[int(value) - 1]
+        case Decimal():
+            return f"{value.normalize():,f}"
+        case datetime() if spec.type == "date":
+            return shown_date(value.date())
+        case _:
+            return shortened(shown_value(value))
 
 
 def _tightest(parts: Iterable[_Part]) -> list[_Part]:

@@ -340,7 +340,7 @@ class Request(BaseModel):
     timers: tuple[RequestTimer, ...] = ()
     rules: tuple[AppliedRule, ...] = ()
     grant: RequestGrant | None = None  # of an approval that ends
-    extends: str = ""  # "2h": this asks whether the grant of the run's first request may end later by so much
+    extends: str = ""  # "2 hours": this asks whether the grant of the run's first request may end later by so much
     standing: GivenGrant | None = None  # what its approval covers of later requests
     allowance: Allowance | None = None  # how far the approval of a tool call may cover the next ones
     reviews: bool = False  # this asks whether the run's first request was justified

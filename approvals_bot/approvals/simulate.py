@@ -152,20 +152,19 @@ class _Simulation:
     async def _stage(self, stage: RequestStage, raw: Resolution, found: Resolution) -> dict[str, Any]:
         times = stage_times(self._here(stage), self.now, self.rules.ruling(self.request.fields).typed)
         seats, is_choice = {seat.id: seat for seat in stage.seats}, len(by_alternative(stage.seats)) > 1
-        veto = self.rules.stages[stage.id].veto
-        about = context_of(self.request, self.rules, stage)
+        about, rule = context_of(self.request, self.rules, stage), self.rules.stages[stage.id]
         return {
             **_about(stage),
             "seats": [
-                _needed(seats[each.id].label, seats[each.id].need, each)
+                _needed(label_of(rule.seats[each.id].from_, about, raw.people), seats[each.id].need, each)
                 | ({"alternative": seats[each.id].alternative + 1} if is_choice else {})
-                | ({} if (pick := self.rules.stages[stage.id].seats[each.id].pick) is None else {"pick": pick})
+                | ({} if (pick := rule.seats[each.id].pick) is None else {"pick": pick})
                 for each in found.seats
             ],
             "skipped_seats": self._skipped_seats(stage),
             "veto": None
-            if veto is None or found.veto is None
-            else _needed(label_of(veto.from_, about, raw.people), veto.need, found.veto),
+            if rule.veto is None or found.veto is None
+            else _needed(label_of(rule.veto.from_, about, raw.people), rule.veto.need, found.veto),
             "left_out": [each async for each in self._left_out(stage, about, found)],
             "away": [_absence(address, found) for address in found.away],
             "timers": [{"at": _iso(time.at), "what": time.what} for time in sorted(times, key=lambda time: time.at)],

@@ -155,7 +155,7 @@ def described(request: Request, rules: Rules) -> Request:
     about = rules.definition.workflow
     if about.title:
         title = _rendered(render_line, about.title, request, rules) or about.id
-        request = request.but(title=f"{request.extends} more: {title}" if request.extends else title)
+        request = request.but(title=f"Extend by {request.extends}: {title}" if request.extends else title)
     return request.but(
         instructions=_rendered(render, about.instructions, request, rules).strip() if about.instructions else "",
         shown=forms.shown_fields(specs, ruling.typed, request.was, request.people),

@@ -10,20 +10,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from approvals_bot.approvals.card_model import ChoiceName
+from approvals_bot.approvals.card_model import ChoiceName, Voted
 from approvals_bot.approvals.zones import zone_of
 
 UNCHANGED = "Nothing was changed."
 NOTIFIED = "Everyone involved has been notified."
 SHORT_DIGEST = 12  # hex digits: enough to compare by eye, small enough for a button's row
 
-CHOSEN: dict[ChoiceName, str] = {
+CHOSEN: dict[Voted, str] = {
     "approve": "approved this",
     "reject": "rejected this",
     "changes": "requested changes",
     "edit": "approved this with changes",
     "answer": "answered this",
     "take_back": "undone your vote",
+    "justified": "found this justified",
+    "not_justified": "found this not justified",
 }
 """After "You have already …"."""
 
@@ -48,7 +50,7 @@ NOT_REQUESTED_YET = f"This run hasn't requested a decision yet. {UNCHANGED} Plea
 NEVER_REQUESTED = f"This run has ended and takes no votes: it requested no decision. {UNCHANGED}"
 """Instead of a reply, where a run has no request: it may still make one, or it has ended."""
 
-TO_CHANGE = "Changes were requested. You can edit or withdraw your request on its page."
+TO_CHANGE = "Changes were requested. It's your turn: edit your request or withdraw it."
 
 REPLIES = {
     "own_request": "You can't approve your own request.",
@@ -61,7 +63,9 @@ REPLIES = {
     "no_veto": "Only {people} can reject this. " + UNCHANGED,
     "needed_later": "Nobody could decide stage “{stage}” then: nobody decides in two stages here. " + UNCHANGED,
     "left": f"Nobody here knows you any more, so you can't act on this request. {UNCHANGED}",
-    "sign_in_needed": "This request needs a sign-in before you decide. Sign in and decide here: {page} " + UNCHANGED,
+    "sign_in_needed": (
+        f"This request needs a sign-in before you decide. {UNCHANGED} Sign in and decide here: {{page}}"
+    ),
     "not_yours": f"Only the requester can do this. {UNCHANGED}",
     "stage_is_over": "You've already voted, and your stage is complete.",
     "rule_decided": f"Saved. A rule decided the request as it is now. {NOTIFIED}",

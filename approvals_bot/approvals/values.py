@@ -408,6 +408,14 @@ def shown_duration(span: timedelta) -> str:
     return " ".join(parts) or "0 s"
 
 
+def duration_in_words(span: timedelta) -> str:
+    """Format as "1 hour 30 minutes"."""
+    words = {"d": "day", "h": "hour", "min": "minute", "s": "second"}
+    parts = shown_duration(span).split()
+    counted = zip(parts[::2], (words[unit] for unit in parts[1::2]), strict=True)
+    return " ".join(f"{count} {word}{'' if count == '1' else 's'}" for count, word in counted)
+
+
 def shown_moment(moment: datetime) -> str:
     """Format as "5 Nov 2026, 14:00 UTC", with the seconds where they aren't zero: "14:00:30.5 UTC"."""
     seconds = f":{moment:%S}" if moment.second or moment.microsecond else ""

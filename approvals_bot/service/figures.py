@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
-from approvals_bot.approvals.card_model import STATE_WORDS
+from approvals_bot.approvals.card_model import State
 from approvals_bot.approvals.published import FURTHER, IN_TROUBLE, STATE, Undelivered, undelivered_word
 from approvals_bot.durable.core.attributes import projected
 from approvals_bot.durable.core.events import ENDINGS, Event
@@ -35,7 +35,7 @@ MOST_READ = 200  # of those that go on after a decision, at a time
 LATEST_MARK = timedelta(seconds=90)  # after a decision, until its run closes its webhook or has called a target
 
 OPEN: tuple[Status, ...] = ("pending", "running", "stalled")
-DECIDED = [state for state in STATE_WORDS if state not in ("waiting", "changes_requested")]
+DECIDED = [state for state in get_args(State) if state not in ("waiting", "changes_requested")]
 
 DeliveryWord = Literal["waiting", "trying", "held", "uncertain", "refused"]
 DELIVERIES: Mapping[Undelivered, DeliveryWord] = {

@@ -331,6 +331,7 @@ def api_request(view: Request) -> dict[str, Any]:
                 "attempts": copy.attempts,
                 "error": copy.error or None,
                 "uncertain": copy.uncertain,
+                "retried": copy.retried or None,
             }
             for copy in view.deliveries
         ],

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from approvals_bot.approvals.card_text import span
+from approvals_bot.approvals.conditions import condition
 from approvals_bot.approvals.eligibility import RequestContext, label_of
 from approvals_bot.approvals.plain_text import readable
 from approvals_bot.approvals.policy import Definition
@@ -28,11 +29,24 @@ def clip(text: str, most: int = LABEL) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class ConditionText:
+    """A condition as people read it: `words` after "if", or else the file's own `code`."""
+
+    words: str
+    code: str
+
+
+def condition_text(when: str | None, definition: Definition) -> ConditionText | None:
+    """Word a condition of this workflow's file; None if there is none."""
+    return None if when is None else ConditionText(condition(when, definition.fields).words(), when)
+
+
+@dataclass(frozen=True, slots=True)
 class SeatWords:
     """A seat: `needs` in words, `when` it applies, and its places, for dots: -1 for a share of them."""
 
     needs: str
-    when: str
+    when: ConditionText | None
     places: int
 
 
@@ -43,7 +57,7 @@ class DrawnStage:
     x: int
     title: str
     label: str
-    when: str
+    when: ConditionText | None
     seats: tuple[SeatWords, ...]
     times: tuple[str, ...] = ()  # of its own clock
 
@@ -81,8 +95,8 @@ def draw_stages(definition: Definition, now: datetime, person: Callable[[str], P
             MARGIN + 90 + number * COLUMN,
             stage.title or readable(stage.id),
             clip(stage.title or readable(stage.id)),
-            stage.when or "",
-            tuple(_seat(stage, at, about, people) for at in range(len(stage.seats))),
+            condition_text(stage.when, definition),
+            tuple(_seat(definition, stage, at, about, people) for at in range(len(stage.seats))),
             _own_times(definition, stage, now),
         )
         for number, stage in enumerate(definition.stage)
@@ -108,7 +122,9 @@ def _own_times(definition: Definition, stage: Stage, now: datetime) -> tuple[str
 _NEEDS = {"all": "everyone", "majority": "the majority"}
 
 
-def _seat(stage: Stage, at: int, about: RequestContext, people: Mapping[str, Person]) -> SeatWords:
+def _seat(
+    definition: Definition, stage: Stage, at: int, about: RequestContext, people: Mapping[str, Person]
+) -> SeatWords:
     """Word a seat: `2 of Release managers`, of alternatives `and everyone of SRE`, `or 1 of Board`."""
     seat, word = stage.seats[at], ""
     if stage.alternatives is not None and at:
@@ -116,7 +132,7 @@ def _seat(stage: Stage, at: int, about: RequestContext, people: Mapping[str, Per
     who = label_of(seat.from_, about, people)
     return SeatWords(
         f"{word}{_NEEDS.get(str(seat.need), seat.need)} of {who}" + (f", {seat.pick} picked" if seat.pick else ""),
-        seat.when or "",
+        condition_text(seat.when, definition),
         min(seat.need, DOTS) if isinstance(seat.need, int) else -1,
     )
 

@@ -6,6 +6,7 @@ claims, reminders, snoozes) is sent from here by everybody whom the request conc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -21,9 +22,12 @@ from approvals_bot.approvals.explain import explain
 from approvals_bot.approvals.grants import is_revocable, may_end
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.talk import may_comment, talk_result
+from approvals_bot.durable.core.events import Event
+from approvals_bot.durable.engine import RunRecord
 from approvals_bot.people import Person
 from approvals_bot.service.act import is_requester
 from approvals_bot.service.history import history_of
+from approvals_bot.service.read import requests_of
 from approvals_bot.service.revocations import counted_grant
 from approvals_bot.service.talk import talk
 from approvals_bot.web.decision_forms import change_of, talk_of
@@ -111,6 +115,10 @@ class RequestPages:
         lacks_revoke = view.grant is not None and is_revocable(view.grant) and "revoke" not in card.talk
         if reader and lacks_revoke and await self._readers.may_end_grant(view, reader):
             card = replace(card, talk=("revoke", *card.talk))
+        record, log = await self._engine.read(view.run_id)
+        extension = _open_extension(record, view)
+        if extension is not None:  # one at a time
+            card = replace(card, talk=tuple(name for name in card.talk if name != "extend"))
         counted = None if view.standing is None else await counted_grant(self._engine, view.standing)
         if view.standing is not None and view.grant is None:
             card = replace(card, talk=())
@@ -138,9 +146,10 @@ class RequestPages:
             talk_path=f"/requests/{view.id}/talk",
             talk_token=self._forms.make(request, "talk") if may_talk else "",
             counted=counted,
+            extension=extension,
             now=self._now(),
             **self._decision(view, card, person, own),
-            **await self._history(view),
+            **self._history(view, record, log),
         )
 
     async def _own_form(self, view: Request, reader: str | None) -> OwnForm:
@@ -162,8 +171,7 @@ class RequestPages:
             "is_hers": is_own and not card.choices,
         }
 
-    async def _history(self, view: Request) -> dict[str, Any]:
-        record, log = await self._engine.read(view.run_id)
+    def _history(self, view: Request, record: RunRecord, log: Sequence[Event]) -> dict[str, Any]:
         history = history_of(log, requests={view.hook_id: view.title})
         explained = explain(view)
         names = {each["person"]: view.name(each["person"]).text for each in explained["waiting_for"]}
@@ -177,3 +185,10 @@ class RequestPages:
                 each | {"at": datetime.fromisoformat(each["at"].replace("Z", "+00:00"))} for each in explained["next"]
             ],
         }
+
+
+def _open_extension(record: RunRecord, view: Request) -> Request | None:
+    """Return the request by which this one's grant may last longer, while nobody has decided it."""
+    if view.grant is None:
+        return None
+    return next((one for one in requests_of(record) if one.extends and one.is_open), None)

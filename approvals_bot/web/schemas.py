@@ -434,6 +434,10 @@ RESPONSES: dict[str, Any] = {
                 attempts={"type": "integer"},
                 error=OPTIONAL_TEXT,
                 uncertain={"type": "boolean", "description": "A confirmation was lost: it may have arrived twice."},
+                retried={
+                    "enum": ["update", "reply", None],
+                    "description": "Of a card that has arrived, what is held or tried again.",
+                },
             ),
         },
         follow_ups={

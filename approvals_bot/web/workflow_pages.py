@@ -21,7 +21,7 @@ from approvals_bot.service.open import may_open
 from approvals_bot.service.schedules import read_schedules
 from approvals_bot.service.workflow_figures import MOST_OPEN, count_open, read_figures
 from approvals_bot.web.admission import Admission, Visitor
-from approvals_bot.web.charts import clip, decision_chart, draw_stages, open_chart, seconds_in_words
+from approvals_bot.web.charts import clip, condition_text, decision_chart, draw_stages, open_chart, seconds_in_words
 from approvals_bot.web.desk import WebDesk
 from approvals_bot.web.filled_forms import FilledForm, empty_form, read_filled, with_preview
 from approvals_bot.web.form_tokens import NAME as FORM_TOKEN
@@ -86,6 +86,7 @@ class WorkflowPages:
             "decisions": decision_chart(figures.days),
             "in_words": seconds_in_words,
             "clip": clip,
+            "condition_text": condition_text,
             "digest": "" if definition is None else digest(definition),
             "text": self._texts.get(name, ""),
             "schedules": await read_schedules(self._engine, [] if definition is None else [definition], NEXT_SHOWN),

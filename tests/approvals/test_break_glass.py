@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from approvals_bot.approvals import card_text
 from approvals_bot.approvals.acts import Actor, Edit, Stop, Vote, Withdraw
 from approvals_bot.approvals.break_glass import review_definition
 from approvals_bot.approvals.card import card_of
@@ -124,7 +125,10 @@ async def test_a_late_review_escalates_and_waits_on(office: Office) -> None:
         request, review = await parts(opened)
         assert (request.state, review.is_open) == ("approved", True), "silence undoes nothing, and ends nothing"
         assert await review_vote(opened, CFO, "reject", "the runbook says to call first") == "decided"
-        request, _ = await parts(opened)
+        request, review = await parts(opened)
+        card = card_of(review, None, office.clock.now())
+        assert card_text.state(card) == "⛔ Not justified", "nobody rejected anything"
+        assert [card_text.vote(cast) for cast in card.votes] == ["⛔ Fay Cash found it not justified via the API"]
         assert request.review is not None
         assert (request.review.state, request.review.by) == ("not_justified", CFO)
         assert request.review.comment == "the runbook says to call first"

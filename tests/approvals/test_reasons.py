@@ -120,3 +120,25 @@ def test_every_comparison_has_words(text: str, amount: str, team: str, urgent: b
     assert because
     assert "true" not in because
     assert "==" not in because
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (EXPENSE, "the amount is 1,000 or more, or the team is sales and the amount is 500 or more"),
+        ("500 < amount and urgent", "the amount is more than 500 and “Urgent” is yes"),
+        ('not (team == "sales" or urgent)', "the team is not sales and “Urgent” is no"),
+        ('team in ["eng", "ops"]', "the team is eng or ops"),
+        ('not team in ["eng", "ops"]', "the team is neither eng nor ops"),
+        ("limit == null or amount > limit", "the limit is not given or the amount is more than the limit"),
+        ('day >= d"2026-11-05"', "the day is 5 Nov 2026 or later"),
+        ("span > $hours(2)", "the access time is more than 2 h"),
+        ('"logs" in cause', "“What is deleted, and why?” contains “logs”"),
+        ("urgent == false", "“Urgent” is no"),
+        ("amount * 2 > limit", ""),
+        ('requester.in("@sre")', ""),
+        ('urgent and (flag or (team == "eng" and (amount > 1 or limit > 1)))', ""),
+    ],
+)
+def test_a_condition_in_words_before_there_are_values(text: str, words: str) -> None:
+    assert Condition(text, SPECS).words() == words

@@ -71,7 +71,7 @@ def test_a_stalled_request_waits_for_a_fix_and_keeps_votes() -> None:
     slack, text, html, _, reply = said(view)
     for shown in (slack, text, html):
         assert "Waiting for a fix" in shown
-        assert "Your vote is kept and counts once it is fixed" in shown
+        assert "Votes are kept meanwhile, and count once it is fixed" in shown, "there is none yet"
     assert "Your vote is kept and counts once it is fixed" in reply
     assert received(view, Vote(ANN.address)).verdict == "received"
     assert card_text.state(card_of(view, None, NINE)) == "⚠ Waiting for a fix"

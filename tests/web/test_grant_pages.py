@@ -52,11 +52,14 @@ async def test_a_grant_on_its_page(house: House) -> None:  # noqa: F811
     asked = await send(house, run, "bo@acme.eu", path, talk="extend", lasts="1h", reason="slow")
     assert (asked.status_code, asked.headers["location"]) == (303, f"/requests/{run}?done=extending")
     assert "Until they approve, its end stays." in shown(await house.get(asked.headers["location"], "bo@acme.eu"))
+    own = shown(await house.get(f"/requests/{run}", "bo@acme.eu"))
+    assert "⏳ An extension by 1 hour was requested" in own
+    assert "Ask for more time" not in own, "one at a time"
     extension = shown(await house.get(f"/requests/{run}.1", "ann@acme.eu"))
-    assert "1 h more: Deploy" in extension
+    assert "Extend by 1 hour: Deploy" in extension
     assert "slow" in extension
     inbox = shown(await house.get("/inbox", "ann@acme.eu"))
-    assert "1 h more: Deploy" in inbox
+    assert "Extend by 1 hour: Deploy" in inbox
 
     for person, query, found in (
         ("bo@acme.eu", "", True),

@@ -263,7 +263,7 @@ def _waiting(card: Card, mentions: Mentions) -> Block:
     """
     if mentions:
         return rich(paragraph(_mentioned(card, mentions)))
-    text = one_line(card_text.waiting_for(card), 300) or card_text.state(card)
+    text = one_line(card_text.awaited(card), 300)
     return {"type": "section", "text": plain(text), "accessory": _why_button(card)}
 
 

@@ -14,7 +14,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from inspect import isawaitable
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from approvals_bot.approvals.acts import Act, Actor, Reply
@@ -23,7 +23,7 @@ from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack.blocks import Block, escape
 from approvals_bot.channels.slack.client import AnswerLostError, LaterError, NeverError, SlackClient, SlackError
 from approvals_bot.channels.slack.identity import PRESS_UNTIL, SlackIdentities, time_left
-from approvals_bot.channels.slack.modals import reply_modal
+from approvals_bot.channels.slack.modals import linked_modal, reply_modal
 from approvals_bot.durable.engine import Engine, HookTarget
 from approvals_bot.errors import ApprovalsBotError
 from approvals_bot.service.act import SentAct, send_act
@@ -40,6 +40,26 @@ MOST = 1_000  # tasks at a time; more are dropped, because Slack isn't keeping u
 log = logging.getLogger(__name__)
 _LINES = frozenset({"rich_text_section", "rich_text_preformatted", "rich_text_quote"})
 """Elements whose parts are one text."""
+
+
+class NamedLink(NamedTuple):
+    """A link in a reply: the text has the URL, and Slack shows `name` in its place."""
+
+    url: str
+    name: str
+
+
+def link_in(reply: Reply) -> NamedLink | None:
+    """Return the page that a reply leads to, if it names one."""
+    page = str(reply.params.get("page") or "")
+    return NamedLink(page, "Open the request") if page else None
+
+
+def marked_up(text: str, link: NamedLink | None) -> str:
+    """Write a plain text as Slack's mrkdwn, which people's text can't break, with the link by its name."""
+    if link is None or link.url not in text:
+        return escape(text)
+    return f"<{escape(link.url)}|{escape(link.name)}>".join(map(escape, text.split(link.url)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,18 +137,25 @@ class EphemeralReplies:
         self._afterwards = afterwards
         self._keep = keep
 
-    def reply(self, to: ReplyTo, text: str, *, or_directly: bool = False) -> None:
+    def reply(self, to: ReplyTo, text: str, *, or_directly: bool = False, link: NamedLink | None = None) -> None:
         """Reply in the background."""
-        self._afterwards.do(self.reply_now(to, text, or_directly=or_directly))
+        self._afterwards.do(self.reply_now(to, text, or_directly=or_directly, link=link))
 
     async def reply_now(
-        self, to: ReplyTo, text: str, blocks: Sequence[Block] = (), *, or_directly: bool = False
+        self,
+        to: ReplyTo,
+        text: str,
+        blocks: Sequence[Block] = (),
+        *,
+        or_directly: bool = False,
+        link: NamedLink | None = None,
     ) -> None:
         """Send an ephemeral message of plain text, shown as `blocks` if given.
 
-        `or_directly`: send a direct message instead where there's no channel, or the app isn't in it.
+        `or_directly`: send a direct message instead where there's no channel, or the app isn't in it. `link`: the one
+        in the text.
         """
-        said: dict[str, Any] = {"text": escape(text), **({"blocks": list(blocks)} if blocks else {})}
+        said: dict[str, Any] = {"text": marked_up(text, link), **({"blocks": list(blocks)} if blocks else {})}
         try:
             await self.send(to, said, or_directly)
         except (SlackError, asyncio.CancelledError) as failure:
@@ -306,9 +333,9 @@ def submitted_by(payload: Mapping[str, Any]) -> tuple[ReplyTo, Mapping[str, Any]
     return ReplyTo(str((payload.get("user") or {}).get("id") or "")), values, str(view.get("private_metadata") or "")
 
 
-def reply_in_modal(text: str) -> dict[str, Any]:
-    """Answer a submitted modal with another one that shows this text."""
-    return {"response_action": "update", "view": reply_modal(text)}
+def reply_in_modal(text: str, link: NamedLink | None = None) -> dict[str, Any]:
+    """Answer a submitted modal with another one that shows this text. `link`: the one in it."""
+    return {"response_action": "update", "view": reply_modal(text) if link is None else linked_modal(text, *link)}
 
 
 def press_of(payload: Mapping[str, Any]) -> str | None:

@@ -18,7 +18,18 @@ from approvals_bot.approvals.card_model import Card, CardChoice, FormField
 from approvals_bot.approvals.field_specs import FieldSpec
 from approvals_bot.approvals.plain_text import clean, clip, length, one_line
 from approvals_bot.approvals.text import UNCHANGED
-from approvals_bot.channels.slack.blocks import ID_LIMIT, VOTE, Block, date_token, escape, plain
+from approvals_bot.channels.slack.blocks import (
+    ID_LIMIT,
+    VOTE,
+    Block,
+    cut_to,
+    date_token,
+    escape,
+    paragraph,
+    plain,
+    rich,
+    styled,
+)
 
 TITLE_LIMIT = 24  # characters of a modal's title and buttons
 
@@ -117,7 +128,18 @@ def _left_out(count: int) -> Block:
 
 def reply_modal(text: str) -> Block:
     """Render a modal that shows a reply."""
-    section = {"type": "section", "text": plain(clip(clean(text), INPUT_LIMIT))}
+    return _reply({"type": "section", "text": plain(clip(clean(text), INPUT_LIMIT))})
+
+
+def linked_modal(text: str, url: str, name: str) -> Block:
+    """Render a modal that shows a reply with a link, by its name in the place of the URL: plain text has no links."""
+    before, _, after = text.partition(url)
+    parts = [styled(before), {"type": "link", "url": url[:INPUT_LIMIT], "text": name}]
+    parts += [styled(cut_to(after, INPUT_LIMIT))] if after.strip() else []
+    return _reply(rich(paragraph(parts)))
+
+
+def _reply(section: Block) -> Block:
     return {"type": "modal", "title": plain("Approvals"), "close": plain("Close"), "blocks": [section]}
 
 

@@ -13,7 +13,7 @@ from approvals_bot.approvals.card_model import Card, Name
 from approvals_bot.approvals.plain_text import clean, clip, one_line
 from approvals_bot.approvals.request import Request
 from approvals_bot.channels.slack.blocks import Block, plain
-from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, reply_in_modal, submitted_by
+from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, link_in, reply_in_modal, submitted_by
 from approvals_bot.channels.slack.identity import Identified, Unidentified, team_of
 from approvals_bot.channels.slack.modals import INPUT_LIMIT, OPTION_LIMIT, VALUE_LIMIT, given, labelled
 from approvals_bot.service.read import request_behind
@@ -80,7 +80,7 @@ class SlackReassignments:
         if reply.verdict == "invalid":
             return _wrong(reply.text)
         if not reply.changed or not channel:
-            return reply_in_modal(reply.text)
+            return reply_in_modal(reply.text, link_in(reply))
         self._desk.replies.reply(ReplyTo(to.user, channel), reply.text)
         return None
 

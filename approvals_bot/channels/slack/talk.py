@@ -17,7 +17,7 @@ from approvals_bot.approvals.port import Receipt
 from approvals_bot.approvals.talk import thread_of
 from approvals_bot.channels.slack.blocks import TALK, delivery_of
 from approvals_bot.channels.slack.client import NeverError
-from approvals_bot.channels.slack.desk import VERDICT_LIMIT, ReplyTo, SlackDesk
+from approvals_bot.channels.slack.desk import VERDICT_LIMIT, ReplyTo, SlackDesk, link_in
 from approvals_bot.channels.slack.home import SlackHome
 from approvals_bot.channels.slack.identity import Unidentified, team_of, time_left
 from approvals_bot.channels.slack.votes import GONE, is_about
@@ -83,7 +83,8 @@ class SlackTalk:
 
     async def _reply_later(self, to: ReplyTo, sent: SentAct | Reply) -> None:
         reply = await self._desk.reply_to(sent)
-        await self._desk.replies.reply_now(to, reply.text, or_directly=not to.channel)  # the Home tab is no channel
+        # The Home tab is no channel.
+        await self._desk.replies.reply_now(to, reply.text, or_directly=not to.channel, link=link_in(reply))
         await self._home.voted(to.user)
 
     async def written(self, payload: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ from approvals_bot.approvals.text import UNCHANGED
 from approvals_bot.channels.slack import modals as views
 from approvals_bot.channels.slack.blocks import NEXT_CALLS, Block, card_message, delivery_of, digest_seen, state_seen
 from approvals_bot.channels.slack.client import SlackClient, SlackError
-from approvals_bot.channels.slack.desk import ReplyTo, SlackDesk, reply_in_modal, submitted_by
+from approvals_bot.channels.slack.desk import NamedLink, ReplyTo, SlackDesk, link_in, reply_in_modal, submitted_by
 from approvals_bot.channels.slack.home import SlackHome
 from approvals_bot.channels.slack.identity import Identified, Unidentified, team_of
 from approvals_bot.channels.slack.reassignment import may_reassign, with_reassign_button
@@ -33,8 +33,9 @@ from approvals_bot.service.audited import audit_refusal
 from approvals_bot.service.read import goes_on_as, request_behind
 
 NOT_OPENED = "Slack couldn't open the form. Nothing was changed. Please try again"
-OR_THE_PAGE = ", or use the request's page: {page}"
-OWN_PAGE = "You can withdraw or edit it on your own page: {page}"
+OR_THE_PAGE = ", or decide on the request's page: {page}"
+OWN_PAGE = "You can edit or withdraw it on its page: {page}"
+OPEN_PAGE = "Open the request"
 NOT_THE_NEXT = "This call can be approved alone only. Nothing was changed. Press Approve to approve it."
 GONE = "This button no longer works. Nothing was changed."
 
@@ -124,13 +125,15 @@ class SlackVotes:
             self._desk.replies.reply(to, GONE, or_directly=True)
             return
         text = why(view, identity.address if isinstance(identity, Identified) else None, self._desk.engine.now())
+        link = None
         if isinstance(identity, Identified) and view.is_open and is_requester(view, identity.address):
             page = await self._desk.own_page(card_of(view, identity.address, self._desk.engine.now()), identity.address)
             text += f" {OWN_PAGE.format(page=page)}" if page else ""
+            link = NamedLink(page, OPEN_PAGE) if page else None
         if isinstance(identity, Identified) and may_reassign(view, identity):
             self._desk.afterwards.do(self._desk.replies.reply_now(to, text, with_reassign_button(text, view)))
         else:
-            self._desk.replies.reply(to, text)
+            self._desk.replies.reply(to, text, link=link)
 
     async def submitted(self, payload: Mapping[str, Any]) -> dict[str, Any] | None:
         """Count the vote of a submitted modal. Returns Slack's `response_action`, or None to close the modal."""
@@ -171,7 +174,8 @@ class SlackVotes:
             found = views.complaint(reply, values, asks)
             return {"response_action": "errors", "errors": found} if found else reply_in_modal(reply.text)
         if not reply.changed:
-            return reply_in_modal(f"{reply.text}\n\nYou wrote:\n{comment}" if comment else reply.text)
+            said = f"{reply.text}\n\nYou wrote:\n{comment}" if comment else reply.text
+            return reply_in_modal(said, link_in(reply))
         if not opened.channel:
             return reply_in_modal(reply.text)
         self._reply(ReplyTo(to.user, opened.channel), opened.hook_id, identity.address, reply)
@@ -218,13 +222,13 @@ class SlackVotes:
             return
         page = await self._desk.own_page(card, address)
         text = NOT_OPENED + (OR_THE_PAGE.format(page=page) if page else ".")
-        self._desk.replies.reply(to, text, or_directly=True)
+        self._desk.replies.reply(to, text, or_directly=True, link=NamedLink(page, OPEN_PAGE) if page else None)
 
     def _reply(self, to: ReplyTo, hook_id: str, address: str, reply: Reply) -> None:
         if reply.verdict in ("counted", "changed"):
             self._desk.afterwards.do(self._reply_counted(to, hook_id, address, reply.text))
         else:
-            self._desk.replies.reply(to, reply.text)
+            self._desk.replies.reply(to, reply.text, link=link_in(reply))
 
     async def _reply_counted(self, to: ReplyTo, hook_id: str, address: str, text: str) -> None:
         """Reply to a counted vote, with the button to undo it if that is possible."""

@@ -85,3 +85,9 @@ def test_only_an_open_tool_call_asks_for_a_decision(card: Card, outcome: CardOut
     assert "Written by a model. Your decision covers exactly these values." in read(Dispatch("d", to, open_call))
     assert "Written by a model." in read(Dispatch("d", to, decided))
     assert "Your decision" not in read(Dispatch("d", to, decided))
+
+
+def test_a_decision_that_is_held_says_its_state_once(card: Card) -> None:
+    held = replace(card_kinds.waiting(card)["waiting"], waiting_for=(), choices=())
+    said = "".join(texts(message(Dispatch("d", ToPerson(SLACK, card_kinds.ANN), held))[1]))
+    assert (said.count("Waiting"), "No more votes are needed" in said) == (1, True), said

@@ -214,7 +214,8 @@ async def test_the_requester_gets_a_link_to_their_page_for_changes(office: Offic
     view = (await office.press("U0ANN", "Request changes"))["view"]
     await office.submit("U0ANN", view, {"comment": {"value": "Which tests ran?"}})
     await office.until(lambda: "Changes requested" in office.card.text)
-    said = (await office.press("U0BO", "Why me?"))["ephemeral"]
-    assert "Changes were requested. You can edit or withdraw your request on its page." in said
-    assert f"{office.url}/decisions/of-bo@acme.eu" in said
+    await office.press("U0BO", "Why me?")
+    said = office.ephemerals("U0BO")[-1].text
+    assert "Changes were requested. It's your turn: edit your request or withdraw it." in said
+    assert f"on its page: <{office.url}/decisions/of-bo@acme.eu|Open the request>" in said, "no bare link"
     assert "/decisions/" not in (await office.press("U0ANN", "Why me?"))["ephemeral"]
