@@ -19,6 +19,13 @@ from approvals_bot.approvals.values import shown_date, shown_value
 
 LONGEST_VALUE = 60  # characters of a value in a reason
 LONGEST_NOUN = 4  # words of a label that reads well after "the"
+NO_NOUN = frozenset(
+    {
+        "at", "by", "do", "does", "for", "from", "how", "in", "is", "of", "on", "to", "until", "what", "when", "where",
+        "which", "who", "whose", "why", "with",
+    }
+)  # fmt: skip
+"""What labels begin with that don't."""
 
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _NOT = {"eq": "ne", "ne": "eq", "ge": "lt", "lt": "ge", "gt": "le", "le": "gt"}
@@ -78,7 +85,7 @@ def noun(name: str, spec: FieldSpec) -> str:
     """Return the field's label as a noun; in quotation marks if it is a sentence."""
     text = label(name, spec)
     first, *rest = text.split()
-    if len(rest) >= LONGEST_NOUN or not text[-1].isalnum():
+    if len(rest) >= LONGEST_NOUN or not text[-1].isalnum() or first.lower() in NO_NOUN:
         return f"“{text}”"
     return text if first[1:] != first[1:].lower() else text[:1].lower() + text[1:]
 

@@ -340,6 +340,10 @@ async def test_lists_fill_a_wide_screen_and_stack_on_a_phone(site: Any) -> None:
         await page.goto(f"{url}/runs/{run_id}")
         assert not await page.is_visible(".timeline")
         assert "Open for votes" in await page.inner_text("main .spans >> nth=0")
+        await page.set_viewport_size({"width": 640, "height": 600})  # what a zoom of 200 % leaves: no word is broken
+        await page.goto(f"{url}/runs")
+        assert len(set(await page.evaluate(lefts))) == 1
+        await page.goto(f"{url}/runs/{run_id}")
         await page.set_viewport_size({"width": 1280, "height": 800})
         assert await page.is_visible(".timeline")
         assert await page.is_visible(".spans")

@@ -43,6 +43,7 @@ title = "Ship {{ version }}"
 request = ["*"]
 [fields]
 version = { type = "string", pinned = true }
+pods = { type = "integer", required = false }
 [[stage]]
 id = "go"
 from = ["ann@acme.eu"]
@@ -115,6 +116,18 @@ async def test_from_signing_in_to_a_decision_by_keyboard(tmp_path: Path, javascr
             assert (await page.evaluate(FOCUSED))[0] == "Next request"
             await page.keyboard.press("Enter")
             await page.wait_for_selector("text=You're all caught up.")
+            await page.goto(f"{url}/requests/new/ship")
+            await tab_to(page, "Version")
+            await page.keyboard.type("2.2")
+            await tab_to(page, "Pods")
+            await page.keyboard.type("many")
+            await tab_to(page, "Send request")
+            await page.keyboard.press("Enter")
+            await page.wait_for_selector(".notice:focus")
+            await page.keyboard.press("Tab")
+            await page.keyboard.press("Enter")  # the summary leads to the field
+            await page.wait_for_selector("[id='field.pods']:focus")
+            assert await page.evaluate("document.activeElement.labels[0].getBoundingClientRect().top") >= 0
 
 
 def _service(folder: Path, config: str) -> Any:
