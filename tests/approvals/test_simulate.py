@@ -133,7 +133,7 @@ async def test_a_grant_without_a_length_would_be_refused() -> None:
 async def test_a_stage_without_people_says_nobody() -> None:
     file = FILE.replace('from = ["@core"]\n  need = "50%"', 'from = ["manager-of:requester"]')
     text = simulated("pay", await play(file=file.replace('  [stage.veto]\n  from = ["@board"]\n', "")), NOW)
-    _, _, asked = text.partition("(1 of 0, the manager of bo)")
+    _, _, asked = text.partition("(1 of 0, the manager of Bo Lund)")
     assert asked.splitlines()[1] == "  nobody"
 
 
