@@ -296,7 +296,9 @@ class Decisions:
         card, person = self._card(link), self._person(link)
         code_token = values.get("code_token", "")
         with_code, with_login = link.view.link_auth == "code", link.view.link_auth == "login"
-        is_on_request = ON_REQUEST in request.query_params and await self._is_signed_in(request, link)
+        is_theirs = await self._is_signed_in(request, link)
+        is_on_request = is_theirs and ON_REQUEST in request.query_params
+        has_menu = is_on_request or (is_theirs and link.via == "inbox")
         wished = (values.get("choice"), values.get("look"))
         return self._pages.page(
             "decision.html",
@@ -307,12 +309,13 @@ class Decisions:
             acting=person,
             zone=person.zone,
             action=f"{link.path}?{ON_REQUEST}=request" if is_on_request else link.path,
-            nav=await self._navigation.of(link.address) if is_on_request else (),
+            nav=await self._navigation.of(link.address) if has_menu else (),
             form_token="" if chosen else self._links.form_token(link),
             with_code=with_code,
             with_login=with_login,
             is_closed=(with_code or with_login) and not proven,
             is_from_inbox=link.via == "inbox",
+            is_on_request=is_on_request,
             proof=values.get("proof", "") if with_code and proven else "",
             code_token=code_token if with_code and self._codes.is_open(link.binding, code_token) else "",
             said=said,

@@ -47,6 +47,8 @@ OVER = "This code has expired, was used, or was tried too often. Ask for a new o
 TOO_MANY = "There were too many wrong codes for this address from here. Wait an hour, or use another way to sign in."
 NO_MORE_CODES = "We've already sent several codes. Wait an hour, then ask for a new one."
 NO_ADDRESS = "Enter your email address, like ann@acme.eu."
+LEFT = "signed-out"  # in the query of the page that signing out leads to
+SIGNED_OUT = "You're signed out."
 ELSEWHERE = "This form didn't come from our own page, so nobody was signed in. Try again here."
 CODE_MAIL = (
     "Your code is {digits}. Enter it within ten minutes on the page where you asked for it. "
@@ -128,8 +130,9 @@ class Login:
         self._audited = AuditedRefusals(engine.now)
 
     async def show(self, request: HttpRequest) -> Response:
-        again = "again" in request.query_params
-        return self._page.show(request, next=own_path(request.query_params.get("next", "")), again=again)
+        again, is_left = "again" in request.query_params, LEFT in request.query_params
+        said = SIGNED_OUT if is_left and await self._sessions.who(request) is None else ""
+        return self._page.show(request, 200, said, next=own_path(request.query_params.get("next", "")), again=again)
 
     async def instead_of(self, request: HttpRequest) -> Response:
         """Return what a page shows without a session: 401, and the way back to it.
@@ -228,7 +231,7 @@ class Login:
         form = await read_form(request)
         if not self._forms.is_ours(request, "logout", form.get(FORM_TOKEN, "")):
             return self._page.show(request, 403, ELSEWHERE)
-        answer = RedirectResponse(f"{self._root}/login", 303)
+        answer = RedirectResponse(f"{self._root}/login?{LEFT}=1", 303)
         await self.sign_out(request, answer)
         return answer
 

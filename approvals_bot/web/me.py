@@ -24,6 +24,7 @@ from approvals_bot.service.own_people import (
 )
 from approvals_bot.web.desk import WebDesk
 from approvals_bot.web.form_tokens import NAME
+from approvals_bot.web.login import LEFT
 from approvals_bot.web.sessions import actor_at
 from approvals_bot.web.validation import read_form
 
@@ -80,7 +81,7 @@ class MyPage:
         ended = await self._sessions.sessions.end_all(session.person)
         actor = actor_at(request, session).as_json()
         await self._engine.audit("signed_out_everywhere", who=session.person, actor=actor, data={"sessions": ended})
-        answer = RedirectResponse(f"{self._root}/login", 303)
+        answer = RedirectResponse(f"{self._root}/login?{LEFT}=1", 303)
         await self._sessions.end(request, answer)
         return answer
 

@@ -47,6 +47,7 @@ from approvals_bot.web.sessions import actor_at
 from approvals_bot.web.validation import LINK_BODY, read_form, read_form_fields
 
 SHOW_APPROVERS = "approvers"
+SENT = "sent"  # what the request's page then confirms
 KEPT_FOR = timedelta(hours=1)  # what was typed when the session was over
 
 STALE = "This page was open too long, so nothing was sent. Check what you have typed, then send it again."
@@ -128,7 +129,8 @@ class NewRequest:
             said = {"unfit": NOT_ALL if refused.errors else refused.detail, "sent_before": SENT_BEFORE}
             found = with_faults(filled, definition, refused.errors, said.get(refused.code, refused.detail))
             return await self._form(request, session, definition, found, _STATUS.get(refused.code, 422))
-        return RedirectResponse(f"{self._root}/{'requests' if definition.is_approval else 'runs'}/{run.id}", 303)
+        page = f"requests/{run.id}?done={SENT}" if definition.is_approval else f"runs/{run.id}"
+        return RedirectResponse(f"{self._root}/{page}", 303)
 
     async def _may_break_glass(self, definition: Definition, session: SessionRow) -> bool:
         """Return whether to offer this person to go without a vote. While a group can't be read, sending decides."""

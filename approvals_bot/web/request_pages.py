@@ -34,6 +34,7 @@ from approvals_bot.web.decision_forms import change_of, talk_of
 from approvals_bot.web.decisions import result
 from approvals_bot.web.desk import WebDesk
 from approvals_bot.web.links import Link
+from approvals_bot.web.new_request import SENT
 from approvals_bot.web.pages import PeoplePages
 from approvals_bot.web.responses import STATUS, Problem
 from approvals_bot.web.run_pages import live_run
@@ -41,6 +42,7 @@ from approvals_bot.web.sessions import actor_at
 from approvals_bot.web.timeline import draw
 from approvals_bot.web.validation import read_form
 
+YOURS, LATER = "Your request was sent.", "You'll be notified of the outcome."
 NOT_OURS = "This form didn't come from the request's own page, so nothing was changed. Load the page again."
 
 
@@ -74,7 +76,12 @@ class RequestPages:
         if reader is None:
             return await self._page(request, view, reader)
         talked, voted = talk_result(view, reader, done, self._now()), result(view, reader, done)
-        said = voted or (talked.text if talked is not None else "")
+        is_sent = done == SENT and reader == view.requester
+        said = (
+            (f"{YOURS} {LATER}" if view.is_open else YOURS)
+            if is_sent
+            else voted or (talked.text if talked is not None else "")
+        )
         return await self._page(request, view, reader, said=said, is_vote=voted is not None)
 
     async def talk(self, request: HttpRequest) -> Response:

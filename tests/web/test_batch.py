@@ -82,7 +82,7 @@ async def test_one_of_three_that_has_changed_is_not_counted(workflows: Any) -> N
         shown = (await browser.get(sent.headers["location"])).text
         again = await browser.post("/inbox/votes", data=form)
         assert again.status_code == 303
-    assert shown.count("✓ Counted") == 2
+    assert shown.count("<b>✓</b>") == 2
     assert shown.count("⚠ Not counted") == 1
     assert "Deploy api 6.6" in shown
     found = [(await service.run(run))["request"] for run in runs]
@@ -151,10 +151,10 @@ async def test_others_see_nothing_of_a_batch(workflows: Any) -> None:
         page = (await ann.get("/inbox")).text
         form = {"form_token": token_of(page), "request": boxes(page)[run], "choice": "reject", "comment": "No."}
         where = (await ann.post("/inbox/votes", data=form)).headers["location"]
-        assert "✓ Counted" in (await ann.get(where)).text
-        assert "✓ Counted" not in (await bo.get(where)).text
+        assert "<b>✓</b>" in (await ann.get(where)).text
+        assert "<b>✓</b>" not in (await bo.get(where)).text
         await service.clock.advance("11m")
-        assert "✓ Counted" not in (await ann.get(where)).text
+        assert "<b>✓</b>" not in (await ann.get(where)).text
 
 
 async def test_a_stranger_learns_nothing_by_a_batch(workflows: Any) -> None:

@@ -82,7 +82,7 @@ async def test_a_fresh_sign_in_opens_it_without_a_vote(service: Service, monkeyp
     assert opened.headers["location"] != waiting.headers["location"], "it isn't the one that waits for votes"
     again = await bo.send(form | {"reason": WHY}, account="prod")
     assert again.headers["location"] == opened.headers["location"], "sent twice, it is one request"
-    id = opened.headers["location"].rpartition("/")[2]
+    id = opened.headers["location"].rpartition("/")[2].partition("?")[0]
     await service.engine.wait(id, 5)
     headers = {"authorization": f"Bearer {DESK}"}
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(service.app), base_url=BASE, headers=headers) as api:

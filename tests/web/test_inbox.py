@@ -94,6 +94,9 @@ async def test_a_person_signs_in_and_decides_what_is_waiting(browser: Browser) -
         assert "Waiting for Ann Ode" in preview
         assert preview.count("<a ") == 1, "it leads to the request's page, and decides nothing"
     shown = await browser.http.get(page)
+    assert ('<nav aria-label="Pages">' in shown.text, "This link is personal" in shown.text) == (True, False)
+    forwarded = await browser.http.get(page, headers={"cookie": ""})
+    assert ('<nav aria-label="Pages">' in forwarded.text, "This link is personal" in forwarded.text) == (False, True)
     answer = await browser.post(page, **hidden(shown), choice="approve")
     assert answer.status_code == 303
     (vote,) = (await browser.service.run(runs[0]))["request"]["votes"]
@@ -103,8 +106,9 @@ async def test_a_person_signs_in_and_decides_what_is_waiting(browser: Browser) -
     assert "<title>(1) Inbox · " in inbox.text
     assert f'href="/requests/{runs[0]}"' in (await browser.http.get("/inbox?box=decided")).text
     left = await browser.post("/logout")
-    assert left.headers["location"] == "/login"
+    assert left.headers["location"] == "/login?signed-out=1"
     assert (await browser.http.get("/inbox")).status_code == 401
+    assert "You&#39;re signed out." in (await browser.http.get(left.headers["location"])).text
 
 
 async def test_a_request_opens_only_for_people_it_concerns(browser: Browser) -> None:

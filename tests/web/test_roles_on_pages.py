@@ -214,7 +214,7 @@ async def test_people_see_and_end_their_sessions(house: House) -> None:
         assert refused.status_code == 403
     assert (await house.http.post("/me", data={"form_token": token}, headers=by_old_browser | bo)).status_code == 403
     done = await house.http.post("/me", data={"form_token": token}, headers=by_old_browser | here)
-    assert done.headers["location"] == "/login"
+    assert done.headers["location"] == "/login?signed-out=1"
     for cookie, status in ((here, 401), (there, 401), (bo, 200)):
         assert (await house.http.get("/me", headers=cookie)).status_code == status
     lines = await house.service.engine.audit_lines()

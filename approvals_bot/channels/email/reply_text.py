@@ -21,6 +21,14 @@ WORDS: dict[str, ChoiceName] = {"approve": "approve", "reject": "reject", "reque
 LONGEST = 20_000  # characters of a reply that are looked at
 
 _AUTOMATIC = ("X-Autoreply", "X-Autorespond", "X-Auto-Response-Suppress", "X-Loop", "Feedback-ID")
+_OF_LISTS = (
+    "Mailing-List",
+    "X-Mailing-List",
+    "X-BeenThere",
+    "X-Google-Group-Id",
+    "X-Mailman-Version",
+    "X-Original-From",
+)
 _PRECEDENCE = ("bulk", "junk", "list", "auto_reply")
 _REPORTS = ("multipart/report", "message/disposition-notification")
 
@@ -146,7 +154,8 @@ def _is_automatic(mail: Message[Any, Any]) -> bool:
     says = str(mail.get("Auto-Submitted", "no")).partition(";")[0].strip().lower()
     precedence = str(mail.get("Precedence", "")).strip().lower()
     is_null = str(mail.get("Return-Path", "")).strip() == "<>"
-    is_marked = any(name in mail for name in _AUTOMATIC) or any(str(name).lower().startswith("list-") for name in mail)
+    is_of_list = any(name in mail for name in _OF_LISTS) or any(str(name).lower().startswith("list-") for name in mail)
+    is_marked = is_of_list or any(name in mail for name in _AUTOMATIC)
     is_report = mail.get_content_type() in _REPORTS
     return says != "no" or precedence in _PRECEDENCE or is_null or is_marked or is_report
 

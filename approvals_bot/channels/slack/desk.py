@@ -200,8 +200,13 @@ class EphemeralReplies:
     async def send(self, to: ReplyTo, said: Mapping[str, Any], or_directly: bool) -> None:
         """Send it once. Raises SlackError."""
         if to.response_url and self.is_slacks(to.response_url):
-            await self._respond(to, said)
-        elif to.channel:
+            try:
+                await self._respond(to, said)
+                return
+            except NeverError:  # it is over, used up, or of another workspace
+                if not to.channel:
+                    raise
+        if to.channel:
             await self._show_in(to, said, or_directly)
         elif or_directly:
             await self._say_directly(to.user, said)

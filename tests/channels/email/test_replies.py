@@ -254,6 +254,13 @@ WAYS: dict[str, dict[str, str]] = {
     "Exchange's holiday": {"more": "X-Auto-Response-Suppress: All"},
     "an autoresponder": {"more": "X-Autoreply: yes"},
     "a list": {"more": "List-Id: <all.acme.eu>"},
+    "ezmlm": {"more": "Mailing-List: contact all-help@acme.eu; run by ezmlm"},
+    "Majordomo": {"more": "X-Mailing-List: all@acme.eu"},
+    "Mailman, its List headers taken off": {"more": "X-BeenThere: all@acme.eu\nX-Mailman-Version: 2.1.39"},
+    "Google Groups, From rewritten": {
+        "author": "'Ann Ode' via All <ann@acme.eu>",
+        "more": "X-Original-From: Ann Ode <ann@acme.eu>\nX-Google-Group-Id: 1\nReply-To: All <all@acme.eu>",
+    },
     "a receipt": {"more": "Content-Type: multipart/report; report-type=disposition-notification; boundary=b"},
     "another's address in To": {"to": "approvals@acme.eu"},
 }

@@ -180,6 +180,15 @@ async def test_a_click_on_a_message_that_is_not_ours_is_refused(office: Office, 
     assert [line["verdict"] for line in await refusals(office)] == ["unknown"]
 
 
+async def test_a_reply_reaches_people_whose_response_url_is_refused(office: Office) -> None:
+    """Such as of a sister workspace, or half an hour after the press."""
+    await office.ask(requester="ann@acme.eu")
+    elsewhere = f"{office.url}/playground/slack/response/of-another-workspace"
+    assert await post(office, click_of(office, response_url=elsewhere)) == 200
+    await office.until(lambda: len(office.ephemerals("U0ANN")) == 1)
+    assert office.ephemerals("U0ANN")[0].text == "You can't approve your own request."
+
+
 @pytest.mark.check(18)
 async def test_the_value_of_another_request_is_refused(office: Office) -> None:
     """A click's value can't point it at another request than the card's."""
