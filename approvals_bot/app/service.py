@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from importlib.metadata import version
+from itertools import chain
 from socket import gethostname
 from typing import Any
 
@@ -48,8 +48,9 @@ from approvals_bot.durable.engine import Engine, SystemClock, TimeSource
 from approvals_bot.durable.engine.executor import Executor
 from approvals_bot.durable.store import connect
 from approvals_bot.durable.store.chain import ChainKey
+from approvals_bot.durable.store.protocol import OpenStore
 from approvals_bot.durable.tokens import Tokens
-from approvals_bot.outgoing import address_of, fetch_text
+from approvals_bot.outgoing import OutgoingTargets, address_of, fetch_text
 from approvals_bot.people import People
 from approvals_bot.people.roster import Rosters
 from approvals_bot.service.audit_keeper import AuditKeeper
@@ -94,16 +95,238 @@ class Switch:
         await self.app(scope, receive, send)
 
 
-@dataclass(slots=True)
 class Service:
-    """The running service: its ASGI app, its engine, and a way to reload."""
+    """The running service: its ASGI app, its engine, and a way to reload. Use `open_service`, which starts it, too."""
 
-    app: Switch
-    engine: Engine
-    reload: Callable[[Configuration], Sequence[str]]
-    configuration: Configuration
-    catalog: Catalog
-    monitoring: Monitoring
+    def __init__(
+        self,
+        configuration: Configuration,
+        catalog: Catalog,
+        store: OpenStore,
+        targets: OutgoingTargets,
+        channels: Mapping[str, Channel],
+        clock: TimeSource,
+        *,
+        extra: Iterable[BaseRoute],
+        open_pages: bool,
+        also_keys: Mapping[str, str] | None,
+        replica: str,
+    ) -> None:
+        """Build it. Nothing runs yet, and nothing is read."""
+        service = self._started = configuration.service
+        self.configuration, self.catalog = configuration, catalog
+        self.app = Switch()
+        self._targets, self._channels, self._clock = targets, channels, clock
+        self._extra, self._open_pages, self._also_keys = extra, open_pages, also_keys
+        self._base_url = str(service.server.base_url).rstrip("/")
+        self.monitoring = Monitoring(clock.now)
+        self.monitoring.watch_store(store, version(PACKAGE))
+        targets.watch = self.monitoring.called
+        self._tokens = Tokens(signing_keys(service), installation=store.installation)
+        self._replicas = Replicas(
+            store,
+            self._tokens,
+            version=version(PACKAGE),
+            now=clock.now,
+            config_digest=digest(configuration),
+            id=replica,
+            troubles=self.monitoring.troubles,
+        )
+        self.engine = self._engine_on(store)
+        self._own = OwnPeopleStore(self.engine)
+        self._rosters = Rosters()
+        self._directory = DirectoryReader(self._rosters, clock.now, self.monitoring.troubles)
+        self._provisioning = Provisioning(self.engine, self._rosters)
+        self._cards = StalledCards(self.engine)
+        self._keeper = AuditKeeper(
+            self.engine,
+            service.audit,
+            targets,
+            version=version(PACKAGE),
+            replica=gethostname(),
+            troubles=self.monitoring.troubles,
+        )
+        self._host = self._channel_host()
+
+    def _engine_on(self, store: OpenStore) -> Engine:
+        service, metrics = self._started, self.monitoring.metrics
+        return Engine(
+            store,
+            tokens=self._tokens,
+            base_url=self._base_url,
+            clock=self._clock,
+            resources={},
+            executor=Executor(service.server.step_threads, service.step_limits),
+            cancel_grace=service.server.cancel_grace.total_seconds(),
+            max_waiting=service.hook.max_waiting,
+            audit_key=None if service.audit.seed is None else ChainKey.derive(service.audit.seed),
+            watch=self._appended,
+            watch_stalls=self._run_stalled,
+            watch_cut_off=lambda run_id: self._cards.wake(run_id),
+            watch_limits=metrics.run_near_limit,
+            watch_claims=self.monitoring.claimed,
+        )
+
+    def _appended(self, run_id: str, events: list[Event]) -> None:
+        if any(event.type in NOTED for event in events):
+            self.monitoring.appended(run_id, events)
+            self._keeper.has_ended = self._keeper.has_ended or any(event.type in ENDINGS for event in events)
+
+    def _run_stalled(self, workflow: str) -> None:
+        self.monitoring.metrics.run_stalled(workflow)
+        self._cards.wake()
+
+    def _channel_host(self) -> ChannelHost:
+        engine, tokens, base_url, now = self.engine, self._tokens, self._base_url, self._clock.now
+        return ChannelHost(
+            engine=engine,
+            tokens=tokens,
+            people=self._people_of(self._started),
+            workflows=self.catalog,
+            base_url=base_url,
+            now=now,
+            link=Links(engine=engine, tokens=tokens, base_url=base_url, now=now).url,
+            counted=self.monitoring.metrics.voted,
+        )
+
+    def _people_of(self, service: configured.ServiceSettings) -> People:
+        slack = self._channels.get(SLACK)
+        people = build_people(service, slack if isinstance(slack, WithMembers) else None, self._targets)
+        people.own, people.rosters = self._own.known, self._rosters
+        self._provisioning.use(people.rules)
+        self._directory.use(people, directory_source(service, self._targets), service.directory.refresh.total_seconds())
+        return people
+
+    # ── starting ──
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        """Read what is kept of people, then begin all work. The stack ends it, in reverse order."""
+        await self._own.read()
+        await self._provisioning.read()
+        await self._directory.read()
+        for channel in self._channels.values():
+            if isinstance(channel, Attached):
+                channel.attach(self._host)
+        self._offer_resources()
+        self._plan_schedules(self.catalog)
+        self.engine.audits_peers = self._started.audit.peers == "keep"
+        self._keeper.load(self.configuration)
+        await self._cards.remember()
+        await stack.enter_async_context(self.engine.running())
+        await self._keeper.start()
+        stack.push_async_callback(self._keeper.stop)
+        start_task(stack, self._keeper.run(), "the audit")
+        stack.push_async_callback(self._replicas.leave)
+        await self._replicas.announce()  # before anything is signed, and before it is ready
+        self._start_tasks(stack)
+        self._serve(self.configuration, self.catalog)
+
+    def _offer_resources(self) -> None:
+        """Give the engine what steps ask for, and the rooms above it share."""
+        engine, service, monitoring = self.engine, self._started, self.monitoring
+        engine.resources |= {
+            DirectoryReader: self._directory,
+            Provisioning: self._provisioning,
+            OwnPeopleStore: self._own,
+            Channels: Channels(self._channels, self._base_url, self._host.link, monitoring.delivered),
+            ChannelWatch: monitoring.channels,
+            Troubles: monitoring.troubles,
+            Targets: self._targets,
+            People: self._host.people,
+            Calendars: Calendars(service.calendars),
+            Picks: StoredPicks(engine),
+            GrantLines: StoredGrantLines(engine),
+            StandingGrants: StoredGrants(engine),
+            ChatModel: chat_model(service.chat),
+        }
+
+    def _plan_schedules(self, catalog: Catalog) -> None:
+        start = partial(start_scheduled, self._host)
+        self.engine.schedules.use(planned(catalog), start, self.monitoring.metrics.scheduled)
+
+    def _start_tasks(self, stack: AsyncExitStack) -> None:
+        start_task(stack, self._replicas.keep_announcing(), "the row of this replica")
+        start_tasks(stack, self._channels)
+        self.monitoring.start(
+            stack,
+            self.engine,
+            self._channels,
+            workflows=lambda: requesting(self.catalog),
+            alerts=lambda: self.configuration.service.alerts,
+            is_first=lambda: self._replicas.is_first,
+        )
+        start_task(stack, self._own.keep_reading(), "what people set themselves")
+        start_task(stack, self._directory.keep_reading(), "the directory of people")
+        start_task(stack, self._provisioning.keep_reading(), "what the identity provider pushes")
+        start_task(stack, self._cards.run(), "the cards of stalled runs")
+        start_task(stack, keep_forgetting(self.engine), "files that nothing has")
+        retention = RetentionKeeper(self.engine, lambda: self.configuration, self.monitoring.troubles)
+        start_task(stack, retention.run(), "what ended long ago")
+        start_task(stack, keep_measuring(self.engine), "the store's size")
+
+    # ── serving ──
+
+    def reload(self, fresh: Configuration) -> Sequence[str]:
+        """Apply a new configuration to new requests; open runs keep theirs.
+
+        Returns the tables whose changes take effect only after a restart.
+        """
+        catalog = load_catalog(fresh, asked_by_tools(open_pages=self._open_pages))
+        self._host.workflows = catalog
+        self._host.people = self.engine.resources[People] = self._people_of(fresh.service)
+        self._plan_schedules(catalog)
+        self.engine.resources[Calendars] = Calendars(fresh.service.calendars)
+        self.engine.resources[ChatModel] = chat_model(fresh.service.chat)
+        settings = channel_settings(fresh.service)
+        for name, channel in self._channels.items():
+            if isinstance(channel, Reloads) and name in settings:
+                channel.reload(settings[name])
+        self._serve(fresh, catalog)
+        self._keeper.load(fresh)
+        self._replicas.use(signing_keys(fresh.service), digest(fresh))
+        self.configuration, self.catalog = fresh, catalog
+        return needing_a_restart(self._started, fresh.service)
+
+    def _serve(self, configuration: Configuration, catalog: Catalog) -> None:
+        """Answer by this configuration from now on. Requests in progress finish by the one before."""
+        service, started = configuration.service, self._started
+        self.app.app = build(
+            engine=self.engine,
+            tokens=self._tokens,
+            people=self._host.people,
+            workflows=catalog,
+            api_keys=api_keys(service.api_keys, self._also_keys),
+            base_url=self._base_url,
+            metrics=self.monitoring.metrics,
+            figures=self.monitoring.figures,
+            scrape=service.metrics,
+            connections=self._connections,
+            replicas=self._replicas,
+            extra=self._routes,
+            open_pages=self._open_pages,
+            chat=chat_form(service.chat),
+            loopback_only=self._open_pages,
+            sign_in=sign_in_setup(service, self._channels),
+            trusted_proxies=started.server.trusted_proxies,
+            roles=Roles(self._host.people, service.roles.entries),
+            audit_key=None if started.audit.seed is None else AuditKey(started.audit.seed),
+            keeps_peers=service.audit.peers == "keep",
+            texts=configuration.texts,
+        )
+        self.monitoring.metrics.configured(digest(configuration), self._clock.now())
+
+    @cached_property
+    def _routes(self) -> list[BaseRoute]:
+        channels = [channel.routes() for channel in self._channels.values() if isinstance(channel, WithRoutes)]
+        return [*self._extra, *chain.from_iterable(channels)]
+
+    @cached_property
+    def _connections(self) -> dict[str, Connection]:
+        found: dict[str, Connection] = {}
+        for channel in self._channels.values():
+            if isinstance(channel, WithStates):
+                found |= channel.states()
+        return found
 
 
 @asynccontextmanager
@@ -122,202 +345,32 @@ async def open_service(
     for a service that only this machine can reach. `also_keys`: one more value of some API keys, by name, which needn't
     be long; for such a service, too. `replica`: the ID of this process among those that serve the installation.
     """
-    service = configuration.service
-    clock = clock or SystemClock()
-    base_url = str(service.server.base_url).rstrip("/")
-    monitoring = Monitoring(clock.now)
-    metrics = monitoring.metrics
-    switch = Switch()
-    asks = TOOL_CALLS_ASK if open_pages else ()
-    listing = load_catalog(configuration, asks)
+    settings, clock = configuration.service, clock or SystemClock()
+    catalog = load_catalog(configuration, asked_by_tools(open_pages=open_pages))
     async with AsyncExitStack() as stack:
-        store = await connect(service.server.database.get_secret_value())
-        monitoring.watch_store(store, version(PACKAGE))
-        keys = [key.get_secret_value() for key in service.server.signing_keys]
-        tokens = Tokens(keys, installation=store.installation)
-        replicas = Replicas(
-            store,
-            tokens,
-            version=version(PACKAGE),
-            now=clock.now,
-            config_digest=digest(configuration),
-            id=replica,
-            troubles=monitoring.troubles,
+        service = Service(
+            configuration,
+            catalog,
+            await connect(settings.server.database.get_secret_value()),
+            await open_targets(stack, settings, clock.now),
+            open_channels(stack, settings),
+            clock,
+            extra=extra,
+            open_pages=open_pages,
+            also_keys=also_keys,
+            replica=replica,
         )
-        resources: dict[type, Any] = {}
+        await service.start(stack)
+        yield service
 
-        def appended(run_id: str, events: list[Event]) -> None:
-            if any(event.type in NOTED for event in events):
-                monitoring.appended(run_id, events)
-                keeper.has_ended = keeper.has_ended or any(event.type in ENDINGS for event in events)
 
-        def run_stalled(workflow: str) -> None:
-            metrics.run_stalled(workflow)
-            cards.wake()
+def asked_by_tools(*, open_pages: bool) -> Sequence[str]:
+    """Return whom agents' tool calls ask without a file."""
+    return TOOL_CALLS_ASK if open_pages else ()
 
-        engine = Engine(
-            store,
-            tokens=tokens,
-            base_url=base_url,
-            clock=clock,
-            resources=resources,
-            executor=Executor(service.server.step_threads, service.step_limits),
-            cancel_grace=service.server.cancel_grace.total_seconds(),
-            max_waiting=service.hook.max_waiting,
-            audit_key=None if service.audit.seed is None else ChainKey.derive(service.audit.seed),
-            watch=appended,
-            watch_stalls=run_stalled,
-            watch_cut_off=lambda run_id: cards.wake(run_id),
-            watch_limits=metrics.run_near_limit,
-            watch_claims=monitoring.claimed,
-        )
-        targets = await open_targets(stack, service, clock.now)
-        targets.watch = monitoring.called
-        channels = open_channels(stack, service)
-        slack_groups = channels.get(SLACK)
-        workspace = slack_groups if isinstance(slack_groups, WithMembers) else None
-        own = OwnPeopleStore(engine)
-        await own.read()
 
-        rosters = Rosters()
-        directory = DirectoryReader(rosters, clock.now, monitoring.troubles)
-        provisioning = Provisioning(engine, rosters)
-
-        def people_with(service: configured.ServiceSettings) -> People:
-            people = build_people(service, workspace, targets)
-            people.own, people.rosters = own.known, rosters
-            provisioning.use(people.rules)
-            directory.use(people, directory_source(service, targets), service.directory.refresh.total_seconds())
-            return people
-
-        host = ChannelHost(
-            engine=engine,
-            tokens=tokens,
-            people=people_with(service),
-            workflows=listing,
-            base_url=base_url,
-            now=clock.now,
-            link=Links(engine=engine, tokens=tokens, base_url=base_url, now=clock.now).url,
-            counted=metrics.voted,
-        )
-        await provisioning.read()
-        await directory.read()
-        for channel in channels.values():
-            if isinstance(channel, Attached):
-                channel.attach(host)
-        engine.resources |= {
-            DirectoryReader: directory,
-            Provisioning: provisioning,
-            OwnPeopleStore: own,
-            Channels: Channels(channels, base_url, host.link, monitoring.delivered),
-            ChannelWatch: monitoring.channels,
-            Troubles: monitoring.troubles,
-            Targets: targets,
-            People: host.people,
-            Calendars: Calendars(service.calendars),
-            Picks: StoredPicks(engine),
-            GrantLines: StoredGrantLines(engine),
-            StandingGrants: StoredGrants(engine),
-            ChatModel: chat_model(service.chat),
-        }
-        engine.schedules.use(planned(listing), partial(start_scheduled, host), metrics.scheduled)
-        engine.audits_peers = service.audit.peers == "keep"
-        keeper = AuditKeeper(
-            engine,
-            service.audit,
-            targets,
-            version=version(PACKAGE),
-            replica=gethostname(),
-            troubles=monitoring.troubles,
-        )
-        keeper.load(configuration)
-        cards = StalledCards(engine)
-        await cards.remember()
-        await stack.enter_async_context(engine.running())
-        await keeper.start()
-        stack.push_async_callback(keeper.stop)
-        start_task(stack, keeper.run(), "the audit")
-        stack.push_async_callback(replicas.leave)
-        await replicas.announce()  # before anything is signed, and before it is ready
-        start_task(stack, replicas.keep_announcing(), "the row of this replica")
-        start_tasks(stack, channels)
-        monitoring.start(
-            stack,
-            engine,
-            channels,
-            workflows=lambda: requesting(running.catalog),
-            alerts=lambda: running.configuration.service.alerts,
-            is_first=lambda: replicas.is_first,
-        )
-        start_task(stack, own.keep_reading(), "what people set themselves")
-        start_task(stack, directory.keep_reading(), "the directory of people")
-        start_task(stack, provisioning.keep_reading(), "what the identity provider pushes")
-        start_task(stack, cards.run(), "the cards of stalled runs")
-        start_task(stack, keep_forgetting(engine), "files that nothing has")
-        start_task(
-            stack,
-            RetentionKeeper(engine, lambda: running.configuration, monitoring.troubles).run(),
-            "what ended long ago",
-        )
-        start_task(stack, keep_measuring(engine), "the store's size")
-        routes: list[BaseRoute] = [*extra]
-        connections: dict[str, Connection] = {}
-        for channel in channels.values():
-            if isinstance(channel, WithRoutes):
-                routes += channel.routes()
-            if isinstance(channel, WithStates):
-                connections |= channel.states()
-
-        def assemble(configuration: Configuration, listing: Catalog) -> ASGIApp:
-            return build(
-                engine=engine,
-                tokens=tokens,
-                people=engine.resources[People],
-                workflows=listing,
-                api_keys=api_keys(configuration.service.api_keys, also_keys),
-                base_url=base_url,
-                metrics=metrics,
-                figures=monitoring.figures,
-                scrape=configuration.service.metrics,
-                connections=connections,
-                replicas=replicas,
-                extra=routes,
-                open_pages=open_pages,
-                chat=chat_form(configuration.service.chat),
-                loopback_only=open_pages,
-                sign_in=sign_in_setup(configuration.service, channels),
-                trusted_proxies=service.server.trusted_proxies,
-                roles=Roles(engine.resources[People], configuration.service.roles.entries),
-                audit_key=None if service.audit.seed is None else AuditKey(service.audit.seed),
-                keeps_peers=configuration.service.audit.peers == "keep",
-                texts=configuration.texts,
-            )
-
-        def reload(fresh: Configuration) -> Sequence[str]:
-            """Apply a new configuration to new requests; open runs keep theirs.
-
-            Returns the tables whose changes take effect only after a restart.
-            """
-            host.workflows = listing = load_catalog(fresh, asks)
-            host.people = engine.resources[People] = people_with(fresh.service)
-            engine.schedules.use(planned(listing), partial(start_scheduled, host), metrics.scheduled)
-            engine.resources[Calendars] = Calendars(fresh.service.calendars)
-            engine.resources[ChatModel] = chat_model(fresh.service.chat)
-            settings = channel_settings(fresh.service)
-            for name, channel in channels.items():
-                if isinstance(channel, Reloads) and name in settings:
-                    channel.reload(settings[name])
-            switch.app = assemble(fresh, listing)
-            keeper.load(fresh)
-            replicas.use([key.get_secret_value() for key in fresh.service.server.signing_keys], digest(fresh))
-            running.configuration, running.catalog = fresh, listing
-            metrics.configured(digest(fresh), clock.now())
-            return needing_a_restart(configuration.service, fresh.service)
-
-        switch.app = assemble(configuration, listing)
-        metrics.configured(digest(configuration), clock.now())
-        running = Service(switch, engine, reload, configuration, listing, monitoring)
-        yield running
+def signing_keys(service: configured.ServiceSettings) -> list[str]:
+    return [key.get_secret_value() for key in service.server.signing_keys]
 
 
 def requesting(listing: Catalog) -> list[str]:
