@@ -18,9 +18,9 @@ from approvals_bot.approvals.port import Channels
 from approvals_bot.approvals.request import Opening, Request
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.channels.slack.builder import SlackSteps
+from approvals_bot.channels.slack.channel import SlackIn, slack_in, slack_routes
 from approvals_bot.channels.slack.client import slack_client
 from approvals_bot.channels.slack.desk import EphemeralReplies
-from approvals_bot.channels.slack.inbound import SlackIn, slack_in, slack_routes
 from approvals_bot.channels.slack.manifest import SCOPES, SHORTCUT
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.channels.slack.post import SlackOut

@@ -19,8 +19,8 @@ from approvals_bot.approvals.port import Channels
 from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.workflow import approval
 from approvals_bot.channels.slack.builder import SlackSteps
+from approvals_bot.channels.slack.channel import slack_in, slack_routes
 from approvals_bot.channels.slack.client import SlackClient
-from approvals_bot.channels.slack.inbound import slack_in, slack_routes
 from approvals_bot.channels.slack.manifest import SCOPES, function, step_name
 from approvals_bot.channels.slack.members import SlackPeople
 from approvals_bot.channels.slack.post import SlackOut

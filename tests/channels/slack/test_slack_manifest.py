@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from jsonschema import Draft7Validator
 
 import approvals_bot.channels.slack
-import approvals_bot.channels.slack.inbound
+import approvals_bot.channels.slack.channel
 from approvals_bot.channels.slack.manifest import FEATURE_SCOPES, FUNCTION, METHODS, SCOPES, manifest
 from approvals_bot.cli import app
 from tests.channels.slack.test_slack_builder import STEPS
