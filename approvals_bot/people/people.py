@@ -1,4 +1,4 @@
-"""Everybody the configuration names, and whom an address means right now."""
+"""Whom an address means right now: groups, managers, owners, on-call people, and the sources that know them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Literal
 
-from approvals_bot.people import absences
-from approvals_bot.people.absences import Absence, Away
+from approvals_bot.people.absences import Absence
 from approvals_bot.people.addresses import (
     AddressError,
     GroupAddress,
@@ -27,9 +25,8 @@ from approvals_bot.people.addresses import (
     is_mail,
     parse_address,
 )
-from approvals_bot.people.own import OwnPeople
+from approvals_bot.people.lookup import PersonLookup, listed_in
 from approvals_bot.people.persons import Directory, GroupSource, Person, Resolved
-from approvals_bot.people.roster import Rosters, completed, merged
 from approvals_bot.people.sources import (
     ListedGroup,
     LiveSource,
@@ -54,8 +51,8 @@ def group_label(id: str) -> str:
     return words.upper() if len(words) <= ACRONYM else words[:1].upper() + words[1:]
 
 
-class People:
-    """Everybody the configuration names, and everybody else by address."""
+class People(PersonLookup):
+    """Whom an address means right now, and whether anybody knows somebody: live sources are asked each time."""
 
     def __init__(
         self,
@@ -81,38 +78,13 @@ class People:
         `unreadable`: why sources could not be read when they were last asked, by their names; "" for those that could
         be read since.
         """
-        self.rules = rules or IdentityRules()
-        self.own = OwnPeople()  # what people have set themselves: it adds to the configuration, or wins over it
-        self._in_workspace = in_workspace
-        self.rosters = Rosters()  # everybody whom directories list: the configuration adds to it, and wins over it
-        self._given: dict[str, Person] = {}
-        for person in persons:
-            self._given.setdefault(self.canonical(person.address), self._identified(person))
-        self._persons = {identity: completed(person) for identity, person in self._given.items()}
-        self._by_slack = {person.slack: person for person in self._persons.values() if person.slack}
-        self._groups = dict(groups or {})
-        self._directory = directory if directory is not None else Directory()
+        super().__init__(persons, groups, directory, away, managers, rules)
         self._slack_group = slack_group
+        self._in_workspace = in_workspace
         self.admins = tuple(admins)
         self.bad_entries: dict[str, int] = {}
         self.unreadable: dict[str, str] = {}
         self.group_names = dict(group_names or {})
-        self._managers = {self.canonical(address): manager for address, manager in (managers or {}).items()}
-        self._away = {
-            self.canonical(address): tuple(self._with_canonical_delegates(each) for each in planned)
-            for address, planned in (away or {}).items()
-        }
-
-    def canonical(self, text: str) -> str:
-        """Return the address by which this person is compared and stored. Raises AddressError."""
-        return self.rules.canonical(text)
-
-    def identity(self, key: str) -> str:
-        """Return the identity behind a stored key: a person's address, or `app:ci` and the like as it is."""
-        try:
-            return self.canonical(key)
-        except AddressError:
-            return key
 
     async def knows(self, address: str) -> bool:
         """Check whether anybody knows this person: the configuration, a group, the directory, or last of all Slack.
@@ -136,29 +108,9 @@ class People:
             raise unavailable
         return False
 
-    def is_colleague(self, address: str) -> bool:
-        """Check whether the configuration or a directory names anybody with an address of the same domain.
-
-        Raises AddressError for what is not an address.
-        """
-        domain = self.canonical(address).rpartition("@")[2]
-        return domain in self._domains or self.rosters.has_domain(domain)
-
-    def _is_named(self, person: str) -> bool:
-        """Return whether the configuration or a directory names this person."""
-        return person in self._named or self.rosters.row(person) is not None
-
-    @cached_property
-    def _domains(self) -> frozenset[str]:
-        return frozenset(address.rpartition("@")[2] for address in self._named)
-
-    @cached_property
-    def _named(self) -> frozenset[str]:
-        return frozenset(person.address for person in self.known())
-
     async def read_sources(self) -> None:
         """Read every live source once, to fill `bad_entries`. One that is down is passed over."""
-        for name, source in self._groups.items():
+        for name, source in self.groups.items():
             if not isinstance(source, Sequence | NestedGroup | ListedGroup):
                 with suppress(SourceUnavailable):
                     await self._group(name)
@@ -176,7 +128,7 @@ class People:
 
     async def _read_source(self, source: str, why: str) -> None:
         """Read the source of this name. Raises SourceUnavailable. `why`: what was wrong the last time."""
-        for group, found in self._groups.items():
+        for group, found in self.groups.items():
             if not isinstance(found, Sequence | NestedGroup | ListedGroup) and found.name == source:
                 await self._group(group)
                 return
@@ -186,7 +138,7 @@ class People:
             raise SourceUnavailable(source, why)  # it can be read, but some list in it is none
 
     def _live_groups(self) -> Iterator[Callable[[str], Awaitable[bool]]]:
-        for name, source in self._groups.items():
+        for name, source in self.groups.items():
             if not isinstance(source, Sequence | NestedGroup | ListedGroup):
                 yield partial(self._is_member, name)
 
@@ -194,9 +146,9 @@ class People:
         return any(each.address == person for each in (await self._group(group)).persons)
 
     async def _live_directory(self, person: str) -> bool:
-        if isinstance(self._directory, Directory):
+        if isinstance(self.directory, Directory):
             return False
-        return any(self._is_same(each, person) for each in _listed_in(await self._tables()))
+        return any(self._is_same(each, person) for each in listed_in(await self._tables()))
 
     async def _workspace(self, person: str) -> bool:
         return self._in_workspace is not None and await self._in_workspace(self.person(person).mailbox)
@@ -207,117 +159,9 @@ class People:
         except AddressError:
             return False
 
-    def _identified(self, person: Person) -> Person:
-        """Return the person by their identity. Their mailbox stays as it is written."""
-        identity = self.canonical(person.address)
-        if identity == person.address:
-            return person
-        return replace(person, address=identity, mail=person.mail or person.address)
-
-    def _different(self, addresses: Iterable[str]) -> tuple[Person, ...]:
-        """Return the different people among these addresses, in order."""
-        found: dict[str, Person] = {}
-        for address in addresses:
-            person = self.person(address)
-            found.setdefault(person.address, person)
-        return tuple(found.values())
-
-    def _with_canonical_delegates(self, absence: Absence) -> Absence:
-        return replace(absence, delegates=tuple(dict.fromkeys(map(self.canonical, absence.delegates))))
-
-    def person(self, address: str) -> Person:
-        """Return the person with this address. The name of an unknown one is the address's local part."""
-        identity = self.canonical(address)
-        row = self.rosters.row(identity)
-        if row is not None:
-            known = completed(merged(self._given.get(identity), row.person))
-        else:
-            known = self._persons.get(identity) or completed(self._identified(Person(address, "")))
-        own = self.own.by_address.get(identity)
-        return replace(known, zone=own.zone) if own is not None and own.zone else known
-
-    def manager_of(self, address: str) -> Person | None:
-        """Return this person's manager; None if there is none, or nobody knows them any more.
-
-        Raises SourceUnavailable if only the directory can say that, and it could not be read yet.
-        """
-        identity = self.canonical(address)
-        manager = self._managers.get(identity)
-        if manager is None:
-            row = self.rosters.row(identity)
-            manager = None if row is None else row.manager
-            if not manager:
-                self.rosters.check()
-                return None
-            if not self._is_named(self.canonical(manager)):
-                return None
-        person = self.person(manager)
-        return None if self.rosters.is_barred(person.address) else person
-
-    def by_slack(self, user_id: str) -> Person | None:
-        """Return the person with this Slack ID in the configuration or a directory, or None.
-
-        Others are found by the mail address that Slack has for them.
-        """
-        found = self._by_slack.get(user_id)
-        if found is not None:
-            return self.person(found.address)
-        listed = self.rosters.by_slack(user_id)
-        person = None if listed is None else self.person(listed)
-        return person if person is not None and person.slack == user_id else None
-
-    @property
-    def has_absences(self) -> bool:
-        """Whether anybody may ever be away. Nobody's absences have to be looked up otherwise."""
-        return bool(self._away or self.own.by_address or self.rosters.has_absences)
-
-    def away(self, address: str, at: datetime) -> Away | None:
-        """Return this person's absence at this time, with its delegates; None if they aren't away."""
-        return absences.away(self.canonical(address), at, self._absences) if self.has_absences else None
-
-    def next_change(self, address: str, at: datetime) -> datetime | None:
-        """Return when this person next leaves or comes back, by today's configuration; None for never."""
-        return absences.next_change(self.canonical(address), at, self._absences) if self.has_absences else None
-
-    @property
-    def absences(self) -> Mapping[str, Sequence[Absence]]:
-        """Every absence in the configuration and in directories, by address: past, present and future."""
-        return {address: self.absences_of(address) for address in (*self._away, *self.rosters.absent())}
-
-    def absences_of(self, address: str) -> tuple[Absence, ...]:
-        """Return a person's absences but for those they have entered themselves: the configuration's first."""
-        row = self.rosters.row(address)
-        return (*self._away.get(address, ()), *(row.away if row is not None else ()))
-
-    def _absences(self, address: str) -> tuple[Sequence[Absence], str]:
-        return (*self.own.of(address).away, *self.absences_of(address)), self.person(address).zone
-
-    def known(self) -> tuple[Person, ...]:
-        """List everybody the configuration names, as a person, manager, group member or in the directory."""
-        addresses = [*self._persons, *self._managers.values()]
-        for members in self._groups.values():
-            match members:
-                case NestedGroup():
-                    addresses += filter(is_mail, (*members.all, *members.without))
-                case Sequence():
-                    addresses += members
-                case _:
-                    pass
-        if isinstance(self._directory, Directory):
-            addresses += _listed_in(self._directory)
-        return self._different(addresses)
-
-    @property
-    def groups(self) -> Mapping[str, GroupSource]:
-        return self._groups
-
-    @property
-    def directory(self) -> Directory | LiveSource:
-        return self._directory
-
     async def is_in(self, address: str, group: str) -> bool:
         """Check whether this person is in the group now. Raises SourceUnavailable if that can't be known."""
-        if isinstance(source := self._groups.get(group), ListedGroup):  # which may have thousands of members
+        if isinstance(source := self.groups.get(group), ListedGroup):  # which may have thousands of members
             identity = self.canonical(address)
             if (fault := self.rosters.missing(source)) is not None:
                 raise SourceUnavailable(fault.source, fault.reason)
@@ -385,7 +229,7 @@ class People:
             return Resolved((), str(error), (error.fault,))
 
     async def _group(self, name: str) -> Resolved:
-        source = self._groups.get(name)
+        source = self.groups.get(name)
         if source is None:
             return Resolved((), f"there is no group {name}")
         if isinstance(source, NestedGroup):
@@ -425,7 +269,7 @@ class People:
 
     def _shown(self, group: str) -> str:
         """Return the name of a group for people: that of the configuration, or one made of its id."""
-        return self.group_names.get(group) or (group_label(group) if group in self._groups else group)
+        return self.group_names.get(group) or (group_label(group) if group in self.groups else group)
 
     def _shown_part(self, text: str) -> str:
         name = text.removeprefix("slack:").removeprefix("@")
@@ -515,12 +359,12 @@ class People:
 
     @property
     def _directory_name(self) -> str:
-        return "directory" if isinstance(self._directory, Directory) else self._directory.name
+        return "directory" if isinstance(self.directory, Directory) else self.directory.name
 
     async def _tables(self) -> Directory:
-        if isinstance(self._directory, Directory):
-            return self._directory
-        oncall, owners = _objects(await _read(self._directory), self._directory_name)
+        if isinstance(self.directory, Directory):
+            return self.directory
+        oncall, owners = _objects(await _read(self.directory), self._directory_name)
         unreadable, bad = set[tuple[str, ...]](), 0
 
         def listed(given: Any, *path: str) -> Sequence[str]:
@@ -540,12 +384,6 @@ class People:
         )
         self.note_read(self._directory_name, bad)
         return replace(found, unreadable=frozenset(unreadable))
-
-
-def _listed_in(directory: Directory) -> Iterator[str]:
-    for table in (directory.oncall, *directory.owner_of.values()):
-        for members in table.values():
-            yield from members
 
 
 async def _read(source: LiveSource) -> Any:
