@@ -142,9 +142,7 @@ def presented(request: Request, rules: Rules) -> Request:
     """Return the request as it is stored and shown, with the derived fields filled in."""
     specs = forms.sendable(rules.definition.fields) if request.state == "changes_requested" else {}
     return request.but(
-        to_change=tuple(
-            form_field(name, spec, request.fields.get(name)) for name, spec in forms.sendable(specs).items()
-        ),
+        to_change=tuple(form_field(name, spec, request.fields.get(name)) for name, spec in specs.items()),
         waiting_for=waiting_for(request),
     )
 

@@ -200,7 +200,12 @@ class SlackIn:
         return bolt_app(self.desk, self._votes, reassignments, talk, self.opening, self.home, self.steps)
 
     async def answer(self, request: FromSlack) -> Response:
-        """Handle a verified request."""
+        """Handle a verified request by HTTP."""
+        if request.payload.get("type") == "block_actions":
+            actions = request.payload.get("actions")
+            # Slack's own library reads the first action without checking that there is one
+            if not (isinstance(actions, list) and actions and all(isinstance(action, dict) for action in actions)):
+                return Response("Not accepted.\n", 401)
         from approvals_bot.channels.slack.bolt_app import answer_with
 
         return await answer_with(self.bolt, request)
@@ -259,16 +264,8 @@ def slack_in(
 def slack_routes(slack: SlackIn, *, signing_secret: str, now: Callable[[], datetime], engine: Engine) -> list[Route]:
     """Build `POST /slack/events`, for HTTP mode. Refused requests get a line in the engine's audit."""
 
-    async def receive(request: FromSlack) -> Response:
-        if request.payload.get("type") == "block_actions":
-            actions = request.payload.get("actions")
-            # Slack's own library reads the first action without checking that there is one
-            if not (isinstance(actions, list) and actions and all(isinstance(action, dict) for action in actions)):
-                return Response("Not accepted.\n", 401)
-        return await slack.answer(request)
-
     async def refused(reason: str, peer: str) -> None:
         await engine.audit("slack_refused", actor=Actor("slack", "", peer=peer).as_json(), data={"reason": reason})
 
-    guard = SlackGuard(receive, signing_secret=signing_secret, now=now, refused=refused)
+    guard = SlackGuard(slack.answer, signing_secret=signing_secret, now=now, refused=refused)
     return [Route(PATH, guard, methods=["POST"], name="slack")]

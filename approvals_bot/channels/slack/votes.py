@@ -306,11 +306,14 @@ async def close_stray(desk: SlackDesk, payload: Mapping[str, Any], hook_id: str,
     view = request_behind(target)
     if delivery is None or target is None or view is None or not _may_be_stray(view, delivery):
         return
-    found = await desk.engine.store.read(target.record.id)
-    if found is None:
-        return
-    known = [sent.card for receipt, sent in sent_cards(found[1]) if (receipt.place, receipt.id) == (place, ts)]
-    if known and not (found[0].has_ended and known[0].outcome is None):  # its run edits it, or has
+    record, events = target.record, target.whole_log
+    if events is None:
+        found = await desk.engine.store.read(record.id)
+        if found is None:
+            return
+        record, events = found
+    known = [sent.card for receipt, sent in sent_cards(events) if (receipt.place, receipt.id) == (place, ts)]
+    if known and not (record.has_ended and known[0].outcome is None):  # its run edits it, or has
         return
     await _edit(desk.client, place, ts, closed(card_of(view, _reader(place, address), desk.engine.now())))
 

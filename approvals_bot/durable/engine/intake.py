@@ -84,6 +84,13 @@ class HookTarget(NamedTuple):
     log: Log | None
     cached: CachedRun | None = None
 
+    @property
+    def whole_log(self) -> Log | None:
+        """The run's log as of this read. None if it is long, and isn't cached as it is now."""
+        if self.cached is not None and len(self.cached.log) == self.record.seq:
+            return self.cached.log
+        return self.log
+
 
 class KeptPayload(NamedTuple):
     """A payload that is in the log: its hook, its event, and the events that were written with it."""

@@ -54,6 +54,20 @@ async def test_the_press_on_a_stray_copy_that_decides_closes_it(office: Office) 
     await office.until(lambda: buttons(newest(office, stray)) == [])
 
 
+async def test_the_press_that_decides_reads_no_log_again(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id, read, begun = await office.ask(), office.engine.store.read, list[int]()
+
+    async def counted(run_id: str, after: int = 0, **more: Any) -> Any:
+        begun.append(after)
+        return await read(run_id, after, **more)
+
+    monkeypatch.setattr(office.engine.store, "read", counted)
+    await office.press("U0ANN", "Approve")
+    await office.ended(run_id)
+    await office.until(lambda: not office.slack.desk.afterwards.is_busy)
+    assert 0 not in begun
+
+
 async def test_a_press_closes_a_card_that_slack_let_nobody_edit(office: Office) -> None:
     """Its run has tried in vain, and has ended."""
     run_id = await office.ask()
