@@ -18,6 +18,8 @@ MASK = "•••"
 SHORTEST = 6  # characters of a secret in the environment
 
 REFUSES_KEY = frozenset({401, 403})
+MAY_PASS = frozenset({408, 409, 425, 429})
+"""Refusals of a request that may be granted later."""
 
 _CLIENTS = re.compile(
     r"(pydantic_ai|agents|openai|anthropic|httpx2?|httpcore2?|h11|h2|aiohttp|requests|urllib3|groq|mistralai|cohere"
@@ -98,10 +100,10 @@ def _word(word: str, model: Any) -> str:
     return MASK + word[len(bare) :] if bare != model and _LOOKS_SECRET.search(bare) else word
 
 
-def is_final(error: BaseException, may_pass: frozenset[int] = frozenset({408, 409, 425, 429})) -> bool:
+def is_final(error: BaseException) -> bool:
     """Return whether the same request to a model would get the same error."""
     status = getattr(error, "status_code", None)
-    return isinstance(status, int) and 400 <= status < 500 and status not in may_pass
+    return isinstance(status, int) and 400 <= status < 500 and status not in MAY_PASS
 
 
 def cause_of(failed: StepFailedError) -> BaseException | None:

@@ -326,11 +326,6 @@ def short_digest(whole: str) -> str:
     return whole[:SHORT_DIGEST]
 
 
-def time_of_day(at: datetime, now: datetime, zone: str) -> str:
-    """Format a time: `at 10:42`, with the day unless it is today. In this zone; `at 10:42 UTC` without one."""
-    return f"at {clock_time(at, now, zone)}"
-
-
 def clock_time(at: datetime, now: datetime, zone: str) -> str:
     """Format a time: `10:42`, `10:42 UTC on 3 May`."""
     tz = zone_of(zone)

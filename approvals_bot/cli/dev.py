@@ -174,10 +174,10 @@ def _with_secrets(given: Any, secrets: Path, folder: Path) -> Any:
             return given
 
 
-def _throw_away(folder: Path, name: str, value: str | None = None) -> str:
+def _throw_away(folder: Path, name: str) -> str:
     file = folder / re.sub(r"[^A-Za-z0-9_.-]", "_", name)
-    if value is not None or not file.exists():
-        write_whole(file, value or secrets.token_urlsafe(48))
+    if not file.exists():
+        write_whole(file, secrets.token_urlsafe(48))
     return f"file:secrets/{file.name}"
 
 

@@ -120,11 +120,11 @@ def owner_faults(definition: Definition, service: ServiceSettings) -> Iterator[F
 
 
 def address_list_faults(
-    path: Path, addresses: Iterable[str], definition: Definition, service: ServiceSettings, of_approver: bool = False
+    path: Path, addresses: Iterable[str], definition: Definition, service: ServiceSettings
 ) -> Iterator[Finding]:
     """Check each address of a list."""
     for at, text in enumerate(addresses):
-        yield from address_faults((*path, at), text, definition, service, of_approver)
+        yield from address_faults((*path, at), text, definition, service)
 
 
 def address_faults(

@@ -165,14 +165,13 @@ def _may_come(run: RunRecord, number: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RequestPage:
-    """A page of a person's requests, and the cursor of the next page.
+    """The first page of a person's requests.
 
     A request is None if its run's row is damaged: then only the run can be shown. `total` is the number of all, or a
     lower bound unless `is_whole`.
     """
 
     rows: list[tuple[RunRecord, Request | None]]
-    cursor: str | None
     total: int
     is_whole: bool
 
@@ -180,26 +179,22 @@ class RequestPage:
 MOST_COUNTED = 1_000  # requests of one person; beyond that, nobody needs the exact number
 
 
-async def list_requests(
-    engine: Engine, relation: Relation, address: str, *, cursor: str | None = None, limit: int = 50
-) -> RequestPage:
-    """Return a page of the requests with this relation to the person.
+async def list_requests(engine: Engine, relation: Relation, address: str, *, limit: int = 50) -> RequestPage:
+    """Return the first page of the requests with this relation to the person.
 
-    Waiting requests start with the one that has waited longest, all others with the newest. Raises ValueError for an
-    invalid cursor.
+    Waiting requests start with the one that has waited longest, all others with the newest.
     """
     which = Filter(
         attributes={projected(relation): address},
         is_open=True if relation in ("waiting_for", "open_vote_of") else None,
         oldest_first=relation == "waiting_for",
-        cursor=cursor,
         limit=limit,
     )
     return await _page(engine, which, relation, address)
 
 
 async def list_decided(engine: Engine, address: str, *, limit: int) -> RequestPage:
-    """Return the newest ended requests that this person voted on; there is no next page.
+    """Return the newest ended requests that this person voted on.
 
     A run that was cancelled is still indexed as it was before: by the vote in an open request.
     """
@@ -211,7 +206,7 @@ async def list_decided(engine: Engine, address: str, *, limit: int) -> RequestPa
     rows = {(run.id, request and request.id): (run, request) for run, request in (*ended.rows, *ended_by_force.rows)}
     newest = sorted(rows.values(), key=lambda row: (row[0].created_at, row[0].id), reverse=True)
     total = max(len(newest), ended.total, ended_by_force.total)
-    return RequestPage(newest[:limit], None, total, ended.is_whole and ended_by_force.is_whole)
+    return RequestPage(newest[:limit], total, ended.is_whole and ended_by_force.is_whole)
 
 
 async def _page(engine: Engine, which: Filter, relation: Relation, address: str) -> RequestPage:
@@ -222,10 +217,10 @@ async def _page(engine: Engine, which: Filter, relation: Relation, address: str)
         rows += [(record, one) for one in requests if concerns(one, relation, address)]
         if not requests:
             rows.append((record, None))
-    if page.cursor is None and which.cursor is None:
-        return RequestPage(rows, None, len(rows), is_whole=True)
+    if page.cursor is None:
+        return RequestPage(rows, len(rows), is_whole=True)
     counted = await engine.count_runs(which, MOST_COUNTED)
-    return RequestPage(rows, page.cursor, max(counted, len(rows)), is_whole=False)
+    return RequestPage(rows, max(counted, len(rows)), is_whole=False)
 
 
 def choices_of(requests: Sequence[Request]) -> tuple[str, ...]:

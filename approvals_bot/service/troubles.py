@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -109,12 +108,6 @@ class Troubles:
                 minutes = (now - trouble.since) // timedelta(minutes=1)
                 lasts = f"for {minutes} minute{'' if minutes == 1 else 's'} now: " if minutes else ""
                 _log(trouble, logging.ERROR, lasts + trouble.said, "lasting")
-
-    async def keep_reminding(self) -> None:
-        """Remind until cancelled."""
-        while True:
-            await asyncio.sleep(LOOK_EVERY)
-            self.remind()
 
 
 def _log(trouble: LastingTrouble, level: int, text: str, outcome: str) -> None:

@@ -42,8 +42,8 @@ class Call:
             raise wrong_arguments(f"must be a string: {name}")
         return str(value)
 
-    def flag(self, name: str, default: bool = False) -> bool:
-        value = self.arguments.get(name, default)
+    def flag(self, name: str) -> bool:
+        value = self.arguments.get(name, False)
         return value is True or str(value).lower() in ("1", "true")
 
     def number(self, name: str, default: int) -> int:

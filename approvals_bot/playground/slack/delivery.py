@@ -140,10 +140,12 @@ class SocketServer:
                 if not answer.done():
                     answer.set_result(given.get("payload"))
 
-    async def ask_to_reconnect(self, reason: str = "refresh_requested") -> None:
+    async def ask_to_reconnect(self) -> None:
         """Ask the app to open a new connection, as Slack does every few hours."""
         for connection in [*self.connections]:
-            await connection.send_json({"type": "disconnect", "reason": reason, "debug_info": {"host": "playground"}})
+            await connection.send_json(
+                {"type": "disconnect", "reason": "refresh_requested", "debug_info": {"host": "playground"}}
+            )
 
 
 class Outbound:
