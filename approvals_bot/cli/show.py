@@ -15,6 +15,7 @@ from approvals_bot.approvals.plain_text import clean, clip_value, one_line
 from approvals_bot.approvals.request import Request, plain_name
 from approvals_bot.cli.terminal import bold
 from approvals_bot.durable.core.events import Event
+from approvals_bot.durable.core.serialization import without_tags
 from approvals_bot.durable.engine import Page, RunRecord
 from approvals_bot.durable.engine.near_limits import near_limits
 from approvals_bot.durable.store.protocol import MAX_UNREAD, Status
@@ -47,7 +48,7 @@ def record_json(record: RunRecord) -> dict[str, Any]:
         "id": record.id,
         "workflow": record.workflow,
         "status": record.status,
-        "result": record.result,
+        "result": without_tags(record.result),
         "error": record.error,
         "stalled": record.stalled,
         "created_at": iso(record.created_at),
@@ -60,7 +61,7 @@ def run_json(record: RunRecord, waits: Sequence[Wait], events: Sequence[Event], 
     """Return a run as JSON, with what it published and waits for, and its log."""
     lines = [{"seq": e.seq, "type": e.type, "at": iso(e.at), "data": redact(e.data)} for e in events]
     waiting = [wait.as_json(link) for wait in waits]
-    return record_json(record) | {"view": record.view, "waiting": waiting, "events": lines}
+    return record_json(record) | {"view": without_tags(record.view), "waiting": waiting, "events": lines}
 
 
 def table(page: Page) -> str:
@@ -131,7 +132,7 @@ def _program(record: RunRecord) -> list[str]:
     if record.begins_at is not None:
         lines.append(f"Begins {card_text.moment(record.begins_at, ZONE)}")
     if record.result is not None:
-        lines.append(f"Result: {one_line(json.dumps(redact(record.result), ensure_ascii=False), 200)}")
+        lines.append(f"Result: {one_line(json.dumps(redact(without_tags(record.result)), ensure_ascii=False), 200)}")
     return lines
 
 
@@ -140,7 +141,10 @@ def _published(record: RunRecord) -> list[str]:
         return []
     return [
         "Published:",
-        *(f"  {line}" for line in clean(json.dumps(record.view, indent=2, ensure_ascii=False)).splitlines()),
+        *(
+            f"  {line}"
+            for line in clean(json.dumps(without_tags(record.view), indent=2, ensure_ascii=False)).splitlines()
+        ),
     ]
 
 

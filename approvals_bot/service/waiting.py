@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from approvals_bot.durable.core.events import ENDINGS, Event, closed_by, from_micros
+from approvals_bot.durable.core.serialization import without_tags
 from approvals_bot.durable.engine import RunRecord
 from approvals_bot.durable.engine.lines import InLine
 from approvals_bot.durable.tokens import WEBHOOK, Tokens
@@ -47,7 +48,12 @@ class Wait:
 
     def as_json(self, link: Callable[[str], str] | None) -> dict[str, Any]:
         """Return it as JSON. `link` makes a webhook's URL; None: the reader may not resume the run."""
-        found: dict[str, Any] = {"kind": self.kind, "since": iso(self.since), "metadata": self.metadata, **self.more}
+        found: dict[str, Any] = {
+            "kind": self.kind,
+            "since": iso(self.since),
+            "metadata": without_tags(self.metadata),
+            **self.more,
+        }
         if link is not None and self.token:
             found["token"] = self.token
             if self.kind == "webhook":

@@ -19,6 +19,7 @@ from approvals_bot.approvals.acts import Actor, Withdraw
 from approvals_bot.client.decision import Decision
 from approvals_bot.client.tool_request import TOOL_CALL
 from approvals_bot.client.words import REFUSED, decision_text, error_text
+from approvals_bot.durable.core.serialization import without_tags
 from approvals_bot.durable.engine import RunRecord
 from approvals_bot.errors import (
     AgentError,
@@ -166,7 +167,9 @@ def _decision_of(record: RunRecord) -> Decision | None:
     """Return what people decided; None for a run that is open, or ended in any other way."""
     if record.status != "completed":
         return decision_on(record)
-    return decision_on(record) or Decision.model_validate(record.result)  # the result of a workflow in Python
+    return decision_on(record) or Decision.model_validate(
+        without_tags(record.result)
+    )  # the result of a workflow in Python
 
 
 def _decided(use: ToolUse, record: RunRecord) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from approvals_bot.approvals.request import Request
 from approvals_bot.approvals.text import NEVER_REQUESTED, NOT_REQUESTED_YET
 from approvals_bot.durable.core.attributes import Wanted, projected
 from approvals_bot.durable.core.events import Event
+from approvals_bot.durable.core.serialization import without_tags
 from approvals_bot.durable.engine import RunRecord, SentKey
 from approvals_bot.durable.engine.near_limits import near_limits
 from approvals_bot.durable.store.protocol import Filter
@@ -218,11 +219,12 @@ class RunsApi:
             record, log = await self._engine.read(record.id)
         waits, cancellation = waits_of(record, log, self._engine.steps_in_line(record, log)), cancellation_of(log)
         more = {} if cancellation is None else {"cancellation": cancellation}
+        view = without_tags(record.view)
         listed = self._workflows.find(record.workflow)
         if may_resume and listed is not None and may_start(listed, key.address, names_people=bool(key.requesters)):
-            return {"view": record.view, "waiting": [wait.as_json(self._engine.link) for wait in waits], **more}
+            return {"view": view, "waiting": [wait.as_json(self._engine.link) for wait in waits], **more}
         hide = Mask(self._tokens, waits)
-        return {"view": hide(record.view), "waiting": [hide(wait.as_json(None)) for wait in waits], **more}
+        return {"view": hide(view), "waiting": [hide(wait.as_json(None)) for wait in waits], **more}
 
     async def events(self, request: HttpRequest) -> Response:
         """The run's log, without what would let the reader act in it."""
@@ -476,7 +478,7 @@ def run_json(record: RunRecord) -> dict[str, Any]:
         "id": record.id,
         "workflow": record.workflow,
         "status": record.status,
-        "result": record.result,
+        "result": without_tags(record.result),
         "error": record.error,
         "created_at": record.created_at.isoformat(),
         "ended_at": record.ended_at.isoformat() if record.ended_at else None,

@@ -8,11 +8,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from pydantic_core import to_jsonable_python
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from approvals_bot.durable.core.hooks import WebhookRequest
+from approvals_bot.durable.core.serialization import encode, without_tags
 from approvals_bot.durable.engine import Engine, HookInfo, HookTarget, RunRecord
 from approvals_bot.durable.store.protocol import HookRow
 from approvals_bot.durable.tokens import WEBHOOK
@@ -126,7 +126,7 @@ def hook_json(hook: HookInfo) -> dict[str, Any]:
         "run_id": hook.run_id,
         "hook_id": hook.hook_id,
         "token": hook.token,
-        "metadata": to_jsonable_python(hook.metadata, fallback=str),
+        "metadata": without_tags(encode(hook.metadata)),
         "created_at": hook.created_at.isoformat(),
         "is_webhook": hook.is_webhook,
     }

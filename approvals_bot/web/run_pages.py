@@ -21,6 +21,7 @@ from approvals_bot.approvals.plain_text import one_line
 from approvals_bot.approvals.published import REQUEST
 from approvals_bot.config.chat import CHAT_WORKFLOW
 from approvals_bot.durable.core.events import Event, is_whole_step
+from approvals_bot.durable.core.serialization import without_tags
 from approvals_bot.durable.engine import RunRecord
 from approvals_bot.durable.engine.near_limits import near_limits
 from approvals_bot.service.history import Span, failure_of, history_of
@@ -192,8 +193,12 @@ class RunPages:
             left_out=len(history.spans) - len(shown),
             events=[pretty(_line(event, hide)) for event in log[-MOST_EVENTS:]] if reader.is_viewer else [],
             events_left_out=max(len(log) - MOST_EVENTS, 0),
-            published=pretty(hide(redact(record.view))) if record.view is not None and reader.is_viewer else "",
-            result=pretty(hide(redact(record.result))) if record.result is not None and reader.is_viewer else "",
+            published=pretty(hide(redact(without_tags(record.view))))
+            if record.view is not None and reader.is_viewer
+            else "",
+            result=pretty(hide(redact(without_tags(record.result))))
+            if record.result is not None and reader.is_viewer
+            else "",
             near_limits=near_limits(record, self._engine.max_waiting) if reader.is_viewer else (),
             lines=[wait.in_words for wait in waits if wait.kind == "limit"],
             children=[wait.more for wait in waits if wait.kind == "child"],
@@ -290,7 +295,7 @@ def _briefly(given: Any) -> str:
 def _value(value: Any, hide: Callable[[Any], Any]) -> str:
     if value is None:
         return ""
-    text = pretty(hide(redact(value)))
+    text = pretty(hide(redact(without_tags(value))))
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}\n… the JSON has all of it"
 
 

@@ -77,10 +77,11 @@ async def test_an_approver_edits_a_leaf(calls: Service) -> None:
 
 
 async def test_an_approver_answers(calls: Service) -> None:
-    run = await ask(calls)
+    arguments = {"filter": {"$": "tuple", "v": [1]}}  # named as the log marks types
+    run = await ask(calls, arguments=arguments)
     assert (await vote(calls, run, choice="answer", comment="ask Bo first")).status_code == 201
     decision = Decision.model_validate((await calls.run(run))["result"])
-    assert (decision.state, decision.comment) == ("answered", "ask Bo first")
+    assert (decision.state, decision.comment, decision.arguments) == ("answered", "ask Bo first", arguments)
 
 
 async def test_silence_expires_a_call(calls: Service) -> None:

@@ -445,6 +445,25 @@ def _tagged(tag: str, value: Any) -> dict[str, Any]:
     return {"$": tag, "v": value}
 
 
+def without_tags(encoded: Any) -> Any:
+    """Return a value of the log as plain JSON, as programs and people read it: a date is its ISO text, a set a list."""
+    match encoded:
+        case {"$": "timedelta", "v": value}:
+            return to_jsonable_python(timedelta(*value))
+        case {"$": "Unkept", "v": [text, _]}:
+            return text
+        case {"$": "dict", "v": dict(pairs)}:
+            return {name: without_tags(item) for name, item in pairs.items()}
+        case {"$": str(), "v": value}:
+            return without_tags(value)
+        case dict():
+            return {name: without_tags(item) for name, item in encoded.items()}
+        case list():
+            return [without_tags(item) for item in encoded]
+        case _:
+            return encoded
+
+
 def _untag(encoded: Any) -> Any:
     if encoded is None or type(encoded) in (str, bool, int):
         return encoded
