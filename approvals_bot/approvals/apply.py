@@ -156,6 +156,8 @@ def _vote(
         stage = request.stage
     invalid = Reply("invalid", rejections=rejections) if rejections else None
     stage, reply = cast(stage, act, at, request.digest, answers=answers, invalid=invalid)
+    if request.reviews and reply.verdict == "decided":
+        reply = replace(reply, code="reviewed")
     if not reply.changed:
         return request, _refused(request, act, reply)
     request = request.with_stage(stage, version=request.version + 1, held=None)

@@ -43,8 +43,8 @@ STATE_WORDS: dict[CardState, tuple[str, str]] = {
     "withdrawn": ("✖", "Withdrawn"),
     "cancelled": ("✖", "Cancelled"),
     "failed": ("⚠", "Failed"),
-    "justified": ("✅", "Justified"),
-    "not_justified": ("⛔", "Not justified"),
+    "justified": ("✅", "Found justified"),
+    "not_justified": ("⛔", "Found not justified"),
 }
 """Icon and word of each state; never use one without the other."""
 

@@ -68,6 +68,7 @@ REPLIES = {
     ),
     "not_yours": f"Only the requester can do this. {UNCHANGED}",
     "stage_is_over": "You've already voted, and your stage is complete.",
+    "reviewed": f"Your review was recorded. {NOTIFIED}",
     "rule_decided": f"Saved. A rule decided the request as it is now. {NOTIFIED}",
     "edited": "Saved. The votes so far still count.",
     "edited_and_reset": "Saved. The votes were reset, and the approvers have been notified.",

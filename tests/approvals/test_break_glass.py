@@ -127,7 +127,7 @@ async def test_a_late_review_escalates_and_waits_on(office: Office) -> None:
         assert await review_vote(opened, CFO, "reject", "the runbook says to call first") == "decided"
         request, review = await parts(opened)
         card = card_of(review, None, office.clock.now())
-        assert card_text.state(card) == "⛔ Not justified", "nobody rejected anything"
+        assert card_text.state(card) == "⛔ Found not justified", "nobody rejected anything"
         assert [card_text.vote(cast) for cast in card.votes] == ["⛔ Fay Cash found it not justified via the API"]
         assert request.review is not None
         assert (request.review.state, request.review.by) == ("not_justified", CFO)

@@ -68,12 +68,14 @@ async def test_a_fresh_sign_in_opens_it_without_a_vote(service: Service, monkeyp
     bo = await browser_of(service, "bo@acme.eu")
     page = await bo.http.get("/requests/new/glass-access")
     assert 'name="break_glass" value="on"' in page.text
+    assert '<details class="folded">' in page.text, "nobody goes without a vote by mistake"
     form = hidden(page.text) | {"break_glass": "on"}
     for reason in ("", "too short", "x" * 19, "\u200b" * 40):
         refused = await bo.send(form | {"reason": reason}, account="prod")
         assert refused.status_code == 422
         assert "Write at least 20 characters." in refused.text
         assert 'value="on" checked' in refused.text
+        assert '<details class="folded" open>' in refused.text
     waiting = await bo.send(hidden(page.text), account="prod")
     with monkeypatch.context() as crash:
         crash.setattr("approvals_bot.service.open.write_line", dies)
@@ -94,6 +96,7 @@ async def test_a_fresh_sign_in_opens_it_without_a_vote(service: Service, monkeyp
         assert own.status_code == 403
         voted = await api.post(f"/api/runs/{id}.1/votes", json={"by": "cy@acme.eu", "choice": "approve"})
         assert voted.status_code == 201
+        assert voted.json()["text"] == "Your review was recorded. Everyone involved has been notified."
         seen = (await api.get(f"/api/runs/{id}?wait=5")).json()
         assert (seen["request"]["review"]["state"], seen["request"]["review"]["by"]) == ("approved", "cy@acme.eu")
     await complete_lines(service.engine)
