@@ -7,6 +7,7 @@ What a run shows is compared with a replay where its code is here.
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -28,6 +29,7 @@ from approvals_bot.durable.core.registry import Registry
 from approvals_bot.durable.core.replay import ReplayResult
 from approvals_bot.durable.core.serialization import to_json
 from approvals_bot.durable.engine.batch import LogIndex, next_wake
+from approvals_bot.durable.engine.fsck_families import Families
 from approvals_bot.durable.engine.replayer import Replayer
 from approvals_bot.durable.store.audit import AUDIT_CUT, AuditLine, audit_line, line_hash
 from approvals_bot.durable.store.chain import ChainedEvent, ChainKey, key_id_of
@@ -42,10 +44,10 @@ from approvals_bot.durable.store.encoding import (
 )
 from approvals_bot.durable.store.protocol import REPLACED
 
-Kind = Literal["store", "log", "chain", "run", "hook", "attribute", "wake", "view", "audit", "stray"]
+Kind = Literal["store", "log", "chain", "run", "family", "hook", "attribute", "wake", "view", "audit", "stray"]
 Row = dict[str, Any]
 
-DERIVED: frozenset[Kind] = frozenset({"run", "hook", "attribute", "wake", "view"})
+DERIVED: frozenset[Kind] = frozenset({"run", "family", "hook", "attribute", "wake", "view"})
 """What can be made again from the logs."""
 
 _BY_NAME = {table.name: table for table in TABLES}
@@ -150,6 +152,7 @@ async def examine(
         _Groups(tables, "taken", "hook_id", "resume_id"),
         _Groups(tables, "owed_lines", "id"),
     ]
+    families = Families()
     async for chunk in tables.rows(_BY_NAME["runs"]):
         for values in chunk:
             row = _named(_BY_NAME["runs"], values)
@@ -161,6 +164,7 @@ async def examine(
             faults += [StoreFault("stray", row["id"], "the audit owes a line of an event that isn't there")] * any(
                 owed["seq"] > len(stored.events) for owed in parts[-1]
             )
+            families.add(row, log)
             rebuilt = None
             if log is not None:
                 shown = await _replays(stored, log, replayer, registry, examined)
@@ -168,6 +172,9 @@ async def examine(
                 faults += found
             if faults:
                 yield faults, rebuilt
+    for family_fault in families.faults():
+        mend = None if family_fault.row is None else Rebuilt(family_fault.row)
+        yield [StoreFault("family", family_fault.run_id, family_fault.what)], mend
     strays = [fault for each in groups for fault in await each.finish()]
     if strays:
         yield strays, None
@@ -236,6 +243,7 @@ def _is_readable(stored: Row, event: Event) -> bool:
 class _Shown(NamedTuple):
     """What a run shows and waits for, by a replay of its log up to an event."""
 
+    seq: int
     whole: bool  # that was the last event
     result: ReplayResult
     wake_at: int | None
@@ -255,7 +263,7 @@ async def _replays(
         for seq in range(len(log), decided - 1, -1):
             part = log[:seq]
             result = await replayer.replay(workflow, part, secrets.token_bytes(32))
-            shown.append(_Shown(seq == len(log), result, _wake_of(result, part)))
+            shown.append(_Shown(seq, seq == len(log), result, _wake_of(result, part)))
     except Exception:  # noqa: BLE001  # whatever it raises: `check --runs` says what
         examined.not_replayed[row["workflow"]] = examined.not_replayed.get(row["workflow"], 0) + 1
         return []
@@ -278,6 +286,7 @@ def _check_indexes(stored: _Stored, log: Log, shown: list[_Shown]) -> tuple[list
     faults, rebuilt = list[StoreFault](), Rebuilt()
     for found in (  # in this order: attributes have the status that the row should have
         _check_row(stored, log, rebuilt),
+        _check_unread(stored, log, shown, rebuilt),
         _check_view(stored, shown, rebuilt),
         _check_wake(stored, log, shown, rebuilt),
         _check_hooks(stored, log, rebuilt),
@@ -298,13 +307,13 @@ def _check_row(stored: _Stored, log: Log, rebuilt: Rebuilt) -> _Found:
         expected |= {"status": last.type.removeprefix("run_"), "ended_at": to_micros(last.at)}
     else:
         decided = any(event.type not in FACTS - {"run_started"} for event in log[1:])
-        fits = {"running", "stalled"} if decided else {"pending", "running", "stalled"}
+        fits = {"running", "stalled"} if decided and "reset_of" not in first else {"pending", "running", "stalled"}
         expected |= {"ended_at": None, "status": row["status"] if row["status"] in fits else min(fits)}
-    if last.type in ("run_reset", "run_continued"):
-        expected["next_run"] = last.data["next"]
     if "reset_of" not in first:
         expected["created_at"] = to_micros(log[0].at)
     expected["received"] = sum(len(event["data"]) for event in stored.events if event["type"] == "hook_received")
+    if row["next_run"] is not None or "parent" in first:
+        expected["idempotency_key"] = None  # it is the next run's, or there has never been one
     for name, value in expected.items():
         if row[name] != value and not (name == "received" and _has_urls(stored)):
             yield "run", f"its row has {name} {row[name]!r}, its log says {value!r}"
@@ -314,6 +323,28 @@ def _check_row(stored: _Stored, log: Log, rebuilt: Rebuilt) -> _Found:
 def _has_urls(stored: _Stored) -> bool:
     """Return whether a payload holds a signed URL, which the store keeps in another length."""
     return any("~hook~" in event["data"] for event in stored.events if event["type"] == "hook_received")
+
+
+def _check_unread(stored: _Stored, log: Log, shown: list[_Shown], rebuilt: Rebuilt) -> _Found:
+    """Check how many payloads wait for the body, which decides whether a hook takes one more."""
+    if log[-1].type in ENDINGS:
+        return
+    there = Counter[str](readable_json(stored.row["unread"] or "{}", dict) or {})
+    right = [_unread_after(each, log) for each in shown] or [there & _received(log)]
+    if len(log) > 1 and log[1].type == "hook_received":  # a start with a payload counts it, whether it was taken or not
+        right += [each + Counter({str(log[1].data["id"]): 1}) for each in right]
+    if there not in right:
+        yield "run", f"its row has unread payloads {dict(there)!r}, its log says {dict(right[0])!r}"
+        rebuilt.row["unread"] = to_json(dict(right[0]), "unread") if right[0] else None
+
+
+def _unread_after(shown: _Shown, log: Log) -> Counter[str]:
+    left = {str(number): count for number, count in shown.result.unread.items()}
+    return Counter(left) + _received(log[shown.seq :])
+
+
+def _received(log: Log) -> Counter[str]:
+    return Counter(str(event.data["id"]) for event in log if event.type == "hook_received")
 
 
 def _check_view(stored: _Stored, shown: list[_Shown], rebuilt: Rebuilt) -> _Found:
@@ -365,11 +396,12 @@ def _check_wake(stored: _Stored, log: Log, shown: list[_Shown], rebuilt: Rebuilt
 
 def _check_hooks(stored: _Stored, log: Log, rebuilt: Rebuilt) -> _Found:
     row = stored.row
-    if row["next_run"] is not None or log[-1].type in ("run_reset", "run_continued"):
-        expected: dict[str, Row] = {}  # they are the next run's
-    else:
-        expected = {each["id"]: each for each in _hooks_by_log(stored, log)}
     there = {hook["id"]: hook for hook in stored.hooks}
+    expected = {each["id"]: each for each in _hooks_by_log(stored, log)}
+    has_another = row["next_run"] is not None or log[-1].type in ("run_reset", "run_continued")
+    if has_another or (log[-1].type in ENDINGS and log[0].data.keys() & {"reset_of", "continues"}):
+        # They are the next run's, or that of a later reset of the same one; but for those that it alone has.
+        expected = {id: hook for id, hook in expected.items() if id in there}
     found = False
     for id, hook in expected.items():
         if id not in there:

@@ -11,6 +11,7 @@ from contextlib import closing
 import pytest
 
 from approvals_bot.durable.core.api import create_hook, publish, set_attributes, sleep
+from approvals_bot.durable.core.children import run_child
 from approvals_bot.durable.core.registry import Registry, registry
 from approvals_bot.durable.core.steps import step
 from approvals_bot.durable.core.workflows import workflow
@@ -49,6 +50,8 @@ PLANTED: Sequence[tuple[str, Kind, str]] = (
     ("hook", "run", "UPDATE runs SET status = 'failed' WHERE id = '{run}'"),
     ("ended", "run", "UPDATE runs SET created_at = created_at - 1 WHERE id = '{run}'"),
     ("sleep", "run", "UPDATE runs SET received = 7 WHERE id = '{run}'"),
+    ("hook", "run", "UPDATE runs SET unread = '{{\"1\":3}}' WHERE id = '{run}'"),
+    ("sleep", "run", "UPDATE runs SET unread = '{{\"1\":1}}' WHERE id = '{run}'"),
     ("hook", "view", "UPDATE runs SET view = '{{\"number\":-1}}' WHERE id = '{run}'"),
     ("ended", "view", "UPDATE runs SET view = NULL WHERE id = '{run}'"),
     ("sleep", "wake", "UPDATE runs SET wake_at = NULL WHERE id = '{run}'"),
@@ -144,6 +147,71 @@ async def test_each_planted_fault_is_named_and_what_is_derived_is_mended(
     assert {fault.run_id for fault in left if fault.run_id} == {
         run for run, kind in planted.items() if kind not in DERIVED
     }
+
+
+@workflow(name="fsck: child")
+async def fsck_child(number: int) -> str:
+    return str(await create_hook(token=f"fsck-child-{number}"))
+
+
+@workflow(name="fsck: parent")
+async def fsck_parent(number: int) -> str:
+    return await run_child(fsck_child, number)
+
+
+FAMILIES: Sequence[tuple[str, Kind, str]] = (
+    ("child", "family", "UPDATE runs SET parent = NULL, parent_number = NULL WHERE id = '{child}'"),
+    ("child", "family", "UPDATE runs SET parent = 'nobody' WHERE id = '{child}'"),
+    ("child", "family", "UPDATE runs SET parent = '{old}' WHERE id = '{child}'"),
+    ("child", "family", "UPDATE runs SET parent_number = 7 WHERE id = '{child}'"),
+    ("child", "family", "UPDATE runs SET on_parent_close = 'abandon' WHERE id = '{child}'"),
+    ("parent", "family", "UPDATE runs SET parent = '{child}', parent_number = 1 WHERE id = '{parent}'"),
+    ("child", "run", "UPDATE runs SET idempotency_key = 'one' WHERE id = '{child}'"),
+    ("old", "family", "UPDATE runs SET next_run = NULL WHERE id = '{old}'"),
+    ("old", "family", "UPDATE runs SET next_run = '{child}' WHERE id = '{old}'"),
+    ("old", "run", "UPDATE runs SET idempotency_key = 'other' WHERE id = '{old}'"),
+)
+"""Who of a family is to be named, the kind of fault, and how to plant it. `old`: the run whose place the parent has."""
+
+
+async def test_each_planted_fault_of_a_family_is_named_and_mended(
+    open_engine: OpenEngine, database_url: str, request: pytest.FixtureRequest
+) -> None:
+    families = list[dict[str, str]]()
+    async with open_engine() as engine:
+        for number in range(len(FAMILIES) + 1):
+            old = await engine.start(fsck_parent, number, idempotency_key=f"family {number}")
+            await engine.settle()
+            started = next(event for event in await old.events() if event.type == "child_started")
+            new = await engine.reset(old.id, to=started.seq)
+            families.append({"old": old.id, "parent": new.id, "child": started.data["run_id"]})
+        await engine.settle()
+    assert (await examined(database_url))[0] == []
+    plant(database_url, request, [sql.format(**of) for (_, _, sql), of in zip(FAMILIES, families[:-1], strict=True)])
+    named = {(fault.run_id, fault.kind) for fault in (await examined(database_url))[0]}
+    assert named == {(of[who], kind) for (who, kind, _), of in zip(FAMILIES, families[:-1], strict=True)}
+    await repair(database_url)
+    assert (await examined(database_url))[0] == []
+    plant(database_url, request, [f"DELETE FROM runs WHERE id = '{families[-1]['child']}'"])  # noqa: S608
+    lost = [fault for fault in (await examined(database_url))[0] if fault.kind == "family"]
+    assert [fault.run_id for fault in lost] == [families[-1]["parent"]], "its row can't be made again"
+
+
+async def test_runs_that_were_reset_more_than_once_are_sound(open_engine: OpenEngine, database_url: str) -> None:
+    async with open_engine() as engine:
+        old = await engine.start(fsck_waits, 0)
+        await engine.settle()
+        asks = next(event.seq for event in await old.events() if event.type == "hook_created")
+        first = await engine.reset(old.id, to=asks)
+        assert (await examined(database_url))[0] == [], "it hasn't begun, and has the hook"
+        await engine.settle()
+        await engine.cancel(first.id)
+        await engine.settle()
+        second = await engine.reset(old.id, to=asks)  # which has the hook from now on
+        await engine.settle()
+        await engine.reset(second.id, to=1)  # the hook stays, and its token gets another one
+        await engine.settle()
+    assert (await examined(database_url))[0] == []
 
 
 async def test_runs_whose_code_is_elsewhere_are_counted(
