@@ -43,8 +43,8 @@ def check(config: Path, runs: bool, ended: str | None, limit: int, strict: bool,
     """Check config.toml and all workflows.
 
     Starts nothing. Plays the policy tests, too. Reports every problem with file, line and key, and then exits with 1.
-    Warns of requests that no
-    stage covers, of stages that never apply, and of those without a notification or a deadline.
+    Warns of requests that no stage covers, of stages that never apply, of those without a notification or a deadline,
+    and of tables of config.toml that another key turns off.
 
     \b
     Example: approvals-bot check --runs --ended 30d

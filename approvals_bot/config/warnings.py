@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path as File
+from typing import get_args
 
 from approvals_bot.approvals.business_time import is_at_least, length_text
 from approvals_bot.approvals.deadlines import TimeOfField, length_of
@@ -12,8 +13,10 @@ from approvals_bot.approvals.policy import Definition
 from approvals_bot.approvals.reach import gaps_of
 from approvals_bot.approvals.stages import carries_over
 from approvals_bot.config.load import problems_of
+from approvals_bot.config.login import Method
 from approvals_bot.config.messages import ConfigProblem, Finding
 from approvals_bot.config.positions import Path
+from approvals_bot.config.service import ServiceSettings
 
 _SINGLE = re.compile(r"(?<!\{)\$?\{ ?(\w+) ?\}(?!\})")
 
@@ -21,6 +24,39 @@ _SINGLE = re.compile(r"(?<!\{)\$?\{ ?(\w+) ?\}(?!\})")
 def warnings_of(definition: Definition, path: File) -> list[ConfigProblem]:
     """Return the warnings about a workflow that loads. `path`: its file, for the lines."""
     return problems_of(path, _warnings(definition)) if definition.is_approval else []
+
+
+def service_warnings(service: ServiceSettings) -> Iterator[Finding]:
+    """Yield what config.toml sets up and something else in it turns off, or what depends on a source that may fail."""
+    given, login, alerts = service.model_fields_set, service.login, service.alerts
+    methods = login.methods_of(by_mail=service.email is not None)
+    for method in get_args(Method):
+        if method != "code" and getattr(login, method) is not None and method not in methods:
+            listed = ", ".join(f'"{each}"' for each in (*methods, method))
+            what = f"isn't used, as it isn't among the methods; if it is meant, write methods = [{listed}] in [login]"
+            yield Finding(("login", method), what)
+    if "roles" in given and any(service.roles.entries.values()) and not methods:
+        yield Finding(("roles",), "nobody can sign in to have a role: there is no [email], and no methods in [login]")
+    if service.chat.model_fields_set - {"enabled"} and not service.chat.enabled:
+        yield Finding(("chat", "enabled"), "is false, so there is no chat, and nothing else in [chat] counts")
+    people = [text for text in (*alerts.to, *service.server.admins) if not _is_live(text, service)]
+    if "alerts" in given and not alerts.to:
+        yield Finding(("alerts", "to"), "lists nobody, so nobody is notified of anything")
+    elif alerts.to and not people:
+        what = "nobody is notified while these sources are down; add an address here, or to [server] admins"
+        yield Finding(("alerts", "to"), what)
+    if "anchor_every" in service.audit.model_fields_set and not service.audit.anchors:
+        yield Finding(("audit", "anchor_every"), "changes nothing, since there are no anchors")
+    directory = service.directory
+    if "refresh" in directory.model_fields_set and directory.people is None:
+        yield Finding(("directory", "refresh"), "changes nothing, since no people are read from anywhere")
+    if service.server.no_proxy and service.server.proxy is None:
+        yield Finding(("server", "no_proxy"), "changes nothing, since there is no proxy")
+
+
+def _is_live(text: str, service: ServiceSettings) -> bool:
+    """Return whether only a source that is read each time knows whom this means."""
+    return text.startswith("@") and service.people_in(text[1:]) is None
 
 
 def warning_text(warning: ConfigProblem) -> str:

@@ -160,6 +160,8 @@ class Alerts:
         self._table = table
         self._is_first = is_first
         self._alone: dict[str, Any] = {}  # the state while the store is away
+        self._last: dict[str, Sequence[Person]] = {}  # whom each entry of the table has meant last
+        self._said = ""
 
     async def keep_sending(self, look: Callable[[], Awaitable[None]]) -> None:
         """Send what is due until cancelled. `look` is awaited before, to take note of what is wrong in the store."""
@@ -174,7 +176,7 @@ class Alerts:
 
     async def send_due(self) -> None:
         """Send what is due now."""
-        people = await persons_of(self._engine.resources[People], self._table().to)
+        people = await self._recipients()
         alerts = list[Alert]()
 
         def decide(state: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -193,6 +195,39 @@ class Alerts:
                 together = [each for each in alerts if (each.address, each.is_over) == (person.address, is_over)]
                 if together and await self._is_sent(together, person):
                     await self._confirm(together)
+
+    async def _recipients(self) -> list[Person]:
+        """Return whom to notify.
+
+        While a source can't be read, those whom it gave last are notified; if that is nobody at all, the admins who can
+        be found. The source itself may be what they have to know of.
+        """
+        people, found, lost = self._engine.resources[People], dict[str, Person](), list[str]()
+        for entry in self._table().to:
+            resolved = await people.resolve(entry, requester="")
+            if resolved.errors or resolved.missing:
+                lost.append(entry)
+                found |= {person.address: person for person in (*self._last.get(entry, ()), *resolved.persons)}
+            else:
+                self._last[entry] = resolved.persons
+                found |= {person.address: person for person in resolved.persons}
+        recipients = [*found.values()] or await persons_of(people, people.admins)
+        self._say(lost, is_instead=not found, is_nobody=not recipients)
+        return recipients
+
+    def _say(self, lost: Sequence[str], *, is_instead: bool, is_nobody: bool) -> None:
+        """Log once that alerts go to others than those who are listed, or to nobody."""
+        if is_nobody:
+            to = "nobody; name somebody by their address there, or in [server] admins"
+        elif is_instead:
+            to = "the admins instead"
+        else:
+            to = "those whom they gave last"
+        why = f"{', '.join(lost)} can't be read" if lost else "nobody is in these groups"
+        said = f"[alerts] to: {why}, so alerts go to {to}" if lost or is_instead else ""
+        if said and said != self._said:
+            log.log(logging.ERROR if is_nobody else logging.WARNING, "%s", said)
+        self._said = said
 
     def _plan(self, state: Mapping[str, Any], people: Sequence[Person]) -> AlertPlan:
         table = self._table()

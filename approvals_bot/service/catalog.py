@@ -31,7 +31,7 @@ from approvals_bot.config.load import (
 )
 from approvals_bot.config.messages import ConfigErrors, ConfigProblem, Finding
 from approvals_bot.config.service import ServiceSettings
-from approvals_bot.config.warnings import warnings_of
+from approvals_bot.config.warnings import service_warnings, warnings_of
 from approvals_bot.people import SourceUnavailable, canonical, is_mail
 from approvals_bot.people.roster import LARGEST_DIRECTORY, read_roster
 from approvals_bot.service.directory import DirectoryFile
@@ -137,6 +137,7 @@ def check_configuration(path: Path, env: Mapping[str, str] | None = None) -> Che
             for definition in configuration.workflows:
                 warned += warnings_of(definition, folder / f"{definition.id}.toml")
             warned += (ConfigProblem(str(path), 1, "file", why) for path, why in unread_files(folder))
+            warned += problems_of(path, service_warnings(configuration.service))
             warned += _directory_warnings(configuration.service)
         except ConfigErrors as errors:
             found += errors.problems

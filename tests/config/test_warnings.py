@@ -9,6 +9,7 @@ import pytest
 
 from approvals_bot.approvals.policy import Definition
 from approvals_bot.config.warnings import warning_text, warnings_of
+from approvals_bot.service.catalog import check_configuration
 
 PAY = """\
 [workflow]
@@ -93,3 +94,70 @@ def test_warnings_take_each_stages_own_keys(changes: dict[str, str], warnings: l
     file.write_text(text)
     found = warnings_of(Definition.model_validate(tomllib.loads(text)), file)
     assert [warning_text(each).removeprefix(f"{file}:") for each in found] == warnings
+
+
+SERVICE = """
+[server]
+base_url = "https://approve.acme.eu"
+signing_keys = ["env:KEY"]
+admins = ["@live"]
+no_proxy = ["internal.acme.eu"]
+[email]
+host = "127.0.0.1"
+security = "none"
+sender = "Approvals <approvals@acme.eu>"
+[groups]
+live = { file = "live.json" }
+[directory]
+refresh = "10s"
+[chat]
+model = "scripted"
+[login]
+methods = ["code"]
+[login.oidc]
+issuer = "https://id.acme.eu"
+client_id = "approvals"
+client_secret = "env:KEY"
+[audit]
+anchor_every = "2h"
+[alerts]
+to = ["@live"]
+"""
+
+
+def test_what_config_toml_turns_off_itself_is_warned_of(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    (tmp_path / "workflows").mkdir()
+
+    def warned(text: str) -> list[str]:
+        config.write_text(text)
+        checked = check_configuration(config, {"KEY": "a signing key of the tests: 0123456789abcdef"})
+        assert [*checked.problems] == []
+        return [warning_text(each).removeprefix(f"{config}:") for each in checked.warnings]
+
+    nobody = "nobody is notified while these sources are down; add an address here, or to [server] admins"
+    assert warned(SERVICE) == [
+        "19: warning: login.oidc: isn't used, as it isn't among the methods; if it is meant, "
+        'write methods = ["code", "oidc"] in [login]',
+        "15: warning: chat.enabled: is false, so there is no chat, and nothing else in [chat] counts",
+        f"26: warning: alerts.to: {nobody}",
+        "24: warning: audit.anchor_every: changes nothing, since there are no anchors",
+        "14: warning: directory.refresh: changes nothing, since no people are read from anywhere",
+        "6: warning: server.no_proxy: changes nothing, since there is no proxy",
+    ]
+    used = SERVICE.replace('["code"]', '["oidc", "code"]').replace('admins = ["@live"]', 'admins = ["ann@acme.eu"]')
+    for turned_off in (
+        'no_proxy = ["internal.acme.eu"]',
+        'refresh = "10s"',
+        'model = "scripted"',
+        'anchor_every = "2h"',
+    ):
+        used = used.replace(turned_off, "")
+    assert warned(used) == []
+    nobody_signs_in = (
+        'base_url = "https://approve.acme.eu"\nsigning_keys = ["env:KEY"]\n[roles]\nviewer = ["ann@acme.eu"]'
+    )
+    assert warned(f"[server]\n{nobody_signs_in}\n[alerts]\n") == [
+        "4: warning: roles: nobody can sign in to have a role: there is no [email], and no methods in [login]",
+        "6: warning: alerts.to: lists nobody, so nobody is notified of anything",
+    ]

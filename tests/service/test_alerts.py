@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from approvals_bot.config.monitoring import AlertsTable, QuietHours
-from approvals_bot.people import Person
+from approvals_bot.people import People, Person
 from approvals_bot.service.alerts import AlertPlan, Alerts, confirmed, plan_alerts, words_of
 from approvals_bot.service.troubles import LastingTrouble, Troubles
 from tests.support.posting import a_kept_port
@@ -126,3 +126,44 @@ async def test_one_of_two_replicas_mails_once_each_way(tmp_path: Path) -> None:
             for troubles in seen:
                 troubles.end("stalled runs", "run_resumed", "no run waits")
             assert await look(10) == ["Resolved: 2 runs wait for a fix of the code"]
+
+
+async def test_alerts_find_somebody_while_a_group_is_unreadable(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    listed = tmp_path / "sre.json"
+    listed.write_text('{"people": ["di@acme.eu"]}')
+    with a_kept_port() as port:
+        async with a_staffed_house(tmp_path, {}, port, '[groups]\nsre = { file = "sre.json" }\n') as house:
+            engine = house.service.engine
+            table, troubles = AlertsTable.model_validate({"to": ["@sre"], "after": "1s"}), Troubles(engine.now)
+            people = engine.resources[People]
+
+            def anew() -> Alerts:
+                return Alerts(engine, troubles, lambda: table, is_first=lambda: True)
+
+            async def reached(alerts: Alerts, key: str) -> set[str]:
+                before = len(house.mailbox.mails)
+                troubles.begin(key, "source_down", f"the source of {key} can't be read", "Mend it")
+                for _ in range(2):
+                    await alerts.send_due()
+                    await house.clock.advance("30s")
+                troubles.end(key, "source_back", "it can be read")
+                return {each.to for each in house.mailbox.mails[before:] if each.subject.startswith("Alert")}
+
+            alerts = anew()
+            assert await reached(alerts, "one") == {"di@acme.eu"}
+            listed.unlink()
+            caplog.clear()
+            assert await reached(alerts, "two") == {"di@acme.eu"}
+            people.admins = ("@sre", "cy@acme.eu")
+            assert await reached(anew(), "three") == {"cy@acme.eu"}
+            people.admins = ()
+            assert await reached(anew(), "four") == set()
+    said = [each.message for each in caplog.records if "[alerts] to" in each.message]
+    assert said == [
+        "[alerts] to: @sre can't be read, so alerts go to those whom they gave last",
+        "[alerts] to: @sre can't be read, so alerts go to the admins instead",
+        "[alerts] to: @sre can't be read, so alerts go to nobody; name somebody by their address there, or in "
+        "[server] admins",
+    ]
