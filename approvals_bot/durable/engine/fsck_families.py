@@ -30,7 +30,7 @@ class FamilyFault(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Member:
+class _Relative:
     """A run that has relatives, or whose place another has taken. `parent`: as its own log names it."""
 
     row: Row
@@ -54,7 +54,7 @@ class Families:
     """All runs of a store that have relatives, as their rows and logs have them."""
 
     def __init__(self) -> None:
-        self._members: dict[str, _Member] = {}
+        self._members: dict[str, _Relative] = {}
         self._named: dict[str, list[_Named]] = {}  # each child, by the logs that have it
         self._done: set[_Named] = set()  # those that have ended by that log
         self._after: dict[str, list[str]] = {}  # the runs that have taken a run's place, one after the other
@@ -63,7 +63,7 @@ class Families:
         """Take note of a run. `log`: None if it isn't whole."""
         id, kept = row["id"], {name: row[name] for name in _KEPT}
         if log is None:
-            self._members[id] = _Member(kept, log_is_whole=False)
+            self._members[id] = _Relative(kept, log_is_whole=False)
             return
         created = log[0].data
         before = created.get("reset_of") or created.get("continues")
@@ -72,7 +72,7 @@ class Families:
         if row["parent"] is None and not (row["next_run"] or before or parent or children):
             return
         following = log[-1].data["next"] if log[-1].type in ("run_reset", "run_continued") else None
-        self._members[id] = _Member(kept, True, parent, before and before["run_id"], following)
+        self._members[id] = _Relative(kept, True, parent, before and before["run_id"], following)
         if before:
             self._after.setdefault(before["run_id"], []).append(id)
         done = {event.key for event in log if event.key.endswith(".done")} if children else set[str]()
@@ -92,7 +92,7 @@ class Families:
             for each in named:
                 yield from self._check_parent(child, each)
 
-    def _check_child(self, id: str, member: _Member) -> Iterator[FamilyFault]:
+    def _check_child(self, id: str, member: _Relative) -> Iterator[FamilyFault]:
         *_, first = chain = [*self._places(id)]
         given = {name: member.row[name] for name in _NO_PARENT}
         parent = next((each.parent for each in chain if each.parent is not None), None)
@@ -112,7 +112,7 @@ class Families:
             if given[name] != value:
                 yield FamilyFault(id, f"its row has {name} {given[name]!r}, the logs say {value!r}", {name: value})
 
-    def _check_next(self, id: str, member: _Member) -> Iterator[FamilyFault]:
+    def _check_next(self, id: str, member: _Relative) -> Iterator[FamilyFault]:
         """Check which run has taken a run's place. One that was reset again has several, and its log names the first.
 
         Those that were deleted count for nothing, nor do those with damaged logs.
@@ -162,7 +162,7 @@ class Families:
             before = self._members[before].before if before in self._members else None
         return False
 
-    def _places(self, id: str) -> Iterator[_Member]:
+    def _places(self, id: str) -> Iterator[_Relative]:
         """Yield a run, and those whose place it has taken as far as they are there, the first one last."""
         seen, at = set[str](), id
         while at in self._members and at not in seen:
