@@ -33,7 +33,8 @@ def deaths(folder: Path, step: int, *how: str) -> list[dict[str, Any]]:
 
 def lost(left: dict[str, Any]) -> set[str]:
     """Return the runs that are nowhere any more: deleted, and in no archive."""
-    return set(left["stubs"]) - left["archived"].keys()
+    gone: set[str] = set(left["stubs"]) - left["archived"].keys()
+    return gone
 
 
 def test_retention_killed_at_any_write_loses_nothing(tmp_path: Path) -> None:
@@ -46,9 +47,7 @@ def test_retention_killed_at_any_write_loses_nothing(tmp_path: Path) -> None:
         assert (lost(then), len(then["rows"]), len(then["stubs"])) == (set(), OPEN, RUNS), each
         assert (each["faults"], each["is_sound"]) == ([], True), each
         assert then["archived"].keys() == set(then["stubs"]), each
-        assert all(len(set(hashes)) == 1 for hashes in then["archived"].values()), (
-            "a run that is there twice is the same"
-        )
+        assert all(len(set(hashes)) == 1 for hashes in then["archived"].values()), "it is the same in both archives"
         twice += any(len(hashes) > 1 for hashes in then["archived"].values())
     assert 0 < twice < len(found)
     assert {each["deleted"] for each in found} == {0, 2, 3, 5}, "it died before, between and after its transactions"

@@ -139,7 +139,7 @@ async def test_alerts_find_somebody_while_a_group_is_unreadable(
             table, troubles = AlertsTable.model_validate({"to": ["@sre"], "after": "1s"}), Troubles(engine.now)
             people = engine.resources[People]
 
-            def anew() -> Alerts:
+            def a_task() -> Alerts:
                 return Alerts(engine, troubles, lambda: table, is_first=lambda: True)
 
             async def reached(alerts: Alerts, key: str) -> set[str]:
@@ -151,15 +151,15 @@ async def test_alerts_find_somebody_while_a_group_is_unreadable(
                 troubles.end(key, "source_back", "it can be read")
                 return {each.to for each in house.mailbox.mails[before:] if each.subject.startswith("Alert")}
 
-            alerts = anew()
+            alerts = a_task()
             assert await reached(alerts, "one") == {"di@acme.eu"}
             listed.unlink()
             caplog.clear()
             assert await reached(alerts, "two") == {"di@acme.eu"}
             people.admins = ("@sre", "cy@acme.eu")
-            assert await reached(anew(), "three") == {"cy@acme.eu"}
+            assert await reached(a_task(), "three") == {"cy@acme.eu"}
             people.admins = ()
-            assert await reached(anew(), "four") == set()
+            assert await reached(a_task(), "four") == set()
     said = [each.message for each in caplog.records if "[alerts] to" in each.message]
     assert said == [
         "[alerts] to: @sre can't be read, so alerts go to those whom they gave last",

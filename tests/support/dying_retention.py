@@ -86,7 +86,7 @@ def live_until(k: int, early: bool, folder: Path) -> None:
             super().flush(*mode)
 
     if early:
-        retention.Archive.flush = lambda archive: None  # type: ignore[method-assign]
+        retention.Archive.flush = lambda self: None  # type: ignore[method-assign]
     watch(see)
     gzip.GzipFile = Watched  # type: ignore[misc]
     asyncio.run(delete(folder))
