@@ -21,6 +21,7 @@ Command = Literal["login", "sender", "recipient", "text"]
 """The command that was answered. `login`: anything before the first mail, the greeting too."""
 
 _STATUS = re.compile(r"\s*#?([245])\.(\d{1,3})\.(\d{1,3})\b")
+_STATUS_AT_END = re.compile(r".*\(#([245])\.(\d{1,3})\.(\d{1,3})\)\s*", re.DOTALL)  # as qmail writes it
 
 _BY_STATUS: dict[str, Blame] = {
     # X.1, addresses: the sender's are ours.
@@ -80,12 +81,17 @@ _BY_CODE: dict[int, Blame] = {
 }
 _LOGIN = (530, 534, 535, 538)  # RFC 4954 and 3207: log in or encrypt first; wrong credentials
 
-_IN_A_MAILBOX = re.compile(r"mailbox|inbox|over ?quota|user.{0,30}is full|recipient.{0,30}(quota|full)", re.IGNORECASE)
+_IN_A_MAILBOX = re.compile(
+    r"mailbox(?! table)|inbox|over ?quota|user.{0,30}is full|recipient.{0,30}(quota|full)|@\S+ has exceeded its quota",
+    re.IGNORECASE,
+)
 _WORDS_OF_A_MAILBOX: tuple[tuple[str, Blame], ...] = (
     # Exchange's own names for the recipient's rules, with whatever code before them
     (r"RESOLVER\.RST\.(AuthRequired|NotAuthorized|SenderNotAuth|RestrictedTo)", "recipient"),
     (r"SendAsDenied|not allowed to send as", "account"),
     (r"receiving mail (too quickly|at a rate)", "nobody"),  # Gmail
+    # Outlook.com says the first with 5.5.0, Yahoo the second with 554
+    (r"mailbox (is )?(unavailable|disabled|full|over ?quota)", "recipient"),
 )
 _WORDS: tuple[tuple[str, Blame], ...] = (
     *_WORDS_OF_A_MAILBOX,
@@ -93,15 +99,27 @@ _WORDS: tuple[tuple[str, Blame], ...] = (
     (r"(send|message|mail|recipient|smtp)\w*[ -](limit|quota|rate|credit)s?\b.{0,20}(exceed|reach)", "account"),
     (r"(exceed|reach)\w* (the|your|its|our)\b.{0,40}\b(limit|quota|rate)", "account"),
     (r"(daily|hourly|monthly|24[ -]hour)\b.{0,40}\b(limit|quota)", "account"),
-    (r"maximum (sending rate|credits)|too many (messages|mails|emails)", "account"),
-    (r"not (been )?verified|sending (has been |is )?(paused|suspended|disabled)", "account"),  # SES
+    (r"maximum (sending rate|credits)|too many (messages|mails|emails)|exceeded the max\b.{0,40}\bper hour", "account"),
+    (r"not (been )?verified|verified sender|sending (has been |is )?(paused|suspended|disabled)", "account"),  # SES
+    (r"recipient('s)? account|account of the recipient|account has been disabled or discontinued", "recipient"),
     (r"account\b.{0,40}\b(suspended|disabled|blocked|deactivated|under review|locked)", "account"),
     (r"bad outbound sender|blocked from sending|not allowed to send|unauthenticated sender", "account"),
     (r"sender (address )?(rejected|verify failed|verification failed)|not owned by user", "account"),
-    (r"relay(ing)? (access )?(is )?(denied|not (allowed|permitted))|unable to relay", "account"),
-    (r"not (been )?authenticated|authentication (is )?required|must issue a starttls", "account"),
-    (r"block(ed)? ?(list|using)|spamhaus|client host.{0,60}(blocked|rejected)", "account"),
+    (r"relay(ing)? (access )?(is )?(denied|not (allowed|permitted))|unable to relay|rcpthosts", "account"),
+    (r"not (been )?authenticated|auth(entication)? (is )?required|must issue a starttls|fail\w* to auth", "account"),
+    (r"(black|block|deny) ?(ed )?list|blocked using|spamhaus|dnsbl|client host.{0,60}(blocked|rejected)", "account"),
+    (r"poor reputation|(?<!not )listed (at|in|on|by) |ipcheck|helo name", "account"),
+    (r"\b(spf|dkim|dmarc)\b|open-?spf\.", "account"),
+    (
+        r"(not a valid|no such|unknown|invalid) (recipient|user)|doesn't have an? \S+ account|suppression list",
+        "recipient",
+    ),
 )
+_WORDS_OF_A_FILTER = re.compile(
+    r"spam|virus|malware|phish|polic(y|ies)|prohibit|reject\w* (by|due to)|filter|content|harmful|badmailfrom",
+    re.IGNORECASE,
+)
+"""A filter's words, which count where no status says more: 550 alone is used for all there is."""
 
 
 def blame_for(code: int, text: str, command: Command) -> Blame:
@@ -120,6 +138,8 @@ def blame_for(code: int, text: str, command: Command) -> Blame:
         return said
     if command == "sender" and subject not in ("3", "6"):
         return "message" if code == 552 else "account"  # 552: this mail is too big
+    if subject in ("", "0") and _WORDS_OF_A_FILTER.search(text) and not _IN_A_MAILBOX.search(text):
+        return "message"
     return _BY_SUBJECT.get(subject) or _BY_CODE.get(code, "message")
 
 
@@ -136,7 +156,7 @@ def blame_for_report(status: str, words: str) -> Blame:
 
 def _status_of(text: str) -> str:
     """Return the enhanced status that a reply begins with, such as `5.1.1`; "" without one."""
-    found = _STATUS.match(text)
+    found = _STATUS.match(text) or _STATUS_AT_END.fullmatch(text)
     return ".".join(found.groups()) if found else ""
 
 

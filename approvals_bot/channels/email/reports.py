@@ -92,9 +92,12 @@ def _failure(fields: dict[str, str]) -> Failure:
 
 
 def _named(value: str) -> str:
-    """Return the address in `rfc822; ann@acme.eu` or `utf-8; änn@acme.eu`, also where its letters are escaped."""
+    """Return the address in `rfc822; ann@acme.eu` or `utf-8; änn@acme.eu`, also where its letters are escaped.
+
+    Some servers put a name, a comment or quotation marks around it.
+    """
     kind, separator, address = value.partition(";")
-    bare = (address if separator else kind).strip().strip("<>")
+    bare = re.sub(r"^.*<|>.*$|\s*\([^()]*\)$", "", (address if separator else kind).strip()).strip('"')
     return _ESCAPED.sub(lambda found: chr(min(int(found[1], 16), 0x10FFFF)), bare) if "@" in bare else ""
 
 

@@ -326,6 +326,12 @@ def test_an_encoded_status_is_decoded(how: str) -> None:
     assert (failure.recipients, failure.blame) == (("änn@acme.eu",), "recipient")
 
 
+@pytest.mark.parametrize("named", [b'"ann@acme.eu"', b"Ann Ode <ann@acme.eu>", b"ann@acme.eu (Ann Ode)"])
+def test_a_name_beside_the_recipient_is_no_other_mailbox(named: bytes) -> None:
+    (failure,) = read_failures(report().replace(b"rfc822; ann@acme.eu", b"rfc822; " + named))
+    assert failure.recipients == ("ann@acme.eu",)
+
+
 QMAIL = b"""From: MAILER-DAEMON@mx.acme.eu\r
 Subject: failure notice\r
 \r
