@@ -61,7 +61,10 @@ def refuse(what: str, suggestion: str = "", *, at: str | tuple[str | int, ...] =
 
 
 def nearest(word: object, names: Iterable[str]) -> str:
-    """Return the name that was probably meant; "" if none is close."""
+    """Return the name that was probably meant, in whatever case; "" if none is close."""
+    names = list(names)
+    if same := next((name for name in names if name.lower() == str(word).lower() != ""), ""):
+        return same
     return next(iter(difflib.get_close_matches(str(word)[:100], list(names), n=1)), "")
 
 

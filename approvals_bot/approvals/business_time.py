@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
-from approvals_bot.approvals.base import Frozen, refuse
+from approvals_bot.approvals.base import Frozen, nearest, refuse
 from approvals_bot.approvals.durations import duration_text, parse_duration
 from approvals_bot.durable.core.local_time import last_change, moment_of, offset_at
 from approvals_bot.errors import ApprovalsBotError
@@ -286,8 +286,14 @@ def _time_zone(value: str) -> str:
     try:
         ZoneInfo(value)
     except (KeyError, ValueError, OSError):  # ZoneInfoNotFoundError is a KeyError
-        raise refuse(f'"{value[:60]}" is not a time zone; write it like "Europe/Berlin"') from None
+        raise refuse(f'"{value[:60]}" is not a time zone; write it like "Europe/Berlin"', _zone_meant(value)) from None
     return value
+
+
+def _zone_meant(value: str) -> str:
+    """Return the zone that was probably meant: of this city, or written otherwise; "" if none is close."""
+    named, zones = value[:60].lower().replace(" ", "_"), sorted(available_timezones())
+    return next((zone for zone in zones if zone.lower().endswith(f"/{named}")), "") or nearest(named, zones)
 
 
 def _hours(value: object) -> object:

@@ -308,6 +308,8 @@ class _Checker:
                 self._must_be_values_of(right, [left])
             case ast.ContainsExpression(container=ast.StringExpression(value=text), member=ast.SymbolExpression()):
                 raise ConditionError("`in` takes a list in square brackets", f'["{text}"]')
+            case ast.ContainsExpression(container=ast.ArrayExpression(value=())):
+                raise ConditionError("nothing is in an empty list", '["a", "b"]')
             case ast.ContainsExpression(container=ast.ArrayExpression(value=members), member=member):
                 for each in members:
                     self._must_be_alike(member, each)

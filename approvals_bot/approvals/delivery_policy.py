@@ -206,6 +206,15 @@ class Resume(FollowUpTable):
     resume: Literal[True]
 
 
+ACTION_KEYS = tuple(
+    dict.fromkeys(
+        member.alias or name
+        for kind in (CallTarget, SayInSlack, SendDm, SendMail, Resume)
+        for name, member in kind.model_fields.items()
+    )
+)
+"""The keys that some kind of follow-up has."""
+
 _KIND_OF_ACTION = {"http": "http", "slack": "slack", "dm": "dm", "email": "email", "resume": "resume"}
 
 

@@ -188,6 +188,8 @@ def _moment(text: str, zone: str) -> datetime:
         moment = datetime.fromisoformat(text)
     except ValueError:
         misuse(f"{text!r} is not a time; write it like 2026-12-24T18:30 or 2026-12-24T17:30:00Z.")
+    if not 1970 <= moment.year < 9000:  # a deadline and its reminders come after it
+        misuse(f"{text!r} is too far from today.")
     return moment.astimezone(UTC) if moment.tzinfo is not None else moment_of(moment, ZoneInfo(zone))
 
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from approvals_bot.approvals.base import nearest, one_of
+from approvals_bot.approvals.delivery_policy import ACTION_KEYS
 from approvals_bot.approvals.field_specs import CallType, FieldSpec, JsonType
 from approvals_bot.config.positions import Path
 from approvals_bot.config.slips import NEEDS, VALUES_MEANT, key_meant, need_meant
@@ -132,6 +133,9 @@ def _mistake(details: ErrorDetails, model: type[BaseModel], raw: Mapping[str, An
     match details["type"]:
         case "refused":
             return _Mistake((*path, *context["at"]), what=context["what"], suggestion=context["suggestion"])
+        case "action" if unknown := [key for key in given or () if key not in ACTION_KEYS]:
+            meant = key_meant(unknown[0], ACTION_KEYS, given) or nearest(unknown[0], ACTION_KEYS)
+            return _Mistake((*path, unknown[0]), what="unknown key", suggestion=meant)
         case "missing":
             return _Mistake(path, what=_MISSING.get(path[-1:], "is missing"))
         case "extra_forbidden":

@@ -81,7 +81,9 @@ def _twice(stop: _Stop) -> Iterator[str]:
     if header is not None and header["close"]:
         same = re.compile(r"\s*\[\[?\s*" + re.escape(header["name"]) + r"\s*\]\]?\s*(?:#.*)?")
         first = next((number for number, row in enumerate(stop.rows[: stop.line - 1], 1) if same.fullmatch(row)), None)
-        if first is not None:
+        if first is None:
+            yield from _against_header(stop, header["name"])
+        else:
             is_list = header["name"] in _LISTS or header["name"].startswith("on.")
             todo = f"write [[{header['name']}]] each time" if is_list else "write all its keys there"
             yield f"the table [{header['name']}] is there twice, first in line {first}; {todo}"
@@ -92,6 +94,22 @@ def _twice(stop: _Stop) -> Iterator[str]:
                 yield f"{pair['key']} is there twice, first in line {number}"
             if _HEADER.fullmatch(stop.rows[number - 1]):
                 break
+
+
+def _against_header(stop: _Stop, name: str) -> Iterator[str]:
+    """Say what is above a table and keeps it from being there: its own key, or what belongs to it."""
+    above, _, last = name.rpartition(".")
+    table = ""
+    for number, row in enumerate(stop.rows[: stop.line - 1], 1):
+        header, pair = _HEADER.fullmatch(row), _PAIR.fullmatch(row)
+        if header is not None and header["close"]:
+            table = header["name"]
+            if table.startswith(f"{name}."):
+                yield f"[[{name}]] must come before what belongs to it: move line {number} and its keys below this line"
+                return
+        elif pair is not None and table == above and pair["key"] == last:
+            yield f"{last} is there twice, first in line {number}; write that line or this table, not both"
+            return
 
 
 def _header(stop: _Stop) -> Iterator[str]:
@@ -122,6 +140,8 @@ def _inline_table(stop: _Stop) -> Iterator[str]:
 
 
 def _unquoted(stop: _Stop) -> Iterator[str]:
+    if _HEADER.fullmatch(stop.row):
+        return
     pair = _PAIR.fullmatch(stop.code)
     word = pair["value"].strip() if pair is not None and _WORD.fullmatch(pair["value"]) else ""
     where = f"{pair['key']} = " if pair is not None and word else ""
@@ -228,6 +248,9 @@ _KEYS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("rule", "rules", "auto_approve"), ("auto",)),
     **dict.fromkeys(("form", "inputs", "parameters"), ("fields",)),
     **dict.fromkeys(("notifications", "delivery", "notify"), ("deliver",)),
+    **dict.fromkeys(("url", "webhook", "call", "post", "target"), ("http",)),
+    **dict.fromkeys(("body", "payload", "data"), ("json",)),
+    **dict.fromkeys(("message", "content"), ("text",)),
 }
 """What other programs call keys, and what they may be here."""
 
@@ -252,6 +275,8 @@ def key_meant(key: str, keys: Collection[str], given: object) -> str:
 
     `keys`: of the table. `given`: the value, which has to be a table where ours is one.
     """
+    if same := next((each for each in keys if each.lower() == key.lower()), ""):
+        return same
     if key == "optional" and "required" in keys:
         return f"required = {'false' if given is True else 'true'}"
     found = next((each for each in _KEYS.get(key.lower(), ()) if each in keys and each != key), "")
@@ -262,5 +287,9 @@ def need_meant(given: object) -> str:
     """Return how to write how many are needed; "" if that isn't clear."""
     if isinstance(given, float) and 0 < given < 1:
         return f'"{given:.0%}"'
+    if isinstance(given, float) and given.is_integer() and given > 0:
+        return f"{given:.0f}"
     text = str(given).strip().lower()
+    if re.fullmatch(r"(?:100|[1-9][0-9]?)\s*(?:%|percent)", text):
+        return f'"{int(re.sub("[^0-9]", "", text))}%"'
     return _NEEDS.get(text, text if text.isdecimal() and int(text) > 0 else "")

@@ -35,6 +35,7 @@ _ADDRESS = re.compile(
 email-validator says."""
 
 _EXCLUSIONS = "!-~\u00ac\u2010\u2011\u2012\u2013\u2014\u2015\u2212"  # how people write "everybody but"
+_SLACK_ID = re.compile(r"[UW][A-Z0-9]{2,20}")
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?")
 
 AddressFault = Literal["not_an_address", "no_dot", "exclusion", "invisible", "trailing_dot"]
@@ -299,7 +300,7 @@ def _shapeless(text: str) -> str:
         return f'"{shown}" is a channel, and where a card appears says nothing about who may decide; name a @group'
     elif re.search(r"[;,]|\s", text.strip()) and text.count("@") > 1:
         return f'"{shown}" are several addresses; write each as its own: ["ann@acme.eu", "bo@acme.eu"]'
-    elif _NAME.fullmatch(text):
+    elif _NAME.fullmatch(text) and text not in ("requester", "approver") and not _SLACK_ID.fullmatch(text):
         meant = f"@{shown}"
     near = f" (did you mean {meant}?)" if meant else ""
     return f'"{shown}" is not an address; write ann@acme.eu, @group, slack:@usergroup, manager-of:requester, …{near}'

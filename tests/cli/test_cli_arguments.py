@@ -12,6 +12,8 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (("fial",), "fial"),
     (("vote", "run_x"), "--by"),
     (("start", "leave", "--input", "{"), "--input is not JSON"),
+    (("start", "leave", "--input", '{"days": "a", "days": "b"}'), "--input is not JSON: the key 'days' is there twice"),
+    (("start", "leave", "--input", '{"days": NaN}'), "--input is not JSON: there is no NaN in JSON"),
     (("start", "leave", "--input", "[]"), "--input must be a JSON object"),
     (("simulate", "leave", "--input", "3 days"), "--input is not JSON"),
     (("resume", "token", "--payload", "yes"), "--payload is not JSON"),

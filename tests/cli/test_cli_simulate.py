@@ -68,6 +68,7 @@ def test_simulation_plays_at_another_time(site: Site) -> None:
     refused = site.type(*words, "2026-12-24T16:30Z", fails=True)
     assert "the hour is 17 (before 18)" in refused.stderr
     assert "is not a time" in site.type(*words, "tomorrow", fails=2).stderr
+    assert "too far from today" in site.type(*words, "9999-12-31T23:59", fails=2).stderr
 
 
 def test_simulation_reads_live_sources_only_with_live(site: Site) -> None:

@@ -165,6 +165,18 @@ SLIPS = [
         FROM + '\nwhen = \'answer_of("s", "n") > 1\'',
         "of [[on.…]] only; to decide here by what approvers enter, let",
     ),
+    (FROM, FROM + '\nwhen = "x in []"', '12: stage[0].when: nothing is in an empty list (did you mean ["a", "b"]?)'),
+    (FROM, 'From = ["@core"]', "11: stage[0].From: unknown key (did you mean from?)"),
+    (FROM, 'from = ["@CORE"]', "11: stage[0].from[0]: no group is called CORE (did you mean @core?)"),
+    (FROM, FROM + "\nneed = 2.0", "(did you mean 2?)"),
+    (FROM, FROM + '\nneed = "50 %"', '(did you mean "50%"?)'),
+    (
+        DEADLINE,
+        DEADLINE + '\n[[on.ended]]\nDM = "requester"\ntext = "x"',
+        "17: on.ended[0].DM: unknown key (did you mean dm?)",
+    ),
+    (DEADLINE, DEADLINE + '\n[[on.ended]]\nhtttp = "x"', "17: on.ended[0].htttp: unknown key (did you mean http?)"),
+    (DEADLINE, DEADLINE + '\n[[on.ended]]\nurl = "https://x"', "17: on.ended[0].url: unknown key (did you mean http?)"),
     ('title = "T"', 'title = "T {{ fields.x }}"', "3: workflow.title: fields have their name alone (did you mean x?)"),
 ]
 

@@ -63,6 +63,12 @@ SLIPS = [
     (ID, 'id = "s"\nid = "u"', "id is there twice, first in line 9"),
     (MAIL, "email = true\n[deliver]", "the table [deliver] is there twice, first in line 11; write all its keys there"),
     (LAST, "[stage]", "the table [stage] is there twice, first in line 8; write [[stage]] each time"),
+    (LAST, "[fields.x]", "x is there twice, first in line 6; write that line or this table, not both"),
+    (
+        "[[stage]]",
+        "[[stage.seat]]\n[[stage]]",
+        "[[stage]] must come before what belongs to it: move line 8 and its keys below this line",
+    ),
     ("[[stage]]", "[[stage]", "close the table's name with ]]: [[stage]]"),
     (LAST, "[deliver", "close the table's name with ]: [deliver]"),
     (LAST, "[my table]", 'a table\'s name has no blanks, unless it is in quotation marks: ["my table"]'),
