@@ -82,7 +82,7 @@ _BY_CODE: dict[int, Blame] = {
 _LOGIN = (530, 534, 535, 538)  # RFC 4954 and 3207: log in or encrypt first; wrong credentials
 
 _IN_A_MAILBOX = re.compile(
-    r"mailbox(?! table)|inbox|over ?quota|user.{0,30}is full|recipient.{0,30}(quota|full)|@\S+ has exceeded its quota",
+    r"mailbox(?!\stable)|inbox|over ?quota|user.{0,30}is full|recipient.{0,30}(quota|full)|@\S+\s+has\s+exceeded\s+its",
     re.IGNORECASE,
 )
 _WORDS_OF_A_MAILBOX: tuple[tuple[str, Blame], ...] = (
