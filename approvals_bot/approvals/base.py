@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationInfo
 from pydantic import StrictBool as Bool
 from pydantic import StrictInt as Int
 from pydantic_core import PydanticCustomError
@@ -24,9 +24,11 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
 """Text written by the operator; never empty."""
 
 
-def _on_one_line(value: str) -> str:
+def _on_one_line(value: str, info: ValidationInfo) -> str:
     if not value.isprintable() or value != value.strip():
         raise refuse("write it on one line, without spaces around it")
+    if info.context is not None and "{{" in value:  # of a file; code makes labels of whatever it is given
+        raise refuse("is shown as it is written: only texts that are templates take {{ … }}")
     return value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationInfo,
 from approvals_bot.approvals.base import refuse
 from approvals_bot.config.secret import look_up
 
-_HOST = re.compile(r"\.?[^\s./:@*]+(\.[^\s./:@*]+)*")
+_HOST = re.compile(r"\.?[^\s./:@*,;]+(\.[^\s./:@*,;]+)*")
 
 
 def _proxy_url(value: object, info: ValidationInfo) -> SecretStr:
@@ -32,9 +33,20 @@ def _proxy_url(value: object, info: ValidationInfo) -> SecretStr:
 
 
 def _direct_host(value: str) -> str:
-    if not _HOST.fullmatch(value):
-        raise refuse('write a host like "erp.acme.eu", or ".acme.eu" for all below it')
-    return value
+    if _HOST.fullmatch(value) or _is_address(value.strip("[]")):
+        return value
+    bare = value.strip().partition("://")[2] or value.strip()
+    meant = re.sub(r"^\*(?=\.)|:\d+$|\.$", "", bare.partition("/")[0])
+    suggestion = meant if _HOST.fullmatch(meant) and "/" not in bare.rstrip("/") else ""
+    raise refuse('write a host like "erp.acme.eu", or ".acme.eu" for all below it', suggestion)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 ProxyUrl = Annotated[SecretStr, BeforeValidator(_proxy_url), WithJsonSchema({"type": "string"})]

@@ -105,7 +105,10 @@ BROKEN_PROXIES = [
     ("[server]", '[server]\nproxy = "http://proxy:3128/path"', "server.proxy", "write a proxy", ""),
     ("[server]", '[server]\nproxy = "http://me:pw@proxy:3128"', "server.proxy", "passwords don't belong", ""),
     ("[server]", "[server]\nproxy = 3128", "server.proxy", "write a proxy", ""),
-    ("[server]", '[server]\nno_proxy = ["http://x"]', "server.no_proxy[0]", "write a host", ""),
+    ("[server]", '[server]\nno_proxy = ["http://x"]', "server.no_proxy[0]", "write a host", "x"),
+    ("[server]", '[server]\nno_proxy = ["*.acme.eu"]', "server.no_proxy[0]", "write a host", ".acme.eu"),
+    ("[server]", '[server]\nno_proxy = ["erp.acme.eu:8443"]', "server.no_proxy[0]", "write a host", "erp.acme.eu"),
+    ("[server]", '[server]\nno_proxy = ["erp.eu,hr.eu"]', "server.no_proxy[0]", "write a host", ""),
     ("[server]", '[server]\nno_proxy = "x"', "server.no_proxy", "must be a list", ""),
     ("[server]", '[server]\nno_prxy = ["x"]', "server.no_prxy", "unknown key", "no_proxy"),
 ]

@@ -172,6 +172,11 @@ SLIPS = [
     (FROM, FROM + '\nneed = "50 %"', '(did you mean "50%"?)'),
     (
         DEADLINE,
+        DEADLINE + '\n[labels]\napprove = "Pay {{ x }}"',
+        "17: labels.approve: is shown as it is written: only texts that are templates take {{ … }}",
+    ),
+    (
+        DEADLINE,
         DEADLINE + '\n[[on.ended]]\nDM = "requester"\ntext = "x"',
         "17: on.ended[0].DM: unknown key (did you mean dm?)",
     ),
