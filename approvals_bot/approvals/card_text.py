@@ -174,6 +174,11 @@ def joined(text: str) -> str:
     return " ⏎ ".join(part.strip() for part in text.strip().splitlines())
 
 
+def inset(text: str, mark: str = "    ") -> str:
+    """Indent people's text in a text mail, so that no line of it passes for one of ours (letter.txt calls this)."""
+    return "\n".join(f"{mark}{line}".rstrip() for line in text.splitlines())
+
+
 def steps(card: Card, most: int = 12) -> str:
     """Return the stages in a row: `✓ Manager → ● Finance → ○ Board`.
 
