@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from approvals_bot.approvals.acts import SERVICE
+from approvals_bot.approvals.acts import SERVICE, Actor
 from approvals_bot.durable.engine import Engine
 from approvals_bot.durable.store.audit import AUDIT_CUT, AuditEntry, AuditFilter, AuditLine
 from approvals_bot.durable.store.protocol import Filter
@@ -27,11 +27,16 @@ async def _no_rest() -> None: ...
 
 
 async def cut_audit(
-    engine: Engine, kept: timedelta, key: AuditKey | None, rest: Callable[[], Awaitable[None]] = _no_rest
+    engine: Engine,
+    kept: timedelta,
+    key: AuditKey | None,
+    rest: Callable[[], Awaitable[None]] = _no_rest,
+    *,
+    actor: Actor = SERVICE,
 ) -> int:
     """Delete the lines of the audit that are older than it is kept, and return how many there were.
 
-    `rest` is awaited between transactions.
+    `rest` is awaited between transactions. `actor`: who cuts it.
     """
     now, cut = engine.now(), 0
     while await engine.store.forget_stubs(now - kept, now, AT_ONCE):
@@ -40,8 +45,17 @@ async def cut_audit(
     while lines := await _oldest(engine, until):
         await rest()
         await _carry_on(engine, lines, until)
-        cut += len(lines) if await _cut(engine, key, lines[-1]) else 0
+        cut += len(lines) if await _cut(engine, key, lines[-1], actor) else 0
     return cut
+
+
+async def count_cut(engine: Engine, kept: timedelta) -> int:
+    """Return how many lines `cut_audit` would delete now."""
+    before, count, above = engine.now() - kept, 0, 0
+    until = await _kept_from(engine, before)
+    while lines := await _oldest(engine, until, above, forgotten=before):
+        count, above = count + len(lines), lines[-1].seq
+    return count
 
 
 async def _kept_from(engine: Engine, before: datetime) -> datetime:
@@ -50,14 +64,27 @@ async def _kept_from(engine: Engine, before: datetime) -> datetime:
     return min([before, *(run.created_at for run in oldest)])
 
 
-async def _oldest(engine: Engine, until: datetime) -> list[AuditLine]:
-    """Return the first lines of the audit, up to one that has to stay."""
-    lines = await engine.audit_lines(AuditFilter(limit=AT_ONCE))
+async def _oldest(
+    engine: Engine, until: datetime, above: int = 0, forgotten: datetime | None = None
+) -> list[AuditLine]:
+    """Return the first lines of the audit after a number, up to one that has to stay.
+
+    `forgotten`: as if the stubs of runs that ended before weren't here, whose keys are free.
+    """
+    lines = await engine.audit_lines(AuditFilter(above=above, limit=AT_ONCE))
     kept = await engine.store.stubs_among({line.entry.run_id for line in lines if line.entry.run_id is not None})
+    if forgotten is not None:
+        kept = {run_id for run_id in kept if not await _is_over(engine, run_id, forgotten)}
     for number, line in enumerate(lines):
         if line.at >= until or line.entry.run_id in kept:
             return lines[:number]
     return lines
+
+
+async def _is_over(engine: Engine, run_id: str, before: datetime) -> bool:
+    """Return whether the stub of a run may go: see `forget_stubs`."""
+    stub = await engine.store.stub(run_id=run_id)
+    return stub is None or (stub.ended_at < before and (stub.key_until is None or stub.key_until <= engine.now()))
 
 
 async def _carry_on(engine: Engine, lines: Sequence[AuditLine], until: datetime) -> None:
@@ -88,7 +115,7 @@ async def _has_later(engine: Engine, line: AuditLine, until: datetime, above: in
         above = page[-1].seq
 
 
-async def _cut(engine: Engine, key: AuditKey | None, last: AuditLine) -> bool:
+async def _cut(engine: Engine, key: AuditKey | None, last: AuditLine, actor: Actor) -> bool:
     """Cut after this line. Returns False if another replica was first."""
     sealed = await _newest(engine, AuditFilter(what=RUNS_SEALED, below=last.seq + 1, newest_first=True, limit=1))
     before = await _newest(engine, AuditFilter(what=AUDIT_CUT, newest_first=True, limit=1))
@@ -97,7 +124,7 @@ async def _cut(engine: Engine, key: AuditKey | None, last: AuditLine) -> bool:
     data = cut_statement(last.seq, last.hash, open_runs, "" if key is None else key.public)
     if key is not None:
         data["signature"] = key.sign(data)
-    entry = AuditEntry(AUDIT_CUT, data=data, actor=SERVICE.as_json())
+    entry = AuditEntry(AUDIT_CUT, data=data, actor=actor.as_json())
     return await engine.store.cut_audit(last.seq, entry, engine.now(), engine.audit_key) is not None
 
 

@@ -49,3 +49,24 @@ def test_fsck_says_by_its_status_what_it_found(site: Site) -> None:
     assert site.json("fsck")["count"] == 0
     site.write("config.toml", "[server]\n")
     site.type("fsck", fails=2)
+
+
+def test_prune_cuts_the_audit_by_hand(site: Site) -> None:
+    site.start()
+    for name in ("one", "two"):
+        site.type("backup", str(site.folder / f"{name}.db"))
+    with closing(sqlite3.connect(site.folder / "approvals.db")) as db, db:
+        (old,) = db.execute("SELECT count(*) FROM audit").fetchone()
+        db.execute("UPDATE audit SET at = at - 8640000000000")
+    assert "--audit DURATION for lines" in site.type("prune", fails=2).stderr
+    assert "write --older-than, too" in site.type("prune", "--audit", "30d", "--workflow", "leave", fails=2).stderr
+    assert "--audit: at least a day" in site.type("prune", "--audit", "1h", fails=2).stderr
+    assert "or longer" in site.type("prune", "--audit", "30d", "--older-than", "40d", fails=2).stderr
+    said = site.type("prune", "--audit", "30d", "--dry-run").stdout
+    assert said == f"{old} lines of the audit would be deleted.\n"
+    said = site.type("prune", "--audit", "30d", "--older-than", "30d").stdout
+    assert said == f"Deleted 0 runs, 0 events, 0 files and {old} lines of the audit.\n"
+    assert site.json("prune", "--audit", "30d")["audit_lines"] == 0
+    with closing(sqlite3.connect(site.folder / "approvals.db")) as db:
+        [(data,)] = db.execute("SELECT data FROM audit WHERE what = 'audit_cut'")
+    assert '"kind": "cli"' in data

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from approvals_bot.approvals.acts import Actor
 from approvals_bot.durable.core.api import create_webhook, workflow
 from approvals_bot.durable.core.registry import registry
 from approvals_bot.durable.engine import Engine
@@ -22,7 +23,7 @@ from approvals_bot.durable.store.copying import read_beside
 from approvals_bot.service.anchors import Anchor, sign_anchor
 from approvals_bot.service.audit import write_export
 from approvals_bot.service.audit_check import RUNS_SEALED, cut_statement
-from approvals_bot.service.audit_cut import cut_audit
+from approvals_bot.service.audit_cut import count_cut, cut_audit
 from approvals_bot.service.audit_keeper import FILE, LOADED, RIGHTS
 from approvals_bot.service.audit_key import AuditKey
 from approvals_bot.service.audit_verify import Keys, Verification, verify_lines
@@ -89,9 +90,11 @@ async def test_old_lines_go_and_what_is_left_verifies(engine: Engine, url: str) 
     first = await anchor(engine)
     await sees(engine, 40, "signed_in")
     second = await anchor(engine)
-    assert await cut_audit(engine, KEPT, OWN) == 3
+    assert await count_cut(engine, KEPT) == 3
+    assert await cut_audit(engine, KEPT, OWN, actor=Actor("cli", "di")) == 3
     assert [line.seq for line in await engine.audit_lines()] == [4, 5, 6]
-    assert await cut_audit(engine, KEPT, OWN) == 0, "a repeat writes nothing"
+    assert (await engine.audit_lines())[-1].entry.actor == {"kind": "cli", "id": "di"}
+    assert (await count_cut(engine, KEPT), await cut_audit(engine, KEPT, OWN)) == (0, 0), "a repeat writes nothing"
     for keys in (BY_PUBLIC, BY_CHAIN):
         found = await export(engine, [first, second], keys)
         assert found.is_sound, found
@@ -122,6 +125,7 @@ async def test_lines_about_what_is_still_here_stay(engine: Engine) -> None:
     await sees(engine, 31)
     assert await engine.store.stub(run_id=run.id) is not None
     before = len(await engine.audit_lines())
+    assert await count_cut(engine, KEPT) == before
     assert await cut_audit(engine, KEPT, OWN) == before, "the stub goes with its lines"
     assert await engine.store.stub(run_id=run.id) is None
     assert (await export(engine, [seen])).is_sound
