@@ -41,6 +41,9 @@ MEANINGS: Mapping[Trouble, str] = {
     "held": "It has its turn, because of a digest or a rate limit.",
     "uncertain": "The confirmation was lost, so it may have arrived twice.",
 }
+ABOUT: Mapping[str, str] = {"update": "an update of its card", "reply": "a message about its card"}
+"""What is held or tried again of a card that has arrived."""
+
 CAME_OF_IT: Mapping[Tried, str] = {
     "tried": "it is being tried now.",
     "not_tried": "there was nothing to try: it has arrived, has its turn, or is being tried.",
@@ -92,6 +95,7 @@ class DeliveryPages:
             given=given,
             words=WORDS,
             meanings=MEANINGS,
+            about=ABOUT,
             channels=self._channels,
             form_token=self._forms.make(request, "deliveries") if any(row.may_be_tried for row in page.rows) else "",
             batch=await self._rows_of(request.query_params.get("batch", ""), visitor),

@@ -14,7 +14,7 @@ from approvals_bot.durable.store.audit import AuditFilter
 from approvals_bot.playground.faults import Fault
 from approvals_bot.service.deliveries import ATTEMPTED, list_deliveries
 from tests.support.posting import a_kept_port
-from tests.support.staffed_house import StaffedHouse, a_staffed_house, token_of
+from tests.support.staffed_house import ENV, StaffedHouse, a_staffed_house, token_of
 
 OPERATOR, ANN, BO, CY = "di@acme.eu", "ann@acme.eu", "bo@acme.eu", "cy@acme.eu"
 GONE = "5.1.1 no such mailbox here"
@@ -68,6 +68,17 @@ async def press(browser: httpx2.AsyncClient, page: str, path: str = "/deliveries
 async def mails(house: StaffedHouse) -> list[str]:
     await house.service.engine.settle()
     return [mail.to for mail in house.mailbox.mails]
+
+
+async def test_a_row_says_if_only_a_message_is_tried_again(house: StaffedHouse) -> None:
+    run = await house.open("ship", version="2.2")
+    house.mailbox.faults.add(Fault("error", "RCPT", times=None, code=450, error="4.2.2 later"))
+    answer = await house.api(f"/api/runs/{run}/comments", {"by": BO, "text": "Is it ready?"})
+    assert answer.status_code == 201, answer.text
+    listed = rows((await house.get("/deliveries", OPERATOR)).text)
+    assert [("⏳ Trying again a message about its card" in row) for row in listed] == [True, True], listed
+    seen = await house.http.get(f"/api/runs/{run}", headers={"Authorization": f"Bearer {ENV['DESK']}"})
+    assert {each["retried"] for each in seen.json()["request"]["deliveries"]} == {"reply"}
 
 
 async def test_a_refused_mail_is_listed_and_tried_now_once(house: StaffedHouse) -> None:
