@@ -195,7 +195,24 @@ class Count:
 def counts(stage: RequestStage) -> list[Count]:
     """Count the votes in each alternative; a stage without alternatives is one."""
     approvals = _approvals(stage)
-    return [Count(seat_people(approvals, sizes), sizes) for sizes in _alternatives(stage, approvals)]
+    return [_count_of(stage, approvals, sizes) for sizes in _alternatives(stage, approvals)]
+
+
+def _count_of(stage: RequestStage, approvals: Mapping[str, Sequence[int]], sizes: dict[int, int]) -> Count:
+    """Count the votes in one alternative, so that those who haven't voted can fill what it lacks, if at all possible.
+
+    Otherwise people would read that it waits for one more of a group in which everybody has voted.
+    """
+    counted = Count(seat_people(approvals, sizes), sizes)
+    if len(sizes) == 1 or not 0 < counted.have < counted.need:
+        return counted
+    voted = [vote.by for vote in current_votes(stage)]
+    others = {one: seats_for(stage, one) for one in eligible_voters(stage) if one not in voted}
+    lacks = {seat: counted.lack_of(seat) for seat in sizes}
+    if len(seat_people(others, lacks)) == sum(lacks.values()):
+        return counted
+    together = seat_people({**approvals, **others}, sizes)
+    return Count({person: together[person] for person in counted.seated}, sizes)
 
 
 def count(stage: RequestStage) -> Count:

@@ -68,6 +68,14 @@ def test_replies_name_what_is_missing_by_seat() -> None:
     assert missing(ballot) == (Missing("SRE", 1),)
 
 
+def test_replies_wait_for_those_who_can_still_fill_a_seat() -> None:
+    both = stage_of(seat_of(0, "Core", 1, ("ann", "bo")), seat_of(1, "SRE", 2, ("bo", "di")))
+    ballot, reply = play(both, ("bo", "approve"))
+    assert reply.params["missing"] == [["Core", 1], ["SRE", 1]]  # without Bo, SRE has only Di
+    ballot, reply = play(ballot, ("di", "approve"))
+    assert (reply.params["missing"], missing_voters(ballot)) == ([["Core", 1]], ("ann",))
+
+
 def test_quorum_counts_people_not_clicks() -> None:
     ballot, reply = play(stage_of(SRE), ("bo", "approve"), ("bo", "approve"))
     assert (reply.verdict, have(ballot)) == ("already_voted", 1)
