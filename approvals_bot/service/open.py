@@ -42,7 +42,7 @@ from approvals_bot.service.log_fields import note
 from approvals_bot.service.owed_lines import line_of_start, write_line
 from approvals_bot.service.python_workflows import arguments_by_name, takes_whole_input, with_durations
 from approvals_bot.service.refusals import OpeningCode, OpeningRefused, nobody_decides, usable_key
-from approvals_bot.service.tool_calls import CallOpening, OpenedBy, known_opening, open_call
+from approvals_bot.service.tool_calls import OpenedBy, RunOpening, known_opening, open_call
 
 
 async def open_run(
@@ -98,31 +98,46 @@ async def open_run(
                 raise
             return _noted(deleted, name)
         input = attached.fields
-    if definition is None or not definition.is_approval:
-        if attached.files:
-            await claim_or_refuse(engine, attached)
-        asked = CallOpening(listed, input, opener, asks, behalf, idempotency_key, by)
-        return _noted(await _start_otherwise(engine, people, asked), name)
-    key = None if idempotency_key is None else _callers_key(opener, idempotency_key, input, asks, behalf)
-    typed = fields.values(definition.fields, input)
-    opening = Opening(fields.dump(definition.fields, typed), asks, behalf)
+    asked = RunOpening(listed, input, opener, asks, behalf, idempotency_key, by)
+    if definition is not None and definition.is_approval:
+        return _noted(await _start_approval(engine, people, definition, asked, attached, emergency), name)
+    if attached.files:
+        await claim_or_refuse(engine, attached)
+    return _noted(await _start_otherwise(engine, people, asked), name)
+
+
+async def _start_approval(
+    engine: Engine,
+    people: People,
+    definition: Definition,
+    asked: RunOpening,
+    attached: WithFiles,
+    emergency: str | None,
+) -> Run[Any]:
+    """Open the request of a workflow's file. Its files are claimed last, once nothing can refuse it any more."""
+    requester, behalf, by = asked.requester, asked.on_behalf_of, asked.by
+    key = None if asked.key is None else _callers_key(asked.opener, asked.key, asked.input, requester, behalf)
+    typed = fields.values(definition.fields, asked.input)
+    opening = Opening(fields.dump(definition.fields, typed), requester, behalf)
     opening = await _permitted(definition, opening, people, engine.now())
     if key is None and definition.workflow.key is not None:
-        key = _own_key(definition, input, opening, people)
+        key = _own_key(definition, asked.input, opening, people)
     if key is not None and emergency is not None:  # the same request may be waiting for votes that nobody gives
         key = SentKey(f"{key} {BREAK_GLASS}", key.sent)
     await _check_decidable(definition, opening, people, engine.now())
-    workflow = listed.workflow
+    workflow = asked.listed.workflow
     if emergency is not None:
-        workflow = await in_emergency(listed, opening, emergency, people, engine.now())
+        workflow = await in_emergency(asked.listed, opening, emergency, people, engine.now())
     if attached.files:
         await claim_or_refuse(engine, attached)
-    owed = None if emergency is None else line_of_start("glass_broken", asks, by.actor, {"workflow": name})
+    owed = (
+        None if emergency is None else line_of_start("glass_broken", requester, by.actor, {"workflow": definition.id})
+    )
     run = await engine.start_owing(owed, by.actor, workflow, opening, idempotency_key=key, attributes=by.attributes)
     if owed is not None and run.is_new:
         with suppress(StoreUnavailableError):  # another process writes it then
             await write_line(engine, owed, run_id=run.id)
-    return _noted(run, name)
+    return run
 
 
 def _noted(run: Run[Any], workflow: str) -> Run[Any]:
@@ -358,7 +373,7 @@ def _who(address: str | None, people: People) -> Who:
     return Who(address, address.removeprefix("app:") if address.startswith("app:") else people.person(address).name)
 
 
-async def _start_otherwise(engine: Engine, people: People, asked: CallOpening) -> Run[Any]:
+async def _start_otherwise(engine: Engine, people: People, asked: RunOpening) -> Run[Any]:
     """Start a Python workflow, or open the request of a tool call, whose fields no file has."""
     requester, behalf, key = asked.requester, asked.on_behalf_of, asked.key
     if asked.listed.definition is not None and asked.listed.definition.is_tool_call:

@@ -72,8 +72,8 @@ class OpenedBy:
 
 
 @dataclass(frozen=True, slots=True)
-class CallOpening:
-    """What is to be opened that has no form: the workflow, what was sent, by whom, for whom and under which key."""
+class RunOpening:
+    """What is to be started: the workflow, what was sent, by whom, for whom and under which key."""
 
     listed: Listed
     input: Mapping[str, JsonValue]
@@ -84,7 +84,7 @@ class CallOpening:
     by: OpenedBy
 
 
-async def open_call(engine: Engine, people: People, file: Definition, asked: CallOpening) -> Run[Any]:
+async def open_call(engine: Engine, people: People, file: Definition, asked: RunOpening) -> Run[Any]:
     """Open the request of a tool call, or find the one that was opened with this key; durable before this returns.
 
     A call that comes again with its key and arguments costs nothing and needs nobody, also after its end. Raises
@@ -245,7 +245,7 @@ async def _seems_covered(engine: Engine, definition: Definition, opening: Openin
 
 
 async def _check_budget(
-    engine: Engine, people: People, budget: Budget, asked: CallOpening, call: ToolCall, name: str
+    engine: Engine, people: People, budget: Budget, asked: RunOpening, call: ToolCall, name: str
 ) -> None:
     """Count the call. Raises OpeningRefused if it is one too many, and lets the admins know the first time."""
     amounts, wrong = amounts_of(budget, call.arguments)
@@ -277,7 +277,7 @@ def _when(spent: BudgetSpent) -> str:
     return "This call alone is more than the whole budget."
 
 
-async def _notify_admins(engine: Engine, people: People, asked: CallOpening, spent: BudgetSpent) -> None:
+async def _notify_admins(engine: Engine, people: People, asked: RunOpening, spent: BudgetSpent) -> None:
     """Audit that a session has used its budget, log it, and notify each admin."""
     opener, data = asked.opener, {"session": spent.session, "budget": f"{spent.what} = {spent.limit}"}
     await engine.audit("budget_spent", who=opener, actor=asked.by.actor, data=data)

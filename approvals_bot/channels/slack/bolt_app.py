@@ -69,46 +69,7 @@ def bolt_app(
 ) -> AsyncApp:
     """Register all handlers with one bolt app."""
     away = SlackAway(desk, home)
-    client, identities, afterwards = desk.client, desk.identities, desk.afterwards
-
-    async def authorize(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult:
-        ours = identities.known_workspace  # not learnt here: `only_ours` has an answer for that
-        return AuthorizeResult(
-            enterprise_id=enterprise_id,
-            team_id=team_id,
-            bot_token=client.web.token,
-            bot_id=ours.bot if ours else None,
-            bot_user_id=ours.bot_user if ours else None,
-        )
-
-    bolt = AsyncApp(
-        name="approvals",
-        client=_without_token(client.web),
-        authorize=authorize,
-        process_before_response=True,  # the handler's answer is the response: what is acknowledged is durable
-        request_verification_enabled=False,  # the guard has verified; bolt would use the machine's clock, not ours
-        raise_error_for_unhandled_request=True,
-        ignoring_self_events_enabled=False,  # our one event comes from people
-        attaching_function_token_enabled=False,  # steps end days later, when only our own token is still good
-        logger=logging.getLogger("slack_bolt"),  # bolt's own loggers would ignore the level configured for slack_bolt
-    )
-    seen = _Seen()
-
-    @bolt.middleware
-    async def only_ours(body: dict[str, Any], next: Callable[[], Awaitable[Any]]) -> BoltResponse | None:
-        if body.get("type") == "url_verification":
-            await next()
-            return None
-        PRESS_UNTIL.set(asyncio.get_running_loop().time() + PRESS_LIMIT)
-        try:
-            ours = await identities.workspace()
-        except (SlackError, TimeoutError):
-            return _unsure(desk, body)
-        if not ours.sent(body):
-            return BoltResponse(status=401, body="")
-        await next()
-        return None
-
+    bolt, seen, afterwards = _own_bolt(desk), _Seen(), desk.afterwards
     bolt.action(re.compile(r"^vote:"))(_answered_by(votes.pressed, desk))
     bolt.view(views.VOTE_VIEW)(_answered_by(votes.submitted, desk))
     bolt.action(WHY)(_answered_by(votes.explain, desk))
@@ -143,8 +104,52 @@ def bolt_app(
 
     @bolt.event("subteam_members_changed")
     async def group_changed(ack: Any) -> None:
-        identities.slack_people.forget_groups()
+        desk.identities.slack_people.forget_groups()
         await ack()
+
+    return bolt
+
+
+def _own_bolt(desk: SlackDesk) -> AsyncApp:
+    """Make a bolt app that takes only what our own workspace sends, and acknowledges nothing that has failed."""
+    client, identities = desk.client, desk.identities
+
+    async def authorize(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult:
+        ours = identities.known_workspace  # not learnt here: `only_ours` has an answer for that
+        return AuthorizeResult(
+            enterprise_id=enterprise_id,
+            team_id=team_id,
+            bot_token=client.web.token,
+            bot_id=ours.bot if ours else None,
+            bot_user_id=ours.bot_user if ours else None,
+        )
+
+    bolt = AsyncApp(
+        name="approvals",
+        client=_without_token(client.web),
+        authorize=authorize,
+        process_before_response=True,  # the handler's answer is the response: what is acknowledged is durable
+        request_verification_enabled=False,  # the guard has verified; bolt would use the machine's clock, not ours
+        raise_error_for_unhandled_request=True,
+        ignoring_self_events_enabled=False,  # our one event comes from people
+        attaching_function_token_enabled=False,  # steps end days later, when only our own token is still good
+        logger=logging.getLogger("slack_bolt"),  # bolt's own loggers would ignore the level configured for slack_bolt
+    )
+
+    @bolt.middleware
+    async def only_ours(body: dict[str, Any], next: Callable[[], Awaitable[Any]]) -> BoltResponse | None:
+        if body.get("type") == "url_verification":
+            await next()
+            return None
+        PRESS_UNTIL.set(asyncio.get_running_loop().time() + PRESS_LIMIT)
+        try:
+            ours = await identities.workspace()
+        except (SlackError, TimeoutError):
+            return _unsure(desk, body)
+        if not ours.sent(body):
+            return BoltResponse(status=401, body="")
+        await next()
+        return None
 
     @bolt.error
     async def failed(error: Exception) -> BoltResponse:

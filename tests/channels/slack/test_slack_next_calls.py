@@ -12,7 +12,7 @@ from approvals_bot.client.decision import Decision
 from approvals_bot.people import People
 from approvals_bot.service.catalog import Listed
 from approvals_bot.service.standing import StoredGrants
-from approvals_bot.service.tool_calls import CallOpening, OpenedBy, open_call
+from approvals_bot.service.tool_calls import OpenedBy, RunOpening, open_call
 from tests.support.slack_office import Office
 
 FILE: dict[str, Any] = {
@@ -30,7 +30,7 @@ async def call(office: Office, key: str, price: int = 600) -> str:
     listed = Listed(approval.under("tool-call", pinned(file)), file)
     input: dict[str, Any] = {"tool": "pay", "arguments": {"price": price, "iban": "NO93"}}
     by = OpenedBy({"kind": "app", "id": "app:bot"}, {})
-    asked = CallOpening(listed, input, "app:bot", "app:bot", None, key, by)
+    asked = RunOpening(listed, input, "app:bot", "app:bot", None, key, by)
     run = await open_call(office.engine, office.engine.resources[People], file, asked)
     await office.engine.settle()
     return run.id
