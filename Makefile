@@ -4,7 +4,10 @@ PORT   ?= 8000
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test test-all simulate check lock sbom docs pictures bench clean replicas
+# Where it is set (many images do), each process that a test starts compiles the whole package again.
+export PYTHONDONTWRITEBYTECODE =
+
+.PHONY: run test test-all simulate check lint types floors structure collect lock sbom docs pictures bench clean replicas
 
 run: $(VENV)/.installed
 	@$(BIN)/approvals-bot dev --port $(PORT)
@@ -29,12 +32,25 @@ LOSSES ?= 200
 replicas: $(VENV)/.installed-dev
 	APPROVALS_TEST_LOSSES=$(LOSSES) $(BIN)/python -m pytest tests/reliability/test_replicas_die_and_stall.py -m "promise(n=8)"
 
-check: $(VENV)/.installed-dev
+# Everything that runs no service; `make -j2 check` uses a second processor. To collect is to import each test, and
+# leaves what is compiled to the processes of `make test`.
+check: lint types floors structure collect
+
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
 	$(BIN)/mypy
+
+floors: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
+
+structure: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q tests/structure
+
+collect: $(VENV)/.installed-dev
+	@$(BIN)/python -m pytest -qq --collect-only >/dev/null || $(BIN)/python -m pytest -q --collect-only
 
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
