@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import socket
+import ssl
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -352,7 +353,12 @@ def _failures() -> tuple[type[Exception], ...]:
 
 
 def _reason(error: BaseException) -> str:
-    """Return why there was no answer: the system's own word, such as `Connection refused`, or the error's class."""
+    """Return why there was no answer: of TLS the library's word, else the system's, such as `Connection refused`."""
+    inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", error)
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        return f"its certificate isn't trusted: {inner.verify_message.rstrip('.')}"
+    if isinstance(inner, ssl.SSLError):  # its errno is none of the system's
+        return f"no TLS: {inner.reason}"
     number = error.errno if isinstance(error, OSError) else None
     return os.strerror(number) if number is not None and number > 0 else type(error).__name__
 

@@ -19,10 +19,12 @@ from approvals_bot.outgoing import (
     Allowed,
     OutgoingTarget,
     check_address,
+    fetch_text,
     is_public,
     outgoing_targets,
     signature_headers,
 )
+from approvals_bot.people import SourceUnavailable
 from tests.support.certificates import certificate
 from tests.support.web_proxy import web_proxy
 
@@ -143,6 +145,17 @@ async def test_unreachable_target_is_retried() -> None:
     targets = {"dead": OutgoingTarget(f"http://127.0.0.1:{port}/", "s" * 32)}
     async with outgoing_targets(targets=targets, allow_private=[f"127.0.0.1:{port}"], now=now) as outgoing:
         assert isinstance(await outgoing.post("dead", "evt_1", {}), TryAgain)
+
+
+async def test_an_untrusted_certificate_and_a_lack_of_tls_are_said(tmp_path: Path) -> None:
+    strange, plain = TestServer(web.Application(), scheme="https"), TestServer(web.Application())
+    await strange.start_server(ssl=certificate(tmp_path, "127.0.0.1"))
+    await plain.start_server()
+    async with strange, plain:
+        for port, why in ((strange.port, "its certificate isn't trusted: self-signed"), (plain.port, "no TLS: ")):
+            with pytest.raises(SourceUnavailable) as failed:
+                await fetch_text(f"https://127.0.0.1:{port}/", allowed=[f"127.0.0.1:{port}"])
+            assert why in failed.value.reason
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ async def _check_address(service: ServiceSettings, installation: str, is_running
         said = json.loads(await fetch_text(f"{base}/healthz", allowed=allowed, proxy=service.server.outgoing_proxy))
         other, scheme = str(said["installation"]), str(said.get("scheme", ""))
     except SourceUnavailable as error:
-        todo = "Check DNS, the proxy and the firewall, or run doctor from where people are."
+        todo = "Check DNS, the proxy, its certificate and the firewall, or run doctor from where people are."
         return [Diagnosis("WARN", about, f"{base} can't be reached from here: {error.reason}", todo)]
     except (ValueError, KeyError, TypeError):
         return [Diagnosis("FAIL", about, f"{base} is another service", "Correct [server] base_url, or the proxy.")]
