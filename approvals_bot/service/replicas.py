@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -166,11 +167,13 @@ class Replicas:
         found = []
         for row in rows:
             known = self._heard.get(row.id)
-            if known is None or known.seen_at != row.seen_at:
+            if known is None:
+                is_old = row.seen_at < self._now() - SKEW  # it died before this process began
+                known = LastWrite(row.seen_at, -math.inf if is_old else time)
+            elif known.seen_at != row.seen_at:
                 known = LastWrite(row.seen_at, time)
             heard[row.id] = known
-            is_new = row.id not in self._heard
-            if time - known.since < SILENT and not (is_new and row.seen_at < self._now() - SKEW):
+            if time - known.since < SILENT:
                 found.append(row)
             elif any(other.id == row.id for other in self.others):
                 text = f"the replica {row.id} has been silent for {SILENT:.0f} seconds, without having stopped"

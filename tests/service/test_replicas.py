@@ -120,8 +120,9 @@ async def test_a_row_from_long_ago_counts_for_nothing(postgres_url: str) -> None
     ago = T0 - SKEW - timedelta(seconds=1)
     async with opened(postgres_url, OLD, at=ago) as dead, opened(postgres_url, NEW) as one:
         await dead.announce()
-        await one.announce()
-        assert (one.missing, one.count) == ([], 1)
+        for _ in range(2):
+            await one.announce()
+            assert (one.missing, one.count) == ([], 1)
 
 
 async def test_an_idle_sqlite_service_writes_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
