@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import faulthandler
 import gc
 import logging
@@ -222,10 +223,11 @@ def _handle_signals(stop: Callable[[], None], reload: Callable[[], None]) -> Non
     run in between, and even during `time.sleep`. A C function that keeps the interpreter's lock still stops them.
     """
     loop, asked = asyncio.get_running_loop(), 0
+    own = contextvars.copy_context()  # not that of the request or run which a signal happens to interrupt
 
     def on(call: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process is about to end
-            loop.call_soon_threadsafe(call)
+            loop.call_soon_threadsafe(call, context=own)
 
     def end(number: int, frame: object) -> None:
         nonlocal asked

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import sys
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from approvals_bot.cli import serving
 from approvals_bot.cli.dev import Origin
 from approvals_bot.cli.serving import YOUNG, run, tune_garbage_collector
 
@@ -66,3 +70,14 @@ open = 1
     )
     (only,) = Origin(None, "http://127.0.0.1:8000").read().workflows
     assert only.budget is not None
+
+
+async def test_a_signal_acts_outside_of_the_run_it_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers: dict[int, Any] = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)  # those of pytest's process stay
+    current, seen = ContextVar("current", default="the service"), list[str]()
+    serving._handle_signals(lambda: None, lambda: seen.append(current.get()))
+    current.set("a run")
+    handlers[signal.SIGHUP](signal.SIGHUP, None)
+    await asyncio.sleep(0)
+    assert seen == ["the service"]
