@@ -228,3 +228,19 @@ async def test_the_requester_gets_a_link_to_their_page_for_changes(office: Offic
     assert "Changes were requested. It's your turn: edit your request or withdraw it." in said
     assert f"on its page: <{office.url}/decisions/of-bo@acme.eu|Open the request>" in said, "no bare link"
     assert "/decisions/" not in (await office.press("U0ANN", "Why me?"))["ephemeral"]
+
+
+async def test_where_a_sign_in_is_needed_the_page_is_one_press_away(office: Office) -> None:
+    run_id = await office.ask(deliver={"slack": "#deploys", "link_auth": "login"})
+    page = f"{office.engine.base_url}/requests/{run_id}"
+    await office.press("U0ANN", "Approve")
+    said = office.ephemerals("U0ANN")[-1].text
+    assert said.endswith(f"Nothing was changed. Sign in and decide here: <{page}|Open the request>")
+    view = (await office.press("U0ANN", "Reject"))["view"]
+    answer = await office.submit("U0ANN", view, {"comment": {"value": "Not now."}})
+    (section,) = answer["view"]["blocks"][0]["elements"]
+    before, link, after = section["elements"]
+    assert before["text"].endswith("Sign in and decide here: "), "a modal's plain text would have no link"
+    assert (link["type"], link["url"], link["text"]) == ("link", page, "Open the request")
+    assert "Not now." in after["text"]
+    assert await office.votes(run_id) == []
