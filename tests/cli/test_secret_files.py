@@ -42,6 +42,8 @@ def test_database_and_export_are_for_their_owner_alone(site: Site, tmp_path: Pat
         modes = {path.name: mode(path) for path in (*tmp_path.glob("approvals.db*"), tmp_path / "audit.jsonl")}
     assert modes.keys() >= {"approvals.db", "approvals.db-wal", "approvals.db-shm", "audit.jsonl"}
     assert set(modes.values()) == {0o600}
+    site.type("backup", str(tmp_path / "backups" / "today.db"))
+    assert mode(tmp_path / "backups") == 0o700
 
 
 @pytest.mark.usefixtures("without_umask")

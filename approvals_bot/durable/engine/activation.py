@@ -232,12 +232,12 @@ class Activation:
     def _follow_up(self, batch: Batch, events: list[Event]) -> bool:
         """Prepare the steps of a batch that is durable now. Returns True if the run has ended or was released."""
         self.due = batch.append.wake_at
+        if self.run.index.given_up:
+            self._stop_given_up()
         if batch.outcome.ended:
             if batch.outcome.continued is not None:
                 self._pass_on()
             return self._has_ended()
-        if self.run.index.given_up:
-            self._stop_given_up()
         must_replay = lost_a_token(events)
         if batch.append.release:
             self.due = self._host.clock.now() if must_replay else self.due

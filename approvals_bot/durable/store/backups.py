@@ -137,7 +137,7 @@ async def restore(
 async def _into_file(
     source: str, target: Path, say: Callable[[str], None], *, at: datetime, replace: bool, as_new: bool
 ) -> tuple[dict[str, int], str | None]:
-    target.absolute().parent.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # a command does nothing beside it
+    target.absolute().parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240  # a command
     with _held(target):
         if not replace and not _is_empty(target):
             raise StoreCopyError(

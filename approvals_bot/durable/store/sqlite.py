@@ -119,7 +119,7 @@ class SqliteStore:
             if not to_read:
                 refuse_read_only(path)
             if upgrade:
-                Path(path).absolute().parent.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240  # once, at start
+                Path(path).absolute().parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # noqa: ASYNC240  # at start
             await asyncio.to_thread(_try, path, upgrade=upgrade)
             bearers = Bearers()
             first, others = (

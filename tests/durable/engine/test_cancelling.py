@@ -285,6 +285,32 @@ async def test_a_running_step_is_stopped_and_recorded_as_cancelled(open_engine: 
     assert seen == ["went on" if kind == "def" else "cancelled"]
 
 
+async def test_a_step_that_the_body_gives_up_to_end_is_cancelled(open_engine: OpenEngine, clock: FakeClock) -> None:
+    began, seen = asyncio.Event(), list[str]()
+
+    @step
+    async def endless() -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.append("stopped")
+
+    @workflow(name="gives up and ends")
+    async def ends() -> str:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(10):
+                await endless()
+        return "too late"
+
+    async with open_engine() as engine:
+        run = await engine.start(ends)
+        await began.wait()
+        await clock.advance(10)
+        assert await run.return_value() == "too late"
+        await until(lambda: seen)
+
+
 @pytest.mark.parametrize("how", ["timeout", "wait_for", "cancelled task"])
 async def test_a_step_that_the_body_gives_up_is_cancelled(open_engine: OpenEngine, clock: FakeClock, how: str) -> None:
     began, seen = asyncio.Event(), list[str]()
