@@ -163,7 +163,9 @@ def _mistake(details: ErrorDetails, model: type[BaseModel], raw: Mapping[str, An
             what = "takes the name of a target; put the URL into config.toml, as url of [http.NAME], and NAME here"
             return _Mistake(path, what=what)
         case "string_pattern_mismatch":
-            return _Mistake(path, what=_form(str(context["pattern"])))
+            pattern, text = str(context["pattern"]), str(given)
+            is_channel = pattern.startswith("^(#") and re.fullmatch("[a-z0-9_-]{1,79}", text)
+            return _Mistake(path, what=_form(pattern), suggestion=f"#{text}" if is_channel else "")
         case "greater_than_equal":
             return _Mistake(path, must_be=f"at least {context['ge']}")
         case "less_than_equal":
@@ -221,6 +223,8 @@ SURE = 0.8  # the likeness of two words of which one is surely the other, mistyp
 def homes_of(typed: Path, model: type[BaseModel], given: Any) -> str:
     """Say where in the file an unknown key would be known: `in [clock]`; "" if nowhere, or in too many places."""
     key, here = typed[-1], _header(typed[:-1])
+    if key == "extends":  # which is read before the model is
+        return "it belongs at the top of the file, before all tables"
     if isinstance(given, dict) or (isinstance(given, list) and _are_tables(given)):
         headers = [name for name, _ in _tables(model) if name.strip("[]").rpartition(".")[2] == key]
         return f"write {' or '.join(headers)}" if 0 < len(headers) <= MOST_HOMES else ""

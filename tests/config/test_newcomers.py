@@ -166,6 +166,8 @@ SLIPS = [
         "of [[on.…]] only; to decide here by what approvers enter, let",
     ),
     (FROM, FROM + '\nwhen = "x in []"', '12: stage[0].when: nothing is in an empty list (did you mean ["a", "b"]?)'),
+    ("email = true", 'slack = "deploys"', "(did you mean #deploys?)"),
+    (DEADLINE, DEADLINE + '\nextends = "_d.toml"', "unknown key; it belongs at the top of the file, before all tables"),
     (FROM, 'From = ["@core"]', "11: stage[0].From: unknown key (did you mean from?)"),
     (FROM, 'from = ["@CORE"]', "11: stage[0].from[0]: no group is called CORE (did you mean @core?)"),
     (FROM, FROM + "\nneed = 2.0", "(did you mean 2?)"),
