@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
+from math import isfinite
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from approvals_bot.approvals.durations import duration_text
 from approvals_bot.approvals.field_specs import LENGTH
 from approvals_bot.approvals.fields import Fits
 from approvals_bot.approvals.json_values import DEEPEST, MOST_BYTES, UnfitError
+from approvals_bot.approvals.numbers import read_decimal
 from approvals_bot.errors import InvalidArgumentError, InvalidPayloadError
 
 LONGEST_STRING = 200  # characters shown on a line; a longer text is folded
@@ -149,6 +151,15 @@ def _key(key: Any) -> str:
     return key
 
 
+def _is_number(value: float | Decimal) -> bool:
+    """Return whether this number, as it is sent, is one that a decimal field may have."""
+    try:
+        read_decimal(str(value))
+    except UnfitError:
+        return False
+    return True
+
+
 def _type_of(name: str, value: Any) -> dict[str, Any]:
     match value:
         case Enum() if isinstance(value.value, str):
@@ -157,8 +168,10 @@ def _type_of(name: str, value: Any) -> dict[str, Any]:
             return {"type": "boolean"}
         case int():
             return {"type": "integer"}
-        case float() | Decimal():
+        case float() | Decimal() if not isfinite(value) or _is_number(value):
             return {"type": "decimal"}
+        case float() | Decimal():  # computed, or as models write them: shown as they are rather than refused
+            return {"type": "string", "min_length": 0}
         case datetime():
             return {"type": "datetime"}
         case date():

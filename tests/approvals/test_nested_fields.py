@@ -176,6 +176,21 @@ async def test_a_flat_object_of_a_model_and_its_types(office: Any) -> None:
 ODD_NAMES = ["from", "request", "none", "order-id", "größe", "👍", "a b", '"><b>', "1st", "a.b", "__proto__", "answers"]
 
 
+async def test_numbers_with_more_digits_than_decimals_have_are_shown(office: Any) -> None:
+    computed = {"sum": 0.1 + 0.2, "longitude": 13.404953999999998, "tiny": 1e-07, "price": 9.5}
+    async with office.open():
+        run, view = await asked(office, computed)
+        shown = {field.name: field.value for field in shown_of(view)}
+        assert shown == {
+            "sum": "0.30000000000000004",
+            "longitude": "13.404953999999998",
+            "tiny": "1e-07",
+            "price": "9.5",
+        }
+        await send(office, view)
+        assert (await run.return_value())["kind"] == "Approved"
+
+
 async def test_arguments_may_have_any_name(office: Any) -> None:
     async with office.open():
         arguments = {name: [name] for name in ODD_NAMES} | {"workflow": "text", "if": 1}
