@@ -93,11 +93,12 @@ docs: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.support.site dist/docs
 	$(BIN)/zensical build --strict -f zensical.toml
 
-# Write the list of everything a plain install brings along (CycloneDX 1.6), as it is released beside the package.
-# The tool has dependencies of its own, so it gets a venv of its own.
+# Write the lists of everything that is in the image and in a checkout's .venv (CycloneDX 1.6), as they are released beside
+# the package. The tool has dependencies of its own, so it gets a venv of its own.
 sbom:
 	@$(PYTHON) -m venv dist/.sbom
 	@dist/.sbom/bin/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7.5'
+	dist/.sbom/bin/cyclonedx-py requirements deploy/requirements.lock --pyproject pyproject.toml --output-reproducible --output-file dist/approvals-bot-image.cdx.json
 	dist/.sbom/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible --output-file dist/approvals-bot.cdx.json
 
 # Take the pictures of docs/slack.md and docs/email.md again; this needs Chromium.

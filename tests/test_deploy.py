@@ -159,6 +159,14 @@ def test_the_image_copies_what_is_there_and_is_not_root() -> None:
     assert any(line.startswith("HEALTHCHECK ") for line in lines)
 
 
+def test_the_image_has_a_list_of_what_is_in_it() -> None:
+    installed = re.search(r"--require-hashes -r (\S+)", (DEPLOY / "Dockerfile").read_text())
+    assert installed is not None
+    recipe = (ROOT / "Makefile").read_text().partition("\nsbom:")[2].partition("\n\n")[0]
+    listed = dict(re.findall(r"cyclonedx-py requirements (\S+) .*--output-file dist/(\S+)", recipe))
+    assert listed[f"deploy/{installed[1]}"] == "approvals-bot-image.cdx.json"
+
+
 def test_compose_publishes_the_proxy_alone() -> None:
     services = loaded(DEPLOY / "compose.yaml")["services"]
     assert [name for name, service in services.items() if "ports" in service] == ["caddy"]
