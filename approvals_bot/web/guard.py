@@ -26,7 +26,12 @@ REFUSED_A_MINUTE = 60  # refused tokens of one peer, after which the next one is
 CLOSE = {"Connection": "close"}
 
 SENT = ("/decisions/", "/requests/", "/runs/")  # pages that mails and messages link to
-OURS = re.compile("[^&]*[A-Za-z0-9_-]")  # an address of those, without what has been added to it
+OURS = re.compile(
+    r"/decisions/[\w-]+\.[\w-]{43}(?=[^/]*$|<)"  # a signature has 43 characters, so `_` behind it was added
+    r"|/(?:requests|runs)/run_\w+(?=[;<>\"'])"
+    r"|[^&]*[\w-]",
+    re.ASCII,
+)  # an address of those, without what has been added to it
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
 HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,255})(?::[0-9]{1,5})?")
@@ -180,7 +185,7 @@ class Guard:
                 self._proxies.apply(scope)
             path = scope["path"]
             if path.startswith(SENT) and "\0" not in path and (ours := OURS.match(path)):
-                # Mail programs that make links of plain text take a full stop along, and gateways add parameters.
+                # Programs that find links in texts take a full stop, `_` or `</a` along, and gateways add parameters.
                 scope["path"] = ours[0]
         await self._app(scope, receive, send)
 

@@ -333,6 +333,11 @@ async def test_check_45_every_bad_link_is_one_and_the_same_404(asked: Any) -> No
         "%E2%80%A6",
         "%20",
         "%0A",
+        "_",
+        "-",
+        ";jsessionid=1",
+        "%3C/a%3E",
+        "**",
     ],
 )
 async def test_what_mail_programs_add_to_a_link_is_ignored(asked: Any, tail: str) -> None:
