@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,10 +44,18 @@ class Grammar:
 
 
 def digest_of_grammar(signature: str, precedences: int, rules: int) -> str:
-    """Return the SHA-256 of a signature with its tokens sorted. The parts before and after them have these lengths."""
+    """Return the SHA-256 of a signature with its tokens sorted. The parts before and after them have these lengths.
+
+    Rules are docstrings, from which Python 3.13 takes the indentation: without it, they are the same everywhere.
+    """
+    signature = unindented(signature)
     end = len(signature) - rules
     tokens = sorted(signature[precedences:end].split(" "))
     return hashlib.sha256("\n".join([signature[:precedences], *tokens, signature[end:]]).encode()).hexdigest()
+
+
+def unindented(text: str) -> str:
+    return re.sub(r"[ \t]*\n[ \t]*", "\n", text)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 from rule_engine._vendor.ply import yacc
 from rule_engine.parser import Parser
 
-from approvals_bot.approvals.rule_language import TABLES, digest_of_grammar
+from approvals_bot.approvals.rule_language import TABLES, digest_of_grammar, unindented
 
 
 def made_tables() -> dict[str, Any]:
@@ -27,7 +27,7 @@ def made_tables() -> dict[str, Any]:
         prepare()
     tables = yacc.LRGeneratedTable(grammar, "LALR", yacc.NullLogger())
     precedences = (found.start or "") + "".join("".join(each) for each in found.prec)
-    parts = len(precedences), sum(len(each[3] or "") for each in found.pfuncs)
+    parts = len(precedences), len(unindented("".join(each[3] or "" for each in found.pfuncs)))
     return {
         "version": yacc.__tabversion__,
         "method": tables.lr_method,
