@@ -116,7 +116,7 @@ async def test_the_api_shows_the_documented_request(office: Any) -> None:
             "attempts": 1,
             "error": None,
             "uncertain": False,
-                "retried": None,
+            "retried": None,
         }
 
 
