@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -262,10 +263,20 @@ def keys_sent(service: Scripted) -> list[str]:
     return [each["idempotency-key"] for each in sent if "idempotency-key" in each]
 
 
+Sessions = Callable[[type[SQLiteSession]], SQLiteSession]
+
+
+@pytest.fixture
+def session_of() -> Iterator[Sessions]:
+    """Open sessions that are closed after the test."""
+    with ExitStack() as stack:
+        yield lambda kind: stack.enter_context(closing(kind("s")))
+
+
 @pytest.mark.agents(9)
 @pytest.mark.parametrize("kept", ["by a session", "by a trimmed list"])
-async def test_an_old_yes_is_not_for_a_run_that_sees_no_old_call(kept: str) -> None:
-    session: Any = SQLiteSession("s") if kept == "by a session" else None
+async def test_an_old_yes_is_not_for_a_run_that_sees_no_old_call(kept: str, session_of: Sessions) -> None:
+    session: Any = session_of(SQLiteSession) if kept == "by a session" else None
 
     async def run(ap: Approvals, given: Any, outputs: list[str]) -> None:
         model = openai_travel.Scripted(function_call("book", CALL, call_id="call_0"))
@@ -300,8 +311,8 @@ class Forgetful(SQLiteSession):
 
 
 @pytest.mark.agents(9)
-async def test_an_old_yes_is_not_for_the_same_words_later() -> None:
-    session = Forgetful("s")
+async def test_an_old_yes_is_not_for_the_same_words_later(session_of: Sessions) -> None:
+    session = session_of(Forgetful)
     with scripted_service(decided(**YES)) as service:
         async with Approvals(service.url, "key") as ap:
             for _ in range(2):
