@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -63,6 +64,17 @@ async def test_workflow_may_move_to_another_file(folder: Path) -> None:
     with pytest.raises(ConfigErrors, match="greet_of_the_folder"):
         load_catalog(read(folder))
     assert await greet() == "two"
+
+
+async def test_what_is_in_a_file_now_counts_whatever_its_time_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = folder / "one.py"
+    for text in ("one", "two"):
+        file.write_text(PROGRAM.format(text=text))  # as long as before
+        os.utime(file, (1_000_000_000, 1_000_000_000))  # as in images that are built the same twice
+        load_catalog(read(folder))
+        assert await greet() == text
+    assert [each.name for each in folder.iterdir()] == ["one.py"], "nothing is written beside it"
 
 
 async def test_broken_folder_changes_nothing(folder: Path) -> None:

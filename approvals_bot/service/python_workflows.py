@@ -7,7 +7,6 @@ checked on loading, by validating an example of each field against the function'
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import inspect
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -16,8 +15,10 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import NoneType, UnionType
+from types import CodeType, NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, JsonValue, PydanticUserError, TypeAdapter, ValidationError
@@ -43,6 +44,17 @@ PACKAGE = "approvals_bot_workflows"
 
 FRAMEWORKS = ("pydantic_ai",)
 """The packages of extras that samples import."""
+
+
+class _SourceLoader(SourceFileLoader):
+    """Compiles the source that is there now, and leaves nothing beside it.
+
+    A kept `.pyc` counts as current while the file's size and its time in seconds are the same. Images and editors make
+    files for which both are, though their text is another.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +89,13 @@ def import_programs(
         beside = file.parent.relative_to(folder).as_posix() if file.is_relative_to(folder) else "."
         above = "" if beside == "." else beside
         name = ".".join((PACKAGE, *Path(above).parts, file.stem))
-        spec = importlib.util.spec_from_file_location(name, file)
+        loader = _SourceLoader(name, str(file))
+        spec = spec_from_file_location(name, file, loader=loader)
         assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
+        module = module_from_spec(spec)
         sys.modules[name] = module
         try:
-            spec.loader.exec_module(module)
+            loader.exec_module(module)
             check_annotations_of(name)
             check_limits_of(name, limits)
         except (AnnotationError, DefinitionError) as error:

@@ -27,7 +27,7 @@ CLOSE = {"Connection": "close"}
 
 SENT = ("/decisions/", "/requests/", "/runs/")  # pages that mails and messages link to
 OURS = re.compile(
-    r"/decisions/[\w-]+\.[\w-]{43}(?=[^/]*$|<)"  # a signature has 43 characters, so `_` behind it was added
+    r"/decisions/[\w-]+\.[\w-]{43}(?=$|[^A-Za-z0-9/][^/]*$|<)"  # a signature has 43 characters: `_` behind it was added
     r"|/(?:requests|runs)/run_\w+(?=[;<>\"'])"
     r"|[^&]*[\w-]",
     re.ASCII,

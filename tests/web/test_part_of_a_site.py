@@ -51,7 +51,7 @@ async def site(open_service: Any) -> AsyncIterator[Any]:
 async def test_every_page_leads_to_pages_of_ours(site: Any) -> None:
     run_id = await site.start("deploy", {"service": "api"})
     link = ROOT + await site.link(run_id, "ann@acme.eu")
-    ahead, seen = [link, f"{ROOT}/inbox", f"{ROOT}/runs", f"{ROOT}/login", f"{ROOT}/nowhere"], set[str]()
+    ahead, seen = [link, f"{ROOT}/inbox", f"{ROOT}/runs", f"{ROOT}/login?signed-out=1", f"{ROOT}/nowhere"], set[str]()
     forms = set[str]()
     while ahead:
         path = ahead.pop().replace("&amp;", "&")
@@ -78,4 +78,4 @@ async def test_a_press_and_a_new_run_lead_to_where_they_can_be_seen(site: Any) -
     pressed = await site.web.post(link, data=form, headers=OURS)
     assert (pressed.status_code, pressed.headers["location"]) == (303, f"{link}?done=decided")
     left = await site.web.post(f"{ROOT}/logout", headers=OURS)
-    assert left.headers["location"] == f"{ROOT}/login"
+    assert left.headers["location"] == f"{ROOT}/login?signed-out=1"

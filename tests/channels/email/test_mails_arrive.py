@@ -87,7 +87,7 @@ async def test_a_relay_that_rejected_everything_loses_no_mail(open_service: Any)
         copies = (await service.view(run))["deliveries"]
         assert [(copy["channel"], copy["state"]) for copy in copies] == [("email", "retrying")] * EACH
         assert all("rejects our sender address" in copy["error"] for copy in copies)
-        assert all(copy["attempts"] <= 8 for copy in copies)
+        assert max(copy["attempts"] for copy in copies) <= 12, "a relay is not hammered"
         mailbox.faults.clear()
         await service.clock.advance("10m")
         assert await undelivered(service, [run]) == 0

@@ -128,7 +128,7 @@ async def test_a_form_that_cannot_be_opened_is_offered_as_a_page(office: Office)
     office.fault("error", "views.open", error="expired_trigger_id")
     answer = await office.press("U0ANN", "Reject")
     assert answer["view"] is None
-    assert answer["ephemeral"].endswith("/decisions/of-ann@acme.eu")
+    assert answer["ephemeral"].endswith("/decisions/of-ann@acme.eu|Open the request>")
 
 
 async def test_a_click_is_acknowledged_before_its_run_replies(office: Office) -> None:
