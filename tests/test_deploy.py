@@ -106,7 +106,14 @@ def test_proxies_log_no_links_and_buffer_no_streams(name: str) -> None:
     text = (DEPLOY / name).read_text()
     assert "decisions" in text
     assert "webhooks" in text
-    assert ("proxy_buffering    off" in text) or ("flush_interval -1" in text)
+    assert re.search(r"proxy_buffering +off|flush_interval -1", text)
+
+
+def test_proxies_send_nothing_twice_that_would_count_twice() -> None:
+    places = re.findall(r"location ([^{]+) \{\n(.*?)\n    \}", (DEPLOY / "nginx.conf").read_text(), re.DOTALL)
+    once = [place for place, text in places if "proxy_next_upstream error timeout http_503;" in re.sub(" +", " ", text)]
+    assert once == ["/api/", "/webhooks/", "~ ^/(live$|api/chat|mcp$)"]
+    assert "not path /api/* /webhooks/* /mcp\n" in (DEPLOY / "Caddyfile").read_text()
 
 
 def test_prometheus_accepts_the_alerts() -> None:
