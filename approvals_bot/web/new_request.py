@@ -47,7 +47,6 @@ from approvals_bot.web.sessions import actor_at
 from approvals_bot.web.validation import LINK_BODY, read_form, read_form_fields
 
 SHOW_APPROVERS = "approvers"
-SENT = "sent"  # what the request's page then confirms
 KEPT_FOR = timedelta(hours=1)  # what was typed when the session was over
 
 STALE = "This page was open too long, so nothing was sent. Check what you have typed, then send it again."
@@ -129,7 +128,7 @@ class NewRequest:
             said = {"unfit": NOT_ALL if refused.errors else refused.detail, "sent_before": SENT_BEFORE}
             found = with_faults(filled, definition, refused.errors, said.get(refused.code, refused.detail))
             return await self._form(request, session, definition, found, _STATUS.get(refused.code, 422))
-        page = f"requests/{run.id}?done={SENT}" if definition.is_approval else f"runs/{run.id}"
+        page = f"requests/{run.id}" if definition.is_approval else f"runs/{run.id}"
         return RedirectResponse(f"{self._root}/{page}", 303)
 
     async def _may_break_glass(self, definition: Definition, session: SessionRow) -> bool:

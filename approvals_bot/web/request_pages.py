@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
@@ -34,7 +34,6 @@ from approvals_bot.web.decision_forms import change_of, talk_of
 from approvals_bot.web.decisions import result
 from approvals_bot.web.desk import WebDesk
 from approvals_bot.web.links import Link
-from approvals_bot.web.new_request import SENT
 from approvals_bot.web.pages import PeoplePages
 from approvals_bot.web.responses import STATUS, Problem
 from approvals_bot.web.run_pages import live_run
@@ -42,7 +41,9 @@ from approvals_bot.web.sessions import actor_at
 from approvals_bot.web.timeline import draw
 from approvals_bot.web.validation import read_form
 
-YOURS, LATER = "Your request was sent.", "You'll be notified of the outcome."
+YOURS = "Your request was sent. You'll be notified of the outcome."
+JUST_SENT = timedelta(seconds=15)
+"""How long the requester's page confirms that it was sent: the form leads here, at an address as everybody's."""
 NOT_OURS = "This form didn't come from the request's own page, so nothing was changed. Load the page again."
 
 
@@ -76,12 +77,11 @@ class RequestPages:
         if reader is None:
             return await self._page(request, view, reader)
         talked, voted = talk_result(view, reader, done, self._now()), result(view, reader, done)
-        is_sent = done == SENT and reader == view.requester
-        said = (
-            (f"{YOURS} {LATER}" if view.is_open else YOURS)
-            if is_sent
-            else voted or (talked.text if talked is not None else "")
-        )
+        is_just_sent = view.is_open and reader == view.requester and self._now() - view.asked_at < JUST_SENT
+        if is_just_sent and not done:
+            said = YOURS
+        else:
+            said = voted or (talked.text if talked is not None else "")
         return await self._page(request, view, reader, said=said, is_vote=voted is not None)
 
     async def talk(self, request: HttpRequest) -> Response:
