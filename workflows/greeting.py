@@ -28,12 +28,12 @@ async def greeting(guest: Guest) -> str:
     return hello + " " + await greet("again")
 
 
-class Reply(BaseModel):
+class Words(BaseModel):
     text: str
     happy: bool = True
 
 
-reply_hook = define_hook(schema=Reply)
+reply_hook = define_hook(schema=Words)
 
 
 @workflow

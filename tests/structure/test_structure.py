@@ -22,6 +22,14 @@ def test_the_package_keeps_every_rule(ours: Package, rule: str) -> None:
     assert [str(finding) for finding in RULES[rule](ours)] == []
 
 
+def test_samples_have_class_names_of_their_own(ours: Package) -> None:
+    """They are part of the wheel, where people read them beside the package."""
+    samples = "\n".join(file.read_text("utf-8") for file in (ROOT / "workflows").glob("*.py"))
+    assert (
+        set(re.findall(r"^class (\w+)", samples, re.MULTILINE)) & {one.name for one in ours.classes.values()} == set()
+    )
+
+
 def test_the_layers_cover_every_room_and_ignore_nothing() -> None:
     assert list(floors((ROOT / "pyproject.toml").read_text("utf-8"))) == []
 
