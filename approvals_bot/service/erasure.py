@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import unicodedata
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -444,10 +445,16 @@ def rewrite_archives(folder: Path, eraser: Eraser) -> int:
 
 
 def archived_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of an archive. One whose process was killed has no end, but each line that it had flushed."""
-    with gzip.open(path, "rt", encoding="utf-8") as packed, suppress(EOFError):
-        for line in packed:
-            yield json.loads(line)
+    """Yield the lines of an archive. One whose process was killed has no end, but each line that it had flushed.
+
+    Raises OSError for one that is damaged.
+    """
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as packed, suppress(EOFError):
+            for line in packed:
+                yield json.loads(line)
+    except (zlib.error, ValueError, gzip.BadGzipFile) as error:
+        raise OSError(f"{path} is damaged ({error}); take it from a backup, or move it elsewhere") from error
 
 
 def rewrite_archive(path: Path, eraser: Eraser) -> int:

@@ -242,6 +242,22 @@ def test_an_archive_whose_process_was_killed_is_rewritten(tmp_path: Path) -> Non
     assert rewrite_archives(tmp_path, eraser) == 0
 
 
+@pytest.mark.parametrize("place", ["its head", "its middle", "what is packed"])
+async def test_a_damaged_archive_is_named_before_anything_is_erased(service: Any, tmp_path: Path, place: str) -> None:
+    file = tmp_path / "runs-20260101T000000Z-000000.jsonl.gz"
+    packed = bytearray(
+        gzip.compress(b'{"kind": "run", "key": null, "events": []}\n' * 50 + b"{" * (place == "what is packed"))
+    )
+    if place != "what is packed":
+        at = 0 if place == "its head" else len(packed) // 2
+        packed[at : at + 4] = b"\xff" * 4
+    file.write_bytes(packed)
+    before = service.content()
+    with pytest.raises(OSError, match=f"{file.name} is damaged"):
+        await erase(service.engine, People(), ANN, actor=Actor("cli", "root"), archive=tmp_path)
+    assert (service.content(), file.read_bytes()) == (before, bytes(packed))
+
+
 def test_an_archive_that_was_replaced_takes_no_more(tmp_path: Path) -> None:
     for change in (Path.unlink, lambda path: (tmp_path / "other").replace(path)):
         archive = Archive(tmp_path, FakeClock().now())
