@@ -4,6 +4,7 @@ from __future__ import annotations
 
 MENDS = (
     ("There is no database", "Correct [server] database, or begin a new one with `approvals-bot migrate`"),
+    ("still holds changes", "Put the database's file back, or move the -wal elsewhere to restore a backup"),
     ("replaced", "Restart the service to go on with the new file, or put the old one back first"),
     ("is full", "Free some space on the database's disk; nothing was lost"),
     ("disk I/O", "Free some space on the database's disk, or check it: the system's log says what is wrong with it"),

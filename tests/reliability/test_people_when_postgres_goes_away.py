@@ -91,7 +91,8 @@ async def press_in_slack(office: Office, run_id: str, seen: Seen) -> None:
         seen.counted += 1
         seen.confirmed.append((run_id, "ann@acme.eu"))
     else:
-        assert answer["status"] == 503, answer
+        # None: the answer came after three seconds, when Slack has given up. `answered_in_time` judges that
+        assert answer["status"] in (503, None), answer
         seen.refused += 1
 
 

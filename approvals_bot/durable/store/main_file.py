@@ -156,6 +156,15 @@ _OWN = "SELECT stamp, (SELECT rootpage FROM sqlite_schema WHERE name = 'file_sta
 _LEAF = b"\x0d"  # of a table, in a page's first byte; the number of its rows is at 3
 
 
+def has_only_wal(path: str) -> bool:
+    """Return whether there are changes for this file, but nothing in it: it was emptied, moved or deleted.
+
+    SQLite would delete them. No crash leaves that, since a file has its first page before it has a WAL.
+    """
+    file, wal = Path(path), Path(path + "-wal")
+    return wal.exists() and wal.stat().st_size > _HEAD and not (file.exists() and file.stat().st_size)
+
+
 def has_others_wal(path: str) -> bool:
     """Return whether the WAL beside this file belongs to another one, whose place it has taken. Writes nothing.
 

@@ -39,7 +39,7 @@ from approvals_bot.durable.store.bearers import Bearers
 from approvals_bot.durable.store.chain import ChainKey, RunHead
 from approvals_bot.durable.store.documents import DocumentRow, Refused
 from approvals_bot.durable.store.group_commit import ListConnection, ReadConnection, Writer, in_thread
-from approvals_bot.durable.store.main_file import MainFile, has_others_wal, put_wal_aside
+from approvals_bot.durable.store.main_file import MainFile, has_only_wal, has_others_wal, put_wal_aside
 from approvals_bot.durable.store.protocol import SCHEMA_IS_OLDER, Filter, RunRecord
 from approvals_bot.errors import StoreMissingError, StoreReadOnlyError, StoreUnavailableError
 
@@ -310,6 +310,11 @@ def _try(path: str, *, upgrade: bool) -> None:
     A new file is for its owner alone. SQLite gives the -wal and the -shm beside it the same mode.
     """
     if path != ":memory:":  # which is refused later, for it has no WAL
+        if has_only_wal(path):
+            raise sqlite3.OperationalError(
+                f"it was emptied, moved or deleted, and {path}-wal still holds changes of it. Put it back, or move "
+                "that file elsewhere and restore a backup"
+            )
         if has_others_wal(path):
             _put_wal_aside(path, upgrade=upgrade)
         create_private(path)

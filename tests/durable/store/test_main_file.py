@@ -95,6 +95,23 @@ async def test_a_wal_is_never_applied_to_another_file(tmp_path: Path) -> None:
     await store.close()
 
 
+@pytest.mark.parametrize("how", ["emptied", "moved"])
+async def test_changes_without_their_file_are_left_alone(tmp_path: Path, how: str) -> None:
+    """SQLite deletes them: what was acknowledged last would be gone, and nobody would hear of it."""
+    file, wal = tmp_path / "runs.db", tmp_path / "runs.db-wal"
+    store = await working(file)
+    await add(store, "a")
+    kept, changes = file.read_bytes(), wal.read_bytes()
+    await store.close()
+    wal.write_bytes(changes)  # as a killed process leaves it
+    file.write_bytes(b"") if how == "emptied" else file.unlink()
+    with pytest.raises(StoreUnavailableError, match=r"emptied, moved or deleted, and .*-wal still holds changes"):
+        await SqliteStore.open(str(file))
+    assert wal.read_bytes() == changes
+    file.write_bytes(kept)
+    assert await ids_in(file) == ["a"]
+
+
 async def test_checkpoints_keep_the_wal_short_and_are_our_own(tmp_path: Path) -> None:
     file = tmp_path / "runs.db"
     first, second = await working(file), await working(file)
