@@ -43,8 +43,8 @@ TABLES = ("promise", "scenario", "check", "conformance", "agents")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return twice as many workers as there are processors: half of the time a test waits, for a kill or a lease."""
-    return 2 * (os.cpu_count() or 1)
+    """Return one worker more than there are processors, which computes while others wait for a kill or a lease."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
